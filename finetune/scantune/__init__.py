@@ -1,0 +1,26 @@
+"""scantune scores backbones on small labeled sets and compares arms with honest statistics."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# Names are imported at first use: torch and timm take seconds, `scantune --help` must not.
+_HOMES = {
+    "CompareConfig": "scantune.study.plan",
+    "compare": "scantune.compare",
+    "evaluate": "scantune.evaluate",
+}
+
+if TYPE_CHECKING:
+    from scantune.compare import compare
+    from scantune.evaluate import evaluate
+    from scantune.study.plan import CompareConfig
+
+__all__ = ["CompareConfig", "compare", "evaluate"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'scantune' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

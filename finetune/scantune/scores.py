@@ -1,0 +1,129 @@
+"""Out-of-fold class scores of one backbone, as fitting leaves them and statistics reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of every labeled scan by models that never saw its patient.
+
+    Axes: ``l`` learners, ``g`` label budgets, ``j`` label seeds, ``f`` folds, ``n`` labeled
+    scans, ``k`` classes.
+
+    Args:
+        learners: Names of the learners.
+        budgets: Label budgets as text, such as "50" and "all".
+        classes: Names of the classes; a class is named elsewhere by its place here.
+        y: ``[n]`` class of each scan.
+        patients: ``[n]`` patient of each scan, as a code.
+        fold_of: ``[j n]`` the fold in which a scan is tested under each label seed; -1 where a
+            given split only trains on it.
+        values: ``[l g j n k]`` class scores; NaN where ``fold_of`` is -1.
+        train_scans: ``[g j f]`` scans that each model was fitted on.
+        train_patients: ``[g j f]`` patients that each model was fitted on.
+        notes: Sentences that a person should read beside the numbers.
+    """
+
+    learners: tuple[str, ...]
+    budgets: tuple[str, ...]
+    classes: tuple[str, ...]
+    y: Int[np.ndarray, " n"]
+    patients: Int[np.ndarray, " n"]
+    fold_of: Int[np.ndarray, "j n"]
+    values: Float[np.ndarray, "l g j n k"]
+    train_scans: Int[np.ndarray, "g j f"]
+    train_patients: Int[np.ndarray, "g j f"]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_label_seeds(self) -> int:
+        """Repetitions with other folds and subsets."""
+        return len(self.fold_of)
+
+    @property
+    def num_folds(self) -> int:
+        """Folds under each label seed; 1 where the split was given."""
+        return int(self.train_scans.shape[2])
+
+    @property
+    def tested_patients(self) -> Int[np.ndarray, " m"]:
+        """Codes of the patients that are tested, ascending."""
+        return np.unique(self.patients[(self.fold_of >= 0).any(axis=0)])
+
+    def test_rows(self, label_seed: int, fold: int) -> Int[np.ndarray, " u"]:
+        """Returns the rows that one fold tests."""
+        return np.flatnonzero(self.fold_of[label_seed] == fold)
+
+    def of(self, learner: str, budget: str | int) -> Float[np.ndarray, "j n k"]:
+        """Returns the scores of one learner at one label budget.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        for kind, name, known in (
+            ("learner", learner, self.learners),
+            ("label budget", str(budget), self.budgets),
+        ):
+            if name not in known:
+                raise ValueError(f"{kind} '{name}' was not scored; there are {', '.join(known)}")
+        return self.values[self.learners.index(learner), self.budgets.index(str(budget))]
+
+    def design_hash(self) -> str:
+        """Returns a digest of all that arms must share: labels, patients, folds and subsets."""
+        digest = hashlib.sha256(repr((self.learners, self.budgets, self.classes)).encode())
+        for array in (self.y, self.patients, self.fold_of, self.train_scans, self.train_patients):
+            digest.update(repr(array.shape).encode())
+            digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: Path | str) -> None:
+        """Writes the scores as ``.npz``, aside first: a file of that name is always whole."""
+        path = Path(path)
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        with aside.open("wb") as file:
+            np.savez_compressed(
+                file,
+                format=np.array(_FORMAT),
+                **{name: np.array(getattr(self, name)) for name in _TEXTS},
+                **{name: getattr(self, name) for name in _ARRAYS},
+            )
+        aside.replace(path)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Scores:
+        """Returns scores written by ``save``.
+
+        Raises:
+            ValueError: If the file is of another format.
+        """
+        with np.load(path, allow_pickle=False) as file:
+            if int(file["format"]) != _FORMAT:
+                raise ValueError(f"{path} has format {int(file['format'])}, not {_FORMAT}")
+            texts = {name: tuple(str(text) for text in file[name]) for name in _TEXTS}
+            arrays = {name: np.asarray(file[name]) for name in _ARRAYS}
+        return cls(
+            learners=texts["learners"],
+            budgets=texts["budgets"],
+            classes=texts["classes"],
+            y=arrays["y"],
+            patients=arrays["patients"],
+            fold_of=arrays["fold_of"],
+            values=arrays["values"],
+            train_scans=arrays["train_scans"],
+            train_patients=arrays["train_patients"],
+            notes=texts["notes"],
+        )
+
+
+_TEXTS = ("learners", "budgets", "classes", "notes")
+_ARRAYS = ("y", "patients", "fold_of", "values", "train_scans", "train_patients")

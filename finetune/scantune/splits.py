@@ -1,0 +1,250 @@
+"""Which scans train and which test: never one patient on both sides, and nested label budgets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int
+
+from scanlearn.core import ScanlearnError
+
+Budget = int | Literal["all"]
+
+# Streams of the seeded generator: folds and subsets of one seed are independent.
+_FOLDS, _BUDGETS = 1, 2
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One split of a labeled set.
+
+    Args:
+        train: Rows of the labeled set to fit on, ascending.
+        test: Rows to score, ascending; none of their patients has a row in ``train``.
+    """
+
+    train: Int[np.ndarray, " t"]
+    test: Int[np.ndarray, " u"]
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The training scans that a label budget allows.
+
+    Args:
+        rows: Rows of the labeled set, ascending.
+        num_patients: Patients among them.
+        is_short: Whether the training fold holds fewer scans than were asked for.
+    """
+
+    rows: Int[np.ndarray, " t"]
+    num_patients: int
+    is_short: bool
+
+    @property
+    def num_scans(self) -> int:
+        """Scans in the subset; the last patient may carry it a little over the budget."""
+        return len(self.rows)
+
+
+def assert_disjoint(fold: Fold, patients: Int[np.ndarray, " n"]) -> None:
+    """Checks that no patient is on both sides of a fold.
+
+    Raises:
+        AssertionError: If one is; only our own code can bring that about.
+    """
+    both = np.intersect1d(patients[fold.train], patients[fold.test])
+    assert not len(both), f"{len(both)} patients have scans in both train and test"
+
+
+def patient_folds(
+    y: Int[np.ndarray, " n"], patients: Int[np.ndarray, " n"], folds: int, seed: int
+) -> tuple[Fold, ...]:
+    """Returns folds stratified by class in which every scan is tested once.
+
+    A class that has at least as many patients as there are folds is in every fold, unless all of
+    them also have a rarer class.
+
+    Args:
+        y: ``[n]`` class of each scan.
+        patients: ``[n]`` patient of each scan; all scans of a patient share a fold.
+        folds: Number of folds, at least 2.
+        seed: The same seed gives the same folds.
+
+    Raises:
+        ScanlearnError: If there are fewer patients than folds, or a fold would train on one
+            class only.
+    """
+    num_patients = len(np.unique(patients))
+    if folds < 2:
+        raise ScanlearnError(f"folds={folds} is too few; give 2 or more, or a split column")
+    if num_patients < folds:
+        raise ScanlearnError(
+            f"folds={folds} needs as many patients, but only {num_patients} have labels; "
+            "use fewer folds or label more patients"
+        )
+    fold_of = _deal(_strata(y, patients), folds, np.random.default_rng([seed, _FOLDS]))
+    result = tuple(
+        Fold(np.flatnonzero(fold_of != number), np.flatnonzero(fold_of == number))
+        for number in range(folds)
+    )
+    for number, fold in enumerate(result):
+        assert_disjoint(fold, patients)
+        if not len(fold.test) or len(np.unique(y[fold.train])) < 2:
+            raise ScanlearnError(
+                f"folds={folds}: fold {number} has {len(fold.test)} test scans and "
+                f"{len(np.unique(y[fold.train]))} classes to train on, for the classes have too "
+                "few patients; use fewer folds or label more patients"
+            )
+    return result
+
+
+def given_split(
+    split: np.ndarray, y: Int[np.ndarray, " n"], patients: Int[np.ndarray, " n"], rows: np.ndarray
+) -> Fold:
+    """Returns the fold that a column of ``train`` and ``test`` gives.
+
+    Args:
+        split: ``[n]`` str, "train" or "test".
+        y: ``[n]`` class of each scan.
+        patients: ``[n]`` patient of each scan.
+        rows: ``[n]`` int, the number by which a message may name each scan to a person.
+
+    Raises:
+        ScanlearnError: If a patient is on both sides, a side is empty, or one class only is
+            left to train on.
+    """
+    fold = Fold(np.flatnonzero(split == "train"), np.flatnonzero(split == "test"))
+    for name, side in (("train", fold.train), ("test", fold.test)):
+        if not len(side):
+            raise ScanlearnError(
+                f"the split column marks no labeled scan as {name}; both train and test need some"
+            )
+    both = np.intersect1d(patients[fold.train], patients[fold.test])
+    if len(both):
+        first = fold.test[np.isin(patients[fold.test], both)][0]
+        twins = fold.train[patients[fold.train] == patients[first]]
+        raise ScanlearnError(
+            f"row {rows[first]} is marked test, but row {rows[twins[0]]} of the same patient is "
+            f"marked train: {len(both)} of {len(np.unique(patients))} patients are on both sides; "
+            "put all scans of a patient on one side"
+        )
+    if len(np.unique(y[fold.train])) < 2:
+        raise ScanlearnError(
+            "the split column leaves one class only to train on; mark scans of another as train"
+        )
+    return fold
+
+
+def budget_rows(
+    train: Int[np.ndarray, " t"],
+    y: Int[np.ndarray, " n"],
+    patients: Int[np.ndarray, " n"],
+    budget: Budget,
+    seed: int,
+) -> Subset:
+    """Returns the training scans of a label budget: whole patients, in one seeded order.
+
+    The order depends on the fold and the seed alone, so that the subset of a smaller budget lies
+    within that of every larger one.
+
+    Args:
+        train: Rows of the training fold.
+        y: ``[n]`` class of each scan of the labeled set.
+        patients: ``[n]`` patient of each scan.
+        budget: Scans to reach, or "all".
+        seed: Which of the repeated subsets.
+
+    Raises:
+        ScanlearnError: If the budget is below 1 or leaves one class only.
+    """
+    if budget == "all":
+        return Subset(np.sort(train), len(np.unique(patients[train])), is_short=False)
+    if budget < 1:
+        raise ScanlearnError(f"a label budget of {budget} is too small; give 1 or more, or all")
+    order, sizes = _stratified_order(
+        _strata(y[train], patients[train]), np.random.default_rng([seed, _BUDGETS])
+    )
+    reached = np.cumsum(sizes)
+    taken = order[: int(np.searchsorted(reached, budget)) + 1]
+    rows = np.sort(train[np.isin(patients[train], taken)])
+    if len(np.unique(y[rows])) < 2:
+        raise ScanlearnError(
+            f"a label budget of {budget} leaves one class only to train on; give a larger one"
+        )
+    return Subset(rows, len(taken), is_short=bool(budget > reached[-1]))
+
+
+@dataclass(frozen=True)
+class _Strata:
+    """Patients by class: a patient counts for the rarest of its classes.
+
+    Args:
+        codes: ``[m]`` the patients.
+        inverse: ``[t]`` place in ``codes`` of each scan's patient.
+        counts: ``[m k]`` scans of each patient and class.
+        by_rarity: ``[k]`` the classes, the one with fewest scans first.
+        stratum: ``[m]`` the rarest class of each patient.
+    """
+
+    codes: Int[np.ndarray, " m"]
+    inverse: Int[np.ndarray, " t"]
+    counts: Int[np.ndarray, "m k"]
+    by_rarity: Int[np.ndarray, " k"]
+    stratum: Int[np.ndarray, " m"]
+
+
+def _strata(y: Int[np.ndarray, " t"], patients: Int[np.ndarray, " t"]) -> _Strata:
+    codes, inverse = np.unique(patients, return_inverse=True)
+    classes, labels = np.unique(y, return_inverse=True)
+    counts = np.zeros((len(codes), len(classes)), dtype=np.int64)
+    np.add.at(counts, (inverse, labels), 1)
+    by_rarity = np.argsort(counts.sum(axis=0), kind="stable")
+    stratum = by_rarity[np.argmax(counts[:, by_rarity] > 0, axis=1)]
+    return _Strata(codes, inverse, counts, by_rarity, stratum)
+
+
+def _deal(strata: _Strata, folds: int, generator: np.random.Generator) -> Int[np.ndarray, " t"]:
+    """Returns the fold of each scan: patients dealt class by class, the largest first.
+
+    Each goes to the fold with the fewest scans of its class so far, then with the fewest scans.
+    """
+    dealt = np.zeros((folds, strata.counts.shape[1]), dtype=np.int64)
+    fold_of = np.zeros(len(strata.codes), dtype=np.int64)
+    sizes = strata.counts.sum(axis=1)
+    for number in strata.by_rarity:
+        members = generator.permutation(np.flatnonzero(strata.stratum == number))
+        for patient in members[np.argsort(-sizes[members], kind="stable")]:
+            fold = int(np.lexsort((dealt.sum(axis=1), dealt[:, number]))[0])
+            fold_of[patient] = fold
+            dealt[fold] += strata.counts[patient]
+    return fold_of[strata.inverse]
+
+
+def _stratified_order(
+    strata: _Strata, generator: np.random.Generator
+) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]:
+    """Returns the patients in the order in which budgets take them, and their scans.
+
+    Within a class patients are shuffled; classes are then interleaved by the share of their scans
+    already taken, so that every beginning of the order holds the classes in about their
+    proportions. One patient of each class comes first: without it a small budget may hold no
+    positive at all.
+    """
+    sizes = strata.counts.sum(axis=1)
+    share = np.empty(len(sizes))
+    for number in range(len(strata.by_rarity)):
+        members = generator.permutation(np.flatnonzero(strata.stratum == number))
+        taken = np.cumsum(sizes[members])
+        offset = generator.random()
+        share[members] = (taken - offset * sizes[members]) / taken[-1:]
+    order = np.argsort(share, kind="stable")
+    first: list[int] = []
+    for number in strata.by_rarity:
+        if not strata.counts[first, number].any():
+            first.append(int(order[np.argmax(strata.counts[order, number] > 0)]))
+    rest = order[~np.isin(order, first)]
+    order = np.concatenate([np.array(first, dtype=np.int64), rest])
+    return strata.codes[order], sizes[order]

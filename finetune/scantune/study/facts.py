@@ -1,0 +1,159 @@
+"""What a reader must know to judge a comparison: its set-up, arms, counts and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from scanlearn.config import dump_plain
+from scanlearn.scans.archive import Archive
+from scanlearn.scans.source import PHANTOM_PREFIX
+from scanlearn.views.recipes import find_recipe
+from scanlearn.views.statistics import view_statistics
+from scantune.labels import LabeledSet
+from scantune.scores import Scores
+from scantune.study.plan import THUMBNAIL, CompareConfig
+from scantune.study.results import (
+    ArmRow,
+    Counted,
+    Dial,
+    Fact,
+    Parameter,
+    RunRow,
+    TaskCount,
+    ViewShare,
+)
+
+EVIDENCE_NOTE = (
+    "These scans were drawn by a program. They show that the instrument works and are no evidence "
+    "about real scans."
+)
+
+
+def setup_facts(config: CompareConfig, runs: Sequence[RunRow]) -> tuple[Fact, ...]:
+    """The set-up that all arms share, for a person."""
+    shared, evaluation = config.pretrain, config.evaluation
+    trained = next(run for run in runs if run.steps > 0)
+    folds = (
+        f"split column {evaluation.split_column}"
+        if evaluation.split_column
+        else f"{evaluation.folds} patient folds"
+    )
+    seeds = evaluation.label_seeds
+    return (
+        Fact(name="Method", value=shared.method.name),
+        Fact(name="Network", value=shared.backbone.name),
+        Fact(name="Views", value=f"{shared.views.size} px, recipe {shared.views.recipe}"),
+        Fact(
+            name="Training",
+            value=f"{trained.epochs:g} epochs of batches of {shared.batch_size}, "
+            f"{trained.steps:,} steps",
+        ),
+        Fact(
+            name="Evaluation",
+            value=f"frozen features, {folds}, {seeds} label seed{'s' if seeds > 1 else ''}",
+        ),
+    )
+
+
+def arm_rows(config: CompareConfig, channels: int) -> tuple[ArmRow, ...]:
+    """The thumbnail and every arm with what its dial resolves to."""
+    recipe = find_recipe(config.pretrain.views.recipe)
+    rows = [ArmRow(name=THUMBNAIL, kind="thumbnail")]
+    for name, arm in config.arms.items():
+        if arm.kind == "random":
+            rows.append(ArmRow(name=name, kind="random"))
+            continue
+        dial = arm.dial()
+        resolved = tuple(
+            Parameter(parameter=row.parameter, value=row.value, source=row.source, note=row.note)
+            for row in recipe.table(dial, channels)
+        )
+        rows.append(
+            ArmRow(name=name, kind="pretrained", scale=Dial(**asdict(dial)), resolved=resolved)
+        )
+    return tuple(rows)
+
+
+def view_shares(config: CompareConfig) -> tuple[ViewShare, ...]:
+    """How much two views of a scan share in each trained arm."""
+    shares = []
+    for name, arm in config.arms.items():
+        if arm.kind == "pretrained":
+            found = view_statistics(config.pretrain.views.recipe, arm.dial())
+            shares.append(ViewShare(arm=name, iou=found.iou, disjoint=found.disjoint))
+    return tuple(shares)
+
+
+def counted(archive: Archive) -> Counted:
+    """Size and hash of an archive."""
+    return Counted(
+        scans=len(archive),
+        patients=len(set(archive.patients)) if archive.patients_known else None,
+        hash=archive.content_hash,
+        shape=archive.shape,
+    )
+
+
+def task_counts(tasks: Mapping[str, LabeledSet]) -> tuple[TaskCount, ...]:
+    """Scans, patients and classes of every task."""
+    return tuple(
+        TaskCount(
+            name=name,
+            classes=labeled.classes,
+            scans=len(labeled),
+            patients=labeled.num_patients,
+            counts=labeled.counts,
+        )
+        for name, labeled in tasks.items()
+    )
+
+
+def data_warnings(
+    unlabeled: Archive,
+    labels: Archive,
+    tasks: Mapping[str, LabeledSet],
+    scores: Mapping[tuple[str, str], Sequence[Scores]],
+) -> tuple[str, ...]:
+    """What a reader should know about the scans and labels."""
+    found: list[str] = []
+    if unlabeled.content_hash == labels.content_hash:
+        found.append(
+            "The labeled scans are the unlabeled ones: every arm has seen the test scans, though "
+            "not their labels."
+        )
+    if not labels.patients_known:
+        found.append(
+            "The patients of the labeled scans are not known: each scan counts as its own "
+            "patient, and intervals are too narrow where a patient has several."
+        )
+    for name, labeled in tasks.items():
+        if labeled.num_blank:
+            found.append(f"{name}: {labeled.num_blank} scans without a label are left out.")
+    for (task, _), members in scores.items():
+        found += [f"{task}: {note}." for note in members[0].notes]
+    return tuple(dict.fromkeys(found))
+
+
+def evidence_note(unlabeled: Archive, labels: Archive) -> str | None:
+    """What stands in the way of believing the numbers; None for real scans."""
+    return EVIDENCE_NOTE if unlabeled.synthetic_phantom or labels.synthetic_phantom else None
+
+
+def command_text(config: CompareConfig) -> str:
+    """The command that repeats the study; no path of the user's stands in it."""
+    words = [f"{key}={_placeholder(key, getattr(config, key))}" for key in _PATHS]
+    return " ".join(["scantune compare config.yaml", *words])
+
+
+def config_text(config: CompareConfig) -> str:
+    """The resolved configuration without the user's paths, as YAML."""
+    plain = config.model_dump(mode="json")
+    return dump_plain(plain | {key: _placeholder(key, plain[key]) for key in _PATHS})
+
+
+_PATHS = {"unlabeled": "SCANS", "labels": "LABELS", "output": "FOLDER"}
+
+
+def _placeholder(key: str, value: str) -> str:
+    return value if value.startswith(PHANTOM_PREFIX) else _PATHS[key]

@@ -1,0 +1,145 @@
+"""From scores to the table of AUROCs and the paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+
+from scanlearn.runs import track
+from scantune.scores import Scores
+from scantune.statistics import (
+    Estimate,
+    arm_interval,
+    estimate,
+    holm,
+    paired_difference,
+    patient_weights,
+    verdict,
+)
+from scantune.study.plan import CompareConfig
+from scantune.study.results import Budget, Difference, Score
+
+Cell = tuple[str, str, Budget, str]
+Estimates = Mapping[Cell, Sequence[Estimate]]
+
+
+def estimate_all(
+    config: CompareConfig, scores: Mapping[tuple[str, str], Sequence[Scores]]
+) -> dict[Cell, list[Estimate]]:
+    """AUROC and patient resamples of every network, learner and budget.
+
+    Args:
+        config: The plan.
+        scores: By task and arm, one per pretraining seed.
+
+    Returns:
+        By task, learner, budget and arm, one estimate per pretraining seed.
+    """
+    evaluation = config.evaluation
+    found: dict[Cell, list[Estimate]] = {}
+    cells = len(evaluation.learners) * len(evaluation.budgets)
+    total = cells * sum(len(members) for members in scores.values())
+    with track(total, "resampling patients") as progress:
+        for (task, arm), members in scores.items():
+            # The weights depend on labels and folds alone, which all arms of a task share.
+            weights = patient_weights(members[0], replicates=evaluation.replicates)
+            for learner in evaluation.learners:
+                for budget in evaluation.budgets:
+                    own = found.setdefault((task, learner, budget, arm), [])
+                    for one in members:
+                        own.append(estimate(one, learner, budget, weights))
+                        progress.advance()
+    return found
+
+
+def score_rows(
+    estimates: Estimates, scores: Mapping[tuple[str, str], Sequence[Scores]]
+) -> tuple[Score, ...]:
+    """The table: one row per task, learner, budget and arm."""
+    rows = []
+    for (task, learner, budget, arm), own in estimates.items():
+        interval = arm_interval(own)
+        first = scores[task, arm][0]
+        place = first.budgets.index(str(budget))
+        rows.append(
+            Score(
+                arm=arm,
+                task=task,
+                learner=learner,
+                budget=budget,
+                auroc=finite(interval.estimate),
+                low=finite(interval.low),
+                high=finite(interval.high),
+                per_seed=tuple(finite(value) for value in interval.per_seed),
+                train_scans=float(first.train_scans[place].mean()),
+                train_patients=float(first.train_patients[place].mean()),
+                test_patients=own[0].num_patients,
+            )
+        )
+    return tuple(rows)
+
+
+def difference_rows(config: CompareConfig, estimates: Estimates) -> tuple[Difference, ...]:
+    """The paired differences, the primary one first; Holm covers the rest."""
+    asked = list(comparisons(config))
+    found = [
+        paired_difference(estimates[(*cell, a)], estimates[(*cell, b)]) for cell, a, b in asked
+    ]
+    adjusted = holm([difference.p for difference in found[1:]])
+    rows = []
+    for index, ((cell, a, b), difference) in enumerate(zip(asked, found, strict=True)):
+        p_holm = None if index == 0 else adjusted[index - 1]
+        defined = math.isfinite(difference.estimate) and math.isfinite(difference.p)
+        rows.append(
+            Difference(
+                task=cell[0],
+                learner=cell[1],
+                budget=cell[2],
+                a=a,
+                b=b,
+                difference=finite(difference.estimate),
+                low=finite(difference.low),
+                high=finite(difference.high),
+                p=finite(difference.p),
+                p_holm=None if p_holm is None else finite(p_holm),
+                df=finite(difference.df),
+                seeds=len(difference.per_seed),
+                verdict=verdict(difference, margin=config.margin, p=p_holm) if defined else "none",
+                primary=index == 0,
+            )
+        )
+    return tuple(rows)
+
+
+def comparisons(
+    config: CompareConfig,
+) -> Iterator[tuple[tuple[str, str, Budget], str, str]]:
+    """What is compared: the primary pair everywhere, all other pairs where the primary one is.
+
+    Every comparison more makes Holm's correction harder on the others; pairs that nobody named
+    are therefore compared with the primary learner and budget only.
+
+    Yields:
+        Task, learner and budget, then the first arm and the second; the primary comparison first.
+    """
+    primary, evaluation = config.primary, config.evaluation
+    named = (config.primary_task, primary.learner, config.primary_budget)
+    pair = (primary.better, primary.than)
+    yield named, *pair
+    tasks = [named[0], *(task for task in config.tasks if task != named[0])]
+    learners = [named[1], *(name for name in evaluation.learners if name != named[1])]
+    for task in tasks:
+        for learner in learners:
+            for budget in evaluation.budgets:
+                if (task, learner, budget) != named:
+                    yield (task, learner, budget), *pair
+    for second, first in combinations(config.arms, 2):
+        if {first, second} != set(pair):
+            for task in tasks:
+                yield (task, named[1], named[2]), first, second
+
+
+def finite(value: float) -> float | None:
+    """The value, or None where it is undefined."""
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,65 @@
+"""scanlearn learns backbones from unlabeled medical scans, and measures how strongly to augment.
+
+Every command is also a function of the same name:
+
+Example:
+    >>> from scanlearn import pretrain, load_config
+    >>> from scanlearn.training.pretrain import PretrainConfig
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Names are imported at first use: torch and timm take seconds, `scanlearn --help` must not.
+_HOMES = {
+    "Archive": "scanlearn.scans.archive",
+    "PretrainConfig": "scanlearn.training.pretrain",
+    "Scale": "scanlearn.views.scale",
+    "ScanlearnError": "scanlearn.core",
+    "ViewGenerator": "scanlearn.views.generator",
+    "export": "scanlearn.training.pretrain",
+    "load_backbone": "scanlearn.backbones.weights",
+    "load_config": "scanlearn.config",
+    "open_archive": "scanlearn.scans.source",
+    "pack": "scanlearn.scans.pack",
+    "pretrain": "scanlearn.training.pretrain",
+    "preview": "scanlearn.views.preview",
+}
+
+if TYPE_CHECKING:
+    from scanlearn.backbones.weights import load_backbone
+    from scanlearn.config import load_config
+    from scanlearn.core import ScanlearnError
+    from scanlearn.scans.archive import Archive
+    from scanlearn.scans.pack import pack
+    from scanlearn.scans.source import open_archive
+    from scanlearn.training.pretrain import PretrainConfig, export, pretrain
+    from scanlearn.views.generator import ViewGenerator
+    from scanlearn.views.preview import preview
+    from scanlearn.views.scale import Scale
+
+__all__ = [
+    "Archive",
+    "PretrainConfig",
+    "Scale",
+    "ScanlearnError",
+    "ViewGenerator",
+    "__version__",
+    "export",
+    "load_backbone",
+    "load_config",
+    "open_archive",
+    "pack",
+    "pretrain",
+    "preview",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'scanlearn' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

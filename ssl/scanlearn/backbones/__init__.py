@@ -1,0 +1,1 @@
+"""timm backbones: how they are built, what runs them fast, their export and strict loading."""

@@ -1,0 +1,262 @@
+"""Backbones made by timm, with weights that depend on a seed and on nothing else."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import timm
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
+
+from scanlearn.core import ScanlearnError
+
+
+class BackboneConfig(BaseModel):
+    """Which backbone to build."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(
+        default="resnet18",
+        description="timm architecture, such as resnet18, resnet50, convnext_tiny or "
+        "vit_small_patch16_224; its weights start at random",
+    )
+    channels: int | None = Field(
+        default=None, ge=1, description="input channels; null takes the archive's"
+    )
+    drop_path: float = Field(
+        default=0.0,
+        ge=0.0,
+        lt=1.0,
+        description="stochastic depth: the share of residual branches dropped while training",
+    )
+
+
+class Backbone(nn.Module):
+    """A timm network without its classifier: a view in, one feature vector out.
+
+    Args:
+        network: The timm network, built with ``num_classes=0``.
+        name: Its timm architecture.
+        channels: Channels of a view.
+        model_args: What timm needs beside name and channels to build the same network again.
+    """
+
+    def __init__(
+        self, network: nn.Module, *, name: str, channels: int, model_args: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.name = name
+        self.channels = channels
+        self.model_args = dict(model_args)
+        # Where timm puts a layer between pooling and classifier, that layer's width counts.
+        self.num_features = int(
+            getattr(network, "head_hidden_size", None) or getattr(network, "num_features")  # noqa: B009
+        )
+
+    def forward(self, views: Float[Tensor, "b c s s"]) -> Float[Tensor, "b d"]:
+        """Returns the pooled features of standardised views."""
+        features: Tensor = self.network(views)
+        return features
+
+    @property
+    def is_convolutional(self) -> bool:
+        """Whether convolutions do the work: such a network is faster in channels_last memory.
+
+        A transformer has one spatial convolution, its patch projection; two make a network
+        convolutional.
+        """
+        spatial = (
+            module
+            for module in self.network.modules()
+            if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1
+        )
+        return sum(1 for _ in spatial) > 1
+
+
+@contextmanager
+def seeded_weights(seed: int, *names: str) -> Iterator[None]:
+    """Initialises every weight made inside from ``seed`` and ``names``; the global generator is
+    afterwards as it was.
+
+    timm, lightly and torch draw initial weights from torch's global CPU generator and offer no
+    other, so it is seeded for the block and put back. Different names give independent weights.
+
+    Args:
+        seed: The run's seed.
+        names: What is being built, such as ``"backbone"``.
+    """  # noqa: D205
+    digest = hashlib.sha256("/".join((str(seed), *names)).encode()).digest()
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: it would also reseed every GPU, which is not put back.
+        torch.default_generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        yield
+
+
+def build_backbone(
+    config: BackboneConfig, channels: int, seed: int, *, size: int | None = None
+) -> Backbone:
+    """Builds a backbone with random weights that depend on ``seed`` and the configuration alone.
+
+    Args:
+        config: Which backbone.
+        channels: Channels of the archive's scans.
+        seed: The run's seed; arms that share it start from the same weights.
+        size: Side of a view in pixels. Networks with a position table (ViT and kin) are built
+            for it and still take other sizes by interpolation; others ignore it.
+
+    Raises:
+        ScanlearnError: If timm has no such architecture, the name asks for pretrained weights,
+            the channels differ from the archive's, or the network cannot take the view size.
+    """
+    check_architecture(config.name, "backbone.name")
+    if config.channels is not None and config.channels != channels:
+        raise ScanlearnError(
+            f"backbone.channels is {config.channels}, but the archive's scans have {channels}: "
+            f"leave it null or pack the scans with pack.channels={config.channels}"
+        )
+    with seeded_weights(seed, "backbone", config.name):
+        network, model_args = _create(config.name, channels, config.drop_path, size)
+    backbone = Backbone(network, name=config.name, channels=channels, model_args=model_args)
+    _check_size(backbone, size)
+    return backbone
+
+
+def check_architecture(name: str, where: str) -> None:
+    """Makes sure that ``name`` is a timm architecture without a weight tag.
+
+    Raises:
+        ScanlearnError: If it is not; the sentence starts with ``where`` and offers the nearest
+            spellings.
+    """
+    if timm.is_model(name) and "." not in name:
+        return
+    plain = name.split(".")[0]
+    if timm.is_model(plain):
+        raise ScanlearnError(
+            f"{where}: '{name}' names pretrained weights, and weights start at random here; "
+            f"write '{plain}'"
+        )
+    known = timm.list_models()
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"
+    raise ScanlearnError(f"{where}: timm has no architecture '{name}'; {hint}")
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Returns the sha256 of all weights and buffers: their names, types, shapes and bytes.
+
+    A `Backbone` is hashed under timm's own names, so that the hash of a backbone in memory and of
+    the same one loaded from a folder are equal. Device and memory format do not matter.
+    """
+    return tensors_hash((module.network if isinstance(module, Backbone) else module).state_dict())
+
+
+def tensors_hash(tensors: dict[str, Tensor]) -> str:
+    """Returns the sha256 of named tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def create_network(name: str, channels: int, model_args: dict[str, Any]) -> nn.Module:
+    """Makes the timm network of an exported backbone, without drop path; its weights are noise
+    until they are loaded, drawn without touching the global generator.
+    """  # noqa: D205
+    with seeded_weights(0, "to be replaced"):
+        network: nn.Module = timm.create_model(
+            name, pretrained=False, num_classes=0, in_chans=channels, **model_args
+        )
+    return network
+
+
+def load_adapted(
+    network: nn.Module, tensors: dict[str, Tensor], *, trained_on: int, channels: int
+) -> None:
+    """Loads weights strictly into a network that may take another number of channels.
+
+    timm would go on with a random first convolution where it cannot adapt the trained one; here
+    that is an error.
+
+    Args:
+        network: Built for ``channels``.
+        tensors: Its weights, trained on scans of ``trained_on`` channels.
+        trained_on: Channels of the scans the weights were trained on.
+        channels: Channels of the scans to come.
+
+    Raises:
+        ScanlearnError: If the first convolution cannot be adapted.
+        RuntimeError: If a weight is missing, superfluous or of another shape.
+    """
+    if channels != trained_on:
+        config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+        named = config.get("first_conv") or ()
+        tensors = dict(tensors)
+        for name in (named,) if isinstance(named, str) else named:
+            key = f"{name}.weight"
+            try:
+                tensors[key] = adapt_input_conv(channels, tensors[key], base_chans=trained_on)
+            except (NotImplementedError, KeyError) as error:
+                raise ScanlearnError(
+                    f"the first layer of this backbone, trained on {trained_on} channels, cannot "
+                    f"be adapted to {channels}; pack the scans with {trained_on} channels"
+                ) from error
+    network.load_state_dict(tensors, strict=True)
+
+
+def _create(
+    name: str, channels: int, drop_path: float, size: int | None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Makes the network and returns it with the arguments that shape its weights."""
+    shared: dict[str, Any] = {"pretrained": False, "num_classes": 0, "in_chans": channels}
+    if drop_path > 0:
+        shared["drop_path_rate"] = drop_path
+    fixed = timm.get_pretrained_cfg(name)
+    tries: list[dict[str, Any]] = [{}]
+    if fixed is not None and fixed.fixed_input_size:
+        side = {} if size is None else {"img_size": size}
+        # Swin and its like have no dynamic size; they are built for one.
+        tries = [{**side, "dynamic_img_size": True}, side]
+    state = torch.default_generator.get_state()
+    for position, model_args in enumerate(tries):
+        torch.default_generator.set_state(state)
+        try:
+            return timm.create_model(name, **shared, **model_args), model_args
+        except TypeError as error:
+            if "drop_path_rate" in str(error):
+                raise ScanlearnError(
+                    f"backbone.drop_path: '{name}' has no stochastic depth; set it to 0"
+                ) from error
+            if position == len(tries) - 1:
+                raise
+        except (AssertionError, ValueError, RuntimeError) as error:
+            raise ScanlearnError(
+                f"backbone.name: timm cannot build '{name}' for {channels} channels and views "
+                f"of {size} pixels ({error}); choose another architecture or view size"
+            ) from error
+    raise AssertionError("the last try returns or raises")
+
+
+def _check_size(backbone: Backbone, size: int | None) -> None:
+    """Refuses a view that the patches of a transformer do not tile."""
+    patch = getattr(getattr(backbone.network, "patch_embed", None), "patch_size", None)
+    if size is None or patch is None or "dynamic_img_size" not in backbone.model_args:
+        return
+    side = int(patch[0])
+    if size % side:
+        lower = max(side, size // side * side)
+        raise ScanlearnError(
+            f"views.size is {size}, but the patches of '{backbone.name}' are {side} pixels wide: "
+            f"take a multiple of {side}, such as {lower} or {lower + side}"
+        )

@@ -1,0 +1,92 @@
+"""The card of a backbone: what it is and where it comes from."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from scanlearn.backbones.build import Backbone, weights_hash
+
+LOAD_CALL = 'timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)'
+
+
+class Card(BaseModel):
+    """What a backbone is and where it comes from; ``card.json`` of a backbone folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = Field(default=1, description="version of this card's layout")
+    load: str = Field(
+        default=LOAD_CALL,
+        description="the whole call; without pretrained=True timm returns random weights in "
+        "silence",
+    )
+    architecture: str = Field(description="timm architecture")
+    model_args: dict[str, Any] = Field(
+        default_factory=dict, description="further arguments timm builds the network with"
+    )
+    num_features: int = Field(description="length of a feature vector")
+    channels: int = Field(description="channels of a view")
+    size: int = Field(description="side of the views it was trained on, in pixels")
+    mean: tuple[float, ...] = Field(description="per channel, of scans on the unit range")
+    std: tuple[float, ...] = Field(description="per channel, of scans on the unit range")
+    method: str | None = Field(default=None, description="method it was pretrained with")
+    recipe: str | None = Field(default=None, description="recipe of the views")
+    scale: dict[str, float] | None = Field(default=None, description="the dial, by sub-dial")
+    steps: int = Field(default=0, description="optimiser steps taken")
+    epochs: float = Field(default=0.0, description="passes over the archive")
+    seed: int | None = Field(default=None, description="seed of the run")
+    archive_hash: str | None = Field(default=None, description="content of the archive")
+    initial_hash: str | None = Field(default=None, description="weights before the first step")
+    weights_hash: str = Field(description="weights in this folder")
+    versions: dict[str, str] = Field(default_factory=dict, description="what it was made with")
+    evidence_note: str | None = Field(
+        default=None, description="what a reader must know before believing its results"
+    )
+
+    @classmethod
+    def of(
+        cls,
+        backbone: Backbone,
+        *,
+        size: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        **origin: Any,
+    ) -> Card:
+        """Returns the card of a backbone as it is now.
+
+        Args:
+            backbone: The backbone, trained or not.
+            size: Side of the views in pixels.
+            mean: Per channel, of scans on the unit range.
+            std: Per channel, of scans on the unit range.
+            origin: Any of method, recipe, scale, steps, epochs, seed, archive_hash,
+                initial_hash and evidence_note.
+        """
+        return cls(
+            architecture=backbone.name,
+            model_args=backbone.model_args,
+            num_features=backbone.num_features,
+            channels=backbone.channels,
+            size=size,
+            mean=mean,
+            std=std,
+            weights_hash=weights_hash(backbone),
+            versions={name: version(name) for name in ("scanlearn", "timm", "torch")},
+            **origin,
+        )
+
+    def adapted(self, channels: int) -> Card:
+        """Returns the card for views of ``channels`` channels.
+
+        Where the number differs, the average of the means and of the stds serves every channel.
+        """
+        if len(self.mean) == channels:
+            return self.model_copy(update={"channels": channels})
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        return self.model_copy(
+            update={"channels": channels, "mean": (mean,) * channels, "std": (std,) * channels}
+        )

@@ -1,0 +1,256 @@
+"""The backbone folder: what passes from pretraining to evaluation and to anyone's timm.
+
+A folder holds ``model.safetensors``, timm's ``config.json`` and our ``card.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import timm
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from torch import nn
+
+from scanlearn.backbones.build import (
+    Backbone,
+    check_architecture,
+    create_network,
+    load_adapted,
+    seeded_weights,
+    tensors_hash,
+    weights_hash,
+)
+from scanlearn.backbones.card import Card
+from scanlearn.backbones.reload import check_reload
+from scanlearn.core import ScanlearnError
+from scanlearn.scans.atomic import disk_errors, publish, start_partial
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+CARD = "card.json"
+
+__all__ = ["Card", "export_backbone", "load_backbone", "timm_config"]
+
+
+def export_backbone(backbone: Backbone, folder: str | Path, card: Card) -> Path:
+    """Writes a backbone folder and proves in a fresh process that timm loads it.
+
+    The folder appears only when it is complete and timm, alone and in a new process, has returned
+    equal features from it.
+
+    Args:
+        backbone: What to export.
+        folder: Where; it must not exist yet, unless it holds these very weights and card.
+        card: Its card, from `Card.of`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ScanlearnError: If the folder holds something else, or timm's features differ.
+    """
+    folder = Path(folder)
+    if card.weights_hash != weights_hash(backbone):
+        raise ScanlearnError(
+            "the card's weights_hash is not that of the backbone: make the card with Card.of "
+            "after the last step"
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        return _same_export(folder, card)
+    partial = start_partial(folder)
+    try:
+        with disk_errors(folder.parent):
+            tensors = {
+                name: tensor.detach().cpu().contiguous().clone()
+                for name, tensor in backbone.network.state_dict().items()
+            }
+            safetensors.torch.save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
+            _write_json(partial / CONFIG, timm_config(backbone.network, card))
+            _write_json(partial / CARD, card.model_dump(mode="json"))
+        check_reload(partial, backbone, card.size)
+        if not publish(partial, folder):
+            return _same_export(folder, card)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def load_backbone(source: str | Path, channels: int | None = None) -> tuple[Backbone, Card]:
+    """Loads a pretrained backbone strictly, or not at all.
+
+    Args:
+        source: A backbone folder; or ``hf-hub:OWNER/NAME`` or a timm name that has pretrained
+            weights, which timm fetches.
+        channels: Channels the views will have; None takes those it was trained on. Where they
+            differ, timm adapts the first convolution.
+
+    Returns:
+        The backbone in evaluation mode, and its card.
+
+    Raises:
+        ScanlearnError: If a file is missing, cut short, changed or not what the card says, or the
+            weights cannot be fetched. Another network is never returned in its place.
+    """
+    text = str(source).removeprefix("local-dir:")
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        return _load_folder(folder, channels)
+    if isinstance(source, Path) or str(source).startswith(("local-dir:", ".", "/", "~")):
+        raise ScanlearnError(f"{text}: there is no such backbone folder")
+    if not text.startswith("hf-hub:"):
+        if os.sep in text:
+            raise ScanlearnError(
+                f"{text}: there is no such backbone folder; for the Hugging Face hub write "
+                f"hf-hub:{text}"
+            )
+        check_architecture(text.split(".")[0], f"backbone '{text}'")
+    return _load_timm(text, channels)
+
+
+def timm_config(network: nn.Module, card: Card) -> dict[str, Any]:
+    """Returns the ``config.json`` from which timm builds and loads the exported network.
+
+    ``classifier`` and ``first_conv`` stay as timm has them: by them it makes a new classifier for
+    ``num_classes=k`` and adapts the first convolution for another ``in_chans``.
+    """
+    theirs: dict[str, Any] = dict(network.pretrained_cfg)  # type: ignore[arg-type]
+    kept = ("first_conv", "classifier", "fixed_input_size")
+    return {
+        "architecture": card.architecture,
+        "num_classes": 0,
+        "num_features": card.num_features,
+        "model_args": card.model_args,
+        "pretrained_cfg": {
+            **{name: theirs[name] for name in kept if name in theirs},
+            "custom_load": False,
+            "input_size": [card.channels, card.size, card.size],
+            "pool_size": None,
+            "interpolation": "bilinear",
+            # Views show the whole scan: nothing is cropped away around the centre.
+            "crop_pct": 1.0,
+            "crop_mode": "squash",
+            "mean": list(card.mean),
+            "std": list(card.std),
+            "num_classes": 0,
+        },
+    }
+
+
+def _same_export(folder: Path, card: Card) -> Path:
+    """Returns the folder if it holds this card's backbone, intact."""
+    if (folder / CARD).is_file() and _load_folder(folder, None)[1] == card:
+        return folder
+    raise ScanlearnError(
+        f"{folder} already holds something else; choose another folder or move it away"
+    )
+
+
+def _load_folder(folder: Path, channels: int | None) -> tuple[Backbone, Card]:
+    card = _read_card(folder / CARD)
+    channels = channels or card.channels
+    network = create_network(card.architecture, channels, card.model_args)
+    expected = json.loads(json.dumps(timm_config(network, card)))
+    found = _read_json(folder / CONFIG)
+    for key in ("architecture", "num_classes", "model_args"):
+        if found.get(key) != expected[key]:
+            raise ScanlearnError(
+                f"{folder / CONFIG}: {key} is {found.get(key)!r}, but {CARD} says "
+                f"{expected[key]!r}; export the backbone again"
+            )
+    tensors = _read_weights(folder / WEIGHTS, card)
+    try:
+        load_adapted(network, tensors, trained_on=card.channels, channels=channels)
+    except RuntimeError as error:
+        raise ScanlearnError(
+            f"{folder}: timm {timm.__version__} builds '{card.architecture}' with other layers "
+            f"than timm {card.versions.get('timm')} did; install that version"
+        ) from error
+    backbone = Backbone(
+        network, name=card.architecture, channels=channels, model_args=card.model_args
+    )
+    return backbone.eval(), card.adapted(channels)
+
+
+def _read_weights(path: Path, card: Card) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise ScanlearnError(f"{path}: the file is missing; export the backbone again")
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ScanlearnError(
+            f"{path}: not a whole safetensors file ({error}); export the backbone again"
+        ) from error
+    if tensors_hash(tensors) != card.weights_hash:
+        raise ScanlearnError(
+            f"{path}: the weights are not those that {CARD} vouches for; export the backbone again"
+        )
+    return tensors
+
+
+def _read_card(path: Path) -> Card:
+    try:
+        card = Card.model_validate(_read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ScanlearnError(
+            f"{path}: {where}: {first['msg'].lower()}; export the backbone again"
+        ) from error
+    check_architecture(card.architecture, f"{path}: architecture")
+    return card
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ScanlearnError(
+            f"{path}: the file is missing; a backbone folder holds {WEIGHTS}, {CONFIG} and {CARD}"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ScanlearnError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ScanlearnError(f"{path}: not a JSON object")
+    return content
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _load_timm(name: str, channels: int | None) -> tuple[Backbone, Card]:
+    network = _fetch(name)
+    config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+    trained_on, _, size = config["input_size"]
+    channels = channels or trained_on
+    if channels != trained_on:
+        tensors = network.state_dict()
+        with seeded_weights(0, "to be replaced"):
+            network = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels)
+        load_adapted(network, tensors, trained_on=trained_on, channels=channels)
+    backbone = Backbone(network, name=str(config["architecture"]), channels=channels, model_args={})
+    card = Card.of(
+        backbone, size=size, mean=tuple(config["mean"]), std=tuple(config["std"]), method="timm"
+    )
+    call = f'timm.create_model("{name}", pretrained=True, num_classes=0)'
+    return backbone.eval(), card.model_copy(update={"load": call}).adapted(channels)
+
+
+def _fetch(name: str) -> nn.Module:
+    try:
+        with seeded_weights(0, "to be replaced"):
+            network: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:  # The hub's client raises errors of many unrelated classes.
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ScanlearnError(
+            f"backbone '{name}': its weights could not be fetched ({reason[0]}); give the folder "
+            "of an exported backbone, or a name that timm can fetch from here"
+        ) from error
+    return network

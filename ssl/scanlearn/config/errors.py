@@ -1,0 +1,91 @@
+"""One sentence for what is wrong in a configuration: where, what, and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from scanlearn.config.models import models_in
+
+
+def explain(
+    error: ValidationError,
+    model: type[BaseModel],
+    data: Mapping[str, Any],
+    name: str,
+    lines: Mapping[tuple[str, ...], int],
+) -> str:
+    """Returns one sentence for the first thing wrong, and says how many more there are."""
+    details = error.errors(include_url=False)
+    # A misspelt key often leaves a missing one behind it: the misspelling is what to mend.
+    first = min(details, key=lambda detail: detail["type"] != "extra_forbidden")
+    at = _plain_location(first, data)
+    line = next((lines[at[:i]] for i in range(len(at), 0, -1) if at[:i] in lines), None)
+    where = f"{name} line {line}" if line else name
+    sentence = f"{where}: {_problem(first, at, model)}"
+    if len(details) > 1:
+        sentence += f" ({len(details) - 1} more to mend after this)"
+    return sentence
+
+
+def _plain_location(detail: ErrorDetails, data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the error's place as keys of the file; pydantic adds the tags of unions to it."""
+    at: list[str] = []
+    here: Any = data
+    location = [str(part) for part in detail["loc"]]
+    for i, part in enumerate(location):
+        is_last = i == len(location) - 1
+        if isinstance(here, Mapping) and part in here:
+            here = here[part]
+            at.append(part)
+        elif isinstance(here, list) and part.isdigit():
+            here = here[int(part)]
+            at.append(part)
+        elif is_last and detail["type"] == "missing":
+            at.append(part)
+    return tuple(at)
+
+
+def _problem(detail: ErrorDetails, at: tuple[str, ...], model: type[BaseModel]) -> str:
+    key = ".".join(at) or "the file"
+    kind = detail["type"]
+    given = detail["input"]
+    if kind == "extra_forbidden":
+        allowed = sorted(_fields_at(model, detail["loc"][:-1]))
+        near = difflib.get_close_matches(at[-1], allowed, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "allowed here: " + ", ".join(allowed)
+        return f"'{key}' is not a key; {hint}"
+    if kind == "missing":
+        return f"'{key}' is missing; give it in the file or as {key}=VALUE"
+    if kind == "value_error":
+        return f"'{key}': {detail['ctx']['error']}" if at else str(detail["ctx"]["error"])
+    if kind == "union_tag_invalid":
+        known = detail["ctx"]["expected_tags"]
+        return f"'{key}.name' is '{detail['ctx']['tag']}', but it should be one of {known}"
+    message = detail["msg"][0].lower() + detail["msg"][1:]
+    shown = json.dumps(given, default=str)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    return f"'{key}' is {shown}, but {message}".replace("but input should", "but it should")
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> set[str]:
+    """Returns the field names of the model that stands at ``location`` in ``model``."""
+    models = [model]
+    for part in location:
+        inner: list[type[BaseModel]] = []
+        for candidate in models:
+            field = candidate.model_fields.get(str(part))
+            inner += models_in(field.annotation) if field else []
+        named = [m for m in models if _tag(m) == part]
+        models = inner or named or models
+    return {field for candidate in models for field in candidate.model_fields}
+
+
+def _tag(model: type[BaseModel]) -> object:
+    field = model.model_fields.get("name")
+    return None if field is None else field.default

@@ -1,0 +1,126 @@
+"""Finds a configuration, applies overrides and checks all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from scanlearn.config.errors import explain
+from scanlearn.config.models import default_of, is_mapping, models_in
+from scanlearn.config.reading import parse_value, read_yaml
+from scanlearn.core import ScanlearnError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def config_folder() -> Path:
+    """Returns the folder of the shipped configurations, in a checkout or in a wheel."""
+    here = Path(__file__).resolve()
+    packed = here.parents[1] / "_configs"
+    return packed if packed.is_dir() else here.parents[3] / "configs"
+
+
+def find_config(source: str | Path, kind: str) -> Path:
+    """Returns the YAML file that ``source`` names: a path, or the name of a shipped file.
+
+    Args:
+        source: A path, or a bare name such as ``demo``.
+        kind: Sub-folder of the shipped configurations: ``pretrain``, ``compare``.
+
+    Raises:
+        ScanlearnError: No such file; names the shipped ones.
+    """
+    path = Path(source)
+    if path.is_file():
+        return path
+    shipped = sorted((config_folder() / kind).glob("*.yaml"))
+    for candidate in shipped:
+        if str(source) in (candidate.stem, candidate.name):
+            return candidate
+    names = ", ".join(candidate.stem for candidate in shipped)
+    raise ScanlearnError(
+        f"configuration '{source}' is neither a file nor a shipped one; shipped for {kind}: {names}"
+    )
+
+
+def load_config(
+    model: type[Model],
+    source: str | Path | None,
+    overrides: Sequence[str] = (),
+    *,
+    kind: str,
+) -> Model:
+    """Reads a configuration file, applies ``key=value`` overrides and checks all of it.
+
+    Args:
+        model: The pydantic model to fill; it forbids unknown keys.
+        source: A path, the name of a shipped file, or None for the model's defaults.
+        overrides: ``a.b=value`` words; the value is read as YAML. ``method.name=dino`` replaces
+            the whole ``method`` block, whose other keys belong to the method it names.
+        kind: Sub-folder of the shipped configurations.
+
+    Returns:
+        The frozen configuration.
+
+    Raises:
+        ScanlearnError: File, line, key, what was given and what is allowed, in one sentence.
+    """
+    data: dict[str, Any] = {}
+    lines: dict[tuple[str, ...], int] = {}
+    name = "the command line"
+    if source is not None:
+        path = find_config(source, kind)
+        name = path.name
+        data, lines = read_yaml(path)
+    data = _with_default_names(model, data)
+    for word in overrides:
+        data = _with_default_names(model, _override(data, word))
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ScanlearnError(explain(error, model, data, name, lines)) from None
+
+
+def _override(data: Mapping[str, Any], word: str) -> dict[str, Any]:
+    """Returns ``data`` with one ``a.b=value`` applied; ``data`` itself stays as it is."""
+    key, equals, text = word.partition("=")
+    if not equals or not key:
+        raise ScanlearnError(
+            f"'{word}' is not an override; write key=value, for example batch_size=64"
+        )
+    try:
+        value = parse_value(text)
+    except yaml.YAMLError:
+        raise ScanlearnError(f"'{word}': the value is not valid YAML; quote it") from None
+    *parents, last = key.split(".")
+    result = dict(data)
+    block = result
+    for parent in parents:
+        inner = block.get(parent)
+        if inner is not None and not isinstance(inner, Mapping):
+            raise ScanlearnError(f"'{word}': '{parent}' holds a value, not a block of keys")
+        block[parent] = dict(inner or {})
+        block = block[parent]
+    if parents and last == "name" and block.get("name", value) != value:
+        block.clear()
+    block[last] = value
+    return result
+
+
+def _with_default_names(model: type[BaseModel], data: dict[str, Any]) -> dict[str, Any]:
+    """Returns ``data`` with the default's name in each union block that does not name a member."""
+    result = dict(data)
+    for key, field in model.model_fields.items():
+        block = result.get(key)
+        if not isinstance(block, dict):
+            continue
+        default = default_of(field)
+        if field.discriminator and field.discriminator not in block and default is not None:
+            result[key] = {field.discriminator: getattr(default, str(field.discriminator)), **block}
+        elif len(inner := models_in(field.annotation)) == 1 and not is_mapping(field.annotation):
+            result[key] = _with_default_names(inner[0], block)
+    return result

@@ -1,0 +1,69 @@
+"""A configuration's defaults as commented YAML, and its JSON schema."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from scanlearn.config.models import default_of, models_in
+
+_WIDTH = 96
+
+
+def default_yaml(model: type[BaseModel], heading: str = "") -> str:
+    """Returns the whole default configuration as YAML, each key under its description.
+
+    A key without a default shows its first example and is marked ``required``.
+    """
+    lines = [f"# {line}".rstrip() for line in heading.splitlines()]
+    if lines:
+        lines.append("")
+    return "\n".join([*lines, *_yaml_lines(model, 0)]) + "\n"
+
+
+def _yaml_lines(model: type[BaseModel], depth: int) -> list[str]:
+    indent = "  " * depth
+    lines: list[str] = []
+    for name, field in model.model_fields.items():
+        text = (field.description or "").rstrip(".")
+        required = field.is_required()
+        comment = f"{text} (required)" if required else text
+        wrapped = textwrap.wrap(comment, _WIDTH - len(indent) - 2)
+        lines += [f"{indent}# {line}" for line in wrapped]
+        value = (field.examples or ["VALUE"])[0] if required else default_of(field)
+        inner = models_in(field.annotation)
+        if isinstance(value, BaseModel):
+            lines += [f"{indent}{name}:", *_yaml_lines(type(value), depth + 1)]
+        elif required and inner and not field.examples:
+            lines += [f"{indent}{name}:", *_yaml_lines(inner[0], depth + 1)]
+        else:
+            lines += _scalar_lines(name, value, indent)
+    return lines
+
+
+def _scalar_lines(name: str, value: Any, indent: str) -> list[str]:
+    """Returns the YAML lines of one key whose value is no model."""
+    if isinstance(value, Mapping):
+        plain: Any = {
+            key: item.model_dump(mode="json", exclude_unset=True)
+            if isinstance(item, BaseModel)
+            else item
+            for key, item in value.items()
+        }
+    else:
+        plain = list(value) if isinstance(value, tuple) else value
+    flow = isinstance(plain, list) or plain == {}
+    text = yaml.safe_dump(
+        {name: plain}, sort_keys=False, default_flow_style=None if flow else False
+    )
+    return [indent + line for line in text.rstrip().splitlines()]
+
+
+def json_schema(model: type[BaseModel]) -> str:
+    """Returns the JSON schema of a configuration, for editors that complete YAML."""
+    return json.dumps(model.model_json_schema(), indent=2)

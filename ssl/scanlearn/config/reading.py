@@ -1,0 +1,100 @@
+"""YAML text by the rules of YAML 1.2, with the line of each key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from scanlearn.core import ScanlearnError
+
+_WIDTH = 96
+_FLOAT = re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf|INF)$")
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with YAML 1.2's scalars; PyYAML alone reads ``off`` as False."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  PyYAML keeps it on the class
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                # PyYAML alone keeps the last of two equal keys and says nothing.
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key.value}' stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false)$"), list("tf"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^(null|~|)$"), ["n", "~", ""])
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9]\d*)$"), list("-+0123456789")
+)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+
+
+def _construct_float(_loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float | str:
+    """Reads a float, but leaves digits with leading zeros (``007``) the string they are."""
+    text = str(node.value)
+    if re.fullmatch(r"[-+]?\d+", text):
+        return text
+    return float(text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf"))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+
+
+def parse_value(text: str) -> Any:
+    """Returns the value of one YAML scalar or flow collection, by YAML 1.2's rules."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def dump_config(config: BaseModel) -> str:
+    """Returns the resolved configuration as YAML that `load_config` reads back equal."""
+    return dump_plain(config.model_dump(mode="json"))
+
+
+def dump_plain(data: Mapping[str, Any]) -> str:
+    """Returns plain data as YAML; strings that YAML 1.1 would read as something else are quoted."""
+    return yaml.safe_dump(dict(data), sort_keys=False, width=_WIDTH, allow_unicode=True)
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    """Returns the content of a YAML file and the line of each key.
+
+    Raises:
+        ScanlearnError: Not UTF-8, not valid YAML, or no mapping; names the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=_Loader)
+        data = yaml.load(text, Loader=_Loader)
+    except UnicodeDecodeError:
+        raise ScanlearnError(f"{path.name}: is not UTF-8 text; save it as UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ScanlearnError(f"{path.name}{line}: is not valid YAML: {error.problem}") from None
+    if data is None:
+        return {}, {}
+    if not isinstance(data, dict):
+        raise ScanlearnError(f"{path.name}: holds no 'key: value' lines")
+    lines: dict[tuple[str, ...], int] = {}
+    _collect_lines(node, (), lines)
+    return data, lines
+
+
+def _collect_lines(
+    node: yaml.Node | None, at: tuple[str, ...], lines: dict[tuple[str, ...], int]
+) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            lines[(*at, str(key.value))] = key.start_mark.line + 1
+            _collect_lines(value, (*at, str(key.value)), lines)

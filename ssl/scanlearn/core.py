@@ -1,0 +1,140 @@
+"""The types that pass between the parts of scanlearn.
+
+Legend of axis letters, used in every shape annotation:
+
+- ``b`` scans in a batch, ``n`` scans in an archive or labeled set
+- ``c`` channels, ``h`` and ``w`` rows and columns of the packed canvas
+- ``s`` side of a square view in pixels, ``v`` views of one scan
+- ``p`` uniforms of one view, ``d`` feature dimensions, ``k`` classes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8, UInt16
+from torch import Tensor
+
+
+class ScanlearnError(ValueError):
+    """What a user gave cannot be used.
+
+    The message is one sentence that says where, what was given, what is allowed and what to
+    do. The command line prints it without a traceback and exits with code 2.
+    """
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One decoded scan, before it is packed.
+
+    Args:
+        pixels: ``[c h w]``, uint8 or uint16, in stored units.
+        spacing_mm: Height and width of a pixel in millimetres, or None where unknown.
+    """
+
+    pixels: UInt8[np.ndarray, "c h w"] | UInt16[np.ndarray, "c h w"]
+    spacing_mm: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class ScanBatch:
+    """A batch of packed scans, as training and evaluation read them.
+
+    Args:
+        pixels: ``[b c h w]``, uint8 or uint16, stored values on the archive's canvas.
+        valid_box: ``[b 4]`` top, left, bottom, right of the scan on the canvas in pixels, bottom
+            and right exclusive. What lies outside is padding.
+        mask: ``[b h w]``, True inside the field of view; None where all of the valid box is.
+        spacing_mm: ``[b 2]`` height and width of a canvas pixel; NaN where unknown.
+        value_range: ``[b 2]`` the stored values that mean 0 and 1 on the unit range.
+        ids: ``[b]`` row of each scan in its archive.
+    """
+
+    pixels: UInt8[Tensor, "b c h w"] | UInt16[Tensor, "b c h w"]
+    valid_box: Int[Tensor, "b 4"]
+    mask: Bool[Tensor, "b h w"] | None
+    spacing_mm: Float[Tensor, "b 2"]
+    value_range: Float[Tensor, "b 2"]
+    ids: Int[Tensor, " b"]
+
+    def __len__(self) -> int:
+        return int(self.pixels.shape[0])
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> ScanBatch:
+        """Returns the batch on ``device``; stored values travel as they are, never as floats."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        return replace(
+            self,
+            pixels=move(self.pixels),
+            valid_box=move(self.valid_box),
+            mask=None if self.mask is None else move(self.mask),
+            spacing_mm=move(self.spacing_mm),
+            value_range=move(self.value_range),
+            ids=move(self.ids),
+        )
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """How many views of each scan a method asks for."""
+
+    global_views: int = 2
+    local_views: int = 0
+
+
+@dataclass(frozen=True)
+class Views:
+    """Rendered, standardised views of one batch.
+
+    Args:
+        global_views: One ``[b c s s]`` float tensor per global view.
+        local_views: One ``[b c s s]`` float tensor per local view; empty without multi-crop.
+        ids: ``[b]`` row of each scan in its archive.
+    """
+
+    global_views: tuple[Float[Tensor, "b c s s"], ...]
+    local_views: tuple[Float[Tensor, "b c t t"], ...]
+    ids: Int[Tensor, " b"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: all that a schedule may depend on.
+
+    Args:
+        step: Optimiser steps already taken, from 0.
+        total_steps: Optimiser steps the run will take.
+        steps_per_epoch: Optimiser steps in one pass over the archive.
+    """
+
+    step: int
+    total_steps: int
+    steps_per_epoch: int
+
+    @property
+    def epoch(self) -> int:
+        """Passes over the archive that are complete."""
+        return self.step // self.steps_per_epoch
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The loss of one step and its named terms.
+
+    Args:
+        total: Scalar to minimise.
+        terms: Detached scalars to log, by name.
+        embeddings: ``[b d]`` detached embeddings of the first global view, before
+            normalisation, for the collapse watch.
+    """
+
+    total: Float[Tensor, ""]
+    terms: Mapping[str, Float[Tensor, ""]]
+    embeddings: Float[Tensor, "b d"]

@@ -1,0 +1,122 @@
+"""SimCLR: the two views of a scan are told from the views of all other scans in the batch.
+
+Chen, Kornblith, Norouzi, Hinton, "A Simple Framework for Contrastive Learning of Visual
+Representations", ICML 2020 (arXiv 2002.05709), with the authors' released code.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from lightly.loss import NTXentLoss
+from lightly.models.modules import SimCLRProjectionHead
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from scanlearn.backbones.build import Backbone, seeded_weights
+from scanlearn.core import Losses, Progress, ViewPlan, Views
+from scanlearn.methods.base import Method
+
+
+class SimCLRConfig(BaseModel):
+    """SimCLR and the recipe it is trained with.
+
+    Source:
+        The released code's ImageNet command: temperature .1, LARS with momentum .9, weight decay
+        1e-4, rate .075 x sqrt(batch), 10 warm-up epochs, head to 128. The 2-layer head is the
+        first paper's (section 2.1); the code's own default is 3 layers.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["simclr"] = Field(default="simclr", description="SimCLR")
+    temperature: float = Field(
+        default=0.1, gt=0, description="divides the cosine similarities; smaller is sharper"
+    )
+    head_layers: int = Field(default=2, ge=2, description="layers of the projection head")
+    head_hidden: int | None = Field(
+        default=None, ge=1, description="width of its hidden layers; null is the feature dimension"
+    )
+    head_dim: int = Field(default=128, ge=1, description="length of an embedding")
+    head_batch_norm: bool = Field(
+        default=True, description="BatchNorm after each layer of the head"
+    )
+    optimiser: Literal["lars"] = Field(default="lars", description="optimiser")
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="peak rate; null is .075 x sqrt(batch size), which suits small batches "
+        "better than .3 x batch / 256",
+    )
+    # Zero would switch LARS off in silence: lightly adapts only parameters that decay.
+    weight_decay: float = Field(
+        default=1e-4, gt=0, description="L2 penalty; not on biases and normalisation layers"
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of the optimiser")
+    warmup_epochs: float = Field(
+        default=10.0, ge=0, description="linear warm-up; at most a tenth of the steps"
+    )
+
+    def peak_learning_rate(self, batch_size: int) -> float:
+        """Returns the rate after warm-up, for a global batch of ``batch_size`` scans.
+
+        Source:
+            SimCLR, appendix B.1: .075 x sqrt(batch size).
+        """
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 0.075 * math.sqrt(batch_size)
+
+    def build(self, backbone: Backbone, seed: int) -> SimCLR:
+        """Returns the method around ``backbone``; the head's weights depend on ``seed`` alone."""
+        with seeded_weights(seed, "simclr", "head"):
+            head = SimCLRProjectionHead(
+                input_dim=backbone.num_features,
+                hidden_dim=self.head_hidden or backbone.num_features,
+                output_dim=self.head_dim,
+                num_layers=self.head_layers,
+                batch_norm=self.head_batch_norm,
+            )
+        return SimCLR(backbone, head, temperature=self.temperature)
+
+
+class SimCLR(Method):
+    """SimCLR's networks and loss.
+
+    Args:
+        backbone: f, the part that is kept.
+        head: g, thrown away after pretraining.
+        temperature: tau.
+    """
+
+    def __init__(self, backbone: Backbone, head: nn.Module, *, temperature: float) -> None:
+        super().__init__(backbone, ViewPlan(global_views=2))
+        self.head = head
+        # Gathers over ranks as soon as there are several, so that every rank sees all negatives.
+        self.contrast = NTXentLoss(
+            temperature=temperature, gather_distributed=torch.distributed.is_available()
+        )
+
+    def loss(self, views: Views, at: Progress) -> Losses:  # noqa: ARG002
+        """Returns the mean NT-Xent loss over both views of every scan (equation 1).
+
+        Both views pass through the networks as one batch, as in the released code: BatchNorm
+        sees them together and cannot tell one from the other by its statistics. lightly's
+        examples pass them one after the other.
+
+        The loss is computed in fp32 even where the networks run in bf16: similarities divided by
+        a small temperature need the digits.
+        """
+        first, second = views.global_views
+        z0, z1 = self.project(torch.cat((first, second))).float().chunk(2)
+        with torch.autocast(z0.device.type, enabled=False):
+            total: Tensor = self.contrast(z0, z1)
+        return Losses(total=total, terms={"nt_xent": total.detach()}, embeddings=z0.detach())
+
+    def project(self, views: Float[Tensor, "b c s s"]) -> Float[Tensor, "b d"]:
+        """Returns z = g(f(x)), not yet normalised."""
+        z: Tensor = self.head(self.backbone(views))
+        return z

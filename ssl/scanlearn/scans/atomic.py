@@ -1,0 +1,101 @@
+"""Folders that appear complete or not at all, and disk errors in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from platform import node
+
+from scanlearn.core import ScanlearnError
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turns a full disk or a folder that may not be written into one clear sentence.
+
+    Raises:
+        ScanlearnError: The disk that holds ``folder`` is full, or may not be written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ScanlearnError(
+                f"{folder}: the disk is full; free some space there or choose another folder"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise ScanlearnError(
+                f"{folder}: may not be written to; choose a folder that belongs to you"
+            ) from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            raise ScanlearnError(
+                f"{folder}: part of this path is a file; choose another folder"
+            ) from error
+        raise
+
+
+def _partial_prefix(target: Path) -> str:
+    # The machine is part of the name: on a shared disk only its own machine can tell whether
+    # the process that left a folder is still alive.
+    return f".{target.name}.partial-{zlib.crc32(node().encode()):08x}-"
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _sweep(target: Path) -> None:
+    """Removes what killed processes of this machine left beside ``target``."""
+    if os.name != "posix":
+        return  # Elsewhere signal 0 would end the process it asks after.
+    prefix = _partial_prefix(target)
+    for left in target.parent.iterdir():
+        process = left.name.removeprefix(prefix).split(".")[0]
+        if left.name.startswith(prefix) and process.isdigit() and not _is_alive(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def start_partial(target: Path) -> Path:
+    """Makes and returns an empty folder beside ``target``, to be published there later.
+
+    Raises:
+        ScanlearnError: The disk is full or may not be written to.
+    """
+    with disk_errors(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target)
+        number = 0
+        while True:
+            partial = target.parent / f"{_partial_prefix(target)}{os.getpid()}.{number}"
+            try:
+                partial.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return partial
+
+
+def publish(partial: Path, target: Path) -> bool:
+    """Moves ``partial`` to ``target`` in one step; returns False where something lies there."""
+    if target.is_dir() and not any(target.iterdir()):
+        target.rmdir()
+    if target.exists():
+        return False
+    try:
+        partial.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True

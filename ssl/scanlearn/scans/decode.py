@@ -1,0 +1,185 @@
+"""One image file to one `Scan`: PNG and JPEG, 8 and 16 bit."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8, UInt16
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from scanlearn.core import Scan
+
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
+# Only these parsers ever see a file: fewer of them, less for a hostile file to attack.
+_FORMATS = ("PNG", "JPEG")
+# More pixels than Pillow's own warning level are taken for a decompression bomb.
+MAX_PIXELS = 89_478_485
+_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_GRAY_MODES = ("1", "L", "LA", "La", *_DEEP_MODES)
+_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+
+
+class Undecodable(ValueError):  # noqa: N818 - a verdict on a scan, which is set aside, not a fault
+    """A file that cannot be read as a scan; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the first bytes of an image file say.
+
+    Args:
+        is_colour: Whether the file stores colour; its channels may still be equal.
+        is_deep: Whether it holds more than 8 bits per value that we keep.
+    """
+
+    is_colour: bool
+    is_deep: bool
+
+
+def read_header(path: Path) -> Header:
+    """Returns what the header of an image says, without decoding it.
+
+    Raises:
+        Undecodable: It is not a PNG or JPEG, or claims too many pixels.
+    """
+    with _refusing(path), Image.open(path, formats=_FORMATS) as image:
+        _check_size(image)
+        return Header(is_colour=_stores_colour(image), is_deep=image.mode in _DEEP_MODES)
+
+
+def is_colour(path: Path) -> bool:
+    """Returns whether a file stores colour, from its header alone.
+
+    Raises:
+        Undecodable: It is not a PNG or JPEG, or claims too many pixels.
+    """
+    return read_header(path).is_colour
+
+
+def decode(path: Path, *, at_least: int | None = None, gray: bool = False) -> Scan:
+    """Returns the scan in a PNG or JPEG file, upright as its EXIF orientation says.
+
+    Gray stays gray and colour stays RGB; palettes are resolved, 1-bit becomes 0 and 255, alpha is
+    dropped, CMYK becomes RGB. 16-bit gray stays uint16; 16-bit colour is read as 8-bit.
+
+    Args:
+        path: The file.
+        at_least: Side in pixels of the canvas that the scan will be fitted to. A JPEG more than
+            four times as large is decoded at 1/2, 1/4 or 1/8, at least twice that side, which is
+            several times as fast; None decodes every pixel.
+        gray: Whether colour becomes one channel of ITU-R BT.601 luma, which a JPEG stores as it
+            is and hands over faster.
+
+    Raises:
+        Undecodable: The file cannot be read; the message says why.
+    """
+    return decode_with_notes(path, at_least=at_least, gray=gray)[0]
+
+
+def decode_with_notes(
+    path: Path, *, at_least: int | None = None, gray: bool = False
+) -> tuple[Scan, tuple[str, ...]]:
+    """Returns the scan as `decode` does, and what of the file was left out, in words.
+
+    Raises:
+        Undecodable: The file cannot be read; the message says why.
+    """
+    with _refusing(path), Image.open(path, formats=_FORMATS) as image:
+        _check_size(image)
+        notes, colour = _notes(image), _stores_colour(image)
+        if colour and gray:
+            notes, colour = (*notes, "three stored channels made one"), False
+        if at_least is not None or gray:
+            size = None if at_least is None else (2 * at_least, 2 * at_least)
+            image.draft("L" if gray else None, size)
+        ImageOps.exif_transpose(image, in_place=True)
+        return Scan(pixels=_pixels(image, colour)), notes
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Makes one verdict with a reason out of all the ways in which a file can be bad."""
+    try:
+        # A pipe or device named like an image would be waited for without end.
+        if not path.is_file():
+            raise Undecodable("is a folder or no file" if path.exists() else "file not found")
+        if path.stat().st_size == 0:
+            raise Undecodable("file is empty")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's remarks on metadata we do not read.
+            yield
+    except Undecodable:
+        raise
+    except UnidentifiedImageError as error:
+        raise Undecodable("is not a PNG or JPEG image") from error
+    except Image.DecompressionBombError as error:
+        raise Undecodable(f"claims more than {MAX_PIXELS:,} pixels") from error
+    except PermissionError as error:
+        raise Undecodable("may not be read (permission denied)") from error
+    except MemoryError as error:
+        raise Undecodable("does not fit into memory") from error
+    except Exception as error:
+        # Pillow's parsers raise almost anything on damaged bytes (SyntaxError, struct.error,
+        # zlib.error, IndexError ...): whatever it is, this file is no scan.
+        raise Undecodable(f"is cut short or damaged ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _check_size(image: Image.Image) -> None:
+    num_pixels = image.width * image.height
+    if num_pixels > MAX_PIXELS:
+        raise Undecodable(
+            f"claims {image.width:,} x {image.height:,} pixels, more than {MAX_PIXELS:,}"
+        )
+
+
+def _raw_mode(image: Image.Image) -> str | None:
+    """Returns the layout in the file; Pillow's mode alone hides 16-bit colour and alpha."""
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    raw_mode = tiles[0].args if tiles else None
+    return raw_mode if isinstance(raw_mode, str) else None
+
+
+def _has_gray_palette(image: Image.Image) -> bool:
+    palette = image.getpalette("RGB") or []
+    return palette[0::3] == palette[1::3] == palette[2::3]
+
+
+def _stores_colour(image: Image.Image) -> bool:
+    if image.mode in ("P", "PA"):
+        return not _has_gray_palette(image)
+    return image.mode not in _GRAY_MODES and _raw_mode(image) != "LA;16B"
+
+
+def _notes(image: Image.Image) -> tuple[str, ...]:
+    notes = []
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
+        notes.append("alpha dropped")
+    if _raw_mode(image) in ("RGB;16B", "RGBA;16B", "LA;16B"):
+        notes.append("16 bits per channel read as 8")
+    if image.mode in ("CMYK", "YCCK"):
+        notes.append("CMYK turned into RGB")
+    if getattr(image, "n_frames", 1) > 1:
+        notes.append("first frame of several kept")
+    return tuple(notes)
+
+
+def _pixels(
+    image: Image.Image, colour: bool
+) -> UInt8[np.ndarray, "c h w"] | UInt16[np.ndarray, "c h w"]:
+    if image.mode in _DEEP_MODES:
+        deep = np.asarray(image)
+        if deep.min() < 0 or deep.max() > np.iinfo(np.uint16).max:
+            raise Undecodable(f"holds values {deep.min()} to {deep.max()}, more than 16 bits")
+        return deep.astype(np.uint16)[None]
+    mode = "RGB" if colour else "L"
+    flat = np.asarray(image if image.mode == mode else image.convert(mode))
+    return flat[None] if mode == "L" else flat.transpose(2, 0, 1)

@@ -1,0 +1,229 @@
+"""What is kept of a run while it trains: rows of metrics, checkpoints, the bar on the terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import CheckpointIO
+
+from scanlearn.core import ScanlearnError
+from scanlearn.runs import Progressor, WandbRun, warn_user, write_atomically
+from scanlearn.training.data import StepLoader
+from scanlearn.training.folder import MetricsCsv, RunFolder
+from scanlearn.training.loop import Pretrainer
+from scanlearn.training.monitor import ROWS_TO_JUDGE, collapse_warning, embedding_std
+from scanlearn.training.settings import PretrainConfig
+
+
+class AtomicCheckpoints(CheckpointIO):
+    """Writes checkpoints aside, flushes and renames them; reads no code from them.
+
+    A checkpoint is serialised in memory first: torch's own file writer reports a full disk as a
+    RuntimeError without the system's reason.
+    """
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: Any | None = None,  # noqa: ARG002
+    ) -> None:
+        """Replaces the checkpoint at ``path``, or leaves it as it was."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomically(Path(path), buffer.getvalue())
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Any | None = "cpu",
+        weights_only: bool | None = None,  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Reads a checkpoint of plain values and tensors."""
+        loaded: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+        return loaded
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Removes a checkpoint."""
+        Path(path).unlink(missing_ok=True)
+
+
+def checkpoint_step(path: Path) -> int:
+    """Optimiser steps taken by the run when its checkpoint was written; 0 without a checkpoint.
+
+    Raises:
+        ScanlearnError: The file is no checkpoint.
+    """
+    if not path.is_file():
+        return 0
+    try:
+        return int(
+            torch.load(path, weights_only=True, mmap=True, map_location="cpu")["global_step"]
+        )
+    except Exception as error:  # torch raises errors of many unrelated classes here
+        raise ScanlearnError(
+            f"{path} cannot be read as a checkpoint: remove it to start this run again from its "
+            "first step."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How often something is kept.
+
+    Args:
+        total_steps: Steps of the run; the last one is always kept.
+        log_steps: Steps between two rows of metrics.
+        checkpoint_minutes: Minutes between two checkpoints.
+        checkpoint_steps: Steps between two checkpoints, as well as the minutes; None for none.
+    """
+
+    total_steps: int
+    log_steps: int
+    checkpoint_minutes: float
+    checkpoint_steps: int | None = None
+
+    def logs(self, step: int) -> bool:
+        """Whether the step, counted from 1, gets a row."""
+        return step % self.log_steps == 0 or step == self.total_steps
+
+    def saves(self, step: int, minutes: float) -> bool:
+        """Whether a checkpoint follows the step, ``minutes`` after the one before."""
+        by_step = self.checkpoint_steps is not None and step % self.checkpoint_steps == 0
+        return by_step or step == self.total_steps or minutes >= self.checkpoint_minutes
+
+
+class Keeper:
+    """Follows a training run, step by step.
+
+    Args:
+        run: Where things are kept.
+        metrics: Rows of metrics.
+        cadence: How often.
+        loader: Hands out the batches, and knows how long the run waited for them.
+        progress: The bar.
+        wandb: Gets the rows too, once a checkpoint covers them; None where it is off.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        metrics: MetricsCsv,
+        cadence: Cadence,
+        *,
+        loader: StepLoader,
+        progress: Progressor,
+        wandb: WandbRun | None,
+    ) -> None:
+        self._run = run
+        self._metrics = metrics
+        self._cadence = cadence
+        self._loader = loader
+        self._progress = progress
+        self._wandb = wandb
+        self._recent: deque[float] = deque(maxlen=ROWS_TO_JUDGE)
+        self._warned = False
+        self._views = 0
+        self.start()
+
+    def start(self) -> None:
+        """Starts the clocks."""
+        now = time.perf_counter()
+        self._stepped_s = now
+        self._saved_s = now
+        self._row_s = now
+        self._row_wait_s = self._loader.waited_s
+
+    def stepped(self, module: Pretrainer, num_views: int) -> None:
+        """Keeps what is due after a step.
+
+        Args:
+            module: The run.
+            num_views: Views the step has seen.
+
+        Raises:
+            ScanlearnError: The disk is full; the last checkpoint is whole.
+        """
+        now = time.perf_counter()
+        trail = module.trail
+        module.trail = replace(trail, seconds=trail.seconds + now - self._stepped_s)
+        self._stepped_s = now
+        self._views += num_views
+        step = module.global_step
+        if self._cadence.logs(step):
+            self._write_row(module, step, now)
+        else:
+            self._progress.advance()
+        if self._cadence.saves(step, (now - self._saved_s) / 60):
+            module.trainer.save_checkpoint(self._run.checkpoint)
+            self._saved_s = now
+            if self._wandb is not None:
+                self._wandb.release()
+
+    def _write_row(self, module: Pretrainer, step: int, now: float) -> None:
+        assert module.losses is not None
+        elapsed = max(now - self._row_s, 1e-9)
+        waited = self._loader.waited_s
+        row = {
+            "step": step,
+            "epoch": step / module.steps_per_epoch,
+            "loss": float(module.losses.total.detach()),
+            "lr": module.schedule.at(step - 1),
+            "embedding_std": embedding_std(module.losses.embeddings),
+            "views_per_s": self._views / elapsed,
+            "data_wait_share": min(1.0, (waited - self._row_wait_s) / elapsed),
+        }
+        self._metrics.append(row)
+        if self._wandb is not None:
+            self._wandb.hold(step, {key: value for key, value in row.items() if key != "step"})
+        self._progress.advance(
+            loss=f"{row['loss']:.3f}",
+            views=f"{row['views_per_s']:,.0f}/s",
+            data_wait=f"{row['data_wait_share']:.1%}",
+        )
+        self._views, self._row_s, self._row_wait_s = 0, now, waited
+        self._watch(row["embedding_std"], step > module.schedule.warmup_steps)
+
+    def _watch(self, spread: float, is_warm: bool) -> None:
+        if is_warm:
+            self._recent.append(spread)
+        if len(self._recent) < ROWS_TO_JUDGE or self._warned:
+            return
+        for warning in collapse_warning(sum(self._recent) / ROWS_TO_JUDGE):
+            self._warned = True
+            warn_user(warning)
+
+
+@contextmanager
+def open_wandb(run: RunFolder, config: PretrainConfig) -> Iterator[WandbRun | None]:
+    """Opens the wandb run of a run folder where the configuration asks for one.
+
+    Args:
+        run: The run folder.
+        config: Its configuration; paths are left out of what wandb is given.
+    """
+    mode = config.logging.wandb
+    if mode == "off":
+        yield None
+        return
+    shown = config.model_dump(mode="json", exclude={"archive", "output", "pack", "logging"})
+    opened = WandbRun(
+        run.path,
+        mode=mode,
+        project=config.logging.project,
+        run_id=json.loads(run.provenance.read_text())["run_id"],
+        config=shown,
+    )
+    try:
+        yield opened
+    finally:
+        opened.finish()

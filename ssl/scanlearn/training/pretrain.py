@@ -1,0 +1,221 @@
+"""From a configuration to a pretrained backbone in a run folder, resumed where it was stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from scanlearn.backbones.build import weights_hash
+from scanlearn.backbones.weights import Card, export_backbone, load_backbone
+from scanlearn.core import ScanlearnError
+from scanlearn.runs import say, track, warn_user, write_atomically
+from scanlearn.scans.source import open_archive
+from scanlearn.training.choices import training_device
+from scanlearn.training.data import StepLoader
+from scanlearn.training.fit import build_trainer, fit_quietly
+from scanlearn.training.folder import COLUMNS, MetricsCsv, RunFolder
+from scanlearn.training.job import Job
+from scanlearn.training.keeper import Cadence, Keeper, checkpoint_step, open_wandb
+from scanlearn.training.loop import Pretrainer
+from scanlearn.training.monitor import collapse_warning, final_spread
+from scanlearn.training.optim import build_optimiser
+from scanlearn.training.settings import PretrainConfig
+
+__all__ = ["PretrainConfig", "PretrainResult", "export", "pretrain"]
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """A finished run.
+
+    Args:
+        folder: The run folder.
+        initial_hash: Weights of the whole method before the first step.
+        final_hash: Weights of the exported backbone.
+        order_hash: Chain over the rows of every batch.
+        uniforms_hash: Chain over the uniforms of every batch.
+        steps: Optimiser steps.
+        epochs: Passes over the archive.
+        views: Views seen.
+        seconds: Time in training, over all starts.
+        embedding_std: Spread of the embeddings at the end: 1 healthy, 0 collapsed.
+        warnings: What was warned of, in words.
+    """
+
+    folder: Path
+    initial_hash: str
+    final_hash: str
+    order_hash: str
+    uniforms_hash: str
+    steps: int
+    epochs: float
+    views: int
+    seconds: float
+    embedding_std: float
+    warnings: tuple[str, ...]
+
+    @property
+    def backbone(self) -> Path:
+        """Folder of the exported backbone."""
+        return RunFolder(self.folder).backbone
+
+    @property
+    def metrics(self) -> Path:
+        """Table of step, loss, spread of embeddings and speed."""
+        return RunFolder(self.folder).metrics
+
+    @property
+    def views_per_s(self) -> float:
+        """Views seen in a second of training."""
+        return self.views / max(self.seconds, 1e-9)
+
+
+def pretrain(config: PretrainConfig) -> PretrainResult:
+    """Pretrains a backbone, or goes on with a run that was stopped, or returns a finished one.
+
+    A run that is killed at any moment and started again ends with the same weights, bit for bit
+    on a CPU.
+
+    Args:
+        config: What to train on what.
+
+    Returns:
+        The finished run, its backbone exported to ``backbone/`` in the run folder.
+
+    Raises:
+        ScanlearnError: The archive cannot be used, the batch is larger than it, the run folder
+            holds another run, the loss is not finite, or the disk is full.
+    """
+    archive = open_archive(config.archive, settings=config.pack)
+    job = Job.of(config, archive)
+    if job.run.result.is_file():
+        say(f"{job.run.path} holds this run already, finished.")
+        return read_result(job.run)
+    module = _train(job)
+    return _finish(job, module)
+
+
+def export(run: str | Path, folder: str | Path) -> Path:
+    """Writes the backbone of a finished run to a folder that timm loads, and proves it.
+
+    Args:
+        run: Run folder.
+        folder: Where the backbone goes; must not exist, or be empty.
+
+    Returns:
+        The backbone folder.
+
+    Raises:
+        ScanlearnError: The run is not finished, or the folder holds something else.
+    """
+    finished = RunFolder(Path(run))
+    if not finished.result.is_file():
+        raise ScanlearnError(
+            f"{run} holds no finished run (no {finished.result.name} in it): "
+            "start its pretraining again; it goes on from its last checkpoint."
+        )
+    backbone, card = load_backbone(finished.backbone)
+    written = export_backbone(backbone, folder, card)
+    say(f"{written} holds the backbone; load it with {card.load.replace('FOLDER', str(written))}")
+    return written
+
+
+def read_result(run: RunFolder) -> PretrainResult:
+    """Returns the result of a finished run."""
+    stored: dict[str, Any] = json.loads(run.result.read_text())
+    return PretrainResult(folder=run.path, **{**stored, "warnings": tuple(stored["warnings"])})
+
+
+def _train(job: Job) -> Pretrainer:
+    config, choices, run = job.config, job.choices, job.run
+    initial_hash = weights_hash(job.method)
+    first = checkpoint_step(run.checkpoint)
+    total = choices.total_steps
+    loader = StepLoader(
+        job.archive, batch_size=config.batch_size, seed=config.seed, first=first, stop=total
+    )
+    metrics = MetricsCsv(run.metrics, COLUMNS, after=first)
+    cadence = Cadence(
+        total_steps=total,
+        log_steps=config.logging.row_every(total),
+        checkpoint_minutes=config.checkpoint_minutes,
+        checkpoint_steps=config.checkpoint_steps,
+    )
+    say(job.start_line(first))
+    for warning in job.warnings:
+        warn_user(warning)
+    with (
+        track(total - first, "pretraining", visible=config.progress) as progress,
+        open_wandb(run, config) as wandb,
+    ):
+        keeper = Keeper(run, metrics, cadence, loader=loader, progress=progress, wandb=wandb)
+        module = Pretrainer(
+            job.method,
+            job.generator,
+            schedule=choices.schedule,
+            optimiser=partial(
+                build_optimiser, config=config.method, learning_rate=choices.schedule.peak
+            ),
+            seed=config.seed,
+            steps_per_epoch=choices.steps_per_epoch,
+            memory_format=choices.memory_format,
+            scan_ids=job.archive.scan_ids.tolist(),
+            after_step=keeper.stepped,
+            initial_hash=initial_hash,
+        )
+        trainer = build_trainer(
+            device=training_device(config.device),
+            precision=choices.precision,
+            steps=total,
+            folder=run.path,
+        )
+        fit_quietly(trainer, module, loader, run.checkpoint if first else None)
+    return module
+
+
+def _finish(job: Job, module: Pretrainer) -> PretrainResult:
+    config, archive, run, trail = job.config, job.archive, job.run, module.trail
+    backbone = job.method.exported.cpu()
+    steps = job.choices.total_steps
+    epochs = steps / job.choices.steps_per_epoch
+    card = Card.of(
+        backbone,
+        size=config.views.size,
+        mean=archive.mean,
+        std=archive.std,
+        method=config.method.name,
+        recipe=config.views.recipe,
+        scale=asdict(job.generator.scale),
+        steps=steps,
+        epochs=epochs,
+        seed=config.seed,
+        archive_hash=archive.content_hash,
+        initial_hash=trail.initial_hash,
+        evidence_note=job.note,
+    )
+    export_backbone(backbone, run.backbone, card)
+    spread = final_spread(run.metrics)
+    views = steps * config.batch_size * (job.method.plan.global_views + job.method.plan.local_views)
+    result = PretrainResult(
+        folder=run.path,
+        initial_hash=trail.initial_hash,
+        final_hash=card.weights_hash,
+        order_hash=trail.order_hash,
+        uniforms_hash=trail.uniforms_hash,
+        steps=steps,
+        epochs=epochs,
+        views=views,
+        seconds=trail.seconds,
+        embedding_std=spread,
+        warnings=job.warnings + collapse_warning(spread),
+    )
+    stored = {key: value for key, value in asdict(result).items() if key != "folder"}
+    write_atomically(run.result, json.dumps(stored, indent=2) + "\n")
+    say(
+        f"{run.path}: {steps:,} steps done at {result.views_per_s:,.0f} views/s, "
+        f"loss and the spread of embeddings in {run.metrics.name}; backbone in {run.backbone}"
+    )
+    return result

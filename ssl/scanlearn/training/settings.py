@@ -1,0 +1,129 @@
+"""The configuration of a pretraining run."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from scanlearn.backbones.build import BackboneConfig
+from scanlearn.methods import MethodConfig, SimCLRConfig
+from scanlearn.scans.pack import PackSettings
+from scanlearn.views.recipes import RECIPES, find_recipe
+from scanlearn.views.scale import Scale
+
+# These change where a run is and what is seen of it, not what comes out; the archive's content is
+# compared by its hash.
+PRESENTATION = frozenset(
+    {
+        "archive",
+        "output",
+        "pack.workers",
+        "device",
+        "checkpoint_minutes",
+        "checkpoint_steps",
+        "logging",
+        "progress",
+    }
+)
+
+
+class ViewsConfig(BaseModel):
+    """How views are made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str = Field(default="simclr", description=f"one of {', '.join(RECIPES)}")
+    scale: float | str | dict[str, float | str] = Field(
+        default=0.5,
+        description="the dial: 0 (identity) to 1.5, or identity, weak (.5), strong (1); or one "
+        "value for each of crop, geometry, photometric and acquisition",
+    )
+    size: int = Field(default=64, ge=8, description="side of a view in pixels")
+
+    @field_validator("recipe")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        find_recipe(value)
+        return value
+
+    @field_validator("scale")
+    @classmethod
+    def _on_the_dial(
+        cls, value: float | str | dict[str, float | str]
+    ) -> float | str | dict[str, float | str]:
+        Scale.parse(value)
+        return value
+
+
+class LoggingConfig(BaseModel):
+    """Where figures go beside metrics.csv."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    every_steps: int | None = Field(
+        default=None, ge=1, description="steps between two rows; null makes about 1,000 rows"
+    )
+    wandb: Literal["off", "offline", "online"] = Field(
+        default="off", description="off, offline (a folder in the run) or online"
+    )
+    project: str = Field(default="scanlearn", description="wandb project")
+
+    def row_every(self, total_steps: int) -> int:
+        """Returns the steps between two rows of metrics."""
+        return self.every_steps or max(1, total_steps // 1000)
+
+
+class PretrainConfig(BaseModel):
+    """One pretraining run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    archive: str = Field(
+        description="packed archive; or a folder of scans, a CSV or Parquet table, or "
+        "phantom:patients=300,seed=0, packed into a cache first",
+        examples=["scans"],
+    )
+    output: str = Field(
+        description="run folder; the same command again resumes it", examples=["runs/simclr"]
+    )
+    backbone: BackboneConfig = Field(default=BackboneConfig(), description="the network")
+    method: MethodConfig = Field(default=SimCLRConfig(), description="the method and its recipe")
+    views: ViewsConfig = Field(default=ViewsConfig(), description="the views it learns from")
+    pack: PackSettings = Field(
+        default=PackSettings(), description="how scans are packed; unused with a packed archive"
+    )
+    batch_size: int = Field(default=128, ge=2, description="scans in a step")
+    epochs: float = Field(default=100.0, gt=0, description="passes over the archive")
+    steps: int | None = Field(default=None, ge=1, description="optimiser steps, instead of epochs")
+    seed: int = Field(
+        default=0, ge=0, lt=2**63, description="of weights, order of the scans and views"
+    )
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        default="auto", description="auto takes a CUDA GPU where there is one"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto takes bf16 where the hardware is fast with it"
+    )
+    channels_last: bool | Literal["auto"] = Field(
+        default="auto", description="memory layout; auto takes it for convolutional backbones"
+    )
+    checkpoint_minutes: float = Field(
+        default=10.0, ge=0, description="minutes between checkpoints; 0 saves after every step"
+    )
+    checkpoint_steps: int | None = Field(
+        default=None, ge=1, description="steps between checkpoints, beside the minutes"
+    )
+    logging: LoggingConfig = Field(default=LoggingConfig(), description="rows of figures")
+    progress: bool = Field(default=True, description="a bar while stderr is a terminal")
+
+    @model_validator(mode="after")
+    def _finite(self) -> PretrainConfig:
+        if not math.isfinite(self.epochs):
+            raise ValueError("epochs must be finite")
+        return self
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Returns the optimiser steps of the run, at least one."""
+        return self.steps or max(1, round(self.epochs * steps_per_epoch))

@@ -1,0 +1,1 @@
+"""The dial: from a packed scan and a scale to augmented views."""

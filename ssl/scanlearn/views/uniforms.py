@@ -1,0 +1,98 @@
+"""Common random numbers: uniforms counted from where a view stands, never from a generator.
+
+A uniform depends on (seed, step, position of the scan in the global batch, view, parameter) and
+on nothing else, so that every scale, rank count, device and resumed run draws the same ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64, UInt64
+
+from scanlearn.core import ScanlearnError
+
+# A parameter's index is its counter: append, never insert, or every seeded run changes.
+PARAMETERS = (
+    "area",
+    "aspect",
+    "top",
+    "left",
+    "flip",
+    "jitter",
+    "brightness",
+    "contrast",
+    "saturation",
+    "hue",
+    "order",
+    "gray",
+    "blur",
+    "blur_sigma",
+)
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+
+
+@dataclass(frozen=True)
+class DrawKey:
+    """Names the uniforms of one batch.
+
+    Args:
+        seed: Seed of the run, 0 or more.
+        step: Optimiser step, 0 or more.
+        positions: ``[b]`` position of each scan in the global batch, over all ranks.
+
+    Raises:
+        ScanlearnError: The seed or the step is negative.
+    """
+
+    seed: int
+    step: int
+    positions: Int64[np.ndarray, " b"]
+
+    def __post_init__(self) -> None:
+        for name in ("seed", "step"):
+            value = getattr(self, name)
+            if not 0 <= value < 2**63:
+                raise ScanlearnError(
+                    f"{name}: {value} is not from 0 to 2^63 - 1; give one that is."
+                )
+
+
+def uniforms(key: DrawKey, views: int) -> Float64[np.ndarray, "b v p"]:
+    """Returns the uniforms of a batch, in [0, 1).
+
+    Args:
+        key: Seed, step and the positions of the scans.
+        views: Number of views of each scan.
+
+    Returns:
+        ``[b v p]``, one number per scan, view and entry of `PARAMETERS`.
+
+    Source: the finaliser of SplitMix64, Steele, Lea and Flood, OOPSLA 2014, used as a hash of a
+    counter: each number of the key is mixed in by one more round.
+    """
+    state = _mix(np.full((1, 1, 1), key.seed, dtype=np.uint64))
+    state = _absorb(state, np.full((1, 1, 1), key.step, dtype=np.uint64))
+    state = _absorb(state, np.asarray(key.positions, dtype=np.uint64)[:, None, None])
+    state = _absorb(state, np.arange(views, dtype=np.uint64)[None, :, None])
+    state = _absorb(state, np.arange(len(PARAMETERS), dtype=np.uint64)[None, None, :])
+    # The upper 53 bits fill a double's mantissa: every value is exact and below 1.
+    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _absorb(
+    state: UInt64[np.ndarray, "..."], part: UInt64[np.ndarray, "..."]
+) -> UInt64[np.ndarray, "..."]:
+    return _mix(state ^ _mix(part + _GOLDEN))
+
+
+def _mix(state: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
+    state = state + _GOLDEN
+    state = (state ^ (state >> np.uint64(30))) * _MIX_1
+    state = (state ^ (state >> np.uint64(27))) * _MIX_2
+    mixed: UInt64[np.ndarray, "..."] = state ^ (state >> np.uint64(31))
+    return mixed

@@ -1,0 +1,67 @@
+"""Every shipped YAML loads, is whole, opens with its own command, and runs a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scanlearn.config import default_yaml, load_config, parse_value
+from scanlearn.training.pretrain import PretrainConfig, pretrain
+from scantune.study.plan import CompareConfig
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+PRETRAIN = sorted((CONFIGS / "pretrain").glob("*.yaml"))
+COMPARE = sorted((CONFIGS / "compare").glob("*.yaml"))
+SMALL = "phantom:patients=8,seed=3,size=48x48"
+
+
+def test_no_configuration_is_left_out() -> None:
+    assert PRETRAIN
+    assert COMPARE
+    assert sorted(CONFIGS.rglob("*.y*ml")) == sorted([*PRETRAIN, *COMPARE])
+
+
+@pytest.mark.parametrize("path", [*PRETRAIN, *COMPARE], ids=lambda path: path.stem)
+def test_it_opens_with_its_own_command_and_cost(path: Path) -> None:
+    opening = path.read_text().split("\n\n")[0]
+    program = "scanlearn pretrain" if path.parent.name == "pretrain" else "scantune compare"
+    assert opening.startswith(f"# {program} ")
+    assert "Cost:" in opening
+    assert "Expect:" in opening
+
+
+@pytest.mark.parametrize("path", PRETRAIN, ids=lambda path: path.stem)
+def test_a_pretraining_configuration_runs_a_step(path: Path, tmp_path: Path) -> None:
+    words = [f"archive={SMALL}", f"output={tmp_path / 'run'}", "batch_size=8", "steps=1"]
+    words += ["views.size=32", "backbone.name=test_resnet"]
+    result = pretrain(load_config(PretrainConfig, path, words, kind="pretrain"))
+    assert result.steps == 1
+
+
+@pytest.mark.parametrize("path", COMPARE, ids=lambda path: path.stem)
+def test_a_comparison_runs_a_step_of_each_arm(path: Path, tmp_path: Path) -> None:
+    from scantune.study.run import run_study
+
+    words = [f"output={tmp_path}", "pretrain.batch_size=8", "pretrain.steps=1", "seeds=[0]"]
+    words += ["pretrain.views.size=32", "pretrain.backbone.name=test_resnet", "tasks=[pallor]"]
+    words += [f"unlabeled={SMALL}", "labels=phantom:patients=30,seed=4,size=48x48"]
+    words += ["evaluation.budgets=[all]", "evaluation.folds=2", "evaluation.label_seeds=1"]
+    words += ["evaluation.learners=[knn]", "primary.learner=knn"]
+    words += ["primary.task=null", "primary.budget=all"]
+    run_study(load_config(CompareConfig, path, words, kind="compare"))
+    assert (tmp_path / "results.json").is_file()
+
+
+@pytest.mark.parametrize("model", [PretrainConfig, CompareConfig])
+def test_the_printed_default_is_whole(model: type, tmp_path: Path) -> None:
+    text = default_yaml(model)
+    assert set(parse_value(text)) == set(model.model_fields)
+    path = tmp_path / "default.yaml"
+    path.write_text(text)
+    load_config(model, path, kind="pretrain")
+
+
+@pytest.mark.parametrize("model", [PretrainConfig, CompareConfig])
+def test_every_key_is_described(model: type) -> None:
+    assert all(field.description for field in model.model_fields.values())

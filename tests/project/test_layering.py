@@ -1,0 +1,112 @@
+"""Who may import what, as the design says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Lower layers first. "," parts of one layer may use one another, "|" parts may not.
+SCANLEARN = [
+    "core",
+    "config, runs, metrics",
+    "scans",
+    "views | backbones",
+    "features | methods",
+    "training",
+    "cli",
+]
+SCANTUNE = [
+    "labels, splits, scores, statistics",
+    "probe",
+    "evaluate",
+    "study",
+    "report",
+    "compare",
+    "cli",
+]
+DOORS = {
+    "timm": ("scanlearn.backbones",),
+    "lightly": ("scanlearn.methods", "scanlearn.training"),
+    "pytorch_lightning": ("scanlearn.training", "scanlearn.runs"),
+    "wandb": ("scanlearn.runs",),
+    "sklearn": ("scantune", "scanlearn.training.monitor", "scanlearn.features"),
+    "rich": ("scanlearn.runs", "scanlearn.cli", "scantune.cli"),
+    "typer": ("scanlearn.runs", "scanlearn.cli", "scantune.cli"),
+}
+WITHOUT_TORCH = ("scanlearn.metrics", "scantune.splits", "scantune.scores", "scantune.statistics")
+
+
+def _levels(layers: list[str]) -> dict[str, tuple[int, str]]:
+    """Returns part -> (layer, group); parts of one group may import one another."""
+    levels = {}
+    for level, layer in enumerate(layers):
+        for group in layer.split("|"):
+            for part in group.split(","):
+                levels[part.strip()] = (level, group.strip())
+    return levels
+
+
+def _part(dotted: str) -> str:
+    return dotted.split(".")[1] if "." in dotted else ""
+
+
+def _is_within(dotted: str, package: str) -> bool:
+    return dotted == package or dotted.startswith(package + ".")
+
+
+def test_every_part_has_its_layer(modules: list[Any]) -> None:
+    known = {"scanlearn": _levels(SCANLEARN), "scantune": _levels(SCANTUNE)}
+    for module in modules:
+        package = module.name.split(".")[0]
+        assert _part(module.name) in {"", *known[package]}, f"{module.name} has no layer"
+
+
+def test_imports_go_down_only(modules: list[Any]) -> None:
+    for package, layers in (("scanlearn", SCANLEARN), ("scantune", SCANTUNE)):
+        levels = _levels(layers)
+        checked = 0
+        for module in modules:
+            part = _part(module.name)
+            if not _is_within(module.name, package) or not part:
+                continue
+            for imported in module.imports:
+                target = _part(imported)
+                if not _is_within(imported, package) or target not in levels or target == part:
+                    continue
+                checked += 1
+                (here, group), (there, other) = levels[part], levels[target]
+                assert there < here or other == group, f"{module.name} imports {imported}"
+        assert checked > 5
+
+
+def test_scanlearn_never_imports_scantune(modules: list[Any]) -> None:
+    for module in modules:
+        if _is_within(module.name, "scanlearn"):
+            assert not any(_is_within(name, "scantune") for name in module.imports), module.name
+
+
+def test_only_the_study_reaches_into_training(modules: list[Any]) -> None:
+    reaching = {
+        module.name
+        for module in modules
+        if _is_within(module.name, "scantune")
+        and any(_is_within(name, "scanlearn.training") for name in module.imports)
+    }
+    assert reaching
+    assert all(_is_within(name, "scantune.study") for name in reaching), reaching
+
+
+def test_libraries_enter_through_their_doors(modules: list[Any]) -> None:
+    for library, doors in DOORS.items():
+        users = {
+            module.name
+            for module in modules
+            if any(_is_within(name, library) for name in module.imports)
+        }
+        outside = {name for name in users if not any(_is_within(name, door) for door in doors)}
+        assert not outside, f"{library} is imported by {sorted(outside)}"
+
+
+def test_statistics_know_nothing_of_torch(modules: list[Any]) -> None:
+    by_name = {module.name: module for module in modules}
+    for name in WITHOUT_TORCH:
+        assert not any(_is_within(used, "torch") for used in by_name[name].imports), name

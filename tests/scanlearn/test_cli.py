@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from scanlearn.cli import call, run, settings_model
+from scanlearn.core import ScanlearnError
+
+COMMANDS = ("pack", "preview", "pretrain", "export", "config")
+
+
+def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from scanlearn.cli import main; main()", *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=cwd,
+    )
+
+
+def sample(source: str, *, size: int = 64, names: tuple[str, ...] = ("a",)) -> tuple[object, ...]:
+    return source, size, names
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from scanlearn.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'timm', 'numpy', 'pyarrow', 'lightly'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--help"], capture_output=True, text=True, timeout=60
+    )
+    seconds = time.perf_counter() - started
+    assert done.returncode == 0, done.stderr
+    assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
+    # Two hundredths of a second when nothing else runs; a loaded machine gets slack.
+    assert seconds < 5
+
+
+def test_wrong_input_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    done = command("pack", str(tmp_path), str(tmp_path / "archive"), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "archive").exists()
+
+
+def test_a_misspelt_setting_is_named_with_the_nearest_key(tmp_path: Path) -> None:
+    done = command("pack", str(tmp_path), "archive", "canvass=64", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "'canvass' is not a key; did you mean 'canvas'?" in done.stderr
+
+
+def test_other_errors_keep_their_traceback() -> None:
+    def broken() -> None:
+        raise ValueError("only we can break this")
+
+    with pytest.raises(ValueError, match="only we"):
+        run(broken)  # type: ignore[arg-type]
+
+
+def test_interruption_exits_130(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        run(interrupted)  # type: ignore[arg-type]
+    assert caught.value.code == 130
+    assert "goes on" in capsys.readouterr().err
+
+
+def test_keyword_arguments_become_checked_settings() -> None:
+    assert set(settings_model(sample).model_fields) == {"size", "names"}
+    assert issubclass(settings_model(sample), BaseModel)
+    assert call(sample, "x", overrides=["size=32"]) == ("x", 32, ("a",))
+    with pytest.raises(ScanlearnError, match="did you mean 'size'"):
+        call(sample, "x", overrides=["sise=32"])
+
+
+@pytest.mark.parametrize("name", ["pack", "preview", "pretrain"])
+def test_config_prints_a_commented_yaml_and_a_schema(name: str) -> None:
+    from scanlearn.config import parse_value
+
+    printed = command("config", name)
+    assert printed.returncode == 0, printed.stderr
+    assert printed.stdout.startswith(f"# scanlearn {name}")
+    keys = set(parse_value(printed.stdout))
+    schema = command("config", name, "--schema")
+    assert keys == set(json.loads(schema.stdout)["properties"])
+
+
+def test_config_of_an_unknown_command_lists_the_known_ones() -> None:
+    done = command("config", "pakc")
+    assert done.returncode == 2
+    assert "pack, preview or pretrain" in done.stderr

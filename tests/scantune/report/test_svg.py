@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from scantune.report import svg
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "most", "expected"),
+    [
+        (0.48, 0.91, 6, (0.5, 0.6, 0.7, 0.8, 0.9)),
+        (-0.03, 0.11, 5, (0.0, 0.05, 0.1)),
+        (0.0, 930.0, 5, (0.0, 500.0)),
+    ],
+)
+def test_ticks_are_round_and_inside(
+    low: float, high: float, most: int, expected: tuple[float, ...]
+) -> None:
+    assert svg.Axis(low, high, 0, 1).ticks(most) == expected
+
+
+def test_axis_maps_ends_to_ends_and_keeps_values_inside() -> None:
+    axis = svg.Axis(10, 1000, 0, 100, log=True)
+    assert axis.at(10) == 0
+    assert axis.at(100) == pytest.approx(50)
+    assert axis.at(5000) == 100
+    assert axis.at(0) == 0
+
+
+def test_labels_keep_their_gap_order_and_bounds() -> None:
+    placed = svg.spread_labels([50, 51, 52, 5, 99], 12, 0, 100)
+    ranked = sorted(placed)
+    assert all(b - a >= 12 - 1e-9 for a, b in pairwise(ranked))
+    assert min(placed) >= 0
+    assert max(placed) <= 100
+    assert placed[0] < placed[1] < placed[2]
+
+
+def test_labels_far_apart_stay_where_they_are() -> None:
+    assert svg.spread_labels([10, 50, 90], 12, 0, 100) == [10, 50, 90]
+
+
+def test_text_is_escaped() -> None:
+    assert "<b>" not in svg.text(0, 0, "<b>")
+
+
+def test_standalone_drawing_is_an_image_of_its_own() -> None:
+    drawing = svg.figure(10, 10, "a", [svg.dot(1, 1, 1, colour="var(--arm-0)")])
+    text = svg.standalone(drawing, {"--arm-0": "#123456"})
+    assert text.startswith("<svg ")
+    assert 'xmlns="http://www.w3.org/2000/svg"' in text
+    assert "#123456" in text

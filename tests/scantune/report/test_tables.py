@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from scantune.report import tables
+from scantune.study import results as r
+
+
+def test_primary_pair_and_row_come_first(fake_results: r.Results) -> None:
+    pairs = tables.pairs(fake_results)
+    assert (pairs[0].a, pairs[0].b) == ("weak", "strong")
+    assert pairs[0].rows[0][0].primary
+    assert sum(pair.primary for pair in pairs) == 1
+
+
+def test_all_labels_are_the_last_budget(fake_results: r.Results) -> None:
+    assert tables.budgets(fake_results) == [50, 100, "all"]
+
+
+def test_references_stand_above_trained_arms(fake_results: r.Results) -> None:
+    names = [arm.name for arm in tables.ordered_arms(fake_results)]
+    assert names == ["thumbnail", "random", "identity", "weak", "strong"]
+
+
+def test_best_of_a_column_is_a_trained_arm(fake_results: r.Results) -> None:
+    table = tables.auroc_table(fake_results, "pallor")
+    marked = [arm.name for (arm, _), best in zip(table.rows, table.best, strict=True) if best[0]]
+    assert marked == ["identity"]
+
+
+def test_a_parameter_one_arm_lacks_is_a_dash(fake_results: r.Results) -> None:
+    arms = list(fake_results.arms)
+    arms[2] = arms[2].model_copy(update={"resolved": arms[2].resolved[:1]})
+    dial = tables.dial_table(fake_results.model_copy(update={"arms": tuple(arms)}))
+    assert [values[0] for _, values, _ in dial.rows[1:]] == ["–"] * 6
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3.2, "3 s"), (212.0, "3 min 32 s"), (7325.0, "2 h 02 min")]
+)
+def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
+    assert tables.duration(seconds) == text
