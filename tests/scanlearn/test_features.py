@@ -132,7 +132,7 @@ def test_other_channels_are_refused(archive: Archive) -> None:
 def test_features_that_are_not_finite_name_the_scan(archive: Archive, backbone: Backbone) -> None:
     with torch.no_grad():
         next(backbone.parameters()).fill_(float("nan"))
-    with pytest.raises(ScanlearnError, match="7 of 7 scans .* first 's3'"):
+    with pytest.raises(ScanlearnError, match=r"7 of 7 scans .* first 's3'"):
         extract(backbone, archive, np.array([3, 0, 1, 2, 4, 5, 6]), **VIEWS)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from scanlearn.core import ScanlearnError
-from scanlearn.scans.atomic import disk_errors, publish, start_partial
+from scanlearn.scans.atomic import disk_errors, publish, require_free, start_partial
 from scanlearn.scans.reader import FORMAT_VERSION, Archive, is_archive
 from scanlearn.scans.rows import TableWriter
 from scanlearn.scans.shards import Pixels, Row, ShardWriter, shard_name
@@ -65,10 +65,7 @@ class ArchiveWriter:
         self.path = Path(path)
         dtype = np.dtype(dtype)
         assert dtype in (np.dtype(np.uint8), np.dtype(np.uint16)), "uint8 or uint16 only"
-        if self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
-            raise ScanlearnError(
-                f"{self.path}: something lies there already; remove it or choose another path"
-            )
+        require_free(self.path)
         self._shape = shape
         self._label_columns = tuple(label_columns)
         self._info: dict[str, Any] = {

@@ -66,6 +66,18 @@ def _sweep(target: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
+def require_free(target: Path) -> None:
+    """Checks that nothing would be overwritten.
+
+    Raises:
+        ScanlearnError: Something else than an empty folder lies at ``target``.
+    """
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise ScanlearnError(
+            f"{target}: something lies there already; remove it or choose another path"
+        )
+
+
 def start_partial(target: Path) -> Path:
     """Makes and returns an empty folder beside ``target``, to be published there later.
 

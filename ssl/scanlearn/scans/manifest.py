@@ -127,7 +127,7 @@ def read_manifest(
 def _read_folder(folder: Path) -> Manifest:
     found: list[str] = []
     others: Counter[str] = Counter()
-    for where, folders, files in os.walk(folder):
+    for where, folders, files in os.walk(folder, onerror=_unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             if name.startswith("."):
@@ -150,6 +150,13 @@ def _read_folder(folder: Path) -> Manifest:
     paths = pa.array(sorted(found), pa.string())
     table = pa.table({"path": paths, "patient": paths})
     return Manifest(folder, table, (), patients_known=False, ignored=ignored)
+
+
+def _unreadable(error: OSError) -> None:
+    reason = error.strerror or "not readable"
+    raise ScanlearnError(
+        f"{error.filename}: cannot be listed ({reason}); make the folder readable or leave it out"
+    ) from error
 
 
 def _is_text(name: str) -> bool:
@@ -197,7 +204,7 @@ def _names_below(folder: Path) -> dict[str, str]:
     """Returns the path of every image below a folder by its bare name, if that is unique."""
     found: dict[str, str] = {}
     twice: set[str] = set()
-    for where, _, files in os.walk(folder):
+    for where, _, files in os.walk(folder, onerror=_unreadable):
         for name in files:
             if Path(name).suffix.lower() in IMAGE_SUFFIXES and _is_text(name):
                 twice.update({name} & found.keys())

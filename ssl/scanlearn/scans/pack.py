@@ -5,34 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from scanlearn.core import ScanlearnError
 from scanlearn.runs import say, track, warn_user
 from scanlearn.scans.archive import Archive, ArchiveWriter, is_archive
-from scanlearn.scans.decode import Undecodable, decode, decode_with_notes, read_header
-from scanlearn.scans.intensity import Box, fit_to_canvas, value_range
+from scanlearn.scans.atomic import require_free
 from scanlearn.scans.manifest import Manifest, read_manifest
 from scanlearn.scans.pool import num_cores, ordered_map
-from scanlearn.scans.shards import Pixels
+from scanlearn.scans.prepare import Plan, Prepared, Refused, make_plan, prepare
 
 _TIMED_SCANS = 64
 _SECONDS_WORTH_PROCESSES = 6.0
 _MAX_CHUNK_BYTES = 4 * 2**20
-# Colour files are often gray scans saved as RGB. Some are decoded to see; a pixel whose channels
-# differ by more than JPEG noise is coloured, and a scan with one in a thousand of them is too.
-_COLOUR_PROBES = 32
-_COLOUR_SPREAD = 12
-_COLOUR_SHARE = 0.001
-_PROBE_SIDE = 256
 _CRASHED = "brings down the process that decodes it"
 
 
@@ -70,32 +61,6 @@ class PackSettings(BaseModel):
         return self.model_dump(mode="json", exclude={"workers"})
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What every scan is brought to."""
-
-    canvas: tuple[int, int]
-    channels: Literal[1, 3]
-    dtype: np.dtype[Any]
-    intensity: Literal["full", "percentile"]
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A scan ready to be written."""
-
-    pixels: Pixels
-    valid_box: Box
-    spacing_mm: tuple[float, float] | None
-    value_range: tuple[float, float]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Refused:
-    reason: str
-
-
 def pack(
     source: Path | str | Manifest, archive: Path | str, *, settings: PackSettings | None = None
 ) -> Archive:
@@ -125,7 +90,13 @@ def pack(
     if found is not None:
         say(f"{target} holds these {len(found):,} scans already")
         return found
-    plan = _plan(manifest, settings)
+    canvas = settings.canvas
+    plan = make_plan(
+        (manifest.root / (path or "") for path, _, _ in manifest.rows()),
+        canvas=(canvas, canvas) if isinstance(canvas, int) else canvas,
+        channels=settings.channels,
+        intensity=settings.intensity,
+    )
     with ArchiveWriter(
         target,
         shape=(plan.channels, *plan.canvas),
@@ -157,7 +128,8 @@ def _manifest(source: Path | str, settings: PackSettings) -> Manifest:
 
 def _existing(target: Path, source_hash: str, settings: PackSettings) -> Archive | None:
     if not is_archive(target):
-        return None  # The writer refuses a folder that holds something else.
+        require_free(target)
+        return None
     found = Archive(target)
     same_scans = found.info["source_hash"] == source_hash
     same_settings = found.info["settings"] == settings.fingerprint()
@@ -167,106 +139,58 @@ def _existing(target: Path, source_hash: str, settings: PackSettings) -> Archive
     raise ScanlearnError(f"{target}: holds {what} already; remove it or choose another path")
 
 
-def _plan(manifest: Manifest, settings: PackSettings) -> _Plan:
-    """Returns canvas, channels and dtype, from the headers of all files."""
-    colour: list[Path] = []
-    is_deep = False
-    for name, _, _ in manifest.rows():
-        path = manifest.root / (name or "")
-        try:
-            header = read_header(path)
-        except Undecodable:
-            continue  # It will be set aside, with the reason, when it is decoded.
-        is_deep = is_deep or header.is_deep
-        if header.is_colour:
-            colour.append(path)
-    channels = settings.channels
-    if channels == "auto":
-        step = max(1, len(colour) // _COLOUR_PROBES)
-        channels = 3 if any(_has_colour(path) for path in colour[::step]) else 1
-    canvas = settings.canvas
-    return _Plan(
-        canvas=(canvas, canvas) if isinstance(canvas, int) else canvas,
-        channels=channels,
-        dtype=np.dtype(np.uint16 if is_deep else np.uint8),
-        intensity=settings.intensity,
-    )
-
-
-def _has_colour(path: Path) -> bool:
-    try:
-        pixels = decode(path, at_least=_PROBE_SIDE).pixels
-    except Undecodable:
-        return False
-    spread = pixels.max(axis=0) - pixels.min(axis=0)
-    return bool((spread > _COLOUR_SPREAD).mean() > _COLOUR_SHARE)
-
-
-def _prepare(plan: _Plan, job: Path | _Refused) -> _Prepared | _Refused:
-    """Decodes one scan and brings it to the canvas; runs in a worker process."""
-    if isinstance(job, _Refused):
-        return job
-    try:
-        scan, notes = decode_with_notes(job, at_least=max(plan.canvas), gray=plan.channels == 1)
-    except Undecodable as error:
-        return _Refused(str(error))
-    pixels, box, spacing_mm = fit_to_canvas(scan, plan.canvas, plan.channels)
-    # The range belongs to the scan's own depth: 8-bit scans among 16-bit ones keep 0 to 255.
-    stored = value_range(pixels, plan.intensity, box)
-    return _Prepared(pixels.astype(plan.dtype, copy=False), box, spacing_mm, stored, notes)
-
-
-def _jobs(manifest: Manifest) -> Iterator[Path | _Refused]:
+def _jobs(manifest: Manifest) -> Iterator[Path | Refused]:
     seen: set[str] = set()
     for path, patient, _ in manifest.rows():
         if path is None:
-            yield _Refused("the table gives no path")
+            yield Refused("the table gives no path")
         elif patient is None:
-            yield _Refused("the table gives no patient")
+            yield Refused("the table gives no patient")
         elif path in seen:
-            yield _Refused("an earlier row of the table has the same path")
+            yield Refused("an earlier row of the table has the same path")
         else:
             yield manifest.root / path
         seen.add(path or "")
 
 
 def _outcomes(
-    manifest: Manifest, plan: _Plan, workers: int
-) -> Generator[_Prepared | _Refused, None, None]:
+    manifest: Manifest, plan: Plan, workers: int
+) -> Generator[Prepared | Refused, None, None]:
     """Yields what becomes of each row, in order.
 
     The first scans are decoded here and timed: processes, which take seconds to start, come in
     where they save more than that.
     """
     jobs = _jobs(manifest)
-    prepare = partial(_prepare, plan)
+    one = partial(prepare, plan)
     seconds = 0.0
     for job in islice(jobs, _TIMED_SCANS):
         start = perf_counter()
-        outcome = prepare(job)
+        outcome = one(job)
         seconds += perf_counter() - start
         yield outcome
     left = len(manifest) - _TIMED_SCANS
     if workers == 1 or left <= 0 or left * seconds / _TIMED_SCANS < _SECONDS_WORTH_PROCESSES:
-        yield from map(prepare, jobs)
+        yield from map(one, jobs)
         return
     scan_bytes = plan.channels * plan.canvas[0] * plan.canvas[1] * plan.dtype.itemsize
+    crashed: Prepared | Refused = Refused(_CRASHED)
     yield from ordered_map(
-        prepare,
+        one,
         jobs,
         workers=workers,
-        crashed=_Refused(_CRASHED),
+        crashed=crashed,
         chunk=max(1, min(16, _MAX_CHUNK_BYTES // scan_bytes)),
     )
 
 
-def _write(writer: ArchiveWriter, manifest: Manifest, plan: _Plan, workers: int) -> dict[str, int]:
+def _write(writer: ArchiveWriter, manifest: Manifest, plan: Plan, workers: int) -> dict[str, int]:
     """Writes every scan of a manifest; returns how often each note was made."""
     notes: Counter[str] = Counter()
     outcomes = _outcomes(manifest, plan, workers)
     with track(len(manifest), "packing") as progress, closing(outcomes):
         for (path, patient, labels), outcome in zip(manifest.rows(), outcomes, strict=True):
-            if isinstance(outcome, _Refused):
+            if isinstance(outcome, Refused):
                 writer.reject(path or "", outcome.reason)
             else:
                 notes.update(outcome.notes)

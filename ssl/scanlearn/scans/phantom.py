@@ -9,30 +9,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, UInt8
 
 from scanlearn.core import ScanlearnError
 from scanlearn.runs import track
 from scanlearn.scans.archive import Archive, ArchiveWriter
-from scanlearn.scans.phantom_drawing import (
-    BLOOD_ABSORPTION,
-    CUP_COLOUR,
-    DARK_FUNDUS,
-    DISC_COLOUR,
-    DISC_RADIUS,
-    LIGHT_FUNDUS,
-    Camera,
-    Frame,
-    blur,
-    camera,
-    frame,
-    grow_vessels,
-    smooth_field,
-    soft_disc,
-    vessel_depth,
-)
+from scanlearn.scans.phantom_camera import camera, frame
+from scanlearn.scans.phantom_eye import draw_eye, draw_patient, photograph
 from scanlearn.scans.phantom_tasks import (
     TASKS,
     Strengths,
@@ -41,6 +27,9 @@ from scanlearn.scans.phantom_tasks import (
     pallor_factor,
     striation,
 )
+
+# Shares of red, green and blue in gray. Source: ITU-R BT.601.
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 NOT_EVIDENCE = "drawn by a program; no evidence about real scans"
 
@@ -102,7 +91,7 @@ class PhantomSpec:
             >>> PhantomSpec.parse("patients=600,size=96x80").width
             80
         """
-        given: dict[str, int] = {}
+        given: dict[str, Any] = {}
         for pair in filter(None, (part.strip() for part in text.split(","))):
             key, _, value = (piece.strip() for piece in pair.partition("="))
             for name, number in _numbers(key, value).items():
@@ -152,76 +141,8 @@ class PhantomScan:
     scan_id: str
 
 
-@dataclass(frozen=True)
-class _Patient:
-    """What both eyes of a patient share."""
-
-    pigment: float
-    hue: float
-    tortuosity: float
-    disc_size: float
-    camera: int
-
-
 def _stream(spec: PhantomSpec, purpose: int, index: int) -> np.random.Generator:
     return np.random.Generator(np.random.SFC64([spec.seed, purpose, index]))
-
-
-def _patient(spec: PhantomSpec, number: int) -> _Patient:
-    rng = _stream(spec, _PATIENT, number)
-    return _Patient(
-        pigment=float(rng.uniform()),
-        hue=float(rng.normal(0.0, 0.05)),
-        tortuosity=float(rng.uniform(0.1, 0.6)),
-        disc_size=float(rng.uniform(0.85, 1.2)),
-        camera=int(rng.integers(spec.cameras)),
-    )
-
-
-def _reflectance(
-    rng: np.random.Generator, patient: _Patient, view: Frame, zoom: float, side: float
-) -> tuple[Float32[np.ndarray, "3 h w"], tuple[float, float]]:
-    """Returns the eye's own colours without any lens, and where the disc lies in the field."""
-    height, width = view.x.shape
-    colour = LIGHT_FUNDUS + np.float32(patient.pigment) * (DARK_FUNDUS - LIGHT_FUNDUS)
-    colour = colour * np.array([1.0, 1.0 + patient.hue, 1.0 - patient.hue], dtype=np.float32)
-    disc = (0.52 + rng.normal(0.0, 0.03), rng.normal(0.0, 0.03))
-    disc_in_view = (side * disc[0] / zoom, disc[1] / zoom)
-    fovea = (side * (disc[0] - 0.6) / zoom, (disc[1] + 0.04) / zoom)
-    ground = 1.0 + np.float32(0.10) * smooth_field(rng, height, width, 9)
-    distance2 = (view.x - fovea[0]) ** 2 + (view.y - fovea[1]) ** 2
-    ground *= 1.0 - np.float32(0.32) * np.exp(distance2 * np.float32(-0.5 / 0.16**2))
-    picture = colour[:, None, None] * ground
-    size = DISC_RADIUS * patient.disc_size / zoom
-    disc_cover = soft_disc(view, disc_in_view, (0.92 * size, size), 0.035)
-    cup_share = rng.uniform(0.35, 0.6)
-    cup_centre = (disc_in_view[0] - side * 0.1 * size, disc_in_view[1])
-    cup_cover = soft_disc(view, cup_centre, (cup_share * size, cup_share * size), 0.05)
-    picture += disc_cover * (DISC_COLOUR[:, None, None] - picture)
-    picture += (0.8 * cup_cover) * (CUP_COLOUR[:, None, None] - picture)
-    depth = vessel_depth(grow_vessels(rng, disc, patient.tortuosity), view, zoom, side)
-    np.minimum(depth, 1.4, out=depth)
-    picture *= np.exp(-BLOOD_ABSORPTION[:, None, None] * depth)
-    return picture, disc_in_view
-
-
-def _photograph(
-    picture: Float32[np.ndarray, "3 h w"],
-    look: Camera,
-    view: Frame,
-    light: np.random.Generator,
-    sensor: np.random.Generator,
-) -> Float32[np.ndarray, "3 h w"]:
-    """Returns what the camera records of ``picture``, on the unit range."""
-    shift = light.normal(0.0, 0.08, 2).astype(np.float32)
-    exposure = np.float32(np.exp(light.normal(0.0, 0.06)))
-    edge = (view.x - shift[0]) ** 2 + (view.y - shift[1]) ** 2
-    lit = exposure * (1.0 - np.float32(look.vignetting) * edge)
-    taken = picture * (lit * np.asarray(look.gain, dtype=np.float32)[:, None, None])
-    taken = blur(taken, max(look.blur * view.radius_px, 0.3))
-    taken = (taken - np.float32(0.4)) * np.float32(look.contrast) + np.float32(0.4)
-    taken += np.float32(look.noise) * sensor.standard_normal(taken.shape, dtype=np.float32)
-    return taken
 
 
 def draw_phantom(spec: PhantomSpec, index: int) -> PhantomScan:
@@ -236,13 +157,13 @@ def draw_phantom(spec: PhantomSpec, index: int) -> PhantomScan:
     """
     if not 0 <= index < len(spec):
         raise IndexError(f"scan {index} is not one of the phantom's 0 to {len(spec) - 1}")
-    patient = _patient(spec, index // 2)
+    patient = draw_patient(_stream(spec, _PATIENT, index // 2), spec.cameras)
     side = 1.0 if index % 2 == 0 else -1.0
     look = camera(patient.camera)
     view = frame(spec.height, spec.width, look.field_radius, look.cut)
     labels = draw_labels(_stream(spec, _LABELS, index))
     eye = _stream(spec, _EYE, index)
-    picture, disc = _reflectance(eye, patient, view, look.zoom, side)
+    picture, disc = draw_eye(eye, patient, view, look.zoom, side)
     strengths = spec.strengths
     stripes = _stream(spec, _TEXTURE, index)
     picture *= striation(view, stripes, strengths, upright=labels["texture"] == 1)
@@ -250,15 +171,15 @@ def draw_phantom(spec: PhantomSpec, index: int) -> PhantomScan:
         spots = _stream(spec, _LESION, index)
         picture = add_lesions(picture, view, spots, strengths, disc=disc)
     picture *= np.float32(pallor_factor(strengths, pale=labels["pallor"] == 1))
-    taken = _photograph(picture, look, view, eye, _stream(spec, _NOISE, index))
+    taken = photograph(picture, look, view, eye, _stream(spec, _NOISE, index))
     if spec.channels == 1:
-        taken = np.tensordot(np.float32([0.299, 0.587, 0.114]), taken, axes=1)[None]
+        taken = np.tensordot(_LUMA, taken, axes=1)[None]
     pixels = (np.clip(taken, 0.0, 1.0) * np.float32(255.0) + np.float32(0.5)).astype(np.uint8)
     pixels *= view.mask
     return PhantomScan(
         pixels=pixels,
         valid_box=bounding_box(view.mask),
-        mask=view.mask,
+        mask=view.mask.copy(),
         labels=labels,
         patient=f"patient{index // 2:05d}",
         scan_id=f"patient{index // 2:05d}_{'right' if side > 0 else 'left'}",

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from scanlearn.scans.phantom_drawing import DISC_RADIUS, Frame, splat_spots
+from scanlearn.scans.phantom_brush import spots_cover
+from scanlearn.scans.phantom_camera import Frame
+from scanlearn.scans.phantom_eye import DISC_RADIUS
 
 TASKS = ("lesion", "pallor", "texture", "null")
 
@@ -74,7 +76,7 @@ def add_lesions(
     radii = rng.uniform(*strengths.spot_radius, count)
     is_bright = np.arange(count) % 2 == rng.integers(0, 2)
     for chosen, colour in ((is_bright, BRIGHT_SPOT), (~is_bright, DARK_SPOT)):
-        cover = strengths.lesion * splat_spots(view, places[chosen], radii[chosen])
+        cover = strengths.lesion * spots_cover(view, places[chosen], radii[chosen])
         picture = picture + cover * (colour[:, None, None] - picture)
     return picture
 

@@ -108,7 +108,7 @@ def _context() -> BaseContext:
     # A context of our own: the shared one belongs to the user's program.
     context: Any = type(_SHARED_CONTEXT)()
     context.Process = _WorkerProcess
-    context.set_forkserver_preload([__name__, "scanlearn.scans.pack"])
+    context.set_forkserver_preload([__name__, "scanlearn.scans.prepare"])
     return cast(BaseContext, context)
 
 

@@ -45,7 +45,8 @@ def open_archive(
     manifest = read_manifest(
         path, path_column=settings.path_column, patient_column=settings.patient_column
     )
-    target = base / _name(path.absolute().stem, manifest.content_hash(), settings.fingerprint())
+    known_as = (path if path.is_dir() else path.parent).absolute().name
+    target = base / _name(known_as, manifest.content_hash(), settings.fingerprint())
     if is_archive(target):
         return Archive(target)
     say(f"packing {path} into the cache first: {target}")

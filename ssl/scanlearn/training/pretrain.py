@@ -94,7 +94,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     if job.run.result.is_file():
         say(f"{job.run.path} holds this run already, finished.")
         return read_result(job.run)
-    module = _train(job)
+    module = train(job)
     return _finish(job, module)
 
 
@@ -129,7 +129,12 @@ def read_result(run: RunFolder) -> PretrainResult:
     return PretrainResult(folder=run.path, **{**stored, "warnings": tuple(stored["warnings"])})
 
 
-def _train(job: Job) -> Pretrainer:
+def train(job: Job) -> Pretrainer:
+    """Takes the steps of a run that are still to take, and keeps what a resumed run needs.
+
+    Raises:
+        ScanlearnError: The loss is not finite, or the disk is full.
+    """
     config, choices, run = job.config, job.choices, job.run
     initial_hash = weights_hash(job.method)
     first = checkpoint_step(run.checkpoint)

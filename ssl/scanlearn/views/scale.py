@@ -91,7 +91,10 @@ class Scale:
         """Writes one number where one number says it all, the sub-dials otherwise."""
         if self.crop == self.geometry == self.photometric and self.acquisition == 0:
             return f"{self.crop:g}"
-        return ", ".join(f"{field.name} {getattr(self, field.name):g}" for field in fields(self))
+        dials = {field.name: getattr(self, field.name) for field in fields(self)}
+        return ", ".join(
+            f"{name} {value:g}" for name, value in dials.items() if name != "acquisition" or value
+        )
 
 
 def _number(given: object, *, where: str) -> float:

@@ -55,11 +55,9 @@ def _slow_nt_xent(z0: Tensor, z1: Tensor, temperature: float) -> float:
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
 def test_loss_equals_a_slow_loop_from_the_paper(temperature: float) -> None:
     method = _method(temperature=temperature)
-    losses = method.loss(_views(), AT)
-    torch.manual_seed(0)
-    again = _method(temperature=temperature)
-    z0, z1 = again.project(torch.cat(_views().global_views)).detach().double().chunk(2)
-    assert float(losses.total) == pytest.approx(_slow_nt_xent(z0, z1, temperature), rel=1e-5)
+    z0, z1 = method.project(torch.cat(_views().global_views)).detach().double().chunk(2)
+    total = method.loss(_views(), AT).total.detach()
+    assert float(total) == pytest.approx(_slow_nt_xent(z0, z1, temperature), rel=1e-5)
 
 
 def test_loss_of_identical_embeddings_is_the_log_of_the_candidates() -> None:

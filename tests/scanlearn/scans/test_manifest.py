@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scanlearn.core import ScanlearnError
+from scanlearn.scans.manifest import read_manifest
+
+MakeScans = Callable[..., Path]
+
+
+def write_table(path: Path, text: str) -> Path:
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_folder_lists_every_image_in_order_and_leaves_hidden_files_out(tmp_path: Path) -> None:
+    for name in ("b/2.PNG", "a/10.jpg", "a/9.jpeg", ".hidden/x.png", "a/._9.jpg", "a/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    manifest = read_manifest(tmp_path)
+    assert manifest.table["path"].to_pylist() == ["a/10.jpg", "a/9.jpeg", "b/2.PNG"]
+    assert manifest.ignored == ((".txt", 1),)
+
+
+def test_folder_does_not_know_patients_so_each_scan_is_its_own(make_scans: MakeScans) -> None:
+    manifest = read_manifest(make_scans(3))
+    assert not manifest.patients_known
+    assert manifest.table["patient"] == manifest.table["path"]
+
+
+def test_table_in_a_folder_is_not_read_unasked(make_scans: MakeScans) -> None:
+    folder = make_scans(3)
+    write_table(folder / "manifest.csv", "path,patient_id\nscan000.png,p1\n")
+    assert len(read_manifest(folder)) == 3
+
+
+def test_names_with_spaces_unicode_and_newlines_are_kept(tmp_path: Path) -> None:
+    names = ["a b.png", "line\nbreak.png", "Über,\"x\".png", "眼.png"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert read_manifest(tmp_path).table["path"].to_pylist() == sorted(names)
+
+
+def test_name_that_is_not_utf8_is_counted_not_fatal(make_scans: MakeScans) -> None:
+    folder = make_scans(1)
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).touch()
+    assert read_manifest(folder).ignored == (("name that is not UTF-8", 1),)
+
+
+def test_empty_folder_is_one_clear_sentence(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").touch()
+    with pytest.raises(ScanlearnError, match=r"holds no scan \(1 \.dcm found\)"):
+        read_manifest(tmp_path)
+
+
+def test_nothing_at_the_path_is_one_clear_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ScanlearnError, match="no such file or folder"):
+        read_manifest(tmp_path / "nowhere")
+
+
+def test_other_file_is_not_taken_for_a_table(tmp_path: Path) -> None:
+    (tmp_path / "a.xlsx").touch()
+    with pytest.raises(ScanlearnError, match="neither a folder of scans nor a table"):
+        read_manifest(tmp_path / "a.xlsx")
+
+
+@pytest.mark.parametrize("path_name", ["path", "Filename", "image", "Image Index"])
+@pytest.mark.parametrize("patient_name", ["patient_id", "Patient ID", "PatientID", "subject_id"])
+def test_table_columns_are_found_by_their_usual_names(
+    make_scans: MakeScans, path_name: str, patient_name: str
+) -> None:
+    folder = make_scans(2)
+    text = f"{patient_name},{path_name}\np1,scan000.png\np2,scan001.png\n"
+    manifest = read_manifest(write_table(folder / "t.csv", text))
+    assert manifest.patients_known
+    assert list(manifest.rows()) == [("scan000.png", "p1", {}), ("scan001.png", "p2", {})]
+
+
+def test_labels_keep_their_raw_strings_and_blanks_are_null(make_scans: MakeScans) -> None:
+    folder = make_scans(3)
+    rows = "scan000.png,007,1.0,a|b\nscan001.png,7,,  \nscan002.png,7,NA,0\n"
+    table = write_table(folder / "t.csv", "path,patient,grade,other\n" + rows)
+    manifest = read_manifest(table)
+    assert manifest.table["patient"].to_pylist() == ["007", "7", "7"]
+    assert manifest.table["grade"].to_pylist() == ["1.0", None, "NA"]
+    assert manifest.table["other"].to_pylist() == ["a|b", None, "0"]
+
+
+@pytest.mark.parametrize("start", ["\ufeff", ""])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_dialects_are_read(make_scans: MakeScans, start: str, delimiter: str) -> None:
+    folder = make_scans(1)
+    text = f'{start}path,patient,say\n"scan000.png",p,"x"\n'.replace(",", delimiter)
+    manifest = read_manifest(write_table(folder / "t.csv", text))
+    assert list(manifest.rows()) == [("scan000.png", "p", {"say": "x"})]
+
+
+def test_row_with_too_many_values_is_named(make_scans: MakeScans) -> None:
+    folder = make_scans(1)
+    table = write_table(folder / "t.csv", "path,y\nscan000.png,1\nscan001.png,1,2\n")
+    with pytest.raises(ScanlearnError, match="row 3 has 3 values for 2 columns"):
+        read_manifest(table)
+
+
+def test_parquet_gives_the_same_manifest_as_csv(make_scans: MakeScans) -> None:
+    folder = make_scans(2)
+    text = "path,patient,grade\nscan000.png,1,0\nscan001.png,2,\n"
+    columns = {
+        "path": ["scan000.png", "scan001.png"],
+        "patient": [1, 2],
+        "grade": [0.0, float("nan")],
+        "image_bytes": [b"x", b"y"],
+    }
+    pq.write_table(pa.table(columns), folder / "t.parquet")
+    from_csv = read_manifest(write_table(folder / "t.csv", text))
+    assert read_manifest(folder / "t.parquet").table == from_csv.table
+
+
+def test_paths_may_start_from_the_images_folder(make_scans: MakeScans, tmp_path: Path) -> None:
+    folder = make_scans(2, "images")
+    manifest = read_manifest(write_table(tmp_path / "t.csv", "path\nscan000.png\n"))
+    assert manifest.root == folder
+    assert not manifest.patients_known
+
+
+def test_bare_names_are_found_in_nested_folders(make_scans: MakeScans, tmp_path: Path) -> None:
+    (tmp_path / "images_001").mkdir()
+    make_scans(2, "images_001/images")
+    manifest = read_manifest(write_table(tmp_path / "t.csv", "path\nscan001.png\ngone.png\n"))
+    assert manifest.table["path"].to_pylist() == ["images_001/images/scan001.png", "gone.png"]
+
+
+def test_root_says_where_paths_start(make_scans: MakeScans, tmp_path: Path) -> None:
+    folder = make_scans(2)
+    table = write_table(tmp_path / "t.csv", "path\nscan000.png\n")
+    assert read_manifest(table, root=folder).root == folder
+
+
+def test_table_whose_paths_lead_nowhere_is_refused(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.csv", "path\ngone.png\n")
+    with pytest.raises(ScanlearnError, match=r"none of its first 1 paths .*'gone\.png'.*root"):
+        read_manifest(table)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"path_column": "pth"}, "no column 'pth' for path_column; did you mean 'path'"),
+        ({"patient_column": "case"}, r"no column 'case' .*\(columns: path, caze\)"),
+    ],
+)
+def test_missing_column_lists_columns_and_the_nearest_spelling(
+    make_scans: MakeScans, settings: dict[str, str], message: str
+) -> None:
+    table = write_table(make_scans(1) / "t.csv", "path,caze\nscan000.png,1\n")
+    with pytest.raises(ScanlearnError, match=message):
+        read_manifest(table, **settings)
+
+
+def test_table_without_a_usual_path_column_says_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(ScanlearnError, match=r"with path_column \(columns: a, b\)"):
+        read_manifest(write_table(tmp_path / "t.csv", "a,b\n1,2\n"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no column called"),
+        (b"path\n", "no row"),
+        (b"path,y,y\na,1,2\n", "'y' appears twice"),
+        (b"path\n\xff\xfe\n", "cannot be read as a table"),
+        (b'path\n"open\n', "cannot be read as a table"),
+    ],
+)
+def test_broken_table_is_one_clear_sentence(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(ScanlearnError, match=message):
+        read_manifest(tmp_path / "t.csv")
+
+
+def test_broken_parquet_is_one_clear_sentence(tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(ScanlearnError, match="cannot be read as a table"):
+        read_manifest(tmp_path / "t.parquet")
+
+
+def test_nih_findings_become_columns_of_zero_and_one(make_scans: MakeScans) -> None:
+    folder = make_scans(3)
+    text = (
+        "Image Index,Finding Labels,Follow-up #,Patient ID,\n"
+        "scan000.png,Edema|Mass,0,1,\nscan001.png,No Finding,1,1,\nscan002.png,,0,2,\n"
+    )
+    manifest = read_manifest(write_table(folder / "Data_Entry_2017.csv", text))
+    assert manifest.label_columns == (
+        "Finding Labels", "Follow-up #", "Edema", "Mass", "No Finding",
+    )  # fmt: skip
+    assert manifest.table["Edema"].to_pylist() == ["1", "0", None]
+    assert manifest.table["No Finding"].to_pylist() == ["0", "1", None]
+    assert manifest.table["patient"].to_pylist() == ["1", "1", "2"]
+
+
+def test_hash_follows_rows_and_files_but_not_the_place(
+    make_scans: MakeScans, tmp_path: Path
+) -> None:
+    folder = make_scans(2)
+    first = read_manifest(folder).content_hash()
+    assert read_manifest(folder).content_hash() == first
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert read_manifest(moved).content_hash() == first
+    os.utime(moved / "scan000.png", ns=(1, 1))
+    assert read_manifest(moved).content_hash() != first
+
+
+def test_real_nih_table_has_682_patients(real_data: Path) -> None:
+    manifest = read_manifest(real_data / "nih1000" / "Data_Entry_2017.csv")
+    assert len(manifest) == 1000
+    assert len(set(manifest.table["patient"].to_pylist())) == 682
+    assert manifest.table["Pneumonia"].to_pylist().count("1") == 500
+    assert manifest.table["No Finding"].to_pylist().count("1") == 500
+
+
+def test_real_kermany_table_has_3344_patients(real_data: Path) -> None:
+    manifest = read_manifest(real_data / "kermany_cxr" / "manifest.csv")
+    assert len(manifest) == 5840
+    assert len(set(manifest.table["patient"].to_pylist())) == 3344
+    assert manifest.label_columns == ("orig_split", "pneumonia", "subtype")
