@@ -213,7 +213,7 @@ class PlainSimCLR(pl.LightningModule):
         z: torch.Tensor = self.projection_head(self.backbone(x).flatten(start_dim=1))
         return z
 
-    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:  # noqa: ARG002
         x0, x1 = (view.contiguous(memory_format=torch.channels_last) for view in batch[0])
         loss: torch.Tensor = self.criterion(self(x0), self(x1))
         return loss

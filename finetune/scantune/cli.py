@@ -41,7 +41,8 @@ def compare_command(
 ) -> None:
     """Say which augmentation scale is better.
 
-    Or that no difference is shown. The same command again goes on where it was stopped. The keys: scantune config compare.
+    Or that no difference is shown. The same command again goes on where it was stopped.
+    The keys and their defaults: scantune config compare.
     """
     from scanlearn.config import load_config
     from scantune.compare import compare

@@ -20,6 +20,7 @@ _NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
 _FRACTION = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
 # More classes than this, with few patients each, is a measurement or a name, not a target.
 _MANY_CLASSES = 50
+_PATIENTS_PER_CLASS = 20
 
 
 class LabelTable(Protocol):
@@ -36,6 +37,10 @@ class LabelTable(Protocol):
     @property
     def scan_ids(self) -> np.ndarray:
         """``[n]`` str, the name of each scan."""
+
+    @property
+    def num_rejected(self) -> int:
+        """Scans of the table that could not be read and are not here."""
 
     @property
     def label_columns(self) -> tuple[str, ...]:
@@ -89,6 +94,7 @@ def read_labels(
     *,
     classes: Sequence[str] | None = None,
     split_column: str | None = None,
+    source: str | None = None,
 ) -> LabeledSet:
     """Returns the scans that have a label for one target.
 
@@ -101,35 +107,37 @@ def read_labels(
         target: The label column.
         classes: The values allowed, in the order of their codes.
         split_column: A column of "train" and "test", or None.
+        source: What a message calls the table; None takes the name of its folder.
 
     Raises:
         ScanlearnError: If a column is missing, a label is outside its values, or all labels are
             blank or of one class.
     """
-    raw = _column(table, target)
+    named = _Named(table, source or table.path.name)
+    raw = named.column(target)
     texts = [_clean(value) for value in raw]
     labeled = [row for row, text in enumerate(texts) if text is not None]
     if not labeled:
         raise ScanlearnError(
-            f"{table.path.name}: column '{target}' is blank in all {len(table)} scans; "
+            f"{named.name}: column '{target}' is blank in all {len(table)} scans; "
             "name a column that has labels"
         )
     names = (
         tuple(str(_clean(name)) for name in classes)
         if classes is not None
-        else _infer_classes(table, target, texts)
+        else _infer_classes(named, target, texts)
     )
     for row in labeled:
         if texts[row] not in names:
             raise ScanlearnError(
-                f"{_where(table, row)}: label '{raw[row]}' of '{target}' is not one of "
+                f"{named.where(row)}: label '{raw[row]}' of '{target}' is not one of "
                 f"{', '.join(names)}; correct it, leave it blank, or name all classes"
             )
     rows = np.array(labeled, dtype=np.int64)
     y = np.array([names.index(str(texts[row])) for row in labeled], dtype=np.int64)
     if len(np.unique(y)) < 2:
         raise ScanlearnError(
-            f"{table.path.name}: column '{target}' holds one class only, '{names[y[0]]}', in all "
+            f"{named.name}: column '{target}' holds one class only, '{names[y[0]]}', in all "
             f"{len(y)} labeled scans; at least two are needed"
         )
     _, patients = np.unique(np.asarray(table.patients)[rows].astype(str), return_inverse=True)
@@ -139,25 +147,34 @@ def read_labels(
         y=y,
         patients=patients.astype(np.int64),
         rows=rows,
-        split=None if split_column is None else _read_split(table, split_column, rows),
+        split=None if split_column is None else _read_split(named, split_column, rows),
         num_blank=len(table) - len(rows),
     )
 
 
-def _column(table: LabelTable, name: str) -> np.ndarray:
-    if name not in table.label_columns:
-        near = difflib.get_close_matches(name, table.label_columns, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        known = ", ".join(table.label_columns) or "none"
-        raise ScanlearnError(
-            f"{table.path.name} has no column '{name}'; {hint}its label columns are {known}"
-        )
-    return table.labels(name)
+@dataclass(frozen=True)
+class _Named:
+    """A table and what messages call it."""
 
+    table: LabelTable
+    name: str
 
-def _where(table: LabelTable, row: int) -> str:
-    # Rows are counted from 1, as a person counts the scans of a table below its header.
-    return f"{table.path.name} row {row + 1} ({table.scan_ids[row]})"
+    def column(self, name: str) -> np.ndarray:
+        known = self.table.label_columns
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise ScanlearnError(
+                f"{self.name} has no column '{name}'; {hint}its label columns are "
+                f"{', '.join(known) or 'none'}"
+            )
+        return self.table.labels(name)
+
+    def where(self, row: int) -> str:
+        # Rows are counted from 1, as a person counts the scans of a table below its header. Where
+        # scans are missing they no longer count alike: the scan's own name must do.
+        number = "" if self.table.num_rejected else f" row {row + 1}"
+        return f"{self.name}{number} (scan {self.table.scan_ids[row]})"
 
 
 def _clean(value: object) -> str | None:
@@ -168,38 +185,37 @@ def _clean(value: object) -> str | None:
     return str(int(float(text))) if _NUMBER.fullmatch(text) else text
 
 
-def _infer_classes(
-    table: LabelTable, target: str, texts: Sequence[str | None]
-) -> tuple[str, ...]:
+def _infer_classes(named: _Named, target: str, texts: Sequence[str | None]) -> tuple[str, ...]:
     """Returns the distinct labels, refusing values that can hardly be meant as classes."""
     counts = Counter(text for text in texts if text is not None)
     numbers = {text for text in counts if _NUMBER.fullmatch(text)}
     fractions = [text for text in counts if _FRACTION.fullmatch(text)]
-    crowded = len(counts) > _MANY_CLASSES and len(set(table.patients)) < 5 * len(counts)
+    people = len(set(named.table.patients))
+    crowded = len(counts) > _MANY_CLASSES and people < _PATIENTS_PER_CLASS * len(counts)
     if fractions or crowded:
         raise ScanlearnError(
-            f"{table.path.name}: column '{target}' holds {len(counts)} different values such as "
+            f"{named.name}: column '{target}' holds {len(counts)} different values such as "
             f"'{(fractions or list(counts))[0]}', which is no set of classes; name another column "
             "or put the values into classes"
         )
     words = set(counts) - numbers
     if words and numbers:
         odd, others = sorted((words, numbers), key=lambda group: sum(counts[t] for t in group))
-        _refuse(table, target, texts, odd, others)
+        _refuse(named, target, texts, odd, others)
     if "-1" in numbers and numbers <= {"-1", "0", "1"}:
         # Chest X-ray tables mark an uncertain finding so; a third class would be a silent guess.
-        _refuse(table, target, texts, {"-1"}, numbers - {"-1"})
+        _refuse(named, target, texts, {"-1"}, numbers - {"-1"})
     by_case: dict[str, list[str]] = {}
     for text in sorted(words, key=lambda text: -counts[text]):
         by_case.setdefault(text.casefold(), []).append(text)
     for spellings in by_case.values():
         if len(spellings) > 1:
-            _refuse(table, target, texts, set(spellings[1:]), set(counts) - set(spellings[1:]))
+            _refuse(named, target, texts, set(spellings[1:]), set(counts) - set(spellings[1:]))
     return tuple(sorted(counts, key=int) if numbers else sorted(counts))
 
 
 def _refuse(
-    table: LabelTable,
+    named: _Named,
     target: str,
     texts: Sequence[str | None],
     odd: set[str],
@@ -210,20 +226,20 @@ def _refuse(
     known = sorted(others)
     listed = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
     raise ScanlearnError(
-        f"{_where(table, row)}: label '{texts[row]}' of '{target}' is not one of {listed} "
+        f"{named.where(row)}: label '{texts[row]}' of '{target}' is not one of {listed} "
         f"({times} such {'label' if times == 1 else 'labels'}); correct it, leave it blank, or "
         "name all classes"
     )
 
 
-def _read_split(table: LabelTable, column: str, rows: Int[np.ndarray, " n"]) -> np.ndarray:
-    values = _column(table, column)[rows]
+def _read_split(named: _Named, column: str, rows: Int[np.ndarray, " n"]) -> np.ndarray:
+    values = named.column(column)[rows]
     sides = np.array([str(_clean(value)).lower() for value in values])
     for row, side in zip(rows, sides, strict=True):
         if side not in ("train", "test"):
             given = "blank" if side == "none" else f"'{values[list(rows).index(row)]}'"
             raise ScanlearnError(
-                f"{_where(table, int(row))}: split column '{column}' is {given}, not train or "
+                f"{named.where(int(row))}: split column '{column}' is {given}, not train or "
                 "test; give every labeled scan one of the two"
             )
     return sides

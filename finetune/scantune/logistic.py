@@ -114,4 +114,5 @@ def _log_softmax(logits: Float[np.ndarray, "t q"]) -> Float[np.ndarray, "t k"]:
     if logits.shape[1] == 1:
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
     logits = logits - logits.max(axis=1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    log_p: np.ndarray = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return log_p

@@ -23,6 +23,7 @@ KNN_TEMPERATURE = 0.07
 C_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 INNER_FOLDS = 5
 
+
 @dataclass(frozen=True)
 class LinearFit:
     """A fitted linear probe's answer.
@@ -68,7 +69,8 @@ def fit_knn(
     scores = np.zeros((len(test), num_classes))
     for code in range(num_classes):
         scores[:, code] = (votes * (y[nearest] == code)).sum(axis=1)
-    return scores / scores.sum(axis=1, keepdims=True)
+    scores /= scores.sum(axis=1, keepdims=True)
+    return scores
 
 
 def fit_linear(

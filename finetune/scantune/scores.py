@@ -6,6 +6,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -58,7 +59,8 @@ class Scores:
     @property
     def tested_patients(self) -> Int[np.ndarray, " m"]:
         """Codes of the patients that are tested, ascending."""
-        return np.unique(self.patients[(self.fold_of >= 0).any(axis=0)])
+        tested: np.ndarray = np.unique(self.patients[(self.fold_of >= 0).any(axis=0)])
+        return tested
 
     def test_rows(self, label_seed: int, fold: int) -> Int[np.ndarray, " u"]:
         """Returns the rows that one fold tests."""
@@ -76,7 +78,10 @@ class Scores:
         ):
             if name not in known:
                 raise ValueError(f"{kind} '{name}' was not scored; there are {', '.join(known)}")
-        return self.values[self.learners.index(learner), self.budgets.index(str(budget))]
+        values: np.ndarray = self.values[
+            self.learners.index(learner), self.budgets.index(str(budget))
+        ]
+        return values
 
     def design_hash(self) -> str:
         """Returns a digest of all that arms must share: labels, patients, folds and subsets."""
@@ -90,14 +95,14 @@ class Scores:
         """Writes the scores as ``.npz``, aside first: a file of that name is always whole."""
         path = Path(path)
         aside = path.with_name(f".{path.name}.{os.getpid()}")
-        with aside.open("wb") as file:
-            np.savez_compressed(
-                file,
-                format=np.array(_FORMAT),
-                **{name: np.array(getattr(self, name)) for name in _TEXTS},
-                **{name: getattr(self, name) for name in _ARRAYS},
-            )
-        aside.replace(path)
+        fields: dict[str, Any] = {name: np.asarray(getattr(self, name)) for name in _ARRAYS}
+        fields |= {name: np.array(getattr(self, name), dtype=np.str_) for name in _TEXTS}
+        try:
+            with aside.open("wb") as file:
+                np.savez_compressed(file, format=np.array(_FORMAT), **fields)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path | str) -> Scores:

@@ -220,7 +220,8 @@ def _deal(strata: _Strata, folds: int, generator: np.random.Generator) -> Int[np
             fold = int(np.lexsort((dealt.sum(axis=1), dealt[:, number]))[0])
             fold_of[patient] = fold
             dealt[fold] += strata.counts[patient]
-    return fold_of[strata.inverse]
+    per_scan: np.ndarray = fold_of[strata.inverse]
+    return per_scan
 
 
 def _stratified_order(

@@ -76,16 +76,8 @@ class Interval:
 class Difference:
     """The paired difference of two arms, the first minus the second.
 
-    Args:
-        estimate: Mean of the differences of the pretraining seeds.
-        low: Lower end of the interval.
-        high: Upper end.
-        p: Two-sided p-value of no difference.
-        df: Degrees of freedom of Student's t.
-        patient_variance: Variance over patient resamples.
-        seed_variance: Variance between pretraining seeds divided by their number; 0 with one.
-        per_seed: The difference within each pretraining seed.
-        note: What a person must know to read it; empty where nothing.
+    All but ``p``, the two-sided p-value of no difference, is as in ``Interval``; nothing is
+    clipped.
     """
 
     estimate: float
@@ -131,9 +123,6 @@ def estimate(
         learner: Which learner.
         budget: Which label budget.
         weights: ``[r m]`` from ``patient_weights``, the same for everything compared.
-
-    Raises:
-        ValueError: If the learner or budget was not scored.
     """
     values = scores.of(learner, budget)
     per_fold = np.full((scores.num_label_seeds, scores.num_folds), np.nan)

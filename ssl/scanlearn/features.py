@@ -75,18 +75,9 @@ def extract(
             return found
     generator = ViewGenerator("simclr", Scale.IDENTITY, ViewPlan(1), size, mean, std)
     features = _run(backbone, archive, rows, generator, batch_size, precision)
-    broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
-    if len(broken):
-        raise ScanlearnError(
-            f"{archive.path}: {len(broken)} of {len(rows)} scans have features that are not finite "
-            f"numbers, first '{archive.scan_ids[rows[broken[0]]]}'; the backbone's weights or the "
-            "precision are to blame"
-        )
+    _check_finite(features, archive, rows)
     if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        np.save(buffer, features, allow_pickle=False)
-        write_atomically(kept, buffer.getvalue())
+        _keep_features(kept, features)
     return features
 
 
@@ -161,6 +152,18 @@ def _all_rows(archive: Archive) -> Int64[np.ndarray, " n"]:
     return np.arange(len(archive), dtype=np.int64)
 
 
+def _check_finite(
+    features: Float32[np.ndarray, "n d"], archive: Archive, rows: Int64[np.ndarray, " n"]
+) -> None:
+    broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(broken):
+        raise ScanlearnError(
+            f"{archive.path}: {len(broken)} of {len(rows)} scans have features that are not finite "
+            f"numbers, first '{archive.scan_ids[rows[broken[0]]]}'; the backbone's weights or the "
+            "precision are to blame"
+        )
+
+
 def _key(
     backbone: Backbone, archive: Archive, rows: Int64[np.ndarray, " n"], settings: dict[str, object]
 ) -> str:
@@ -187,3 +190,10 @@ def _read_features(path: Path, shape: tuple[int, int]) -> Float32[np.ndarray, "n
         return None
     whole = kept.shape == shape and kept.dtype == np.float32
     return kept if whole else None
+
+
+def _keep_features(path: Path, features: Float32[np.ndarray, "n d"]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    np.save(buffer, features, allow_pickle=False)
+    write_atomically(path, buffer.getvalue())

@@ -155,4 +155,6 @@ def _mean_of_defined(values: Float[np.ndarray, "k r"]) -> Float[np.ndarray, " r"
     defined = ~np.isnan(values)
     count = defined.sum(axis=0)
     total = np.where(defined, values, 0.0).sum(axis=0)
-    return np.divide(total, count, out=np.full(values.shape[1], np.nan), where=count > 0)
+    mean = np.full(values.shape[1], np.nan)
+    np.divide(total, count, out=mean, where=count > 0)
+    return mean

@@ -15,9 +15,9 @@ SCANLEARN = [
     "cli",
 ]
 SCANTUNE = [
-    "labels, splits, scores, statistics",
+    "labels, splits, scores, statistics, logistic",
     "probe",
-    "evaluate",
+    "evaluation, evaluate",
     "study",
     "report",
     "compare",

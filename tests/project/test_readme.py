@@ -18,8 +18,7 @@ from scanlearn.scans.source import open_archive
 ROOT = Path(__file__).resolve().parents[2]
 # What keeps a command of the README short here; the README's own words stay as they are.
 SMALL = {
-    "scanlearn pretrain": "batch_size=16 steps=3 views.size=32 backbone.name=test_resnet "
-    
+    "scanlearn pretrain": "batch_size=16 steps=3 views.size=32 backbone.name=test_resnet",
     "scantune evaluate": "folds=2 label_seeds=1",
     "scantune compare": "pretrain.batch_size=16 pretrain.steps=2 "
     "pretrain.views.size=32 pretrain.backbone.name=test_resnet evaluation.folds=2 "

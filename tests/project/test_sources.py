@@ -68,7 +68,7 @@ def test_files_and_functions_are_short(modules: list[Any]) -> None:
 
 def test_nothing_is_left_open(modules: list[Any]) -> None:
     # Written in two halves so that this file does not find itself.
-    pattern = re.compile("TO" + "DO|FIX" + "ME|XX" + "X|NotImplemented" + "Error")
+    pattern = re.compile("TO" + "DO|FIX" + "ME|XX" + "X|raise NotImplemented" + "Error")
     assert not [module.name for module in modules if pattern.search(module.path.read_text())]
 
 

@@ -40,6 +40,7 @@ def write(folder: Path | str) -> Path:
             drawings=drawings,
             sheets=[(sheet, _embedded(folder / FIGURES / sheet.file)) for sheet in results.sheets],
             created=_date(results.created),
+            winner=tables.winner(results),
             headline=tables.headline(results),
             primary_task=results.verdict.primary.task,
             arms=tables.ordered_arms(results),

@@ -10,23 +10,24 @@ from scantune.report import svg
 from scantune.report.svg import Axis
 from scantune.study.results import ArmRow, Budget, Results, RunRow, Score
 
-# Okabe and Ito's colours, told apart by colour-blind readers; darker where white needs it.
+# The hues of the view sheets, calm to hot along the dial and told apart by colour-blind readers;
+# dark enough for text on white, light enough for text on black.
 LIGHT = {
-    "--arm-0": "#0067a8",
-    "--arm-1": "#c44f00",
-    "--arm-2": "#00805d",
-    "--arm-3": "#a6478a",
-    "--arm-4": "#8a6a00",
-    "--arm-5": "#3f6f8f",
+    "--arm-0": "#1f63ae",
+    "--arm-1": "#0a7f72",
+    "--arm-2": "#b35900",
+    "--arm-3": "#b8304a",
+    "--arm-4": "#7b2d8b",
+    "--arm-5": "#4d5a70",
     "--ref": "#5c6673",
 }
 DARK = {
-    "--arm-0": "#5fb4f0",
-    "--arm-1": "#ff9a55",
-    "--arm-2": "#3ecba0",
-    "--arm-3": "#e39bcb",
-    "--arm-4": "#e0b84a",
-    "--arm-5": "#9cc7e3",
+    "--arm-0": "#6fb0f5",
+    "--arm-1": "#43cbb9",
+    "--arm-2": "#f2a444",
+    "--arm-3": "#f2788c",
+    "--arm-4": "#d294e0",
+    "--arm-5": "#a9b6cc",
     "--ref": "#a3adba",
 }
 LEARNERS = {"linear": "linear probe", "knn": "kNN"}
@@ -35,12 +36,9 @@ COLLAPSED = 0.3
 
 
 def palette(results: Results) -> dict[str, str]:
-    """Colour of each arm: the primary pair first, references gray."""
-    primary = results.verdict.primary
+    """Colour of each arm, in the order of the view sheets; references are gray."""
     trained = [arm.name for arm in results.arms if arm.kind == "pretrained"]
-    ordered = [name for name in (primary.a, primary.b) if name in trained]
-    ordered += [name for name in trained if name not in ordered]
-    colours = {name: f"var(--arm-{index % 6})" for index, name in enumerate(ordered)}
+    colours = {name: f"var(--arm-{index % 6})" for index, name in enumerate(trained)}
     return {arm.name: colours.get(arm.name, "var(--ref)") for arm in results.arms}
 
 
@@ -81,7 +79,7 @@ def auroc_panel(
     """
     width, row, top = 360.0, 34.0 if len(learners) > 1 else 26.0, 6.0
     foot = top + row * len(arms)
-    left = 10 + 6.6 * min(14, max(len(arm.name) for arm in arms))
+    left = 14 + 7 * min(15, max(len(arm.name) for arm in arms))
     axis = Axis(*limits, left, width - 52)
     body = [_vertical(axis, value, top, foot) for value in axis.ticks(6)]
     if limits[0] < CHANCE < limits[1]:
@@ -243,11 +241,11 @@ def traces(runs: Sequence[RunRow], quantity: str, colours: Mapping[str, str]) ->
     Returns:
         The drawing, or None where no run has a curve.
     """
-    width, height, left, right = 420.0, 220.0, 40.0, 330.0
+    width, height, left, right = 360.0, 220.0, 34.0, 274.0
     lines = []
     for run in runs:
-        values = run.curve.loss if quantity == "loss" else run.curve.embedding_std
-        pairs = [(s, v) for s, v in zip(run.curve.step, values, strict=True) if v is not None]
+        found = run.curve.loss if quantity == "loss" else run.curve.embedding_std
+        pairs = [(s, v) for s, v in zip(run.curve.step, found, strict=True) if v is not None]
         if len(pairs) > 1:
             lines.append((run.arm, pairs))
     if not lines:

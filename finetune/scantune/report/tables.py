@@ -17,11 +17,29 @@ OUTCOMES = {
     "none": "no difference shown",
 }
 
+NOTES = {"fixed": "the same from s = 0.5 on"}
+PARAMETERS = {
+    "crop_min": "Smallest crop, share of the area",
+    "crop_max": "Largest crop, share of the area",
+    "log_aspect": "Crop aspect, half range of its logarithm",
+    "own_aspect": "Centre of the aspect (1 the scan's own, 0 square)",
+    "flip_p": "Mirrored, probability",
+    "jitter_p": "Jitter, probability",
+    "brightness": "Jitter of brightness, ±",
+    "contrast": "Jitter of contrast, ±",
+    "saturation": "Jitter of saturation, ±",
+    "hue": "Jitter of hue, ± of the circle",
+    "gray_p": "Colour removed, probability",
+    "blur_p": "Blur, probability",
+    "blur_sigma": "Blur, largest sigma in px at 224 px",
+}
+
 
 def budgets(results: Results) -> list[Budget]:
     """Label budgets, fewest first, all labels last."""
     found = {score.budget for score in results.table}
-    return [*sorted(b for b in found if isinstance(b, int)), *(b for b in ("all",) if b in found)]
+    counts: list[Budget] = sorted(budget for budget in found if isinstance(budget, int))
+    return [*counts, "all"] if "all" in found else counts
 
 
 def learners(results: Results) -> list[str]:
@@ -134,10 +152,14 @@ def dial_table(results: Results) -> DialTable:
     for name in names:
         own = [next((p for p in arm.resolved if p.parameter == name), None) for arm in arms]
         values = [p.value if p else "–" for p in own]
-        notes = dict.fromkeys(
-            text for p in own if p for text in (p.source, *p.note.split("; ")) if text
-        )
-        rows.append((name, values, "; ".join(notes)))
+        notes = dict.fromkeys(NOTES.get(p.note, p.note) for p in own if p and p.note)
+        # What is neither the identity nor published is said arm by arm.
+        ours = [
+            f"{arm.name}: {p.source}"
+            for arm, p in zip(arms, own, strict=True)
+            if p and p.source not in ("identity", "published", "")
+        ]
+        rows.append((PARAMETERS.get(name, name), values, "; ".join([*ours, *notes])))
     return DialTable(arms, rows)
 
 
@@ -150,12 +172,20 @@ def proof_rows(results: Results) -> list[tuple[RunRow, bool]]:
 
 def duration(seconds: float) -> str:
     """``3 min 32 s``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def winner(results: Results) -> str | None:
+    """The arm that the primary comparison shows to be better; None where it shows none."""
+    primary = results.verdict.primary
+    return {"better": primary.a, "worse": primary.b}.get(results.verdict.kind)
 
 
 def headline(results: Results) -> str:

@@ -35,7 +35,7 @@ def train_arms(
         A row per network, seed by seed, and what was warned of.
     """
     rows: list[RunRow] = []
-    warnings: dict[str, None] = {}
+    warned: dict[tuple[str, str], list[int]] = {}
     total = len(config.arms) * len(config.seeds)
     for seed in config.seeds:
         for arm in config.arms:
@@ -48,8 +48,14 @@ def train_arms(
             run = folder.run(arm, seed)
             result = pretrain(config.run_config(arm, seed, run))
             rows.append(_trained_row(result, arm, seed, folder.path))
-            warnings |= dict.fromkeys(f"{arm}, seed {seed}: {text}" for text in result.warnings)
-    return tuple(rows), tuple(warnings)
+            for text in result.warnings:
+                warned.setdefault((arm, text), []).append(seed)
+    return tuple(rows), tuple(_warning(*key, seeds) for key, seeds in warned.items())
+
+
+def _warning(arm: str, text: str, seeds: Sequence[int]) -> str:
+    which = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    return f"{arm} ({which}): {text}"
 
 
 def load_network(config: CompareConfig, row: RunRow, folder: Path, unlabeled: Archive) -> Backbone:

@@ -20,6 +20,7 @@ from scantune.study.results import (
     Fact,
     Parameter,
     RunRow,
+    Score,
     TaskCount,
     ViewShare,
 )
@@ -46,7 +47,7 @@ def setup_facts(config: CompareConfig, runs: Sequence[RunRow]) -> tuple[Fact, ..
         Fact(name="Views", value=f"{shared.views.size} px, recipe {shared.views.recipe}"),
         Fact(
             name="Training",
-            value=f"{trained.epochs:g} epochs of batches of {shared.batch_size}, "
+            value=f"{trained.epochs:.3g} epochs of batches of {shared.batch_size}, "
             f"{trained.steps:,} steps",
         ),
         Fact(
@@ -133,6 +134,34 @@ def data_warnings(
     for (task, _), members in scores.items():
         found += [f"{task}: {note}." for note in members[0].notes]
     return tuple(dict.fromkeys(found))
+
+
+def thumbnail_warnings(config: CompareConfig, table: Sequence[Score]) -> tuple[str, ...]:
+    """Names the trained arms that the thumbnail equals, with the primary learner and budget."""
+    setting = (config.primary.learner, config.primary_budget)
+    found = []
+    for task in config.tasks:
+        aurocs: dict[str, float] = {
+            s.arm: s.auroc
+            for s in table
+            if s.task == task and (s.learner, s.budget) == setting and s.auroc is not None
+        }
+        reference = aurocs.get(THUMBNAIL)
+        if reference is None:
+            continue
+        trained = [name for name, arm in config.arms.items() if arm.kind == "pretrained"]
+        below = [
+            f"{name} ({aurocs[name]:.3f})"
+            for name in trained
+            if name in aurocs and aurocs[name] <= reference
+        ]
+        if below:
+            found.append(
+                f"{task}: the thumbnail ({reference:.3f}) scores at least as high as "
+                f"{', '.join(below)}: no sign that more was learned there than brightness and "
+                "coarse layout give away."
+            )
+    return tuple(found)
 
 
 def evidence_note(unlabeled: Archive, labels: Archive) -> str | None:

@@ -71,7 +71,7 @@ class StudyFolder:
     def scores(self, task: str, network: str) -> Path:
         """Out-of-fold scores of one network on one task."""
         # A column name may hold what a file name cannot.
-        safe = "".join(c if c.isalnum() or c in "-_." else f"%{ord(c):x}" for c in task)
+        safe = "".join(c if c.isalnum() or c in "-_" else f"%{ord(c):x}" for c in task)
         return self.path / "scores" / safe / f"{network}.npz"
 
     @contextmanager

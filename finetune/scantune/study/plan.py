@@ -8,26 +8,26 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from scanlearn.backbones.build import BackboneConfig
-from scanlearn.core import ScanlearnError
-from scanlearn.methods import MethodConfig, SimCLRConfig
 from scanlearn.scans.pack import PackSettings
-from scanlearn.training.settings import LoggingConfig, PretrainConfig, ViewsConfig
+from scanlearn.training.settings import PretrainConfig, ViewsConfig
 from scanlearn.views.recipes import find_recipe
 from scanlearn.views.scale import Scale
+from scantune.study.blocks import (
+    Block,
+    Columns,
+    EvaluationConfig,
+    StudyPacking,
+    StudyPretraining,
+)
 from scantune.study.results import Budget
 
 THUMBNAIL = "thumbnail"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
 
 
-class _Block(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ArmConfig(_Block):
+class ArmConfig(Block):
     """One arm of the comparison."""
 
     kind: Literal["pretrained", "random"] = Field(
@@ -55,108 +55,7 @@ class ArmConfig(_Block):
         return Scale.parse(self.scale)
 
 
-class StudyViews(_Block):
-    """What all arms' views share."""
-
-    recipe: str = Field(default="simclr", description="the recipe whose strength the dial sets")
-    size: int = Field(default=64, ge=8, description="side of a view in pixels")
-
-    @field_validator("recipe")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        find_recipe(value)
-        return value
-
-
-class StudyPretraining(_Block):
-    """How every arm is trained: all of a pretraining run but its scans, its seed and its dial."""
-
-    backbone: BackboneConfig = Field(default=BackboneConfig(), description="the network")
-    method: MethodConfig = Field(default=SimCLRConfig(), description="the method and its recipe")
-    views: StudyViews = Field(default=StudyViews(), description="what all arms' views share")
-    batch_size: int = Field(default=128, ge=2, description="scans in a step")
-    epochs: float = Field(default=100.0, gt=0, description="passes over the unlabeled scans")
-    steps: int | None = Field(default=None, ge=1, description="optimiser steps, instead of epochs")
-    device: Literal["auto", "cpu", "gpu"] = Field(
-        default="auto", description="auto takes a CUDA GPU where there is one"
-    )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="auto takes bf16 where the hardware is fast with it"
-    )
-    channels_last: bool | Literal["auto"] = Field(
-        default="auto", description="memory layout; auto takes it for convolutional backbones"
-    )
-    checkpoint_minutes: float = Field(
-        default=10.0, ge=0, description="minutes between checkpoints; 0 saves after every step"
-    )
-    checkpoint_steps: int | None = Field(
-        default=None, ge=1, description="steps between checkpoints, beside the minutes"
-    )
-    logging: LoggingConfig = Field(default=LoggingConfig(), description="rows of figures")
-    progress: bool = Field(default=True, description="a bar while stderr is a terminal")
-
-    @field_validator("epochs")
-    @classmethod
-    def _finite(cls, value: float) -> float:
-        if not math.isfinite(value):
-            raise ValueError("epochs must be finite")
-        return value
-
-
-class StudyPacking(_Block):
-    """How both sets of scans are packed; unused with packed archives."""
-
-    canvas: int | None = Field(
-        default=None,
-        ge=8,
-        description="side of the packed canvas in pixels; null is just large enough that no "
-        "arm's smallest crop is enlarged: view size / sqrt(smallest crop area)",
-    )
-    channels: Literal["auto", 1, 3] = Field(
-        default="auto", description="auto keeps colour where the unlabeled scans have it"
-    )
-    intensity: Literal["full", "percentile"] = Field(
-        default="full", description="full stored range, or percentiles .5 to 99.5 of each scan"
-    )
-    workers: int = Field(default=0, ge=0, description="processes that decode; 0 is one per core")
-
-
-class Columns(_Block):
-    """Columns of a table of scans."""
-
-    path: str | None = Field(default=None, description="column of file names; null finds it")
-    patient: str | None = Field(default=None, description="column of patients; null finds it")
-
-
-class EvaluationConfig(_Block):
-    """How backbones are scored."""
-
-    learners: tuple[Literal["linear", "knn"], ...] = Field(
-        default=("linear", "knn"), min_length=1, description="linear (probe) and knn"
-    )
-    budgets: tuple[Budget, ...] = Field(
-        default=(50, 100, "all"),
-        min_length=1,
-        description="labeled training scans: counts, reached in whole patients, or all",
-    )
-    folds: int = Field(default=5, ge=2, description="patient folds; unused with a split column")
-    label_seeds: int = Field(default=3, ge=1, description="repetitions with other folds, subsets")
-    split_column: str | None = Field(
-        default=None, description="column that says train or test, instead of folds"
-    )
-    replicates: int = Field(
-        default=2000, ge=200, description="patient resamples behind each interval"
-    )
-
-    @field_validator("budgets")
-    @classmethod
-    def _counts(cls, value: tuple[Budget, ...]) -> tuple[Budget, ...]:
-        if any(isinstance(budget, int) and budget < 2 for budget in value):
-            raise ValueError("a label budget is 2 scans or more, or all")
-        return value
-
-
-class PrimaryConfig(_Block):
+class PrimaryConfig(Block):
     """The one comparison named in advance; all others are corrected for their number."""
 
     task: str | None = Field(default=None, description="null is the first task")
@@ -175,12 +74,10 @@ def _default_arms() -> dict[str, ArmConfig]:
     }
 
 
-class CompareConfig(_Block):
+class CompareConfig(Block):
     """A comparison of augmentation scales: arms matched in everything but the dial."""
 
-    title: str = Field(
-        default="Weak or strong augmentation?", description="heading of the report"
-    )
+    title: str = Field(default="Weak or strong augmentation?", description="heading of the report")
     unlabeled: str = Field(
         description="scans to pretrain on: a packed archive, a folder, a CSV or Parquet table, "
         "or phantom:patients=300,seed=0",
@@ -321,6 +218,3 @@ class CompareConfig(_Block):
 def _nearest(given: str, known: object) -> str:
     close = get_close_matches(given, list(known), n=1)  # type: ignore[call-overload]
     return f" (did you mean '{close[0]}'?)" if close else ""
-
-
-__all__ = ["ArmConfig", "CompareConfig", "EvaluationConfig", "PrimaryConfig", "ScanlearnError"]

@@ -42,9 +42,7 @@ def run_study(config: CompareConfig) -> Path:
     folder = open_study(config)
     unlabeled, labels = _open_archives(config)
     tasks = read_tasks(config, labels)
-    check_archives(
-        folder, {"unlabeled": unlabeled.content_hash, "labels": labels.content_hash}
-    )
+    check_archives(folder, {"unlabeled": unlabeled.content_hash, "labels": labels.content_hash})
     with folder.timed("pretraining"):
         runs, run_warnings = train_arms(config, folder, unlabeled)
     networks = networks_of(config, folder, runs, unlabeled, labels)
@@ -75,7 +73,11 @@ def run_study(config: CompareConfig) -> Path:
         differences=differences,
         view_statistics=facts.view_shares(config),
         sheets=draw_sheets(config, folder, unlabeled),
-        warnings=(*facts.data_warnings(unlabeled, labels, tasks, scores), *run_warnings),
+        warnings=(
+            *facts.data_warnings(unlabeled, labels, tasks, scores),
+            *facts.thumbnail_warnings(config, table),
+            *run_warnings,
+        ),
         rejected=Rejected(unlabeled=unlabeled.num_rejected, labels=labels.num_rejected),
         timing=folder.timing(),
     )
@@ -107,8 +109,10 @@ def _versions() -> dict[str, str]:
     known = provenance()
     versions = known["versions"]
     assert isinstance(versions, dict)
-    commit = known["commit"]
-    return versions | ({"commit": str(commit)} if commit else {})
+    commit, _, dirty = str(known["commit"] or "").partition("-")
+    if not commit:
+        return versions
+    return versions | {"commit": commit[:12] + (f"-{dirty}" if dirty else "")}
 
 
 def _write(folder: StudyFolder, results: Results) -> None:

@@ -16,8 +16,9 @@ from scantune.probe import score_features
 from scantune.scores import Scores
 from scantune.splits import budget_rows, given_split, patient_folds
 from scantune.study.arms import load_network
+from scantune.study.blocks import EvaluationConfig
 from scantune.study.folder import StudyFolder
-from scantune.study.plan import THUMBNAIL, CompareConfig, EvaluationConfig
+from scantune.study.plan import THUMBNAIL, CompareConfig
 from scantune.study.results import RunRow
 
 _BATCH = 256
@@ -59,10 +60,12 @@ def read_tasks(config: CompareConfig, labels: Archive) -> dict[str, LabeledSet]:
 
 def _try_splits(labeled: LabeledSet, evaluation: EvaluationConfig, seed: int) -> None:
     y, patients = labeled.y, labeled.patients
-    if labeled.split is not None:
-        folds = (given_split(labeled.split, y, patients, labeled.rows + 1),)
-    else:
-        folds = patient_folds(y, patients, evaluation.folds, seed)
+    given = labeled.split
+    folds = (
+        patient_folds(y, patients, evaluation.folds, seed)
+        if given is None
+        else (given_split(given, y, patients, labeled.rows + 1),)
+    )
     for fold in folds:
         for budget in evaluation.budgets:
             budget_rows(fold.train, y, patients, budget, seed)

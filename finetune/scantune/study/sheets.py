@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+from scanlearn.runs import full_disk_explained
 from scanlearn.scans.archive import Archive
+from scanlearn.views.preview import arm_sheet
 from scantune.study.folder import StudyFolder
 from scantune.study.plan import CompareConfig
 from scantune.study.results import Sheet
+
+_ARMS_A_SHEET = 4
+_SCANS = 5
+_DPI = 150
 
 
 def draw_sheets(
     config: CompareConfig, folder: StudyFolder, unlabeled: Archive
 ) -> tuple[Sheet, ...]:
-    return ()
+    """Draws views of the trained arms, the same scans and draws in all of them.
+
+    Returns:
+        The sheets, written to the study's ``figures`` as PNG; one for each four arms.
+    """
+    shared = config.pretrain.views
+    dials = [(name, arm.dial()) for name, arm in config.arms.items() if arm.kind == "pretrained"]
+    folder.figures.mkdir(exist_ok=True)
+    sheets = []
+    for number, start in enumerate(range(0, len(dials), _ARMS_A_SHEET)):
+        members = dict(dials[start : start + _ARMS_A_SHEET])
+        figure = arm_sheet(unlabeled, members, recipe=shared.recipe, scans=_SCANS, size=shared.size)
+        path = folder.figures / f"views_{number + 1}.png"
+        with full_disk_explained(path):
+            figure.savefig(path, dpi=_DPI)
+        title = f"Two views of {min(_SCANS, len(unlabeled))} scans: {', '.join(members)}"
+        sheets.append(Sheet(title=title, file=path.name))
+    return tuple(sheets)

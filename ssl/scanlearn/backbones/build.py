@@ -126,7 +126,8 @@ def build_backbone(
     with seeded_weights(seed, "backbone", config.name):
         network, model_args = _create(config.name, channels, config.drop_path, size)
     backbone = Backbone(network, name=config.name, channels=channels, model_args=model_args)
-    _check_size(backbone, size)
+    if size is not None:
+        _check_views(backbone, size)
     return backbone
 
 
@@ -248,15 +249,25 @@ def _create(
     raise AssertionError("the last try returns or raises")
 
 
-def _check_size(backbone: Backbone, size: int | None) -> None:
-    """Refuses a view that the patches of a transformer do not tile."""
+def _check_views(backbone: Backbone, size: int) -> None:
+    """Refuses a view size the network cannot take, before a run has begun."""
     patch = getattr(getattr(backbone.network, "patch_embed", None), "patch_size", None)
-    if size is None or patch is None or "dynamic_img_size" not in backbone.model_args:
-        return
-    side = int(patch[0])
+    side = 1 if patch is None else int(patch[0])
     if size % side:
         lower = max(side, size // side * side)
         raise ScanlearnError(
             f"views.size is {size}, but the patches of '{backbone.name}' are {side} pixels wide: "
             f"take a multiple of {side}, such as {lower} or {lower + side}"
         )
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            features = backbone(torch.zeros(2, backbone.channels, size, size))
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise ScanlearnError(
+            f"views.size is {size}, and '{backbone.name}' cannot take {backbone.channels}-channel "
+            f"views of that size ({error}); choose another size or architecture"
+        ) from error
+    finally:
+        backbone.train()
+    assert features.shape == (2, backbone.num_features), backbone.name

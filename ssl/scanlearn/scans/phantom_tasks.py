@@ -18,8 +18,9 @@ from scanlearn.scans.phantom_eye import DISC_RADIUS
 
 TASKS = ("lesion", "pallor", "texture", "null")
 
-BRIGHT_SPOT = np.array([1.00, 0.93, 0.62], dtype=np.float32)
-DARK_SPOT = np.array([0.30, 0.07, 0.05], dtype=np.float32)
+# As far above the light of an average fundus as the dark ones lie below it.
+BRIGHT_SPOT = np.array([0.98, 0.78, 0.46], dtype=np.float32)
+DARK_SPOT = np.array([0.36, 0.05, 0.03], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Strengths:
 
     lesion: float = 0.9
     spots: tuple[int, int] = (6, 9)
-    spot_radius: tuple[float, float] = (0.02, 0.035)
-    pallor: float = 0.3
+    spot_radius: tuple[float, float] = (0.022, 0.036)
+    pallor: float = 0.2
     texture: float = 0.10
     stripes: tuple[float, float] = (6.0, 8.0)
 
@@ -67,7 +68,7 @@ def add_lesions(
     local mean, so that a thumbnail cannot tell that they are there.
     """
     while True:
-        radius, angle = 0.72 * np.sqrt(rng.uniform()), rng.uniform(0.0, 2 * np.pi)
+        radius, angle = 0.6 * np.sqrt(rng.uniform()), rng.uniform(0.0, 2 * np.pi)
         centre = np.array([radius * np.cos(angle), radius * np.sin(angle)])
         if np.hypot(*(centre - np.array(disc))) > 2.2 * DISC_RADIUS:
             break

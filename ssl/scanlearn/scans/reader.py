@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 
 from scanlearn.core import ScanBatch, ScanlearnError
 from scanlearn.scans.rows import LABEL_PREFIX, read_column
-from scanlearn.scans.shards import ShardReader
+from scanlearn.scans.shards import BatchView, ShardReader
 
 FORMAT_VERSION = 1
 
@@ -105,27 +105,39 @@ class Archive:
         pixels = np.empty((size, *self.shape), self.dtype) if out is None else out
         assert pixels.shape == (size, *self.shape), f"out has shape {pixels.shape}"
         assert pixels.dtype == self.dtype, f"out holds {pixels.dtype}, not {self.dtype}"
-        valid_box = np.empty((size, 4), np.int64)
-        spacing_mm = np.empty((size, 2), np.float32)
-        value_range = np.empty((size, 2), np.float32)
-        mask = np.empty((size, *self.shape[1:]), np.bool_) if self.info["has_mask"] else None
+        has_mask = self.info["has_mask"]
+        mask = np.empty((size, *self.shape[1:]), np.bool_) if has_mask else None
+        rows_per_batch = self._shards.rows_per_batch
         for position, row in enumerate(rows.tolist()):
-            number, inside = divmod(row, self._shards.rows_per_batch)
-            view = self._shards.view(number)
-            pixels[position] = view.pixels[inside]
-            valid_box[position] = view.valid_box[inside]
-            spacing_mm[position] = view.spacing_mm[inside]
-            value_range[position] = view.value_range[inside]
+            view = self._shards.view(row // rows_per_batch)
+            pixels[position] = view.pixels[row % rows_per_batch]
             if mask is not None and view.mask is not None:
-                mask[position] = view.mask[inside]
+                mask[position] = view.mask[row % rows_per_batch]
         return ScanBatch(
             pixels=torch.from_numpy(pixels),
-            valid_box=torch.from_numpy(valid_box),
+            valid_box=torch.from_numpy(self._valid_box[rows]),
             mask=None if mask is None else torch.from_numpy(mask),
-            spacing_mm=torch.from_numpy(spacing_mm),
-            value_range=torch.from_numpy(value_range),
+            spacing_mm=torch.from_numpy(self._spacing_mm[rows]),
+            value_range=torch.from_numpy(self._value_range[rows]),
             ids=torch.from_numpy(rows.copy()),
         )
+
+    # 40 bytes a scan are kept in memory: picking them row by row would cost as much as the pixels.
+    @cached_property
+    def _valid_box(self) -> Int64[np.ndarray, "n 4"]:
+        return np.concatenate([view.valid_box for view in self._all_views()]).astype(np.int64)
+
+    @cached_property
+    def _spacing_mm(self) -> Float32[np.ndarray, "n 2"]:
+        return np.concatenate([view.spacing_mm for view in self._all_views()])
+
+    @cached_property
+    def _value_range(self) -> Float32[np.ndarray, "n 2"]:
+        return np.concatenate([view.value_range for view in self._all_views()])
+
+    def _all_views(self) -> Iterator[BatchView]:
+        for number in range(-(-len(self) // self._shards.rows_per_batch)):
+            yield self._shards.view(number)
 
 
 def is_archive(path: Path) -> bool:
@@ -138,7 +150,7 @@ def _read_info(path: Path) -> dict[str, Any]:
         raise ScanlearnError(f"{path}: is not an archive (it holds no archive.json); pack one")
     try:
         info: dict[str, Any] = json.loads((path / "archive.json").read_text("utf-8"))
-        version = info["format_version"]
+        version = int(info["format_version"])
     except (ValueError, KeyError, TypeError) as error:
         raise ScanlearnError(
             f"{path / 'archive.json'}: is not the description of an archive; pack it again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,9 @@ class TableWriter:
     def abort(self) -> None:
         """Closes the file without writing what is left; it will be removed."""
         self._rows.clear()
-        try:
+        # On a full disk the footer cannot be written either; nobody will read it.
+        with contextlib.suppress(OSError):
             self._writer.close()
-        except OSError:
-            return  # On a full disk the footer cannot be written either; nobody will read it.
 
     def _flush(self) -> None:
         columns = zip(*self._rows, strict=True)

@@ -6,6 +6,7 @@ never copied on the way from the memory map to a numpy view.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -160,9 +161,11 @@ class ShardWriter:
     def abort(self) -> None:
         """Lets go of the open shard without writing what is left."""
         self._rows.clear()
-        if self._sink is not None:
-            self._sink.close()
-            self._sink = None
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            # On a full disk closing fails too, and the first error is the one to tell.
+            with contextlib.suppress(OSError):
+                sink.close()
 
     def _flush(self) -> None:
         if self._sink is None:

@@ -74,6 +74,9 @@ def open_run(
                 f"{folder} already holds a different run ({shown}): name another output folder, "
                 "or restore these keys to go on with that run."
             )
+        # A kill in the middle of a write leaves its half file; many would fill the disk.
+        for torn in (*folder.glob(".*.part"), *run.checkpoint.parent.glob(".*.part")):
+            torn.unlink(missing_ok=True)
         return run
     if folder.exists() and (not folder.is_dir() or any(_visible(folder))):
         raise ScanlearnError(

@@ -148,7 +148,7 @@ class Pretrainer(pl.LightningModule):
         losses = self.method.loss(batch.views, self.at())
         self.losses = replace(losses, total=losses.total.detach())
         if not bool(torch.isfinite(losses.total)):
-            raise ScanlearnError(self._not_finite(batch, float(losses.total)))
+            raise ScanlearnError(self._not_finite(batch, float(losses.total.detach())))
         return losses.total
 
     def _not_finite(self, batch: RenderedBatch, loss: float) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from scanlearn.backbones.build import weights_hash
 from scanlearn.backbones.weights import Card, export_backbone, load_backbone
 from scanlearn.core import ScanlearnError
-from scanlearn.runs import say, track, warn_user, write_atomically
+from scanlearn.runs import full_disk_explained, say, track, warn_user, write_atomically
 from scanlearn.scans.source import open_archive
 from scanlearn.training.choices import training_device
 from scanlearn.training.data import StepLoader
@@ -201,7 +201,8 @@ def _finish(job: Job, module: Pretrainer) -> PretrainResult:
         initial_hash=trail.initial_hash,
         evidence_note=job.note,
     )
-    export_backbone(backbone, run.backbone, card)
+    with full_disk_explained(run.backbone):
+        export_backbone(backbone, run.backbone, card)
     spread = final_spread(run.metrics)
     views = steps * config.batch_size * (job.method.plan.global_views + job.method.plan.local_views)
     result = PretrainResult(

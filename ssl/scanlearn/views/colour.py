@@ -10,11 +10,13 @@ from torch import Tensor
 from scanlearn.views.draw import BRIGHTNESS, CONTRAST, HUE, SATURATION, Draw
 
 _LUMA = (0.2989, 0.587, 0.114)
+# Far below a step of 16 bits: a gray pixel divides by this and not by zero.
+_SMALLEST_CHROMA = 1e-12
 
 
 def jitter(
     x: Float[Tensor, "b c s s"], draw: Draw, view: int, coverage: Float[Tensor, "b 1 s s"] | None
-) -> Float[Tensor, "b c s s"]:
+) -> None:
     """Changes brightness, contrast, saturation and hue in the drawn order, in place.
 
     Each operation clamps to [0, 1]. A scan that drew no jitter keeps its values exactly. Without
@@ -32,7 +34,7 @@ def jitter(
     """
     applies = draw.jitter[:, view]
     if not applies.any():
-        return x
+        return
     is_colour = x.shape[1] == 3
     factors = np.ones((len(draw), 4))
     for op in (BRIGHTNESS, CONTRAST, SATURATION) if is_colour else (BRIGHTNESS, CONTRAST):
@@ -40,12 +42,11 @@ def jitter(
         factors[:, op] = np.where(applies, getattr(draw, name)[:, view], 1.0)
     for ops in _passes(draw.order[:, view], is_colour=is_colour):
         factor = np.take_along_axis(factors, ops[:, None], axis=1)[:, 0]
-        x = _blend(x, ops, factor, coverage)
+        _blend(x, ops, factor, coverage)
         shifts = np.flatnonzero((ops == HUE) & applies & (draw.hue[:, view] != 0))
         if is_colour and len(shifts):
             rows = torch.from_numpy(shifts).to(x.device)
             x[rows] = shift_hue(x[rows], _column(draw.hue[shifts, view], x))
-    return x
 
 
 def _passes(order: Int[np.ndarray, "b 4"], *, is_colour: bool) -> list[Int[np.ndarray, " b"]]:
@@ -61,7 +62,7 @@ def _blend(
     ops: Int[np.ndarray, " b"],
     factor: Float[np.ndarray, " b"],
     coverage: Float[Tensor, "b 1 s s"] | None,
-) -> Float[Tensor, "b c s s"]:
+) -> None:
     """Mixes each scan with black, with its mean gray or with its gray self, in place."""
     to_mean = _column(np.where(ops == CONTRAST, 1 - factor, 0.0), x)
     luma = gray(x)
@@ -72,7 +73,7 @@ def _blend(
         other = to_mean * (luma.sum(dim=(1, 2, 3), keepdim=True) / inside) * coverage
     if (ops == SATURATION).any():
         other = other + _column(np.where(ops == SATURATION, 1 - factor, 0.0), x) * luma
-    return x.mul_(_column(factor, x)).add_(other).clamp_(0, 1)
+    x.mul_(_column(factor, x)).add_(other).clamp_(0, 1)
 
 
 def gray(x: Float[Tensor, "b c s s"]) -> Float[Tensor, "b 1 s s"]:
@@ -83,7 +84,8 @@ def gray(x: Float[Tensor, "b c s s"]) -> Float[Tensor, "b 1 s s"]:
     if x.shape[1] != 3:
         return x
     red, green, blue = x.unbind(dim=1)
-    return (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue).unsqueeze(1)
+    luma = (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
+    return luma.unsqueeze(1)
 
 
 def shift_hue(
@@ -93,20 +95,22 @@ def shift_hue(
 
     Source: torchvision's adjust_hue (RGB to HSV and back).
     """
-    value, low = x.amax(dim=1), x.amin(dim=1)
-    chroma = value - low
-    divisor = torch.where(chroma == 0, 1.0, chroma)
-    red, green, blue = ((value - channel) / divisor for channel in x.unbind(dim=1))
-    is_red, is_green = value == x[:, 0], value == x[:, 1]
-    hue = torch.where(is_red, blue - green, torch.where(is_green, 2 + red - blue, 4 + green - red))
-    # Sixths of the circle; where there is no chroma the hue has no say below.
-    hue = hue + 6 * shift[:, 0]
-    channels = []
-    for sector in (5, 3, 1):
-        k = torch.remainder(hue + sector, 6)
-        ramp = torch.minimum(k, 4 - k).clamp(0, 1)
-        channels.append(value - chroma * ramp)
-    return torch.stack(channels, dim=1).clamp_(0, 1)
+    red, green, blue = x.unbind(dim=1)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    # In sixths of the circle, times the chroma; without chroma the hue has no say below.
+    hue = torch.where(
+        value == red,
+        green - blue,
+        torch.where(value == green, blue - red + 2 * chroma, red - green + 4 * chroma),
+    )
+    hue = hue.div_(chroma.clamp(min=_SMALLEST_CHROMA)).add_(6 * shift[:, 0]).remainder_(6)
+    away = (
+        (hue - 3).abs_().neg_().add_(2),
+        (hue - 2).abs_().sub_(1),
+        (hue - 4).abs_().sub_(1),
+    )
+    return torch.stack([value - share.clamp_(0, 1).mul_(chroma) for share in away], dim=1)
 
 
 def _column(values: Float[np.ndarray, " b"], like: Tensor) -> Float[Tensor, "b 1 1 1"]:

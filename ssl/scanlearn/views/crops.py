@@ -31,8 +31,7 @@ def accepted_area(
 
     At a given area the aspects that fit and are allowed form an interval; its length, as a
     function of the area, is the marginal's density, and that is linear in ``ln a`` by pieces.
-    Its integral is closed, and Newton's method from the left end of a piece, where it is
-    concave, climbs to the quantile without overshooting.
+    Its integral is closed and is inverted numerically inside the piece the quantile falls into.
 
     Args:
         u: Uniforms.
@@ -71,13 +70,9 @@ def accepted_area(
         np.take_along_axis(values, piece[None], axis=0)[0]
         for values in (edges[:-1], intercepts, below, total - pieces)
     )
-    beta = piece.astype(np.float64)
-    goal = start + (target - before)
     stop = np.take_along_axis(edges[1:], piece[None], axis=0)[0]
-    for _ in range(_NEWTON_STEPS):
-        density = np.maximum(alpha - beta * np.log(a), 1e-12)
-        a = np.clip(a + (goal - _integral(a, alpha, beta)) / density, a, stop)
-    area: Float64[np.ndarray, "b v"] = np.where(fits, a, np.minimum(low, largest))
+    found = _inverse(start + (target - before), (a, stop), alpha, piece.astype(np.float64))
+    area: Float64[np.ndarray, "b v"] = np.where(fits, found, np.minimum(low, largest))
     return area
 
 
@@ -115,6 +110,23 @@ def accepted_boxes(
     y0 = top + u[..., 2] * (height - rows)
     x0 = left + u[..., 3] * (width - columns)
     return np.stack([y0, x0, np.minimum(y0 + rows, bottom), np.minimum(x0 + columns, right)], -1)
+
+
+def _inverse(
+    goal: Float64[np.ndarray, "b v"],
+    ends: tuple[Float64[np.ndarray, "b v"], Float64[np.ndarray, "b v"]],
+    intercept: Float64[np.ndarray, "b v"],
+    slope: Float64[np.ndarray, "b v"],
+) -> Float64[np.ndarray, "b v"]:
+    """Where the antiderivative reaches ``goal``.
+
+    The antiderivative is concave, so Newton's method from the left end never overshoots.
+    """
+    a, stop = ends
+    for _ in range(_NEWTON_STEPS):
+        density = np.maximum(intercept - slope * np.log(a), 1e-12)
+        a = np.clip(a + (goal - _integral(a, intercept, slope)) / density, a, stop)
+    return a
 
 
 def _integral(

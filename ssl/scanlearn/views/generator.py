@@ -115,4 +115,4 @@ def standardise(
     shape = (1, -1, 1, 1)
     centre = torch.tensor(mean, dtype=views.dtype, device=views.device).view(shape)
     spread = torch.tensor(std, dtype=views.dtype, device=views.device).view(shape)
-    return (views - centre) / spread
+    return (views - centre).div_(spread)

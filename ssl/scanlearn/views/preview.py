@@ -38,9 +38,9 @@ _COLOURS = ("#3b6fb6", "#2a9d8f", "#e9a23b", "#d1495b", "#7b2d8b", "#5c677d")
 def preview(
     source: Annotated[str | Path, Field(description="An archive, a folder or a table.")],
     *,
-    output: Annotated[Path, Field(description="The picture to write: .png, .pdf or .svg.")] = Path(
-        "preview.png"
-    ),
+    output: Annotated[
+        str | Path, Field(description="The picture to write: .png, .pdf or .svg.")
+    ] = "preview.png",
     recipe: Annotated[str, Field(description="The augmentation recipe.")] = "simclr",
     scales: Annotated[
         tuple[float | str, ...],
@@ -251,8 +251,9 @@ class _Grid:
         )
         axes.set_xticks([])
         axes.set_yticks([])
+        # A hair of a frame: a view burnt out to white must not vanish into the page.
         for spine in axes.spines.values():
-            spine.set_visible(False)
+            spine.set(color="#d5dbe1", linewidth=0.4)
         return axes
 
     def _text(self, left: float, title: str, summary: str, colour: str) -> None:

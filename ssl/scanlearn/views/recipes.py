@@ -80,7 +80,7 @@ class Row:
     parameter: str
     dial: SubDial
     curves: tuple[Curve, ...]
-    weak_source: Literal["published", "derived"] = "published"
+    weak_source: Literal["published", "derived"] = "derived"
     needs_colour: bool = False
 
     def value(self, scale: Scale, view: int) -> float:
@@ -176,12 +176,12 @@ def weak_crop_min(strong: float) -> float:
 def _two_view_crop_min(strong: float) -> Row:
     limit = max(0.02, strong / 4)
     curve = Curve(1.0, weak_crop_min(strong), strong, limit, reaches_limit=True)
-    return Row("crop_min", "crop", (curve,), "derived")
+    return Row("crop_min", "crop", (curve,))
 
 
 def _halved(parameter: str, strong: float) -> Row:
     curve = Curve(0.0, strong / 2, strong, 1.5 * strong)
-    return Row(parameter, "photometric", (curve,), "derived")
+    return Row(parameter, "photometric", (curve,))
 
 
 def _flat(

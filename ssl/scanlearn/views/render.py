@@ -16,8 +16,8 @@ from scanlearn.views.resample import Taps, blur_taps, crop_taps, resample
 
 # Published blur widths are stated for views of this side.
 BLUR_REFERENCE_SIZE = 224
-# As many scans are made float at a time as fit a cache (4 MiB); on a GPU, all of them.
-_CHUNK_ELEMENTS = 2**20
+# As many scans are made float at a time as fit a CPU's cache (4 MiB); on a GPU, all of them.
+_ELEMENTS_AT_ONCE = 2**20
 
 
 def render(batch: ScanBatch, draw: Draw, view: int, size: int) -> Float[Tensor, "b c s s"]:
@@ -45,18 +45,17 @@ def render_views(
     taps = [_geometry(draw, view, size, (h, w)) for view in views]
     num_planes = c if batch.mask is None else c + 1
     planes = torch.empty((len(views), b, num_planes, size, size), device=batch.pixels.device)
-    chunk = b if batch.pixels.is_cuda else max(1, _CHUNK_ELEMENTS // (num_planes * h * w))
-    for start in range(0, b, chunk):
-        stop = min(start + chunk, b)
+    step = b if batch.pixels.is_cuda else _ELEMENTS_AT_ONCE // (num_planes * h * w)
+    for start in range(0, b, max(step, 1)):
+        stop = min(start + max(step, 1), b)
         content = _content(batch, start, stop)
         for planes_of_view, (rows, columns) in zip(planes, taps, strict=True):
             planes_of_view[start:stop] = resample(
                 content, rows.rows(start, stop), columns.rows(start, stop)
             )
-    return tuple(
-        _intensity(batch, planes_of_view, draw, view)
-        for planes_of_view, view in zip(planes, views, strict=True)
-    )
+    for planes_of_view, view in zip(planes, views, strict=True):
+        _change(planes_of_view, c, batch.value_range, draw, view)
+    return tuple(planes[:, :, :c].unbind(0))
 
 
 def _geometry(draw: Draw, view: int, size: int, canvas: tuple[int, int]) -> tuple[Taps, Taps]:
@@ -80,33 +79,36 @@ def _content(batch: ScanBatch, start: int, stop: int) -> Float[Tensor, "b c h w"
     return torch.cat([pixels * inside, inside], dim=1)
 
 
-def _intensity(
-    batch: ScanBatch, planes: Float[Tensor, "b c s s"], draw: Draw, view: int
-) -> Float[Tensor, "b c s s"]:
-    c = batch.pixels.shape[1]
-    coverage = None if batch.mask is None else planes[:, c:]
-    low, high = (batch.value_range[:, i].to(planes).view(-1, 1, 1, 1) for i in range(2))
-    x = planes[:, :c]
-    x = x.sub_(low if coverage is None else low * coverage).div_(high - low).clamp_(0, 1)
-    x = jitter(x, draw, view, coverage)
-    x = _remove_colour(x, draw, view)
-    x = _blur(x, draw, view)
-    return x if coverage is None else x.masked_fill(coverage == 0, 0.0)
+def _change(
+    planes: Float[Tensor, "b c s s"],
+    channels: int,
+    value_range: Float[Tensor, "b 2"],
+    draw: Draw,
+    view: int,
+) -> None:
+    """Brings resampled planes to the unit range and does the rest of the recipe, in place."""
+    x = planes[:, :channels]
+    coverage = planes[:, channels:] if planes.shape[1] > channels else None
+    low, high = (value_range[:, i].to(x).view(-1, 1, 1, 1) for i in range(2))
+    x.sub_(low if coverage is None else low * coverage).div_(high - low).clamp_(0, 1)
+    jitter(x, draw, view, coverage)
+    _remove_colour(x, draw, view)
+    _blur(x, draw, view)
+    if coverage is not None:
+        x.masked_fill_(coverage == 0, 0.0)
 
 
-def _remove_colour(x: Float[Tensor, "b c s s"], draw: Draw, view: int) -> Float[Tensor, "b c s s"]:
+def _remove_colour(x: Float[Tensor, "b c s s"], draw: Draw, view: int) -> None:
     chosen = np.flatnonzero(draw.gray[:, view])
     if x.shape[1] == 3 and len(chosen):
         rows = torch.from_numpy(chosen).to(x.device)
         x[rows] = gray(x[rows]).expand(-1, 3, -1, -1)
-    return x
 
 
-def _blur(x: Float[Tensor, "b c s s"], draw: Draw, view: int) -> Float[Tensor, "b c s s"]:
+def _blur(x: Float[Tensor, "b c s s"], draw: Draw, view: int) -> None:
     chosen = np.flatnonzero(draw.blur[:, view])
     if len(chosen):
         size = x.shape[-1]
         taps = blur_taps(draw.blur_sigma[chosen, view] * (size / BLUR_REFERENCE_SIZE), size=size)
         rows = torch.from_numpy(chosen).to(x.device)
         x[rows] = resample(x[rows], taps, taps)
-    return x

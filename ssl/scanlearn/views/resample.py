@@ -119,7 +119,7 @@ def resample(
 def _gather(planes: Float[Tensor, "b c h w"], taps: Taps) -> Float[Tensor, "b c s w"]:
     """Sums weighted rows: an embedding bag, which is fast on CPU and GPU and reads only the band.
 
-    Multiplying by the dense matrix of the same weights takes three to five times as long on a CPU.
+    Multiplying by the dense matrix of the same weights takes up to three times as long on a CPU.
     """
     b, c, h, w = planes.shape
     size, num_taps = taps.index.shape[1:]

@@ -108,6 +108,17 @@ def test_a_view_that_patches_do_not_tile_is_refused() -> None:
         _build("test_vit", size=60)
 
 
+def test_a_view_the_network_cannot_take_is_refused_before_the_run() -> None:
+    with pytest.raises(ScanlearnError, match=r"views\.size is 70, and 'test_maxvit' cannot take"):
+        _build("test_maxvit", size=70)
+
+
+def test_trying_a_view_leaves_the_network_ready_to_train() -> None:
+    tried, plain = _build("test_resnet"), build_backbone(BackboneConfig(name="test_resnet"), 1, 0)
+    assert tried.training
+    assert weights_hash(tried) == weights_hash(plain)
+
+
 def test_drop_path_on_a_network_without_it_is_refused() -> None:
     with pytest.raises(ScanlearnError, match="drop_path"):
         build_backbone(BackboneConfig(name="vgg11", drop_path=0.1), 1, 0)

@@ -86,7 +86,7 @@ def test_losses_carry_terms_and_detached_embeddings() -> None:
     assert losses.total.requires_grad
     assert losses.embeddings.shape == (8, 24)
     assert not losses.embeddings.requires_grad
-    assert float(losses.terms["nt_xent"]) == float(losses.total)
+    assert float(losses.terms["nt_xent"]) == float(losses.total.detach())
 
 
 def test_the_loss_is_computed_in_fp32_under_bf16() -> None:
@@ -151,7 +151,7 @@ def test_five_steps_equal_a_plain_script_from_the_parts_of_lightly() -> None:
 
 
 # A change of mathematics changes these, in a commit of its own with the reason.
-GOLDEN = (0.0, 0.0, 0.0, 0.0, 0.0)
+GOLDEN = (1.388446, 1.438872, 1.396642, 1.859722, 1.506532)
 
 
 def test_five_steps_of_a_tiny_run_stay_golden() -> None:

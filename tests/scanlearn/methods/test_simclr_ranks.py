@@ -45,8 +45,9 @@ method = SimCLRConfig(head_batch_norm=False).build(backbone, 0)
 loss_alone = method.contrast(z0, z1)
 loss_alone.backward()
 
-views = Views((given["first"][half], given["second"][half]), (), torch.arange(half.stop - half.start))
-loss = DistributedDataParallel(Step(method))(views)
+ids = torch.arange(len(given["first"]))[half]
+parallel = DistributedDataParallel(Step(method))
+loss = parallel(Views((given["first"][half], given["second"][half]), (), ids))
 loss.backward()
 torch.save(
     {

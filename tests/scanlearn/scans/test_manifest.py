@@ -41,7 +41,7 @@ def test_table_in_a_folder_is_not_read_unasked(make_scans: MakeScans) -> None:
 
 
 def test_names_with_spaces_unicode_and_newlines_are_kept(tmp_path: Path) -> None:
-    names = ["a b.png", "line\nbreak.png", "Über,\"x\".png", "眼.png"]
+    names = ["a b.png", "line\nbreak.png", 'Über,"x".png', "眼.png"]
     for name in names:
         (tmp_path / name).touch()
     assert read_manifest(tmp_path).table["path"].to_pylist() == sorted(names)

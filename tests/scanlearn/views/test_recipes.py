@@ -68,7 +68,7 @@ def test_beyond_strong_every_parameter_stops_at_its_limit() -> None:
     end = RECIPES["simclr"].at(Scale.of(1.5)).views[0]
     assert end.crop_min == pytest.approx(max(0.02, 0.08 / 4))
     assert RECIPES["simclr"].at(Scale.of(1.25)).views[0].crop_min == pytest.approx(0.05)
-    assert end.brightness == end.contrast == end.saturation == pytest.approx(1.2)
+    assert (end.brightness, end.contrast, end.saturation) == pytest.approx((1.2, 1.2, 1.2))
     assert end.hue == pytest.approx(0.3)
     assert end.log_aspect == pytest.approx(1.5 * math.log(4 / 3))
     assert end.jitter_p == 1
@@ -106,8 +106,8 @@ def test_a_sub_dial_moves_its_own_parameters_only(dial: str, moved: set[str]) ->
 
 def test_the_table_says_where_each_value_comes_from() -> None:
     weak = {row.parameter: row for row in find_recipe("simclr").table(Scale.WEAK, channels=3)}
-    assert weak["crop_min"].source == weak["brightness"].source == "derived"
-    assert weak["hue"].source == "published"
+    # No paper gives SimCLR a weak arm: none of its values may pass for published.
+    assert {row.source for row in weak.values()} == {"derived"}
     assert weak["hue"].fixed
     assert weak["hue"].note == "fixed"
     assert weak["crop_min"].value == "0.226"

@@ -36,7 +36,8 @@ def test_a_parameter_one_arm_lacks_is_a_dash(fake_results: r.Results) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(3.2, "3 s"), (212.0, "3 min 32 s"), (7325.0, "2 h 02 min")]
+    ("seconds", "text"),
+    [(3.2, "3.2 s"), (31, "31 s"), (212.0, "3 min 32 s"), (7325.0, "2 h 02 min")],
 )
 def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
     assert tables.duration(seconds) == text

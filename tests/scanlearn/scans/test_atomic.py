@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scanlearn.core import ScanlearnError
+from scanlearn.scans.atomic import disk_errors, publish, require_free, start_partial
+
+
+def test_published_folder_appears_at_its_target(tmp_path: Path) -> None:
+    partial = start_partial(tmp_path / "deep" / "a")
+    (partial / "file").touch()
+    assert not (tmp_path / "deep" / "a").exists()
+    assert publish(partial, tmp_path / "deep" / "a")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a"]
+
+
+def test_what_lies_at_the_target_is_never_replaced(tmp_path: Path) -> None:
+    partial = start_partial(tmp_path / "a")
+    (tmp_path / "a").mkdir()
+    require_free(tmp_path / "a")
+    (tmp_path / "a" / "file").touch()
+    assert not publish(partial, tmp_path / "a")
+    with pytest.raises(ScanlearnError, match="something lies there already"):
+        require_free(tmp_path / "a")
+    with pytest.raises(ScanlearnError, match="something lies there already"):
+        require_free(tmp_path / "a" / "file")
+
+
+def test_only_what_dead_processes_left_is_swept_away(tmp_path: Path) -> None:
+    mine = start_partial(tmp_path / "a")
+    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    dead = mine.with_name(mine.name.replace(str(os.getpid()), done.stdout.strip()))
+    dead.mkdir()
+    other = tmp_path / ".b.partial-00000000-1.0"
+    other.mkdir()
+    second = start_partial(tmp_path / "a")
+    assert sorted(tmp_path.iterdir()) == sorted([mine, second, other])
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, "disk is full"),
+        (errno.EDQUOT, "disk is full"),
+        (errno.EACCES, "may not be written to"),
+        (errno.EROFS, "may not be written to"),
+        (errno.ENOTDIR, "part of this path is a file"),
+    ],
+)
+def test_disk_errors_become_one_clear_sentence(number: int, message: str) -> None:
+    with pytest.raises(ScanlearnError, match=f"folder: .*{message}"), disk_errors(Path("folder")):
+        raise OSError(number, os.strerror(number))
+
+
+def test_other_errors_pass_unchanged() -> None:
+    with pytest.raises(OSError, match="Input/output"), disk_errors(Path("folder")):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))

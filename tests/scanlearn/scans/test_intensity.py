@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from scanlearn.core import Scan
+from scanlearn.scans.intensity import fit_to_canvas, to_gray, value_range
+
+
+def smooth(height: int, width: int, dtype: type = np.uint8) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    wave = np.sin(3 * rows / height) * np.cos(4 * columns / width)
+    return ((0.5 + 0.4 * wave) * np.iinfo(dtype).max).astype(dtype)[None]
+
+
+def test_smaller_scan_keeps_its_pixels_and_is_padded_below_and_right() -> None:
+    pixels = smooth(20, 30)
+    canvas, box, _ = fit_to_canvas(Scan(pixels), (40, 32), 1)
+    assert box == (0, 0, 20, 30)
+    np.testing.assert_array_equal(canvas[:, :20, :30], pixels)
+    assert not canvas[:, 20:].any()
+    assert not canvas[:, :, 30:].any()
+
+
+@pytest.mark.parametrize(
+    ("size", "canvas", "box"),
+    [
+        ((320, 256), (64, 64), (0, 0, 64, 51)),
+        ((256, 320), (64, 64), (0, 0, 51, 64)),
+        ((100, 100), (64, 32), (0, 0, 32, 32)),
+        ((4000, 2), (64, 64), (0, 0, 64, 1)),
+    ],
+)
+def test_larger_scan_fills_the_canvas_with_its_aspect_kept(
+    size: tuple[int, int], canvas: tuple[int, int], box: tuple[int, int, int, int]
+) -> None:
+    pixels, found, _ = fit_to_canvas(Scan(smooth(*size)), canvas, 1)
+    assert pixels.shape == (1, *canvas)
+    assert found == box
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_shrinking_keeps_the_mean_and_the_shape_of_a_smooth_scan(dtype: type) -> None:
+    pixels, _, _ = fit_to_canvas(Scan(smooth(512, 512, dtype)), (64, 64), 1)
+    assert pixels.dtype == dtype
+    expected = smooth(64, 64, dtype).astype(float)
+    assert np.abs(pixels - expected).max() < 0.01 * np.iinfo(dtype).max
+
+
+def test_shrinking_is_antialiased() -> None:
+    checker = (np.indices((256, 256)).sum(axis=0) % 2 * 255).astype(np.uint8)[None]
+    pixels, _, _ = fit_to_canvas(Scan(checker), (60, 60), 1)
+    assert np.abs(pixels.astype(float) - 127.5).max() < 12
+
+
+def test_sixteen_bit_does_not_overflow_at_sharp_edges() -> None:
+    edge = np.zeros((1, 200, 200), np.uint16)
+    edge[..., 100:] = 65535
+    pixels, _, _ = fit_to_canvas(Scan(edge), (66, 66), 1)
+    assert (np.diff(pixels[0, 0].astype(int)) >= -2000).all()
+    assert pixels[0, 0, 0] == 0
+    assert pixels[0, 0, -1] == 65535
+
+
+def test_spacing_is_that_of_a_canvas_pixel() -> None:
+    scan = Scan(smooth(200, 100), spacing_mm=(0.1, 0.2))
+    _, box, spacing = fit_to_canvas(scan, (50, 50), 1)
+    assert box == (0, 0, 50, 25)
+    assert spacing == pytest.approx((0.4, 0.8))
+
+
+def test_colour_becomes_luma_and_gray_is_repeated(rng: np.random.Generator) -> None:
+    colour = rng.integers(0, 256, (3, 9, 8)).astype(np.uint8)
+    luma = np.tensordot([0.299, 0.587, 0.114], colour.astype(float), axes=1)
+    assert np.abs(to_gray(colour)[0] - luma).max() <= 1
+    deep = colour.astype(np.uint16) * 257
+    assert np.abs(to_gray(deep)[0] - 257 * luma).max() <= 1
+    gray, _, _ = fit_to_canvas(Scan(colour[:1]), (9, 8), 3)
+    np.testing.assert_array_equal(gray, np.repeat(colour[:1], 3, axis=0))
+
+
+def test_colour_keeps_its_channels_apart_when_shrunk() -> None:
+    colour = np.concatenate([smooth(90, 90), np.zeros((1, 90, 90), np.uint8), smooth(90, 90)])
+    pixels, _, _ = fit_to_canvas(Scan(colour), (30, 30), 3)
+    np.testing.assert_array_equal(pixels[0], pixels[2])
+    assert not pixels[1].any()
+
+
+@pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255.0), (np.uint16, 65535.0)])
+def test_full_range_is_that_of_the_dtype(dtype: type, top: float) -> None:
+    assert value_range(np.zeros((1, 3, 3), dtype), "full") == (0.0, top)
+
+
+def test_percentiles_are_those_of_the_box_alone(rng: np.random.Generator) -> None:
+    pixels = np.zeros((1, 50, 50), np.uint16)
+    pixels[:, :40, :30] = rng.integers(1000, 3000, (40, 30))
+    low, high = value_range(pixels, "percentile", (0, 0, 40, 30))
+    assert (low, high) == pytest.approx(tuple(np.percentile(pixels[0, :40, :30], (0.5, 99.5))))
+
+
+def test_constant_scan_has_a_range_that_can_be_divided_by() -> None:
+    assert value_range(np.full((1, 4, 4), 9, np.uint8), "percentile") == (9.0, 10.0)

@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from scanlearn.core import ScanlearnError
+from scanlearn.scans import pack as pack_module
+from scanlearn.scans.archive import Archive
+from scanlearn.scans.pack import PackSettings, pack
+
+MakeScans = Callable[..., Path]
+SMALL = PackSettings(canvas=32, workers=1)
+
+
+def digest(archive: Archive) -> dict[str, str]:
+    files = sorted(path for path in archive.path.rglob("*") if path.is_file())
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def rejected(archive: Archive) -> dict[str, str]:
+    with (archive.path / "rejected.csv").open(newline="", encoding="utf-8") as file:
+        return {row["path"]: row["reason"] for row in csv.DictReader(file)}
+
+
+def test_folder_is_packed_in_order(make_scans: MakeScans, tmp_path: Path) -> None:
+    folder = make_scans(5)
+    archive = pack(folder, tmp_path / "a", settings=SMALL)
+    assert archive.scan_ids.tolist() == [f"scan{index:03d}.png" for index in range(5)]
+    assert archive.shape == (1, 32, 32)
+    batch = archive.gather(np.array([3]))
+    assert batch.valid_box.tolist() == [[0, 0, 32, 27]]
+    original = Image.open(folder / "scan003.png").resize((27, 32), Image.Resampling.BICUBIC)
+    difference = batch.pixels[0, 0, :32, :27].numpy().astype(float) - np.asarray(original)
+    assert np.abs(difference).max() <= 3
+    assert not archive.patients_known
+    assert not archive.synthetic_phantom
+
+
+def test_table_gives_patients_and_raw_labels(make_scans: MakeScans, tmp_path: Path) -> None:
+    folder = make_scans(3)
+    rows = "scan000.png,007,1\nscan001.png,7,\nscan002.png,7,yes\n"
+    (folder / "t.csv").write_text("path,patient,y\n" + rows)
+    archive = pack(folder / "t.csv", tmp_path / "a", settings=SMALL)
+    assert archive.patients_known
+    assert archive.patients.tolist() == ["007", "7", "7"]
+    assert archive.labels("y").tolist() == ["1", None, "yes"]
+    assert archive.info["patients"] == 2
+
+
+def test_bad_scans_are_set_aside_with_their_reasons(
+    make_scans: MakeScans, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_scans(4, suffix=".jpg")
+    (folder / "empty.jpg").touch()
+    (folder / "text\n1.jpg").write_text("no image")
+    whole = (folder / "scan000.jpg").read_bytes()
+    (folder / "short.jpg").write_bytes(whole[:-100])
+    archive = pack(folder, tmp_path / "a", settings=SMALL)
+    assert len(archive) == 4
+    assert archive.num_rejected == 3
+    reasons = rejected(archive)
+    assert reasons["empty.jpg"] == "file is empty"
+    assert reasons["text\n1.jpg"] == "is not a PNG or JPEG image"
+    assert "damaged" in reasons["short.jpg"]
+    assert "3 scans could not be packed" in capsys.readouterr().err
+
+
+def test_rows_that_cannot_be_used_are_set_aside(make_scans: MakeScans, tmp_path: Path) -> None:
+    folder = make_scans(3)
+    rows = "scan000.png,a\nscan001.png,\n,b\nscan000.png,a\ngone.png,c\nscan002.png,d\n"
+    (folder / "t.csv").write_text("path,patient\n" + rows)
+    archive = pack(folder / "t.csv", tmp_path / "a", settings=SMALL)
+    assert archive.scan_ids.tolist() == ["scan000.png", "scan002.png"]
+    assert rejected(archive) == {
+        "scan001.png": "the table gives no patient",
+        "": "the table gives no path",
+        "scan000.png": "an earlier row of the table has the same path",
+        "gone.png": "file not found",
+    }
+
+
+def test_nothing_readable_is_one_clear_sentence(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "a.png").write_text("no image")
+    with pytest.raises(ScanlearnError, match=r"none of 1 scans .*'a\.png': is not a PNG or JPEG"):
+        pack(tmp_path / "scans", tmp_path / "a", settings=SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["scans"]
+
+
+def test_same_scans_give_the_same_bytes_with_one_or_two_processes(
+    make_scans: MakeScans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_scans(40)
+    (folder / "bad.png").write_text("no image")
+    alone = pack(folder, tmp_path / "a", settings=SMALL)
+    monkeypatch.setattr(pack_module, "_TIMED_SCANS", 3)
+    monkeypatch.setattr(pack_module, "_SECONDS_WORTH_PROCESSES", 0.0)
+    together = pack(folder, tmp_path / "b", settings=PackSettings(canvas=32, workers=2))
+    assert digest(together) == digest(alone)
+
+
+def test_packing_again_returns_what_is_there(
+    make_scans: MakeScans, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_scans(3)
+    first = pack(folder, tmp_path / "a", settings=SMALL)
+    before = (first.path / "archive.json").stat().st_mtime_ns
+    again = pack(folder, tmp_path / "a", settings=PackSettings(canvas=32, workers=2))
+    assert again.content_hash == first.content_hash
+    assert (first.path / "archive.json").stat().st_mtime_ns == before
+    assert "holds these 3 scans already" in capsys.readouterr().out
+
+
+def test_other_archive_at_the_target_is_not_overwritten(
+    make_scans: MakeScans, tmp_path: Path
+) -> None:
+    folder = make_scans(3)
+    pack(folder, tmp_path / "a", settings=SMALL)
+    with pytest.raises(ScanlearnError, match="the same scans with other settings already"):
+        pack(folder, tmp_path / "a", settings=PackSettings(canvas=16))
+    with pytest.raises(ScanlearnError, match="an archive of other scans already"):
+        pack(make_scans(2, "others"), tmp_path / "a", settings=SMALL)
+    with pytest.raises(ScanlearnError, match="something lies there already"):
+        pack(folder, folder, settings=SMALL)
+    with pytest.raises(ScanlearnError, match="is an archive already"):
+        pack(tmp_path / "a", tmp_path / "b", settings=SMALL)
+
+
+def test_auto_channels_are_three_where_there_is_colour(
+    make_scans: MakeScans, tmp_path: Path
+) -> None:
+    archive = pack(make_scans(3, colour=True), tmp_path / "a", settings=SMALL)
+    assert archive.shape == (3, 32, 32)
+
+
+def test_auto_channels_are_one_for_gray_scans_saved_as_colour(
+    make_scans: MakeScans, tmp_path: Path
+) -> None:
+    folder = make_scans(3)
+    gray = pack(folder, tmp_path / "gray", settings=SMALL)
+    for path in folder.iterdir():
+        Image.open(path).convert("RGBA").save(path)
+    archive = pack(folder, tmp_path / "a", settings=SMALL)
+    assert archive.content_hash == gray.content_hash
+    assert archive.info["notes"] == {"alpha dropped": 3, "three stored channels made one": 3}
+
+
+def test_channels_on_request(make_scans: MakeScans, tmp_path: Path) -> None:
+    settings = PackSettings(canvas=32, channels=3)
+    pixels = pack(make_scans(2), tmp_path / "a", settings=settings).gather(np.array([0])).pixels
+    np.testing.assert_array_equal(pixels[0, 0], pixels[0, 2])
+
+
+def test_eight_bit_scans_among_sixteen_bit_ones_keep_their_own_range(
+    make_scans: MakeScans, tmp_path: Path
+) -> None:
+    folder = make_scans(2)
+    shallow = np.asarray(Image.open(folder / "scan000.png"))
+    Image.fromarray(shallow.astype(np.uint16) * 257).save(folder / "scan001.png")
+    archive = pack(folder, tmp_path / "a", settings=PackSettings(canvas=64))
+    assert archive.dtype == np.uint16
+    batch = archive.gather(np.array([0, 1]))
+    assert batch.value_range.tolist() == [[0, 255], [0, 65535]]
+    unit = batch.pixels.float() / batch.value_range[:, 1, None, None, None]
+    np.testing.assert_allclose(unit[0], unit[1], atol=1e-6)
+
+
+def test_percentile_range_lies_inside_the_full_one(make_scans: MakeScans, tmp_path: Path) -> None:
+    settings = PackSettings(canvas=64, intensity="percentile")
+    archive = pack(make_scans(2), tmp_path / "a", settings=settings)
+    low, high = archive.gather(np.array([0])).value_range[0].tolist()
+    assert 0 < low < high < 255
+
+
+def test_large_jpeg_packs_within_a_gray_level_of_the_slow_way(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (12, 10, 3)).astype(np.uint8))
+    large = coarse.resize((1000, 1200), Image.Resampling.BICUBIC)
+    large.save(tmp_path / "scans" / "a.jpg", quality=95)
+    archive = pack(tmp_path / "scans", tmp_path / "a", settings=PackSettings(canvas=128))
+    slow = Image.open(tmp_path / "scans" / "a.jpg").resize((107, 128), Image.Resampling.BICUBIC)
+    packed = archive.gather(np.array([0])).pixels[0, :, :, :107].numpy().transpose(1, 2, 0)
+    difference = np.abs(packed.astype(float) - np.asarray(slow))
+    assert difference.mean() < 1.0
+    assert difference.max() < 8
+
+
+@pytest.mark.parametrize(
+    "settings", [{"canvas": 0}, {"canvas": (8, -1)}, {"channels": 2}, {"c": 1}]
+)
+def test_settings_refuse_what_makes_no_sense(settings: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        PackSettings(**settings)
+
+
+SCRIPT = """
+import sys
+from scanlearn.scans import pack as module
+print("script", flush=True)
+module._TIMED_SCANS, module._SECONDS_WORTH_PROCESSES = 1, 0.0
+module.pack(sys.argv[1], sys.argv[2], settings=module.PackSettings(canvas=256, workers=2))
+"""
+
+
+@pytest.mark.long
+def test_script_without_a_main_guard_packs_in_processes(
+    make_scans: MakeScans, tmp_path: Path
+) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, tmp_path / "script.py", make_scans(40), tmp_path / "a"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.splitlines().count("script") == 1
+    assert done.stderr == ""
+    assert len(Archive(tmp_path / "a")) == 40
+
+
+SLOWLY = """
+import time
+add = module.ArchiveWriter.add
+module.ArchiveWriter.add = lambda *args, **named: (time.sleep(0.1), add(*args, **named))
+"""
+
+
+@pytest.mark.long
+def test_kill_leaves_no_archive_and_no_process_and_packing_again_works(
+    make_scans: MakeScans, tmp_path: Path
+) -> None:
+    folder = make_scans(200)
+    slow = SCRIPT.replace("module.pack", SLOWLY + "module.pack")
+    (tmp_path / "script.py").write_text(slow)
+    command = [sys.executable, str(tmp_path / "script.py"), str(folder), str(tmp_path / "a")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+        deadline = time.monotonic() + 60
+        # Script, resource tracker, fork server and a worker: decoding is under way.
+        while len(_session(process.pid)) < 4 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert list(tmp_path.glob(".a.partial-*/shards"))
+        assert len(_session(process.pid)) >= 4
+        os.kill(process.pid, signal.SIGKILL)
+    assert not (tmp_path / "a").exists()
+    while _session(process.pid) and time.monotonic() < deadline + 30:
+        time.sleep(0.1)
+    assert not _session(process.pid)
+    assert len(pack(folder, tmp_path / "a", settings=SMALL)) == 200
+    assert not list(tmp_path.glob(".a.partial-*"))
+
+
+def _session(leader: int) -> list[str]:
+    """Command lines of the living processes of a session."""
+    listed = subprocess.run(
+        ["ps", "-o", "stat=,args=", "-s", str(leader)], capture_output=True, text=True, check=False
+    )
+    return [line for line in listed.stdout.splitlines() if not line.startswith("Z")]
+
+
+def test_target_in_a_folder_that_may_not_be_written_is_one_clear_sentence(
+    make_scans: MakeScans, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ScanlearnError, match="part of this path is a file"):
+        pack(make_scans(2), tmp_path / "file" / "a", settings=SMALL)
+
+
+@pytest.mark.long
+def test_real_xrays_are_packed_and_a_broken_one_is_listed(real_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(real_data / "nih1000", tmp_path / "nih")
+    broken = tmp_path / "nih" / "images" / "00000061_012.jpg"
+    broken.write_bytes(broken.read_bytes()[:1000])
+    source = tmp_path / "nih" / "Data_Entry_2017.csv"
+    archive = pack(source, tmp_path / "a", settings=PackSettings(canvas=226))
+    assert archive.shape == (1, 226, 226)
+    assert len(archive) == 999
+    assert list(rejected(archive)) == ["00000061_012.jpg"]
+    assert len(set(archive.patients)) == 682
+    assert archive.labels("Pneumonia").tolist().count("1") == 499
+    assert 0.4 < archive.mean[0] < 0.7

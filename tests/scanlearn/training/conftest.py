@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scanlearn.scans.archive import Archive, ArchiveWriter
+from scanlearn.training.settings import PretrainConfig
+
+SCANS = 20
+SIDE = 48
+
+
+@pytest.fixture(scope="session")
+def draw_archive(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Archive]:
+    """Returns a maker of small archives with so many channels."""
+
+    def draw(channels: int) -> Archive:
+        path = tmp_path_factory.mktemp("archives") / "tiny"
+        random = np.random.default_rng(0)
+        with ArchiveWriter(path, shape=(channels, SIDE, SIDE), dtype=np.uint8) as writer:
+            for index in range(SCANS):
+                # Blobs of a size of their own, so that scans can be told apart.
+                cells = 4 + index % 5
+                coarse = random.integers(0, 256, (channels, cells, cells)).repeat(12, 1)
+                pixels = coarse.repeat(12, 2)[:, :SIDE, :SIDE].astype(np.uint8)
+                writer.add(pixels, scan_id=f"scan{index:02d}.png", patient=f"p{index // 2}")
+            return writer.close()
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def archive(draw_archive: Callable[[int], Archive]) -> Archive:
+    return draw_archive(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Starting a process that imports timm takes seconds; the export's own tests do it.
+    monkeypatch.setattr("scanlearn.backbones.weights.check_reload", lambda *_: None)
+
+
+@pytest.fixture
+def configure(archive: Archive, tmp_path: Path) -> Callable[..., PretrainConfig]:
+    """Returns a maker of the smallest configurations that train."""
+
+    def make(**changes: Any) -> PretrainConfig:
+        values: dict[str, Any] = {
+            "archive": str(archive.path),
+            "output": str(tmp_path / "run"),
+            "backbone": {"name": "test_resnet"},
+            "views": {"size": 16},
+            "batch_size": 8,
+            "steps": 5,
+            "precision": "fp32",
+            "checkpoint_minutes": 60,
+        }
+        return PretrainConfig.model_validate({**values, **changes})
+
+    return make

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from scanlearn.backbones.build import weights_hash
+from scanlearn.backbones.weights import load_backbone
+from scanlearn.core import ScanlearnError
+from scanlearn.scans.archive import Archive
+from scanlearn.training import data
+from scanlearn.training.keeper import AtomicCheckpoints, Keeper
+from scanlearn.training.loop import Pretrainer
+from scanlearn.training.pretrain import export, pretrain
+from scanlearn.training.settings import PretrainConfig
+
+Configure = Callable[..., PretrainConfig]
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of ours catches it."""
+
+
+def steps_logged(folder: Path) -> list[int]:
+    with (folder / "metrics.csv").open() as file:
+        return [int(row["step"]) for row in csv.DictReader(file)]
+
+
+def test_a_run_ends_with_a_backbone_that_loads(configure: Configure) -> None:
+    result = pretrain(configure())
+    backbone, card = load_backbone(result.backbone)
+    assert weights_hash(backbone) == result.final_hash == card.weights_hash
+    assert (card.steps, card.size, card.method) == (5, 16, "simclr")
+    assert card.initial_hash == result.initial_hash
+    assert result.views == 5 * 8 * 2
+    assert result.epochs == 2.5
+    assert steps_logged(result.folder) == [1, 2, 3, 4, 5]
+
+
+def test_a_finished_run_is_returned_as_it_is(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = pretrain(configure())
+    monkeypatch.setattr("scanlearn.training.pretrain.train", None)
+    assert pretrain(configure()) == result
+
+
+def test_a_different_configuration_in_the_folder_is_refused(configure: Configure) -> None:
+    pretrain(configure())
+    with pytest.raises(ScanlearnError, match="seed was 0, is 1"):
+        pretrain(configure(seed=1))
+
+
+def test_presentation_may_change_between_starts(configure: Configure) -> None:
+    result = pretrain(configure())
+    assert pretrain(configure(progress=False, checkpoint_steps=2)) == result
+
+
+def test_the_same_configuration_gives_the_same_weights(
+    configure: Configure, tmp_path: Path
+) -> None:
+    first = pretrain(configure(output=str(tmp_path / "a")))
+    second = pretrain(configure(output=str(tmp_path / "b")))
+    assert first.final_hash == second.final_hash
+
+
+def test_weak_and_strong_share_all_but_the_dial(configure: Configure, tmp_path: Path) -> None:
+    weak, strong = (
+        pretrain(configure(views={"size": 16, "scale": s}, output=str(tmp_path / s)))
+        for s in ("weak", "strong")
+    )
+    assert weak.initial_hash == strong.initial_hash
+    assert weak.order_hash == strong.order_hash
+    assert weak.uniforms_hash == strong.uniforms_hash
+    assert weak.final_hash != strong.final_hash
+    other = pretrain(configure(seed=1, output=str(tmp_path / "other")))
+    assert other.order_hash != weak.order_hash
+    assert other.uniforms_hash != weak.uniforms_hash
+
+
+@pytest.mark.parametrize("backbone", [{"name": "test_resnet", "drop_path": 0.5}])
+@pytest.mark.parametrize("killed_after", [1, 3, 6])
+def test_a_stopped_and_resumed_run_ends_bit_equal(
+    configure: Configure,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    backbone: dict[str, Any],
+    killed_after: int,
+) -> None:
+    whole = pretrain(configure(backbone=backbone, steps=6, output=str(tmp_path / "whole")))
+    config = configure(backbone=backbone, steps=6, checkpoint_steps=2)
+    stepped = Keeper.stepped
+
+    def kill(keeper: Keeper, module: Pretrainer, num_views: int) -> None:
+        stepped(keeper, module, num_views)
+        if module.global_step == killed_after:
+            raise Killed
+
+    monkeypatch.setattr(Keeper, "stepped", kill)
+    with pytest.raises(Killed):
+        pretrain(config)
+    monkeypatch.setattr(Keeper, "stepped", stepped)
+    torch.manual_seed(99)
+    resumed = pretrain(config)
+    assert resumed.final_hash == whole.final_hash
+    assert resumed.order_hash == whole.order_hash
+    assert resumed.uniforms_hash == whole.uniforms_hash
+    assert steps_logged(resumed.folder) == [1, 2, 3, 4, 5, 6]
+
+
+def test_drop_path_is_at_work_in_the_resume_tests(configure: Configure, tmp_path: Path) -> None:
+    hashes = {
+        pretrain(
+            configure(
+                backbone={"name": "test_resnet", "drop_path": rate},
+                output=str(tmp_path / str(rate)),
+            )
+        ).final_hash
+        for rate in (0.0, 0.5)
+    }
+    assert len(hashes) == 2
+
+
+def test_a_resumed_run_does_not_read_earlier_scans_again(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, archive: Archive
+) -> None:
+    config = configure(steps=6, checkpoint_steps=2)
+    stepped = Keeper.stepped
+
+    def kill(keeper: Keeper, module: Pretrainer, num_views: int) -> None:
+        stepped(keeper, module, num_views)
+        if module.global_step == 4:
+            raise Killed
+
+    monkeypatch.setattr(Keeper, "stepped", kill)
+    with pytest.raises(Killed):
+        pretrain(config)
+    monkeypatch.setattr(Keeper, "stepped", stepped)
+    read: list[int] = []
+    rows_of_steps = data.rows_of_steps
+
+    def watched(n: int, b: int, seed: int, first: int, stop: int) -> Any:
+        read.append(first)
+        return rows_of_steps(n, b, seed, first, stop)
+
+    monkeypatch.setattr(data, "rows_of_steps", watched)
+    pretrain(config)
+    assert read == [4]
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(checkpoint_steps=2)
+    save = AtomicCheckpoints.save_checkpoint
+
+    write = os.write
+
+    def full(plugin: Any, checkpoint: dict[str, Any], path: Any, **options: Any) -> None:
+        if checkpoint["global_step"] < 4:
+            return save(plugin, checkpoint, path)
+
+        def half(descriptor: int, rest: memoryview) -> int:
+            if len(rest) < 3000:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write(descriptor, rest[:2000])
+
+        monkeypatch.setattr(os, "write", half)
+        return save(plugin, checkpoint, path)
+
+    monkeypatch.setattr(AtomicCheckpoints, "save_checkpoint", full)
+    with pytest.raises(ScanlearnError, match=r"no space left in .*checkpoints while writing last"):
+        pretrain(config)
+    monkeypatch.undo()
+    monkeypatch.setattr("scanlearn.backbones.weights.check_reload", lambda *_: None)
+    folder = Path(config.output)
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["last.ckpt"]
+    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 2
+    assert pretrain(config).steps == 5
+
+
+def test_collapse_is_warned_of_while_it_can_be_stopped_and_in_the_result(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("scanlearn.training.keeper.embedding_std", lambda _: 0.02)
+    result = pretrain(configure(steps=12))
+    assert capsys.readouterr().err.count("the embeddings have collapsed") == 1
+    assert any("0.02" in warning for warning in result.warnings)
+    assert result.embedding_std == pytest.approx(0.02)
+
+
+def test_metrics_hold_what_was_trained_and_how_fast(configure: Configure) -> None:
+    result = pretrain(configure())
+    with result.metrics.open() as file:
+        rows = list(csv.DictReader(file))
+    assert all(float(row["loss"]) > 0 for row in rows)
+    assert all(0 < float(row["embedding_std"]) < 2 for row in rows)
+    assert all(0 <= float(row["data_wait_share"]) <= 1 for row in rows)
+    assert [float(row["epoch"]) for row in rows] == [0.5, 1, 1.5, 2, 2.5]
+    assert result.views_per_s > 0
+
+
+def test_export_writes_the_backbone_of_a_finished_run(configure: Configure, tmp_path: Path) -> None:
+    result = pretrain(configure())
+    folder = export(result.folder, tmp_path / "exported")
+    assert json.loads((folder / "card.json").read_text())["weights_hash"] == result.final_hash
+
+
+def test_export_refuses_a_run_that_is_not_finished(tmp_path: Path) -> None:
+    with pytest.raises(ScanlearnError, match="holds no finished run"):
+        export(tmp_path, tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()

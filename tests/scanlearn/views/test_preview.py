@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scanlearn.core import ScanlearnError
+from scanlearn.scans.reader import Archive
+from scanlearn.scans.source import open_archive
+from scanlearn.views.preview import arm_sheet, preview, preview_sheet
+from scanlearn.views.scale import Scale
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    folder = tmp_path_factory.mktemp("scans")
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        pixels = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return open_archive(folder, cache=tmp_path_factory.mktemp("cache"))
+
+
+def test_a_sheet_shows_each_scan_once_and_two_views_per_scale(archive: Archive) -> None:
+    figure = preview_sheet(archive, scales=[0, "weak", 1.0], scans=3, size=32)
+    assert len(figure.axes) == 3 * (1 + 3 * 2)
+    texts = [text.get_text() for text in figure.texts]
+    for title in ("identity 0", "weak 0.5", "strong 1"):
+        assert title in texts
+    # Two crop boxes per scale on each original.
+    assert [len(axes.patches) for axes in figure.axes[:3]] == [6, 6, 6]
+
+
+def test_a_sheet_of_arms_names_them_and_spells_out_sub_dials(archive: Archive) -> None:
+    arms = {"calm": Scale.WEAK, "crops only": Scale(1, 0, 0)}
+    texts = [text.get_text() for text in arm_sheet(archive, arms, scans=9).texts]
+    assert "calm 0.5" in texts
+    assert "crop 1, geometry 0, photometric 0" in texts
+
+
+def test_the_same_seed_gives_the_same_sheet(archive: Archive) -> None:
+    first, again, other = (
+        [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+        for figure in (preview_sheet(archive, scans=2, size=16, seed=seed) for seed in (3, 3, 4))
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_a_preview_is_written_where_it_was_asked_for(archive: Archive, tmp_path: Path) -> None:
+    target = tmp_path / "sheets" / "sheet.png"
+    assert preview(archive.path, output=target, scales=(0, 1), scans=2, size=16) == target
+    with Image.open(target) as picture:
+        assert min(picture.size) > 200
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"scales": ("weakk",)}, "did you mean 'weak'"),
+        ({"scales": ()}, "scales: none given"),
+        ({"scans": 0}, "scans: 0"),
+        ({"output": Path("sheet.bmp")}, "'sheet.bmp' is no picture"),
+        ({"recipe": "simcl"}, "did you mean 'simclr'"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused(
+    archive: Archive, change: dict[str, object], words: str, tmp_path: Path
+) -> None:
+    given = {"output": tmp_path / "sheet.png"} | change
+    with pytest.raises(ScanlearnError, match=words):
+        preview(archive.path, **given)  # type: ignore[arg-type]

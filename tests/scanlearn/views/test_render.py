@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+
+from scanlearn.core import ScanBatch
+from scanlearn.views.draw import Draw
+from scanlearn.views.recipes import RECIPES
+from scanlearn.views.render import render, render_views
+from scanlearn.views.scale import Scale
+from scanlearn.views.uniforms import DrawKey, uniforms
+
+MakeBatch = Callable[..., ScanBatch]
+SIMCLR = RECIPES["simclr"]
+
+
+def _draw(batch: ScanBatch, s: float, first: int = 0) -> Draw:
+    u = uniforms(DrawKey(0, 0, np.arange(first, first + len(batch))), 2)
+    return SIMCLR.at(Scale.of(s)).draw(u, batch.valid_box.numpy())
+
+
+def _reference(batch: ScanBatch, draw: Draw, scan: int, size: int) -> Tensor:
+    """One view by torchvision's own functions, on the same parameters."""
+    top, left, bottom, right = draw.crop_box[scan, 0].astype(int).tolist()
+    x = batch.pixels[scan].float() / 255
+    box = [top, left, bottom - top, right - left]
+    x = functional.resized_crop(x, *box, size=[size, size], antialias=True)
+    if draw.flip[scan, 0]:
+        x = functional.horizontal_flip(x)
+    if draw.jitter[scan, 0]:
+        operations: list[Callable[[Tensor], Tensor]] = [
+            lambda x: functional.adjust_brightness(x, float(draw.brightness[scan, 0])),
+            lambda x: functional.adjust_contrast(x, float(draw.contrast[scan, 0])),
+            lambda x: functional.adjust_saturation(x, float(draw.saturation[scan, 0])),
+            lambda x: functional.adjust_hue(x, float(draw.hue[scan, 0])),
+        ]
+        for operation in draw.order[scan, 0]:
+            x = operations[operation](x)
+    if draw.gray[scan, 0] and x.shape[0] == 3:
+        x = functional.rgb_to_grayscale(x, 3)
+    if draw.blur[scan, 0]:
+        sigma = float(draw.blur_sigma[scan, 0]) * size / 224
+        x = functional.gaussian_blur(x, [3, 3], [sigma, sigma])
+    return x
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_view_is_torchvisions_on_the_same_parameters(
+    channels: int, make_batch: MakeBatch
+) -> None:
+    batch = make_batch(48, channels, (120, 100), (0, 0, 110, 90))
+    draw = _draw(batch, 1.0)
+    draw = replace(draw, crop_box=np.round(draw.crop_box))
+    views = render(batch, draw, 0, 32)
+    for scan in range(len(batch)):
+        expected = _reference(batch, draw, scan, 32)
+        assert (views[scan] - expected).abs().max() < 2 / 255
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_scale_zero_is_the_whole_valid_box_resized_and_nothing_else(
+    channels: int, make_batch: MakeBatch
+) -> None:
+    # 320 x 256 scans on a larger square canvas.
+    batch = make_batch(3, channels, (320, 320), (0, 0, 320, 256), padding=255)
+    first, second = render_views(batch, _draw(batch, 0), (0, 1), 64)
+    assert torch.equal(first, second)
+    scan = batch.pixels[..., :256].float() / 255
+    assert (first - functional.resize(scan, [64, 64], antialias=True)).abs().max() < 1e-5
+
+
+def test_scale_zero_at_the_size_of_the_scan_is_the_scan_to_the_bit(make_batch: MakeBatch) -> None:
+    batch = make_batch(3, 3, (64, 64))
+    assert torch.equal(render(batch, _draw(batch, 0), 0, 64), batch.pixels.float() / 255)
+
+
+@pytest.mark.parametrize("s", [0, 0.3, 1.0, 1.5])
+def test_padding_never_enters_a_view(s: float, make_batch: MakeBatch) -> None:
+    box = (5, 9, 77, 80)
+    views = []
+    for padding in (0, 255):
+        batch = make_batch(32, 1, (96, 96), box, padding=padding)
+        views.append(render(batch, _draw(batch, s), 0, 32))
+    assert torch.equal(*views)
+
+
+def test_sixteen_bits_give_what_eight_give(make_batch: MakeBatch) -> None:
+    eight, sixteen = make_batch(16), make_batch(16, dtype=torch.uint16)
+    assert sixteen.pixels.dtype == torch.uint16
+    views = [render(batch, _draw(batch, 1.0), 0, 32) for batch in (eight, sixteen)]
+    assert (views[0] - views[1]).abs().max() < 2e-6
+
+
+def test_the_value_range_maps_stored_values_to_the_unit_range(make_batch: MakeBatch) -> None:
+    batch = replace(make_batch(2, canvas=(32, 32)), value_range=torch.tensor([[50.0, 150.0]] * 2))
+    view = render(batch, _draw(batch, 0), 0, 32)
+    assert torch.allclose(view, ((batch.pixels.float() - 50) / 100).clamp(0, 1), atol=1e-6)
+
+
+def test_equal_channels_of_a_gray_draw_match_one_channel(make_batch: MakeBatch) -> None:
+    single = make_batch(16)
+    triple = replace(single, pixels=single.pixels.repeat(1, 3, 1, 1))
+    draw = _draw(single, 1.0)
+    views = render(triple, draw, 0, 32)
+    # The weights of torchvision's luma sum to .9999, hence the tolerance.
+    assert (views - render(single, draw, 0, 32)).abs().max() < 5e-4
+
+
+def test_a_view_does_not_depend_on_its_batch(make_batch: MakeBatch) -> None:
+    batch = make_batch(8, 3)
+    whole = render(batch, _draw(batch, 1.0), 0, 32)
+    for start in (0, 4):
+        rows = slice(start, start + 4)
+        part = replace(
+            batch,
+            pixels=batch.pixels[rows],
+            valid_box=batch.valid_box[rows],
+            value_range=batch.value_range[rows],
+            ids=batch.ids[rows],
+        )
+        assert torch.equal(render(part, _draw(part, 1.0, start), 0, 32), whole[rows])
+
+
+def test_rendering_changes_neither_scans_nor_draw_and_repeats(make_batch: MakeBatch) -> None:
+    batch = make_batch(8, 3)
+    pixels, draw = batch.pixels.clone(), _draw(batch, 1.0)
+    box = draw.crop_box.copy()
+    first = render(batch, draw, 1, 32)
+    assert torch.equal(first, render(batch, draw, 1, 32))
+    assert torch.equal(batch.pixels, pixels)
+    assert np.array_equal(draw.crop_box, box)
+    assert torch.equal(render_views(batch, draw, (0, 1), 32)[1], first)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("s", [0, 0.5, 1.5])
+def test_views_keep_shape_type_and_unit_range(
+    s: float, channels: int, make_batch: MakeBatch
+) -> None:
+    batch = make_batch(32, channels)
+    view = render(batch, _draw(batch, s), 0, 24)
+    assert view.shape == (32, channels, 24, 24)
+    assert view.dtype == torch.float32
+    assert view.min() >= 0
+    assert view.max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_outside_the_field_of_view_a_view_is_black_whatever_is_stored_there(
+    channels: int, make_batch: MakeBatch
+) -> None:
+    rows, columns = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
+    disc = ((rows - 48) ** 2 + (columns - 48) ** 2 < 40**2).expand(24, 96, 96)
+    plain = make_batch(24, channels, mask=disc)
+    stained = plain.pixels.clone()
+    stained[~disc[:, None].expand_as(stained)] = 200
+    draw = _draw(plain, 1.0)
+    view = render(plain, draw, 0, 32)
+    assert torch.equal(view, render(replace(plain, pixels=stained), draw, 0, 32))
+    everything = replace(draw, crop_box=np.tile([0.0, 0, 96, 96], (24, 2, 1)))
+    corner = render(plain, everything, 0, 32)[..., :3, :3]
+    assert (corner == 0).all()
+
+
+def test_a_mask_that_covers_all_changes_nothing(make_batch: MakeBatch) -> None:
+    batch = make_batch(24, 3)
+    masked = replace(batch, mask=torch.ones(24, 96, 96, dtype=torch.bool))
+    draw = _draw(batch, 1.0)
+    assert (render(batch, draw, 0, 32) - render(masked, draw, 0, 32)).abs().max() < 1e-5
+
+
+def test_a_small_step_of_the_scale_is_a_small_step_of_the_view(make_batch: MakeBatch) -> None:
+    batch = make_batch(24)
+    # The choices that switch on and off are held: what is left must move smoothly.
+    held = {name: np.zeros((24, 2), bool) for name in ("flip", "gray")}
+    held |= {name: np.ones((24, 2), bool) for name in ("jitter", "blur")}
+    for s in (0.0, 0.25, 0.5, 1.0, 1.4):
+        near, far = (
+            render(batch, replace(_draw(batch, s + step), **held), 0, 32) for step in (0, 1e-4)
+        )
+        assert (near - far).abs().max() < 0.01
+
+
+def test_rendering_works_in_another_thread(make_batch: MakeBatch) -> None:
+    batch = make_batch(4)
+    draw, found = _draw(batch, 1.0), []
+    worker = threading.Thread(target=lambda: found.append(render(batch, draw, 0, 32)))
+    worker.start()
+    worker.join()
+    assert torch.equal(found[0], render(batch, draw, 0, 32))
+
+
+@pytest.mark.gpu
+def test_the_gpu_renders_what_the_cpu_renders(make_batch: MakeBatch) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    batch = make_batch(48, 3)
+    draw = _draw(batch, 1.0)
+    found = render(batch.to("cuda"), draw, 0, 32)
+    assert found.is_cuda
+    assert (found.cpu() - render(batch, draw, 0, 32)).abs().max() < 1e-4

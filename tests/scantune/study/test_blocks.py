@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from scanlearn.training.settings import PretrainConfig, ViewsConfig
+from scantune.study import blocks
+from scantune.study.blocks import StudyPretraining, StudyViews
+
+
+def test_a_plan_names_every_key_of_a_run_but_what_arms_decide() -> None:
+    own = {"archive", "output", "seed", "pack"}
+    assert set(StudyPretraining.model_fields) == set(PretrainConfig.model_fields) - own
+    assert set(StudyViews.model_fields) == set(ViewsConfig.model_fields) - {"scale"}
+
+
+def test_shared_keys_have_the_defaults_of_a_run() -> None:
+    for name, field in StudyPretraining.model_fields.items():
+        if name != "views":
+            assert field.default == PretrainConfig.model_fields[name].default, name
+
+
+def test_every_key_is_described() -> None:
+    members = [m for m in vars(blocks).values() if isinstance(m, type)]
+    models = [m for m in members if issubclass(m, BaseModel) and m.__module__ == blocks.__name__]
+    assert len(models) > 4
+    assert all(f.description for model in models for f in model.model_fields.values())

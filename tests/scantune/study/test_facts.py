@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from scanlearn.config import parse_value
+from scantune.study import facts
+from scantune.study.plan import CompareConfig
+from scantune.study.results import Score
+
+Plan = Callable[..., CompareConfig]
+
+
+def test_no_path_of_the_user_is_told(plan: Plan) -> None:
+    config = plan(unlabeled="/home/jane/scans", labels="C:/jane/labels.csv")
+    for text in (facts.command_text(config), facts.config_text(config)):
+        assert "jane" not in text
+        assert config.output not in text
+
+
+def test_a_phantom_is_told_for_it_is_no_path(plan: Plan) -> None:
+    config = plan()
+    assert f"unlabeled={config.unlabeled}" in facts.command_text(config)
+
+
+def test_the_told_configuration_is_the_plan(plan: Plan) -> None:
+    config = plan()
+    told = parse_value(facts.config_text(config))
+    assert CompareConfig.model_validate({**told, "output": config.output}) == config
+
+
+def test_trained_arms_have_a_resolved_dial_and_references_none(plan: Plan) -> None:
+    rows = {row.name: row for row in facts.arm_rows(plan(), 1)}
+    assert list(rows) == ["thumbnail", "weak", "strong", "random"]
+    assert rows["random"].resolved == rows["thumbnail"].resolved == ()
+    values = {p.parameter: p.value for p in rows["strong"].resolved}
+    assert values["crop_min"] == "0.08"
+
+
+def test_weaker_views_share_more(plan: Plan) -> None:
+    shares = {share.arm: share for share in facts.view_shares(plan())}
+    assert shares["weak"].iou > shares["strong"].iou
+    assert shares["weak"].disjoint < shares["strong"].disjoint
+
+
+def test_an_arm_no_better_than_the_thumbnail_is_named(plan: Plan) -> None:
+    table = [
+        Score(
+            arm=arm,
+            task="pallor",
+            learner="linear",
+            budget="all",
+            auroc=auroc,
+            low=None,
+            high=None,
+            per_seed=(auroc,),
+            train_scans=24,
+            train_patients=12,
+            test_patients=24,
+        )
+        for arm, auroc in (("thumbnail", 0.8), ("weak", 0.79), ("strong", 0.9), ("random", 0.5))
+    ]
+    (warning,) = facts.thumbnail_warnings(plan(), table)
+    assert "weak (0.790)" in warning
+    assert "strong" not in warning
+    assert facts.thumbnail_warnings(plan(), table[1:]) == ()

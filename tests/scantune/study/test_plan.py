@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from scanlearn.config import load_config
+from scanlearn.core import ScanlearnError
+from scantune.study.plan import CompareConfig
+
+Plan = Callable[..., CompareConfig]
+
+
+def test_runs_of_a_seed_differ_in_scale_and_output_alone(plan: Plan) -> None:
+    config = plan()
+    weak = config.run_config("weak", 0, Path("a")).model_dump()
+    strong = config.run_config("strong", 0, Path("b")).model_dump()
+    differing = {key for key in weak if weak[key] != strong[key]}
+    assert differing == {"output", "views"}
+    assert {k for k in weak["views"] if weak["views"][k] != strong["views"][k]} == {"scale"}
+
+
+def test_canvas_keeps_the_smallest_crop_at_view_size(plan: Plan) -> None:
+    # SimCLR's smallest crop at s = 1 has area .08.
+    assert plan().canvas() == math.ceil(32 / math.sqrt(0.08))
+    gentle = {"identity": {"scale": 0}, "random": {"kind": "random"}}
+    only_identity = plan(arms=gentle, primary={"better": "identity", "than": "random"})
+    assert only_identity.canvas() == 32
+    assert plan(pack={"canvas": 100}).canvas() == 100
+
+
+def test_primary_defaults_to_the_first_task_and_all_labels(plan: Plan) -> None:
+    config = plan(tasks=["pallor", "lesion"])
+    assert (config.primary_task, config.primary_budget) == ("pallor", "all")
+    counts = plan(evaluation={"budgets": [10, 20]})
+    assert counts.primary_budget == 20
+
+
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [
+        ({"arms": {"weak": {"scale": -1}, "strong": {"scale": 1}}}, "-1"),
+        ({"arms": {"weak": {"scale": "weakk"}, "strong": {"scale": 1}}}, "weakk"),
+        ({"arms": {"weak": {}, "strong": {"scale": 1}}}, "needs a scale"),
+        ({"arms": {"weak": {"scale": 0.5}}}, "at least 2"),
+        (
+            {"arms": {"weak": {"kind": "random"}, "strong": {"kind": "random"}}},
+            "no arm is pretrained",
+        ),
+        (
+            {"arms": {"weak": {"kind": "random", "scale": 1}, "strong": {"scale": 1}}},
+            "leave scale out",
+        ),
+        ({"arms": {"../weak": {"scale": 0.5}, "strong": {"scale": 1}}}, "cannot name an arm"),
+        ({"arms": {"thumbnail": {"scale": 0.5}, "strong": {"scale": 1}}}, "cannot name an arm"),
+        ({"primary": {"better": "weka"}}, "did you mean 'weak'"),
+        ({"primary": {"better": "strong"}}, "with itself"),
+        ({"primary": {"task": "palor"}}, "did you mean 'pallor'"),
+        ({"primary": {"budget": 11}}, "not in evaluation.budgets"),
+        ({"primary": {"learner": "knn"}, "evaluation": {"learners": ["linear"]}}, "not in eval"),
+        ({"seeds": [0, 0]}, "twice"),
+        ({"seeds": [-1]}, "0 or more"),
+        ({"tasks": []}, "at least 1"),
+        ({"evaluation": {"budgets": [1]}}, "2 scans or more"),
+        ({"pretrain": {"views": {"recipe": "simclrr"}}}, "did you mean 'simclr'"),
+        ({"pretrain": {"views": {"scale": 1}}}, "Extra inputs"),
+    ],
+)
+def test_a_bad_plan_is_refused(plan: Plan, replaced: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        plan(**replaced)
+
+
+def test_a_misspelt_key_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("unlabeled: a\nlabels: b\ntasks: [t]\noutput: o\nseed: [0]\n")
+    with pytest.raises(ScanlearnError, match=r"line 5.*'seed'.*did you mean 'seeds'"):
+        load_config(CompareConfig, path, kind="compare")

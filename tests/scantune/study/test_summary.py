@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from scantune.scores import Scores
+from scantune.study.plan import CompareConfig
+from scantune.study.summary import comparisons, difference_rows, estimate_all, score_rows
+
+Plan = Callable[..., CompareConfig]
+PATIENTS = 60
+
+
+def made_up(signal: float, seed: int, *, undefined: bool = False) -> Scores:
+    """Scores of two scans a patient, in two folds, that separate the classes by ``signal``."""
+    rng = np.random.default_rng(7)
+    n = 2 * PATIENTS
+    y = np.zeros(n, dtype=np.int64) if undefined else rng.integers(0, 2, n)
+    shared = rng.normal(size=n)
+    noise = np.random.default_rng(seed).normal(size=n) * 0.1
+    positive = y * signal + shared + noise
+    patients = np.repeat(np.arange(PATIENTS), 2)
+    values = np.stack([-positive, positive], axis=-1)
+    return Scores(
+        learners=("linear", "knn"),
+        budgets=("10", "all"),
+        classes=("0", "1"),
+        y=y,
+        patients=patients,
+        fold_of=(patients % 2)[None],
+        values=np.tile(values, (2, 2, 1, 1, 1)),
+        train_scans=np.full((2, 1, 2), 60),
+        train_patients=np.full((2, 1, 2), 30),
+    )
+
+
+def scores_of(**signal: float) -> dict[tuple[str, str], list[Scores]]:
+    found = {("pallor", arm): [made_up(s, seed) for seed in (0, 1)] for arm, s in signal.items()}
+    return found | {("pallor", "thumbnail"): [made_up(0.0, 9)]}
+
+
+def test_the_primary_pair_is_compared_everywhere_and_others_once(plan: Plan) -> None:
+    found = list(comparisons(plan(tasks=["pallor", "lesion"])))
+    assert found[0] == (("pallor", "linear", "all"), "weak", "strong")
+    assert len(found) == len(set(found))
+    pairs = [(a, b) for _, a, b in found]
+    assert pairs.count(("weak", "strong")) == 2 * 2 * 2
+    assert pairs.count(("random", "weak")) == 2
+    assert len(found) == 8 + 2 * 2
+
+
+def test_a_planted_difference_is_found_and_corrected(plan: Plan) -> None:
+    config = plan()
+    scores = scores_of(weak=2.0, strong=0.5, random=0.0)
+    estimates = estimate_all(config, scores)
+    differences = difference_rows(config, estimates)
+    assert differences[0].primary
+    assert differences[0].verdict == "better"
+    assert differences[0].p_holm is None
+    rest = differences[1:]
+    assert all(d.p_holm is not None and d.p is not None and d.p_holm >= d.p for d in rest)
+    table = score_rows(estimates, scores)
+    assert {s.arm for s in table} == {"weak", "strong", "random", "thumbnail"}
+    cell = next(s for s in table if (s.arm, s.learner, s.budget) == ("weak", "linear", 10))
+    assert (cell.train_scans, cell.train_patients, cell.test_patients) == (60, 30, PATIENTS)
+    assert len(cell.per_seed) == 2
+
+
+def test_equal_arms_are_never_called_different(plan: Plan) -> None:
+    differences = difference_rows(
+        plan(), estimate_all(plan(), scores_of(weak=0.5, strong=0.5, random=0.5))
+    )
+    assert {d.verdict for d in differences} <= {"none", "equivalent"}
+
+
+def test_an_undefined_auroc_is_no_difference_and_no_crash(plan: Plan) -> None:
+    config = plan()
+    scores = {key: [made_up(1, 0, undefined=True)] for key in scores_of(weak=1, strong=1, random=1)}
+    estimates = estimate_all(config, scores)
+    differences = difference_rows(config, estimates)
+    assert differences[0].difference is None
+    assert all(d.verdict == "none" for d in differences)
+    assert all(s.auroc is None for s in score_rows(estimates, scores))
