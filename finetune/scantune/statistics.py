@@ -96,10 +96,7 @@ def patient_weights(
 ) -> Shaped[np.ndarray, "r m"]:
     """Returns how often each resample draws each patient; one matrix serves all arms.
 
-    Args:
-        scores: Scores of any arm; all arms of a task share labels and folds.
-        replicates: Number of resamples.
-        seed: The same seed gives the same resamples.
+    Any arm's scores will do: all arms of a task share labels and folds.
 
     Returns:
         ``[r m]`` uint16, a column per patient code; patients who are never tested have 0.
@@ -118,11 +115,7 @@ def estimate(
 ) -> Estimate:
     """Returns the AUROC of one learner at one label budget, and its replicates.
 
-    Args:
-        scores: Out-of-fold scores of one backbone.
-        learner: Which learner.
-        budget: Which label budget.
-        weights: ``[r m]`` from ``patient_weights``, the same for everything compared.
+    The weights are those of ``patient_weights``, the same for everything compared.
     """
     values = scores.of(learner, budget)
     per_fold = np.full((scores.num_label_seeds, scores.num_folds), np.nan)
@@ -179,8 +172,8 @@ def paired_difference(
 
     Args:
         first: One estimate per pretraining seed.
-        second: The same seeds of the other arm, in the same order, with the same weights. An arm
-            without training, such as the thumbnail, is repeated.
+        second: The same seeds of the other arm, with the same weights. What has no seed, such as
+            the thumbnail, is repeated.
         level: Nominal coverage.
 
     Raises:
@@ -196,16 +189,12 @@ def paired_difference(
         [a.replicates - b.replicates for a, b in zip(first, second, strict=True)],
         first,
     )
-    half, error = part.half_width(level), np.sqrt(part.variance)
-    if error > 0:
-        p = float(2 * stdtr(part.df, -abs(part.mean) / error))
-    else:
-        p = 1.0 if part.mean == 0 else float("nan") if np.isnan(part.mean) else 0.0
+    half = part.half_width(level)
     return Difference(
         estimate=part.mean,
         low=part.mean - half,
         high=part.mean + half,
-        p=p,
+        p=part.p,
         df=part.df,
         patient_variance=part.patient_variance,
         seed_variance=part.seed_variance,
@@ -219,11 +208,7 @@ def satterthwaite_df(
 ) -> float:
     """Returns V^2 / (V_pat^2/(m-1) + (s2/n)^2/(n-1)), the degrees of freedom of V.
 
-    Args:
-        patient_variance: V_pat, the variance over patient resamples.
-        seed_variance: s2/n, the variance between seeds divided by their number.
-        num_patients: m.
-        num_seeds: n; with one seed the result is m - 1.
+    Here s2/n is ``seed_variance``, m the patients and n the seeds; one seed gives m - 1.
 
     Source: Satterthwaite 1946, equation 17.
     """
@@ -286,6 +271,12 @@ class _Parts:
     @property
     def variance(self) -> float:
         return self.patient_variance + self.seed_variance
+
+    @property
+    def p(self) -> float:
+        if self.variance == 0:
+            return 1.0 if self.mean == 0 else 0.0
+        return float(2 * stdtr(self.df, -abs(self.mean) / np.sqrt(self.variance)))
 
     def half_width(self, level: float) -> float:
         return float(stdtrit(self.df, (1 + level) / 2) * np.sqrt(self.variance))

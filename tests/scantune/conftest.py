@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scantune.labels import LabeledSet
+from scantune.scores import Scores
+
+
+@dataclass
+class Table:
+    """What labels are read from, without scans."""
+
+    columns: dict[str, list[str | None]]
+    patients: np.ndarray = field(default_factory=lambda: np.array([]))
+    path: Path = Path("labels.csv")
+    num_rejected: int = 0
+
+    def __post_init__(self) -> None:
+        if not len(self.patients):
+            self.patients = np.array([f"p{row}" for row in range(len(self))])
+
+    @property
+    def scan_ids(self) -> np.ndarray:
+        return np.array([f"images/{row}.png" for row in range(len(self))])
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        return tuple(self.columns)
+
+    def labels(self, column: str) -> np.ndarray:
+        return np.array(self.columns[column], dtype=object)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+
+@pytest.fixture
+def table() -> type[Table]:
+    return Table
+
+
+@pytest.fixture
+def labeled() -> Callable[..., LabeledSet]:
+    """Makes a labeled set of patients with one to three scans, mostly of one class each."""
+
+    def make(
+        patients: int = 60,
+        classes: int = 2,
+        seed: int = 0,
+        rare: float | None = None,
+        split: bool = False,
+    ) -> LabeledSet:
+        rng = np.random.default_rng(seed)
+        owner = np.repeat(np.arange(patients), rng.integers(1, 4, patients))
+        if rare is None:
+            y = rng.integers(0, classes, patients)[owner]
+            flip = rng.random(len(y)) < 0.1
+            y = np.where(flip, rng.integers(0, classes, len(y)), y)
+        else:
+            y = (rng.random(len(owner)) < rare).astype(int)
+        sides = np.where(owner < patients // 2, "train", "test") if split else None
+        names = tuple(str(code) for code in range(classes))
+        return LabeledSet("target", names, y, owner, np.arange(len(y)), sides)
+
+    return make
+
+
+@pytest.fixture
+def make_scores() -> Callable[..., Scores]:
+    """Makes two-class scores of one cell from plain arrays: y, patients, values and folds."""
+
+    def make(
+        y: np.ndarray, patients: np.ndarray, values: np.ndarray, fold_of: np.ndarray | None = None
+    ) -> Scores:
+        fold_of = np.zeros((1, len(y)), dtype=np.int64) if fold_of is None else fold_of
+        seeds, folds = len(fold_of), int(fold_of.max()) + 1
+        values = np.broadcast_to(values, (seeds, len(y)))
+        both = np.where((fold_of >= 0)[..., None], np.stack([1 - values, values], axis=-1), np.nan)
+        used = np.full((1, seeds, folds), 10)
+        return Scores(
+            ("linear",), ("all",), ("0", "1"), y, patients, fold_of, both[None, None], used, used
+        )
+
+    return make

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scanlearn.core import ScanlearnError
+from scantune.labels import read_labels
+
+
+def refused(table: Any, *args: Any, **kwargs: Any) -> str:
+    with pytest.raises(ScanlearnError) as caught:
+        read_labels(table, *args, **kwargs)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_blank_labels_are_left_out_and_counted(table: Any) -> None:
+    found = read_labels(table({"finding": ["1", None, "0", " ", "nan", "1"]}), "finding")
+    assert found.num_blank == 3
+    assert found.rows.tolist() == [0, 2, 5]
+    assert found.y.tolist() == [1, 0, 1]
+    assert found.classes == ("0", "1")
+    assert found.counts == {"0": 1, "1": 2}
+
+
+def test_patients_are_codes_that_keep_scans_together(table: Any) -> None:
+    owners = np.array(["b", "a", "b", "c"])
+    found = read_labels(table({"finding": ["1", "0", "0", None]}, owners), "finding")
+    assert found.patients[0] == found.patients[2] != found.patients[1]
+    assert found.num_patients == 2
+
+
+def test_numbers_are_ordered_as_numbers_and_words_as_words(table: Any) -> None:
+    grades = read_labels(table({"grade": ["10", "9", "2.0", "2"]}), "grade")
+    assert grades.classes == ("2", "9", "10")
+    words = read_labels(table({"kind": ["virus", "bacteria", "normal"]}), "kind")
+    assert words.classes == ("bacteria", "normal", "virus")
+
+
+def test_given_classes_keep_their_order(table: Any) -> None:
+    found = read_labels(
+        table({"kind": ["virus", "normal"]}), "kind", classes=("normal", "mild", "virus")
+    )
+    assert found.classes == ("normal", "mild", "virus")
+    assert found.y.tolist() == [2, 0]
+
+
+def test_a_missing_column_names_the_nearest_spelling(table: Any) -> None:
+    message = refused(table({"pneumonia": ["0", "1"], "age": ["3", "4"]}), "pneumona")
+    assert "labels.csv has no column 'pneumona'" in message
+    assert "did you mean 'pneumonia'" in message
+    assert "age" in message
+
+
+def test_a_label_outside_given_classes_names_its_row(table: Any) -> None:
+    labels: list[str | None] = ["0", "1"] * 8 + ["yes"]
+    message = refused(table({"finding": labels}), "finding", classes=("0", "1"))
+    assert message.startswith("labels.csv row 17 (scan images/16.png): label 'yes' of 'finding' is")
+    assert "not one of 0, 1" in message
+
+
+def test_a_word_among_numbers_is_no_class_of_its_own(table: Any) -> None:
+    labels: list[str | None] = ["0", "1"] * 8 + ["yes"]
+    message = refused(table({"finding": labels}), "finding")
+    assert message.startswith("labels.csv row 17 (scan images/16.png): label 'yes' of 'finding' is")
+    assert "not one of 0, 1" in message
+
+
+def test_a_row_number_is_not_given_where_scans_are_missing(table: Any) -> None:
+    rows = table({"finding": ["0", "1", "yes"]}, num_rejected=1)
+    message = refused(rows, "finding", classes=("0", "1"))
+    assert message.startswith("labels.csv (scan images/2.png): label 'yes'")
+
+
+def test_the_source_is_named_as_the_user_knows_it(table: Any) -> None:
+    message = refused(table({"finding": ["0", "1"]}), "x", source="findings.parquet")
+    assert message.startswith("findings.parquet has no column 'x'")
+
+
+def test_an_uncertain_label_is_no_third_class(table: Any) -> None:
+    message = refused(table({"finding": ["0", "1", "-1", "1"]}), "finding")
+    assert "row 3" in message
+    assert "'-1'" in message
+    found = read_labels(
+        table({"finding": ["0", "1", "-1"]}), "finding", classes=("-1", "0", "1")
+    )
+    assert found.classes == ("-1", "0", "1")
+
+
+def test_spellings_that_differ_in_case_are_refused(table: Any) -> None:
+    message = refused(table({"kind": ["normal", "virus", "Normal", "normal"]}), "kind")
+    assert "row 3" in message
+    assert "'Normal'" in message
+
+
+def test_one_class_only_is_refused(table: Any) -> None:
+    message = refused(table({"finding": ["1", "1", None]}), "finding")
+    assert "one class only, '1', in all 2 labeled scans" in message
+
+
+def test_a_column_of_blanks_is_refused(table: Any) -> None:
+    assert "blank in all 2 scans" in refused(table({"finding": [None, ""]}), "finding")
+
+
+def test_a_measurement_is_no_set_of_classes(table: Any) -> None:
+    assert "no set of classes" in refused(table({"size": ["1.5", "2.25", "7"]}), "size")
+    ages: list[str | None] = [str(age) for age in range(90)] * 2
+    assert "no set of classes" in refused(table({"age": ages}), "age")
+
+
+def test_a_split_column_is_read(table: Any) -> None:
+    rows = table({"y": ["0", "1", "0", "1"], "split": ["train", "Train", "test", " test"]})
+    found = read_labels(rows, "y", split_column="split")
+    assert found.split is not None
+    assert found.split.tolist() == ["train", "train", "test", "test"]
+
+
+@pytest.mark.parametrize(("side", "said"), [("val", "'val'"), (None, "blank")])
+def test_a_split_that_is_neither_train_nor_test_is_refused(
+    table: Any, side: str | None, said: str
+) -> None:
+    rows = table({"y": ["0", "1"], "split": ["train", side]})
+    message = refused(rows, "y", split_column="split")
+    assert "row 2" in message
+    assert said in message
+    assert "train or test" in message
+
+
+def test_a_row_without_a_label_needs_no_split(table: Any) -> None:
+    rows = table({"y": ["0", None, "1"], "split": ["train", None, "test"]})
+    found = read_labels(rows, "y", split_column="split")
+    assert len(found) == 2

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scantune.probe import score_features
+from scantune.scores import Scores
+
+
+@pytest.fixture
+def scores(labeled: Any) -> Scores:
+    data = labeled(split=True)
+    features = np.random.default_rng(0).normal(size=(len(data), 4))
+    return score_features(features, data, learners=("knn",), budgets=(10, 9999), label_seeds=2)
+
+
+def test_scores_come_back_as_they_were_saved(scores: Scores, tmp_path: Path) -> None:
+    scores.save(tmp_path / "scores.npz")
+    loaded = Scores.load(tmp_path / "scores.npz")
+    for name in ("learners", "budgets", "classes", "notes"):
+        assert getattr(loaded, name) == getattr(scores, name)
+    for name in ("y", "patients", "fold_of", "values", "train_scans", "train_patients"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(scores, name))
+    assert loaded.design_hash() == scores.design_hash()
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.npz"]
+
+
+def test_scores_without_notes_come_back_too(make_scores: Any, tmp_path: Path) -> None:
+    plain = make_scores(np.array([0, 1]), np.arange(2), np.array([0.2, 0.7]))
+    plain.save(tmp_path / "scores.npz")
+    assert Scores.load(tmp_path / "scores.npz").notes == ()
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(
+    scores: Scores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "scores.npz"
+    scores.save(path)
+    before = path.read_bytes()
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(OSError, match="disk full"):
+        scores.save(path)
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["scores.npz"]
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "scores.npz", format=np.array(99))
+    with pytest.raises(ValueError, match="format 99"):
+        Scores.load(tmp_path / "scores.npz")
+
+
+def test_patients_who_only_train_are_not_tested(scores: Scores) -> None:
+    assert len(scores.tested_patients) < len(np.unique(scores.patients))
+    assert np.isnan(scores.values[..., scores.fold_of[0] < 0, :]).all()
+    assert np.isfinite(scores.values[..., scores.fold_of[0] >= 0, :]).all()
+
+
+def test_an_unscored_cell_is_an_error_that_lists_what_there_is(scores: Scores) -> None:
+    assert scores.of("knn", 10).shape == scores.of("knn", "10").shape
+    with pytest.raises(ValueError, match="'linear' was not scored; there are knn"):
+        scores.of("linear", 10)
+    with pytest.raises(ValueError, match="budget '50'"):
+        scores.of("knn", 50)
+
+
+def test_the_design_hash_sees_labels_and_folds(make_scores: Any) -> None:
+    y, patients, values = np.array([0, 1, 0, 1]), np.arange(4), np.linspace(0, 1, 4)
+    folds = np.array([[0, 0, 1, 1]])
+    base = make_scores(y, patients, values, folds).design_hash()
+    assert make_scores(y, patients, values[::-1], folds).design_hash() == base
+    assert make_scores(1 - y, patients, values, folds).design_hash() != base
+    assert make_scores(y, patients, values, folds[:, ::-1]).design_hash() != base
