@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 # Names are imported at first use: torch and timm take seconds, `scantune --help` must not.
 _HOMES = {
     "CompareConfig": "scantune.study.plan",
-    "compare": "scantune.compare",
+    "compare": "scantune.comparison",
     "evaluate": "scantune.evaluate",
 }
 
 if TYPE_CHECKING:
-    from scantune.compare import compare
+    from scantune.comparison import compare
     from scantune.evaluate import evaluate
     from scantune.study.plan import CompareConfig
 

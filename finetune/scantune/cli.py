@@ -45,7 +45,7 @@ def compare_command(
     The keys and their defaults: scantune config compare.
     """
     from scanlearn.config import load_config
-    from scantune.compare import compare
+    from scantune.comparison import compare
     from scantune.study.plan import CompareConfig
 
     compare(load_config(CompareConfig, config, overrides or (), kind="compare"))

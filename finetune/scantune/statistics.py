@@ -4,8 +4,6 @@ AUROC is taken within each fold, on one fitted model, and then averaged; scores 
 models are never pooled. A replicate resamples patients: the same patients in all folds, label
 seeds, pretraining seeds and arms, the models held fixed. Intervals are conditional on the folds
 and label subsets, which all arms share.
-
-Source: the settled statistics of the project, V_pat + s2/n with Satterthwaite's degrees of freedom.
 """
 
 from __future__ import annotations

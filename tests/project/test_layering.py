@@ -20,7 +20,7 @@ SCANTUNE = [
     "evaluation, evaluate",
     "study",
     "report",
-    "compare",
+    "comparison",
     "cli",
 ]
 DOORS = {

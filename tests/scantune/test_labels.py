@@ -84,9 +84,7 @@ def test_an_uncertain_label_is_no_third_class(table: Any) -> None:
     message = refused(table({"finding": ["0", "1", "-1", "1"]}), "finding")
     assert "row 3" in message
     assert "'-1'" in message
-    found = read_labels(
-        table({"finding": ["0", "1", "-1"]}), "finding", classes=("-1", "0", "1")
-    )
+    found = read_labels(table({"finding": ["0", "1", "-1"]}), "finding", classes=("-1", "0", "1"))
     assert found.classes == ("-1", "0", "1")
 
 

@@ -19,9 +19,7 @@ def collinear(n: int, d: int, classes: int, seed: int = 0) -> tuple[np.ndarray, 
     return hidden @ rng.normal(size=(d, d)) + rng.normal(size=d), y
 
 
-def by_scikit_learn(
-    train: np.ndarray, y: np.ndarray, test: np.ndarray, c: float
-) -> np.ndarray:
+def by_scikit_learn(train: np.ndarray, y: np.ndarray, test: np.ndarray, c: float) -> np.ndarray:
     mean, std = train.mean(axis=0), train.std(axis=0)
     model = LogisticRegression(C=c, tol=1e-9, max_iter=100_000).fit((train - mean) / std, y)
     probabilities: np.ndarray = model.predict_proba((test - mean) / std)
@@ -77,9 +75,7 @@ def test_a_dimension_that_does_not_move_is_left_out() -> None:
     x, y = collinear(60, 5, 2)
     dead = np.full((60, 1), 0.1) + 1e-9 * np.random.default_rng(0).normal(size=(60, 1))
     z, z_test = principal_axes(x[:40], x[40:])
-    padded, padded_test = principal_axes(
-        np.hstack([x, dead])[:40], np.hstack([x, 1e9 * dead])[40:]
-    )
+    padded, padded_test = principal_axes(np.hstack([x, dead])[:40], np.hstack([x, 1e9 * dead])[40:])
     plain = PenaltyPath(z, y[:40], 2).fit(1.0).predict(z_test)
     np.testing.assert_allclose(
         PenaltyPath(padded, y[:40], 2).fit(1.0).predict(padded_test), plain, atol=1e-9

@@ -29,7 +29,9 @@ def test_folds_are_stratified(labeled: Any) -> None:
     data = labeled(patients=200, classes=3)
     overall = np.bincount(data.y) / len(data)
     for fold in patient_folds(data.y, data.patients, 5, 0):
-        np.testing.assert_allclose(np.bincount(data.y[fold.test]) / len(fold.test), overall, atol=0.06)
+        np.testing.assert_allclose(
+            np.bincount(data.y[fold.test]) / len(fold.test), overall, atol=0.06
+        )
         assert abs(len(fold.test) - len(data) / 5) <= 0.1 * len(data)
 
 

@@ -173,7 +173,7 @@ class CompareConfig(Block):
     def canvas(self) -> int:
         """Side of the canvas: as given, else large enough for the smallest crop of any arm.
 
-        Source: SCIENCE.md section 3, canvas: view size / sqrt(smallest crop area).
+        Source: docs/dial.md, canvas: view size / sqrt(smallest crop area).
         """
         if self.pack.canvas is not None:
             return self.pack.canvas

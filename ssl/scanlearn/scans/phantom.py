@@ -24,8 +24,8 @@ from scanlearn.scans.phantom_tasks import (
     Strengths,
     add_lesions,
     draw_labels,
-    pallor_factor,
     striation,
+    wash_out,
 )
 
 # Shares of red, green and blue in gray. Source: ITU-R BT.601.
@@ -170,7 +170,7 @@ def draw_phantom(spec: PhantomSpec, index: int) -> PhantomScan:
     if labels["lesion"] == 1:
         spots = _stream(spec, _LESION, index)
         picture = add_lesions(picture, view, spots, strengths, disc=disc)
-    picture *= np.float32(pallor_factor(strengths, pale=labels["pallor"] == 1))
+    picture = wash_out(picture, view, strengths, pale=labels["pallor"] == 1)
     taken = photograph(picture, look, view, eye, _stream(spec, _NOISE, index))
     if spec.channels == 1:
         taken = np.tensordot(_LUMA, taken, axes=1)[None]

@@ -34,15 +34,16 @@ class Strengths:
         lesion: Opacity of the spots.
         spots: Fewest and most spots of an eye with lesions.
         spot_radius: Smallest and largest radius of a spot, in field radii.
-        pallor: Share of light by which pale eyes outshine the others.
+        pallor: Logarithm of how much brighter pale eyes are than the others; their contrast is
+            flatter by twice as much.
         texture: Amplitude of the striation, as a share of the light.
         stripes: Fewest and most stripes across the field.
     """
 
     lesion: float = 0.9
     spots: tuple[int, int] = (6, 9)
-    spot_radius: tuple[float, float] = (0.022, 0.036)
-    pallor: float = 0.2
+    spot_radius: tuple[float, float] = (0.026, 0.042)
+    pallor: float = 0.1
     texture: float = 0.10
     stripes: tuple[float, float] = (6.0, 8.0)
 
@@ -97,6 +98,11 @@ def striation(
     return (1.0 + strengths.texture * stripe).astype(np.float32)
 
 
-def pallor_factor(strengths: Strengths, *, pale: bool) -> float:
-    """Returns the factor on the light of the whole field."""
-    return float(np.exp((0.5 if pale else -0.5) * strengths.pallor))
+def wash_out(
+    picture: Float32[np.ndarray, "3 h w"], view: Frame, strengths: Strengths, *, pale: bool
+) -> Float32[np.ndarray, "3 h w"]:
+    """Returns ``picture`` brighter and flatter all over where ``pale``, else darker and crisper."""
+    step = 0.5 * strengths.pallor * (1 if pale else -1)
+    light, contrast = np.float32(np.exp(step)), np.float32(np.exp(-2 * step))
+    ground = picture.mean(axis=(1, 2), where=view.mask)[:, None, None]
+    return light * (ground + contrast * (picture - ground))

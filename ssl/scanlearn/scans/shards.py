@@ -97,7 +97,7 @@ def _schema(shape: tuple[int, int, int], dtype: np.dtype[Any], has_mask: bool) -
     return pa.schema(fields)
 
 
-def _fixed(values: np.ndarray[Any, Any], of: pa.DataType) -> pa.Array:
+def _fixed(values: np.ndarray[Any, np.dtype[Any]], of: pa.DataType) -> pa.Array:
     """Returns rows of equal length as an Arrow array of type ``of``, without a copy."""
     is_tensor = isinstance(of, pa.FixedShapeTensorType)
     storage = of.storage_type if is_tensor else of
@@ -246,7 +246,7 @@ class ShardReader:
         )
 
 
-def _flat(array: pa.FixedSizeListArray) -> np.ndarray[Any, Any]:
+def _flat(array: pa.FixedSizeListArray) -> np.ndarray[Any, np.dtype[Any]]:
     """Returns a view of all values of a fixed-size list; fails rather than copies."""
-    values: np.ndarray[Any, Any] = array.flatten().to_numpy(zero_copy_only=True)
+    values: np.ndarray[Any, np.dtype[Any]] = array.flatten().to_numpy(zero_copy_only=True)
     return values

@@ -75,10 +75,12 @@ class Job:
         if share < _WORTH_A_WARNING:
             return ()
         height, width = self.archive.shape[1:]
+        is_canvas_full = bool((boxes[:, 2] == height).any() or (boxes[:, 3] == width).any())
+        remedy = "pack at a larger pack.canvas, or make" if is_canvas_full else "make"
         return (
             f"{share:.0%} of the views enlarge their crop, so that the crop dial also sets the "
-            f"resolution: the packed scans ({height} x {width} px) are small for views of "
-            f"{self.generator.size} px; pack at a larger pack.canvas, or make views.size smaller.",
+            f"resolution: the packed scans (up to {boxes[:, 2].max()} x {boxes[:, 3].max()} px) "
+            f"are small for views of {self.generator.size} px; {remedy} views.size smaller.",
         )
 
     def start_line(self, first: int) -> str:

@@ -47,7 +47,8 @@ def chained(digest: str, array: Shaped[np.ndarray, "..."]) -> str:
 def collapse_warning(spread: float) -> tuple[str, ...]:
     """A warning where the embeddings' spread says that they have collapsed; else none.
 
-    Source: SCIENCE.md section 4, choosing without labels.
+    Source: Chen and He, Exploring Simple Siamese Representation Learning, CVPR 2021, section 4.1:
+    the std is near 1 / sqrt(d) for spread embeddings and 0 when collapsed; the bound is ours.
     """
     if spread >= COLLAPSED_BELOW:
         return ()

@@ -62,7 +62,7 @@ def schedule_for(
         total_steps: Optimiser steps of the run.
         steps_per_epoch: Optimiser steps in one pass over the archive.
 
-    Source: SCIENCE.md section 2, small archives.
+    Source: the published warm-up of the method; its cap is ours, for small archives.
     """
     asked = round(config.warmup_epochs * steps_per_epoch)
     most = int(WARMUP_SHARE * total_steps)

@@ -33,7 +33,7 @@ class Curve:
         reaches_limit: Whether the limit is reached linearly at 1.5. Otherwise the last slope
             goes on, or, where the last segment is flat, the value grows as ``strong * s``.
 
-    Source: SCIENCE.md section 3.
+    Source: docs/dial.md, the dial.
     """
 
     identity: float
@@ -73,7 +73,7 @@ class Row:
         dial: The sub-dial that moves it.
         curves: One curve for all views, or one per view; the last serves all further views.
         weak_source: "published" where a paper states the value at .5, "derived" where it is
-            made from the published recipe by the rule of SCIENCE.md section 3.
+            made from the published recipe by the rule in docs/dial.md.
         needs_colour: Whether it has no meaning on one channel.
     """
 
@@ -168,7 +168,7 @@ def weak_crop_min(strong: float) -> float:
     """Returns the weak end of a crop whose strong end is ``strong``.
 
     Source: the affine map through the crop points of Cheng et al., MIDL 2025, table 2
-    (local .05 -> .2, global .4 -> .5), as derived in SCIENCE.md section 3.
+    (local .05 -> .2, global .4 -> .5), applied to other recipes; see docs/dial.md.
     """
     return 0.2 + (strong - 0.05) * 0.3 / 0.35
 

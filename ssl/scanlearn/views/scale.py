@@ -27,7 +27,7 @@ class Scale:
     Raises:
         ScanlearnError: A value is no number between 0 and 1.5.
 
-    Source: SCIENCE.md section 3, which sub-dial moves which parameter.
+    Source: docs/dial.md, which lever moves which parameter.
 
     Example:
         >>> Scale.of(0.5) == Scale.WEAK

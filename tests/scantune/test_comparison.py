@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from scanlearn.core import ScanlearnError
-from scantune.compare import compare, summary_lines
+from scantune.comparison import compare, summary_lines
 from scantune.study import results as r
 from scantune.study.plan import CompareConfig
 
