@@ -34,6 +34,7 @@ import numpy as np
 from scanlearn.backbones.build import Backbone, BackboneConfig, build_backbone
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.features import extract, thumbnail_features
+from scanlearn.methods import SimCLRConfig
 from scanlearn.scans.archive import Archive
 from scanlearn.scans.phantom import PhantomSpec, draw_phantom
 from scanlearn.scans.phantom_tasks import TASKS
@@ -45,11 +46,12 @@ from scantune.probe import score_features
 from scantune.statistics import estimate, patient_weights
 
 SIZE = 32
-CANVAS = 112
+CANVAS = 128
 PATIENTS = 300
 TESTED_PATIENTS = 400
-BATCH = 128
-STEPS = 250
+BATCH = 64
+STEPS = 500
+METHOD = SimCLRConfig(learning_rate=0.3)
 BACKBONE = BackboneConfig(name="test_resnet")
 
 ARMS = {
@@ -105,6 +107,7 @@ def measure(phantom_seed: int, seeds: list[int], steps: int, work: Path) -> dict
                 archive=str(unlabeled.path),
                 output=str(work / f"phantom{phantom_seed}" / f"{arm}-{seed}-{steps}"),
                 backbone=BACKBONE,
+                method=METHOD,
                 views=ViewsConfig(scale=dict(scale), size=SIZE),
                 batch_size=BATCH,
                 steps=steps,

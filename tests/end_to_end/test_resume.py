@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,10 @@ from scanlearn.scans.archive import ArchiveWriter
 
 STEPS = 8
 
-# Runs in a process of its own. The moment says where the process kills itself.
-PROGRAM = """
-import os, signal, sys
+# Imports once, then forks a process for every run it is told of: imports take ten times as long
+# as such a run. The moment says where the process kills itself.
+SERVER = """
+import json, os, signal, sys, traceback
 from scanlearn import runs
 from scanlearn.backbones import weights
 from scanlearn.training import keeper, pretrain
@@ -28,43 +32,85 @@ from scanlearn.training import keeper, pretrain
 # A further process that imports timm takes seconds; the export's own tests start it.
 weights.check_reload = lambda *_: None
 
-archive, output, moment, steps = sys.argv[1:]
-
-def die():
+def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
-if moment == "in a checkpoint":
-    write, count = runs.write_all, []
-    def torn(descriptor, content):
-        if len(content) > 50_000 and count.append(1) is None and len(count) == 2:
-            write(descriptor, content[:30_000])
-            die()
-        write(descriptor, content)
-    runs.write_all = torn
-if moment == "in a step":
-    loss = keeper.Pretrainer.training_step
-    def stopped(module, batch, index):
-        if module.global_step == 6:
-            die()
-        return loss(module, batch, index)
-    keeper.Pretrainer.training_step = stopped
-if moment == "in the export":
-    pretrain.export_backbone = lambda *_: die()
+def arm(moment):
+    if moment == "in a checkpoint":
+        write, count = runs.write_all, []
+        def torn(descriptor, content):
+            if len(content) > 50_000 and count.append(1) is None and len(count) == 2:
+                write(descriptor, content[:30_000])
+                die()
+            write(descriptor, content)
+        runs.write_all = torn
+    if moment == "in a step":
+        loss = keeper.Pretrainer.training_step
+        def stopped(module, batch, index):
+            return die() if module.global_step == 6 else loss(module, batch, index)
+        keeper.Pretrainer.training_step = stopped
+    if moment == "in the export":
+        pretrain.export_backbone = die
 
-pretrain.pretrain(
-    pretrain.PretrainConfig(
-        archive=archive,
-        output=output,
-        backbone={"name": "test_resnet", "drop_path": 0.3},
-        views={"size": 32, "scale": 1},
-        batch_size=8,
-        steps=int(steps),
-        precision="fp32",
-        checkpoint_steps=2,
-        checkpoint_minutes=60,
-    )
-)
+def run(config, moment):
+    code = 1
+    try:
+        os.dup2(2, 1)
+        arm(moment)
+        pretrain.pretrain(pretrain.PretrainConfig.model_validate(config))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        run(*json.loads(line))
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+
+
+class Server:
+    """A process that starts runs, one at a time."""
+
+    def __init__(self, archive: Path) -> None:
+        self._archive = archive
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def start(self, output: Path, moment: str = "never") -> int:
+        """Starts a run and returns its process."""
+        config = {
+            "archive": str(self._archive),
+            "output": str(output),
+            "backbone": {"name": "test_resnet", "drop_path": 0.3},
+            "views": {"size": 32, "scale": 1},
+            "batch_size": 8,
+            "steps": STEPS,
+            "precision": "fp32",
+            "checkpoint_steps": 2,
+            "checkpoint_minutes": 60,
+        }
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([config, moment]) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def wait(self) -> int:
+        """Returns the exit code of the run that was started."""
+        return self._answer()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _answer(self) -> int:
+        assert self._process.stdout is not None
+        return int(self._process.stdout.readline())
 
 
 @pytest.fixture(scope="module")
@@ -79,15 +125,18 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(archive: Path, output: Path, moment: str) -> subprocess.Popen[bytes]:
-    arguments = [str(archive), str(output), moment, str(STEPS)]
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments])
+@pytest.fixture(scope="module")
+def server(archive: Path) -> Iterator[Server]:
+    server = Server(archive)
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")
-def whole(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def whole(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     output = tmp_path_factory.mktemp("runs") / "whole"
-    assert start(archive, output, "never").wait() == 0
+    server.start(output)
+    assert server.wait() == 0
     return read(output)
 
 
@@ -104,12 +153,14 @@ def read(output: Path) -> dict[str, Any]:
 @pytest.mark.long
 @pytest.mark.parametrize("moment", ["in a step", "in a checkpoint", "in the export"])
 def test_a_run_killed_at_a_chosen_moment_ends_bit_equal(
-    archive: Path, whole: dict[str, Any], tmp_path: Path, moment: str
+    server: Server, whole: dict[str, Any], tmp_path: Path, moment: str
 ) -> None:
     output = tmp_path / "run"
-    assert start(archive, output, moment).wait() == -signal.SIGKILL
+    server.start(output, moment)
+    assert server.wait() == -signal.SIGKILL
     assert not (output / "result.json").exists()
-    assert start(archive, output, "never").wait() == 0
+    server.start(output)
+    assert server.wait() == 0
     assert read(output) == whole
     assert [step for step, *_ in whole["rows"]] == list(range(1, STEPS + 1))
     assert [path.name for path in (output / "checkpoints").iterdir()] == ["last.ckpt"]
@@ -117,17 +168,21 @@ def test_a_run_killed_at_a_chosen_moment_ends_bit_equal(
 
 @pytest.mark.long
 def test_a_run_killed_again_and_again_ends_bit_equal(
-    archive: Path, whole: dict[str, Any], tmp_path: Path
+    server: Server, whole: dict[str, Any], tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    metrics = output / "metrics.csv"
+    codes = []
     for rows in (1, 4, 7):
-        process = start(archive, output, "never")
-        while process.poll() is None and count_rows(metrics) < rows:
-            time.sleep(0.005)
-        process.kill()
-        process.wait()
-    assert start(archive, output, "never").wait() == 0
+        process = server.start(output)
+        deadline = time.monotonic() + 120
+        while count_rows(output / "metrics.csv") < rows and time.monotonic() < deadline:
+            time.sleep(0.002)
+        with contextlib.suppress(ProcessLookupError):  # it may have been faster
+            os.kill(process, signal.SIGKILL)
+        codes.append(server.wait())
+    assert codes[0] == -signal.SIGKILL
+    server.start(output)
+    assert server.wait() == 0
     assert read(output) == whole
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_budgets_are_nested(labeled: Any) -> None:
             set(budget_rows(fold.train, data.y, data.patients, budget, seed).rows.tolist())
             for budget in (10, 50, 100, "all")
         ]
-        for smaller, larger in zip(subsets, subsets[1:], strict=False):
+        for smaller, larger in pairwise(subsets):
             assert smaller < larger
         assert subsets[-1] == set(fold.train.tolist())
 

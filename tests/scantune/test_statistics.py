@@ -50,7 +50,7 @@ def simulated(
         arm = []
         for _ in range(seeds):
             own = rng.normal(size=2 * patients)
-            gap = separation + 0.15 * rng.normal()
+            gap = separation + 0.1 * rng.normal()
             values = gap * y + np.sqrt(0.4) * hardness + np.sqrt(0.3) * shared + np.sqrt(0.3) * own
             arm.append(make_scores(y, owner, values))
         arms.append(arm)
@@ -254,14 +254,15 @@ def test_a_verdict_takes_the_adjusted_p_value() -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("patients", [100, 200])
-@pytest.mark.parametrize(("seeds", "least", "most"), [(2, 0.88, 0.97), (5, 0.92, 0.975)])
+@pytest.mark.parametrize(("seeds", "least", "most"), [(2, 0.88, 0.98), (5, 0.92, 0.99)])
 def test_intervals_cover_about_as_often_as_they_say(
     make_scores: Any, patients: int, seeds: int, least: float, most: float
 ) -> None:
-    # Both arms are one recipe: this is the A/A study too. Nominal .95; .92 is known for 2 seeds.
+    # Both arms are one recipe: this is the A/A study too. Two seeds cover less than the nominal
+    # .95; what a network alone gets wrong counts in both parts, so that many seeds cover more.
     rng = np.random.default_rng([patients, seeds])
     separation, repetitions = 1.2, 400
-    true_auroc = np.mean(stats.norm.cdf((separation + 0.15 * rng.normal(size=100_000)) / 2**0.5))
+    true_auroc = np.mean(stats.norm.cdf((separation + 0.1 * rng.normal(size=100_000)) / 2**0.5))
     difference = arm = different = 0
     for repetition in range(repetitions):
         arms = simulated(make_scores, rng, patients, seeds, separation)
@@ -273,10 +274,10 @@ def test_intervals_cover_about_as_often_as_they_say(
         difference += found.low <= 0 <= found.high
         arm += alone.low <= true_auroc <= alone.high
         different += verdict(found) in ("better", "worse")
-    print(
-        f"{patients} patients, {seeds} seeds: difference {difference / repetitions:.3f}, "
-        f"arm {arm / repetitions:.3f}, A/A called different {different / repetitions:.3f}"
+    figures = (
+        f"difference {difference / repetitions:.3f}, arm {arm / repetitions:.3f}, "
+        f"A/A called different {different / repetitions:.3f}"
     )
-    assert least <= difference / repetitions <= most
-    assert 0.91 <= arm / repetitions <= 0.98
-    assert different / repetitions <= 1 - least
+    assert least <= difference / repetitions <= most, figures
+    assert 0.91 <= arm / repetitions <= 0.98, figures
+    assert different / repetitions <= 1 - least, figures

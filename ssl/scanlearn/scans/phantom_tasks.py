@@ -35,7 +35,7 @@ class Strengths:
         spots: Fewest and most spots of an eye with lesions.
         spot_radius: Smallest and largest radius of a spot, in field radii.
         pallor: Logarithm of how much brighter pale eyes are than the others; their contrast is
-            flatter by twice as much.
+            flatter by three times as much.
         texture: Amplitude of the striation, as a share of the light.
         stripes: Fewest and most stripes across the field.
     """
@@ -43,8 +43,8 @@ class Strengths:
     lesion: float = 0.9
     spots: tuple[int, int] = (6, 9)
     spot_radius: tuple[float, float] = (0.026, 0.042)
-    pallor: float = 0.1
-    texture: float = 0.10
+    pallor: float = 0.09
+    texture: float = 0.13
     stripes: tuple[float, float] = (6.0, 8.0)
 
 
@@ -63,10 +63,10 @@ def add_lesions(
     *,
     disc: tuple[float, float],
 ) -> Float32[np.ndarray, "3 h w"]:
-    """Returns ``picture`` with a cluster of tiny spots, half of them bright and half dark.
+    """Returns ``picture`` with a cluster of tiny spots, bright and dark in turn.
 
-    The cluster lies anywhere in the field but on the disc. Bright and dark spots cancel in any
-    local mean, so that a thumbnail cannot tell that they are there.
+    The cluster lies anywhere but on the disc and at the edge of the field. Bright and dark spots
+    cancel in any local mean, so that a thumbnail cannot tell that they are there.
     """
     while True:
         radius, angle = 0.6 * np.sqrt(rng.uniform()), rng.uniform(0.0, 2 * np.pi)
@@ -103,6 +103,7 @@ def wash_out(
 ) -> Float32[np.ndarray, "3 h w"]:
     """Returns ``picture`` brighter and flatter all over where ``pale``, else darker and crisper."""
     step = 0.5 * strengths.pallor * (1 if pale else -1)
-    light, contrast = np.float32(np.exp(step)), np.float32(np.exp(-2 * step))
+    light, contrast = np.float32(np.exp(step)), np.float32(np.exp(-3 * step))
     ground = picture.mean(axis=(1, 2), where=view.mask)[:, None, None]
-    return light * (ground + contrast * (picture - ground))
+    washed: Float32[np.ndarray, "3 h w"] = light * (ground + contrast * (picture - ground))
+    return washed

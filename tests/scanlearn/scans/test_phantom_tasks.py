@@ -15,7 +15,14 @@ from torch import nn
 
 from scanlearn.scans.phantom import PhantomScan, PhantomSpec, draw_phantom
 from scanlearn.scans.phantom_camera import frame
-from scanlearn.scans.phantom_tasks import TASKS, Strengths, add_lesions, draw_labels, striation
+from scanlearn.scans.phantom_tasks import (
+    TASKS,
+    Strengths,
+    add_lesions,
+    draw_labels,
+    striation,
+    wash_out,
+)
 
 SIDE = 64
 
@@ -103,6 +110,17 @@ def test_lesions_are_bright_and_dark() -> None:
         picture = add_lesions(flat, view, rng, Strengths(), disc=(0.5, 0.0))
         assert (picture - flat).max() > 0.2
         assert (picture - flat).min() < -0.2
+
+
+def test_pale_eyes_are_brighter_and_flatter() -> None:
+    view = frame(48, 48, 1.0, 1.0)
+    picture = np.random.default_rng(0).uniform(0.2, 0.8, (3, 48, 48)).astype(np.float32)
+    pale, other = (wash_out(picture, view, Strengths(pallor=0.1), pale=p) for p in (True, False))
+    inside = [picture[:, view.mask] for picture in (pale, other)]
+    assert inside[0].mean() / inside[1].mean() == pytest.approx(np.exp(0.1), rel=1e-3)
+    # Brightness multiplies contrast as well.
+    flatter = np.log(inside[1].std(axis=1) / inside[0].std(axis=1))
+    assert flatter == pytest.approx([0.3 - 0.1] * 3, abs=1e-3)
 
 
 @pytest.mark.parametrize("upright", [False, True])
