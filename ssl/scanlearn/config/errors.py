@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -19,14 +19,18 @@ def explain(
     data: Mapping[str, Any],
     name: str,
     lines: Mapping[tuple[str, ...], int],
+    overridden: Set[tuple[str, ...]] = frozenset(),
 ) -> str:
     """Returns one sentence for the first thing wrong, and says how many more there are."""
     details = error.errors(include_url=False)
     # A misspelt key often leaves a missing one behind it: the misspelling is what to mend.
     first = min(details, key=lambda detail: detail["type"] != "extra_forbidden")
     at = _plain_location(first, data)
-    line = next((lines[at[:i]] for i in range(len(at), 0, -1) if at[:i] in lines), None)
+    parents = [at[:i] for i in range(len(at), 0, -1)]
+    line = next((lines[parent] for parent in parents if parent in lines), None)
     where = f"{name} line {line}" if line else name
+    if any(parent in overridden for parent in parents):
+        where = "the command line"
     sentence = f"{where}: {_problem(first, at, model)}"
     if len(details) > 1:
         sentence += f" ({len(details) - 1} more to mend after this)"

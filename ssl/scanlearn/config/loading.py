@@ -82,7 +82,8 @@ def load_config(
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ScanlearnError(explain(error, model, data, name, lines)) from None
+        given = {tuple(word.partition("=")[0].split(".")) for word in overrides}
+        raise ScanlearnError(explain(error, model, data, name, lines, given)) from None
 
 
 def _override(data: Mapping[str, Any], word: str) -> dict[str, Any]:

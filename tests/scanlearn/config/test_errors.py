@@ -35,7 +35,12 @@ from scanlearn.core import ScanlearnError
         (
             "archive: a\n",
             ("method.name=nera",),
-            "run.yaml: 'method.name' is 'nera', but it should be one of 'near', 'far'",
+            "the command line: 'method.name' is 'nera', but it should be one of 'near', 'far'",
+        ),
+        (
+            "archive: a\nbatch_size: 4\n",
+            ("batch_size=0",),
+            "the command line: 'batch_size' is 0, but it should be greater than 0",
         ),
         ("archive: a\n", ("batch_size",), "'batch_size' is not an override; write key=value"),
         ("archive: a\n", ("archive.b=1",), "'archive' holds a value, not a block of keys"),
