@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 _HOMES = {
     "CompareConfig": "scantune.study.plan",
     "compare": "scantune.comparison",
-    "evaluate": "scantune.evaluate",
+    "evaluate": "scantune.evaluation",
 }
 
 if TYPE_CHECKING:
     from scantune.comparison import compare
-    from scantune.evaluate import evaluate
+    from scantune.evaluation import evaluate
     from scantune.study.plan import CompareConfig
 
 __all__ = ["CompareConfig", "compare", "evaluate"]

@@ -29,7 +29,7 @@ def evaluate_command(
 
     The keys and their defaults: scantune config evaluate.
     """
-    from scantune.evaluate import evaluate
+    from scantune.evaluation import evaluate
 
     call(evaluate, backbone, labels, overrides=overrides or ())
 
@@ -60,7 +60,7 @@ def config_command(
     from scanlearn.core import ScanlearnError
 
     if command == "evaluate":
-        from scantune.evaluate import evaluate
+        from scantune.evaluation import evaluate
 
         show_config(settings_model(evaluate), "scantune evaluate BACKBONE LABELS key=value", schema)
     elif command == "compare":

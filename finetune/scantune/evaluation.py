@@ -1,190 +1,210 @@
-"""What `evaluate` returns, says and writes."""
+"""`evaluate`: what one backbone is worth on a small labeled set."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import json
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import torch
+from jaxtyping import Float32
+from pydantic import Field
 
+from scanlearn.backbones.build import BackboneConfig, build_backbone, weights_hash
+from scanlearn.backbones.weights import load_backbone
 from scanlearn.core import ScanlearnError
-from scanlearn.runs import say, write_atomically
+from scanlearn.features import extract, thumbnail_features
+from scanlearn.runs import say, track, warn_user
 from scanlearn.scans.archive import Archive
-from scanlearn.scans.atomic import disk_errors
-from scantune.labels import LabeledSet
-from scantune.scores import Scores
-from scantune.statistics import arm_interval, estimate, patient_weights
+from scanlearn.scans.pack import PackSettings
+from scanlearn.scans.source import cache_folder, open_archive
+from scantune.evaluation_results import Evaluation, check_output, say_table, score_table, write
+from scantune.labels import LabeledSet, read_labels
+from scantune.probe import Learner, score_features
+from scantune.splits import Budget
 
-_METRICS, _PREDICTIONS = "metrics.json", "predictions.csv"
+THUMBNAIL = "thumbnail"
+_RANDOM = "random:"
+_RANDOM_SIZE = 64
 
 
-@dataclass(frozen=True)
-class EvaluationRow:
-    """One line of the table.
+def evaluate(
+    backbone: Annotated[str | Path, Field(description="A backbone folder, a run or thumbnail.")],
+    labels: Annotated[str | Path, Field(description="An archive, a folder or a table.")],
+    *,
+    target: Annotated[str, Field(description="The label column.", examples=["diagnosis"])],
+    learners: Annotated[
+        tuple[Learner, ...], Field(min_length=1, description="knn and linear (probe).")
+    ] = ("knn", "linear"),
+    budgets: Annotated[
+        tuple[Budget, ...],
+        Field(min_length=1, description="Labeled training scans: counts, or all."),
+    ] = ("all",),
+    folds: Annotated[
+        int, Field(ge=2, description="Patient folds; unused with a split column.")
+    ] = 5,
+    label_seeds: Annotated[
+        int, Field(ge=1, description="Repetitions with other folds and subsets.")
+    ] = 3,
+    classes: Annotated[
+        tuple[str, ...] | None,
+        Field(description="All values of the label column, in order; null takes those found."),
+    ] = None,
+    split_column: Annotated[
+        str | None, Field(description="Column of train and test, instead of folds.")
+    ] = None,
+    patient_column: Annotated[
+        str | None, Field(description="Column of a table with the patients; null finds it.")
+    ] = None,
+    size: Annotated[
+        int | None, Field(ge=8, description="Side of a view in pixels; null is the backbone's.")
+    ] = None,
+    output: Annotated[
+        Path | None, Field(description="Folder for metrics.json and predictions.csv; null: none.")
+    ] = None,
+) -> Evaluation:
+    """Scores a backbone's frozen features on labeled scans, patients never on both sides.
+
+    Prints the table: AUROC within each fold, averaged over folds and label seeds, with an
+    interval over patients.
 
     Args:
-        learner: "knn" or "linear".
-        budget: Label budget, a count of scans or "all".
-        auroc: Mean over label seeds and folds; NaN where undefined.
-        low: Lower end of the 95 % interval over patients.
-        high: Upper end.
-        per_fold: AUROC of each fold, label seed by label seed; NaN where undefined.
-        train_scans: Mean number of scans fitted on.
-        train_patients: Mean number of their patients.
-        undefined: Classes without a positive or a negative in a fold, summed over folds.
-    """
-
-    learner: str
-    budget: str
-    auroc: float
-    low: float
-    high: float
-    per_fold: tuple[tuple[float, ...], ...]
-    train_scans: float
-    train_patients: float
-    undefined: int
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a backbone is worth on a labeled set.
-
-    Args:
-        inputs: What was evaluated: backbone, labeled scans and settings, by hash and name.
-        table: A row per learner and label budget.
-        labeled: The labeled set.
-        scores: Out-of-fold scores of every scan.
-        notes: Sentences that a person should read beside the numbers.
-    """
-
-    inputs: dict[str, Any]
-    table: tuple[EvaluationRow, ...]
-    labeled: LabeledSet
-    scores: Scores
-    notes: tuple[str, ...]
-
-
-def score_table(scores: Scores) -> tuple[EvaluationRow, ...]:
-    """Returns a row per learner and label budget, with intervals over patients."""
-    weights = patient_weights(scores)
-    rows = []
-    for learner in scores.learners:
-        for place, budget in enumerate(scores.budgets):
-            found = estimate(scores, learner, budget, weights)
-            interval = arm_interval([found])
-            rows.append(
-                EvaluationRow(
-                    learner=learner,
-                    budget=budget,
-                    auroc=found.auroc,
-                    low=interval.low,
-                    high=interval.high,
-                    per_fold=tuple(tuple(float(v) for v in row) for row in found.per_fold),
-                    train_scans=float(scores.train_scans[place].mean()),
-                    train_patients=float(scores.train_patients[place].mean()),
-                    undefined=found.undefined,
-                )
-            )
-    return tuple(rows)
-
-
-def say_table(evaluation: Evaluation) -> None:
-    """Prints the table and the notes."""
-    say(f"{'learner':<9}{'labels':>7}{'scans':>8}{'patients':>10}{'AUROC':>8}  95 % interval")
-    for row in evaluation.table:
-        text = f"{row.learner:<9}{row.budget:>7}{row.train_scans:>8.0f}{row.train_patients:>10.0f}"
-        aside = f"  ({row.undefined} undefined left out)" if row.undefined else ""
-        say(f"{text}{row.auroc:>8.3f}  {row.low:.3f} to {row.high:.3f}{aside}")
-    for note in evaluation.notes:
-        say(f"note: {note}")
-
-
-def check_output(folder: Path, inputs: dict[str, Any]) -> None:
-    """Checks that the folder holds no evaluation of something else.
+        backbone: A backbone folder; a run folder; ``thumbnail``, the reference every backbone
+            must beat; ``random:NAME`` or ``random:NAME:SEED``, an untrained timm network; or what
+            else ``load_backbone`` takes.
+        labels: An archive, a folder of scans, a table or a phantom.
+        target: The label column.
+        learners: Of "knn" and "linear".
+        budgets: Scans in the training folds, reached in whole patients, or "all".
+        folds: Patient-level folds.
+        label_seeds: Repetitions.
+        classes: The values allowed, in order; a label outside them is an error.
+        split_column: A column of "train" and "test".
+        patient_column: The patients' column of a table.
+        size: Side of a view in pixels.
+        output: Folder to write to; it may hold nothing but an evaluation of the same.
 
     Raises:
-        ScanlearnError: If it does.
+        ScanlearnError: If the backbone, the labels or the options cannot be used.
+
+    Example:
+        >>> evaluate("backbones/weak", "labels.csv", target="pneumonia")   # doctest: +SKIP
     """
-    try:
-        found = json.loads((folder / _METRICS).read_text("utf-8"))["inputs"]
-    except FileNotFoundError:
-        return
-    except (ValueError, KeyError, TypeError, OSError):
-        found = None
-    if found != inputs:
-        raise ScanlearnError(
-            f"{folder} already holds the evaluation of something else; choose another output"
+    archive = open_archive(labels, settings=_packing(backbone, patient_column))
+    labeled = read_labels(
+        archive, target, classes=classes, split_column=split_column, source=Path(labels).name
+    )
+    described, features_of = _source(backbone, archive, size)
+    inputs = {
+        "backbone": described,
+        "labels": {"archive": archive.content_hash, "target": target},
+        "learners": list(learners),
+        "budgets": [str(budget) for budget in budgets],
+        "folds": 1 if split_column else folds,
+        "label_seeds": label_seeds,
+        "split_column": split_column,
+    }
+    if output is not None:
+        check_output(Path(output), inputs)
+    _say_labeled(labeled, archive)
+    features = features_of(labeled.rows)
+    fits = len(learners) * len(budgets) * label_seeds * (1 if split_column else folds)
+    with track(fits, "probing") as progress:
+        scores = score_features(
+            features,
+            labeled,
+            learners=learners,
+            budgets=budgets,
+            folds=folds,
+            label_seeds=label_seeds,
+            on_fit=progress.advance,
         )
+    notes = (*scores.notes, *_caveats(archive))
+    evaluation = Evaluation(inputs, score_table(scores), labeled, scores, notes)
+    say_table(evaluation)
+    if output is not None:
+        write(evaluation, archive, Path(output))
+    return evaluation
 
 
-def write(evaluation: Evaluation, archive: Archive, folder: Path) -> None:
-    """Writes ``metrics.json`` and ``predictions.csv``.
+def _packing(backbone: str | Path, patient_column: str | None) -> PackSettings:
+    """Returns settings that pack a table with the channels the backbone was trained on."""
+    folder = _backbone_folder(backbone)
+    channels = None if folder is None else load_backbone(folder)[1].channels
+    return PackSettings(
+        channels=1 if channels == 1 else 3 if channels == 3 else "auto",
+        patient_column=patient_column,
+    )
 
-    Raises:
-        ScanlearnError: If the disk is full or may not be written to.
-    """
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    labeled = evaluation.labeled
-    metrics = {
-        "format": 1,
-        "inputs": evaluation.inputs,
-        "scans": len(labeled),
-        "patients": labeled.num_patients,
-        "counts": labeled.counts,
-        "blank": labeled.num_blank,
-        "table": [asdict(row) for row in evaluation.table],
-        "notes": list(evaluation.notes),
-        "versions": {name: version(name) for name in ("scanlearn", "torch", "numpy", "scipy")},
+
+def _backbone_folder(backbone: str | Path) -> Path | None:
+    """Returns the folder that holds the weights; None where the name is no folder on disk."""
+    folder = Path(str(backbone).removeprefix("local-dir:")).expanduser()
+    if not folder.is_dir():
+        return None
+    if (folder / "backbone").is_dir():
+        return folder / "backbone"
+    if (folder / "config.yaml").is_file() and not (folder / "card.json").is_file():
+        raise ScanlearnError(
+            f"{folder}: this run has no backbone yet; finish it with scanlearn pretrain"
+        )
+    return folder
+
+
+def _source(
+    backbone: str | Path, archive: Archive, size: int | None
+) -> tuple[dict[str, Any], Callable[[np.ndarray], Float32[np.ndarray, "n d"]]]:
+    """Returns what the backbone is, and what computes its features of some rows."""
+    if str(backbone) == THUMBNAIL:
+        side = size or 16
+        return (
+            {"kind": THUMBNAIL, "size": side},
+            lambda rows: thumbnail_features(archive, rows, side=side),
+        )
+    folder = _backbone_folder(backbone)
+    if folder is None and str(backbone).startswith(_RANDOM):
+        name, _, seed = str(backbone).removeprefix(_RANDOM).partition(":")
+        if seed and not seed.isdecimal():
+            raise ScanlearnError(f"{backbone}: '{seed}' is no seed; write {_RANDOM}{name}:0")
+        kind, side, mean, std = "random", size or _RANDOM_SIZE, archive.mean, archive.std
+        network = build_backbone(
+            BackboneConfig(name=name), archive.shape[0], int(seed or 0), size=side
+        )
+    else:
+        network, card = load_backbone(folder or backbone, channels=archive.shape[0])
+        kind, side, mean, std = "loaded", size or card.size, card.mean, card.std
+    described = {
+        "kind": kind,
+        "architecture": network.name,
+        "weights": weights_hash(network),
+        "size": side,
     }
-    # The metrics come last: where they are, the predictions are whole.
-    write_atomically(folder / _PREDICTIONS, _predictions(evaluation, archive))
-    write_atomically(folder / _METRICS, json.dumps(_defined(metrics), indent=1) + "\n")
-    say(f"written: {folder / _METRICS} and {_PREDICTIONS}")
+    network = network.eval().to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    cache = cache_folder() / "features"
+    return described, lambda rows: extract(
+        network, archive, rows, size=side, mean=mean, std=std, cache=cache
+    )
 
 
-def _defined(value: Any) -> Any:
-    """Returns the value with null for NaN, which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: _defined(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_defined(item) for item in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
+def _caveats(archive: Archive) -> tuple[str, ...]:
+    notes = []
+    if archive.synthetic_phantom:
+        notes.append("these scans are drawn by a program: no evidence about real scans")
+    if archive.num_rejected:
+        notes.append(f"{archive.num_rejected} scans could not be read and were left out")
+    return tuple(notes)
 
 
-def _predictions(evaluation: Evaluation, archive: Archive) -> str:
-    """Returns a CSV of every scan's score under every learner, label budget and label seed."""
-    scores, labeled = evaluation.scores, evaluation.labeled
-    # Salted with the archive: the same person is not recognised across sets.
-    hashed = {
-        name: hashlib.sha256(f"{archive.content_hash}:{name}".encode()).hexdigest()[:12]
-        for name in set(archive.patients[labeled.rows])
-    }
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    names = [f"score_{name}" for name in scores.classes]
-    table.writerow(["scan", "patient", "label", "learner", "budget", "label_seed", "fold", *names])
-    for learner in scores.learners:
-        for budget in scores.budgets:
-            values = scores.of(learner, budget)
-            for seed, row in np.argwhere(scores.fold_of >= 0):
-                at = labeled.rows[row]
-                table.writerow(
-                    [
-                        archive.scan_ids[at],
-                        hashed[archive.patients[at]],
-                        scores.classes[scores.y[row]],
-                        learner,
-                        budget,
-                        seed,
-                        scores.fold_of[seed, row],
-                        *(f"{value:.6g}" for value in values[seed, row]),
-                    ]
-                )
-    return text.getvalue()
+def _say_labeled(labeled: LabeledSet, archive: Archive) -> None:
+    counts = ", ".join(f"{name}: {count}" for name, count in labeled.counts.items())
+    blank = f"; {labeled.num_blank} without a label left out" if labeled.num_blank else ""
+    say(
+        f"{labeled.target}: {len(labeled)} scans of {labeled.num_patients} patients "
+        f"({counts}){blank}"
+    )
+    if not archive.patients_known:
+        warn_user(
+            "no patient column was found: each scan counts as a patient of its own, and folds may "
+            "share patients; name it with patient_column="
+        )

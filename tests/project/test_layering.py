@@ -17,7 +17,7 @@ SCANLEARN = [
 SCANTUNE = [
     "labels, splits, scores, statistics, logistic",
     "probe",
-    "evaluation, evaluate",
+    "evaluation_results, evaluation",
     "study",
     "report",
     "comparison",

@@ -59,3 +59,14 @@ def test_a_missing_backbone_is_one_sentence(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_functions_stay_functions_once_their_modules_are_imported() -> None:
+    code = (
+        "import scantune\n"
+        "for name in ('evaluate', 'compare'):\n"
+        "    assert callable(getattr(scantune, name)), name\n"
+        "    assert callable(getattr(scantune, name)), name\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr

@@ -1,104 +1,177 @@
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from scanlearn.backbones import weights
+from scanlearn.backbones.build import BackboneConfig, build_backbone
+from scanlearn.backbones.weights import Card, export_backbone
 from scanlearn.core import ScanlearnError
-from scanlearn.scans.archive import Archive, ArchiveWriter
-from scantune.evaluation import Evaluation, check_output, say_table, score_table, write
-from scantune.labels import LabeledSet, read_labels
-from scantune.probe import score_features
+from scanlearn.scans.source import open_archive
+from scantune.evaluation import evaluate
+
+PHANTOM = "phantom:patients=20,seed=4,size=48x48"
+QUICK: dict[str, Any] = {"folds": 2, "label_seeds": 1}
 
 
-@pytest.fixture
-def archive(tmp_path: Path, labeled: Callable[..., LabeledSet]) -> Archive:
-    data = labeled(patients=20)
-    with ArchiveWriter(
-        tmp_path / "archive", shape=(1, 8, 8), dtype=np.uint8, label_columns=("finding",)
-    ) as writer:
-        for row, (y, patient) in enumerate(zip(data.y, data.patients, strict=True)):
-            writer.add(
-                np.full((1, 8, 8), row, np.uint8),
-                scan_id=f"{row}.png",
-                patient=f"person-{patient}",
-                labels={"finding": None if row == 3 else str(y)},
-            )
-        return writer.close()
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
-def evaluation(archive: Archive) -> Evaluation:
-    data = read_labels(archive, "finding")
-    features = np.random.default_rng(0).normal(size=(len(data), 4)) + data.y[:, None]
-    scores = score_features(features, data, budgets=(10, "all"), folds=2, label_seeds=2)
-    return Evaluation({"target": "finding"}, score_table(scores), data, scores, ("read me",))
+@pytest.fixture(autouse=True)
+def cached(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws the phantom once, away from the user's own cache."""
+    monkeypatch.setenv("SCANLEARN_CACHE", str(cache))
 
 
-def test_metrics_hold_the_table_and_what_was_evaluated(
-    evaluation: Evaluation, archive: Archive, tmp_path: Path
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    backbone = build_backbone(BackboneConfig(name="test_resnet"), 3, 0)
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.mul_(1.1)
+    card = Card.of(backbone, size=32, mean=(0.5,) * 3, std=(0.25,) * 3)
+    with pytest.MonkeyPatch.context() as patch:
+        # A fresh process proves exports elsewhere; here it would only take time.
+        patch.setattr(weights, "check_reload", lambda *_: None)
+        return export_backbone(backbone, tmp_path_factory.mktemp("run") / "backbone", card)
+
+
+def refused(*args: Any, **kwargs: Any) -> str:
+    with pytest.raises(ScanlearnError) as caught:
+        evaluate(*args, **{**QUICK, **kwargs})
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_the_table_has_a_row_for_each_learner_and_budget(capsys: pytest.CaptureFixture) -> None:
+    found = evaluate("thumbnail", PHANTOM, target="pallor", budgets=(10, "all"), **QUICK)
+    assert [(row.learner, row.budget) for row in found.table] == [
+        ("knn", "10"),
+        ("knn", "all"),
+        ("linear", "10"),
+        ("linear", "all"),
+    ]
+    for row in found.table:
+        assert 0 <= row.low <= row.auroc <= row.high <= 1
+        assert np.mean(row.per_fold) == pytest.approx(row.auroc)
+    said = capsys.readouterr().out
+    assert "pallor: 40 scans of 20 patients" in said
+    assert "95 % interval" in said
+    assert "no evidence about real scans" in said
+
+
+def test_a_backbone_folder_and_its_run_are_the_same(exported: Path) -> None:
+    folder = evaluate(exported, PHANTOM, target="pallor", learners=("knn",), **QUICK)
+    run = evaluate(exported.parent, PHANTOM, target="pallor", learners=("knn",), **QUICK)
+    assert folder.inputs == run.inputs
+    assert folder.inputs["backbone"]["size"] == 32
+    np.testing.assert_array_equal(folder.scores.values, run.scores.values)
+
+
+def test_another_view_size_is_another_evaluation(exported: Path) -> None:
+    options: dict[str, Any] = {"target": "pallor", "learners": ("knn",), **QUICK}
+    first = evaluate(exported, PHANTOM, **options)
+    second = evaluate(exported, PHANTOM, size=48, **options)
+    assert second.inputs["backbone"]["size"] == 48
+    assert not np.array_equal(first.scores.values, second.scores.values)
+
+
+def test_a_random_backbone_is_made_when_asked_for_by_that_name() -> None:
+    options: dict[str, Any] = {"target": "null", "learners": ("knn",), "size": 32, **QUICK}
+    hashes = [
+        evaluate(f"random:test_resnet{seed}", PHANTOM, **options).inputs["backbone"]["weights"]
+        for seed in ("", ":0", ":1")
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_given_split_is_one_fold(tmp_path: Path) -> None:
+    rows = _table(tmp_path, lambda patient: "train" if patient < 12 else "test")
+    found = evaluate("thumbnail", rows, target="pallor", split_column="side", label_seeds=1)
+    assert len(found.table[0].per_fold[0]) == 1
+    assert found.inputs["folds"] == 1
+
+
+def test_a_patient_in_both_train_and_test_is_refused(tmp_path: Path) -> None:
+    rows = _table(tmp_path, lambda patient: "train" if patient < 12 else "test", leak=True)
+    message = refused("thumbnail", rows, target="pallor", split_column="side")
+    assert "1 of 20 patients are on both sides" in message
+
+
+def test_a_missing_column_names_the_users_table_and_the_nearest(tmp_path: Path) -> None:
+    message = refused("thumbnail", _table(tmp_path, lambda _: "train"), target="palor")
+    assert message.startswith("labels.csv has no column 'palor'; did you mean 'pallor'?")
+
+
+def test_a_missing_folder_is_no_random_network(tmp_path: Path) -> None:
+    assert "no such backbone folder" in refused(tmp_path / "none", PHANTOM, target="pallor")
+
+
+def test_a_run_that_is_not_finished_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    assert "no backbone yet" in refused(tmp_path, PHANTOM, target="pallor")
+
+
+def test_a_tampered_backbone_is_refused(exported: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(exported, tmp_path / "backbone"))
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-3] ^= 0xFF
+    (folder / "model.safetensors").write_bytes(bytes(data))
+    assert "weights are not those" in refused(folder, PHANTOM, target="pallor")
+
+
+def test_a_seed_that_is_no_number_is_refused() -> None:
+    assert "is no seed" in refused("random:test_resnet:x", PHANTOM, target="pallor")
+
+
+def test_scans_without_known_patients_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    write(evaluation, archive, tmp_path / "new" / "out")
-    metrics = json.loads((tmp_path / "new" / "out" / "metrics.json").read_text())
-    assert metrics["inputs"] == {"target": "finding"}
-    assert metrics["blank"] == 1
-    assert sum(metrics["counts"].values()) == metrics["scans"]
-    assert [row["auroc"] for row in metrics["table"]] == [row.auroc for row in evaluation.table]
-    assert metrics["notes"] == ["read me"]
-    assert str(tmp_path) not in json.dumps(metrics)
+    rows = _table(tmp_path, lambda _: "train")
+    text = rows.read_text().replace("patient_id", "who")
+    rows.write_text(text)
+    evaluate("thumbnail", rows, target="pallor", learners=("knn",), **QUICK)
+    assert "each scan counts as a patient of its own" in capsys.readouterr().err
+    evaluate("thumbnail", rows, target="pallor", learners=("knn",), patient_column="who", **QUICK)
+    captured = capsys.readouterr()
+    assert "of 20 patients" in captured.out
+    assert captured.err == ""
 
 
-def test_predictions_hold_every_score_and_no_patients_name(
-    evaluation: Evaluation, archive: Archive, tmp_path: Path
-) -> None:
-    write(evaluation, archive, tmp_path / "out")
-    text = (tmp_path / "out" / "predictions.csv").read_text()
-    assert "person" not in text
-    rows = list(csv.DictReader(text.splitlines()))
-    scores = evaluation.scores
-    assert len(rows) == 2 * 2 * 2 * len(scores.y)
-    assert len({row["patient"] for row in rows}) == evaluation.labeled.num_patients
-    first = rows[0]
-    assert first["scan"] == "0.png"
-    assert float(first["score_1"]) == pytest.approx(scores.of("knn", 10)[0, 0, 1], rel=1e-5)
+@pytest.mark.long
+@pytest.mark.skipif(
+    "SCANLEARN_DATA" not in os.environ, reason="SCANLEARN_DATA does not name the real scans"
+)
+def test_a_thumbnail_of_real_scans_scores_what_is_known_of_it() -> None:
+    table = Path(os.environ["SCANLEARN_DATA"]) / "nih1000" / "manifest.csv"
+    found = evaluate("thumbnail", table, target="pneumonia", budgets=(50, 100, "all"))
+    auroc = {row.budget: row.auroc for row in found.table if row.learner == "linear"}
+    assert auroc["all"] == pytest.approx(0.84, abs=0.03)
+    assert auroc["100"] == pytest.approx(0.78, abs=0.05)
+    assert auroc["50"] == pytest.approx(0.72, abs=0.08)
 
 
-def test_an_undefined_auroc_is_null_in_json(
-    evaluation: Evaluation, archive: Archive, tmp_path: Path
-) -> None:
-    from dataclasses import replace
+def _table(folder: Path, side: Any, leak: bool = False) -> Path:
+    """Writes the phantom's scans as PNG files with a table of labels."""
+    from PIL import Image
 
-    row = replace(evaluation.table[0], auroc=float("nan"), per_fold=((float("nan"), 0.5),))
-    write(replace(evaluation, table=(row,)), archive, tmp_path)
-    (found,) = json.loads((tmp_path / "metrics.json").read_text())["table"]
-    assert found["auroc"] is None
-    assert found["per_fold"] == [[None, 0.5]]
-
-
-def test_an_output_of_something_else_is_kept(
-    evaluation: Evaluation, archive: Archive, tmp_path: Path
-) -> None:
-    check_output(tmp_path, {"target": "finding"})
-    write(evaluation, archive, tmp_path)
-    check_output(tmp_path, {"target": "finding"})
-    with pytest.raises(ScanlearnError, match="already holds the evaluation of something else"):
-        check_output(tmp_path, {"target": "other"})
-    (tmp_path / "metrics.json").write_text("no json")
-    with pytest.raises(ScanlearnError, match="already holds"):
-        check_output(tmp_path, {"target": "finding"})
-
-
-def test_the_table_is_said_with_its_notes(
-    evaluation: Evaluation, capsys: pytest.CaptureFixture[Any]
-) -> None:
-    say_table(evaluation)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + 4 + 1
-    assert lines[0].split()[:2] == ["learner", "labels"]
-    assert f"{evaluation.table[0].auroc:.3f}" in lines[1]
-    assert lines[-1] == "note: read me"
+    archive = open_archive(PHANTOM)
+    batch = archive.gather(np.arange(len(archive)))
+    patients = np.unique(archive.patients, return_inverse=True)[1]
+    lines = ["path,patient_id,pallor,side"]
+    for row, label in enumerate(archive.labels("pallor")):
+        Image.fromarray(batch.pixels[row].permute(1, 2, 0).numpy()).save(folder / f"{row}.png")
+        where = "test" if leak and row == 0 else side(patients[row])
+        lines.append(f"{row}.png,p{patients[row]},{label},{where}")
+    table = folder / "labels.csv"
+    table.write_text("\n".join(lines) + "\n")
+    return table

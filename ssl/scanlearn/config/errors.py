@@ -52,7 +52,7 @@ def _plain_location(detail: ErrorDetails, data: Mapping[str, Any]) -> tuple[str,
             at.append(part)
         elif is_last and detail["type"] == "missing":
             at.append(part)
-    return tuple(at)
+    return (*at, "name") if detail["type"] == "union_tag_invalid" else tuple(at)
 
 
 def _problem(detail: ErrorDetails, at: tuple[str, ...], model: type[BaseModel]) -> str:
@@ -70,7 +70,7 @@ def _problem(detail: ErrorDetails, at: tuple[str, ...], model: type[BaseModel]) 
         return f"'{key}': {detail['ctx']['error']}" if at else str(detail["ctx"]["error"])
     if kind == "union_tag_invalid":
         known = detail["ctx"]["expected_tags"]
-        return f"'{key}.name' is '{detail['ctx']['tag']}', but it should be one of {known}"
+        return f"'{key}' is '{detail['ctx']['tag']}', but it should be one of {known}"
     message = detail["msg"][0].lower() + detail["msg"][1:]
     shown = json.dumps(given, default=str)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."

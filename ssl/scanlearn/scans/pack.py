@@ -220,7 +220,10 @@ def _report(archive: Archive, manifest: Manifest) -> None:
     )
     if archive.num_rejected:
         where = archive.path / "rejected.csv"
-        warn_user(f"{archive.num_rejected:,} scans could not be packed, for the reasons in {where}")
+        noun = "scan" if archive.num_rejected == 1 else "scans"
+        warn_user(
+            f"{archive.num_rejected:,} {noun} could not be packed, for the reasons in {where}"
+        )
     if manifest.ignored:
         listed = ", ".join(f"{n:,} {suffix}" for suffix, n in manifest.ignored[:5])
         say(f"files that are no scans were left alone: {listed}")
