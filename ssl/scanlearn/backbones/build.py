@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import timm
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
-from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from scanlearn.core import ScanlearnError
@@ -138,6 +136,8 @@ def check_architecture(name: str, where: str) -> None:
         ScanlearnError: If it is not; the sentence starts with ``where`` and offers the nearest
             spellings.
     """
+    import timm  # takes seconds, and a configuration is read without it
+
     if timm.is_model(name) and "." not in name:
         return
     plain = name.split(".")[0]
@@ -175,6 +175,8 @@ def create_network(name: str, channels: int, model_args: dict[str, Any]) -> nn.M
     """Makes the timm network of an exported backbone, without drop path; its weights are noise
     until they are loaded, drawn without touching the global generator.
     """  # noqa: D205
+    import timm
+
     with seeded_weights(0, "to be replaced"):
         network: nn.Module = timm.create_model(
             name, pretrained=False, num_classes=0, in_chans=channels, **model_args
@@ -200,6 +202,8 @@ def load_adapted(
         ScanlearnError: If the first convolution cannot be adapted.
         RuntimeError: If a weight is missing, superfluous or of another shape.
     """
+    from timm.models import adapt_input_conv
+
     if channels != trained_on:
         config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
         named = config.get("first_conv") or ()
@@ -220,6 +224,8 @@ def _create(
     name: str, channels: int, drop_path: float, size: int | None
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Makes the network and returns it with the arguments that shape its weights."""
+    import timm
+
     shared: dict[str, Any] = {"pretrained": False, "num_classes": 0, "in_chans": channels}
     if drop_path > 0:
         shared["drop_path_rate"] = drop_path

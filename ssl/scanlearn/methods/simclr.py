@@ -11,8 +11,6 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from lightly.loss import NTXentLoss
-from lightly.models.modules import SimCLRProjectionHead
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -72,6 +70,9 @@ class SimCLRConfig(BaseModel):
 
     def build(self, backbone: Backbone, seed: int) -> SimCLR:
         """Returns the method around ``backbone``; the head's weights depend on ``seed`` alone."""
+        # Takes seconds, and a configuration is read without it.
+        from lightly.models.modules import SimCLRProjectionHead
+
         with seeded_weights(seed, "simclr", "head"):
             head = SimCLRProjectionHead(
                 input_dim=backbone.num_features,
@@ -93,6 +94,8 @@ class SimCLR(Method):
     """
 
     def __init__(self, backbone: Backbone, head: nn.Module, *, temperature: float) -> None:
+        from lightly.loss import NTXentLoss
+
         super().__init__(backbone, ViewPlan(global_views=2))
         self.head = head
         # Gathers over ranks as soon as there are several, so that every rank sees all negatives.

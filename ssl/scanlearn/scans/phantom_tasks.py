@@ -34,8 +34,8 @@ class Strengths:
         lesion: Opacity of the spots.
         spots: Fewest and most spots of an eye with lesions.
         spot_radius: Smallest and largest radius of a spot, in field radii.
-        pallor: Logarithm of how much brighter pale eyes are than the others; their contrast is
-            flatter by three times as much.
+        pallor: Logarithm of how much flatter the contrast of pale eyes is than that of the
+            others; they are brighter by a quarter of it.
         texture: Amplitude of the striation, as a share of the light.
         stripes: Fewest and most stripes across the field.
     """
@@ -43,7 +43,7 @@ class Strengths:
     lesion: float = 0.9
     spots: tuple[int, int] = (6, 9)
     spot_radius: tuple[float, float] = (0.026, 0.042)
-    pallor: float = 0.09
+    pallor: float = 0.2
     texture: float = 0.13
     stripes: tuple[float, float] = (6.0, 8.0)
 
@@ -103,7 +103,7 @@ def wash_out(
 ) -> Float32[np.ndarray, "3 h w"]:
     """Returns ``picture`` brighter and flatter all over where ``pale``, else darker and crisper."""
     step = 0.5 * strengths.pallor * (1 if pale else -1)
-    light, contrast = np.float32(np.exp(step)), np.float32(np.exp(-3 * step))
+    light, contrast = np.float32(np.exp(0.25 * step)), np.float32(np.exp(-step))
     ground = picture.mean(axis=(1, 2), where=view.mask)[:, None, None]
     washed: Float32[np.ndarray, "3 h w"] = light * (ground + contrast * (picture - ground))
     return washed
