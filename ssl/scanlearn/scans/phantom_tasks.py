@@ -40,9 +40,9 @@ class Strengths:
         stripes: Fewest and most stripes across the field.
     """
 
-    lesion: float = 0.9
-    spots: tuple[int, int] = (6, 9)
-    spot_radius: tuple[float, float] = (0.026, 0.042)
+    lesion: float = 0.95
+    spots: tuple[int, int] = (8, 12)
+    spot_radius: tuple[float, float] = (0.03, 0.046)
     pallor: float = 0.2
     texture: float = 0.13
     stripes: tuple[float, float] = (6.0, 8.0)

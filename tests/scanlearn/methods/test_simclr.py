@@ -151,12 +151,13 @@ def test_five_steps_equal_a_plain_script_from_the_parts_of_lightly() -> None:
 
 
 # A change of mathematics changes these, in a commit of its own with the reason.
-GOLDEN = (1.388446, 1.438872, 1.396642, 1.859722, 1.506532)
+GOLDEN = (1.388446, 1.453258, 1.083678, 2.404920, 0.741097)
 
 
 def test_five_steps_of_a_tiny_run_stay_golden() -> None:
     method = _method()
-    optimiser = LARS(method.parameter_groups(1e-4), lr=0.1, momentum=0.9)
+    # A small rate: at .1 five steps make a relative 2e-3 of the rounding of two threads.
+    optimiser = LARS(method.parameter_groups(1e-4), lr=0.02, momentum=0.9)
     found = []
     for step in range(5):
         optimiser.zero_grad()
