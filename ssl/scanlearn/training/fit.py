@@ -67,6 +67,7 @@ def fit_quietly(
     Raises:
         KeyboardInterrupt: The user stopped the run.
     """
+    before = signal.getsignal(signal.SIGINT)
     try:
         with _quiet():
             trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
@@ -74,7 +75,7 @@ def fit_quietly(
         if not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         # Lightning ends the whole process here, deaf to further interrupts: not a library's call.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, before)
         raise KeyboardInterrupt from None
 
 

@@ -4,6 +4,7 @@ import signal
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,17 +43,24 @@ def test_the_trainer_says_nothing_and_writes_nowhere_else(
     assert [path.name for path in job.run.checkpoint.parent.iterdir()] == ["last.ckpt"]
 
 
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
 def test_an_interrupt_stays_an_interrupt(
-    configure: Callable[..., PretrainConfig], archive: Archive, monkeypatch: pytest.MonkeyPatch
+    configure: Callable[..., PretrainConfig],
+    archive: Archive,
+    monkeypatch: pytest.MonkeyPatch,
+    handler: Any,
 ) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(Keeper, "stepped", stop)
-    with pytest.raises(KeyboardInterrupt):
-        pretraining.train(Job.of(configure(), archive))
-    assert signal.getsignal(signal.SIGINT) == before
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        monkeypatch.setattr(Keeper, "stepped", stop)
+        with pytest.raises(KeyboardInterrupt):
+            pretraining.train(Job.of(configure(), archive))
+        assert signal.getsignal(signal.SIGINT) == handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_step_computes_in_the_precision_asked_for(tmp_path: Path) -> None:
