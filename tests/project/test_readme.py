@@ -101,7 +101,7 @@ def test_every_command_of_the_readme_runs(workplace: Path) -> None:
 @pytest.mark.long
 def test_the_demo_answers_in_time(tmp_path: Path) -> None:
     recipe = subprocess.run(
-        ["make", "--dry-run", "--assume-old=.venv/.installed", "demo"],
+        ["make", "--no-print-directory", "--dry-run", "--assume-old=.venv/.installed", "demo"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -155,7 +155,9 @@ def test_a_small_supervised_network_learns_lesions() -> None:
         )
         for before, after in pairwise(widths)
     ]
-    network = nn.Sequential(*blocks, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(64, 1))
+    network = nn.Sequential(
+        *blocks, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 1)
+    )
     steps, batch, trained = 200, 48, 800
     optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
