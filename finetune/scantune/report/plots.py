@@ -32,7 +32,7 @@ DARK = {
 }
 LEARNERS = {"linear": "linear probe", "knn": "kNN"}
 CHANCE = 0.5
-COLLAPSED = 0.3
+COLLAPSED = 0.1
 
 
 def palette(results: Results) -> dict[str, str]:

@@ -40,11 +40,11 @@ class Strengths:
         stripes: Fewest and most stripes across the field.
     """
 
-    lesion: float = 0.95
+    lesion: float = 0.9
     spots: tuple[int, int] = (8, 12)
     spot_radius: tuple[float, float] = (0.03, 0.046)
-    pallor: float = 0.2
-    texture: float = 0.13
+    pallor: float = 0.3
+    texture: float = 0.14
     stripes: tuple[float, float] = (6.0, 8.0)
 
 

@@ -53,8 +53,8 @@ def test_a_chain_depends_on_values_order_shape_and_type() -> None:
     assert chain not in others
 
 
-def test_collapse_is_warned_of_below_three_tenths() -> None:
-    assert collapse_warning(0.3) == ()
+def test_collapse_is_warned_of_below_a_tenth() -> None:
+    assert collapse_warning(0.1) == ()
     (text,) = collapse_warning(0.05)
     assert "0.05" in text
     assert "try" in text
