@@ -21,6 +21,8 @@ _HOMES = {
     "Scale": "scanlearn.views.scale",
     "ScanlearnError": "scanlearn.core",
     "ViewGenerator": "scanlearn.views.generator",
+    "ViewTransform": "scanlearn.views.transform",
+    "explain": "scanlearn.views.explain",
     "export": "scanlearn.training.pretrain",
     "load_backbone": "scanlearn.backbones.weights",
     "load_config": "scanlearn.config",
@@ -38,9 +40,11 @@ if TYPE_CHECKING:
     from scanlearn.scans.pack import pack
     from scanlearn.scans.source import open_archive
     from scanlearn.training.pretrain import PretrainConfig, export, pretrain
+    from scanlearn.views.explain import explain
     from scanlearn.views.generator import ViewGenerator
     from scanlearn.views.preview import preview
     from scanlearn.views.scale import Scale
+    from scanlearn.views.transform import ViewTransform
 
 __all__ = [
     "Archive",
@@ -48,7 +52,9 @@ __all__ = [
     "Scale",
     "ScanlearnError",
     "ViewGenerator",
+    "ViewTransform",
     "__version__",
+    "explain",
     "export",
     "load_backbone",
     "load_config",

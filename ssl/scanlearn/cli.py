@@ -60,6 +60,22 @@ def preview_command(
     call(preview, archive, overrides=overrides or ())
 
 
+@app.command("explain")
+def explain_command(
+    recipe: Annotated[str, typer.Argument(help="A recipe, such as simclr or dino.")],
+    overrides: Overrides = None,
+) -> None:
+    """Print what a recipe comes to at a scale.
+
+    A table of every operation in use: its numbers, their units and where they are from.
+
+    The keys and their defaults: scanlearn config explain.
+    """
+    from scanlearn.views.explain import explain
+
+    call(explain, recipe, overrides=overrides or ())
+
+
 @app.command("pretrain")
 def pretrain_command(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped one.")],
@@ -93,7 +109,7 @@ def export_command(
 
 @app.command("config")
 def config_command(
-    command: Annotated[str, typer.Argument(help="pack, preview or pretrain.")],
+    command: Annotated[str, typer.Argument(help="pack, preview, explain or pretrain.")],
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema.")] = False,
 ) -> None:
     """Print a command's settings as commented YAML."""
@@ -107,12 +123,18 @@ def config_command(
         from scanlearn.views.preview import preview
 
         show_config(settings_model(preview), "scanlearn preview ARCHIVE key=value ...", schema)
+    elif command == "explain":
+        from scanlearn.views.explain import explain
+
+        show_config(settings_model(explain), "scanlearn explain RECIPE key=value ...", schema)
     elif command == "pretrain":
         from scanlearn.training.pretrain import PretrainConfig
 
         show_config(PretrainConfig, "scanlearn pretrain FILE.yaml key=value ...", schema)
     else:
-        raise ScanlearnError(f"'{command}' has no configuration; ask for pack, preview or pretrain")
+        raise ScanlearnError(
+            f"'{command}' has no configuration; ask for pack, preview, explain or pretrain"
+        )
 
 
 def show_config(model: Any, command: str, schema: bool) -> None:

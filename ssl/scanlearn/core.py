@@ -10,12 +10,12 @@ Legend of axis letters, used in every shape annotation:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8, UInt16
+from jaxtyping import Bool, Float, Float32, Int, Int64, UInt8, UInt16
 from torch import Tensor
 
 
@@ -45,7 +45,8 @@ class ScanBatch:
     """A batch of packed scans, as training and evaluation read them.
 
     Args:
-        pixels: ``[b c h w]``, uint8 or uint16, stored values on the archive's canvas.
+        pixels: ``[b c h w]``, uint8 or uint16 as archives store them, or float32; values on the
+            canvas.
         valid_box: ``[b 4]`` top, left, bottom, right of the scan on the canvas in pixels, bottom
             and right exclusive. What lies outside is padding.
         mask: ``[b h w]``, True inside the field of view; None where all of the valid box is.
@@ -54,7 +55,7 @@ class ScanBatch:
         ids: ``[b]`` row of each scan in its archive.
     """
 
-    pixels: UInt8[Tensor, "b c h w"] | UInt16[Tensor, "b c h w"]
+    pixels: UInt8[Tensor, "b c h w"] | UInt16[Tensor, "b c h w"] | Float32[Tensor, "b c h w"]
     valid_box: Int[Tensor, "b 4"]
     mask: Bool[Tensor, "b h w"] | None
     spacing_mm: Float[Tensor, "b 2"]
@@ -64,20 +65,28 @@ class ScanBatch:
     def __len__(self) -> int:
         return int(self.pixels.shape[0])
 
+    def take(self, rows: Int64[np.ndarray, " k"]) -> ScanBatch:
+        """Returns the scans in ``rows``, on the same device."""
+        where = torch.from_numpy(rows)
+        return self._each(lambda tensor: tensor[where.to(tensor.device)])
+
+    def rows(self, start: int, stop: int) -> ScanBatch:
+        """Returns the scans from ``start`` up to ``stop``, without a copy."""
+        return self._each(lambda tensor: tensor[start:stop])
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> ScanBatch:
         """Returns the batch on ``device``; stored values travel as they are, never as floats."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=non_blocking)
-
+    def _each(self, change: Callable[[Tensor], Tensor]) -> ScanBatch:
         return replace(
             self,
-            pixels=move(self.pixels),
-            valid_box=move(self.valid_box),
-            mask=None if self.mask is None else move(self.mask),
-            spacing_mm=move(self.spacing_mm),
-            value_range=move(self.value_range),
-            ids=move(self.ids),
+            pixels=change(self.pixels),
+            valid_box=change(self.valid_box),
+            mask=None if self.mask is None else change(self.mask),
+            spacing_mm=change(self.spacing_mm),
+            value_range=change(self.value_range),
+            ids=change(self.ids),
         )
 
 

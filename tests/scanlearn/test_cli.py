@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from scanlearn.cli import call, run, settings_model
 from scanlearn.core import ScanlearnError
 
-COMMANDS = ("pack", "preview", "pretrain", "export", "config")
+COMMANDS = ("pack", "preview", "explain", "pretrain", "export", "config")
 
 
 def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -89,7 +89,7 @@ def test_keyword_arguments_become_checked_settings() -> None:
         call(sample, "x", overrides=["sise=32"])
 
 
-@pytest.mark.parametrize("name", ["pack", "preview", "pretrain"])
+@pytest.mark.parametrize("name", ["pack", "preview", "explain", "pretrain"])
 def test_config_prints_a_commented_yaml_and_a_schema(name: str) -> None:
     from scanlearn.config import parse_value
 
@@ -104,4 +104,17 @@ def test_config_prints_a_commented_yaml_and_a_schema(name: str) -> None:
 def test_config_of_an_unknown_command_lists_the_known_ones() -> None:
     done = command("config", "pakc")
     assert done.returncode == 2
-    assert "pack, preview or pretrain" in done.stderr
+    assert "pack, preview, explain or pretrain" in done.stderr
+
+
+def test_a_recipe_is_explained_without_any_scans(tmp_path: Path) -> None:
+    words = ("scale=weak", "channels=1", "operations.solarize=off", "operations.hue=0.05")
+    done = command("explain", "dino", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("dino at scale 0.5 on one channel")
+    assert "by hand: solarize off, hue 0.05" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert list(tmp_path.iterdir()) == []
+    wrong = command("explain", "dino", "operations.blurr=off")
+    assert wrong.returncode == 2
+    assert "did you mean 'blur'?" in wrong.stderr

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from scanlearn.views.parameters import PARAMETERS
 from scantune.report import forest, plots
 from scantune.study.results import ArmRow, Budget, Difference, Results, RunRow, Score
 
@@ -18,21 +19,6 @@ OUTCOMES = {
 }
 
 NOTES = {"fixed": "the same from s = 0.5 on"}
-PARAMETERS = {
-    "crop_min": "Smallest crop, share of the area",
-    "crop_max": "Largest crop, share of the area",
-    "log_aspect": "Crop aspect, half range of its logarithm",
-    "own_aspect": "Centre of the aspect (1 the scan's own, 0 square)",
-    "flip_p": "Mirrored, probability",
-    "jitter_p": "Jitter, probability",
-    "brightness": "Jitter of brightness, ±",
-    "contrast": "Jitter of contrast, ±",
-    "saturation": "Jitter of saturation, ±",
-    "hue": "Jitter of hue, ± of the circle",
-    "gray_p": "Colour removed, probability",
-    "blur_p": "Blur, probability",
-    "blur_sigma": "Blur, largest sigma in px at 224 px",
-}
 
 
 def budgets(results: Results) -> list[Budget]:
@@ -157,9 +143,10 @@ def dial_table(results: Results) -> DialTable:
         ours = [
             f"{arm.name}: {p.source}"
             for arm, p in zip(arms, own, strict=True)
-            if p and p.source not in ("identity", "published", "")
+            if p and p.source not in ("identity", "") and not p.source.startswith("published")
         ]
-        rows.append((PARAMETERS.get(name, name), values, "; ".join([*ours, *notes])))
+        title = PARAMETERS[name].title if name in PARAMETERS else name
+        rows.append((title, values, "; ".join([*ours, *notes])))
     return DialTable(arms, rows)
 
 

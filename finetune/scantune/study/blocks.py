@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from scanlearn.backbones.build import BackboneConfig
 from scanlearn.methods import MethodConfig, SimCLRConfig
-from scanlearn.training.settings import LoggingConfig
-from scanlearn.views.recipes import find_recipe
+from scanlearn.training.settings import (
+    OPERATIONS_HELP,
+    SCALE_BLUR_HELP,
+    LoggingConfig,
+    ViewsConfig,
+)
+from scanlearn.views.adjusting import Operations
+from scanlearn.views.recipes import Recipe, find_recipe
 from scantune.study.results import Budget
 
 
@@ -25,12 +31,27 @@ class StudyViews(Block):
 
     recipe: str = Field(default="simclr", description="the recipe whose strength the dial sets")
     size: int = Field(default=64, ge=8, description="side of a view in pixels")
+    operations: Operations = Field(default={}, description=OPERATIONS_HELP)
+    scale_blur: bool = Field(default=True, description=SCALE_BLUR_HELP)
 
     @field_validator("recipe")
     @classmethod
     def _known(cls, value: str) -> str:
         find_recipe(value)
         return value
+
+    @model_validator(mode="after")
+    def _adjustable(self) -> StudyViews:
+        self.build_recipe()
+        return self
+
+    def build_recipe(self) -> Recipe:
+        """Returns the recipe of every arm, with its operations adjusted."""
+        return find_recipe(self.recipe).adjusted(self.operations)
+
+    def at(self, scale: float | str | dict[str, float | str]) -> ViewsConfig:
+        """Returns the views of an arm with that scale."""
+        return ViewsConfig(**dict(self), scale=scale)
 
 
 class StudyPretraining(Block):

@@ -8,10 +8,11 @@ from dataclasses import asdict
 from scanlearn.config import dump_plain
 from scanlearn.scans.archive import Archive
 from scanlearn.scans.source import PHANTOM_PREFIX
-from scanlearn.views.recipes import find_recipe
+from scanlearn.views.adjusting import in_words
 from scanlearn.views.statistics import view_statistics
 from scantune.labels import LabeledSet
 from scantune.scores import Scores
+from scantune.study.blocks import StudyViews
 from scantune.study.plan import THUMBNAIL, CompareConfig
 from scantune.study.results import (
     ArmRow,
@@ -44,7 +45,7 @@ def setup_facts(config: CompareConfig, runs: Sequence[RunRow]) -> tuple[Fact, ..
     return (
         Fact(name="Method", value=shared.method.name),
         Fact(name="Network", value=shared.backbone.name),
-        Fact(name="Views", value=f"{shared.views.size} px, recipe {shared.views.recipe}"),
+        Fact(name="Views", value=_views_text(shared.views)),
         Fact(
             name="Training",
             value=f"{trained.epochs:.3g} epochs of batches of {shared.batch_size}, "
@@ -57,9 +58,18 @@ def setup_facts(config: CompareConfig, runs: Sequence[RunRow]) -> tuple[Fact, ..
     )
 
 
+def _views_text(views: StudyViews) -> str:
+    parts = [f"{views.size} px", f"recipe {views.recipe}"]
+    if views.operations:
+        parts.append(f"by hand: {in_words(views.operations)}")
+    if not views.scale_blur:
+        parts.append("blur of 224-px views")
+    return ", ".join(parts)
+
+
 def arm_rows(config: CompareConfig, channels: int) -> tuple[ArmRow, ...]:
     """The thumbnail and every arm with what its dial resolves to."""
-    recipe = find_recipe(config.pretrain.views.recipe)
+    recipe = config.pretrain.views.build_recipe()
     rows = [ArmRow(name=THUMBNAIL, kind="thumbnail")]
     for name, arm in config.arms.items():
         if arm.kind == "random":
@@ -69,6 +79,7 @@ def arm_rows(config: CompareConfig, channels: int) -> tuple[ArmRow, ...]:
         resolved = tuple(
             Parameter(parameter=row.parameter, value=row.value, source=row.source, note=row.note)
             for row in recipe.table(dial, channels)
+            if row.note != "off"
         )
         rows.append(
             ArmRow(name=name, kind="pretrained", scale=Dial(**asdict(dial)), resolved=resolved)
@@ -78,10 +89,10 @@ def arm_rows(config: CompareConfig, channels: int) -> tuple[ArmRow, ...]:
 
 def view_shares(config: CompareConfig) -> tuple[ViewShare, ...]:
     """How much two views of a scan share in each trained arm."""
-    shares = []
+    recipe, shares = config.pretrain.views.build_recipe(), []
     for name, arm in config.arms.items():
         if arm.kind == "pretrained":
-            found = view_statistics(config.pretrain.views.recipe, arm.dial())
+            found = view_statistics(recipe, arm.dial())
             shares.append(ViewShare(arm=name, iou=found.iou, disjoint=found.disjoint))
     return tuple(shares)
 

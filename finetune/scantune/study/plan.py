@@ -11,8 +11,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from scanlearn.scans.pack import PackSettings
-from scanlearn.training.settings import PretrainConfig, ViewsConfig
-from scanlearn.views.recipes import find_recipe
+from scanlearn.training.settings import PretrainConfig
+from scanlearn.views.generator import LOCAL_SHARE
+from scanlearn.views.recipes import no_effect_in_words
 from scanlearn.views.scale import Scale
 from scantune.study.blocks import (
     Block,
@@ -134,6 +135,10 @@ class CompareConfig(Block):
                 raise ValueError(f"{key} names one of them twice")
         if any(seed < 0 for seed in self.seeds):
             raise ValueError("seeds are 0 or more")
+        dials = [arm.dial() for arm in self.arms.values() if arm.kind == "pretrained"]
+        idle = self.pretrain.views.build_recipe().without_effect(dials)
+        if idle:
+            raise ValueError(f"pretrain.views.{no_effect_in_words(idle)}")
         self._check_primary()
         return self
 
@@ -173,19 +178,22 @@ class CompareConfig(Block):
     def canvas(self) -> int:
         """Side of the canvas: as given, else large enough for the smallest crop of any arm.
 
+        Local views count at their own size, whether or not the method asks for them.
+
         Source: docs/dial.md, canvas: view size / sqrt(smallest crop area).
         """
         if self.pack.canvas is not None:
             return self.pack.canvas
-        recipe = find_recipe(self.pretrain.views.recipe)
-        least = min(
-            view.crop_min
+        recipe, size = self.pretrain.views.build_recipe(), self.pretrain.views.size
+        local_size = round(LOCAL_SHARE * size)
+        most = max(
+            (local_size if kind == "local" else size) / math.sqrt(view.crop_min)
             for arm in self.arms.values()
             if arm.kind == "pretrained"
-            for view in recipe.at(arm.dial()).views
+            for kind, view in zip(recipe.kinds, recipe.at(arm.dial()).views, strict=True)
         )
         # The hair keeps rounding in the square root from adding a row.
-        return math.ceil(self.pretrain.views.size / math.sqrt(least) - 1e-6)
+        return math.ceil(most - 1e-6)
 
     def pack_settings(self, columns: Columns, channels: Literal["auto", 1, 3]) -> PackSettings:
         """How one of the two sets of scans is packed."""
@@ -203,11 +211,8 @@ class CompareConfig(Block):
         shared = dict(self.pretrain)
         scale = self.arms[arm].scale
         assert scale is not None, "only pretrained arms have a run"
-        views = ViewsConfig(
-            recipe=self.pretrain.views.recipe, size=self.pretrain.views.size, scale=scale
-        )
         return PretrainConfig(
-            **{**shared, "views": views},
+            **{**shared, "views": self.pretrain.views.at(scale)},
             archive=self.unlabeled,
             output=str(folder),
             pack=self.pack_settings(self.unlabeled_columns, self.pack.channels),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from scanlearn.runs import full_disk_explained
 from scanlearn.scans.archive import Archive
 from scanlearn.views.preview import arm_sheet
+from scanlearn.views.render import RenderSettings
 from scantune.study.folder import StudyFolder
 from scantune.study.plan import CompareConfig
 from scantune.study.results import Sheet
@@ -23,12 +26,17 @@ def draw_sheets(
         The sheets, written to the study's ``figures`` as PNG; one for each four arms.
     """
     shared = config.pretrain.views
+    # The methods of a study ask for two global views.
+    recipe = replace(shared.build_recipe(), has_local_views=False)
+    settings = RenderSettings(scale_blur=shared.scale_blur)
     dials = [(name, arm.dial()) for name, arm in config.arms.items() if arm.kind == "pretrained"]
     folder.figures.mkdir(exist_ok=True)
     sheets = []
     for number, start in enumerate(range(0, len(dials), _ARMS_A_SHEET)):
         members = dict(dials[start : start + _ARMS_A_SHEET])
-        figure = arm_sheet(unlabeled, members, recipe=shared.recipe, scans=_SCANS, size=shared.size)
+        figure = arm_sheet(
+            unlabeled, members, recipe=recipe, scans=_SCANS, size=shared.size, settings=settings
+        )
         path = folder.figures / f"views_{number + 1}.png"
         with full_disk_explained(path):
             figure.savefig(path, dpi=_DPI)

@@ -27,8 +27,8 @@ DARK_SPOT = np.array([0.36, 0.05, 0.03], dtype=np.float32)
 class Strengths:
     """How strongly each label shows; 0 hides it.
 
-    The defaults were set on the phantom of seed 0; ``benchmarks/phantom.py`` measures what they
-    do on that one and on another.
+    The defaults were set on the phantom of seed 0 and confirmed on that of seed 1, by
+    ``benchmarks/phantom.py``; its figures stand in benchmarks/RESULTS.md.
 
     Args:
         lesion: Opacity of the spots.

@@ -16,11 +16,11 @@ from scanlearn.core import ScanlearnError
 from scanlearn.methods import Method
 from scanlearn.runs import provenance, write_atomically
 from scanlearn.scans.archive import Archive
-from scanlearn.training.choices import Choices, choose
+from scanlearn.training.choices import Choices, choose, training_device
 from scanlearn.training.folder import RunFolder, open_run
 from scanlearn.training.settings import PRESENTATION, PretrainConfig
 from scanlearn.views.generator import ViewGenerator
-from scanlearn.views.recipes import find_recipe
+from scanlearn.views.render import RenderSettings
 from scanlearn.views.scale import Scale
 
 PHANTOM_NOTE = "drawn by a program; no evidence about real scans"
@@ -51,7 +51,7 @@ class Job:
         choices = choose(config, archive, backbone)
         method = config.method.build(backbone, config.seed)
         generator = ViewGenerator(
-            find_recipe(config.views.recipe),
+            config.views.build_recipe(),
             Scale.parse(config.views.scale),
             method.plan,
             size,
@@ -59,7 +59,10 @@ class Job:
             archive.std,
         )
         run = open_run(Path(config.output), config.model_dump(mode="json"), ignored=PRESENTATION)
-        return cls(config, archive, run, _recorded(run, archive, choices), method, generator)
+        # What an earlier start chose holds, whatever this machine would choose.
+        choices = _recorded(run, archive, choices)
+        generator.settings = _render_settings(config, choices)
+        return cls(config, archive, run, choices, method, generator)
 
     @property
     def note(self) -> str | None:
@@ -72,12 +75,14 @@ class Job:
         rows = np.linspace(0, len(self.archive) - 1, min(len(self.archive), _SAMPLE))
         boxes = self.archive.gather(rows.astype(np.int64)).valid_box.numpy()
         share = self.generator.upsampled_share(boxes)
+        found = self.config.views.warnings
         if share < _WORTH_A_WARNING:
-            return ()
+            return found
         height, width = self.archive.shape[1:]
         is_canvas_full = bool((boxes[:, 2] == height).any() or (boxes[:, 3] == width).any())
         remedy = "pack at a larger pack.canvas, or make" if is_canvas_full else "make"
         return (
+            *found,
             f"{share:.0%} of the views enlarge their crop, so that the crop dial also sets the "
             f"resolution: the packed scans (up to {boxes[:, 2].max()} x {boxes[:, 3].max()} px) "
             f"are small for views of {self.generator.size} px; {remedy} views.size smaller.",
@@ -94,6 +99,14 @@ class Job:
             f"{self.choices.precision}, learning rate {schedule.peak:.3g} after a warm-up of "
             f"{schedule.warmup_steps:,} steps ({schedule.reason})"
         )
+
+
+def _render_settings(config: PretrainConfig, choices: Choices) -> RenderSettings:
+    # A CPU that trains in bf16 has matrix units for it; a GPU is fast either way.
+    has_units = choices.precision == "bf16" and training_device(config.device).type == "cpu"
+    return RenderSettings(
+        scale_blur=config.views.scale_blur, resampler="matrices" if has_units else "bands"
+    )
 
 
 def _recorded(run: RunFolder, archive: Archive, choices: Choices) -> Choices:

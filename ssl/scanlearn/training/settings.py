@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from scanlearn.backbones.build import BackboneConfig
 from scanlearn.methods import MethodConfig, SimCLRConfig
 from scanlearn.scans.pack import PackSettings
-from scanlearn.views.recipes import RECIPES, find_recipe
+from scanlearn.views.adjusting import Operations
+from scanlearn.views.recipes import RECIPES, Recipe, find_recipe, no_effect_in_words
 from scanlearn.views.scale import Scale
 
 # These change where a run is and what is seen of it, not what comes out; the archive's content is
@@ -29,6 +30,13 @@ PRESENTATION = frozenset(
 )
 
 
+OPERATIONS_HELP = (
+    "operations switched off or set by hand: solarize: off, rotation_deg: [7, 15] (weak, strong) "
+    "or one number for both; scanlearn explain RECIPE shows what there is"
+)
+SCALE_BLUR_HELP = "blur shrinks with the view, as its sigma is stated at 224 px"
+
+
 class ViewsConfig(BaseModel):
     """How views are made."""
 
@@ -41,6 +49,8 @@ class ViewsConfig(BaseModel):
         "value for each of crop, geometry, photometric and acquisition",
     )
     size: int = Field(default=64, ge=8, description="side of a view in pixels")
+    operations: Operations = Field(default={}, description=OPERATIONS_HELP)
+    scale_blur: bool = Field(default=True, description=SCALE_BLUR_HELP)
 
     @field_validator("recipe")
     @classmethod
@@ -55,6 +65,24 @@ class ViewsConfig(BaseModel):
     ) -> float | str | dict[str, float | str]:
         Scale.parse(value)
         return value
+
+    @model_validator(mode="after")
+    def _adjustable(self) -> ViewsConfig:
+        self.build_recipe()
+        return self
+
+    def build_recipe(self) -> Recipe:
+        """Returns the recipe with its operations adjusted."""
+        return find_recipe(self.recipe).adjusted(self.operations)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was set by hand to no effect at this scale.
+
+        No error: another arm of a comparison, which shares the operations, may have the sub-dial.
+        """
+        idle = self.build_recipe().without_effect([Scale.parse(self.scale)])
+        return (f"views.{no_effect_in_words(idle)}",) if idle else ()
 
 
 class LoggingConfig(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from scanlearn.views.draw import BRIGHTNESS, CONTRAST, HUE, SATURATION, Draw
@@ -12,6 +12,7 @@ from scanlearn.views.draw import BRIGHTNESS, CONTRAST, HUE, SATURATION, Draw
 _LUMA = (0.2989, 0.587, 0.114)
 # Far below a step of 16 bits: a gray pixel divides by this and not by zero.
 _SMALLEST_CHROMA = 1e-12
+_BLENDS = {BRIGHTNESS: "brightness", CONTRAST: "contrast", SATURATION: "saturation"}
 
 
 def jitter(
@@ -36,17 +37,18 @@ def jitter(
     if not applies.any():
         return
     is_colour = x.shape[1] == 3
-    factors = np.ones((len(draw), 4))
-    for op in (BRIGHTNESS, CONTRAST, SATURATION) if is_colour else (BRIGHTNESS, CONTRAST):
-        name = {BRIGHTNESS: "brightness", CONTRAST: "contrast", SATURATION: "saturation"}[op]
-        factors[:, op] = np.where(applies, getattr(draw, name)[:, view], 1.0)
+    if len(x) == 1:
+        _jitter_one(x, draw, view, coverage)
+        return
     for ops in _passes(draw.order[:, view], is_colour=is_colour):
-        factor = np.take_along_axis(factors, ops[:, None], axis=1)[:, 0]
+        factor = np.ones(len(ops))
+        for op, name in _BLENDS.items():
+            if op != SATURATION or is_colour:
+                factor = np.where((ops == op) & applies, getattr(draw, name)[:, view], factor)
         _blend(x, ops, factor, coverage)
         shifts = np.flatnonzero((ops == HUE) & applies & (draw.hue[:, view] != 0))
         if is_colour and len(shifts):
-            rows = torch.from_numpy(shifts).to(x.device)
-            x[rows] = shift_hue(x[rows], _column(draw.hue[shifts, view], x))
+            _shift_some(x, shifts, draw.hue[shifts, view])
 
 
 def _passes(order: Int[np.ndarray, "b 4"], *, is_colour: bool) -> list[Int[np.ndarray, " b"]]:
@@ -64,16 +66,75 @@ def _blend(
     coverage: Float[Tensor, "b 1 s s"] | None,
 ) -> None:
     """Mixes each scan with black, with its mean gray or with its gray self, in place."""
-    to_mean = _column(np.where(ops == CONTRAST, 1 - factor, 0.0), x)
-    luma = gray(x)
+    changed = factor != 1
+    if not changed.any():
+        return
+    target: Tensor | None = None
+    share = np.where((ops == CONTRAST) & changed, 1 - factor, 0.0)
+    if share.any():
+        target = _mean_gray(x, coverage) * _column(share, x)
+        if coverage is not None:
+            target = target * coverage
+    share = np.where((ops == SATURATION) & changed, 1 - factor, 0.0)
+    if share.any():
+        luma = gray(x) * _column(share, x)
+        target = luma if target is None else luma.add_(target)
+    x.mul_(_column(factor, x))
+    if target is not None:
+        x.add_(target)
+    # Mixing with less than all of oneself stays between the two.
+    if (factor > 1).any():
+        x.clamp_(0, 1)
+
+
+def _jitter_one(
+    x: Float[Tensor, "1 c s s"], draw: Draw, view: int, coverage: Float[Tensor, "1 1 s s"] | None
+) -> None:
+    """`jitter` for a single scan, without the columns and masks that a batch needs.
+
+    The same arithmetic in the same order: a scan comes out the same to the bit in any batch.
+    """
+    is_colour = x.shape[1] == 3
+    for op in draw.order[0, view].tolist():
+        if op == HUE:
+            if is_colour and draw.hue[0, view] != 0:
+                shift_hue(x, _column(draw.hue[:, view], x), out=x)
+            continue
+        factor = float(getattr(draw, _BLENDS[op])[0, view])
+        if factor == 1 or (op == SATURATION and not is_colour):
+            continue
+        target: Tensor | None = None
+        if op == CONTRAST:
+            target = _mean_gray(x, coverage) * (1 - factor)
+            if coverage is not None:
+                target = target * coverage
+        elif op == SATURATION:
+            target = gray(x) * (1 - factor)
+        x.mul_(factor)
+        if target is not None:
+            x.add_(target)
+        if factor > 1:
+            x.clamp_(0, 1)
+
+
+def _mean_gray(
+    x: Float[Tensor, "b c s s"], coverage: Float[Tensor, "b 1 s s"] | None
+) -> Float[Tensor, "b 1 1 1"]:
+    """Mean luma inside the field of view; the luma of the channels' means is the same."""
     if coverage is None:
-        other = to_mean * luma.mean(dim=(1, 2, 3), keepdim=True)
+        return gray(x.mean(dim=(2, 3), keepdim=True))
+    inside = coverage.sum(dim=(2, 3), keepdim=True).clamp(min=1e-6)
+    return gray(x.sum(dim=(2, 3), keepdim=True) / inside)
+
+
+def _shift_some(
+    x: Float[Tensor, "b 3 s s"], rows: Int[np.ndarray, " k"], shift: Float[np.ndarray, " k"]
+) -> None:
+    if len(rows) == len(x):
+        shift_hue(x, _column(shift, x), out=x)
     else:
-        inside = coverage.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6)
-        other = to_mean * (luma.sum(dim=(1, 2, 3), keepdim=True) / inside) * coverage
-    if (ops == SATURATION).any():
-        other = other + _column(np.where(ops == SATURATION, 1 - factor, 0.0), x) * luma
-    x.mul_(_column(factor, x)).add_(other).clamp_(0, 1)
+        where = torch.from_numpy(rows).to(x.device)
+        x[where] = shift_hue(x[where], _column(shift, x))
 
 
 def gray(x: Float[Tensor, "b c s s"]) -> Float[Tensor, "b 1 s s"]:
@@ -89,30 +150,44 @@ def gray(x: Float[Tensor, "b c s s"]) -> Float[Tensor, "b 1 s s"]:
 
 
 def shift_hue(
-    x: Float[Tensor, "b 3 s s"], shift: Float[Tensor, "b 1 1 1"]
+    x: Float[Tensor, "b 3 s s"], shift: Float[Tensor, "b 1 1 1"], out: Tensor | None = None
 ) -> Float[Tensor, "b 3 s s"]:
     """Returns the views with their hue moved by a share of the colour circle.
+
+    Args:
+        x: Unit range.
+        shift: From -.5 to .5.
+        out: Where to write the result; may be ``x`` itself.
 
     Source: torchvision's adjust_hue (RGB to HSV and back).
     """
     red, green, blue = x.unbind(dim=1)
-    value = torch.maximum(torch.maximum(red, green), blue)
-    chroma = value - torch.minimum(torch.minimum(red, green), blue)
-    # In sixths of the circle, times the chroma; without chroma the hue has no say below.
-    hue = torch.where(
-        value == red,
-        green - blue,
-        torch.where(value == green, blue - red + 2 * chroma, red - green + 4 * chroma),
-    )
-    hue = hue.div_(chroma.clamp(min=_SMALLEST_CHROMA)).add_(6 * shift[:, 0]).remainder_(6)
-    away = (
-        (hue - 3).abs_().neg_().add_(2),
-        (hue - 2).abs_().sub_(1),
-        (hue - 4).abs_().sub_(1),
-    )
-    return torch.stack([value - share.clamp_(0, 1).mul_(chroma) for share in away], dim=1)
+    value, chroma = torch.maximum(red, green), torch.minimum(red, green)
+    torch.maximum(value, blue, out=value)
+    torch.minimum(chroma, blue, out=chroma)
+    torch.sub(value, chroma, out=chroma)
+    per_chroma = chroma.clamp(min=_SMALLEST_CHROMA).reciprocal_()
+    # Selecting by the largest channel takes three times as long as this closed form of the hue, in
+    # sixths of the circle from red: with p = (green - blue) / chroma and t = (value - red) / chroma
+    # it is |p| + t (3 - 2 |p|), with the sign of p.
+    p = torch.sub(green, blue).mul_(per_chroma)
+    t = torch.sub(value, red).mul_(per_chroma)
+    size = p.abs()
+    hue = torch.rsub(size, 3, alpha=2).mul_(t).add_(size).copysign_(p)
+    hue.add_(6 * shift[:, 0])
+    hue.sub_(torch.mul(hue, 1 / 6, out=t).floor_(), alpha=6)
+    shifted = torch.empty_like(x) if out is None else out
+    # How near the hue is to each channel's own third of the circle says how much of it there is.
+    red, green, blue = shifted.unbind(dim=1)
+    torch.sub(value, chroma, alpha=2, out=red)
+    torch.add(value, chroma, out=green)
+    blue.copy_(green)
+    for channel, opposite, sign in ((red, 3, 1), (green, 2, -1), (blue, 4, -1)):
+        away = torch.sub(hue, opposite, out=t).abs_().clamp_(1, 2)
+        channel.addcmul_(away, chroma, value=sign)
+    return shifted.clamp_(0, 1)
 
 
-def _column(values: Float[np.ndarray, " b"], like: Tensor) -> Float[Tensor, "b 1 1 1"]:
+def _column(values: Shaped[np.ndarray, " b"], like: Tensor) -> Float[Tensor, "b 1 1 1"]:
     column = torch.from_numpy(np.asarray(values, dtype=np.float32))
     return column.to(like.device, non_blocking=True).view(-1, 1, 1, 1)

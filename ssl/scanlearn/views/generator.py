@@ -11,10 +11,15 @@ from torch import Tensor
 
 from scanlearn.core import ScanBatch, ScanlearnError, ViewPlan, Views
 from scanlearn.views.draw import Draw
+from scanlearn.views.extras import Extra, apply_extras
+from scanlearn.views.ranges import Ranges
 from scanlearn.views.recipes import Recipe, find_recipe
-from scanlearn.views.render import render_views
+from scanlearn.views.render import DEFAULT_SETTINGS, RenderSettings, render_views
 from scanlearn.views.scale import Scale
 from scanlearn.views.uniforms import DrawKey, uniforms
+
+# Global and local views of DINO.
+LOCAL_SHARE = 96 / 224
 
 
 class ViewGenerator:
@@ -27,10 +32,13 @@ class ViewGenerator:
         size: Side of a global view in pixels.
         mean: Mean of the archive per channel, unit range; subtracted last.
         std: Standard deviation of the archive per channel, unit range; divided by last.
+        local_size: Side of a local view; None is 96 / 224 of a global one.
+        extras: A person's own operations, done after the recipe's and before standardisation.
+        settings: What a draw leaves open: the width of blurs, the background.
 
     Raises:
-        ScanlearnError: The recipe is unknown, the size is below 2, or the plan asks for local
-            views, which no recipe here draws.
+        ScanlearnError: The recipe is unknown, a size is below 2, a standard deviation is not
+            above 0, or the plan asks a two-view recipe for local views.
 
     Example:
         >>> generator = ViewGenerator("simclr", Scale.WEAK, ViewPlan(2), 64, [0.5], [0.25])
@@ -46,15 +54,21 @@ class ViewGenerator:
         size: int,
         mean: Sequence[float],
         std: Sequence[float],
+        *,
+        local_size: int | None = None,
+        extras: Sequence[Extra] = (),
+        settings: RenderSettings = DEFAULT_SETTINGS,
     ) -> None:
         self.recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
-        if plan.local_views:
+        if plan.local_views and not self.recipe.has_local_views:
             raise ScanlearnError(
                 f"views: {plan.local_views} local views asked for, but recipe "
                 f"'{self.recipe.name}' has global views only; set local views to 0."
             )
-        if size < 2:
-            raise ScanlearnError(f"views: size {size} is no view; give 2 pixels or more.")
+        self.local_size = round(LOCAL_SHARE * size) if local_size is None else local_size
+        for given in (size, self.local_size) if plan.local_views else (size,):
+            if given < 2:
+                raise ScanlearnError(f"views: size {given} is no view; give 2 pixels or more.")
         if any(value <= 0 for value in std):
             raise ScanlearnError(f"views: standard deviation {list(std)} must be above 0.")
         self.scale = scale
@@ -62,12 +76,14 @@ class ViewGenerator:
         self.size = size
         self.mean = tuple(float(value) for value in mean)
         self.std = tuple(float(value) for value in std)
-        self.ranges = self.recipe.at(scale)
+        self.extras = tuple(extras)
+        self.settings = settings
+        self.ranges = _planned(self.recipe.at(scale), plan)
 
     @property
     def num_views(self) -> int:
         """Views of each scan."""
-        return self.plan.global_views
+        return self.plan.global_views + self.plan.local_views
 
     def __call__(self, batch: ScanBatch, key: DrawKey) -> Views:
         """Returns the standardised views of a batch, on its device.
@@ -76,12 +92,34 @@ class ViewGenerator:
             batch: ``b`` packed scans.
             key: Seed, step and the scans' ``b`` positions in the global batch.
         """
-        views = render_views(batch, self.draw(batch, key), range(self.num_views), self.size)
+        return self.render(batch, self.draw(batch, key))
+
+    def render(self, batch: ScanBatch, draw: Draw) -> Views:
+        """Returns the standardised views of a draw, new or saved."""
+        first_local = self.plan.global_views
         return Views(
-            global_views=tuple(standardise(view, self.mean, self.std) for view in views),
-            local_views=(),
+            global_views=self._rendered(batch, draw, range(first_local), self.size),
+            local_views=self._rendered(
+                batch, draw, range(first_local, self.num_views), self.local_size
+            ),
             ids=batch.ids,
         )
+
+    def _rendered(
+        self, batch: ScanBatch, draw: Draw, views: range, size: int
+    ) -> tuple[Float[Tensor, "b c s s"], ...]:
+        if not views:
+            return ()
+        if not self.extras:
+            return render_views(batch, draw, views, size, self.settings, self._standardise)
+        rendered = render_views(batch, draw, views, size, self.settings)
+        return tuple(
+            self._standardise(apply_extras(found, draw, view, self.extras))
+            for found, view in zip(rendered, views, strict=True)
+        )
+
+    def _standardise(self, views: Float[Tensor, "k c s s"]) -> Float[Tensor, "k c s s"]:
+        return standardise(views, self.mean, self.std)
 
     def draw(self, batch: ScanBatch, key: DrawKey) -> Draw:
         """Returns the draw that `__call__` renders."""
@@ -104,15 +142,26 @@ class ViewGenerator:
         key = DrawKey(seed, 0, np.arange(draws))
         box = self.ranges.draw(uniforms(key, self.num_views), boxes).crop_box
         side = np.minimum(box[..., 2] - box[..., 0], box[..., 3] - box[..., 1])
+        size = np.full(self.num_views, self.size)
+        size[self.plan.global_views :] = self.local_size
         # A hair below the size is rounding, not enlargement.
-        return float((side < self.size - 1e-6).mean())
+        return float((side < size - 1e-6).mean())
+
+
+def _planned(ranges: Ranges, plan: ViewPlan) -> Ranges:
+    """Ranges view by view, where a recipe has local ones: they follow after all global views."""
+    if not plan.local_views:
+        return ranges
+    *whole, local = ranges.views
+    large = [whole[min(view, len(whole) - 1)] for view in range(plan.global_views)]
+    return Ranges((*large, local))
 
 
 def standardise(
     views: Float[Tensor, "b c s s"], mean: Sequence[float], std: Sequence[float]
 ) -> Float[Tensor, "b c s s"]:
-    """Returns ``(views - mean) / std`` per channel, as the last thing done to a view."""
+    """Returns ``(views - mean) / std`` per channel, in place, as the last thing done to a view."""
     shape = (1, -1, 1, 1)
     centre = torch.tensor(mean, dtype=views.dtype, device=views.device).view(shape)
     spread = torch.tensor(std, dtype=views.dtype, device=views.device).view(shape)
-    return (views - centre).div_(spread)
+    return views.sub_(centre).div_(spread)

@@ -7,6 +7,7 @@ changes from left to right is the setting alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,10 +19,14 @@ from scanlearn.core import ScanBatch, ScanlearnError
 from scanlearn.runs import say
 from scanlearn.scans.reader import Archive
 from scanlearn.scans.source import open_archive
-from scanlearn.views.draw import Draw, ViewRanges
-from scanlearn.views.recipes import Recipe, find_recipe
-from scanlearn.views.render import render_views
+from scanlearn.views.adjusting import Operations
+from scanlearn.views.draw import Draw
+from scanlearn.views.generator import LOCAL_SHARE
+from scanlearn.views.recipes import Recipe, find_recipe, no_effect_in_words
+from scanlearn.views.render import DEFAULT_SETTINGS, RenderSettings, render_views
 from scanlearn.views.scale import NAMED_SCALES, Scale
+from scanlearn.views.sheet import FAINT, NUM_GLOBAL, NUM_LOCAL, SheetGrid, colour_of
+from scanlearn.views.statistics import view_statistics
 from scanlearn.views.uniforms import DrawKey, uniforms
 
 if TYPE_CHECKING:
@@ -29,10 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DEFAULT_SCALES = (0.0, 0.5, 1.0, 1.5)
-NUM_VIEWS = 2
-_INK, _FAINT = "#1f2933", "#6b7785"
-# From calm to hot along the dial; told apart in gray print and by colour-blind eyes.
-_COLOURS = ("#3b6fb6", "#2a9d8f", "#e9a23b", "#d1495b", "#7b2d8b", "#5c677d")
+_STYLES = ("-", (0, (3, 2)))
 
 
 def preview(
@@ -41,13 +43,22 @@ def preview(
     output: Annotated[
         str | Path, Field(description="The picture to write: .png, .pdf or .svg.")
     ] = "preview.png",
-    recipe: Annotated[str, Field(description="The augmentation recipe.")] = "simclr",
+    recipe: Annotated[Recipe | str, Field(description="The augmentation recipe.")] = "simclr",
+    operations: Annotated[
+        Operations, Field(description="Operations of it switched off or set by hand.")
+    ] = {},  # noqa: B006  never written to
+    scale_blur: Annotated[
+        bool, Field(description="Blur shrinks with the view, as its sigma is stated at 224 px.")
+    ] = True,
     scales: Annotated[
-        tuple[float | str, ...],
-        Field(description="The columns: numbers from 0 to 1.5, or identity, weak, strong."),
+        tuple[float | str | dict[str, float | str], ...],
+        Field(
+            description="The columns: numbers from 0 to 1.5, or identity, weak, strong; or one "
+            "value for each of crop, geometry, photometric and acquisition."
+        ),
     ] = DEFAULT_SCALES,
     scans: Annotated[int, Field(description="How many scans to show, one a row.")] = 5,
-    size: Annotated[int, Field(description="Side of a view in pixels.")] = 128,
+    size: Annotated[int, Field(description="Side of a global view in pixels.")] = 128,
     seed: Annotated[int, Field(description="Which scans and which draws are shown.")] = 0,
 ) -> Path:
     """Draws a sheet of views at several scales and writes it to a file.
@@ -55,24 +66,35 @@ def preview(
     Args:
         source: An archive, a folder of scans, a table or a phantom.
         output: The picture; its suffix says the format.
-        recipe: Name of the recipe.
+        recipe: A recipe or its name.
+        operations: As of `Recipe.adjusted`.
+        scale_blur: Whether a blur's sigma shrinks with the view.
         scales: One column each.
         scans: One row each.
-        size: Side of a view in pixels.
+        size: Side of a global view in pixels.
         seed: Which scans and which draws are shown.
 
     Returns:
         The picture's path.
 
     Raises:
-        ScanlearnError: The source, the recipe, a scale or the format cannot be used.
+        ScanlearnError: The source, the recipe, an operation, a scale or the format cannot be used.
     """
     target = Path(output)
     if target.suffix not in (".png", ".pdf", ".svg"):
         raise ScanlearnError(f"output: '{output}' is no picture; end it in .png, .pdf or .svg.")
-    figure = preview_sheet(
-        open_archive(source), recipe=recipe, scales=scales, scans=scans, size=size, seed=seed
+    found = (find_recipe(recipe) if isinstance(recipe, str) else recipe).adjusted(operations)
+    columns = _named(scales)
+    idle = found.without_effect([scale for _, scale in columns])
+    if idle:
+        raise ScanlearnError(no_effect_in_words(idle))
+    sheet = _Sheet(
+        found,
+        size=size,
+        seed=seed,
+        settings=RenderSettings(scale_blur=scale_blur),
     )
+    figure = sheet.draw(open_archive(source), columns, scans)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=150)
     say(f"preview sheet: {target}")
@@ -83,20 +105,19 @@ def preview_sheet(
     archive: Archive,
     *,
     recipe: Recipe | str = "simclr",
-    scales: Sequence[Scale | float | str] = DEFAULT_SCALES,
+    scales: Sequence[Scale | float | str | Mapping[str, float | str]] = DEFAULT_SCALES,
     scans: int = 5,
     size: int = 128,
     seed: int = 0,
+    settings: RenderSettings = DEFAULT_SETTINGS,
 ) -> Figure:
     """Returns a sheet with one column per scale; see `arm_sheet`.
 
     Raises:
         ScanlearnError: The recipe or a scale is unknown, or there is nothing to show.
     """
-    names = {Scale.of(value): name for name, value in NAMED_SCALES.items()}
-    parsed = [Scale.parse(scale) for scale in scales]
-    columns = [(names.get(scale, "scale"), scale) for scale in parsed]
-    return _sheet(archive, recipe, columns, _chosen(archive, scans, seed), size, seed)
+    found = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    return _Sheet(found, size, seed, settings).draw(archive, _named(scales), scans)
 
 
 def arm_sheet(
@@ -107,21 +128,103 @@ def arm_sheet(
     scans: int = 5,
     size: int = 64,
     seed: int = 0,
+    settings: RenderSettings = DEFAULT_SETTINGS,
 ) -> Figure:
-    """Returns a sheet with one column per arm: two views of each scan, the same draw in every one.
+    """Returns a sheet with one column per arm: views of each scan, the same draw in every one.
+
+    The two global views and, where the recipe has local ones, two of these.
 
     Args:
         archive: Where the scans come from.
         arms: Scale of each arm, by its name.
         recipe: A recipe or its name.
         scans: Number of rows; fewer where the archive is smaller.
-        size: Side of a view in pixels.
+        size: Side of a global view in pixels.
         seed: Which scans and which draws are shown.
+        settings: What a draw leaves open.
 
     Raises:
         ScanlearnError: The recipe is unknown, or there is nothing to show.
     """
-    return _sheet(archive, recipe, list(arms.items()), _chosen(archive, scans, seed), size, seed)
+    found = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    return _Sheet(found, size, seed, settings).draw(archive, list(arms.items()), scans)
+
+
+def _named(
+    scales: Sequence[Scale | float | str | Mapping[str, float | str]],
+) -> list[tuple[str, Scale]]:
+    names = {Scale.of(value): name for name, value in NAMED_SCALES.items()}
+    parsed = [Scale.parse(scale) for scale in scales]
+    return [(names.get(scale, "scale"), scale) for scale in parsed]
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """What all columns of a sheet share."""
+
+    recipe: Recipe
+    size: int
+    seed: int
+    settings: RenderSettings
+
+    @property
+    def kinds(self) -> tuple[range, ...]:
+        """The global views and, where the recipe has them, local ones."""
+        local = range(NUM_GLOBAL, NUM_GLOBAL + NUM_LOCAL)
+        return (range(NUM_GLOBAL), local) if self.recipe.has_local_views else (range(NUM_GLOBAL),)
+
+    def draw(self, archive: Archive, columns: Sequence[tuple[str, Scale]], scans: int) -> Figure:
+        if not columns:
+            raise ScanlearnError("scales: none given; give at least one.")
+        rows = _chosen(archive, scans, self.seed)
+        batch = archive.gather(rows)
+        u = uniforms(DrawKey(self.seed, 0, np.arange(len(rows))), self.kinds[-1].stop)
+        draws = [self.recipe.at(scale).draw(u, batch.valid_box.numpy()) for _, scale in columns]
+        headings = [self._heading(name, scale) for name, scale in columns]
+        grid = SheetGrid(
+            len(rows),
+            headings,
+            local_share=LOCAL_SHARE if self.recipe.has_local_views else 0.0,
+            foot=self._foot(),
+        )
+        for row in range(len(rows)):
+            for number, views in enumerate(self.kinds):
+                axes = grid.original(row, number)
+                _show(axes, _whole(batch, row))
+                _outline(axes, batch, draws, row, views)
+                if number == 0:
+                    axes.set_ylabel(f"scan {rows[row]}", fontsize=7, color=FAINT, labelpad=4)
+        for column, draw in enumerate(draws):
+            self._fill(grid, column, batch, draw)
+        return grid.figure
+
+    def _fill(self, grid: SheetGrid, column: int, batch: ScanBatch, draw: Draw) -> None:
+        local_size = max(round(LOCAL_SHARE * self.size), 2)
+        for views, size in zip(self.kinds, (self.size, local_size), strict=False):
+            rendered = render_views(batch, draw, views, size, self.settings)
+            for view, pictures in zip(views, rendered, strict=True):
+                for row, image in enumerate(pictures.permute(0, 2, 3, 1).numpy()):
+                    _show(grid.view(row, column, view), image)
+
+    def _heading(self, name: str, scale: Scale) -> tuple[str, list[str]]:
+        """A title; below it the two numbers that say most, or the sub-dials; and the overlaps."""
+        found = view_statistics(self.recipe, scale)
+        if scale != Scale.of(scale.crop):
+            return name, [str(scale), *found.lines()]
+        views = self.recipe.at(scale).views
+        least = dict.fromkeys(f"{view.crop_min:.0%}" for view in views)
+        changes = f"crops from {' and '.join(least)}, brightness ±{views[0].brightness:.0%}"
+        changes = "the whole scan, resized" if scale == Scale.IDENTITY else changes
+        return f"{name} {scale}", [changes, *found.lines()]
+
+    def _foot(self) -> list[str]:
+        by_hand = f", by hand: {self.recipe.by_hand}" if self.recipe.by_hand else ""
+        return [
+            f"Recipe {self.recipe.name}{by_hand}. One draw runs through a row; only the scale "
+            "changes. Crops: first view solid, second dashed.",
+            "IoU: the area that two crops share over the area they cover; disjoint: how often they "
+            "share none. Means for a square scan.",
+        ]
 
 
 def _chosen(archive: Archive, scans: int, seed: int) -> Int64[np.ndarray, " b"]:
@@ -129,43 +232,6 @@ def _chosen(archive: Archive, scans: int, seed: int) -> Int64[np.ndarray, " b"]:
         raise ScanlearnError(f"scans: {scans} leaves nothing to show; give 1 or more.")
     order = np.random.default_rng(seed).permutation(len(archive))
     return np.sort(order[:scans]).astype(np.int64)
-
-
-def _sheet(
-    archive: Archive,
-    recipe: Recipe | str,
-    columns: Sequence[tuple[str, Scale]],
-    rows: Int64[np.ndarray, " b"],
-    size: int,
-    seed: int,
-) -> Figure:
-    if not columns:
-        raise ScanlearnError("scales: none given; give at least one.")
-    found = find_recipe(recipe) if isinstance(recipe, str) else recipe
-    batch = archive.gather(rows)
-    u = uniforms(DrawKey(seed, 0, np.arange(len(rows))), NUM_VIEWS)
-    draws = [found.at(scale).draw(u, batch.valid_box.numpy()) for _, scale in columns]
-    grid = _Grid(len(rows), len(columns))
-    for row in range(len(rows)):
-        axes = grid.original(row)
-        _show(axes, _whole(batch, row))
-        _outline(axes, batch, draws, row)
-        axes.set_ylabel(f"scan {rows[row]}", fontsize=7, color=_FAINT, labelpad=4)
-    for number, ((name, scale), draw) in enumerate(zip(columns, draws, strict=True)):
-        grid.title(number, *_heading(name, scale, found.at(scale).views[0]))
-        views = render_views(batch, draw, range(NUM_VIEWS), size)
-        for view, rendered in enumerate(views):
-            for row, image in enumerate(rendered.permute(0, 2, 3, 1).numpy()):
-                _show(grid.view(row, number, view), image)
-    return grid.figure
-
-
-def _heading(name: str, scale: Scale, ranges: ViewRanges) -> tuple[str, str]:
-    """A title, and below it the sub-dials or the two numbers that say most about one dial."""
-    if scale != Scale.of(scale.crop):
-        return name, str(scale)
-    changes = f"crop from {ranges.crop_min:.0%}, brightness ±{ranges.brightness:.0%}"
-    return f"{name} {scale}", "nothing changes" if scale == Scale.IDENTITY else changes
 
 
 def _whole(batch: ScanBatch, row: int) -> Float[np.ndarray, "h w c"]:
@@ -180,89 +246,23 @@ def _show(axes: Axes, image: Float[np.ndarray, "h w c"]) -> None:
     axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
 
 
-def _outline(axes: Axes, batch: ScanBatch, draws: Sequence[Draw], row: int) -> None:
-    """Draws the crops of every column on the original: the first view solid, the second dashed."""
+def _outline(axes: Axes, batch: ScanBatch, draws: Sequence[Draw], row: int, views: range) -> None:
+    """Draws crops of every column on the original: the first view solid, the second dashed."""
     from matplotlib.patches import Rectangle
 
     top, left = batch.valid_box[row, :2].tolist()
     for number, draw in enumerate(draws):
-        for view, style in enumerate(("-", (0, (3, 2)))):
+        for view, style in zip(views, _STYLES, strict=True):
             y0, x0, y1, x1 = draw.crop_box[row, view]
-            corner = (x0 - left - 0.5, y0 - top - 0.5)
             axes.add_patch(
                 Rectangle(
-                    corner,
+                    (x0 - left - 0.5, y0 - top - 0.5),
                     x1 - x0,
                     y1 - y0,
                     fill=False,
                     linewidth=1.1,
                     linestyle=style,
-                    edgecolor=_colour(number),
+                    edgecolor=colour_of(number),
                     clip_on=False,
                 )
-            )
-
-
-def _colour(column: int) -> str:
-    return _COLOURS[column % len(_COLOURS)]
-
-
-class _Grid:
-    """Places the pictures of a sheet; all lengths in inches."""
-
-    CELL, GAP, BETWEEN, LEFT, TOP, FOOT = 1.0, 0.04, 0.22, 0.32, 0.52, 0.34
-
-    def __init__(self, rows: int, columns: int) -> None:
-        from matplotlib.figure import Figure
-
-        self.rows = rows
-        self.group = NUM_VIEWS * self.CELL + (NUM_VIEWS - 1) * self.GAP
-        self.width = self.LEFT + self.CELL + columns * (self.BETWEEN + self.group) + 0.12
-        self.height = self.TOP + rows * (self.CELL + self.GAP) + self.FOOT
-        self.figure = Figure(figsize=(self.width, self.height), facecolor="white")
-        self._text(self.LEFT, "the scan", "and where it is cropped", _INK)
-        legend = "One draw runs through a row; only the scale changes. "
-        legend += "Crops: first view solid, second dashed."
-        self.figure.text(
-            self.LEFT / self.width, 0.12 / self.height, legend, fontsize=6.5, color=_FAINT
-        )
-
-    def original(self, row: int) -> Axes:
-        return self._axes(self.LEFT, row)
-
-    def view(self, row: int, column: int, view: int) -> Axes:
-        return self._axes(self._left(column) + view * (self.CELL + self.GAP), row)
-
-    def title(self, column: int, title: str, summary: str) -> None:
-        self._text(self._left(column), title, summary, _colour(column))
-
-    def _left(self, column: int) -> float:
-        return self.LEFT + self.CELL + self.BETWEEN + column * (self.group + self.BETWEEN)
-
-    def _axes(self, left: float, row: int) -> Axes:
-        bottom = self.height - self.TOP - (row + 1) * self.CELL - row * self.GAP
-        axes = self.figure.add_axes(
-            (
-                left / self.width,
-                bottom / self.height,
-                self.CELL / self.width,
-                self.CELL / self.height,
-            )
-        )
-        axes.set_xticks([])
-        axes.set_yticks([])
-        # A hair of a frame: a view burnt out to white must not vanish into the page.
-        for spine in axes.spines.values():
-            spine.set(color="#d5dbe1", linewidth=0.4)
-        return axes
-
-    def _text(self, left: float, title: str, summary: str, colour: str) -> None:
-        for text, below, size, ink in ((title, 0.22, 10, colour), (summary, 0.42, 6.5, _FAINT)):
-            self.figure.text(
-                left / self.width,
-                1 - below / self.height,
-                text,
-                fontsize=size,
-                color=ink,
-                weight="bold" if size == 10 else "normal",
             )

@@ -6,94 +6,26 @@ limit it may reach at 1.5; `Recipe.at` reads the table at a setting of the dial.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
-from typing import Literal
 
 from scanlearn.core import ScanlearnError
-from scanlearn.views.draw import BLUR_SIGMA_MIN, Ranges, ViewRanges
-from scanlearn.views.scale import MAX_SCALE, Scale
+from scanlearn.views.acquisition import LEAST_SOFT_SIGMA
+from scanlearn.views.adjusting import Given, adjusted_rows, in_words
+from scanlearn.views.curves import BY_HAND, VIEW_KINDS, Row
+from scanlearn.views.parameters import (
+    OPERATION_OF,
+    PARAMETERS,
+    identity_of,
+    magnitudes_of,
+    probability_of,
+)
+from scanlearn.views.published import PUBLISHED
+from scanlearn.views.ranges import Ranges, ViewRanges
+from scanlearn.views.scale import Scale
 
-SubDial = Literal["crop", "geometry", "photometric", "acquisition"]
-
-_LOG_FOUR_THIRDS = math.log(4 / 3)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One parameter as a function of the scale: piecewise linear through its knots.
-
-    Args:
-        identity: Value at 0, where nothing happens.
-        weak: Value at .5.
-        strong: Value at 1.
-        limit: Value that is never passed beyond 1.
-        reaches_limit: Whether the limit is reached linearly at 1.5. Otherwise the last slope
-            goes on, or, where the last segment is flat, the value grows as ``strong * s``.
-
-    Source: docs/dial.md, the dial.
-    """
-
-    identity: float
-    weak: float
-    strong: float
-    limit: float
-    reaches_limit: bool = False
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether weak and strong are the same."""
-        return self.weak == self.strong
-
-    def at(self, s: float) -> float:
-        """Returns the value at scale ``s``, 0 to 1.5; the knots come back exactly."""
-        if s <= 0.5:
-            return _between(self.identity, self.weak, s / 0.5)
-        if s <= 1:
-            return _between(self.weak, self.strong, (s - 0.5) / 0.5)
-        if self.reaches_limit:
-            return _between(self.strong, self.limit, (s - 1) / (MAX_SCALE - 1))
-        slope = self.strong if self.is_fixed else (self.strong - self.weak) / 0.5
-        value = self.strong + slope * (s - 1)
-        return min(value, self.limit) if slope > 0 else max(value, self.limit)
-
-
-def _between(low: float, high: float, share: float) -> float:
-    return low if share == 0 else high if share == 1 else low + (high - low) * share
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a recipe.
-
-    Args:
-        parameter: A field of `ViewRanges`.
-        dial: The sub-dial that moves it.
-        curves: One curve for all views, or one per view; the last serves all further views.
-        weak_source: "published" where a paper states the value at .5, "derived" where it is
-            made from the published recipe by the rule in docs/dial.md.
-        needs_colour: Whether it has no meaning on one channel.
-    """
-
-    parameter: str
-    dial: SubDial
-    curves: tuple[Curve, ...]
-    weak_source: Literal["published", "derived"] = "derived"
-    needs_colour: bool = False
-
-    def value(self, scale: Scale, view: int) -> float:
-        """Returns the parameter's value for one view at a setting of the dial."""
-        curve = self.curves[min(view, len(self.curves) - 1)]
-        return curve.at(getattr(scale, self.dial))
-
-    def source(self, scale: Scale) -> str:
-        """Says where the value at this setting comes from."""
-        s = getattr(scale, self.dial)
-        if s in (0, 0.5, 1):
-            return {0: "identity", 0.5: self.weak_source, 1: "published"}[s]
-        return "between knots" if s < 1 else "beyond the recipe"
+NO_MEANING = "no meaning on one channel"
 
 
 @dataclass(frozen=True)
@@ -101,15 +33,20 @@ class TableRow:
     """One line of a resolved recipe, for a person.
 
     Args:
-        parameter: Its name.
+        operation: What it is part of.
+        parameter: Its name, a field of `ViewRanges`.
         value: Its value at this setting, one per view where views differ.
+        unit: What the value is measured in.
         fixed: Whether it is the same at weak and strong.
-        source: published, derived, identity, between knots or beyond the recipe.
-        note: "fixed", "no meaning on one channel" or empty.
+        source: Where the value is from: published, derived, identity, between two knots, beyond
+            the recipe, by hand, or off.
+        note: "fixed", "off", "no meaning on one channel", "no effect: ..." or empty.
     """
 
+    operation: str
     parameter: str
     value: str
+    unit: str
     fixed: bool
     source: str
     note: str
@@ -121,25 +58,77 @@ class Recipe:
 
     Args:
         name: What a config calls it.
-        rows: One row per field of `ViewRanges`.
+        rows: One row per field of `ViewRanges`, in that order.
+        has_local_views: Whether it has small views beside the two global ones.
+        reference: Where its strong end is from.
+        by_hand: What was adjusted, in words.
+
+    Example:
+        >>> calm = find_recipe("dino").adjusted({"solarize": "off", "rotation_deg": [7, 15]})
+        >>> calm.at(Scale.WEAK).views[0].rotation_deg
+        7.0
     """
 
     name: str
     rows: tuple[Row, ...]
+    has_local_views: bool = False
+    reference: str = ""
+    # The rows say it already, in whatever order it was given.
+    by_hand: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         given = [row.parameter for row in self.rows]
-        assert sorted(given) == sorted(field.name for field in fields(ViewRanges)), self.name
+        assert given == [field.name for field in fields(ViewRanges)], self.name
+
+    @property
+    def num_kinds(self) -> int:
+        """How many views have ranges of their own: 1 where all are alike, 2, or 3 with local."""
+        return max(len(row.curves) for row in self.rows)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What these views are called, in order."""
+        return ("every view",) if self.num_kinds == 1 else VIEW_KINDS[: self.num_kinds]
 
     def at(self, scale: Scale) -> Ranges:
         """Returns what may be drawn at one setting of the dial."""
-        num_views = max(len(row.curves) for row in self.rows)
         return Ranges(
             tuple(
                 ViewRanges(**{row.parameter: row.value(scale, view) for row in self.rows})
-                for view in range(num_views)
+                for view in range(self.num_kinds)
             )
         )
+
+    def adjusted(self, operations: Mapping[str, Given]) -> Recipe:
+        """Returns the recipe with operations switched off or set by hand.
+
+        Args:
+            operations: By name of an operation: "off" or False. By name of a parameter: one number
+                for weak and strong, or two, or three with the limit beyond 1; or such numbers by
+                view, under global, global_1, global_2 and local. See docs/dial.md.
+
+        Raises:
+            ScanlearnError: A name is unknown, or a value is not allowed or can have no effect.
+        """
+        rows = adjusted_rows(self.rows, operations, has_local_views=self.has_local_views)
+        words = ", ".join(part for part in (self.by_hand, in_words(operations)) if part)
+        return replace(self, rows=rows, by_hand=words)
+
+    def without_effect(self, scales: Sequence[Scale]) -> dict[str, str]:
+        """Returns what was set by hand to no effect: parameter, and its sub-dial that is 0.
+
+        Args:
+            scales: Settings that are used; a parameter listed has its dial at 0 in all of them.
+                The identity does not count: there nothing is meant to have an effect.
+        """
+        used = [scale for scale in scales if scale != Scale.IDENTITY]
+        return {
+            row.parameter: row.dial
+            for row in self.rows
+            if any(curve.strong_source == BY_HAND for curve in row.curves)
+            and used
+            and all(getattr(scale, row.dial) == 0 for scale in used)
+        }
 
     def table(self, scale: Scale, channels: int) -> tuple[TableRow, ...]:
         """Returns the recipe at one setting of the dial, as a person reads it.
@@ -148,69 +137,74 @@ class Recipe:
             scale: The setting.
             channels: 1 or 3; on one channel colour operations do nothing, and the note says so.
         """
-        return tuple(_table_row(row, scale, channels) for row in self.rows)
+        ranges = self.at(scale)
+        return tuple(_table_row(row, ranges, scale, channels) for row in self.rows)
 
 
-def _table_row(row: Row, scale: Scale, channels: int) -> TableRow:
-    values = [row.value(scale, view) for view in range(len(row.curves))]
-    fixed = all(curve.is_fixed for curve in row.curves)
-    without_meaning = row.needs_colour and channels == 1
+def _table_row(row: Row, ranges: Ranges, scale: Scale, channels: int) -> TableRow:
+    values = [getattr(view, row.parameter) for view in ranges.views]
+    shown = values[:1] if len(set(values)) == 1 else values
     return TableRow(
+        operation=OPERATION_OF[row.parameter],
         parameter=row.parameter,
-        value=" / ".join(f"{value:.3g}" for value in values),
-        fixed=fixed,
+        value=" / ".join(f"{value:.3g}" for value in shown),
+        unit=PARAMETERS[row.parameter].unit,
+        fixed=row.is_fixed,
         source=row.source(scale),
-        note="no meaning on one channel" if without_meaning else "fixed" if fixed else "",
+        note="off" if row.is_off else _note(row, ranges, scale, channels),
     )
 
 
-def weak_crop_min(strong: float) -> float:
-    """Returns the weak end of a crop whose strong end is ``strong``.
-
-    Source: the affine map through the crop points of Cheng et al., MIDL 2025, table 2
-    (local .05 -> .2, global .4 -> .5), applied to other recipes; see docs/dial.md.
-    """
-    return 0.2 + (strong - 0.05) * 0.3 / 0.35
-
-
-def _two_view_crop_min(strong: float) -> Row:
-    limit = max(0.02, strong / 4)
-    curve = Curve(1.0, weak_crop_min(strong), strong, limit, reaches_limit=True)
-    return Row("crop_min", "crop", (curve,))
-
-
-def _halved(parameter: str, strong: float) -> Row:
-    curve = Curve(0.0, strong / 2, strong, 1.5 * strong)
-    return Row(parameter, "photometric", (curve,))
+def _note(row: Row, ranges: Ranges, scale: Scale, channels: int) -> str:
+    if channels == 1 and PARAMETERS[row.parameter].needs_colour:
+        return NO_MEANING
+    if OPERATION_OF[row.parameter] == "soft" and _most(ranges, "soft_sigma") <= LEAST_SOFT_SIGMA:
+        return f"no effect: sigma below {LEAST_SOFT_SIGMA:g} px changes nothing".replace("0.", ".")
+    if getattr(scale, row.dial) == 0 and scale != Scale.IDENTITY:
+        return f"no effect: {row.dial} is 0"
+    if _most(ranges, row.parameter) > 0:
+        lacking = _lacking(row.parameter, ranges, channels)
+        if lacking:
+            return f"no effect: {lacking}"
+    return "fixed" if row.is_fixed else ""
 
 
-def _flat(
-    parameter: str, dial: SubDial, value: float, limit: float, *, needs_colour: bool = False
-) -> Row:
-    return Row(parameter, dial, (Curve(0.0, value, value, limit),), needs_colour=needs_colour)
+def _lacking(parameter: str, ranges: Ranges, channels: int) -> str:
+    """What a parameter would need to have an effect in any view; empty where it has one."""
+    probability, magnitudes = probability_of(parameter), magnitudes_of(parameter)
+    if probability and _most(ranges, probability) == 0:
+        return f"{probability} is 0"
+    usable = [name for name in magnitudes if channels != 1 or not PARAMETERS[name].needs_colour]
+    if magnitudes and not any(_most(ranges, name) for name in usable):
+        return f"{' and '.join(usable)} {'is' if len(usable) == 1 else 'are'} 0"
+    return ""
 
 
-_SIMCLR = Recipe(
-    name="simclr",
-    rows=(
-        _two_view_crop_min(0.08),
-        Row("crop_max", "crop", (Curve(1.0, 1.0, 1.0, 1.0),)),
-        _flat("log_aspect", "crop", _LOG_FOUR_THIRDS, math.log(2)),
-        # Ours: at 0 the view is the whole scan whatever its shape, at .5 the recipe's own centre.
-        Row("own_aspect", "crop", (Curve(1.0, 0.0, 0.0, 0.0),)),
-        _flat("flip_p", "geometry", 0.5, 0.5),
-        _flat("jitter_p", "photometric", 0.8, 1.0),
-        _halved("brightness", 0.8),
-        _halved("contrast", 0.8),
-        _flat("saturation", "photometric", 0.8, 1.2, needs_colour=True),
-        _flat("hue", "photometric", 0.2, 0.5, needs_colour=True),
-        _flat("gray_p", "photometric", 0.2, 0.5, needs_colour=True),
-        _flat("blur_p", "photometric", 0.5, 1.0),
-        Row("blur_sigma", "photometric", (Curve(BLUR_SIGMA_MIN, 2.0, 2.0, 4.0),)),
-    ),
-)
+def _most(ranges: Ranges, parameter: str) -> float:
+    """How far a parameter is from changing nothing, in the view where it is farthest."""
+    identity = identity_of(parameter)
+    return max(abs(float(getattr(view, parameter)) - identity) for view in ranges.views)
 
-RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (_SIMCLR,)}
+
+def no_effect_in_words(idle: Mapping[str, str]) -> str:
+    """Returns the sentence for what `Recipe.without_effect` found."""
+    name, dial = next(iter(idle.items()))
+    return (
+        f"operations.{name}: has no effect while the sub-dial {dial} is 0; name the sub-dials in "
+        f"the scale and give {dial} more than 0, or leave {name} out."
+    )
+
+
+def _recipes() -> Mapping[str, Recipe]:
+    found = {}
+    for name, table in PUBLISHED.items():
+        given = {row.parameter: row for row in table.rows}
+        rows = tuple(given.get(f.name, Row.off(f.name)) for f in fields(ViewRanges))
+        found[name] = Recipe(name, rows, table.has_local_views, table.reference)
+    return found
+
+
+RECIPES = _recipes()
 
 
 def find_recipe(name: str) -> Recipe:

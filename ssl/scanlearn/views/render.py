@@ -2,113 +2,204 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from scanlearn.core import ScanBatch
-from scanlearn.views.colour import gray, jitter
+from scanlearn.views.change import change
 from scanlearn.views.draw import Draw
-from scanlearn.views.resample import Taps, blur_taps, crop_taps, resample
+from scanlearn.views.resample import Taps, crop_taps
+from scanlearn.views.settings import DEFAULT_SETTINGS as DEFAULT_SETTINGS
+from scanlearn.views.settings import RenderSettings as RenderSettings
+from scanlearn.views.sideways import Crops, render_sideways
+from scanlearn.views.warp import is_warped, warp
 
-# Published blur widths are stated for views of this side.
-BLUR_REFERENCE_SIZE = 224
-# As many scans are made float at a time as fit a CPU's cache (4 MiB); on a GPU, all of them.
+# On a CPU a view of more elements is worked on alone, in its cache; of smaller ones so many
+# elements together, for the sake of fewer calls.
+_LARGE = 2**16
 _ELEMENTS_AT_ONCE = 2**20
 
 
-def render(batch: ScanBatch, draw: Draw, view: int, size: int) -> Float[Tensor, "b c s s"]:
+Last = Callable[[Tensor], object]
+
+
+def _nothing(views: Tensor) -> None:
+    """Leaves finished views as they are."""
+
+
+def render(
+    batch: ScanBatch,
+    draw: Draw,
+    view: int,
+    size: int,
+    settings: RenderSettings = DEFAULT_SETTINGS,
+) -> Float[Tensor, "b c s s"]:
     """Returns one view of every scan on the unit range, before standardisation.
 
-    Crop, resize and flip are one antialiased resample of the crop box; colour jitter, grayscale
-    and blur follow. What lies outside the crop box, padding first of all, never enters. Outside
-    the field of view, where the batch has a mask, a view is 0 and no operation changes that.
+    All geometry is one antialiased resample of the packed scan; colour jitter, grayscale, gamma,
+    histogram shift, blur, solarize, bias field, softness and noise follow. Padding never enters.
+    Outside the field of view, where the batch has a mask or the geometry reaches beyond the scan,
+    a view is 0 and no operation changes that.
 
     Args:
         batch: Packed scans, on the device to render on.
         draw: The draw of these scans.
         view: Which of its views.
         size: Side of the view in pixels.
+        settings: What the draw leaves open.
     """
-    return render_views(batch, draw, (view,), size)[0]
+    return render_views(batch, draw, (view,), size, settings)[0]
 
 
 def render_views(
-    batch: ScanBatch, draw: Draw, views: Sequence[int], size: int
+    batch: ScanBatch,
+    draw: Draw,
+    views: Sequence[int],
+    size: int,
+    settings: RenderSettings = DEFAULT_SETTINGS,
+    last: Last = _nothing,
 ) -> tuple[Float[Tensor, "b c s s"], ...]:
-    """Returns several views of every scan; the scans are made float once for all of them."""
+    """Returns several views of every scan.
+
+    Args:
+        batch: Packed scans, on the device to render on.
+        draw: The draw of these scans.
+        views: Which of its views.
+        size: Side of a view in pixels.
+        settings: What the draw leaves open.
+        last: Changes some scans' finished views ``[k c s s]`` in place, while they are in the
+            cache: on a CPU a pass over the whole batch costs ten times as much.
+    """
     assert len(batch) == len(draw), "a draw belongs to its batch"
+    settings = settings.fit_for(batch)
+    warped = [is_warped(draw, view) for view in views]
+    if not np.any(warped):
+        return _render_crops(batch, draw, views, size, settings, last)
+    pairs = zip(views, warped, strict=True)
+    return tuple(
+        _render_mixed(batch, draw, view, rows, size, settings, last) for view, rows in pairs
+    )
+
+
+def _render_mixed(
+    batch: ScanBatch,
+    draw: Draw,
+    view: int,
+    warped: Bool[np.ndarray, " b"],
+    size: int,
+    settings: RenderSettings,
+    last: Last,
+) -> Float[Tensor, "b c s s"]:
+    """Warped scans and others part by part, so that none depends on its neighbours."""
+    shape = (len(batch), batch.pixels.shape[1], size, size)
+    rendered = torch.empty(shape, device=batch.pixels.device)
+    for rows, one in (
+        (np.flatnonzero(~warped), _render_crops),
+        (np.flatnonzero(warped), _render_warped),
+    ):
+        if len(rows):
+            where = torch.from_numpy(rows).to(rendered.device)
+            part = one(batch.take(rows), draw.take(rows), (view,), size, settings, last)
+            rendered[where] = part[0]
+    return rendered
+
+
+def _render_crops(
+    batch: ScanBatch,
+    draw: Draw,
+    views: Sequence[int],
+    size: int,
+    settings: RenderSettings,
+    last: Last,
+) -> tuple[Float[Tensor, "b c s s"], ...]:
+    """Views that are crops and flips: two banded passes."""
     b, c, h, w = batch.pixels.shape
-    taps = [_geometry(draw, view, size, (h, w)) for view in views]
     num_planes = c if batch.mask is None else c + 1
-    planes = torch.empty((len(views), b, num_planes, size, size), device=batch.pixels.device)
-    step = b if batch.pixels.is_cuda else _ELEMENTS_AT_ONCE // (num_planes * h * w)
-    for start in range(0, b, max(step, 1)):
-        stop = min(start + max(step, 1), b)
-        content = _content(batch, start, stop)
-        for planes_of_view, (rows, columns) in zip(planes, taps, strict=True):
-            planes_of_view[start:stop] = resample(
-                content, rows.rows(start, stop), columns.rows(start, stop)
-            )
-    for planes_of_view, view in zip(planes, views, strict=True):
-        _change(planes_of_view, c, batch.value_range, draw, view)
-    return tuple(planes[:, :, :c].unbind(0))
+    # One tensor a view: an allocation that is too large comes back as pages to be faulted in.
+    shape = (b, num_planes, size, size)
+    rendered = [torch.empty(shape, device=batch.pixels.device) for _ in views]
+    taps = [_geometry(draw, view, size, (h, w)) for view in views]
+    together = batch.pixels.is_cuda or settings.resampler == "matrices"
+    crops = [
+        None if together else Crops.of(draw, view, pair, num_planes, size, settings)
+        for view, pair in zip(views, taps, strict=True)
+    ]
+    for start, stop in _chunks(b, num_planes * size * size, batch):
+        part = batch.rows(start, stop)
+        content = _content(part)
+        for found, view, (rows, columns), crop in zip(rendered, views, taps, crops, strict=True):
+            chunk = found[start:stop]
+            if crop is not None:
+                render_sideways(chunk, content, part, crop.part(start, stop))
+            else:
+                pair = rows.rows(start, stop), columns.rows(start, stop)
+                chunk.copy_(settings.resample(content, *pair))
+                change(chunk, part, draw.rows(start, stop), view, settings)
+            last(chunk[:, :c])
+    return tuple(found[:, :c] for found in rendered)
 
 
 def _geometry(draw: Draw, view: int, size: int, canvas: tuple[int, int]) -> tuple[Taps, Taps]:
     top, left, bottom, right = draw.crop_box[:, view].T
-    rows = crop_taps(top, bottom, size=size, extent=canvas[0])
+    rows = crop_taps(top, bottom, size=size, extent=canvas[0], reverse=draw.vflip[:, view])
     columns = crop_taps(left, right, size=size, extent=canvas[1], reverse=draw.flip[:, view])
     return rows, columns
 
 
-def _content(batch: ScanBatch, start: int, stop: int) -> Float[Tensor, "b c h w"]:
-    """Stored values as floats; with a mask, times the mask, which comes as one more plane.
+def _render_warped(
+    batch: ScanBatch,
+    draw: Draw,
+    views: Sequence[int],
+    size: int,
+    settings: RenderSettings,
+    last: Last,
+) -> tuple[Float[Tensor, "b c s s"], ...]:
+    """Views whose geometry takes a grid; the last plane is the share inside the scan."""
+    b, c, h, w = batch.pixels.shape
+    batch = _inside_only(batch)
+    planes = torch.empty((len(views), b, c + 1, size, size), device=batch.pixels.device)
+    for start, stop in _chunks(b, (c + 1) * max(h * w, size * size), batch):
+        part, drawn = batch.rows(start, stop), draw.rows(start, stop)
+        content, box = _content(part), part.valid_box.cpu().numpy().astype(np.float64)
+        for found, view in zip(planes, views, strict=True):
+            chunk = found[start:stop]
+            chunk.copy_(warp(content, box, drawn, view, size, settings.background))
+            change(chunk, part, drawn, view, settings)
+            last(chunk[:, :c])
+    return tuple(planes[:, :, :c].unbind(0))
+
+
+def _chunks(scans: int, elements: int, batch: ScanBatch) -> list[tuple[int, int]]:
+    """Which scans are worked on together: on a GPU all; on a CPU as many as fit its cache."""
+    step = scans
+    if not batch.pixels.is_cuda:
+        step = 1 if elements > _LARGE else max(_ELEMENTS_AT_ONCE // elements, 1)
+    return [(start, min(start + step, scans)) for start in range(0, scans, step)]
+
+
+def _inside_only(batch: ScanBatch) -> ScanBatch:
+    """The batch with a mask that leaves out padding."""
+    h, w = batch.pixels.shape[-2:]
+    top, left, bottom, right = batch.valid_box.to(batch.pixels.device).T[..., None]
+    row, column = (torch.arange(n, device=batch.pixels.device) for n in (h, w))
+    rows, columns = (row >= top) & (row < bottom), (column >= left) & (column < right)
+    inside = rows[:, :, None] & columns[:, None, :]
+    return replace(batch, mask=inside if batch.mask is None else inside & batch.mask)
+
+
+def _content(batch: ScanBatch) -> Shaped[Tensor, "b c h w"]:
+    """Stored values; with a mask, as floats times the mask, which comes as one more plane.
 
     Resampled together they stay in step: a pixel half inside the field of view holds half its
     content and says so.
     """
-    # uint16 has next to no arithmetic in torch; it is made float before anything else.
-    pixels = batch.pixels[start:stop].to(torch.float32)
     if batch.mask is None:
-        return pixels
-    inside = batch.mask[start:stop, None].to(torch.float32)
-    return torch.cat([pixels * inside, inside], dim=1)
-
-
-def _change(
-    planes: Float[Tensor, "b c s s"],
-    channels: int,
-    value_range: Float[Tensor, "b 2"],
-    draw: Draw,
-    view: int,
-) -> None:
-    """Brings resampled planes to the unit range and does the rest of the recipe, in place."""
-    x = planes[:, :channels]
-    coverage = planes[:, channels:] if planes.shape[1] > channels else None
-    low, high = (value_range[:, i].to(x).view(-1, 1, 1, 1) for i in range(2))
-    x.sub_(low if coverage is None else low * coverage).div_(high - low).clamp_(0, 1)
-    jitter(x, draw, view, coverage)
-    _remove_colour(x, draw, view)
-    _blur(x, draw, view)
-    if coverage is not None:
-        x.masked_fill_(coverage == 0, 0.0)
-
-
-def _remove_colour(x: Float[Tensor, "b c s s"], draw: Draw, view: int) -> None:
-    chosen = np.flatnonzero(draw.gray[:, view])
-    if x.shape[1] == 3 and len(chosen):
-        rows = torch.from_numpy(chosen).to(x.device)
-        x[rows] = gray(x[rows]).expand(-1, 3, -1, -1)
-
-
-def _blur(x: Float[Tensor, "b c s s"], draw: Draw, view: int) -> None:
-    chosen = np.flatnonzero(draw.blur[:, view])
-    if len(chosen):
-        size = x.shape[-1]
-        taps = blur_taps(draw.blur_sigma[chosen, view] * (size / BLUR_REFERENCE_SIZE), size=size)
-        rows = torch.from_numpy(chosen).to(x.device)
-        x[rows] = resample(x[rows], taps, taps)
+        return batch.pixels
+    # uint16 has next to no arithmetic in torch; it is made float before anything else.
+    inside = batch.mask[:, None].to(torch.float32)
+    return torch.cat([batch.pixels.to(torch.float32) * inside, inside], dim=1)

@@ -12,8 +12,29 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
 from torch import Tensor
+
+# A Gaussian's weights further out than this many sigmas are below 1e-6 of its centre's.
+_BLUR_REACH = 5.3
+
+
+@dataclass(frozen=True)
+class ScanTaps:
+    """The taps of one scan along one axis.
+
+    Args:
+        start: First input position that any output needs.
+        stop: Position after the last.
+        index: ``[s t]`` position of each tap from there; for planes, one set of outputs after the
+            other, each in its own plane.
+        weight: ``[s t]`` weight of each tap.
+    """
+
+    start: int
+    stop: int
+    index: Int[Tensor, "s t"]
+    weight: Float[Tensor, "s t"]
 
 
 @dataclass(frozen=True)
@@ -21,16 +42,49 @@ class Taps:
     """Which inputs make an output along one axis.
 
     Args:
-        index: ``[b s t]`` input position of each tap, inside the axis.
+        start: ``[b]`` first input position that any output of the scan needs.
+        stop: ``[b]`` position after the last.
+        index: ``[b s t]`` position of each tap from there.
         weight: ``[b s t]`` weight of each tap; the taps of an output sum to 1.
     """
 
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
     index: Int[Tensor, "b s t"]
     weight: Float[Tensor, "b s t"]
 
-    def rows(self, start: int, stop: int) -> Taps:
-        """Returns the taps of some scans of the batch."""
-        return Taps(self.index[start:stop], self.weight[start:stop])
+    @classmethod
+    def of(cls, index: Int64[np.ndarray, "b s t"], weight: Float[np.ndarray, "b s t"]) -> Taps:
+        """Returns the taps at positions ``index`` of the axis."""
+        start = index.min(axis=(1, 2))
+        return cls(
+            start=tuple(start.tolist()),
+            stop=tuple((index.max(axis=(1, 2)) + 1).tolist()),
+            index=torch.from_numpy(index - start[:, None, None]),
+            weight=torch.from_numpy(weight.astype(np.float32, copy=False)),
+        )
+
+    def rows(self, first: int, last: int) -> Taps:
+        """Returns the taps of the scans from ``first`` up to ``last``."""
+        part = slice(first, last)
+        return Taps(self.start[part], self.stop[part], self.index[part], self.weight[part])
+
+    def narrowed(self, sigma: float) -> Taps:
+        """Returns the taps of a blur without those whose weights do not matter."""
+        count = self.index.shape[2]
+        left_out = max(count // 2 - math.ceil(_BLUR_REACH * sigma), 0)
+        kept = slice(left_out, count - left_out)
+        return Taps(self.start, self.stop, self.index[..., kept], self.weight[..., kept])
+
+    def each(self, planes: int = 1) -> list[ScanTaps]:
+        """Returns the taps scan by scan, repeated for so many planes that lie one after another."""
+        b, size, num_taps = self.index.shape
+        height = torch.tensor(self.stop) - torch.tensor(self.start)
+        plane = torch.arange(planes).view(1, planes, 1, 1) * height.view(b, 1, 1, 1)
+        shape = (b, planes * size, num_taps)
+        index = (self.index[:, None] + plane).view(shape).unbind()
+        weight = self.weight[:, None].expand(-1, planes, -1, -1).reshape(shape).unbind()
+        return list(map(ScanTaps, self.start, self.stop, index, weight))
 
 
 def crop_taps(
@@ -77,7 +131,7 @@ def crop_taps(
     weight *= np.clip(np.minimum(tap + 1, stop) - np.maximum(tap, start), 0, 1)
     weight /= weight.sum(axis=-1, keepdims=True)
     index = np.clip(first[..., None].astype(np.int64) + tap.astype(np.int64), 0, extent - 1)
-    return Taps(torch.from_numpy(index), torch.from_numpy(weight))
+    return Taps.of(index, weight)
 
 
 def blur_taps(sigma: Float64[np.ndarray, " b"], *, size: int) -> Taps:
@@ -97,39 +151,101 @@ def blur_taps(sigma: Float64[np.ndarray, " b"], *, size: int) -> Taps:
     position = np.arange(size)[:, None] + offset
     reflected = (size - 1) - np.abs((size - 1) - np.abs(position))
     shape = (len(sigma), size, 2 * radius + 1)
-    index = np.broadcast_to(reflected, shape).copy()
-    weight = np.broadcast_to(kernel[:, None].astype(np.float32), shape).copy()
-    return Taps(torch.from_numpy(index), torch.from_numpy(weight))
+    return Taps.of(np.broadcast_to(reflected, shape), np.broadcast_to(kernel[:, None], shape))
 
 
 def resample(
-    planes: Float[Tensor, "b c h w"], rows: Taps, columns: Taps
+    planes: Shaped[Tensor, "b c h w"], rows: Taps, columns: Taps
 ) -> Float[Tensor, "b c s s"]:
-    """Returns the planes resampled along both axes.
+    """Returns the planes resampled along both axes, all scans at once, which a GPU wants.
 
     Args:
-        planes: Float planes of any range.
+        planes: Planes of any range.
         rows: Taps along the height, inside ``h``.
         columns: Taps along the width, inside ``w``.
     """
-    halfway = _gather(planes, rows)
-    return _gather(halfway.transpose(2, 3), columns).transpose(2, 3)
+    halfway = _gather(planes.permute(0, 2, 1, 3).to(torch.float32), rows)
+    return _gather(halfway.permute(0, 3, 2, 1), columns).permute(0, 2, 3, 1)
 
 
-def _gather(planes: Float[Tensor, "b c h w"], taps: Taps) -> Float[Tensor, "b c s w"]:
-    """Sums weighted rows: an embedding bag, which is fast on CPU and GPU and reads only the band.
+def resample_sideways(
+    planes: Shaped[Tensor, "c h w"], rows: ScanTaps, columns: ScanTaps
+) -> Float[Tensor, "s k"]:
+    """Returns one scan resampled, lying on its side: what a CPU is fastest at.
 
-    Multiplying by the dense matrix of the same weights takes up to three times as long on a CPU.
+    Only what the taps touch is read, so that a crop's cost follows its size.
+
+    Args:
+        planes: Planes of any range; integers are made float, which costs least here.
+        rows: Taps along the height, for as many planes.
+        columns: Taps along the width, for one plane.
+
+    Returns:
+        One line per column of the result, the planes' columns one after the other; `upright`
+        brings them back.
     """
-    b, c, h, w = planes.shape
+    touched = planes[:, rows.start : rows.stop, columns.start : columns.stop]
+    halfway = sum_lines(touched.to(torch.float32).flatten(0, 1), rows)
+    # torch turns a matrix in blocks, but no array of more dimensions.
+    return sum_lines(halfway.t().contiguous(), columns)
+
+
+def upright(lines: Float[Tensor, "w k"], planes: int) -> Float[Tensor, "c h w"]:
+    """Returns what lies on its side as planes; a view, not a copy."""
+    turned = lines.t()
+    return turned.view(planes, -1, turned.shape[1])
+
+
+def sum_lines(lines: Float[Tensor, "h k"], taps: ScanTaps) -> Float[Tensor, "s k"]:
+    """Returns weighted sums of the lines of one scan."""
+    return _sums(lines, taps.index, taps.weight)
+
+
+def resample_by_matrices(
+    planes: Shaped[Tensor, "b c h w"], rows: Taps, columns: Taps
+) -> Float[Tensor, "b c s s"]:
+    """Returns what `resample` returns, to within 3/255 of the range: two products in bf16.
+
+    Much faster than sums of bands on hardware with bf16 matrix units, and much slower elsewhere.
+    8-bit values are exact in bf16; what is rounded is the weights and the plane halfway.
+
+    Args:
+        planes: Planes of up to 256 values; wider ranges lose digits.
+        rows: Taps along the height, inside ``h``.
+        columns: Taps along the width, inside ``w``.
+    """
+    h, w = planes.shape[-2:]
+    left, right = (_matrix(taps, extent, planes) for taps, extent in ((rows, h), (columns, w)))
+    halfway = left[:, None] @ planes.to(torch.bfloat16)
+    return (halfway @ right[:, None].transpose(2, 3)).to(torch.float32)
+
+
+def _matrix(taps: Taps, extent: int, like: Tensor) -> Float[Tensor, "b s e"]:
+    b, size, _ = taps.index.shape
+    matrix = torch.zeros((b, size, extent), dtype=torch.float32)
+    matrix.scatter_add_(2, taps.index + torch.tensor(taps.start).view(b, 1, 1), taps.weight)
+    return matrix.to(like.device, torch.bfloat16, non_blocking=True)
+
+
+def _gather(lines: Float[Tensor, "b h c w"], taps: Taps) -> Float[Tensor, "b s c w"]:
+    b, h, c, w = lines.shape
     size, num_taps = taps.index.shape[1:]
-    index = taps.index.to(planes.device, non_blocking=True)
-    weight = taps.weight.to(planes.device, non_blocking=True)
-    plane = torch.arange(b * c, device=planes.device).view(b, c, 1, 1) * h
-    bags = F.embedding_bag(
-        (index[:, None] + plane).reshape(b * c * size, num_taps),
-        planes.reshape(b * c * h, w),
-        per_sample_weights=weight[:, None].expand(b, c, size, num_taps).reshape(-1, num_taps),
-        mode="sum",
+    first = torch.tensor(taps.start).view(b, 1, 1) + torch.arange(b).view(b, 1, 1) * h
+    index = (taps.index + first).to(lines.device, non_blocking=True)
+    weight = taps.weight.to(lines.device, non_blocking=True)
+    sums = _sums(
+        lines.reshape(b * h, c * w),
+        index.reshape(b * size, num_taps),
+        weight.reshape(b * size, num_taps),
     )
-    return bags.view(b, c, size, w)
+    return sums.view(b, size, c, w)
+
+
+def _sums(
+    lines: Float[Tensor, "h k"], index: Int[Tensor, "s t"], weight: Float[Tensor, "s t"]
+) -> Float[Tensor, "s k"]:
+    """Sums weighted lines: an embedding bag, which is fast on CPU and GPU and reads only the band.
+
+    Multiplying by the dense matrix of the same weights takes up to six times as long on a CPU.
+    """
+    return F.embedding_bag(index, lines, per_sample_weights=weight, mode="sum")

@@ -20,9 +20,9 @@ class Scale:
 
     Args:
         crop: How far the area and the aspect of the crop vary, 0 to 1.5.
-        geometry: Flips, 0 to 1.5.
-        photometric: Colour jitter, grayscale and blur, 0 to 1.5.
-        acquisition: Noise and artefacts of the device, 0 to 1.5; off unless it is asked for.
+        geometry: Flips, rotation, translation, stretch, shear and elastic deformation, 0 to 1.5.
+        photometric: Colour jitter, grayscale, gamma, histogram shift, blur and solarize, 0 to 1.5.
+        acquisition: Bias field, blur and noise of the device, 0 to 1.5; off unless asked for.
 
     Raises:
         ScanlearnError: A value is no number between 0 and 1.5.

@@ -1,4 +1,4 @@
-"""What two views of one scan share, as a figure of a setting of the dial."""
+"""What views of one scan share, as figures of a setting of the dial."""
 
 from __future__ import annotations
 
@@ -7,60 +7,127 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from scanlearn.views.draw import Ranges
+from scanlearn.views.ranges import Ranges
 from scanlearn.views.recipes import Recipe, find_recipe
 from scanlearn.views.scale import Scale
 from scanlearn.views.uniforms import DrawKey, uniforms
 
 _SIDE = 1000
+_FIRST_LOCAL = 2
 
 
 @dataclass(frozen=True)
-class ViewStatistics:
-    """Overlap of the crops of two views of one square scan.
+class Overlap:
+    """What the crops of two views of one square scan share.
 
     Args:
         iou: Mean intersection over union.
         disjoint: Share of pairs that have nothing in common.
-        area: Mean area of a crop, as a share of the scan.
     """
 
     iou: float
     disjoint: float
+
+
+@dataclass(frozen=True)
+class ViewStatistics:
+    """Overlap and size of the crops of one square scan's views.
+
+    Args:
+        global_global: Of the two global views.
+        global_local: Of a global and a local view; None without local views.
+        local_local: Of two local views; None without them.
+        area: Mean area of a global crop, as a share of the scan.
+        local_area: The same of a local crop; None without them.
+    """
+
+    global_global: Overlap
+    global_local: Overlap | None
+    local_local: Overlap | None
     area: float
+    local_area: float | None
+
+    @property
+    def iou(self) -> float:
+        """Mean intersection over union of the two global views."""
+        return self.global_global.iou
+
+    @property
+    def disjoint(self) -> float:
+        """Share of pairs of global views that have nothing in common."""
+        return self.global_global.disjoint
+
+    def lines(self) -> tuple[str, ...]:
+        """Returns the figures as a person reads them, one kind of pair in each line."""
+        kinds = {"global/global": self.global_global}
+        if self.global_local and self.local_local:
+            kinds |= {"global/local": self.global_local, "local/local": self.local_local}
+        if len(kinds) == 1:
+            kinds = {"two views": self.global_global}
+        return tuple(
+            f"{name}: IoU {pair.iou:.2f}, disjoint {pair.disjoint:.1%}"
+            for name, pair in kinds.items()
+        )
 
 
 def view_statistics(
     recipe: Recipe | str, scale: Scale, *, draws: int = 20_000, seed: int = 0
 ) -> ViewStatistics:
-    """Returns what the first two views share at a setting of the dial.
+    """Returns what views share at a setting of the dial.
 
     Args:
         recipe: A recipe or its name.
         scale: The setting.
-        draws: Number of pairs drawn; at the default the figures are good to about .002.
-        seed: Seed of the pairs.
+        draws: Number of scans drawn; at the default the figures are good to about .002.
+        seed: Seed of the draws.
     """
     found = find_recipe(recipe) if isinstance(recipe, str) else recipe
-    return crop_statistics(found.at(scale), draws=draws, seed=seed)
+    return crop_statistics(
+        found.at(scale), draws=draws, seed=seed, has_local_views=found.has_local_views
+    )
 
 
-def crop_statistics(ranges: Ranges, *, draws: int = 20_000, seed: int = 0) -> ViewStatistics:
-    """Returns what the first two views share when they are drawn from ``ranges``."""
+def crop_statistics(
+    ranges: Ranges, *, draws: int = 20_000, seed: int = 0, has_local_views: bool = False
+) -> ViewStatistics:
+    """Returns what views share when they are drawn from ``ranges``.
+
+    Args:
+        ranges: Of the two global views and, third, of the local ones.
+        draws: Number of scans drawn.
+        seed: Seed of the draws.
+        has_local_views: Whether the third and further views are local.
+    """
     square = np.tile(np.array([0, 0, _SIDE, _SIDE]), (draws, 1))
-    drawn = ranges.draw(uniforms(DrawKey(seed, 0, np.arange(draws)), 2), square)
-    first, second = drawn.crop_box[:, 0], drawn.crop_box[:, 1]
+    num_views = _FIRST_LOCAL + (2 if has_local_views else 0)
+    box = ranges.draw(uniforms(DrawKey(seed, 0, np.arange(draws)), num_views), square).crop_box
+    area = _area(box).mean(axis=0) / _SIDE**2
+    return ViewStatistics(
+        global_global=_overlap(box[:, 0], box[:, 1]),
+        # Both global views, each with a local one of its own.
+        global_local=_overlap(_stacked(box, 0, 1), _stacked(box, 2, 3))
+        if has_local_views
+        else None,
+        local_local=_overlap(box[:, 2], box[:, 3]) if has_local_views else None,
+        area=float(area[:_FIRST_LOCAL].mean()),
+        local_area=float(area[_FIRST_LOCAL:].mean()) if has_local_views else None,
+    )
+
+
+def _stacked(
+    box: Float64[np.ndarray, "b v 4"], first: int, second: int
+) -> Float64[np.ndarray, "k 4"]:
+    return np.concatenate([box[:, first], box[:, second]])
+
+
+def _overlap(first: Float64[np.ndarray, "b 4"], second: Float64[np.ndarray, "b 4"]) -> Overlap:
     shared = _area(
         np.concatenate(
             [np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])], 1
         )
     )
     union = _area(first) + _area(second) - shared
-    return ViewStatistics(
-        iou=float((shared / union).mean()),
-        disjoint=float((shared == 0).mean()),
-        area=float(_area(drawn.crop_box).mean() / _SIDE**2),
-    )
+    return Overlap(iou=float((shared / union).mean()), disjoint=float((shared == 0).mean()))
 
 
 def _area(box: Float64[np.ndarray, "... 4"]) -> Float64[np.ndarray, "..."]:

@@ -11,7 +11,8 @@ from scipy.stats import kstest
 from torchvision.transforms import ColorJitter
 
 from scanlearn.core import ScanlearnError
-from scanlearn.views.draw import Draw, Ranges
+from scanlearn.views.draw import Draw
+from scanlearn.views.ranges import Ranges
 from scanlearn.views.recipes import RECIPES
 from scanlearn.views.scale import Scale
 from scanlearn.views.uniforms import DrawKey, uniforms

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from scanlearn.core import ScanBatch, ScanlearnError, ViewPlan
+from scanlearn.views.draw import Draw
 from scanlearn.views.generator import ViewGenerator, standardise
+from scanlearn.views.recipes import find_recipe
 from scanlearn.views.render import render
 from scanlearn.views.scale import Scale
 from scanlearn.views.uniforms import DrawKey
@@ -38,22 +43,84 @@ def test_each_channel_has_its_own_mean_and_std() -> None:
     assert torch.allclose(found, torch.tensor([0.0, 1.0, 1.0]), atol=1e-6)
 
 
+# Everything a recipe can have, so that no operation draws from a process's own state.
+BUSY = find_recipe("dino").adjusted(
+    {"rotation_deg": [10, 20], "elastic": [0.02, 0.04], "gamma": [0.2, 0.4],
+     "noise_std": [0.05, 0.1], "bias_field": [0.1, 0.2]}
+)  # fmt: skip
+BUSY_SCALE = Scale(crop=1, geometry=1, photometric=1, acquisition=1)
+
+
+def _busy_views(batch: ScanBatch, first: int) -> list[torch.Tensor]:
+    generator = ViewGenerator(BUSY, BUSY_SCALE, ViewPlan(2, 2), 32, [0.4], [0.2])
+    positions = np.arange(first, first + len(batch))
+    views = generator(batch, DrawKey(3, 1, positions))
+    return [*views.global_views, *views.local_views]
+
+
 def test_two_ranks_of_four_see_the_views_of_one_of_eight(make_batch: MakeBatch) -> None:
-    batch, generator = make_batch(8, 3), _generator()
-    whole = generator(batch, DrawKey(3, 1, np.arange(8)))
+    batch = make_batch(8, 3)
+    whole = _busy_views(batch, 0)
     for start in (0, 4):
-        rows = slice(start, start + 4)
-        part = ScanBatch(
-            pixels=batch.pixels[rows],
-            valid_box=batch.valid_box[rows],
-            mask=None,
-            spacing_mm=batch.spacing_mm[rows],
-            value_range=batch.value_range[rows],
-            ids=batch.ids[rows],
-        )
-        views = generator(part, DrawKey(3, 1, np.arange(start, start + 4)))
-        for mine, all_ in zip(views.global_views, whole.global_views, strict=True):
-            assert torch.equal(mine, all_[rows])
+        part = _busy_views(batch.rows(start, start + 4), start)
+        for mine, all_ in zip(part, whole, strict=True):
+            assert torch.equal(mine, all_[start : start + 4])
+
+
+def test_another_process_draws_and_renders_the_same_views(
+    make_batch: MakeBatch, tmp_path: Path
+) -> None:
+    batch = make_batch(4, 3)
+    torch.save(batch, tmp_path / "batch.pt")
+    script = f"""
+import sys, torch
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_generator import _busy_views
+batch = torch.load({str(tmp_path / "batch.pt")!r}, weights_only=False)
+torch.save(_busy_views(batch, 0), {str(tmp_path / "views.pt")!r})
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    theirs = torch.load(tmp_path / "views.pt")
+    for mine, other in zip(_busy_views(batch, 0), theirs, strict=True):
+        # Another number of threads may sum in another order.
+        assert (mine - other).abs().max() < 1e-5
+
+
+def test_local_views_are_small_and_come_from_local_ranges(make_batch: MakeBatch) -> None:
+    batch = make_batch(64)
+    generator = ViewGenerator("dino", Scale.STRONG, ViewPlan(2, 3), 56, [0.5], [0.2])
+    key = DrawKey(0, 0, np.arange(64))
+    views = generator(batch, key)
+    assert [view.shape[-1] for view in views.global_views] == [56, 56]
+    assert [view.shape[-1] for view in views.local_views] == [24, 24, 24]
+    box = generator.draw(batch, key).crop_box
+    area = ((box[..., 2:] - box[..., :2]).prod(-1)) / 96**2
+    assert area[:, :2].min() >= 0.4 - 1e-9
+    assert area[:, 2:].max() <= 0.4 + 1e-9
+    assert area[:, 2:].min() >= 0.05 - 1e-9
+
+
+@pytest.mark.parametrize("global_views", [1, 3])
+def test_local_views_are_local_after_any_number_of_global_ones(
+    global_views: int, make_batch: MakeBatch
+) -> None:
+    batch, plan = make_batch(64), ViewPlan(global_views, 2)
+    generator = ViewGenerator("dino", Scale.STRONG, plan, 56, [0.5], [0.2])
+    box = generator.draw(batch, DrawKey(0, 0, np.arange(64))).crop_box
+    area = ((box[..., 2:] - box[..., :2]).prod(-1)) / 96**2
+    assert area[:, :global_views].min() >= 0.4 - 1e-9
+    assert area[:, global_views:].max() <= 0.4 + 1e-9
+
+
+def test_a_saved_draw_is_replayed(make_batch: MakeBatch, tmp_path: Path) -> None:
+    batch = make_batch(6)
+    generator = ViewGenerator(BUSY, BUSY_SCALE, ViewPlan(2, 1), 32, [0.5], [0.2])
+    draw = generator.draw(batch, DrawKey(0, 0, np.arange(6)))
+    draw.save(tmp_path / "draw.npz")
+    replayed = generator.render(batch, Draw.load(tmp_path / "draw.npz"))
+    fresh = generator(batch, DrawKey(0, 0, np.arange(6)))
+    assert torch.equal(replayed.global_views[1], fresh.global_views[1])
+    assert torch.equal(replayed.local_views[0], fresh.local_views[0])
 
 
 def test_step_and_seed_change_the_views_and_nothing_else_does(make_batch: MakeBatch) -> None:
@@ -88,7 +155,7 @@ def test_the_share_of_enlarged_views_follows_canvas_and_scale() -> None:
         ({"plan": ViewPlan(2, 8)}, "8 local views asked for"),
         ({"size": 1}, "size 1 is no view"),
         ({"std": [0.0]}, "must be above 0"),
-        ({"recipe": "dino"}, "'dino' is not a recipe"),
+        ({"recipe": "dinos"}, "'dinos' is not a recipe"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(change: dict[str, object], words: str) -> None:

@@ -10,6 +10,8 @@ from scanlearn.core import ScanlearnError
 from scanlearn.scans.reader import Archive
 from scanlearn.scans.source import open_archive
 from scanlearn.views.preview import arm_sheet, preview, preview_sheet
+from scanlearn.views.recipes import find_recipe
+from scanlearn.views.render import RenderSettings
 from scanlearn.views.scale import Scale
 
 
@@ -31,6 +33,45 @@ def test_a_sheet_shows_each_scan_once_and_two_views_per_scale(archive: Archive) 
         assert title in texts
     # Two crop boxes per scale on each original.
     assert [len(axes.patches) for axes in figure.axes[:3]] == [6, 6, 6]
+
+
+def test_local_views_stand_beside_the_global_ones(archive: Archive) -> None:
+    figure = preview_sheet(archive, recipe="dino", scales=[0, "weak"], scans=3, size=56)
+    # Twice the scan, for the crops of either kind, and four views in each column.
+    assert len(figure.axes) == 3 * (2 + 2 * 4)
+    assert [len(axes.patches) for axes in figure.axes[:6]] == [4] * 6
+    sides = {np.asarray(axes.images[0].get_array()).shape[0] for axes in figure.axes[6:]}
+    assert sides == {56, 24}
+    widths = [axes.get_position().width for axes in figure.axes[6:]]
+    assert min(widths) == pytest.approx(max(widths) * 96 / 224, rel=1e-6)
+
+
+def test_a_column_says_what_its_views_share(archive: Archive) -> None:
+    texts = [text.get_text() for text in preview_sheet(archive, scales=[0, 1], scans=1).texts]
+    assert any(text.startswith("two views: IoU 1.00") for text in texts)
+    assert any(text.startswith("two views: IoU 0.4") for text in texts)
+    dino = preview_sheet(archive, recipe="dino", scales=[1], scans=1)
+    starts = {text.get_text().split(":")[0] for text in dino.texts}
+    assert {"global/global", "global/local", "local/local"} <= starts
+
+
+def test_what_was_set_by_hand_is_said(archive: Archive) -> None:
+    recipe = find_recipe("simclr").adjusted({"rotation_deg": [7, 15], "gray": "off"})
+    texts = preview_sheet(archive, recipe=recipe, scales=[1], scans=1).texts
+    said = " ".join(text.get_text() for text in texts)
+    assert "Recipe simclr, by hand: rotation_deg 7/15, gray off" in said
+
+
+def test_operations_and_unscaled_blur_change_the_views(archive: Archive) -> None:
+    def views(**change: object) -> list[np.ndarray]:
+        figure = preview_sheet(archive, scales=[1.0], scans=4, size=32, **change)  # type: ignore[arg-type]
+        return [np.asarray(axes.images[0].get_array()) for axes in figure.axes[4:]]
+
+    plain = views()
+    turned = views(recipe=find_recipe("simclr").adjusted({"rotation_deg": 40}))
+    blurred = views(settings=RenderSettings(scale_blur=False))
+    assert all((a != b).any() for a, b in zip(plain, turned, strict=True))
+    assert any((a != b).any() for a, b in zip(plain, blurred, strict=True))
 
 
 def test_a_sheet_of_arms_names_them_and_spells_out_sub_dials(archive: Archive) -> None:
@@ -64,6 +105,8 @@ def test_a_preview_is_written_where_it_was_asked_for(archive: Archive, tmp_path:
         ({"scans": 0}, "scans: 0"),
         ({"output": Path("sheet.bmp")}, "'sheet.bmp' is no picture"),
         ({"recipe": "simcl"}, "did you mean 'simclr'"),
+        ({"operations": {"blurr": "off"}}, "did you mean 'blur'"),
+        ({"operations": {"noise_std": 0.05}}, "no effect while the sub-dial acquisition is 0"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(

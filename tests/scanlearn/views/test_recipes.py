@@ -1,139 +1,132 @@
 from __future__ import annotations
 
-import math
 from dataclasses import fields, replace
 
-import numpy as np
 import pytest
 
 from scanlearn.core import ScanlearnError
-from scanlearn.views.draw import ViewRanges
-from scanlearn.views.recipes import RECIPES, Curve, Recipe, find_recipe, weak_crop_min
+from scanlearn.views.curves import Curve, Row
+from scanlearn.views.ranges import OPERATIONS, ViewRanges
+from scanlearn.views.recipes import RECIPES, Recipe, TableRow, find_recipe
 from scanlearn.views.scale import Scale
 
-IDENTITY = ViewRanges(
-    crop_min=1, crop_max=1, log_aspect=0, own_aspect=1, flip_p=0, jitter_p=0, brightness=0,
-    contrast=0, saturation=0, hue=0, gray_p=0, blur_p=0, blur_sigma=0.1,
-)  # fmt: skip
-STRONG = ViewRanges(
-    crop_min=0.08, crop_max=1, log_aspect=math.log(4 / 3), own_aspect=0, flip_p=0.5, jitter_p=0.8,
-    brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, gray_p=0.2, blur_p=0.5, blur_sigma=2.0,
-)  # fmt: skip
-WEAK = replace(STRONG, crop_min=0.2 + (0.08 - 0.05) * 0.3 / 0.35, brightness=0.4, contrast=0.4)
+EVERYTHING = Scale(1, 1, 1, 1)
 
 
-@pytest.mark.parametrize(("s", "expected"), [(0, IDENTITY), (0.5, WEAK), (1, STRONG)])
-def test_simclr_at_the_knots_is_the_specification_number_for_number(
-    s: float, expected: ViewRanges
-) -> None:
-    assert RECIPES["simclr"].at(Scale.of(s)).views == (expected,)
-
-
-def test_the_weak_crop_of_simclr_is_about_226_thousandths() -> None:
-    assert weak_crop_min(0.08) == pytest.approx(0.226, abs=5e-4)
-
-
-def test_the_affine_map_goes_through_the_crop_points_of_the_paper() -> None:
-    assert weak_crop_min(0.05) == pytest.approx(0.2)
-    assert weak_crop_min(0.4) == pytest.approx(0.5)
+def table(recipe: Recipe, scale: Scale, channels: int = 3) -> dict[str, TableRow]:
+    return {row.parameter: row for row in recipe.table(scale, channels)}
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
-def test_every_parameter_is_monotone_on_the_whole_dial(name: str) -> None:
-    dial = np.linspace(0, 1.5, 151)
-    views = [RECIPES[name].at(Scale.of(float(s))).views[0] for s in dial]
-    for field in fields(ViewRanges):
-        values = np.array([getattr(view, field.name) for view in views])
-        steps = np.diff(values)
-        assert (steps >= -1e-12).all() or (steps <= 1e-12).all(), field.name
+def test_a_recipe_has_a_row_for_every_range(name: str) -> None:
+    rows = RECIPES[name].rows
+    assert [row.parameter for row in rows] == [field.name for field in fields(ViewRanges)]
+
+
+def test_a_recipe_without_a_row_cannot_be_made() -> None:
+    with pytest.raises(AssertionError):
+        replace(find_recipe("simclr"), rows=find_recipe("simclr").rows[1:])
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
-def test_every_active_parameter_moves_strictly_up_to_weak(name: str) -> None:
-    dial = np.linspace(0, 0.5, 11)
-    views = [RECIPES[name].at(Scale.of(float(s))).views[0] for s in dial]
-    for field in fields(ViewRanges):
-        values = np.array([getattr(view, field.name) for view in views])
-        if field.name != "crop_max":
-            assert (np.diff(values) != 0).all(), field.name
+def test_operations_that_no_paper_has_are_off_everywhere(name: str) -> None:
+    absent = ["vflip", "rotation", "translation", "stretch", "shear", "elastic", "gamma",
+              "histogram_shift"]  # fmt: skip
+    rows = table(RECIPES[name], EVERYTHING)
+    for operation in absent:
+        for parameter in OPERATIONS[operation]:
+            assert (rows[parameter].source, rows[parameter].note) == ("off", "off")
+    for s in (0, 0.5, 1, 1.5):
+        for view in RECIPES[name].at(Scale(s, s, s, s)).views:
+            found = {p: getattr(view, p) for o in absent for p in OPERATIONS[o]}
+            assert found == {p: getattr(ViewRanges(), p) for p in found}
 
 
-def test_between_weak_and_strong_crop_and_brightness_move() -> None:
-    middle = RECIPES["simclr"].at(Scale.of(0.75)).views[0]
-    assert middle.crop_min == pytest.approx((WEAK.crop_min + STRONG.crop_min) / 2)
-    assert middle.brightness == pytest.approx(0.6)
-
-
-def test_beyond_strong_every_parameter_stops_at_its_limit() -> None:
-    end = RECIPES["simclr"].at(Scale.of(1.5)).views[0]
-    assert end.crop_min == pytest.approx(max(0.02, 0.08 / 4))
-    assert RECIPES["simclr"].at(Scale.of(1.25)).views[0].crop_min == pytest.approx(0.05)
-    assert (end.brightness, end.contrast, end.saturation) == pytest.approx((1.2, 1.2, 1.2))
-    assert end.hue == pytest.approx(0.3)
-    assert end.log_aspect == pytest.approx(1.5 * math.log(4 / 3))
-    assert end.jitter_p == 1
-    assert end.gray_p == pytest.approx(0.3)
-    assert end.blur_p == pytest.approx(0.75)
-    assert end.blur_sigma == pytest.approx(3)
-    assert end.flip_p == 0.5
-    assert end.crop_max == 1
-
-
-def test_a_limit_holds_where_the_last_slope_would_pass_it() -> None:
-    assert Curve(0, 0.2, 0.8, limit=0.9).at(1.5) == 0.9
-    assert Curve(1, 0.5, 0.1, limit=0.05).at(1.5) == 0.05
-
-
-@pytest.mark.parametrize(
-    ("dial", "moved"),
-    [
-        ("crop", {"crop_min", "log_aspect", "own_aspect"}),
-        ("geometry", {"flip_p"}),
-        ("acquisition", set()),
-        (
-            "photometric",
-            {"jitter_p", "brightness", "contrast", "saturation", "hue", "gray_p", "blur_p",
-             "blur_sigma"},
-        ),
-    ],
-)  # fmt: skip
-def test_a_sub_dial_moves_its_own_parameters_only(dial: str, moved: set[str]) -> None:
-    scale = replace(Scale.IDENTITY, **{dial: 1.0})
-    view = RECIPES["simclr"].at(scale).views[0]
-    changed = {f.name for f in fields(view) if getattr(view, f.name) != getattr(IDENTITY, f.name)}
-    assert changed == moved
+def test_recipes_tell_which_views_differ() -> None:
+    assert find_recipe("simclr").kinds == ("every view",)
+    assert find_recipe("byol").kinds == ("global 1", "global 2")
+    assert find_recipe("dino").kinds == ("global 1", "global 2", "local")
+    with_local = {name for name, recipe in RECIPES.items() if recipe.has_local_views}
+    assert with_local == {"dino", "dino_convnet", "cheng2025", "cheng2025_strict"}
 
 
 def test_the_table_says_where_each_value_comes_from() -> None:
-    weak = {row.parameter: row for row in find_recipe("simclr").table(Scale.WEAK, channels=3)}
+    simclr = find_recipe("simclr")
     # No paper gives SimCLR a weak arm: none of its values may pass for published.
-    assert {row.source for row in weak.values()} == {"derived"}
-    assert weak["hue"].fixed
-    assert weak["hue"].note == "fixed"
+    weak = table(simclr, Scale.WEAK)
+    shown = {row.source for row in weak.values() if row.note != "off"}
+    assert shown == {"derived from Cheng et al. 2025"}
     assert weak["crop_min"].value == "0.226"
-    assert not weak["brightness"].fixed
-    for s, source in ((0, "identity"), (0.3, "between knots"), (1, "published")):
-        rows = find_recipe("simclr").table(Scale.of(s), channels=3)
-        assert {row.source for row in rows} == {source}
+    assert weak["crop_min"].unit == "of the area"
+    assert {r.source for r in table(simclr, Scale.IDENTITY).values()} == {"identity", "off"}
+    assert table(simclr, Scale.STRONG)["hue"].source == "published: Chen et al. 2020"
+    assert table(simclr, Scale.of(0.8))["hue"].source == "published: Chen et al. 2020"
+    assert table(simclr, Scale.of(0.8))["brightness"].source == "between weak and strong"
+    assert table(simclr, Scale.of(1.2))["brightness"].source == "beyond the recipe"
+
+
+def test_the_table_says_what_stands_still_between_weak_and_strong() -> None:
+    weak = table(find_recipe("simclr"), Scale.WEAK)
+    assert (weak["hue"].fixed, weak["hue"].note) == (True, "fixed")
+    assert (weak["brightness"].fixed, weak["brightness"].note) == (False, "")
+
+
+def test_the_table_writes_one_value_per_view_where_they_differ() -> None:
+    dino = table(find_recipe("dino"), Scale.STRONG)
+    assert dino["crop_min"].value == "0.4 / 0.4 / 0.05"
+    assert dino["solarize_p"].value == "0 / 0.2 / 0"
+    assert dino["hue"].value == "0.1"
+    assert table(find_recipe("dino"), Scale.IDENTITY)["crop_min"].value == "1"
+    assert table(find_recipe("byol"), Scale.STRONG)["blur_p"].value == "1 / 0.1"
 
 
 def test_the_table_says_what_has_no_meaning_without_colour() -> None:
-    rows = find_recipe("simclr").table(Scale.STRONG, channels=1)
-    mute = {row.parameter for row in rows if row.note == "no meaning on one channel"}
+    rows = table(find_recipe("simclr"), Scale.STRONG, channels=1)
+    mute = {row.parameter for row in rows.values() if row.note == "no meaning on one channel"}
     assert mute == {"saturation", "hue", "gray_p"}
 
 
-def test_views_may_have_ranges_of_their_own() -> None:
+@pytest.mark.parametrize("s", [0.5, 1, 1.5])
+def test_the_blur_of_the_paper_is_labelled_as_without_effect(s: float) -> None:
+    rows = table(find_recipe("cheng2025"), Scale(1, 1, 1, s))
+    for parameter in ("soft_p", "soft_sigma"):
+        assert rows[parameter].note == "no effect: sigma below .12 px changes nothing"
+    seen = find_recipe("cheng2025").adjusted({"soft_sigma": 1})
+    assert table(seen, Scale(1, 1, 1, s))["soft_sigma"].note == "fixed"
+
+
+def test_the_table_says_what_a_lever_at_zero_leaves_without_effect() -> None:
+    rows = table(find_recipe("cheng2025"), Scale.STRONG)
+    assert rows["noise_std"].note == "no effect: acquisition is 0"
+    assert table(find_recipe("cheng2025"), EVERYTHING)["noise_std"].note == ""
+
+
+def test_the_table_says_what_lacks_its_other_half() -> None:
     simclr = find_recipe("simclr")
     rows = tuple(
-        replace(row, curves=(*row.curves, Curve(0, 0.1, 0.1, 0.2)))
-        if row.parameter == "blur_p"
-        else row
+        Row("rotation_deg", (Curve(0, 7, 15, 30),)) if row.parameter == "rotation_deg" else row
         for row in simclr.rows
     )
-    first, second = Recipe("two-sided", rows).at(Scale.STRONG).views
-    assert (first.blur_p, second.blur_p) == (0.5, 0.1)
-    assert replace(first, blur_p=0.1) == second
+    idle = table(Recipe("idle", rows), Scale.STRONG)
+    assert idle["rotation_deg"].note == "no effect: rotation_p is 0"
+    colour_only = simclr.adjusted({"brightness": "off", "contrast": "off"})
+    assert table(colour_only, Scale.STRONG)["jitter_p"].note == "fixed"
+    assert table(colour_only, Scale.STRONG, channels=1)["jitter_p"].note == (
+        "no effect: brightness and contrast are 0"
+    )
+
+
+def test_what_was_set_to_no_effect_is_found_over_all_scales() -> None:
+    noisy = find_recipe("simclr").adjusted({"noise_std": 0.05, "rotation_deg": 7})
+    acquisition = Scale(0.5, 0.5, 0.5, 1)
+    assert noisy.without_effect([Scale.WEAK, Scale.STRONG]) == {
+        "noise_p": "acquisition", "noise_std": "acquisition",
+    }  # fmt: skip
+    assert noisy.without_effect([Scale.WEAK, acquisition]) == {}
+    assert noisy.without_effect([Scale.IDENTITY]) == {}
+    assert set(noisy.without_effect([Scale(1, 0, 1, 1)])) == {"rotation_p", "rotation_deg"}
+    # What a published recipe holds there was not set by hand.
+    assert find_recipe("cheng2025").without_effect([Scale.STRONG]) == {}
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest_name() -> None:

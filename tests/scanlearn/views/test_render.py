@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional
 from scanlearn.core import ScanBatch
 from scanlearn.views.draw import Draw
 from scanlearn.views.recipes import RECIPES
-from scanlearn.views.render import render, render_views
+from scanlearn.views.render import RenderSettings, render, render_views
 from scanlearn.views.scale import Scale
 from scanlearn.views.uniforms import DrawKey, uniforms
 
@@ -114,18 +114,12 @@ def test_equal_channels_of_a_gray_draw_match_one_channel(make_batch: MakeBatch) 
 
 
 def test_a_view_does_not_depend_on_its_batch(make_batch: MakeBatch) -> None:
-    batch = make_batch(8, 3)
-    whole = render(batch, _draw(batch, 1.0), 0, 32)
-    for start in (0, 4):
-        rows = slice(start, start + 4)
-        part = replace(
-            batch,
-            pixels=batch.pixels[rows],
-            valid_box=batch.valid_box[rows],
-            value_range=batch.value_range[rows],
-            ids=batch.ids[rows],
-        )
-        assert torch.equal(render(part, _draw(part, 1.0, start), 0, 32), whole[rows])
+    batch = make_batch(48, 3)
+    draw = _draw(batch, 1.0)
+    whole = render(batch, draw, 0, 32)
+    for rows in (np.arange(4), np.arange(5, 48), *np.arange(48)[:, None]):
+        part = render(batch.take(rows), draw.take(rows), 0, 32)
+        assert torch.equal(part, whole[torch.from_numpy(rows)])
 
 
 def test_rendering_changes_neither_scans_nor_draw_and_repeats(make_batch: MakeBatch) -> None:
@@ -206,3 +200,32 @@ def test_the_gpu_renders_what_the_cpu_renders(make_batch: MakeBatch) -> None:
     found = render(batch.to("cuda"), draw, 0, 32)
     assert found.is_cuda
     assert (found.cpu() - render(batch, draw, 0, 32)).abs().max() < 1e-4
+
+
+def test_the_bf16_path_is_within_three_steps_of_eight_bits_of_fp32(make_batch: MakeBatch) -> None:
+    batch = make_batch(48, 3)
+    draw = replace(_draw(batch, 1.0), jitter=np.zeros((48, 2), bool))
+    matrices = RenderSettings(resampler="matrices")
+    found = render(batch, draw, 0, 32, matrices)
+    expected = render(batch, draw, 0, 32)
+    assert not torch.equal(found, expected)
+    assert (found - expected).abs().max() < 3 / 255
+
+
+def test_matrices_never_cost_a_scan_of_sixteen_bits_its_digits(make_batch: MakeBatch) -> None:
+    batch = make_batch(8, dtype=torch.uint16)
+    draw = _draw(batch, 1.0)
+    found = render(batch, draw, 0, 32, RenderSettings(resampler="matrices"))
+    assert torch.equal(found, render(batch, draw, 0, 32))
+
+
+def test_a_blur_may_keep_its_width_in_a_small_view(make_batch: MakeBatch) -> None:
+    batch = make_batch(2, 1, (224, 224))
+    blurred = replace(_draw(batch, 0), blur=np.ones((2, 2), bool), blur_sigma=np.full((2, 2), 2.0))
+    sharp = render(batch, _draw(batch, 0), 0, 56)
+    scaled = render(batch, blurred, 0, 56)
+    unscaled = render(batch, blurred, 0, 56, RenderSettings(scale_blur=False))
+    # Stated at 224 px, a sigma of 2 is .5 at 56 px.
+    expected = functional.gaussian_blur(sharp, [5, 5], [0.5, 0.5])
+    assert (scaled - expected).abs().max() < 1e-4
+    assert (unscaled - sharp).std() > 1.5 * (scaled - sharp).std()

@@ -6,7 +6,16 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from scanlearn.views.resample import Taps, blur_taps, crop_taps, resample
+from scanlearn.views.resample import (
+    Taps,
+    blur_taps,
+    crop_taps,
+    resample,
+    resample_by_matrices,
+    resample_sideways,
+    sum_lines,
+    upright,
+)
 
 
 def _resized(image: np.ndarray, box: tuple[float, float, float, float], size: int) -> np.ndarray:
@@ -39,7 +48,7 @@ def test_a_slow_loop_over_the_definition_gives_the_same(image: np.ndarray) -> No
     dense = np.zeros((size, 97))
     for i in range(size):
         for tap in range(taps.index.shape[-1]):
-            dense[i, taps.index[0, i, tap]] += float(taps.weight[0, i, tap])
+            dense[i, taps.start[0] + taps.index[0, i, tap]] += float(taps.weight[0, i, tap])
     step = (high - low) / size
     for i in range(size):
         centre, weights = low + (i + 0.5) * step, np.zeros(97)
@@ -60,8 +69,9 @@ def test_taps_sum_to_one_and_stay_inside_the_interval() -> None:
     taps = crop_taps(low, high, size=16, extent=100)
     assert torch.allclose(taps.weight.sum(-1), torch.ones(()), atol=1e-6)
     used = taps.weight > 0
-    inside = (taps.index + 1 > torch.from_numpy(low)[:, None, None]) & (
-        taps.index < torch.from_numpy(high)[:, None, None]
+    position = taps.index + torch.tensor(taps.start)[:, None, None]
+    inside = (position + 1 > torch.from_numpy(low)[:, None, None]) & (
+        position < torch.from_numpy(high)[:, None, None]
     )
     assert (inside | ~used).all()
 
@@ -95,5 +105,49 @@ def test_blur_is_the_one_of_torchvision_with_a_kernel_of_a_tenth(size: int, kern
 
 
 def test_taps_of_some_scans_are_theirs() -> None:
-    taps = Taps(torch.arange(24).view(4, 3, 2), torch.rand(4, 3, 2))
-    assert torch.equal(taps.rows(1, 3).index, taps.index[1:3])
+    position = np.arange(24).reshape(4, 3, 2)
+    taps = Taps.of(position, np.ones((4, 3, 2)))
+    assert taps.start == (0, 6, 12, 18)
+    assert taps.stop == (6, 12, 18, 24)
+    some = taps.rows(1, 3)
+    assert (some.start, some.stop) == ((6, 12), (12, 18))
+    assert torch.equal(
+        some.index + torch.tensor(some.start)[:, None, None], torch.from_numpy(position[1:3])
+    )
+
+
+def test_one_scan_on_its_side_is_resampled_as_in_a_batch() -> None:
+    rng = np.random.default_rng(1)
+    planes = torch.from_numpy(rng.integers(0, 256, (5, 3, 90, 80), dtype=np.uint8))
+    top, left = rng.uniform(0, 20, 5), rng.uniform(0, 20, 5)
+    rows = crop_taps(top, top + rng.uniform(10, 60, 5), size=24, extent=90)
+    columns = crop_taps(left, left + rng.uniform(10, 60, 5), size=24, extent=80)
+    together = resample(planes, rows, columns)
+    scans = zip(planes, rows.each(3), columns.each(), together, strict=True)
+    for scan, of_rows, of_columns, expected in scans:
+        lines = resample_sideways(scan, of_rows, of_columns)
+        assert (upright(lines, 3) - expected).abs().max() < 1e-3
+
+
+def test_a_narrow_blur_loses_nothing_by_the_taps_that_are_left_out() -> None:
+    x = torch.rand(1, 224, 224, generator=torch.Generator().manual_seed(0))
+    for sigma in (0.1, 0.5, 1.0, 1.7):
+        (taps,) = blur_taps(np.array([sigma]), size=224).narrowed(sigma).each()
+        assert taps.index.shape[-1] < 23
+        expected = functional.gaussian_blur(x, [23, 23], [sigma, sigma])
+        found = sum_lines(sum_lines(x[0], taps).t().contiguous(), taps).t()
+        assert (found - expected[0]).abs().max() < 1e-5
+    assert blur_taps(np.array([9.0]), size=224).narrowed(9.0).index.shape[-1] == 23
+
+
+def test_bf16_matrices_give_what_bands_give_to_three_steps_of_eight_bits() -> None:
+    rng = np.random.default_rng(2)
+    planes = torch.from_numpy(rng.integers(0, 256, (6, 3, 128, 100), dtype=np.uint8))
+    top, left = rng.uniform(0, 30, 6), rng.uniform(0, 30, 6)
+    for size in (24, 64, 96):
+        rows = crop_taps(top, top + rng.uniform(10, 90, 6), size=size, extent=128)
+        columns = crop_taps(left, left + rng.uniform(10, 60, 6), size=size, extent=100)
+        found = resample_by_matrices(planes, rows, columns)
+        assert found.dtype == torch.float32
+        assert (found - resample(planes, rows, columns)).abs().max() < 3
+        assert (found - resample(planes, rows, columns)).abs().mean() < 0.5

@@ -35,6 +35,23 @@ def test_a_parameter_one_arm_lacks_is_a_dash(fake_results: r.Results) -> None:
     assert [values[0] for _, values, _ in dial.rows[1:]] == ["–"] * 6
 
 
+def test_a_cited_number_is_no_remark_and_any_other_is(fake_results: r.Results) -> None:
+    def resolved(source: str) -> tuple[r.Parameter, ...]:
+        return (r.Parameter(parameter="crop_min", value="0.2", source=source),)
+
+    sources = ["published: A et al. 2020", "derived from B et al. 2025", "identity"]
+    arms = [arm for arm in fake_results.arms if arm.kind == "pretrained"]
+    told = [
+        arm.model_copy(update={"resolved": resolved(source)})
+        for arm, source in zip(arms, sources, strict=True)
+    ]
+    dial = tables.dial_table(fake_results.model_copy(update={"arms": tuple(told)}))
+    ((title, values, remark),) = dial.rows
+    assert title == "Smallest crop, of the area"
+    assert values == ["0.2"] * 3
+    assert remark == f"{told[1].name}: derived from B et al. 2025"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(3.2, "3.2 s"), (31, "31 s"), (212.0, "3 min 32 s"), (7325.0, "2 h 02 min")],

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from scanlearn.config import parse_value
 from scantune.study import facts
 from scantune.study.plan import CompareConfig
-from scantune.study.results import Score
+from scantune.study.results import RunRow, Score
 
 Plan = Callable[..., CompareConfig]
 
@@ -34,6 +34,32 @@ def test_trained_arms_have_a_resolved_dial_and_references_none(plan: Plan) -> No
     assert rows["random"].resolved == rows["thumbnail"].resolved == ()
     values = {p.parameter: p.value for p in rows["strong"].resolved}
     assert values["crop_min"] == "0.08"
+
+
+def test_what_a_recipe_lacks_is_not_told_of_an_arm(plan: Plan) -> None:
+    rows = {row.name: row for row in facts.arm_rows(plan(), 3)}
+    told = [parameter.parameter for parameter in rows["weak"].resolved]
+    assert "blur_p" in told
+    assert "rotation_deg" not in told
+    pretrain = {"views": {"size": 32, "operations": {"blur": "off", "rotation_deg": 7}}}
+    by_hand = {row.name: row for row in facts.arm_rows(plan(pretrain=pretrain), 3)}
+    told = {parameter.parameter: parameter.source for parameter in by_hand["weak"].resolved}
+    assert "blur_p" not in told
+    assert told["rotation_deg"] == "by hand"
+
+
+def test_the_set_up_says_what_was_set_by_hand(plan: Plan) -> None:
+    views = {"size": 32, "operations": {"blur": "off", "rotation_deg": [7, 15]}}
+    config = plan(pretrain={"views": views | {"scale_blur": False}})
+    hashes = dict.fromkeys(("initial_hash", "final_hash", "order_hash", "uniforms_hash"), "a1")
+    counts = {"seed": 0, "steps": 2, "epochs": 1, "views": 32, "seconds": 1, "views_per_s": 32}
+    run = RunRow.model_validate(
+        {"arm": "weak", "backbone": "test_resnet", "curve": {}, **hashes, **counts}
+    )
+    told = {fact.name: fact.value for fact in facts.setup_facts(config, [run])}
+    assert told["Views"] == (
+        "32 px, recipe simclr, by hand: blur off, rotation_deg 7/15, blur of 224-px views"
+    )
 
 
 def test_weaker_views_share_more(plan: Plan) -> None:

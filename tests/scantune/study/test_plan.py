@@ -13,6 +13,7 @@ from scanlearn.core import ScanlearnError
 from scantune.study.plan import CompareConfig
 
 Plan = Callable[..., CompareConfig]
+TINY_PRETRAIN: dict[str, Any] = {"backbone": {"name": "test_resnet"}, "batch_size": 8, "steps": 2}
 
 
 def test_runs_of_a_seed_differ_in_scale_and_output_alone(plan: Plan) -> None:
@@ -31,6 +32,34 @@ def test_canvas_keeps_the_smallest_crop_at_view_size(plan: Plan) -> None:
     only_identity = plan(arms=gentle, primary={"better": "identity", "than": "random"})
     assert only_identity.canvas() == 32
     assert plan(pack={"canvas": 100}).canvas() == 100
+
+
+def test_a_canvas_is_large_enough_for_local_views_at_their_size(plan: Plan) -> None:
+    pretrain = {**TINY_PRETRAIN, "views": {"size": 32, "recipe": "dino"}}
+    # Global views of 32 px from an area of .4, local ones of 14 px from an area of .05.
+    assert plan(pretrain=pretrain).canvas() == math.ceil(14 / math.sqrt(0.05))
+    larger = {"size": 32, "recipe": "dino", "operations": {"crop_min": {"local": [0.4, 0.3]}}}
+    by_hand = plan(pretrain={**TINY_PRETRAIN, "views": larger})
+    assert by_hand.canvas() == math.ceil(32 / math.sqrt(0.4))
+
+
+def test_operations_are_those_of_every_run(plan: Plan) -> None:
+    views = {"size": 32, "operations": {"gray": "off", "hue": [0.05, 0.1]}, "scale_blur": False}
+    config = plan(pretrain={**TINY_PRETRAIN, "views": views})
+    for arm in ("weak", "strong"):
+        run = config.run_config(arm, 0, Path("a")).views
+        assert run.operations == {"gray": "off", "hue": (0.05, 0.1)}
+        assert run.scale_blur is False
+        assert run.build_recipe() == config.pretrain.views.build_recipe()
+
+
+def test_operations_of_a_lever_that_one_arm_has_are_allowed(plan: Plan) -> None:
+    noisy = {"crop": 0.5, "geometry": 0.5, "photometric": 0.5, "acquisition": 1}
+    pretrain = {**TINY_PRETRAIN, "views": {"size": 32, "operations": {"noise_std": 0.05}}}
+    arms = {"weak": {"scale": 0.5}, "strong": {"scale": noisy}}
+    assert plan(arms=arms, pretrain=pretrain).run_config("weak", 0, Path("a"))
+    with pytest.raises(ValidationError, match="acquisition is 0"):
+        plan(pretrain=pretrain)
 
 
 def test_primary_defaults_to_the_first_task_and_all_labels(plan: Plan) -> None:
@@ -68,6 +97,7 @@ def test_primary_defaults_to_the_first_task_and_all_labels(plan: Plan) -> None:
         ({"evaluation": {"budgets": [1]}}, "2 scans or more"),
         ({"pretrain": {"views": {"recipe": "simclrr"}}}, "did you mean 'simclr'"),
         ({"pretrain": {"views": {"scale": 1}}}, "Extra inputs"),
+        ({"pretrain": {"views": {"operations": {"blurr": "off"}}}}, "did you mean 'blur'"),
     ],
 )
 def test_a_bad_plan_is_refused(plan: Plan, replaced: dict[str, Any], message: str) -> None:

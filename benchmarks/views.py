@@ -1,0 +1,364 @@
+"""Views per second: this package's views beside those of other libraries, in one run.
+
+SimCLR at s = 1 on colour scans of 256 x 256 in memory, 256 -> 224 and 256 -> 64, one thread, from
+uint8 to standardised float tensors. Everyone crops .08 to 1 of the area, flips, jitters with .8 .8
+.8 .2 at p .8, drops colour at p .2 and blurs at p .5 with sigma .1 to 2; the kernel is a tenth of
+the view where it can be chosen. All else is each library's default.
+
+* ours_bands, ours_matrices: `ViewGenerator` on batches of 64, as pretraining calls it, with each
+  of its resamplers: sums in fp32, products in bf16. Ratios take the better one on this machine,
+  and `plain` the first.
+* ours_single: `ViewTransform` on one PIL image at a time.
+* lightly: its `SimCLRTransform` on PIL images.
+* torchvision_pil, torchvision_tensor: transforms v2 on PIL images and on uint8 tensors.
+* kornia: its `AugmentationSequential` on batches of 64.
+* albumentations: on arrays; its default resize does not antialias.
+
+Runs are interleaved and a ratio is the median of the repeats' ratios, so that a machine that slows
+down slows all of them. kornia and albumentations are left out where they are not installed. With
+a CUDA device, or with --gpu, rates on it follow: SimCLR and DINO's multi-crop at 224 px, kornia,
+and the share of a training step that the views take.
+Scans come from $SCANLEARN_DATA or --data; without either, phantoms are drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightly.transforms import SimCLRTransform
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from scanlearn.backbones.build import BackboneConfig, build_backbone
+from scanlearn.core import ScanBatch, ViewPlan
+from scanlearn.scans.phantom import PhantomSpec, draw_phantom
+from scanlearn.views.generator import ViewGenerator
+from scanlearn.views.render import DEFAULT_SETTINGS, RenderSettings
+from scanlearn.views.scale import Scale
+from scanlearn.views.transform import ViewTransform
+from scanlearn.views.uniforms import DrawKey
+
+SIDE = 256
+BATCH = 64
+SIZES = (224, 64)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+JITTER = (0.8, 0.8, 0.8, 0.2)
+SIGMA = (0.1, 2.0)
+# Views of a larger batch pass 32 MiB, from where on the C library hands memory back after each
+# batch and every page of the next is faulted in anew: at 224 px batches of 64 are a sixth slower.
+OUR_BATCH = {224: 32, 64: 64}
+BANDS, MATRICES = RenderSettings(resampler="bands"), RenderSettings(resampler="matrices")
+GPU_BATCH = 256
+RIVALS = ("lightly", "kornia", "albumentations")
+TWO_VIEWS = ViewPlan(2)
+
+# One call, and the views that it makes.
+Variant = tuple[Callable[[], object], int]
+GOALS = {
+    "views_224_vs_lightly": 3.0,
+    "views_64_vs_lightly": 3.0,
+    "views_224_vs_torchvision": 5.0,
+    "views_224_vs_kornia": 5.0,
+    "views_224_vs_albumentations": 1.0,
+    "views_64_vs_albumentations": 1.0,
+}
+CEILINGS = {"gpu_share_of_resnet50_step": 0.05, "gpu_share_of_vit_small_step": 0.05}
+
+
+def scans(data: Path | None) -> np.ndarray[Any, Any]:
+    """Colour scans ``[n h w c]`` of 256 x 256."""
+    if data is None:
+        spec = PhantomSpec(patients=BATCH // 2, height=96, width=96, channels=3)
+        drawn = (draw_phantom(spec, index).pixels for index in range(BATCH))
+        images = [Image.fromarray(np.moveaxis(pixels, 0, -1)) for pixels in drawn]
+    else:
+        files = sorted((data / "hygd" / "images").glob("*.jp*g"))[:BATCH]
+        images = [Image.open(file).convert("RGB") for file in files]
+    return np.stack([np.asarray(image.resize((SIDE, SIDE))) for image in images])
+
+
+def batch_of(pixels: np.ndarray[Any, Any], count: int = BATCH) -> ScanBatch:
+    """The scans as an archive would hand them out, over and over until there are ``count``."""
+    chosen = np.ascontiguousarray(np.moveaxis(pixels, -1, 1)[np.arange(count) % len(pixels)])
+    return ScanBatch(
+        pixels=torch.from_numpy(chosen),
+        valid_box=torch.tensor([[0, 0, SIDE, SIDE]] * count),
+        mask=None,
+        spacing_mm=torch.full((count, 2), torch.nan),
+        value_range=torch.tensor([[0.0, 255.0]] * count),
+        ids=torch.arange(count),
+    )
+
+
+def kernel_of(size: int) -> int:
+    """Width of SimCLR's blur: a tenth of the view, odd."""
+    return 2 * (size // 20) + 1
+
+
+def generating(
+    batch: ScanBatch,
+    size: int,
+    recipe: str = "simclr",
+    plan: ViewPlan = TWO_VIEWS,
+    settings: RenderSettings = DEFAULT_SETTINGS,
+) -> Variant:
+    """This package, a batch at a time."""
+    generator = ViewGenerator(recipe, Scale.STRONG, plan, size, MEAN, STD, settings=settings)
+    positions = np.arange(len(batch))
+    step = iter(range(2**62))
+    return (
+        lambda: generator(batch, DrawKey(0, next(step), positions)),
+        generator.num_views * len(batch),
+    )
+
+
+def one_by_one(transform: Callable[[Any], object], items: list[Any], views: int) -> Variant:
+    """A transform of one image, over all images."""
+
+    def run() -> None:
+        for item in items:
+            transform(item)
+
+    return run, views * len(items)
+
+
+def torchvision_transform(size: int) -> v2.Transform:
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=(0.08, 1.0), antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.RandomApply([v2.ColorJitter(*JITTER)], p=0.8),
+            v2.RandomGrayscale(0.2),
+            v2.RandomApply([v2.GaussianBlur(kernel_of(size), SIGMA)], p=0.5),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(MEAN, STD),
+        ]
+    )
+
+
+def kornia_variant(pixels: Tensor, size: int) -> Variant:
+    import kornia.augmentation as K
+
+    kernel = (kernel_of(size),) * 2
+    chain = K.AugmentationSequential(
+        K.RandomResizedCrop((size, size), scale=(0.08, 1.0)),
+        K.RandomHorizontalFlip(p=0.5),
+        K.ColorJitter(*JITTER, p=0.8),
+        K.RandomGrayscale(p=0.2),
+        K.RandomGaussianBlur(kernel, SIGMA, p=0.5),
+        K.Normalize(MEAN, STD),
+        data_keys=["input"],
+    ).to(pixels.device)
+    return lambda: chain(pixels.float() / 255), len(pixels)
+
+
+def albumentations_transform(size: int) -> Callable[[Any], object]:
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+    import albumentations as A
+    import cv2
+    from albumentations.pytorch import ToTensorV2
+
+    cv2.setNumThreads(0)
+    kernel = kernel_of(size)
+    spread = [(max(0.0, 1 - value), 1 + value) for value in JITTER[:3]]
+    chain = A.Compose(
+        [
+            A.RandomResizedCrop((size, size), scale=(0.08, 1.0)),
+            A.HorizontalFlip(p=0.5),
+            A.ColorJitter(*spread, (-JITTER[3], JITTER[3]), p=0.8),
+            A.ToGray(p=0.2),
+            A.GaussianBlur(blur_limit=(kernel, kernel), sigma_limit=SIGMA, p=0.5),
+            A.Normalize(MEAN, STD),
+            ToTensorV2(),
+        ]
+    )
+    return lambda array: chain(image=array)["image"]
+
+
+def is_there(library: str) -> bool:
+    return importlib.util.find_spec(library) is not None
+
+
+def variants(pixels: np.ndarray[Any, Any], size: int) -> dict[str, Variant]:
+    """Everyone's way to make views of one size."""
+    images = [Image.fromarray(array) for array in pixels]
+    batch, our_batch = batch_of(pixels), batch_of(pixels, OUR_BATCH[size])
+    tensors = list(batch.pixels)
+    single = ViewTransform(size=size, mean=MEAN, std=STD)
+    lightly = SimCLRTransform(input_size=size, normalize={"mean": list(MEAN), "std": list(STD)})
+    theirs = torchvision_transform(size)
+    found = {
+        "ours_bands": generating(our_batch, size, settings=BANDS),
+        "ours_matrices": generating(our_batch, size, settings=MATRICES),
+        "ours_single": one_by_one(single, images, 2),
+        "lightly": one_by_one(lightly, images, 2),
+        "torchvision_pil": one_by_one(theirs, images, 1),
+        "torchvision_tensor": one_by_one(theirs, tensors, 1),
+    }
+    if is_there("kornia"):
+        found["kornia"] = kornia_variant(batch.pixels, size)
+    if is_there("albumentations"):
+        arrays = list(pixels)
+        found["albumentations"] = one_by_one(albumentations_transform(size), arrays, 1)
+    return found
+
+
+def rate(variant: Variant, seconds: float, wait: Callable[[], None] = lambda: None) -> float:
+    """Views per second over at least so many seconds; ``wait`` waits for the device."""
+    run, views = variant
+    wait()
+    start, calls = time.perf_counter(), 0
+    while True:
+        run()
+        calls += 1
+        wait()
+        spent = time.perf_counter() - start
+        if spent >= seconds:
+            return views * calls / spent
+
+
+def measure(all_: Mapping[str, Variant], repeats: int, seconds: float) -> dict[str, list[float]]:
+    """Rates of every variant, the repeats interleaved."""
+    for run, _ in all_.values():
+        run()
+    rates: dict[str, list[float]] = {name: [] for name in all_}
+    for _ in range(repeats):
+        for name, variant in all_.items():
+            rates[name].append(rate(variant, seconds))
+    return rates
+
+
+def faster(rates: Mapping[str, list[float]], *names: str) -> list[float]:
+    """The rates of whichever is faster on this machine."""
+    return max((rates[name] for name in names), key=statistics.median)
+
+
+def figures_of(rates: Mapping[str, list[float]], size: int) -> dict[str, float]:
+    figures = {
+        f"views_{size}_{name}_per_s": statistics.median(values) for name, values in rates.items()
+    }
+    rivals = {name: rates[name] for name in RIVALS if name in rates}
+    rivals["torchvision"] = faster(rates, "torchvision_pil", "torchvision_tensor")
+    ours = {
+        "": faster(rates, "ours_bands", "ours_matrices"),
+        "_plain": rates["ours_bands"],
+        "_single": rates["ours_single"],
+    }
+    for suffix, mine in ours.items():
+        for name, values in rivals.items():
+            # Of the same repeat: what slows the machine for a while slows both.
+            each = [a / b for a, b in zip(mine, values, strict=True)]
+            figures[f"views_{size}{suffix}_vs_{name}"] = statistics.median(each)
+    return figures
+
+
+def step_of(network: nn.Module, large: Tensor, small: Tensor | None = None) -> Callable[[], object]:
+    """A training step on views that stay in memory; with small ones, DINO's student and teacher."""
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = network(large).float().square().mean()
+            if small is not None:
+                loss = loss + network(small).float().square().mean()
+                with torch.no_grad():
+                    network(large)
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def gpu_figures(pixels: np.ndarray[Any, Any], seconds: float) -> dict[str, float]:
+    """Rates on the GPU at 224 px, and the share of a step in bfloat16 that the views take."""
+    device, wait = torch.device("cuda"), torch.cuda.synchronize
+    batch = batch_of(pixels, GPU_BATCH).to(device)
+    simclr = generating(batch, 224)
+    dino = generating(batch, 224, "dino", ViewPlan(2, 8))
+    figures = {}
+
+    def median_rate(variant: Variant) -> float:
+        for _ in range(3):
+            variant[0]()
+        return statistics.median(rate(variant, seconds, wait) for _ in range(3))
+
+    figures["gpu_simclr_views_per_s"] = median_rate(simclr)
+    figures["gpu_dino_views_per_s"] = median_rate(dino)
+    if is_there("kornia"):
+        figures["gpu_kornia_views_per_s"] = median_rate(kornia_variant(batch.pixels, 224))
+        figures["gpu_vs_kornia"] = (
+            figures["gpu_simclr_views_per_s"] / figures["gpu_kornia_views_per_s"]
+        )
+    layout = torch.channels_last
+    large = torch.randn(2 * GPU_BATCH, 3, 224, 224, device=device).to(memory_format=layout)
+    small = torch.randn(8 * GPU_BATCH, 3, 96, 96, device=device).to(memory_format=layout)
+    convnet = build_backbone(BackboneConfig(name="resnet50"), 3, 0).to(device, memory_format=layout)
+    steps_per_s = median_rate((step_of(convnet, large), 1))
+    views_s = simclr[1] / figures["gpu_simclr_views_per_s"]
+    figures["gpu_share_of_resnet50_step"] = views_s / (views_s + 1 / steps_per_s)
+    vit = build_backbone(BackboneConfig(name="vit_small_patch16_224"), 3, 0, size=224).to(device)
+    steps_per_s = median_rate((step_of(vit, large, small), 1))
+    views_s = dino[1] / figures["gpu_dino_views_per_s"]
+    figures["gpu_share_of_vit_small_step"] = views_s / (views_s + 1 / steps_per_s)
+    return figures
+
+
+def show(figures: Mapping[str, float]) -> None:
+    print(f"\n{'figure':40s} {'value':>10s}  goal")
+    for name, value in figures.items():
+        goal = f">= {GOALS[name]:.1f}" if name in GOALS else ""
+        goal = f"<= {CEILINGS[name]:.2f}" if name in CEILINGS else goal
+        shown = f"{value:10.1f}" if name.endswith("_per_s") else f"{value:10.2f}"
+        print(f"{name:40s} {shown}  {goal}".rstrip())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter repeats")
+    parser.add_argument("--gpu", action="store_true", help="only the rates on the GPU")
+    parser.add_argument("--data", type=Path, default=os.environ.get("SCANLEARN_DATA"))
+    parser.add_argument("--json", type=Path, help="write the figures as one flat object")
+    arguments = parser.parse_args()
+    if arguments.gpu and not torch.cuda.is_available():
+        parser.error("--gpu: no CUDA device")
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    repeats, seconds = (3, 0.5) if arguments.quick else (7, 2.0)
+    for library in ("kornia", "albumentations"):
+        if not is_there(library):
+            print(f"{library}: not installed, its ratios are left out")
+    pixels = scans(None if arguments.data is None else Path(arguments.data))
+    figures: dict[str, float] = {}
+    for size in () if arguments.gpu else SIZES:
+        rates = measure(variants(pixels, size), repeats, seconds)
+        for name, values in rates.items():
+            spread = f"{min(values):9.1f} to {max(values):9.1f}"
+            print(f"  256 -> {size:3d}  {name:18s} {spread} views/s", flush=True)
+        figures |= figures_of(rates, size)
+    if torch.cuda.is_available():
+        with torch.enable_grad():
+            figures |= gpu_figures(pixels, seconds)
+    show(figures)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""What a recipe comes to at a setting of the dial, as a table to read."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from scanlearn.runs import say
+from scanlearn.views.adjusting import Operations
+from scanlearn.views.recipes import Recipe, TableRow, find_recipe
+from scanlearn.views.scale import Scale
+from scanlearn.views.statistics import view_statistics
+
+WIDTH = 100
+_GAP = "  "
+# Less than this for the last column is no longer read as lines.
+_LEAST_LAST = 24
+
+
+def explain(
+    recipe: Annotated[Recipe | str, Field(description="A recipe or its name.")],
+    *,
+    scale: Annotated[
+        float | str | dict[str, float | str],
+        Field(
+            description="The dial: 0 (identity) to 1.5, or identity, weak (.5), strong (1); or one "
+            "value for each of crop, geometry, photometric and acquisition."
+        ),
+    ] = 1.0,
+    channels: Annotated[
+        Literal[1, 3], Field(description="Of the scans; one channel has no colour to change.")
+    ] = 3,
+    operations: Annotated[
+        Operations, Field(description="Operations switched off or set by hand.")
+    ] = {},  # noqa: B006  never written to
+) -> str:
+    """Prints what a recipe comes to at a setting of the dial, and where each number is from.
+
+    Args:
+        recipe: A recipe or its name.
+        scale: The setting.
+        channels: Of the scans.
+        operations: As of `Recipe.adjusted`.
+
+    Returns:
+        The printed text.
+
+    Raises:
+        ScanlearnError: The recipe, the scale or an operation cannot be used.
+    """
+    found = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    text = explanation(found.adjusted(operations), Scale.parse(scale), channels)
+    say(text)
+    return text
+
+
+def explanation(recipe: Recipe, scale: Scale, channels: int) -> str:
+    """Returns the table of a recipe at a setting of the dial, at most 100 columns wide.
+
+    Args:
+        recipe: The recipe.
+        scale: The setting.
+        channels: 1 or 3.
+    """
+    rows = recipe.table(scale, channels)
+    shown = [row for row in rows if row.note != "off"]
+    kept = {row.operation for row in shown}
+    off = dict.fromkeys(row.operation for row in rows if row.operation not in kept)
+    table, works = _lines(shown)
+    views = f"; values of {' / '.join(recipe.kinds)}" if recipe.num_kinds > 1 else ""
+    crops = view_statistics(recipe, scale).lines()
+    text = [
+        f"{recipe.name} at scale {scale} on {'one channel' if channels == 1 else 'colour'}{views}",
+        f"by hand: {recipe.by_hand}" if recipe.by_hand else "",
+        recipe.reference,
+    ]
+    below = [
+        *(f"[{number}] {work}" for number, work in enumerate(works, 1)),
+        f"off: {', '.join(off) or 'nothing'}",
+        f"crops of a square scan: {'; '.join(crops)}",
+    ]
+    return "\n".join([*_wrapped(text), "", *table, "", *_wrapped(below)])
+
+
+def _wrapped(paragraphs: Sequence[str]) -> list[str]:
+    return [line for text in paragraphs for line in textwrap.wrap(text, WIDTH)]
+
+
+def _lines(rows: Sequence[TableRow]) -> tuple[list[str], list[str]]:
+    """Aligned columns, the last one wrapped; and the works that it refers to by number."""
+    cells = [("operation", "parameter", "value", "unit", "source; note")]
+    works: list[str] = []
+    before = ""
+    for row in rows:
+        operation = "" if row.operation == before else row.operation
+        source = _numbered(row.source, works)
+        last = f"{source}; {row.note}" if row.note else source
+        cells.append((operation, row.parameter, row.value, row.unit, last))
+        before = row.operation
+    widths = [max(len(cell[column]) for cell in cells) for column in range(4)]
+    start = sum(widths) + 4 * len(_GAP)
+    room = max(WIDTH - start, _LEAST_LAST)
+    lines = []
+    for number, cell in enumerate(cells):
+        first = _GAP.join(f"{text:{width}}" for text, width in zip(cell, widths, strict=False))
+        pieces = textwrap.wrap(cell[4], room)
+        lines.append(first + _GAP + pieces[0])
+        lines += [" " * start + piece for piece in pieces[1:]]
+        if number == 0:
+            lines.append("-" * WIDTH)
+    return lines, works
+
+
+def _numbered(source: str, works: list[str]) -> str:
+    """The source with each work as a number; works that are new are added."""
+
+    def number(found: re.Match[str]) -> str:
+        if found[2] not in works:
+            works.append(found[2])
+        return f"{found[1]} [{works.index(found[2]) + 1}]"
+
+    return re.sub(r"(published|derived)(?:: | from )([^;]*)", number, source)

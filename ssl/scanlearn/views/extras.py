@@ -1,0 +1,263 @@
+"""Extra operations: a person's own augmentations, done after the recipe's and before the mean.
+
+An extra is any callable on a batch of views. Which scans get it, and the random numbers inside it,
+are counted from the draw, so that a resumed run repeats them and no other randomness moves.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from scanlearn.core import ScanlearnError
+from scanlearn.views.draw import Draw
+from scanlearn.views.uniforms import DrawKey, uniforms
+
+# Views 0 and 1 of a draw are the global ones.
+_NUM_GLOBAL = 2
+# Keeps the extras' numbers apart from any others counted from the same fields.
+_STREAM = 0x657874726173
+# Which of the counted numbers is which.
+_CHOICE, _SEED = 0, 1
+_NUMPY_SEEDS = 2**32
+# How libraries that keep a generator of their own let it be seeded: Albumentations, whose method
+# of the second name takes generators, and MONAI.
+_SEEDERS = ("set_random_seed", "set_random_state")
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A person's own operation.
+
+    Its random numbers may come from torch, numpy or random: their global states are seeded for
+    the call and put back after it. A callable on a batch draws for its batch as a whole, so that
+    its numbers depend on which scans share it; with `per_scan` or `per_array` they do not.
+
+    Args:
+        operation: Any callable on views ``[k c s s]`` on the unit range that returns the same
+            shape; the result is clamped to [0, 1]. `per_scan` and `per_array` make one of a
+            transform of a single scan.
+        probability: How many of the scans get it, 0 to 1. The same numbers choose at every scale.
+        views: "all", "global", "local", or the indices of the views that it is for: 0 and 1 are
+            the global ones, the local ones follow from 2.
+
+    Raises:
+        ScanlearnError: The operation cannot be called, the probability is not from 0 to 1, or the
+            views are none of those.
+
+    Example:
+        >>> Extra(torch.square, probability=0.5).applies_to(1)
+        True
+        >>> Extra(torch.square, views="local").applies_to(1)
+        False
+    """
+
+    operation: Callable[[Tensor], Tensor]
+    probability: float = 1.0
+    views: Literal["all", "global", "local"] | tuple[int, ...] = "all"
+
+    def __post_init__(self) -> None:
+        if not callable(self.operation):
+            raise ScanlearnError(
+                f"extra: {self.operation!r} cannot be called; give a function or an object that "
+                "takes views [k c s s] and returns the same shape."
+            )
+        if not 0 <= self.probability <= 1:
+            raise ScanlearnError(
+                f"extra {self.name}: probability {self.probability!r} is not from 0 to 1; "
+                "give one that is."
+            )
+        is_named = self.views in ("all", "global", "local")
+        if not is_named and not (
+            isinstance(self.views, tuple)
+            and len(self.views) > 0
+            and all(isinstance(view, int) and view >= 0 for view in self.views)
+        ):
+            raise ScanlearnError(
+                f"extra {self.name}: views {self.views!r} are none; give 'all', 'global', 'local' "
+                "or a tuple of indices such as (0, 2)."
+            )
+
+    @property
+    def name(self) -> str:
+        """What messages call the operation."""
+        return _name(self.operation)
+
+    def applies_to(self, view: int) -> bool:
+        """Returns whether the operation is for the view of that index."""
+        if isinstance(self.views, tuple):
+            return view in self.views
+        return {"all": True, "global": view < _NUM_GLOBAL, "local": view >= _NUM_GLOBAL}[self.views]
+
+
+class EachScan:
+    """Runs a transform of one scan on every scan of a batch; made by `per_scan`, `per_array`.
+
+    Args:
+        transform: What to run.
+        call: Hands the transform one scan ``[c s s]`` and returns its result as a tensor.
+    """
+
+    def __init__(
+        self, transform: Callable[..., Any], call: Callable[[Callable[..., Any], Tensor], Any]
+    ) -> None:
+        self.transform = transform
+        self._call = call
+
+    def __call__(self, views: Float[Tensor, "k c s s"]) -> Float[Tensor, "k c s s"]:
+        """Returns the transformed scans, drawn in order from the global random states."""
+        return torch.stack([self.one(scan) for scan in views])
+
+    def one(self, scan: Float[Tensor, "c s s"]) -> Float[Tensor, "c s s"]:
+        """Returns one transformed scan.
+
+        Raises:
+            ScanlearnError: The transform returned another shape or no tensor.
+        """
+        return _checked(_name(self.transform), self._call(self.transform, scan), scan)
+
+
+def per_scan(transform: Callable[[Tensor], Tensor]) -> EachScan:
+    """Returns an operation on batches from one on a scan ``[c h w]``: torchvision v2, MONAI.
+
+    Example:
+        >>> from torchvision.transforms import v2
+        >>> extra = Extra(per_scan(v2.RandomErasing(p=1.0)), probability=0.3)
+    """
+    return EachScan(transform, _call_with_tensor)
+
+
+def per_array(transform: Callable[..., Any]) -> EachScan:
+    """Returns an operation on batches from one on arrays: Albumentations.
+
+    The transform is called as ``transform(image=array)["image"]`` with a float32 array
+    ``[h w c]`` on the unit range.
+    """
+    return EachScan(transform, _call_with_array)
+
+
+def apply_extras(
+    views: Float[Tensor, "b c s s"], draw: Draw, view: int, extras: Sequence[Extra]
+) -> Float[Tensor, "b c s s"]:
+    """Does the extra operations on one view of every scan, in place, in the order given.
+
+    Args:
+        views: Rendered views on the unit range, before standardisation.
+        draw: Their draw: its field keys choose the scans and seed the operations.
+        view: Which view of the draw they are.
+        extras: What to do.
+
+    Returns:
+        ``views``.
+
+    Raises:
+        ScanlearnError: An operation returned another shape, no tensor, or values not finite.
+    """
+    for position, extra in enumerate(extras):
+        if not extra.applies_to(view):
+            continue
+        # The field key already holds seed, step, scan and view.
+        key = DrawKey(_STREAM, position, draw.field_key[:, view].astype(np.int64))
+        numbers = uniforms(key, 1)[:, 0]
+        chosen = np.flatnonzero(numbers[:, _CHOICE] < extra.probability)
+        if len(chosen):
+            seeds = (numbers[chosen, _SEED] * 2.0**53).astype(np.int64)
+            rows = torch.from_numpy(chosen).to(views.device)
+            views[rows] = _run(extra, views[rows], seeds)
+    return views
+
+
+def _run(
+    extra: Extra, views: Float[Tensor, "k c s s"], seeds: Int64[np.ndarray, " k"]
+) -> Float[Tensor, "k c s s"]:
+    operation = extra.operation
+    with torch.no_grad(), _random_states_kept(views.device):
+        if isinstance(operation, EachScan):
+            done = []
+            for scan, seed in zip(views, seeds.tolist(), strict=True):
+                _seed(operation.transform, seed, views.device)
+                done.append(operation.one(scan))
+            result = torch.stack(done)
+        else:
+            _seed(operation, int(seeds[0]), views.device)
+            # A copy: an operation that works in place and then fails the check leaves no trace.
+            result = _checked(extra.name, operation(views.clone()), views)
+    if not bool(result.isfinite().all()):
+        raise ScanlearnError(
+            f"extra {extra.name}: returned values that are not finite; mend it to return finite "
+            "values on the unit range."
+        )
+    return result.clamp(0, 1)
+
+
+def _checked(name: str, result: object, given: Tensor) -> Tensor:
+    """Returns the result as a plain tensor like the one given."""
+    shape = list(given.shape)
+    if not isinstance(result, Tensor):
+        raise ScanlearnError(
+            f"extra {name}: returned {type(result).__name__} for a tensor {shape}; "
+            "mend it to return a tensor of that shape."
+        )
+    if not result.is_floating_point():
+        raise ScanlearnError(
+            f"extra {name}: returned {result.dtype}; mend it to return floats on the unit range."
+        )
+    if result.shape != given.shape:
+        raise ScanlearnError(
+            f"extra {name}: returned shape {list(result.shape)} for {shape}; mend it to keep the "
+            "shape, or wrap what works on one scan with per_scan or per_array."
+        )
+    return result.detach().as_subclass(Tensor).to(given)
+
+
+def _call_with_tensor(transform: Callable[..., Any], scan: Tensor) -> Any:
+    return transform(scan.clone())
+
+
+def _call_with_array(transform: Callable[..., Any], scan: Tensor) -> Any:
+    array = np.ascontiguousarray(scan.permute(1, 2, 0).cpu().numpy())
+    result = np.asarray(transform(image=array)["image"])
+    # Some transforms drop a single channel.
+    result = result[..., None] if result.ndim == 2 else result
+    return torch.from_numpy(np.ascontiguousarray(result.transpose(2, 0, 1)))
+
+
+@contextmanager
+def _random_states_kept(device: torch.device) -> Iterator[None]:
+    """Puts the global random states of torch, numpy and random back at the end of the block."""
+    cuda = [device] if device.type == "cuda" else []
+    plain, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - theirs, not ours
+    try:
+        with torch.random.fork_rng(cuda):
+            yield
+    finally:
+        random.setstate(plain)
+        np.random.set_state(legacy)  # noqa: NPY002 - as above
+
+
+def _seed(operation: object, seed: int, device: torch.device) -> None:
+    """Seeds whatever the operation may draw from, inside `_random_states_kept`."""
+    # Not torch.manual_seed, which would seed the other GPUs too, outside the fork.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % _NUMPY_SEEDS)  # noqa: NPY002 - the state an operation may draw from
+    seeders = (getattr(operation, name, None) for name in _SEEDERS)
+    seeder = next(filter(callable, seeders), None)
+    if seeder is not None:
+        seeder(seed % _NUMPY_SEEDS)
+
+
+def _name(operation: object) -> str:
+    inner = operation.transform if isinstance(operation, EachScan) else operation
+    return str(getattr(inner, "__name__", type(inner).__name__))

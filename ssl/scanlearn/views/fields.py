@@ -1,0 +1,128 @@
+"""Random fields of a view: noise, bias and elastic displacement, counted from the view's key.
+
+A value depends on (key of the view, kind of field, position) and on nothing else, so that the CPU,
+a GPU and a replayed draw agree.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt64
+from torch import Tensor
+
+CONTROL_POINTS = 7
+BIAS_ORDER = 3
+
+_NOISE, _ELASTIC, _BIAS = range(3)
+# SplitMix64's constants as the signed numbers that torch has.
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
+_MIX_2 = 0x94D049BB133111EB - 2**64
+_MONOMIALS = [(i, j) for i in range(BIAS_ORDER + 1) for j in range(BIAS_ORDER + 1 - i)]
+
+
+def noise_field(
+    keys: UInt64[np.ndarray, " b"], shape: tuple[int, int, int], device: torch.device
+) -> Float[Tensor, "b c s s"]:
+    """Returns standard normal noise, one value per channel and pixel.
+
+    Args:
+        keys: Key of each view.
+        shape: Channels, rows and columns.
+        device: Where the field is made.
+
+    Source: Box and Muller, Annals of Mathematical Statistics 29, 1958.
+    """
+    bits = _bits(keys, _NOISE, math.prod(shape), device)
+    # Half a step up, so that the logarithm is finite; 24 bits are what a float32 holds.
+    radius = _unit(bits, 40).add_(2.0**-25).log_().mul_(-2).sqrt_()
+    angle = _unit(bits, 8).mul_(2 * math.pi)
+    return radius.mul_(angle.cos_()).view(len(keys), *shape)
+
+
+def elastic_field(
+    keys: UInt64[np.ndarray, " b"], size: int, device: torch.device
+) -> Float[Tensor, "b 2 s s"]:
+    """Returns a smooth displacement (x, y) within -1 to 1 for each pixel of a square view.
+
+    Control points on a coarse grid, the outermost outside the view, joined by cubic B-splines,
+    which never leave the range of their control points.
+
+    Source: 7 control points a side, TorchIO's RandomElasticDeformation (a B-spline transform).
+    """
+    count = 2 * CONTROL_POINTS**2
+    points = _unit(_bits(keys, _ELASTIC, count, device), 40).mul_(2).sub_(1)
+    points = points.view(len(keys), 2, CONTROL_POINTS, CONTROL_POINTS)
+    basis = _spline_basis(size).to(device)
+    # Sums, not matrix products, which round otherwise in another batch.
+    rows = (points[:, :, None] * basis[:, :, None]).sum(dim=3)
+    return (rows[:, :, :, None] * basis).sum(dim=4)
+
+
+def bias_field(
+    keys: UInt64[np.ndarray, " b"],
+    amplitude: Float[Tensor, " b"],
+    size: int,
+) -> Float[Tensor, "b 1 s s"]:
+    """Returns a positive field to multiply by: exp of a polynomial of order 3 on [-1, 1]^2.
+
+    Args:
+        keys: Key of each view.
+        amplitude: Coefficients lie between minus and plus this.
+        size: Side of the view.
+
+    Source: TorchIO's RandomBiasField, whose terms are those of total order up to 3, the constant
+        among them.
+    """
+    device = amplitude.device
+    coefficients = _unit(_bits(keys, _BIAS, len(_MONOMIALS), device), 40).mul_(2).sub_(1)
+    axis = torch.linspace(-1, 1, size, device=device)
+    terms = torch.stack([axis[None, :] ** i * axis[:, None] ** j for i, j in _MONOMIALS])
+    exponent = torch.zeros(len(keys), size, size, device=device)
+    for coefficient, term in zip((coefficients * amplitude[:, None]).unbind(1), terms, strict=True):
+        exponent.add_(coefficient.view(-1, 1, 1) * term)
+    return exponent.exp_().unsqueeze(1)
+
+
+def _spline_basis(size: int) -> Float[Tensor, "s k"]:
+    """Weights of the control points along one axis at the centre of each pixel."""
+    cells = CONTROL_POINTS - 3
+    place = (torch.arange(size, dtype=torch.float64) + 0.5) / size * cells
+    # Control point k stands at k - 1, in cells; a cubic B-spline reaches two cells either way.
+    away = (place[:, None] - (torch.arange(CONTROL_POINTS, dtype=torch.float64) - 1)).abs()
+    near = 2 / 3 - away**2 + away**3 / 2
+    far = (2 - away).clamp(min=0) ** 3 / 6
+    return torch.where(away < 1, near, far).float()
+
+
+def _unit(bits: Int[Tensor, "b k"], shift: int) -> Float[Tensor, "b k"]:
+    """24 of the bits, from ``shift`` upwards, as numbers in [0, 1)."""
+    return ((bits >> shift) & 0xFFFFFF).to(torch.float32).mul_(2.0**-24)
+
+
+def _bits(
+    keys: UInt64[np.ndarray, " b"], kind: int, count: int, device: torch.device
+) -> Int[Tensor, "b k"]:
+    """64 hashed bits per key and position.
+
+    Source: the finaliser of SplitMix64, Steele, Lea and Flood, OOPSLA 2014.
+    """
+    key = torch.from_numpy(keys.astype(np.int64)).to(device)
+    state = _mix(key ^ _mix(torch.full_like(key, kind)))[:, None]
+    position = torch.arange(count, dtype=torch.int64, device=device)
+    return _mix(state ^ _mix(position)[None])
+
+
+def _mix(state: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    # Products wrap around; a shift must not drag the sign along.
+    state = state + _GOLDEN
+    state = (state ^ _shifted(state, 30)) * _MIX_1
+    state = (state ^ _shifted(state, 27)) * _MIX_2
+    return state ^ _shifted(state, 31)
+
+
+def _shifted(state: Int[Tensor, "..."], places: int) -> Int[Tensor, "..."]:
+    return (state >> places) & ((1 << (64 - places)) - 1)

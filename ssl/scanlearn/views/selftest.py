@@ -1,0 +1,199 @@
+"""The self-test of a recipe: does raising the dial change every view, by every operation it has?
+
+A fixed set of textured scans is rendered at rising scales with the same uniforms. What the
+resolved table labels as off, without meaning or without effect must change nothing, and
+everything else must change pixels: an operation that is silently a no-op is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from scanlearn.core import ScanBatch
+from scanlearn.views.parameters import IDENTITY, JITTERED, PARAMETERS
+from scanlearn.views.ranges import OPERATIONS, Ranges, ViewRanges
+from scanlearn.views.recipes import NO_MEANING, Recipe
+from scanlearn.views.render import RenderSettings, render_views
+from scanlearn.views.scale import Scale
+from scanlearn.views.uniforms import DrawKey, uniforms
+
+SCALES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+WHOLE_DIAL = "dial"
+_DIALS = tuple(field.name for field in fields(Scale))
+# Enough for an operation of probability .1 to strike twice at .25.
+_SCANS, _CANVAS, _BOX, _SIZE = 48, (48, 48), (4, 0, 40, 48), 32
+# Small views stand for those of 224 px: scaled down to them, a blur would all but vanish.
+_SETTINGS = RenderSettings(scale_blur=False)
+# More than a mean of float32 can lose.
+_NOISE = 1e-9
+
+
+@dataclass(frozen=True)
+class Check:
+    """What raising one lever did to one view.
+
+    Args:
+        subject: "dial" for all levers at once, "sub-dial crop" for one, or an operation alone.
+        view: Which view.
+        from_identity: Mean absolute difference to the identity's view at each of `SCALES`.
+        from_previous: The same to the view at the scale before, from 0 on.
+        label: Why the resolved table expects no change; empty where it expects one.
+    """
+
+    subject: str
+    view: str
+    from_identity: tuple[float, ...]
+    from_previous: tuple[float, ...]
+    label: str
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether pixels changed as the table says: at every scale, by the dial at every step."""
+        if self.label:
+            return max(self.from_identity) == 0
+        steps = self.from_previous if self.subject == WHOLE_DIAL else self.from_identity
+        return min(steps) > _NOISE and self.from_identity[-1] >= self.from_identity[0]
+
+
+def self_test(recipe: Recipe, channels: int, dtype: torch.dtype) -> tuple[Check, ...]:
+    """Returns one check for each lever and each kind of view.
+
+    Args:
+        recipe: The recipe.
+        channels: 1 or 3.
+        dtype: Of the stored scans: torch.uint8, torch.uint16 or torch.float32.
+    """
+    batch = _textured(channels, dtype)
+    u = _spread(uniforms(DrawKey(0, 0, np.arange(_SCANS)), recipe.num_kinds))
+    found = []
+    for subject, moved in _levers():
+        rendered = _rendered(batch, [_only(recipe, s, moved) for s in (0.0, *SCALES)], u)
+        for view, kind in enumerate(recipe.kinds):
+            views = [one[view] for one in rendered]
+            check = Check(
+                subject,
+                kind,
+                from_identity=tuple(_difference(one, views[0]) for one in views[1:]),
+                from_previous=tuple(map(_difference, views[1:], views)),
+                label=_label(recipe, channels, moved, view),
+            )
+            found.append(check)
+    return tuple(found)
+
+
+def _spread(u: Float64[np.ndarray, "b v p"]) -> Float64[np.ndarray, "b v p"]:
+    """The uniforms evenly spread over the scans, so that what is rare strikes its share of them."""
+    ranks = np.argsort(np.argsort(u, axis=0), axis=0)
+    spread: Float64[np.ndarray, "b v p"] = (ranks + 0.5) / len(u)
+    return spread
+
+
+def _levers() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Names each lever and the parameters it moves."""
+    yield WHOLE_DIAL, tuple(PARAMETERS)
+    for dial in _DIALS:
+        yield (
+            f"sub-dial {dial}",
+            tuple(name for name, described in PARAMETERS.items() if described.dial == dial),
+        )
+    for operation, members in OPERATIONS.items():
+        if operation in JITTERED:
+            yield operation, ("jitter_p", *members)
+        else:
+            yield operation, members + (JITTERED if operation == "jitter" else ())
+
+
+def _only(recipe: Recipe, s: float, moved: tuple[str, ...]) -> Ranges:
+    """The recipe's ranges with all parameters but those moved at the identity."""
+    views = recipe.at(Scale(s, s, s, s)).views
+    return Ranges(
+        tuple(
+            ViewRanges(**asdict(IDENTITY) | {name: getattr(view, name) for name in moved})
+            for view in views
+        )
+    )
+
+
+def _label(recipe: Recipe, channels: int, moved: tuple[str, ...], view: int) -> str:
+    """Why a lever should change nothing; empty where the table promises a change.
+
+    A lever is labelled where each of its operations is: by its rows in the table, or, since the
+    table shows probabilities view by view, by the probability 0 in this view alone.
+    """
+    strong = Scale(1, 1, 1, 1)
+    rows = {row.parameter: row for row in recipe.table(strong, channels)}
+    labels = []
+    for operation, members in OPERATIONS.items():
+        # The probability of the jitter belongs to each of its four, and to none by itself.
+        if operation == "jitter" or not set(members) <= set(moved):
+            continue
+        notes = [rows[name].note for name in members]
+        needed = ["jitter_p"] if operation in JITTERED else [n for n in members if n.endswith("_p")]
+        own = [getattr(recipe.at(strong).views[view], name) for name in needed]
+        others = [max(getattr(v, name) for v in recipe.at(strong).views) for name in needed]
+        if all(_is_label(note) for note in notes):
+            labels.append(notes[0])
+        elif 0 in own and 0 not in others:
+            labels.append("not in this view")
+        else:
+            return ""
+    return "; ".join(dict.fromkeys(labels))
+
+
+def _is_label(note: str) -> bool:
+    return note in ("off", NO_MEANING) or note.startswith("no effect")
+
+
+def _textured(channels: int, dtype: torch.dtype) -> ScanBatch:
+    """Smooth blobs, stripes and a bright edge on a padded canvas; colour is uneven."""
+    rng = np.random.default_rng(0)
+    height, width = _CANVAS
+    y, x = np.mgrid[:height, :width] / height
+    pixels = np.zeros((_SCANS, channels, height, width))
+    for scan in range(_SCANS):
+        angle, shift = rng.uniform(0, np.pi), rng.uniform(0, 1, channels)
+        across = y * np.sin(angle) + x * np.cos(angle)
+        blob = np.exp(-8 * ((y - rng.uniform(0.2, 0.6)) ** 2 + (x - rng.uniform(0.2, 0.8)) ** 2))
+        for channel in range(channels):
+            stripes = 0.25 * np.sin(2 * np.pi * (6 * across + shift[channel]))
+            edge = 0.3 * (across > 0.5 + 0.2 * shift[channel])
+            pixels[scan, channel] = np.clip(0.2 + stripes + edge + 0.4 * blob, 0, 1)
+    top, left, bottom, right = _BOX
+    inside = np.zeros((height, width))
+    inside[top:bottom, left:right] = 1
+    highest = {torch.uint8: 255.0, torch.uint16: 65535.0}.get(dtype, 1.0)
+    stored = pixels * inside * highest
+    whole = {torch.uint8: np.uint8, torch.uint16: np.uint16}.get(dtype)
+    kept = stored.astype(np.float32) if whole is None else stored.round().astype(whole)
+    return ScanBatch(
+        pixels=torch.from_numpy(kept),
+        valid_box=torch.tensor([_BOX] * _SCANS),
+        mask=None,
+        spacing_mm=torch.full((_SCANS, 2), float("nan")),
+        value_range=torch.tensor([[0.0, highest]] * _SCANS),
+        ids=torch.arange(_SCANS),
+    )
+
+
+def _rendered(
+    batch: ScanBatch, ranges: Sequence[Ranges], u: Float64[np.ndarray, "b v p"]
+) -> list[tuple[Float[Tensor, "b c s s"], ...]]:
+    found: list[tuple[Tensor, ...]] = []
+    for number, one in enumerate(ranges):
+        # Rendering is pure: equal ranges give equal views.
+        if number and one == ranges[number - 1]:
+            found.append(found[-1])
+        else:
+            draw = one.draw(u, batch.valid_box.numpy())
+            found.append(render_views(batch, draw, range(draw.num_views), _SIZE, _SETTINGS))
+    return found
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().double().mean())

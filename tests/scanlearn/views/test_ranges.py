@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from scanlearn.views.draw import Draw
+from scanlearn.views.ranges import OPERATIONS, Ranges, ViewRanges
+from scanlearn.views.uniforms import DrawKey, uniforms
+
+N = 20_000
+BOX = np.tile(np.array([0, 0, 200, 200]), (N, 1))
+
+
+def _draw(*views: ViewRanges, num_views: int = 1) -> Draw:
+    return Ranges(views).draw(uniforms(DrawKey(0, 0, np.arange(N)), num_views), BOX)
+
+
+def test_every_field_belongs_to_one_operation() -> None:
+    members = [field for names in OPERATIONS.values() for field in names]
+    assert sorted(members) == sorted(field.name for field in fields(ViewRanges))
+
+
+def test_the_defaults_change_nothing() -> None:
+    draw = _draw(ViewRanges(), num_views=2)
+    assert np.array_equal(draw.crop_box, np.tile([0.0, 0, 200, 200], (N, 2, 1)))
+    off = ("flip", "vflip", "jitter", "gray", "blur", "solarize")
+    still = ("rotation_deg", "translation", "stretch", "shear_deg", "elastic", "hue",
+             "histogram_shift", "bias_field", "soft_sigma", "noise_std")  # fmt: skip
+    for name in (*off, *still):
+        assert not getattr(draw, name).any(), name
+    assert (draw.gamma == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("operation", "field", "drawn"),
+    [
+        ("rotation", "rotation_deg", "rotation_deg"), ("translation", "translation", "translation"),
+        ("stretch", "stretch", "stretch"), ("shear", "shear_deg", "shear_deg"),
+        ("histogram_shift", "histogram_shift", "histogram_shift"),
+    ],
+)  # fmt: skip
+def test_what_goes_either_way_is_uniform_about_none_with_its_probability(
+    operation: str, field: str, drawn: str
+) -> None:
+    values = getattr(_draw(ViewRanges(**{f"{operation}_p": 0.3, field: 0.2})), drawn)
+    per_view = values.reshape(N, -1)
+    happened = (per_view != 0).all(axis=1)
+    assert happened.mean() == pytest.approx(0.3, abs=0.015)
+    assert (per_view[~happened] == 0).all()
+    some = per_view[happened]
+    assert np.abs(some).max() <= 0.2
+    assert some.mean(axis=0) == pytest.approx(0, abs=0.006)
+    assert some.std(axis=0) == pytest.approx(0.2 / 3**0.5, rel=0.03)
+    # Directions of one view are drawn apart from each other.
+    if some.shape[1] > 1:
+        assert abs(np.corrcoef(some[:, 0], some[:, 1])[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize(("operation", "field"), [("noise", "noise_std"), ("soft", "soft_sigma")])
+def test_what_only_grows_is_uniform_from_zero(operation: str, field: str) -> None:
+    values = getattr(_draw(ViewRanges(**{f"{operation}_p": 0.5, field: 0.1})), field)[:, 0]
+    some = values[values > 0]
+    assert len(some) / N == pytest.approx(0.5, abs=0.015)
+    assert some.mean() == pytest.approx(0.05, rel=0.03)
+    assert some.max() <= 0.1
+
+
+def test_gamma_is_as_often_above_one_as_below() -> None:
+    exponent = np.log(_draw(ViewRanges(gamma_p=1.0, gamma=0.4)).gamma[:, 0])
+    assert exponent.mean() == pytest.approx(0, abs=0.006)
+    assert np.abs(exponent).max() <= 0.4
+    assert np.abs(exponent).max() > 0.39
+
+
+def test_amplitudes_of_fields_are_the_range_or_nothing() -> None:
+    draw = _draw(ViewRanges(elastic_p=0.4, elastic=0.03, bias_field_p=0.6, bias_field=0.5))
+    assert set(np.unique(draw.elastic)) == {0, 0.03}
+    assert (draw.elastic > 0).mean() == pytest.approx(0.4, abs=0.015)
+    assert set(np.unique(draw.bias_field)) == {0, 0.5}
+    assert (draw.bias_field > 0).mean() == pytest.approx(0.6, abs=0.015)
+
+
+def test_a_stronger_range_moves_the_same_draw_further() -> None:
+    weak = ViewRanges(
+        rotation_p=0.5, rotation_deg=5, noise_p=0.5, noise_std=0.1, gamma_p=1, gamma=0.1
+    )
+    strong = replace(weak, rotation_deg=10, noise_std=0.2, gamma=0.2)
+    first, second = _draw(weak), _draw(strong)
+    assert np.allclose(second.rotation_deg, 2 * first.rotation_deg)
+    assert np.allclose(second.noise_std, 2 * first.noise_std)
+    assert np.allclose(np.log(second.gamma), 2 * np.log(first.gamma))
+    assert np.array_equal(first.field_key, second.field_key)
+
+
+def test_every_view_of_every_scan_has_a_field_key_of_its_own() -> None:
+    keys = _draw(ViewRanges(), num_views=3).field_key
+    assert keys.dtype == np.uint64
+    assert len(np.unique(keys)) == 3 * N
+
+
+def test_the_last_ranges_serve_all_further_views() -> None:
+    draw = _draw(ViewRanges(flip_p=1.0), ViewRanges(), num_views=4)
+    assert draw.flip.all(axis=0).tolist() == [True, False, False, False]

@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightly.data import LightlyDataset
+from lightly.loss import NTXentLoss
+from lightly.transforms.multi_view_transform import MultiViewTransform
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets import FakeData, ImageFolder
+from torchvision.transforms import v2
+
+from scanlearn.core import ScanBatch, ScanlearnError, ViewPlan
+from scanlearn.views.extras import Extra, per_scan
+from scanlearn.views.generator import ViewGenerator
+from scanlearn.views.recipes import RECIPES
+from scanlearn.views.scale import Scale
+from scanlearn.views.transform import ViewTransform
+from scanlearn.views.uniforms import DrawKey
+
+MakeBatch = Callable[..., ScanBatch]
+HEIGHT, WIDTH = 64, 80
+LOCAL = sorted(name for name, recipe in RECIPES.items() if recipe.has_local_views)
+
+
+@pytest.fixture
+def image() -> Image.Image:
+    coarse = np.random.default_rng(0).integers(0, 256, (8, 10, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, image: Image.Image) -> Path:
+    for label in ("sick", "well"):
+        (tmp_path / label).mkdir()
+        for number in range(4):
+            image.rotate(20 * number).save(tmp_path / label / f"{number}.png")
+    return tmp_path
+
+
+def _repeated(transform: ViewTransform, image: object, seed: int = 0) -> list[Tensor]:
+    torch.manual_seed(seed)
+    return transform(image)  # type: ignore[arg-type]
+
+
+def test_an_image_gives_float_views_of_the_unit_range(image: Image.Image) -> None:
+    views = ViewTransform(size=32)(image)
+    assert [view.shape for view in views] == [(3, 32, 32)] * 2
+    assert all(view.dtype == torch.float32 and 0 <= view.min() <= view.max() <= 1 for view in views)
+    assert not torch.equal(*views)
+    assert ViewTransform(size=32)(image.convert("L"))[0].shape == (1, 32, 32)
+
+
+def test_the_views_are_those_of_the_generator(make_batch: MakeBatch) -> None:
+    batch = make_batch(1, 3)
+    torch.manual_seed(5)
+    views = ViewTransform(size=32, mean=[0.4] * 3, std=[0.2] * 3)(batch.pixels[0])
+    torch.manual_seed(5)
+    seed = int(torch.randint(2**63 - 1, ()))
+    generator = ViewGenerator("simclr", Scale.STRONG, ViewPlan(2), 32, [0.4] * 3, [0.2] * 3)
+    expected = generator(batch, DrawKey(seed, 0, np.zeros(1, np.int64))).global_views
+    for mine, theirs in zip(views, expected, strict=True):
+        assert torch.equal(mine, theirs[0])
+
+
+def test_image_array_and_tensor_give_the_same_views(image: Image.Image) -> None:
+    transform = ViewTransform(size=32)
+    array = np.asarray(image)
+    given = (image, array, torch.from_numpy(array.copy()).permute(2, 0, 1))
+    first, *others = (_repeated(transform, one) for one in given)
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    floats = _repeated(transform, array / 255)
+    deep = _repeated(transform, array.astype(np.uint16) * 257)
+    for near in (floats, deep):
+        assert all((a - b).abs().max() < 1e-5 for a, b in zip(first, near, strict=True))
+
+
+def test_scale_zero_is_the_whole_image_resized(image: Image.Image) -> None:
+    first, second = ViewTransform(scale="identity", size=32)(image)
+    expected = v2.functional.resize(v2.functional.to_image(image).float() / 255, [32, 32])
+    assert torch.equal(first, second)
+    assert (first - expected).abs().max() < 1e-5
+
+
+def test_mean_and_std_standardise_last_per_channel(image: Image.Image) -> None:
+    plain = _repeated(ViewTransform(size=32), image)[0]
+    mean, std = (0.1, 0.2, 0.3), (0.2, 0.3, 0.4)
+    found = _repeated(ViewTransform(size=32, mean=mean, std=std), image)[0]
+    assert (found - v2.functional.normalize(plain, mean, std)).abs().max() < 1e-5
+    one_for_all = _repeated(ViewTransform(size=32, mean=[0.5], std=[0.5]), image)[0]
+    assert (one_for_all - (plain * 2 - 1)).abs().max() < 1e-5
+
+
+def test_torchs_seed_repeats_the_views_and_the_next_call_draws_anew(image: Image.Image) -> None:
+    transform = ViewTransform(size=32)
+    first = _repeated(transform, image)[0]
+    assert not torch.equal(transform(image)[0], first)
+    assert torch.equal(_repeated(transform, image)[0], first)
+
+
+def test_a_generator_of_ones_own_is_drawn_from_and_torchs_is_left_alone(
+    image: Image.Image,
+) -> None:
+    state = torch.get_rng_state()
+    found = [
+        ViewTransform(size=32, generator=torch.Generator().manual_seed(3))(image)[0]
+        for _ in range(2)
+    ]
+    assert torch.equal(*found)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_box_mask_and_range_reach_the_renderer(image: Image.Image) -> None:
+    transform = ViewTransform(scale=0, size=32)
+    array = np.asarray(image.convert("L"))
+    cropped = transform(np.ascontiguousarray(array[10:50, 20:60]))[0]
+    assert torch.equal(transform(array, valid_box=(10, 20, 50, 60))[0], cropped)
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[:, WIDTH // 2 :] = True
+    masked = transform(array, mask=mask)[0]
+    assert (masked[..., :15] == 0).all()
+    assert (masked[..., 17:] > 0).any()
+    narrow = transform(array, value_range=(0, 510))[0]
+    assert (narrow * 2 - transform(array)[0]).abs().max() < 1e-6
+
+
+@pytest.mark.skipif(not LOCAL, reason="no recipe with local views")
+def test_local_views_follow_the_global_ones_and_are_smaller(image: Image.Image) -> None:
+    plan = ViewPlan(2, 3)
+    views = ViewTransform(LOCAL[0], size=56, plan=plan)(image)
+    assert [view.shape[-1] for view in views] == [56, 56, 24, 24, 24]
+    views = ViewTransform(LOCAL[0], size=56, plan=plan, local_size=16)(image)
+    assert [view.shape[-1] for view in views] == [56, 56, 16, 16, 16]
+
+
+@pytest.mark.skipif(not LOCAL, reason="no recipe with local views")
+def test_one_view_has_the_ranges_and_the_size_of_its_place(image: Image.Image) -> None:
+    red = np.zeros((64, 64, 3), np.uint8)
+    red[..., 0] = 255
+    transform = ViewTransform(
+        LOCAL[0],
+        size=28,
+        plan=ViewPlan(2, 1),
+        extras=[Extra(torch.zeros_like, views="local")],
+    )
+    assert transform.one(2)(image).shape == (3, 12, 12)
+    assert (transform.one(2)(image) == 0).all()
+    assert (transform.one(0)(red) != 0).any()
+    # Only the second global view is solarized: full red becomes no red at all.
+    torch.manual_seed(0)
+    calm = dict.fromkeys(("jitter", "gray"), "off")
+    plain = ViewTransform(LOCAL[0], size=28, operations=calm)
+    solarized = [
+        sum(float(plain.one(view)(red)[0].max()) < 0.1 for _ in range(60)) for view in (0, 1)
+    ]
+    assert solarized[0] == 0
+    assert 2 < solarized[1] < 30
+
+
+def test_one_view_is_drawn_on_its_own_each_time(image: Image.Image) -> None:
+    one = ViewTransform(size=32).one()
+    first, second = one(image), one(image)
+    assert first.shape == (3, 32, 32)
+    assert not torch.equal(first, second)
+
+
+def test_operations_are_switched_off_by_name(image: Image.Image) -> None:
+    calm = dict.fromkeys(("jitter", "gray", "blur", "crop", "flip"), "off")
+    first, second = ViewTransform(size=32, operations=calm)(image)
+    assert torch.equal(first, second)
+
+
+def test_extras_of_ones_own_are_done(image: Image.Image) -> None:
+    extra = Extra(per_scan(v2.RandomErasing(p=1.0, value=0)), views=(1,))
+    plain = _repeated(ViewTransform(size=32), image)
+    found = _repeated(ViewTransform(size=32, extras=[extra]), image)
+    assert torch.equal(found[0], plain[0])
+    assert ((found[1] == 0) & (plain[1] != 0)).any()
+
+
+def test_lightlys_dataset_and_loss_take_the_views(folder: Path) -> None:
+    dataset = LightlyDataset(str(folder), transform=ViewTransform(size=32))
+    views, labels, names = next(iter(DataLoader(dataset, batch_size=4)))
+    assert [view.shape for view in views] == [(4, 3, 32, 32)] * 2
+    assert len(labels) == len(names) == 4
+    loss = NTXentLoss()(views[0].flatten(1), views[1].flatten(1))
+    assert loss.isfinite()
+
+
+def test_lightlys_multi_view_transform_takes_one_view_at_a_time(folder: Path) -> None:
+    transform = ViewTransform(size=32)
+    several = MultiViewTransform([transform.one(0), transform.one(1), transform.one(0)])
+    dataset = LightlyDataset(str(folder), transform=several)
+    views, _, _ = next(iter(DataLoader(dataset, batch_size=4)))
+    assert [view.shape for view in views] == [(4, 3, 32, 32)] * 3
+    assert not torch.equal(views[0], views[2])
+
+
+def test_torchvisions_datasets_take_it_alone_and_in_a_chain(folder: Path) -> None:
+    for transform in (
+        ViewTransform(size=32),
+        v2.Compose([v2.Grayscale(3), ViewTransform(size=32)]),
+        v2.Compose([v2.PILToTensor(), ViewTransform(size=32)]),
+    ):
+        for dataset in (
+            ImageFolder(str(folder), transform=transform),
+            FakeData(4, (3, 40, 50), transform=transform),
+        ):
+            views, labels = next(iter(DataLoader(dataset, batch_size=4)))
+            assert [view.shape for view in views] == [(4, 3, 32, 32)] * 2
+            assert labels.shape == (4,)
+
+
+class _Same(Dataset[list[Tensor]]):
+    """One image again and again: its views differ only by what was drawn."""
+
+    def __init__(self, transform: ViewTransform, scans: int) -> None:
+        self.transform = transform
+        self.scans = scans
+
+    def __len__(self) -> int:
+        return self.scans
+
+    def __getitem__(self, index: int) -> list[Tensor]:
+        return self.transform(np.arange(16 * 16, dtype=np.uint8).reshape(16, 16))
+
+
+def _first_pixels(loader: DataLoader[list[Tensor]]) -> list[tuple[float, ...]]:
+    return [tuple(view[0].flatten().tolist()) for batch in loader for view in batch]
+
+
+@pytest.mark.parametrize("own_generator", [False, True])
+def test_workers_and_epochs_draw_differently_and_torchs_seed_repeats_them(
+    own_generator: bool,
+) -> None:
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        generator = torch.Generator().manual_seed(1) if own_generator else None
+        dataset = _Same(ViewTransform(size=8, generator=generator), 4)
+        loader = DataLoader(dataset, batch_size=1, num_workers=2, multiprocessing_context="fork")
+        runs.append([_first_pixels(loader) for _ in range(2)])
+    assert runs[0] == runs[1]
+    drawn = [view for epoch in runs[0] for view in epoch]
+    assert len(set(drawn)) == len(drawn) == 16
+
+
+def test_a_transform_is_picklable_and_says_what_it_is(image: Image.Image) -> None:
+    transform = ViewTransform("simclr", "weak", size=32, plan=ViewPlan(3))
+    again = pickle.loads(pickle.dumps(transform))
+    for mine, theirs in zip(_repeated(transform, image), _repeated(again, image), strict=True):
+        assert torch.equal(mine, theirs)
+    assert repr(again) == "ViewTransform('simclr', 0.5, size=32, views=3+0)"
+    one = pickle.loads(pickle.dumps(transform.one(1)))
+    assert one(image).shape == (3, 32, 32)
+    assert repr(one) == "OneView(ViewTransform('simclr', 0.5, size=32, views=1+0))"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"mean": [0.5]}, "mean and std belong together"),
+        ({"mean": [0.5] * 3, "std": [0.5]}, "3 means and 1 standard deviations"),
+        ({"recipe": "simcrl"}, "did you mean 'simclr'"),
+        ({"scale": 2}, "scale: 2 is not between 0"),
+        ({"plan": ViewPlan(2, 2)}, "2 local views asked for"),
+        ({"size": 1}, "is no view"),
+    ],
+)
+def test_a_transform_that_cannot_be_is_refused(given: dict[str, object], words: str) -> None:
+    with pytest.raises(ScanlearnError, match=words):
+        ViewTransform(**given)  # type: ignore[arg-type]
+
+
+def test_an_image_whose_channels_have_no_mean_is_refused(image: Image.Image) -> None:
+    transform = ViewTransform(mean=[0.5] * 3, std=[0.5] * 3)
+    with pytest.raises(ScanlearnError, match="mean and std have 3 values, the image 1 channels"):
+        transform(image.convert("L"))
+
+
+def test_a_view_that_is_not_there_is_refused() -> None:
+    for view in (-1, 2):
+        with pytest.raises(ScanlearnError, match=f"view {view} is not one of the 2 views"):
+            ViewTransform().one(view)
+
+
+def test_an_image_that_is_none_is_refused() -> None:
+    with pytest.raises(ScanlearnError, match=r"shape \[4, 4, 5\] is no scan"):
+        ViewTransform()(np.zeros((4, 4, 5), np.uint8))
