@@ -19,11 +19,11 @@ from scanlearn.views.settings import RenderSettings as RenderSettings
 from scanlearn.views.sideways import Crops, render_sideways
 from scanlearn.views.warp import is_warped, warp
 
-# On a CPU a view of more elements is worked on alone, in its cache; of smaller ones so many
-# elements together, for the sake of fewer calls.
+# On a CPU a view of more elements is worked on alone, in its cache; smaller ones all together,
+# which takes fewer calls and lets several threads share them.
 _LARGE = 2**16
+# As many scans are made float at a time as have so many elements (4 MiB).
 _ELEMENTS_AT_ONCE = 2**20
-
 
 Last = Callable[[Tensor], object]
 
@@ -124,23 +124,28 @@ def _render_crops(
     shape = (b, num_planes, size, size)
     rendered = [torch.empty(shape, device=batch.pixels.device) for _ in views]
     taps = [_geometry(draw, view, size, (h, w)) for view in views]
-    together = batch.pixels.is_cuda or settings.resampler == "matrices"
-    crops = [
-        None if together else Crops.of(draw, view, pair, num_planes, size, settings)
-        for view, pair in zip(views, taps, strict=True)
-    ]
-    for start, stop in _chunks(b, num_planes * size * size, batch):
-        part = batch.rows(start, stop)
-        content = _content(part)
-        for found, view, (rows, columns), crop in zip(rendered, views, taps, crops, strict=True):
-            chunk = found[start:stop]
-            if crop is not None:
-                render_sideways(chunk, content, part, crop.part(start, stop))
-            else:
-                pair = rows.rows(start, stop), columns.rows(start, stop)
-                chunk.copy_(settings.resample(content, *pair))
-                change(chunk, part, draw.rows(start, stop), view, settings)
-            last(chunk[:, :c])
+    is_large = num_planes * size * size > _LARGE
+    if is_large and not batch.pixels.is_cuda and settings.resampler == "bands":
+        jobs = [
+            Crops.of(draw, view, pair, num_planes, size, settings)
+            for view, pair in zip(views, taps, strict=True)
+        ]
+        for scan in range(b):
+            part = batch.rows(scan, scan + 1)
+            content = _content(part)
+            for found, job in zip(rendered, jobs, strict=True):
+                chunk = found[scan : scan + 1]
+                render_sideways(chunk, content, part, job.part(scan, scan + 1))
+                last(chunk[:, :c])
+        return tuple(found[:, :c] for found in rendered)
+    for start, stop in _chunks(b, num_planes * h * w, batch):
+        content = _content(batch.rows(start, stop))
+        for found, pair in zip(rendered, taps, strict=True):
+            rows, columns = (each.rows(start, stop) for each in pair)
+            found[start:stop] = settings.resample(content, rows, columns)
+    for found, view in zip(rendered, views, strict=True):
+        change(found, batch, draw, view, settings)
+        last(found[:, :c])
     return tuple(found[:, :c] for found in rendered)
 
 
@@ -175,10 +180,8 @@ def _render_warped(
 
 
 def _chunks(scans: int, elements: int, batch: ScanBatch) -> list[tuple[int, int]]:
-    """Which scans are worked on together: on a GPU all; on a CPU as many as fit its cache."""
-    step = scans
-    if not batch.pixels.is_cuda:
-        step = 1 if elements > _LARGE else max(_ELEMENTS_AT_ONCE // elements, 1)
+    """Which scans are made float together: on a GPU all; on a CPU as many as fit its cache."""
+    step = scans if batch.pixels.is_cuda else max(_ELEMENTS_AT_ONCE // elements, 1)
     return [(start, min(start + step, scans)) for start in range(0, scans, step)]
 
 

@@ -157,15 +157,15 @@ def blur_taps(sigma: Float64[np.ndarray, " b"], *, size: int) -> Taps:
 def resample(
     planes: Shaped[Tensor, "b c h w"], rows: Taps, columns: Taps
 ) -> Float[Tensor, "b c s s"]:
-    """Returns the planes resampled along both axes, all scans at once, which a GPU wants.
+    """Returns the planes resampled along both axes, all scans at once.
 
     Args:
         planes: Planes of any range.
         rows: Taps along the height, inside ``h``.
         columns: Taps along the width, inside ``w``.
     """
-    halfway = _gather(planes.permute(0, 2, 1, 3).to(torch.float32), rows)
-    return _gather(halfway.permute(0, 3, 2, 1), columns).permute(0, 2, 3, 1)
+    halfway = _gather(planes.to(torch.float32), rows)
+    return _gather(halfway.transpose(2, 3), columns).transpose(2, 3)
 
 
 def resample_sideways(
@@ -227,18 +227,19 @@ def _matrix(taps: Taps, extent: int, like: Tensor) -> Float[Tensor, "b s e"]:
     return matrix.to(like.device, torch.bfloat16, non_blocking=True)
 
 
-def _gather(lines: Float[Tensor, "b h c w"], taps: Taps) -> Float[Tensor, "b s c w"]:
-    b, h, c, w = lines.shape
+def _gather(planes: Float[Tensor, "b c h w"], taps: Taps) -> Float[Tensor, "b c s w"]:
+    b, c, h, w = planes.shape
     size, num_taps = taps.index.shape[1:]
-    first = torch.tensor(taps.start).view(b, 1, 1) + torch.arange(b).view(b, 1, 1) * h
-    index = (taps.index + first).to(lines.device, non_blocking=True)
-    weight = taps.weight.to(lines.device, non_blocking=True)
+    first = torch.tensor(taps.start).view(b, 1, 1)
+    index = (taps.index + first).to(planes.device, non_blocking=True)
+    weight = taps.weight.to(planes.device, non_blocking=True)
+    plane = torch.arange(b * c, device=planes.device).view(b, c, 1, 1) * h
     sums = _sums(
-        lines.reshape(b * h, c * w),
-        index.reshape(b * size, num_taps),
-        weight.reshape(b * size, num_taps),
+        planes.reshape(b * c * h, w),
+        (index[:, None] + plane).reshape(b * c * size, num_taps),
+        weight[:, None].expand(b, c, size, num_taps).reshape(-1, num_taps),
     )
-    return sums.view(b, size, c, w)
+    return sums.view(b, c, size, w)
 
 
 def _sums(
