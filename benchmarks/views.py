@@ -5,9 +5,9 @@ uint8 to standardised float tensors. Everyone crops .08 to 1 of the area, flips,
 .8 .2 at p .8, drops colour at p .2 and blurs at p .5 with sigma .1 to 2; the kernel is a tenth of
 the view where it can be chosen. All else is each library's default.
 
-* ours_bands, ours_matrices: `ViewGenerator` on batches of 64, as pretraining calls it, with each
-  of its resamplers: sums in fp32, products in bf16. Ratios take the better one on this machine,
-  and `plain` the first.
+* ours_bands, ours_matrices: `ViewGenerator` on batches of 32 at 224 px and of 64 at 64 px, as
+  pretraining calls it, with each of its resamplers: sums in fp32, products in bf16. Ratios take
+  the better one on this machine, and `plain` the first.
 * ours_single: `ViewTransform` on one PIL image at a time.
 * lightly: its `SimCLRTransform` on PIL images.
 * torchvision_pil, torchvision_tensor: transforms v2 on PIL images and on uint8 tensors.

@@ -23,9 +23,6 @@ from scanlearn.views.resample import (
 )
 from scanlearn.views.settings import RenderSettings
 
-# A blur of up to so many taps is used whole, and all scans' at once.
-_SHORT = 11
-
 
 @dataclass(frozen=True)
 class Crops:
@@ -115,21 +112,14 @@ def _turn_back(
     """Sets the pictures upright, blurring those that are to be."""
     p, size = views.shape[1:3]
     width = channels * size
-    is_short = crops.blur.index.shape[2] <= _SHORT
-    along = crops.blur.each() if is_short else []
-    across = crops.blur.each(channels) if is_short else []
     for scan, sigma in enumerate(crops.sigma.tolist()):
         found, mine = views[scan], lines[scan]
         if sigma == 0:
             found.view(p * size, size).copy_(mine.t())
             continue
-        if is_short:
-            first, second = along[scan], across[scan]
-        else:
-            taps = crops.blur.rows(scan, scan + 1).narrowed(sigma)
-            first, second = taps.each()[0], taps.each(channels)[0]
-        turned = sum_lines(mine[:, :width].contiguous(), first).t().contiguous()
-        found[:channels].view(width, size).copy_(sum_lines(turned, second))
+        taps = crops.blur.rows(scan, scan + 1).narrowed(sigma)
+        turned = sum_lines(mine[:, :width].contiguous(), taps.each()[0]).t().contiguous()
+        found[:channels].view(width, size).copy_(sum_lines(turned, taps.each(channels)[0]))
         if p > channels:
             # The coverage is no content: it stays sharp.
             found[channels:] = upright(mine[:, width:], p - channels)
