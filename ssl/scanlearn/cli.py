@@ -80,17 +80,27 @@ def explain_command(
 def pretrain_command(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped one.")],
     overrides: Overrides = None,
+    is_dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Take a few steps; print time, memory and disk.")
+    ] = False,
 ) -> None:
     """Pretrain a backbone on unlabeled scans.
 
-    The same command again resumes a run that was stopped.
+    The same command again resumes a run that was stopped. SIGTERM and SIGUSR1 end it after a step
+    and a checkpoint, with exit code 75.
 
     The keys and their defaults: scanlearn config pretrain.
     """
     from scanlearn.config import load_config
     from scanlearn.training.pretrain import PretrainConfig, pretrain
 
-    pretrain(load_config(PretrainConfig, config, overrides or (), kind="pretrain"))
+    settings = load_config(PretrainConfig, config, overrides or (), kind="pretrain")
+    if is_dry_run:
+        from scanlearn.training.estimate import dry_run
+
+        print(dry_run(settings))
+    else:
+        pretrain(settings)
 
 
 @app.command("export")
@@ -107,9 +117,26 @@ def export_command(
     export(run, folder)
 
 
+@app.command("panel")
+def panel_command(
+    backbone: Annotated[str, typer.Argument(help="A backbone folder.")],
+    archive: Annotated[str, typer.Argument(help="An archive, a folder of scans or a table.")],
+    overrides: Overrides = None,
+) -> None:
+    """Judge a backbone without labels.
+
+    Ranks, spectrum and distances of its features, on one fixed set of views.
+
+    The keys and their defaults: scanlearn config panel.
+    """
+    from scanlearn.panel import panel
+
+    call(panel, backbone, archive, overrides=overrides or ())
+
+
 @app.command("config")
 def config_command(
-    command: Annotated[str, typer.Argument(help="pack, preview, explain or pretrain.")],
+    command: Annotated[str, typer.Argument(help="pack, preview, explain, pretrain or panel.")],
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema.")] = False,
 ) -> None:
     """Print a command's settings as commented YAML."""
@@ -131,9 +158,14 @@ def config_command(
         from scanlearn.training.pretrain import PretrainConfig
 
         show_config(PretrainConfig, "scanlearn pretrain FILE.yaml key=value ...", schema)
+    elif command == "panel":
+        from scanlearn.panel import panel
+
+        words = "scanlearn panel BACKBONE ARCHIVE key=value ..."
+        show_config(settings_model(panel), words, schema)
     else:
         raise ScanlearnError(
-            f"'{command}' has no configuration; ask for pack, preview, explain or pretrain"
+            f"'{command}' has no configuration; ask for pack, preview, explain, pretrain or panel"
         )
 
 

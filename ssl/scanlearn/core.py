@@ -142,8 +142,11 @@ class Losses:
         terms: Detached scalars to log, by name.
         embeddings: ``[b d]`` detached embeddings of the first global view, before
             normalisation, for the collapse watch.
+        chance: Loss of a network that knows nothing: for a contrastive loss that of equal scores
+            for all candidates.
     """
 
     total: Float[Tensor, ""]
     terms: Mapping[str, Float[Tensor, ""]]
     embeddings: Float[Tensor, "b d"]
+    chance: float

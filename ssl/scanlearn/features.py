@@ -16,7 +16,7 @@ from torch import Tensor
 from scanlearn.backbones.build import Backbone, weights_hash
 from scanlearn.backbones.precision import Precision, autocast, preferred_memory_format
 from scanlearn.core import ScanlearnError, ViewPlan
-from scanlearn.runs import track, write_atomically
+from scanlearn.runs import Progressor, track, write_atomically
 from scanlearn.scans.archive import Archive
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.scale import Scale
@@ -37,6 +37,7 @@ def extract(
     batch_size: int = 256,
     precision: Precision = "fp32",
     cache: Path | str | None = None,
+    visible: bool = True,
 ) -> Float32[np.ndarray, "n d"]:
     """Returns the features of whole scans: the identity view, standardised, in evaluation mode.
 
@@ -53,6 +54,7 @@ def extract(
         precision: ``bf16`` only where one asks for it: features are compared between arms.
         cache: Folder in which features are kept under a hash of all they depend on; None keeps
             nothing.
+        visible: False shows no bar, for work inside other work that has one.
 
     Raises:
         ScanlearnError: If the backbone takes another number of channels, or a feature is not
@@ -74,7 +76,9 @@ def extract(
         if found is not None:
             return found
     generator = ViewGenerator("simclr", Scale.IDENTITY, ViewPlan(1), size, mean, std)
-    features = _run(backbone, archive, rows, generator, batch_size, precision)
+    batches = _whole_scans(archive, rows, generator, batch_size, next(backbone.parameters()).device)
+    with track(len(rows), "features", visible=visible) as progress:
+        features = _run(backbone, batches, len(rows), precision, progress)
     _check_finite(features, archive, rows)
     if kept is not None:
         _keep_features(kept, features)
@@ -106,25 +110,20 @@ def thumbnail_features(
 
 def _run(
     backbone: Backbone,
-    archive: Archive,
-    rows: Int64[np.ndarray, " n"],
-    generator: ViewGenerator,
-    batch_size: int,
+    batches: Iterator[tuple[int, Float[Tensor, "b c s s"]]],
+    num_scans: int,
     precision: Precision,
+    progress: Progressor,
 ) -> Float32[np.ndarray, "n d"]:
     """Passes the scans through the backbone, batch by batch."""
-    features = np.empty((len(rows), backbone.num_features), dtype=np.float32)
+    features = np.empty((num_scans, backbone.num_features), dtype=np.float32)
     device = next(backbone.parameters()).device
     layout = preferred_memory_format(backbone)
     was_training = backbone.training
     backbone.eval()
     try:
-        with (
-            torch.no_grad(),
-            autocast(device, precision),
-            track(len(rows), "features") as progress,
-        ):
-            for start, views in _whole_scans(archive, rows, generator, batch_size, device):
+        with torch.no_grad(), autocast(device, precision):
+            for start, views in batches:
                 batch = backbone(views.contiguous(memory_format=layout))
                 features[start : start + len(views)] = batch.float().cpu().numpy()
                 progress.advance(len(views))

@@ -1,4 +1,4 @@
-"""A run killed by SIGKILL and started again ends as if nothing had happened, to the bit."""
+"""A run that is killed or asked to stop, started again, ends as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -12,14 +12,26 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
+from scanlearn.methods import MethodConfig
 from scanlearn.scans.archive import ArchiveWriter
+from scanlearn.training.interrupts import STOPPED_EXIT_CODE
 
 STEPS = 8
+
+# Settings that put to work, in so few steps, what each method carries from step to step. A further
+# method is one line.
+METHODS: dict[str, dict[str, Any]] = {
+    "simclr": {},
+    # The queue turns over in the middle of the run, and again.
+    "mocov2": {"queue_size": 24},
+    "mocov3": {},
+    "dino": {"num_prototypes": 64, "head_hidden": 32, "head_bottleneck": 16, "local_views": 2},
+}
 
 # Imports once, then forks a process for every run it is told of: imports take ten times as long
 # as such a run. The moment says where the process kills itself.
@@ -51,6 +63,13 @@ def arm(moment):
         keeper.Pretrainer.training_step = stopped
     if moment == "in the export":
         pretrain.export_backbone = die
+    if moment == "asked to stop":
+        loss = keeper.Pretrainer.training_step
+        def asked(module, batch, index):
+            if module.global_step == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return loss(module, batch, index)
+        keeper.Pretrainer.training_step = asked
 
 def run(config, moment):
     code = 1
@@ -59,6 +78,8 @@ def run(config, moment):
         arm(moment)
         pretrain.pretrain(pretrain.PretrainConfig.model_validate(config))
         code = 0
+    except SystemExit as stopped:
+        code = stopped.code
     except BaseException:
         traceback.print_exc()
     finally:
@@ -82,12 +103,13 @@ class Server:
             [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def start(self, output: Path, moment: str = "never") -> int:
+    def start(self, output: Path, method: str, moment: str = "never") -> int:
         """Starts a run and returns its process."""
         config = {
             "archive": str(self._archive),
             "output": str(output),
             "backbone": {"name": "test_resnet", "drop_path": 0.3},
+            "method": {"name": method, **METHODS[method]},
             "views": {"size": 32, "scale": 1},
             "batch_size": 8,
             "steps": STEPS,
@@ -132,10 +154,15 @@ def server(archive: Path) -> Iterator[Server]:
     server.close()
 
 
+@pytest.fixture(scope="module", params=METHODS)
+def method(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def whole(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def whole(server: Server, method: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     output = tmp_path_factory.mktemp("runs") / "whole"
-    server.start(output)
+    server.start(output, method)
     assert server.wait() == 0
     return read(output)
 
@@ -150,16 +177,29 @@ def read(output: Path) -> dict[str, Any]:
     return {key: result[key] for key in hashes}
 
 
+def test_every_method_is_killed() -> None:
+    (union, *_) = get_args(MethodConfig)
+    assert set(METHODS) == {config.model_fields["name"].default for config in get_args(union)}
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("moment", ["in a step", "in a checkpoint", "in the export"])
-def test_a_run_killed_at_a_chosen_moment_ends_bit_equal(
-    server: Server, whole: dict[str, Any], tmp_path: Path, moment: str
+@pytest.mark.parametrize(
+    ("moment", "code"),
+    [
+        ("in a step", -signal.SIGKILL),
+        ("in a checkpoint", -signal.SIGKILL),
+        ("in the export", -signal.SIGKILL),
+        ("asked to stop", STOPPED_EXIT_CODE),
+    ],
+)
+def test_a_run_ended_at_a_chosen_moment_goes_on_bit_equal(
+    server: Server, method: str, whole: dict[str, Any], tmp_path: Path, moment: str, code: int
 ) -> None:
     output = tmp_path / "run"
-    server.start(output, moment)
-    assert server.wait() == -signal.SIGKILL
+    server.start(output, method, moment)
+    assert server.wait() == code
     assert not (output / "result.json").exists()
-    server.start(output)
+    server.start(output, method)
     assert server.wait() == 0
     assert read(output) == whole
     assert [step for step, *_ in whole["rows"]] == list(range(1, STEPS + 1))
@@ -168,12 +208,12 @@ def test_a_run_killed_at_a_chosen_moment_ends_bit_equal(
 
 @pytest.mark.long
 def test_a_run_killed_again_and_again_ends_bit_equal(
-    server: Server, whole: dict[str, Any], tmp_path: Path
+    server: Server, method: str, whole: dict[str, Any], tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
     codes = []
     for rows in (1, 4, 7):
-        process = server.start(output)
+        process = server.start(output, method)
         deadline = time.monotonic() + 120
         while count_rows(output / "metrics.csv") < rows and time.monotonic() < deadline:
             time.sleep(0.002)
@@ -181,7 +221,7 @@ def test_a_run_killed_again_and_again_ends_bit_equal(
             os.kill(process, signal.SIGKILL)
         codes.append(server.wait())
     assert codes[0] == -signal.SIGKILL
-    server.start(output)
+    server.start(output, method)
     assert server.wait() == 0
     assert read(output) == whole
 

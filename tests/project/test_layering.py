@@ -7,10 +7,10 @@ from typing import Any
 # Lower layers first. "," parts of one layer may use one another, "|" parts may not.
 SCANLEARN = [
     "core",
-    "config, runs, metrics",
+    "config, runs, metrics, labelfree",
     "scans",
     "views | backbones",
-    "features | methods",
+    "features, probing, panel | methods",
     "training",
     "cli",
 ]
@@ -28,11 +28,15 @@ DOORS = {
     "lightly": ("scanlearn.methods", "scanlearn.training"),
     "pytorch_lightning": ("scanlearn.training", "scanlearn.runs"),
     "wandb": ("scanlearn.runs",),
-    "sklearn": ("scantune", "scanlearn.training.monitor", "scanlearn.features"),
+    # The labeled probe of a run follows it with plain learners; scantune measures with its own.
+    "sklearn": ("scantune", "scanlearn.training.labeled", "scanlearn.features"),
     "rich": ("scanlearn.runs", "scanlearn.cli", "scantune.cli"),
     "typer": ("scanlearn.runs", "scanlearn.cli", "scantune.cli"),
 }
-WITHOUT_TORCH = ("scanlearn.metrics", "scantune.splits", "scantune.scores", "scantune.statistics")
+WITHOUT_TORCH = (
+    *("scanlearn.metrics", "scanlearn.labelfree"),
+    *("scantune.splits", "scantune.scores", "scantune.statistics"),
+)
 
 
 def _levels(layers: list[str]) -> dict[str, tuple[int, str]]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from scanlearn.cli import call, run, settings_model
 from scanlearn.core import ScanlearnError
 
-COMMANDS = ("pack", "preview", "explain", "pretrain", "export", "config")
+COMMANDS = ("pack", "preview", "explain", "pretrain", "export", "panel", "config")
 
 
 def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -89,7 +89,7 @@ def test_keyword_arguments_become_checked_settings() -> None:
         call(sample, "x", overrides=["sise=32"])
 
 
-@pytest.mark.parametrize("name", ["pack", "preview", "explain", "pretrain"])
+@pytest.mark.parametrize("name", ["pack", "preview", "explain", "pretrain", "panel"])
 def test_config_prints_a_commented_yaml_and_a_schema(name: str) -> None:
     from scanlearn.config import parse_value
 
@@ -104,7 +104,7 @@ def test_config_prints_a_commented_yaml_and_a_schema(name: str) -> None:
 def test_config_of_an_unknown_command_lists_the_known_ones() -> None:
     done = command("config", "pakc")
     assert done.returncode == 2
-    assert "pack, preview, explain or pretrain" in done.stderr
+    assert "pack, preview, explain, pretrain or panel" in done.stderr
 
 
 def test_a_recipe_is_explained_without_any_scans(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from scanlearn.backbones.build import Backbone, build_backbone, weights_hash
+from scanlearn.backbones.build import Backbone, weights_hash
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.runs import say
 from scanlearn.scans.archive import Archive
-from scanlearn.training.choices import training_device
-from scanlearn.training.pretrain import PretrainResult, pretrain
+from scanlearn.training.choices import choose, initial_backbone, training_device
+from scanlearn.training.pretrain import PretrainConfig, PretrainResult, pretrain
 from scantune.study.folder import StudyFolder
 from scantune.study.plan import CompareConfig
 from scantune.study.results import Curve, Matched, RunRow, SeedMatch
@@ -42,7 +42,7 @@ def train_arms(
             where = f"arm {arm}, seed {seed} ({len(rows) + 1} of {total})"
             if config.arms[arm].kind == "random":
                 rows.append(_random_row(config, arm, seed, unlabeled))
-                say(f"{where}: the untrained network")
+                say(f"{where}: the network as the others begin")
                 continue
             say(f"{where}:")
             run = folder.run(arm, seed)
@@ -89,9 +89,14 @@ def matched(rows: Sequence[RunRow]) -> Matched:
     return Matched(ok=not problems, problems=tuple(problems), per_seed=tuple(per_seed))
 
 
+def _initial_run(config: CompareConfig, seed: int, folder: Path) -> PretrainConfig:
+    """The run of any trained arm: before its first step they are all the same."""
+    trained = (name for name, arm in config.arms.items() if arm.kind == "pretrained")
+    return config.run_config(next(trained), seed, folder)
+
+
 def _initial_backbone(config: CompareConfig, seed: int, unlabeled: Archive) -> Backbone:
-    shared = config.pretrain
-    return build_backbone(shared.backbone, unlabeled.shape[0], seed, size=shared.views.size)
+    return initial_backbone(_initial_run(config, seed, Path()), unlabeled)[0]
 
 
 def _random_row(config: CompareConfig, arm: str, seed: int, unlabeled: Archive) -> RunRow:
@@ -99,7 +104,8 @@ def _random_row(config: CompareConfig, arm: str, seed: int, unlabeled: Archive) 
     final = weights_hash(backbone)
     # The whole method is hashed, as a run hashes it before its first step: equal hashes prove
     # that this network is the one from which the trained arms of the seed began.
-    method = config.pretrain.method.build(backbone, seed)
+    run = _initial_run(config, seed, Path())
+    method = choose(run, unlabeled, backbone).method.build(backbone, seed)
     return RunRow(
         arm=arm,
         seed=seed,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from scanlearn.backbones.build import BackboneConfig
 from scanlearn.methods import MethodConfig, SimCLRConfig
@@ -29,25 +29,31 @@ class Block(BaseModel):
 class StudyViews(Block):
     """What all arms' views share."""
 
-    recipe: str = Field(default="simclr", description="the recipe whose strength the dial sets")
+    recipe: str | None = Field(
+        default=None,
+        description="the recipe whose strength the dial sets; null is the method's own",
+    )
     size: int = Field(default=64, ge=8, description="side of a view in pixels")
+    local_size: int | None = Field(
+        default=None, ge=8, description="side of a local view; null is 96 / 224 of size"
+    )
     operations: Operations = Field(default={}, description=OPERATIONS_HELP)
     scale_blur: bool = Field(default=True, description=SCALE_BLUR_HELP)
 
     @field_validator("recipe")
     @classmethod
-    def _known(cls, value: str) -> str:
-        find_recipe(value)
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None:
+            find_recipe(value)
         return value
 
-    @model_validator(mode="after")
-    def _adjustable(self) -> StudyViews:
-        self.build_recipe()
-        return self
+    def build_recipe(self, of_method: str = "simclr") -> Recipe:
+        """Returns the recipe of every arm, with its operations adjusted.
 
-    def build_recipe(self) -> Recipe:
-        """Returns the recipe of every arm, with its operations adjusted."""
-        return find_recipe(self.recipe).adjusted(self.operations)
+        Args:
+            of_method: The recipe published with the method, taken where none is named.
+        """
+        return find_recipe(self.recipe or of_method).adjusted(self.operations)
 
     def at(self, scale: float | str | dict[str, float | str]) -> ViewsConfig:
         """Returns the views of an arm with that scale."""
@@ -61,16 +67,32 @@ class StudyPretraining(Block):
     method: MethodConfig = Field(default=SimCLRConfig(), description="the method and its recipe")
     views: StudyViews = Field(default=StudyViews(), description="what all arms' views share")
     batch_size: int = Field(default=128, ge=2, description="scans in a step")
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        description="parts of a batch taken one after another before the optimiser steps: memory "
+        "as for batch_size / accumulate; a scan's negatives, and BatchNorm, see their part only",
+    )
     epochs: float = Field(default=100.0, gt=0, description="passes over the unlabeled scans")
     steps: int | None = Field(default=None, ge=1, description="optimiser steps, instead of epochs")
     device: Literal["auto", "cpu", "gpu"] = Field(
         default="auto", description="auto takes a CUDA GPU where there is one"
+    )
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default=1,
+        description="processes on this machine, one for each GPU, that train an arm together; "
+        "auto takes all visible GPUs, and one process on a CPU",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto takes bf16 where the hardware is fast with it"
     )
     channels_last: bool | Literal["auto"] = Field(
         default="auto", description="memory layout; auto takes it for convolutional backbones"
+    )
+    grad_checkpointing: bool = Field(
+        default=False,
+        description="compute activations again instead of keeping them: less memory, more time, "
+        "the same gradients; for networks without BatchNorm",
     )
     checkpoint_minutes: float = Field(
         default=10.0, ge=0, description="minutes between checkpoints; 0 saves after every step"
@@ -80,6 +102,17 @@ class StudyPretraining(Block):
     )
     logging: LoggingConfig = Field(default=LoggingConfig(), description="rows of figures")
     progress: bool = Field(default=True, description="a bar while stderr is a terminal")
+
+    @field_validator("views")
+    @classmethod
+    def _adjustable(cls, value: StudyViews, info: ValidationInfo) -> StudyViews:
+        if "method" in info.data:
+            value.build_recipe(info.data["method"].recipe)
+        return value
+
+    def build_recipe(self) -> Recipe:
+        """Returns the recipe of every arm, with its operations adjusted."""
+        return self.views.build_recipe(self.method.recipe)
 
     @field_validator("epochs")
     @classmethod

@@ -12,7 +12,7 @@ from scanlearn.views.adjusting import in_words
 from scanlearn.views.statistics import view_statistics
 from scantune.labels import LabeledSet
 from scantune.scores import Scores
-from scantune.study.blocks import StudyViews
+from scantune.study.blocks import StudyPretraining
 from scantune.study.plan import THUMBNAIL, CompareConfig
 from scantune.study.results import (
     ArmRow,
@@ -44,8 +44,8 @@ def setup_facts(config: CompareConfig, runs: Sequence[RunRow]) -> tuple[Fact, ..
     seeds = evaluation.label_seeds
     return (
         Fact(name="Method", value=shared.method.name),
-        Fact(name="Network", value=shared.backbone.name),
-        Fact(name="Views", value=_views_text(shared.views)),
+        Fact(name="Network", value=shared.backbone.in_words),
+        Fact(name="Views", value=_views_text(shared)),
         Fact(
             name="Training",
             value=f"{trained.epochs:.3g} epochs of batches of {shared.batch_size}, "
@@ -58,8 +58,9 @@ def setup_facts(config: CompareConfig, runs: Sequence[RunRow]) -> tuple[Fact, ..
     )
 
 
-def _views_text(views: StudyViews) -> str:
-    parts = [f"{views.size} px", f"recipe {views.recipe}"]
+def _views_text(shared: StudyPretraining) -> str:
+    views = shared.views
+    parts = [f"{views.size} px", f"recipe {shared.build_recipe().name}"]
     if views.operations:
         parts.append(f"by hand: {in_words(views.operations)}")
     if not views.scale_blur:
@@ -69,7 +70,7 @@ def _views_text(views: StudyViews) -> str:
 
 def arm_rows(config: CompareConfig, channels: int) -> tuple[ArmRow, ...]:
     """The thumbnail and every arm with what its dial resolves to."""
-    recipe = config.pretrain.views.build_recipe()
+    recipe = config.pretrain.build_recipe()
     rows = [ArmRow(name=THUMBNAIL, kind="thumbnail")]
     for name, arm in config.arms.items():
         if arm.kind == "random":
@@ -89,7 +90,7 @@ def arm_rows(config: CompareConfig, channels: int) -> tuple[ArmRow, ...]:
 
 def view_shares(config: CompareConfig) -> tuple[ViewShare, ...]:
     """How much two views of a scan share in each trained arm."""
-    recipe, shares = config.pretrain.views.build_recipe(), []
+    recipe, shares = config.pretrain.build_recipe(), []
     for name, arm in config.arms.items():
         if arm.kind == "pretrained":
             found = view_statistics(recipe, arm.dial())
@@ -183,15 +184,20 @@ def evidence_note(unlabeled: Archive, labels: Archive) -> str | None:
 def command_text(config: CompareConfig) -> str:
     """The command that repeats the study; no path of the user's stands in it."""
     words = [f"{key}={_placeholder(key, getattr(config, key))}" for key in _PATHS]
+    if config.pretrain.backbone.weights_path is not None:
+        words.append(f"pretrain.backbone.weights={_WEIGHTS}")
     return " ".join(["scantune compare config.yaml", *words])
 
 
 def config_text(config: CompareConfig) -> str:
     """The resolved configuration without the user's paths, as YAML."""
     plain = config.model_dump(mode="json")
+    if config.pretrain.backbone.weights_path is not None:
+        plain["pretrain"]["backbone"]["weights"] = _WEIGHTS
     return dump_plain(plain | {key: _placeholder(key, plain[key]) for key in _PATHS})
 
 
+_WEIGHTS = "WEIGHTS"
 _PATHS = {"unlabeled": "SCANS", "labels": "LABELS", "output": "FOLDER"}
 
 

@@ -32,7 +32,7 @@ class ArmConfig(Block):
     """One arm of the comparison."""
 
     kind: Literal["pretrained", "random"] = Field(
-        default="pretrained", description="pretrained, or random: the same network, not trained"
+        default="pretrained", description="pretrained, or random: the network as the others began"
     )
     scale: float | str | dict[str, float | str] | None = Field(
         default=None,
@@ -133,10 +133,16 @@ class CompareConfig(Block):
         for key, values in (("seeds", self.seeds), ("tasks", self.tasks)):
             if len(set(values)) < len(values):
                 raise ValueError(f"{key} names one of them twice")
+        untrained = [name for name, arm in self.arms.items() if arm.kind == "random"]
+        if self.pretrain.backbone.weights is not None and "random" in untrained:
+            raise ValueError(
+                "the arms begin from pretrain.backbone.weights, so that arm 'random' would not be "
+                "random; call it start, as in arms={start: {kind: random}, ...}"
+            )
         if any(seed < 0 for seed in self.seeds):
             raise ValueError("seeds are 0 or more")
         dials = [arm.dial() for arm in self.arms.values() if arm.kind == "pretrained"]
-        idle = self.pretrain.views.build_recipe().without_effect(dials)
+        idle = self.pretrain.build_recipe().without_effect(dials)
         if idle:
             raise ValueError(f"pretrain.views.{no_effect_in_words(idle)}")
         self._check_primary()
@@ -184,8 +190,8 @@ class CompareConfig(Block):
         """
         if self.pack.canvas is not None:
             return self.pack.canvas
-        recipe, size = self.pretrain.views.build_recipe(), self.pretrain.views.size
-        local_size = round(LOCAL_SHARE * size)
+        recipe, size = self.pretrain.build_recipe(), self.pretrain.views.size
+        local_size = self.pretrain.views.local_size or round(LOCAL_SHARE * size)
         most = max(
             (local_size if kind == "local" else size) / math.sqrt(view.crop_min)
             for arm in self.arms.values()

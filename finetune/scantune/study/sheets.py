@@ -26,8 +26,9 @@ def draw_sheets(
         The sheets, written to the study's ``figures`` as PNG; one for each four arms.
     """
     shared = config.pretrain.views
-    # The methods of a study ask for two global views.
-    recipe = replace(shared.build_recipe(), has_local_views=False)
+    recipe = config.pretrain.build_recipe()
+    if not config.pretrain.method.num_local_views:
+        recipe = replace(recipe, has_local_views=False)
     settings = RenderSettings(scale_blur=shared.scale_blur)
     dials = [(name, arm.dial()) for name, arm in config.arms.items() if arm.kind == "pretrained"]
     folder.figures.mkdir(exist_ok=True)

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from scanlearn.backbones.parts import patch_projection, patch_side
 from scanlearn.core import ScanlearnError
 
 
@@ -24,17 +26,44 @@ class BackboneConfig(BaseModel):
     name: str = Field(
         default="resnet18",
         description="timm architecture, such as resnet18, resnet50, convnext_tiny or "
-        "vit_small_patch16_224; its weights start at random",
+        "vit_small_patch16_224; with weights=pretrained also with a tag (resnet50.a1_in1k)",
+    )
+    weights: str | None = Field(
+        default=None,
+        min_length=1,
+        description="what it starts from: null (random, from the seed), pretrained (timm's own), "
+        "hf-hub:OWNER/NAME, a weight file (timm's or torchvision's names) or an exported backbone",
     )
     channels: int | None = Field(
         default=None, ge=1, description="input channels; null takes the archive's"
     )
-    drop_path: float = Field(
-        default=0.0,
+    drop_path: float | None = Field(
+        default=None,
         ge=0.0,
         lt=1.0,
-        description="stochastic depth: the share of residual branches dropped while training",
+        description="stochastic depth: the share of residual branches dropped while training; "
+        "null is the method's own for a transformer, and none for other networks",
     )
+
+    @property
+    def untrained(self) -> BackboneConfig:
+        """The same network from random weights."""
+        plain = self.name.split(".")[0]
+        return self.model_copy(update={"name": plain, "weights": None})
+
+    @property
+    def weights_path(self) -> Path | None:
+        """The user's file or folder it starts from; None where it starts from none."""
+        if self.weights in (None, "pretrained") or self.weights.startswith("hf-hub:"):
+            return None
+        return Path(self.weights.removeprefix("local-dir:")).expanduser()
+
+    @property
+    def in_words(self) -> str:
+        """The network and what it starts from, without the user's folders."""
+        if self.weights is None:
+            return self.name
+        return f"{self.name} from {self.weights_path.name if self.weights_path else self.weights}"
 
 
 class Backbone(nn.Module):
@@ -100,33 +129,51 @@ def seeded_weights(seed: int, *names: str) -> Iterator[None]:
 
 
 def build_backbone(
-    config: BackboneConfig, channels: int, seed: int, *, size: int | None = None
+    config: BackboneConfig,
+    channels: int,
+    seed: int,
+    *,
+    size: int | None = None,
+    drop_path: float = 0.0,
 ) -> Backbone:
     """Builds a backbone with random weights that depend on ``seed`` and the configuration alone.
 
     Args:
-        config: Which backbone.
+        config: Which backbone, `untrained`; `start.load_start` loads what it starts from.
         channels: Channels of the archive's scans.
         seed: The run's seed; arms that share it start from the same weights.
         size: Side of a view in pixels. Networks with a position table (ViT and kin) are built
             for it and still take other sizes by interpolation; others ignore it.
+        drop_path: Stochastic depth of a transformer where the configuration leaves it open.
 
     Raises:
         ScanlearnError: If timm has no such architecture, the name asks for pretrained weights,
             the channels differ from the archive's, or the network cannot take the view size.
     """
+    assert config.weights is None, "build config.untrained, then load_start"
     check_architecture(config.name, "backbone.name")
     if config.channels is not None and config.channels != channels:
         raise ScanlearnError(
             f"backbone.channels is {config.channels}, but the archive's scans have {channels}: "
             f"leave it null or pack the scans with pack.channels={config.channels}"
         )
+    rate = config.drop_path
+    if rate is None:
+        rate = drop_path if drop_path and _is_transformer(config.name) else 0.0
     with seeded_weights(seed, "backbone", config.name):
-        network, model_args = _create(config.name, channels, config.drop_path, size)
+        network, model_args = _create(config.name, channels, rate, size)
     backbone = Backbone(network, name=config.name, channels=channels, model_args=model_args)
     if size is not None:
-        _check_views(backbone, size)
+        check_views(backbone, size)
     return backbone
+
+
+def _is_transformer(name: str) -> bool:
+    """Whether an architecture works on patches; told without making its weights."""
+    import timm
+
+    with torch.device("meta"):
+        return patch_projection(timm.create_model(name, num_classes=0)) is not None
 
 
 def check_architecture(name: str, where: str) -> None:
@@ -144,7 +191,7 @@ def check_architecture(name: str, where: str) -> None:
     if timm.is_model(plain):
         raise ScanlearnError(
             f"{where}: '{name}' names pretrained weights, and weights start at random here; "
-            f"write '{plain}'"
+            f"write '{plain}', or with it backbone.weights=pretrained"
         )
     known = timm.list_models()
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
@@ -184,42 +231,6 @@ def create_network(name: str, channels: int, model_args: dict[str, Any]) -> nn.M
     return network
 
 
-def load_adapted(
-    network: nn.Module, tensors: dict[str, Tensor], *, trained_on: int, channels: int
-) -> None:
-    """Loads weights strictly into a network that may take another number of channels.
-
-    timm would go on with a random first convolution where it cannot adapt the trained one; here
-    that is an error.
-
-    Args:
-        network: Built for ``channels``.
-        tensors: Its weights, trained on scans of ``trained_on`` channels.
-        trained_on: Channels of the scans the weights were trained on.
-        channels: Channels of the scans to come.
-
-    Raises:
-        ScanlearnError: If the first convolution cannot be adapted.
-        RuntimeError: If a weight is missing, superfluous or of another shape.
-    """
-    from timm.models import adapt_input_conv
-
-    if channels != trained_on:
-        config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
-        named = config.get("first_conv") or ()
-        tensors = dict(tensors)
-        for name in (named,) if isinstance(named, str) else named:
-            key = f"{name}.weight"
-            try:
-                tensors[key] = adapt_input_conv(channels, tensors[key], base_chans=trained_on)
-            except (NotImplementedError, KeyError) as error:
-                raise ScanlearnError(
-                    f"the first layer of this backbone, trained on {trained_on} channels, cannot "
-                    f"be adapted to {channels}; pack the scans with {trained_on} channels"
-                ) from error
-    network.load_state_dict(tensors, strict=True)
-
-
 def _create(
     name: str, channels: int, drop_path: float, size: int | None
 ) -> tuple[nn.Module, dict[str, Any]]:
@@ -255,14 +266,22 @@ def _create(
     raise AssertionError("the last try returns or raises")
 
 
-def _check_views(backbone: Backbone, size: int) -> None:
-    """Refuses a view size the network cannot take, before a run has begun."""
-    patch = getattr(getattr(backbone.network, "patch_embed", None), "patch_size", None)
-    side = 1 if patch is None else int(patch[0])
+def check_views(backbone: Backbone, size: int, what: str = "views.size") -> None:
+    """Refuses a view size the network cannot take, before a run has begun.
+
+    Args:
+        backbone: The network.
+        size: Side of a view in pixels.
+        what: What has that size, for the sentence.
+
+    Raises:
+        ScanlearnError: It cannot.
+    """
+    side = patch_side(backbone)
     if size % side:
         lower = max(side, size // side * side)
         raise ScanlearnError(
-            f"views.size is {size}, but the patches of '{backbone.name}' are {side} pixels wide: "
+            f"{what} is {size}, but the patches of '{backbone.name}' are {side} pixels wide: "
             f"take a multiple of {side}, such as {lower} or {lower + side}"
         )
     backbone.eval()
@@ -271,7 +290,7 @@ def _check_views(backbone: Backbone, size: int) -> None:
             features = backbone(torch.zeros(2, backbone.channels, size, size))
     except (AssertionError, ValueError, RuntimeError) as error:
         raise ScanlearnError(
-            f"views.size is {size}, and '{backbone.name}' cannot take {backbone.channels}-channel "
+            f"{what} is {size}, and '{backbone.name}' cannot take {backbone.channels}-channel "
             f"views of that size ({error}); choose another size or architecture"
         ) from error
     finally:

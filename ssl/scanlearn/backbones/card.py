@@ -8,8 +8,37 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from scanlearn.backbones.build import Backbone, weights_hash
+from scanlearn.backbones.naming import name_few
 
 LOAD_CALL = 'timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)'
+
+
+class StartWeights(BaseModel):
+    """What the backbone of a run began from, where that was not random weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["timm", "hub", "file", "backbone"] = Field(
+        description="timm's own weights, a hub model, a weight file or an exported backbone"
+    )
+    source: str = Field(description="timm's or the hub's name; or the name of the file or folder")
+    sha256: str | None = Field(
+        default=None, description="of the weight file; null where timm fetched it"
+    )
+    weights_hash: str = Field(description="weights of the backbone as it began")
+    left_out: tuple[str, ...] = Field(
+        default=(), description="names in the file that are no part of the backbone"
+    )
+    origin: Card | None = Field(
+        default=None, description="card of an exported backbone: its archive and its own start"
+    )
+
+    @property
+    def in_words(self) -> str:
+        """What it is, for a person."""
+        digest = f" (sha256 {self.sha256[:12]})" if self.sha256 else ""
+        left_out = f", without its {name_few(self.left_out)}" if self.left_out else ""
+        return f"{self.source}{digest}{left_out}"
 
 
 class Card(BaseModel):
@@ -40,6 +69,9 @@ class Card(BaseModel):
     seed: int | None = Field(default=None, description="seed of the run")
     archive_hash: str | None = Field(default=None, description="content of the archive")
     initial_hash: str | None = Field(default=None, description="weights before the first step")
+    start: StartWeights | None = Field(
+        default=None, description="weights it began from; null is random ones, from the seed"
+    )
     weights_hash: str = Field(description="weights in this folder")
     versions: dict[str, str] = Field(default_factory=dict, description="what it was made with")
     evidence_note: str | None = Field(
@@ -64,7 +96,7 @@ class Card(BaseModel):
             mean: Per channel, of scans on the unit range.
             std: Per channel, of scans on the unit range.
             origin: Any of method, recipe, scale, steps, epochs, seed, archive_hash,
-                initial_hash and evidence_note.
+                initial_hash, start and evidence_note.
         """
         return cls(
             architecture=backbone.name,

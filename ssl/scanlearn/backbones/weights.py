@@ -22,12 +22,12 @@ from scanlearn.backbones.build import (
     Backbone,
     check_architecture,
     create_network,
-    load_adapted,
     seeded_weights,
     tensors_hash,
     weights_hash,
 )
 from scanlearn.backbones.card import Card
+from scanlearn.backbones.fitting import load_adapted
 from scanlearn.backbones.reload import check_reload
 from scanlearn.core import ScanlearnError
 from scanlearn.scans.atomic import disk_errors, publish, start_partial

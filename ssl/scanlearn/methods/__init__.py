@@ -9,10 +9,28 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
-from scanlearn.methods.base import Method
+from scanlearn.methods.base import Method, MethodSettings, RunFacts
+from scanlearn.methods.dino import DINO, DINOConfig
+from scanlearn.methods.mocov2 import MoCoV2, MoCoV2Config
+from scanlearn.methods.mocov3 import MoCoV3, MoCoV3Config
 from scanlearn.methods.simclr import SimCLR, SimCLRConfig
 
-# With a second member this becomes `SimCLRConfig | MoCoConfig`; `name` already tells them apart.
-MethodConfig: TypeAlias = Annotated[SimCLRConfig, Field(description="the method and its settings")]
+MethodConfig: TypeAlias = Annotated[
+    SimCLRConfig | MoCoV2Config | MoCoV3Config | DINOConfig,
+    Field(discriminator="name", description="the method and its settings"),
+]
 
-__all__ = ["Method", "MethodConfig", "SimCLR", "SimCLRConfig"]
+__all__ = [
+    "DINO",
+    "DINOConfig",
+    "Method",
+    "MethodConfig",
+    "MethodSettings",
+    "MoCoV2",
+    "MoCoV2Config",
+    "MoCoV3",
+    "MoCoV3Config",
+    "RunFacts",
+    "SimCLR",
+    "SimCLRConfig",
+]

@@ -7,28 +7,28 @@ Representations", ICML 2020 (arXiv 2002.05709), with the authors' released code.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from scanlearn.backbones.build import Backbone, seeded_weights
 from scanlearn.core import Losses, Progress, ViewPlan, Views
-from scanlearn.methods.base import Method
+from scanlearn.methods.base import Method, MethodSettings, RunFacts
 
 
-class SimCLRConfig(BaseModel):
+class SimCLRConfig(MethodSettings):
     """SimCLR and the recipe it is trained with.
 
     Source:
         The released code's ImageNet command: temperature .1, LARS with momentum .9, weight decay
-        1e-4, rate .075 x sqrt(batch), 10 warm-up epochs, head to 128. The 2-layer head is the
-        first paper's (section 2.1); the code's own default is 3 layers.
+        1e-4, rate .075 x sqrt(batch) (appendix B.1), 10 warm-up epochs, head to 128. The 2-layer
+        head is the first paper's (section 2.1); the code's own default is 3 layers.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    recipe: ClassVar[str] = "simclr"
 
     name: Literal["simclr"] = Field(default="simclr", description="SimCLR")
     temperature: float = Field(
@@ -42,31 +42,18 @@ class SimCLRConfig(BaseModel):
     head_batch_norm: bool = Field(
         default=True, description="BatchNorm after each layer of the head"
     )
-    optimiser: Literal["lars"] = Field(default="lars", description="optimiser")
-    learning_rate: float | None = Field(
-        default=None,
-        gt=0,
-        description="peak rate; null is .075 x sqrt(batch size), which suits small batches "
-        "better than .3 x batch / 256",
-    )
-    # Zero would switch LARS off in silence: lightly adapts only parameters that decay.
-    weight_decay: float = Field(
-        default=1e-4, gt=0, description="L2 penalty; not on biases and normalisation layers"
-    )
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="of the optimiser")
-    warmup_epochs: float = Field(
-        default=10.0, ge=0, description="linear warm-up; at most a tenth of the steps"
-    )
 
-    def peak_learning_rate(self, batch_size: int) -> float:
-        """Returns the rate after warm-up, for a global batch of ``batch_size`` scans.
-
-        Source:
-            SimCLR, appendix B.1: .075 x sqrt(batch size).
-        """
-        if self.learning_rate is not None:
-            return self.learning_rate
-        return 0.075 * math.sqrt(batch_size)
+    def resolved(self, facts: RunFacts, backbone: Backbone) -> tuple[Self, tuple[str, ...]]:
+        """Fills in the published recipe, its rate for the batch size."""
+        filled = self.filled(
+            optimiser="lars",
+            # .3 x batch / 256 at the published 4,096, better than it at small batches.
+            learning_rate=0.075 * math.sqrt(facts.batch_size),
+            weight_decay=1e-4,
+            warmup_epochs=10.0,
+            head_hidden=backbone.num_features,
+        )
+        return filled, ()
 
     def build(self, backbone: Backbone, seed: int) -> SimCLR:
         """Returns the method around ``backbone``; the head's weights depend on ``seed`` alone."""
@@ -76,7 +63,7 @@ class SimCLRConfig(BaseModel):
         with seeded_weights(seed, "simclr", "head"):
             head = SimCLRProjectionHead(
                 input_dim=backbone.num_features,
-                hidden_dim=self.head_hidden or backbone.num_features,
+                hidden_dim=self.head_hidden,
                 output_dim=self.head_dim,
                 num_layers=self.head_layers,
                 batch_norm=self.head_batch_norm,
@@ -113,11 +100,18 @@ class SimCLR(Method):
         The loss is computed in fp32 even where the networks run in bf16: similarities divided by
         a small temperature need the digits.
         """
+        from lightly.utils.dist import world_size
+
         first, second = views.global_views
         z0, z1 = self.project(torch.cat((first, second))).float().chunk(2)
         with torch.autocast(z0.device.type, enabled=False):
             total: Tensor = self.contrast(z0, z1)
-        return Losses(total=total, terms={"nt_xent": total.detach()}, embeddings=z0.detach())
+        return Losses(
+            total=total,
+            terms={"nt_xent": total.detach()},
+            embeddings=z0.detach(),
+            chance=math.log(2 * len(z0) * world_size() - 1),
+        )
 
     def project(self, views: Float[Tensor, "b c s s"]) -> Float[Tensor, "b d"]:
         """Returns z = g(f(x)), not yet normalised."""

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Int64
@@ -22,17 +22,28 @@ _AHEAD = 2
 
 @dataclass(frozen=True)
 class StepBatch:
-    """The global batch of one step.
+    """The batch of one step, or a process's share of a part of it.
 
     Args:
         scans: The scans as packed.
         key: Names the uniforms from which their views are drawn.
         rows: ``[b]`` rows in the archive; the same as ``scans.ids``, but never on a GPU.
+        global_rows: Rows of the global batch, over all processes and parts.
+        part: Which part of the global batch this is from, counted from 0.
+        is_last_part: Whether the optimiser steps after it.
     """
 
     scans: ScanBatch
     key: DrawKey
     rows: Int64[np.ndarray, " b"]
+    global_rows: Int64[np.ndarray, " g"]
+    part: int = 0
+    is_last_part: bool = True
+
+    @property
+    def global_key(self) -> DrawKey:
+        """Names the uniforms of the global batch."""
+        return replace(self.key, positions=np.arange(len(self.global_rows), dtype=np.int64))
 
 
 def steps_in_epoch(num_scans: int, batch_size: int) -> int:
@@ -81,42 +92,65 @@ class StepLoader:
 
     Args:
         archive: Packed scans.
-        batch_size: Scans in a step.
+        batch_size: Scans in a step, over all processes.
         seed: Orders the scans and, through the key, draws their views.
         first: The step to begin with.
         stop: The step to end before.
+        rank: Which process this is: it gets its share of every part, in the order of ranks.
+        ranks: Processes that share a batch.
+        parts: Parts of a batch, handed out one after another; ``ranks`` x ``parts`` divide
+            ``batch_size``.
 
     Raises:
         ScanlearnError: The batch is larger than the archive.
     """
 
     def __init__(
-        self, archive: Archive, *, batch_size: int, seed: int, first: int, stop: int
+        self,
+        archive: Archive,
+        *,
+        batch_size: int,
+        seed: int,
+        first: int,
+        stop: int,
+        rank: int = 0,
+        ranks: int = 1,
+        parts: int = 1,
     ) -> None:
         steps_in_epoch(len(archive), batch_size)
+        assert batch_size % (ranks * parts) == 0, (batch_size, ranks, parts)
         self._archive = archive
         self._batch_size = batch_size
         self._seed = seed
         self._first = first
         self._stop = stop
+        places = np.arange(batch_size, dtype=np.int64)
+        self._positions = tuple(places.reshape(parts, ranks, -1)[:, rank])
         self.waited_s = 0.0
 
     def __iter__(self) -> Iterator[StepBatch]:
         with _reading_ahead(self._batches) as take:
-            for _ in range(self._first, self._stop):
+            for _ in range((self._stop - self._first) * len(self._positions)):
                 start = time.perf_counter()
                 batch = take()
                 self.waited_s += time.perf_counter() - start
                 yield batch
 
     def _batches(self) -> Iterator[StepBatch]:
-        positions = np.arange(self._batch_size, dtype=np.int64)
-        rows = rows_of_steps(
+        steps = rows_of_steps(
             len(self._archive), self._batch_size, self._seed, self._first, self._stop
         )
-        for step, batch_rows in enumerate(rows, start=self._first):
-            key = DrawKey(seed=self._seed, step=step, positions=positions)
-            yield StepBatch(self._archive.gather(batch_rows), key, batch_rows)
+        for step, global_rows in enumerate(steps, start=self._first):
+            for part, positions in enumerate(self._positions):
+                rows = global_rows[positions]
+                yield StepBatch(
+                    self._archive.gather(rows),
+                    DrawKey(seed=self._seed, step=step, positions=positions),
+                    rows,
+                    global_rows,
+                    part,
+                    is_last_part=part == len(self._positions) - 1,
+                )
 
 
 class _reading_ahead:  # noqa: N801  (a context manager reads as a verb)

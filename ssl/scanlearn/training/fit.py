@@ -6,17 +6,17 @@ import logging
 import re
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import pytorch_lightning as pl
-import torch
 
 from scanlearn.training.data import StepLoader
 from scanlearn.training.keeper import AtomicCheckpoints
 from scanlearn.training.loop import Pretrainer
+from scanlearn.training.ranks import Layout
 
 # Exact beginnings of third-party warnings, each with the reason why it says nothing to a user.
 _FILTERED = (
@@ -31,22 +31,30 @@ _LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning")
 
 
 def build_trainer(
-    *, device: torch.device, precision: Literal["fp32", "bf16"], steps: int, folder: Path
+    *,
+    layout: Layout,
+    precision: Literal["fp32", "bf16"],
+    steps: int,
+    folder: Path,
+    accumulate: int = 1,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> pl.Trainer:
     """Returns a Trainer without epochs, loggers, bars or checkpoints of its own.
 
     Args:
-        device: Where to train.
+        layout: Where to train, in how many processes.
         precision: Number format of the step; weights and views stay in fp32.
         steps: Optimiser steps at which the run ends.
         folder: The run folder.
+        accumulate: Parts of a batch, after the last of which the optimiser steps.
+        callbacks: What follows the training beside the module.
     """
-    with _quiet():
+    with quiet():
         return pl.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=1,
+            **layout.trainer_arguments(),
             precision="bf16-mixed" if precision == "bf16" else "32-true",
             max_steps=steps,
+            accumulate_grad_batches=accumulate,
             max_epochs=-1,
             logger=False,
             enable_checkpointing=False,
@@ -56,6 +64,7 @@ def build_trainer(
             use_distributed_sampler=False,
             default_root_dir=folder,
             plugins=[AtomicCheckpoints()],
+            callbacks=list(callbacks),
         )
 
 
@@ -69,7 +78,7 @@ def fit_quietly(
     """
     before = signal.getsignal(signal.SIGINT)
     try:
-        with _quiet():
+        with quiet():
             trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as stop:
         if not isinstance(stop.__context__, KeyboardInterrupt):
@@ -80,7 +89,7 @@ def fit_quietly(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps Lightning's tips and device lines away; its warnings only by their text."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]

@@ -11,7 +11,10 @@ from scanlearn.config import dump_plain, parse_value
 from scanlearn.core import ScanlearnError
 from scanlearn.runs import full_disk_explained, write_all, write_atomically
 
-COLUMNS = ("step", "epoch", "loss", "lr", "embedding_std", "views_per_s", "data_wait_share")
+COLUMNS = (
+    *("step", "epoch", "loss", "lr", "embedding_std", "views_per_s", "data_wait_share"),
+    *("embedding_rank", "loss_vs_chance"),
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,11 @@ class RunFolder:
     def metrics(self) -> Path:
         """One row per logged step, under `COLUMNS`."""
         return self.path / "metrics.csv"
+
+    @property
+    def panel(self) -> Path:
+        """What was judged of the backbone now and then; only where a run is told to."""
+        return self.path / "panel.csv"
 
     @property
     def checkpoint(self) -> Path:

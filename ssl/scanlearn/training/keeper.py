@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,9 +18,11 @@ from scanlearn.core import ScanlearnError
 from scanlearn.runs import Progressor, WandbRun, warn_user, write_atomically
 from scanlearn.training.data import StepLoader
 from scanlearn.training.folder import MetricsCsv, RunFolder
+from scanlearn.training.interrupts import Stopped, StopRequest
 from scanlearn.training.loop import Pretrainer
-from scanlearn.training.monitor import ROWS_TO_JUDGE, collapse_warning, embedding_std
+from scanlearn.training.monitor import CollapseWatch, Health
 from scanlearn.training.settings import PretrainConfig
+from scanlearn.training.watching import Watch
 
 
 class AtomicCheckpoints(CheckpointIO):
@@ -107,22 +108,26 @@ class Keeper:
 
     Args:
         run: Where things are kept.
-        metrics: Rows of metrics.
+        metrics: Rows of metrics; None in a process that writes no files.
         cadence: How often.
         loader: Hands out the batches, and knows how long the run waited for them.
         progress: The bar.
         wandb: Gets the rows too, once a checkpoint covers them; None where it is off.
+        stop: Knows whether the run was asked to stop.
+        watch: Judges the backbone now and then; None where nothing is judged.
     """
 
     def __init__(
         self,
         run: RunFolder,
-        metrics: MetricsCsv,
+        metrics: MetricsCsv | None,
         cadence: Cadence,
         *,
         loader: StepLoader,
         progress: Progressor,
         wandb: WandbRun | None,
+        stop: StopRequest,
+        watch: Watch | None = None,
     ) -> None:
         self._run = run
         self._metrics = metrics
@@ -130,8 +135,9 @@ class Keeper:
         self._loader = loader
         self._progress = progress
         self._wandb = wandb
-        self._recent: deque[float] = deque(maxlen=ROWS_TO_JUDGE)
-        self._warned = False
+        self._stop = stop
+        self._watch = watch
+        self._collapse = CollapseWatch()
         self._views = 0
         self.start()
 
@@ -152,6 +158,7 @@ class Keeper:
 
         Raises:
             ScanlearnError: The disk is full; the last checkpoint is whole.
+            Stopped: The run was asked to stop; its checkpoint holds this step.
         """
         now = time.perf_counter()
         trail = module.trail
@@ -160,27 +167,43 @@ class Keeper:
         self._views += num_views
         step = module.global_step
         if self._cadence.logs(step):
+            module.average_losses()
+        if self._metrics is not None and self._cadence.logs(step):
             self._write_row(module, step, now)
         else:
             self._progress.advance()
-        if self._cadence.saves(step, (now - self._saved_s) / 60):
+        if self._watch is not None:
+            self._judge(self._watch, module, step)
+        asked = self._stop.agreed(module.device)
+        is_due = self._cadence.saves(step, (now - self._saved_s) / 60)
+        # Clocks differ, and all processes must save after the same step.
+        if asked or module.trainer.strategy.reduce_boolean_decision(is_due, all=False):
             module.trainer.save_checkpoint(self._run.checkpoint)
             self._saved_s = now
             if self._wandb is not None:
                 self._wandb.release()
+        if asked:
+            raise Stopped(
+                f"stopped by {asked} after step {step:,} of {self._cadence.total_steps:,}, which "
+                "its checkpoint holds: the same command goes on from there."
+            )
 
     def _write_row(self, module: Pretrainer, step: int, now: float) -> None:
         assert module.losses is not None
+        assert self._metrics is not None
         elapsed = max(now - self._row_s, 1e-9)
         waited = self._loader.waited_s
+        health = Health.of(module.losses)
         row = {
             "step": step,
             "epoch": step / module.steps_per_epoch,
             "loss": float(module.losses.total.detach()),
             "lr": module.schedule.at(step - 1),
-            "embedding_std": embedding_std(module.losses.embeddings),
+            "embedding_std": health.spread,
             "views_per_s": self._views / elapsed,
             "data_wait_share": min(1.0, (waited - self._row_wait_s) / elapsed),
+            "embedding_rank": health.rank,
+            "loss_vs_chance": health.loss_vs_chance,
         }
         self._metrics.append(row)
         if self._wandb is not None:
@@ -191,16 +214,20 @@ class Keeper:
             data_wait=f"{row['data_wait_share']:.1%}",
         )
         self._views, self._row_s, self._row_wait_s = 0, now, waited
-        self._watch(row["embedding_std"], step > module.schedule.warmup_steps)
-
-    def _watch(self, spread: float, is_warm: bool) -> None:
-        if is_warm:
-            self._recent.append(spread)
-        if len(self._recent) < ROWS_TO_JUDGE or self._warned:
-            return
-        for warning in collapse_warning(sum(self._recent) / ROWS_TO_JUDGE):
-            self._warned = True
+        is_warm = step > module.schedule.warmup_steps
+        is_late = step > self._cadence.total_steps / 2
+        for warning in self._collapse.row(health, is_warm=is_warm, is_late=is_late):
             warn_user(warning)
+
+    def _judge(self, watch: Watch, module: Pretrainer, step: int) -> None:
+        began = time.perf_counter()
+        made = watch.row(module.method.exported, step)
+        if made and self._wandb is not None:
+            self._wandb.hold(step, {f"watch/{name}": value for name, value in made.items()})
+        # Time spent on judging is no time in training.
+        passed = time.perf_counter() - began
+        self._stepped_s += passed
+        self._row_s += passed
 
 
 @contextmanager
@@ -215,7 +242,9 @@ def open_wandb(run: RunFolder, config: PretrainConfig) -> Iterator[WandbRun | No
     if mode == "off":
         yield None
         return
-    shown = config.model_dump(mode="json", exclude={"archive", "output", "pack", "logging"})
+    shown = config.model_dump(
+        mode="json", exclude={"archive", "output", "pack", "logging", "watch"}
+    )
     opened = WandbRun(
         run.path,
         mode=mode,

@@ -85,6 +85,7 @@ class Pretrainer(pl.LightningModule):
         self.method = method.to(memory_format=memory_format)
         self.trail = Trail(initial_hash)
         self.losses: Losses | None = None
+        self._is_last_part = True
         self._generator = generator
         self.schedule = schedule
         self.steps_per_epoch = steps_per_epoch
@@ -131,13 +132,18 @@ class Pretrainer(pl.LightningModule):
         return view.contiguous(memory_format=self._memory_format)
 
     def on_train_batch_start(self, batch: RenderedBatch, batch_idx: int) -> None:  # noqa: ARG002
-        """Sets what this step depends on: random state and learning rate."""
+        """Sets what this step depends on: random state, learning rate and weight decay."""
         step = self.global_step
         # A loader and a trainer that disagree would train on the wrong scans without a sign.
         assert batch.batch.key.step == step, (batch.batch.key.step, step)
-        seed_step(self._seed, step)
+        # Each process and part drops branches of its own; one alone draws as it always did.
+        count = step * self.trainer.accumulate_grad_batches + batch.batch.part
+        seed_step(self._seed, count * self.trainer.world_size + self.global_rank)
+        self._is_last_part = batch.batch.is_last_part
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.schedule.at(step)
+            if group["name"] == "decayed":
+                group["weight_decay"] = self.schedule.decay_at(step)
 
     def training_step(self, batch: RenderedBatch, batch_idx: int) -> Float[Tensor, ""]:  # noqa: ARG002
         """Returns the loss.
@@ -146,7 +152,8 @@ class Pretrainer(pl.LightningModule):
             ScanlearnError: It is not finite; the weights are still those of the step before.
         """
         losses = self.method.loss(batch.views, self.at())
-        self.losses = replace(losses, total=losses.total.detach())
+        now = replace(losses, total=losses.total.detach())
+        self.losses = _averaged(self.losses, now, batch.batch.part)
         if not bool(torch.isfinite(losses.total)):
             raise ScanlearnError(self._not_finite(batch, float(losses.total.detach())))
         return losses.total
@@ -171,8 +178,9 @@ class Pretrainer(pl.LightningModule):
         )
 
     def on_after_backward(self) -> None:
-        """Lets the method change its gradients."""
-        self.method.after_backward(self.at())
+        """Lets the method change its gradients, once they are whole."""
+        if self._is_last_part:
+            self.method.after_backward(self.at())
 
     def on_train_batch_end(
         self,
@@ -181,15 +189,33 @@ class Pretrainer(pl.LightningModule):
         batch_idx: int,  # noqa: ARG002
     ) -> None:
         """Lets the method follow the optimiser, adds the batch to the trail, reports the step."""
-        self.method.after_step(self.at())
-        key = batch.batch.key
+        if not self._is_last_part:
+            return
+        # Lightning has counted the step already.
+        self.method.after_step(replace(self.at(), step=self.global_step - 1))
+        shared = batch.batch
         num_views = self.method.plan.global_views + self.method.plan.local_views
         self.trail = replace(
             self.trail,
-            order_hash=chained(self.trail.order_hash, batch.batch.rows),
-            uniforms_hash=chained(self.trail.uniforms_hash, uniforms(key, num_views)),
+            order_hash=chained(self.trail.order_hash, shared.global_rows),
+            uniforms_hash=chained(self.trail.uniforms_hash, uniforms(shared.global_key, num_views)),
         )
-        self._after_step(self, num_views * len(batch.batch.rows))
+        self._after_step(self, num_views * len(shared.global_rows))
+
+    def average_losses(self) -> None:
+        """Averages the step's loss and its terms over the processes, all of which must ask.
+
+        The embeddings remain those of this process.
+        """
+        assert self.losses is not None
+        total, terms = self.losses.total, self.losses.terms
+        # A copy, since the average is written in its place.
+        mean = self.trainer.strategy.reduce
+        self.losses = replace(
+            self.losses,
+            total=mean(total.clone()),
+            terms={name: mean(term.clone()) for name, term in terms.items()},
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the trail in the checkpoint."""
@@ -198,3 +224,15 @@ class Pretrainer(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the trail up where the checkpoint left it."""
         self.trail = Trail(**checkpoint[_STATE])
+
+
+def _averaged(before: Losses | None, now: Losses, part: int) -> Losses:
+    """The mean loss and terms of the parts of a batch up to this one, counted from 0."""
+    if before is None or part == 0:
+        return now
+    share = 1 / (part + 1)
+    return replace(
+        now,
+        total=torch.lerp(before.total, now.total, share),
+        terms={name: torch.lerp(before.terms[name], now.terms[name], share) for name in now.terms},
+    )

@@ -4,29 +4,65 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from scanlearn import labelfree
+from scanlearn.core import Losses
+
 COLLAPSED_BELOW = 0.1
+FLAT_BELOW = 4.0
+SOLVED_BELOW = 0.01
+CHANCE_ABOVE = 0.99
 ROWS_TO_JUDGE = 5
+
+
+@dataclass(frozen=True)
+class Health:
+    """What one row of metrics says of collapse.
+
+    Args:
+        spread: Of the embeddings: about 1 when healthy, 0 when all scans look alike.
+        rank: Effective rank of the embeddings: 1 when all scans lie on one line.
+        loss_vs_chance: Loss as a share of that of a network that knows nothing.
+    """
+
+    spread: float
+    rank: float
+    loss_vs_chance: float
+
+    @classmethod
+    def of(cls, losses: Losses) -> Health:
+        """Returns the health that a step's embeddings and loss show."""
+        return cls(
+            spread=embedding_std(losses.embeddings),
+            rank=embedding_rank(losses.embeddings),
+            loss_vs_chance=float(losses.total.detach()) / losses.chance,
+        )
 
 
 def embedding_std(embeddings: Float[Tensor, "b d"]) -> float:
     """Spread of a batch's embeddings: about 1 when healthy, 0 when all scans look alike.
 
-    The mean over dimensions of the standard deviation of L2-normalised embeddings, times
-    ``sqrt(d)``, which makes it independent of the dimension.
-
-    Source: Chen and He, "Exploring Simple Siamese Representation Learning", CVPR 2021,
-    section 4.1 (there without the factor ``sqrt(d)``).
+    See `labelfree.embedding_std`; NaN where an embedding is not finite.
     """
-    unit = torch.nn.functional.normalize(embeddings.float(), dim=1)
-    spread = unit.std(dim=0, correction=0).mean() * unit.shape[1] ** 0.5
-    return float(spread)
+    features = embeddings.float().cpu().numpy()
+    return labelfree.embedding_std(features) if np.isfinite(features).all() else float("nan")
+
+
+def embedding_rank(embeddings: Float[Tensor, "b d"]) -> float:
+    """Effective rank of a batch's L2-normalised embeddings, from 1 to min(b, d).
+
+    See `labelfree.rankme`; NaN where an embedding is not finite.
+    """
+    features = labelfree.unit_rows(embeddings.float().cpu().numpy())
+    return labelfree.rankme(features) if np.isfinite(features).all() else float("nan")
 
 
 def chained(digest: str, array: Shaped[np.ndarray, "..."]) -> str:
@@ -44,25 +80,79 @@ def chained(digest: str, array: Shaped[np.ndarray, "..."]) -> str:
     return state.hexdigest()
 
 
-def collapse_warning(spread: float) -> tuple[str, ...]:
-    """A warning where the embeddings' spread says that they have collapsed; else none.
+class CollapseWatch:
+    """Warns once, as early as it can be told, of a collapse or of a run that learns nothing."""
+
+    def __init__(self) -> None:
+        self._recent: deque[Health] = deque(maxlen=ROWS_TO_JUDGE)
+        self._has_warned = False
+
+    def row(self, health: Health, *, is_warm: bool, is_late: bool) -> tuple[str, ...]:
+        """Takes in a row; returns what is to be warned of now.
+
+        Args:
+            health: What the row says.
+            is_warm: Whether the learning rate has reached its peak: before, little is learned.
+            is_late: Whether half of the run is over.
+        """
+        if is_warm:
+            self._recent.append(health)
+        if len(self._recent) < ROWS_TO_JUDGE or self._has_warned:
+            return ()
+        found = collapse_warning(_mean(self._recent), is_late=is_late)
+        self._has_warned = bool(found)
+        return found
+
+
+def collapse_warning(health: Health, *, is_late: bool = True) -> tuple[str, ...]:
+    """A warning where embeddings have collapsed or nothing is learned; else none.
+
+    Args:
+        health: The mean over some rows.
+        is_late: Whether half of the run is over: a healthy run may begin above chance, since at
+            a small temperature spread embeddings that know nothing cost more than equal ones.
 
     Source: Chen and He, Exploring Simple Siamese Representation Learning, CVPR 2021, section 4.1:
-    the std is near 1 / sqrt(d) for spread embeddings and 0 when collapsed. The bound is ours: at
-    .1 the cosine between two scans averages .99. Healthy short runs of SimCLR at temperature .1
-    go as low as .2: the head's offset then stands in for a higher temperature.
+    the std is near 1 / sqrt(d) for spread embeddings and 0 when collapsed. The bounds are ours: at
+    a spread of .1 the cosine between two scans averages .99. Healthy short runs of SimCLR at
+    temperature .1 go as low as .2 and an effective rank of 9: the head's offset then stands in for
+    a higher temperature. Diverged ones stay at a spread of .07 to .13, a rank of 1.6 to 3.4 and
+    within 1 % of chance. DINO without centring falls below 1 % of chance in some dozens of steps,
+    its teacher's features still spread; so does SimCLR whose two views are equal.
     """
-    if spread >= COLLAPSED_BELOW:
-        return ()
-    return (
-        f"the embeddings have collapsed (their spread is {spread:.2f}; 1 is healthy, 0 means that "
-        "all scans look alike): try a larger scale, a larger batch_size or a smaller "
-        "method.learning_rate.",
+    loss = f"the loss is {health.loss_vs_chance:.2%} of that of a network that knows nothing"
+    is_at_chance = health.loss_vs_chance > CHANCE_ABOVE
+    if health.spread < COLLAPSED_BELOW or (health.rank < FLAT_BELOW and is_at_chance):
+        return (
+            f"the embeddings have collapsed (spread {health.spread:.2f}, 1 is healthy and 0 means "
+            f"that all scans look alike; effective rank {health.rank:.1f}), and {loss}: try a "
+            "smaller method.learning_rate, a larger scale or a larger batch_size.",
+        )
+    if health.loss_vs_chance < SOLVED_BELOW:
+        return (
+            f"{loss}: views are too alike to learn from, or all scans have come to one answer; try "
+            "a larger scale, and with dino its published centring and temperatures.",
+        )
+    if is_late and is_at_chance:
+        return (
+            f"after half of the steps {loss}: try a smaller method.learning_rate, more epochs or a "
+            "smaller scale.",
+        )
+    return ()
+
+
+def final_health(metrics: Path) -> Health:
+    """The mean over the last rows of a run's metrics."""
+    with metrics.open(newline="") as file:
+        rows = list(csv.DictReader(file))[-ROWS_TO_JUDGE:]
+    return _mean(
+        Health(
+            float(row["embedding_std"]), float(row["embedding_rank"]), float(row["loss_vs_chance"])
+        )
+        for row in rows
     )
 
 
-def final_spread(metrics: Path) -> float:
-    """The mean spread of the embeddings over the last rows of a run's metrics."""
-    with metrics.open(newline="") as file:
-        spreads = [float(row["embedding_std"]) for row in csv.DictReader(file)]
-    return float(np.mean(spreads[-ROWS_TO_JUDGE:]))
+def _mean(rows: Iterable[Health]) -> Health:
+    columns = zip(*((row.spread, row.rank, row.loss_vs_chance) for row in rows), strict=True)
+    return Health(*(float(np.mean(column)) for column in columns))

@@ -1,37 +1,45 @@
-"""The optimiser and its learning rate."""
+"""The optimiser, its learning rate and its weight decay."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+import torch
 from lightly.utils.lars import LARS
+from lightly.utils.scheduler import cosine_schedule
 from torch.optim import Optimizer
 
-from scanlearn.methods import Method, MethodConfig
-
-WARMUP_SHARE = 0.1
+from scanlearn.core import ScanlearnError
+from scanlearn.methods import Method, MethodConfig, RunFacts
+from scanlearn.methods.sizing import warmup_steps
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up, then half a cosine down to nothing.
+    """Linear warm-up, then half a cosine down; and the weight decay beside it.
 
     Args:
         peak: Learning rate after the warm-up.
         warmup_steps: Steps of the warm-up.
         total_steps: Steps of the run.
         reason: Why the warm-up is as long as it is, in words.
+        end: Learning rate that the cosine would reach at the step after the last.
+        weight_decay: At the first step.
+        end_weight_decay: At the last step, by half a cosine; None keeps the first.
 
     Source:
         SimCLR (arXiv 2002.05709), section 2.2; Loshchilov and Hutter, SGDR (arXiv 1608.03983),
-        equation 5 without restarts.
+        equation 5 without restarts; for the weight decay DINO (arXiv 2104.14294), section 3.2.
     """
 
     peak: float
     warmup_steps: int
     total_steps: int
     reason: str = ""
+    end: float = 0.0
+    weight_decay: float = 0.0
+    end_weight_decay: float | None = None
 
     def at(self, step: int) -> float:
         """The learning rate of a step, ``0 <= step < total_steps``; never 0.
@@ -43,50 +51,82 @@ class Schedule:
         # 1) In the warm-up: a straight line that reaches the peak at its last step.
         if step < self.warmup_steps:
             return self.peak * (step + 1) / self.warmup_steps
-        # 2) After it: half a cosine that would reach 0 at the step after the last.
+        # 2) After it: half a cosine that would reach the end at the step after the last.
         done = (step - self.warmup_steps) / (self.total_steps - self.warmup_steps)
-        return self.peak * 0.5 * (1.0 + math.cos(math.pi * done))
+        return self.end + (self.peak - self.end) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+    def decay_at(self, step: int) -> float:
+        """The weight decay of a step, ``0 <= step < total_steps``."""
+        if self.end_weight_decay is None:
+            return self.weight_decay
+        return float(
+            cosine_schedule(step, self.total_steps, self.weight_decay, self.end_weight_decay)
+        )
 
 
-def schedule_for(
-    config: MethodConfig, *, batch_size: int, total_steps: int, steps_per_epoch: int
-) -> Schedule:
-    """The learning-rate schedule of a run, its warm-up capped at a tenth of the steps.
+def schedule_for(config: MethodConfig, facts: RunFacts) -> Schedule:
+    """The learning rate and weight decay of a run, its warm-up at most a tenth of the steps.
 
     The published warm-ups are counted in epochs of 1.3 million images; ten epochs of a small
     archive may be the whole run.
 
     Args:
-        config: The method's recipe.
-        batch_size: Scans in a global batch.
-        total_steps: Optimiser steps of the run.
-        steps_per_epoch: Optimiser steps in one pass over the archive.
+        config: The method's recipe, resolved.
+        facts: The run.
+
+    Raises:
+        ScanlearnError: LARS without weight decay.
 
     Source: the published warm-up of the method; its cap is ours, for small archives.
     """
-    asked = round(config.warmup_epochs * steps_per_epoch)
-    most = int(WARMUP_SHARE * total_steps)
-    if asked <= most:
+    assert config.warmup_epochs is not None, "resolved"
+    assert config.learning_rate is not None, "resolved"
+    assert config.weight_decay is not None, "resolved"
+    if config.optimiser == "lars" and config.weight_decay == 0:
+        # lightly adapts only parameters that decay.
+        raise ScanlearnError(
+            "method.weight_decay is 0, which would switch the adaptation of LARS off: "
+            "set it above 0, such as 1e-6, or method.optimiser to sgd"
+        )
+    asked = round(config.warmup_epochs * facts.steps_per_epoch)
+    taken = warmup_steps(config.warmup_epochs, facts.start)
+    if taken == asked:
         reason = f"{config.warmup_epochs:g} epochs"
     else:
         reason = f"a tenth of the run, since {config.warmup_epochs:g} epochs would be {asked:,}"
     return Schedule(
-        peak=config.peak_learning_rate(batch_size),
-        warmup_steps=min(asked, most),
-        total_steps=total_steps,
+        peak=config.learning_rate,
+        warmup_steps=taken,
+        total_steps=facts.total_steps,
         reason=reason,
+        end=min(config.end_learning_rate, config.learning_rate),
+        weight_decay=config.weight_decay,
+        end_weight_decay=config.end_weight_decay,
     )
 
 
-def build_optimiser(method: Method, config: MethodConfig, *, learning_rate: float) -> Optimizer:
+def build_optimiser(method: Method, config: MethodConfig) -> Optimizer:
     """The method's optimiser over its parameter groups.
 
-    lightly's LARS leaves parameters without weight decay unscaled, as the paper does with biases
+    lightly's LARS leaves parameters without weight decay unscaled, as the papers do with biases
     and normalisation layers.
+
+    Args:
+        method: The networks.
+        config: The method's recipe, resolved.
     """
-    # A recipe with another optimiser adds its name to the method's configuration and a case here.
-    assert config.optimiser == "lars", config.optimiser
-    optimiser: Optimizer = LARS(
-        method.parameter_groups(config.weight_decay), lr=learning_rate, momentum=config.momentum
+    assert config.learning_rate is not None, "resolved"
+    assert config.weight_decay is not None, "resolved"
+    rate, name = config.learning_rate, config.optimiser
+    groups = method.parameter_groups(
+        config.weight_decay, decays_everything=name in config.decays_everything_with
     )
+    optimiser: Optimizer
+    if name == "lars":
+        optimiser = LARS(groups, lr=rate, momentum=config.momentum)
+    elif name == "sgd":
+        optimiser = torch.optim.SGD(groups, lr=rate, momentum=config.momentum)
+    else:
+        assert name == "adamw", name
+        optimiser = torch.optim.AdamW(groups, lr=rate)
     return optimiser

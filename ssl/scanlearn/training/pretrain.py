@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,17 +13,23 @@ from scanlearn.backbones.build import weights_hash
 from scanlearn.backbones.weights import Card, export_backbone, load_backbone
 from scanlearn.core import ScanlearnError
 from scanlearn.runs import full_disk_explained, say, track, warn_user, write_atomically
+from scanlearn.scans.archive import Archive
 from scanlearn.scans.source import open_archive
 from scanlearn.training.choices import training_device
 from scanlearn.training.data import StepLoader
 from scanlearn.training.fit import build_trainer, fit_quietly
 from scanlearn.training.folder import COLUMNS, MetricsCsv, RunFolder
+from scanlearn.training.interrupts import BetweenSteps, StopRequest, listening
 from scanlearn.training.job import Job
 from scanlearn.training.keeper import Cadence, Keeper, checkpoint_step, open_wandb
 from scanlearn.training.loop import Pretrainer
-from scanlearn.training.monitor import collapse_warning, final_spread
+from scanlearn.training.memory import is_out_of_memory
+from scanlearn.training.monitor import collapse_warning, final_health
 from scanlearn.training.optim import build_optimiser
+from scanlearn.training.ranks import ALONE, Layout, Ranks
 from scanlearn.training.settings import PretrainConfig
+from scanlearn.training.together import run_together
+from scanlearn.training.watching import open_watch
 
 __all__ = ["PretrainConfig", "PretrainResult", "export", "pretrain"]
 
@@ -87,15 +94,51 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
 
     Raises:
         ScanlearnError: The archive cannot be used, the batch is larger than it, the run folder
-            holds another run, the loss is not finite, or the disk is full.
+            holds another run, the loss is not finite, or the disk or the memory is full.
+        Stopped: SIGTERM or SIGUSR1 asked the run to stop; a SystemExit with `STOPPED_EXIT_CODE`.
     """
-    archive = open_archive(config.archive, settings=config.pack)
-    job = Job.of(config, archive)
+    layout = Layout.of(config, training_device(config.device))
+    if layout.must_start():
+        return _pretrain_together(config, layout.ranks)
+    with layout.joined() as ranks:
+        return _pretrain_here(config, ranks)
+
+
+def _pretrain_together(config: PretrainConfig, count: int) -> PretrainResult:
+    # What cannot be used is refused here, before any process is started.
+    run = Job.of(config, open_archive(config.archive, settings=config.pack)).run
+    if run.result.is_file():
+        say(f"{run.path} holds this run already, finished.")
+    else:
+        run_together(pretrain, config, count)
+    return read_result(run)
+
+
+def _pretrain_here(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
+    archive = ranks.first(lambda: open_archive(config.archive, settings=config.pack))
+    with listening() as stop:
+        try:
+            return _pretrain(config, archive, stop, ranks)
+        except (MemoryError, RuntimeError, OSError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Not in the handler, whose traceback keeps the run's tensors alive. Not at the top, since
+        # a rehearsal is made of what is in this module.
+        from scanlearn.training.rehearsal import explain_memory
+
+        raise ScanlearnError(explain_memory(config, stop))
+
+
+def _pretrain(
+    config: PretrainConfig, archive: Archive, stop: StopRequest, ranks: Ranks
+) -> PretrainResult:
+    job = ranks.first(lambda: Job.of(config, archive))
     if job.run.result.is_file():
         say(f"{job.run.path} holds this run already, finished.")
         return read_result(job.run)
-    module = train(job)
-    return _finish(job, module)
+    announce(job)
+    module = train(job, stop, ranks)
+    return ranks.first(lambda: _finish(job, module) if ranks.is_first else read_result(job.run))
 
 
 def export(run: str | Path, folder: str | Path) -> Path:
@@ -129,41 +172,67 @@ def read_result(run: RunFolder) -> PretrainResult:
     return PretrainResult(folder=run.path, **{**stored, "warnings": tuple(stored["warnings"])})
 
 
-def train(job: Job) -> Pretrainer:
+def announce(job: Job) -> None:
+    """Says what begins and what deserves a look."""
+    say(job.start_line(checkpoint_step(job.run.checkpoint)))
+    for warning in job.warnings:
+        warn_user(warning)
+
+
+def train(job: Job, stop: StopRequest | None = None, ranks: Ranks = ALONE) -> Pretrainer:
     """Takes the steps of a run that are still to take, and keeps what a resumed run needs.
+
+    Args:
+        job: The run.
+        stop: Where it is asked to stop; None where nobody does.
+        ranks: The processes that take them together.
 
     Raises:
         ScanlearnError: The loss is not finite, or the disk is full.
+        Stopped: The run was asked to stop, and its checkpoint holds the last step.
     """
+    stop = stop or StopRequest()
     config, choices, run = job.config, job.choices, job.run
     initial_hash = weights_hash(job.method)
     first = checkpoint_step(run.checkpoint)
     total = choices.total_steps
     loader = StepLoader(
-        job.archive, batch_size=config.batch_size, seed=config.seed, first=first, stop=total
+        job.archive,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        first=first,
+        stop=total,
+        rank=ranks.rank,
+        ranks=ranks.count,
+        parts=config.accumulate,
     )
-    metrics = MetricsCsv(run.metrics, COLUMNS, after=first)
+    metrics = MetricsCsv(run.metrics, COLUMNS, after=first) if ranks.is_first else None
     cadence = Cadence(
         total_steps=total,
         log_steps=config.logging.row_every(total),
         checkpoint_minutes=config.checkpoint_minutes,
         checkpoint_steps=config.checkpoint_steps,
     )
-    say(job.start_line(first))
-    for warning in job.warnings:
-        warn_user(warning)
+    watch = ranks.first(lambda: open_watch(job, first) if ranks.is_first else None)
     with (
         track(total - first, "pretraining", visible=config.progress) as progress,
-        open_wandb(run, config) as wandb,
+        open_wandb(run, config) if ranks.is_first else nullcontext() as wandb,
     ):
-        keeper = Keeper(run, metrics, cadence, loader=loader, progress=progress, wandb=wandb)
+        keeper = Keeper(
+            run,
+            metrics,
+            cadence,
+            loader=loader,
+            progress=progress,
+            wandb=wandb,
+            stop=stop,
+            watch=watch,
+        )
         module = Pretrainer(
             job.method,
             job.generator,
             schedule=choices.schedule,
-            optimiser=partial(
-                build_optimiser, config=config.method, learning_rate=choices.schedule.peak
-            ),
+            optimiser=partial(build_optimiser, config=choices.method),
             seed=config.seed,
             steps_per_epoch=choices.steps_per_epoch,
             memory_format=choices.memory_format,
@@ -172,10 +241,12 @@ def train(job: Job) -> Pretrainer:
             initial_hash=initial_hash,
         )
         trainer = build_trainer(
-            device=training_device(config.device),
+            layout=job.layout if ranks.count > 1 else Layout(training_device(config.device)),
             precision=choices.precision,
             steps=total,
             folder=run.path,
+            accumulate=config.accumulate,
+            callbacks=[BetweenSteps(stop)],
         )
         fit_quietly(trainer, module, loader, run.checkpoint if first else None)
     return module
@@ -192,18 +263,19 @@ def _finish(job: Job, module: Pretrainer) -> PretrainResult:
         mean=archive.mean,
         std=archive.std,
         method=config.method.name,
-        recipe=config.views.recipe,
+        recipe=job.generator.recipe.name,
         scale=asdict(job.generator.scale),
         steps=steps,
         epochs=epochs,
         seed=config.seed,
         archive_hash=archive.content_hash,
         initial_hash=trail.initial_hash,
+        start=job.start,
         evidence_note=job.note,
     )
     with full_disk_explained(run.backbone):
         export_backbone(backbone, run.backbone, card)
-    spread = final_spread(run.metrics)
+    health = final_health(run.metrics)
     views = steps * config.batch_size * (job.method.plan.global_views + job.method.plan.local_views)
     result = PretrainResult(
         folder=run.path,
@@ -215,8 +287,8 @@ def _finish(job: Job, module: Pretrainer) -> PretrainResult:
         epochs=epochs,
         views=views,
         seconds=trail.seconds,
-        embedding_std=spread,
-        warnings=job.warnings + collapse_warning(spread),
+        embedding_std=health.spread,
+        warnings=job.warnings + collapse_warning(health),
     )
     stored = {key: value for key, value in asdict(result).items() if key != "folder"}
     write_atomically(run.result, json.dumps(stored, indent=2) + "\n")

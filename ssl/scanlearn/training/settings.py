@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from scanlearn.backbones.build import BackboneConfig
 from scanlearn.methods import MethodConfig, SimCLRConfig
 from scanlearn.scans.pack import PackSettings
+from scanlearn.training.watching import WatchConfig
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.recipes import RECIPES, Recipe, find_recipe, no_effect_in_words
 from scanlearn.views.scale import Scale
@@ -22,10 +30,15 @@ PRESENTATION = frozenset(
         "output",
         "pack.workers",
         "device",
+        # The batch and its views are the same however many processes share them.
+        "devices",
+        "nodes",
+        "grad_checkpointing",
         "checkpoint_minutes",
         "checkpoint_steps",
         "logging",
         "progress",
+        "watch",
     }
 )
 
@@ -42,20 +55,29 @@ class ViewsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    recipe: str = Field(default="simclr", description=f"one of {', '.join(RECIPES)}")
+    recipe: str | None = Field(
+        default=None, description=f"null is the method's own; or one of {', '.join(RECIPES)}"
+    )
     scale: float | str | dict[str, float | str] = Field(
         default=0.5,
         description="the dial: 0 (identity) to 1.5, or identity, weak (.5), strong (1); or one "
         "value for each of crop, geometry, photometric and acquisition",
     )
     size: int = Field(default=64, ge=8, description="side of a view in pixels")
+    local_size: int | None = Field(
+        default=None,
+        ge=8,
+        description="side of a local view, where the method has any; null is the multiple of a "
+        "transformer's patch nearest to 96 / 224 of size",
+    )
     operations: Operations = Field(default={}, description=OPERATIONS_HELP)
     scale_blur: bool = Field(default=True, description=SCALE_BLUR_HELP)
 
     @field_validator("recipe")
     @classmethod
-    def _known(cls, value: str) -> str:
-        find_recipe(value)
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None:
+            find_recipe(value)
         return value
 
     @field_validator("scale")
@@ -66,23 +88,13 @@ class ViewsConfig(BaseModel):
         Scale.parse(value)
         return value
 
-    @model_validator(mode="after")
-    def _adjustable(self) -> ViewsConfig:
-        self.build_recipe()
-        return self
+    def build_recipe(self, of_method: str = "simclr") -> Recipe:
+        """Returns the recipe with its operations adjusted.
 
-    def build_recipe(self) -> Recipe:
-        """Returns the recipe with its operations adjusted."""
-        return find_recipe(self.recipe).adjusted(self.operations)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What was set by hand to no effect at this scale.
-
-        No error: another arm of a comparison, which shares the operations, may have the sub-dial.
+        Args:
+            of_method: The recipe published with the method, taken where none is named.
         """
-        idle = self.build_recipe().without_effect([Scale.parse(self.scale)])
-        return (f"views.{no_effect_in_words(idle)}",) if idle else ()
+        return find_recipe(self.recipe or of_method).adjusted(self.operations)
 
 
 class LoggingConfig(BaseModel):
@@ -122,7 +134,15 @@ class PretrainConfig(BaseModel):
     pack: PackSettings = Field(
         default=PackSettings(), description="how scans are packed; unused with a packed archive"
     )
-    batch_size: int = Field(default=128, ge=2, description="scans in a step")
+    batch_size: int = Field(
+        default=128, ge=2, description="scans in a step, over all devices and nodes"
+    )
+    accumulate: int = Field(
+        default=1,
+        ge=1,
+        description="parts of a batch taken one after another before the optimiser steps: memory "
+        "as for batch_size / accumulate; a scan's negatives, and BatchNorm, see their part only",
+    )
     epochs: float = Field(default=100.0, gt=0, description="passes over the archive")
     steps: int | None = Field(default=None, ge=1, description="optimiser steps, instead of epochs")
     seed: int = Field(
@@ -131,11 +151,24 @@ class PretrainConfig(BaseModel):
     device: Literal["auto", "cpu", "gpu"] = Field(
         default="auto", description="auto takes a CUDA GPU where there is one"
     )
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default=1,
+        description="processes on each machine, one for each GPU; auto takes all visible GPUs, "
+        "and one process on a CPU; they share batch_size",
+    )
+    nodes: int = Field(
+        default=1, ge=1, description="machines; start the command on them by srun or torchrun"
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto takes bf16 where the hardware is fast with it"
     )
     channels_last: bool | Literal["auto"] = Field(
         default="auto", description="memory layout; auto takes it for convolutional backbones"
+    )
+    grad_checkpointing: bool = Field(
+        default=False,
+        description="compute activations again instead of keeping them: less memory, more time, "
+        "the same gradients; for networks without BatchNorm",
     )
     checkpoint_minutes: float = Field(
         default=10.0, ge=0, description="minutes between checkpoints; 0 saves after every step"
@@ -144,6 +177,9 @@ class PretrainConfig(BaseModel):
         default=None, ge=1, description="steps between checkpoints, beside the minutes"
     )
     logging: LoggingConfig = Field(default=LoggingConfig(), description="rows of figures")
+    watch: WatchConfig = Field(
+        default=WatchConfig(), description="what is judged of the backbone while it trains"
+    )
     progress: bool = Field(default=True, description="a bar while stderr is a terminal")
 
     @model_validator(mode="after")
@@ -151,6 +187,26 @@ class PretrainConfig(BaseModel):
         if not math.isfinite(self.epochs):
             raise ValueError("epochs must be finite")
         return self
+
+    @field_validator("views")
+    @classmethod
+    def _adjustable(cls, value: ViewsConfig, info: ValidationInfo) -> ViewsConfig:
+        if "method" in info.data:
+            value.build_recipe(info.data["method"].recipe)
+        return value
+
+    def build_recipe(self) -> Recipe:
+        """Returns the recipe of the views, with its operations adjusted."""
+        return self.views.build_recipe(self.method.recipe)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was set by hand to no effect at this scale.
+
+        No error: another arm of a comparison, which shares the operations, may have the sub-dial.
+        """
+        idle = self.build_recipe().without_effect([Scale.parse(self.views.scale)])
+        return (f"views.{no_effect_in_words(idle)}",) if idle else ()
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Returns the optimiser steps of the run, at least one."""

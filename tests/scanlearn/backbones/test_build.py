@@ -8,7 +8,6 @@ from scanlearn.backbones.build import (
     Backbone,
     BackboneConfig,
     build_backbone,
-    load_adapted,
     seeded_weights,
     weights_hash,
 )
@@ -144,18 +143,3 @@ def test_hash_sees_buffers_and_takes_bfloat16() -> None:
 def test_a_backbone_is_hashed_under_the_names_of_timm() -> None:
     backbone = _build("test_resnet")
     assert weights_hash(backbone) == weights_hash(backbone.network)
-
-
-def test_a_network_adapted_to_more_channels_answers_gray_views_alike() -> None:
-    gray, colour = _build("test_resnet", 1).eval(), _build("test_resnet", 3, seed=9).eval()
-    load_adapted(colour.network, gray.network.state_dict(), trained_on=1, channels=3)
-    views = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        torch.testing.assert_close(colour(views.repeat(1, 3, 1, 1)), gray(views))
-
-
-def test_a_first_layer_that_cannot_be_adapted_is_refused() -> None:
-    backbone = _build("test_resnet", 3)
-    broken = {k: v for k, v in backbone.network.state_dict().items() if k != "conv1.0.weight"}
-    with pytest.raises(ScanlearnError, match="cannot be adapted to 3"):
-        load_adapted(backbone.network, broken, trained_on=1, channels=3)

@@ -10,7 +10,7 @@ from scanlearn.methods import SimCLR, SimCLRConfig
 
 def _method(name: str = "test_resnet") -> SimCLR:
     backbone = build_backbone(BackboneConfig(name=name), 1, 0, size=32)
-    return SimCLRConfig().build(backbone, 0)
+    return SimCLRConfig(head_hidden=backbone.num_features).build(backbone, 0)
 
 
 def test_every_trained_parameter_is_in_one_group() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import timm
@@ -13,14 +14,15 @@ from torch import Tensor
 
 from scanlearn.backbones.build import BackboneConfig, build_backbone, weights_hash
 from scanlearn.core import Progress, Views
-from scanlearn.methods import MethodConfig, SimCLR, SimCLRConfig
+from scanlearn.methods import MethodConfig, RunFacts, SimCLR, SimCLRConfig
 
 AT = Progress(step=0, total_steps=5, steps_per_epoch=5)
+FACTS = RunFacts(num_scans=40, batch_size=8, ranks=1, total_steps=5, steps_per_epoch=5)
 
 
 def _method(name: str = "test_resnet", seed: int = 0, **settings: object) -> SimCLR:
     backbone = build_backbone(BackboneConfig(name=name), 1, seed, size=32)
-    return SimCLRConfig(**settings).build(backbone, seed)
+    return SimCLRConfig(**settings).resolved(FACTS, backbone)[0].build(backbone, seed)
 
 
 def _views(step: int = 0, scans: int = 8) -> Views:
@@ -190,14 +192,19 @@ def test_the_hidden_layer_is_as_wide_as_the_features() -> None:
     assert next(method.head.parameters()).shape == (width, width)
 
 
+def _rate(config: SimCLRConfig, batch: int) -> float | None:
+    backbone = build_backbone(BackboneConfig(name="test_resnet"), 1, 0)
+    return config.resolved(replace(FACTS, batch_size=batch), backbone)[0].learning_rate
+
+
 @pytest.mark.parametrize(("batch", "rate"), [(4096, 4.8), (128, 0.075 * math.sqrt(128))])
 def test_the_rate_grows_with_the_square_root_of_the_batch(batch: int, rate: float) -> None:
-    assert SimCLRConfig().peak_learning_rate(batch) == pytest.approx(rate)
-    assert SimCLRConfig(learning_rate=0.3).peak_learning_rate(batch) == 0.3
+    assert _rate(SimCLRConfig(), batch) == pytest.approx(rate)
+    assert _rate(SimCLRConfig(learning_rate=0.3), batch) == 0.3
 
 
 def test_the_two_published_rates_agree_at_batch_4096() -> None:
-    assert SimCLRConfig().peak_learning_rate(4096) == pytest.approx(0.3 * 4096 / 256)
+    assert _rate(SimCLRConfig(), 4096) == pytest.approx(0.3 * 4096 / 256)
 
 
 def test_a_method_is_found_by_its_name() -> None:
@@ -208,7 +215,8 @@ def test_a_method_is_found_by_its_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"name": "simclear"}, {"temprature": 0.1}, {"temperature": 0}, {"weight_decay": 0}]
+    "settings",
+    [{"name": "simclear"}, {"temprature": 0.1}, {"temperature": 0}, {"weight_decay": -1}],
 )
 def test_settings_out_of_their_range_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

@@ -62,6 +62,30 @@ def test_the_loader_gives_the_scans_of_its_rows_and_a_key_for_its_step(archive: 
         assert bool((batch.scans.pixels == expected.pixels).all())
 
 
+@pytest.mark.parametrize(("ranks", "parts"), [(1, 2), (2, 1), (2, 2)])
+def test_processes_and_parts_share_every_batch(archive: Archive, ranks: int, parts: int) -> None:
+    whole = list(StepLoader(archive, batch_size=8, seed=1, first=1, stop=4))
+    shared = [
+        list(
+            StepLoader(
+                archive, batch_size=8, seed=1, first=1, stop=4, rank=rank, ranks=ranks, parts=parts
+            )
+        )
+        for rank in range(ranks)
+    ]
+    for step, batch in enumerate(whole):
+        mine = [process[step * parts + part] for part in range(parts) for process in shared]
+        assert np.array_equal(np.concatenate([one.rows for one in mine]), batch.rows)
+        positions = np.concatenate([one.key.positions for one in mine])
+        assert np.array_equal(positions, batch.key.positions)
+        for one in mine:
+            assert one.key.step == batch.key.step
+            assert one.scans.ids.tolist() == one.rows.tolist()
+            assert np.array_equal(one.global_rows, batch.rows)
+            assert np.array_equal(one.global_key.positions, batch.key.positions)
+        assert [one.is_last_part for one in mine] == [one.part == parts - 1 for one in mine]
+
+
 def test_an_error_while_reading_reaches_the_run(archive: Archive) -> None:
     loader = StepLoader(archive, batch_size=8, seed=1, first=0, stop=3)
 

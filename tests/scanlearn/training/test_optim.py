@@ -8,7 +8,7 @@ import torch
 from lightly.utils.scheduler import cosine_warmup_schedule
 
 from scanlearn.backbones.build import BackboneConfig, build_backbone
-from scanlearn.methods import SimCLRConfig
+from scanlearn.methods import RunFacts, SimCLRConfig
 from scanlearn.training.optim import Schedule, build_optimiser, schedule_for
 
 
@@ -38,28 +38,34 @@ def test_the_schedule_is_lightlys_but_for_its_last_step() -> None:
         assert schedule.at(step) == pytest.approx(theirs, rel=1e-9, abs=1e-12)
 
 
+def _schedule(**facts: int) -> Schedule:
+    run = RunFacts(num_scans=2560, ranks=1, **facts)
+    backbone = build_backbone(BackboneConfig(name="test_resnet"), 1, 0)
+    return schedule_for(SimCLRConfig().resolved(run, backbone)[0], run)
+
+
 def test_a_run_of_one_step_has_a_rate() -> None:
-    schedule = schedule_for(SimCLRConfig(), batch_size=4, total_steps=1, steps_per_epoch=1)
+    schedule = _schedule(batch_size=4, total_steps=1, steps_per_epoch=1)
     assert schedule.at(0) == pytest.approx(0.15)
 
 
 def test_the_published_warmup_is_kept_where_the_run_is_long() -> None:
-    schedule = schedule_for(SimCLRConfig(), batch_size=64, total_steps=4000, steps_per_epoch=40)
+    schedule = _schedule(batch_size=64, total_steps=4000, steps_per_epoch=40)
     assert schedule.warmup_steps == 400
     assert schedule.reason == "10 epochs"
     assert schedule.peak == pytest.approx(0.6)
 
 
 def test_the_warmup_is_capped_at_a_tenth_of_the_steps_and_says_so() -> None:
-    schedule = schedule_for(SimCLRConfig(), batch_size=64, total_steps=1000, steps_per_epoch=40)
+    schedule = _schedule(batch_size=64, total_steps=1000, steps_per_epoch=40)
     assert schedule.warmup_steps == 100
     assert schedule.reason == "a tenth of the run, since 10 epochs would be 400"
 
 
 def test_only_parameters_that_decay_are_scaled_by_lars() -> None:
-    config = SimCLRConfig()
+    config = SimCLRConfig(optimiser="lars", learning_rate=0.1, weight_decay=1e-4, head_hidden=96)
     method = config.build(build_backbone(BackboneConfig(name="test_resnet"), 1, 0), 0)
-    optimiser = build_optimiser(method, config, learning_rate=0.1)
+    optimiser = build_optimiser(method, config)
     before = {name: p.detach().clone() for name, p in method.named_parameters()}
     for p in method.parameters():
         p.grad = torch.full_like(p, 0.5)

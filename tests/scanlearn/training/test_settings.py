@@ -90,14 +90,16 @@ def test_a_wrong_operation_is_named_with_its_line(
         load_config(PretrainConfig, path, kind="pretrain")
 
 
-def test_an_operation_whose_lever_is_zero_is_warned_about() -> None:
+def test_an_operation_whose_lever_is_zero_is_warned_about(
+    configure: Callable[..., PretrainConfig],
+) -> None:
     operations = {"noise_std": 0.05}
-    (warning,) = ViewsConfig(operations=operations).warnings
+    (warning,) = configure(views={"operations": operations}).warnings
     assert "views.operations.noise_p: has no effect while the sub-dial acquisition is 0" in warning
     named = {"crop": 0.5, "geometry": 0.5, "photometric": 0.5, "acquisition": 1}
-    assert ViewsConfig(operations=operations, scale=named).warnings == ()
+    assert configure(views={"operations": operations, "scale": named}).warnings == ()
     # A control arm without any augmentation shares the operations of the others.
-    assert ViewsConfig(operations={"rotation_deg": 7}, scale=0).warnings == ()
+    assert configure(views={"operations": {"rotation_deg": 7}, "scale": 0}).warnings == ()
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 
-from scantune.study.arms import matched, read_curve
+from scanlearn.backbones.build import BackboneConfig, build_backbone, weights_hash
+from scanlearn.scans.source import open_archive
+from scantune.study.arms import load_network, matched, read_curve, train_arms
+from scantune.study.folder import open_study
+from scantune.study.plan import CompareConfig
 from scantune.study.results import Curve, RunRow
+
+Plan = Callable[..., CompareConfig]
 
 
 def row(arm: str, seed: int = 0, **changed: Any) -> RunRow:
@@ -74,3 +82,33 @@ def test_a_long_curve_is_averaged_in_equal_spans(tmp_path: Path) -> None:
     assert curve.loss[:2] == (1.5, 3.5)
     assert set(curve.embedding_std) == {None}
     assert len(curve.step) == 200
+
+
+def test_the_untrained_arm_is_the_network_from_which_the_others_began(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scanlearn.backbones.weights.check_reload", lambda *_: None)
+    given = build_backbone(BackboneConfig(name="test_resnet"), 3, seed=9)
+    file = tmp_path / "start.safetensors"
+    safetensors.torch.save_file(given.network.state_dict(), file)
+    config = plan(
+        arms={"weak": {"scale": 0.5}, "strong": {"scale": 1}, "start": {"kind": "random"}},
+        pack={"channels": 3},
+        pretrain={
+            "backbone": {"name": "test_resnet", "weights": str(file)},
+            "views": {"size": 32},
+            "batch_size": 8,
+            "steps": 1,
+            "device": "cpu",
+        },
+    )
+    folder = open_study(config)
+    unlabeled = open_archive(
+        config.unlabeled, settings=config.pack_settings(config.unlabeled_columns, 3)
+    )
+    rows, _ = train_arms(config, folder, unlabeled)
+    assert matched(rows).ok
+    assert [row.arm for row in rows] == ["weak", "strong", "start"]
+    started = load_network(config, rows[2], folder.path, unlabeled)
+    assert weights_hash(started) == rows[2].final_hash == weights_hash(given)
+    assert weights_hash(load_network(config, rows[0], folder.path, unlabeled)) != rows[2].final_hash

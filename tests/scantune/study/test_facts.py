@@ -17,6 +17,17 @@ def test_no_path_of_the_user_is_told(plan: Plan) -> None:
         assert config.output not in text
 
 
+def test_a_start_file_is_told_without_its_folder(plan: Plan) -> None:
+    backbone = {"name": "test_resnet", "weights": "/home/jane/nets/start.pth"}
+    config = plan(
+        arms={"weak": {"scale": 0.5}, "strong": {"scale": 1}},
+        pretrain={"backbone": backbone},
+    )
+    assert "pretrain.backbone.weights=WEIGHTS" in facts.command_text(config)
+    assert "weights: WEIGHTS" in facts.config_text(config)
+    assert "jane" not in facts.command_text(config) + facts.config_text(config)
+
+
 def test_a_phantom_is_told_for_it_is_no_path(plan: Plan) -> None:
     config = plan()
     assert f"unlabeled={config.unlabeled}" in facts.command_text(config)

@@ -110,3 +110,11 @@ def test_a_misspelt_key_is_named_with_its_line(tmp_path: Path) -> None:
     path.write_text("unlabeled: a\nlabels: b\ntasks: [t]\noutput: o\nseed: [0]\n")
     with pytest.raises(ScanlearnError, match=r"line 5.*'seed'.*did you mean 'seeds'"):
         load_config(CompareConfig, path, kind="compare")
+
+
+def test_an_untrained_arm_that_begins_from_given_weights_is_not_called_random(plan: Plan) -> None:
+    given = {**TINY_PRETRAIN, "backbone": {"name": "test_resnet", "weights": "pretrained"}}
+    with pytest.raises(ValidationError, match=r"would not be random; call it start"):
+        plan(pretrain=given)
+    arms = {"weak": {"scale": 0.5}, "strong": {"scale": 1}, "start": {"kind": "random"}}
+    assert plan(pretrain=given, arms=arms).pretrain.backbone.weights == "pretrained"

@@ -1,0 +1,143 @@
+"""Loading weights strictly into a network of other channels or other views."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from scanlearn.backbones.build import Backbone
+from scanlearn.backbones.naming import Renamed, name_few
+from scanlearn.core import ScanlearnError
+
+# Files of old torch versions lack this counter, which no forward pass reads.
+_COUNTER = "num_batches_tracked"
+
+
+def load_adapted(
+    network: nn.Module, tensors: dict[str, Tensor], *, trained_on: int, channels: int
+) -> None:
+    """Loads weights strictly into a network that may take another number of channels.
+
+    timm would go on with a random first convolution where it cannot adapt the trained one; here
+    that is an error.
+
+    Args:
+        network: Built for ``channels``.
+        tensors: Its weights, trained on scans of ``trained_on`` channels.
+        trained_on: Channels of the scans the weights were trained on.
+        channels: Channels of the scans to come.
+
+    Raises:
+        ScanlearnError: If the first convolution cannot be adapted.
+        RuntimeError: If a weight is missing, superfluous or of another shape.
+    """
+    from timm.models import adapt_input_conv
+
+    if channels != trained_on:
+        tensors = dict(tensors)
+        for key in _first_convolutions(network):
+            try:
+                tensors[key] = adapt_input_conv(channels, tensors[key], base_chans=trained_on)
+            except (NotImplementedError, KeyError) as error:
+                raise ScanlearnError(
+                    f"the first layer of this backbone, trained on {trained_on} channels, cannot "
+                    f"be adapted to {channels}; pack the scans with {trained_on} channels"
+                ) from error
+    network.load_state_dict(tensors, strict=True)
+
+
+def load_fitted(backbone: Backbone, given: Renamed, where: str) -> None:
+    """Loads weights strictly into a backbone that may have other channels and other views.
+
+    Args:
+        backbone: Its weights are replaced, all or none.
+        given: Weights under the backbone's names.
+        where: The weights' source, for errors.
+
+    Raises:
+        ScanlearnError: If a weight is missing, superfluous or of another shape.
+    """
+    own = backbone.network.state_dict()
+    tensors = {**{name: own[name] for name in own if name.endswith(_COUNTER)}, **given.tensors}
+    _resample_positions(backbone.network, tensors)
+    trained_on = _trained_on(backbone, tensors)
+    # By the channels it was trained on, a first convolution may differ.
+    ignored = _first_convolutions(backbone.network) if trained_on != backbone.channels else ()
+    misshapen = [
+        f"{given.written[name]} ({_shape(tensors[name])}, not {_shape(own[name])})"
+        for name in own.keys() & tensors.keys()
+        if _comparable(own[name], name in ignored) != _comparable(tensors[name], name in ignored)
+    ]
+    missing = [name for name in own if name not in tensors]
+    superfluous = [given.written[name] for name in tensors if name not in own]
+    if missing or superfluous or misshapen:
+        problems = (
+            _listed("missing", missing, superfluous),
+            _listed("superfluous", superfluous, missing),
+            _listed("of another shape", sorted(misshapen), ()),
+        )
+        raise ScanlearnError(
+            f"{where} does not hold the weights of '{backbone.name}': "
+            f"{'; '.join(filter(None, problems))}; name its architecture as backbone.name, or "
+            "give another file"
+        )
+    load_adapted(backbone.network, tensors, trained_on=trained_on, channels=backbone.channels)
+
+
+def _resample_positions(network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Interpolates a position table of another square grid to the network's."""
+    from timm.layers.pos_embed import resample_abs_pos_embed
+
+    own, given = network.state_dict().get("pos_embed"), tensors.get("pos_embed")
+    if own is None or given is None or own.shape == given.shape:
+        return
+    if own.ndim != 3 or given.ndim != 3 or own.shape[2] != given.shape[2]:
+        return
+    has_patches_only = getattr(network, "no_embed_class", False)
+    prefix = 0 if has_patches_only else int(getattr(network, "num_prefix_tokens", 0))
+    ours, theirs = (math.isqrt(max(0, table.shape[1] - prefix)) for table in (own, given))
+    if ours**2 + prefix == own.shape[1] and theirs > 0 and theirs**2 + prefix == given.shape[1]:
+        tensors["pos_embed"] = resample_abs_pos_embed(given, [ours, ours], num_prefix_tokens=prefix)
+
+
+def _first_convolutions(network: nn.Module) -> tuple[str, ...]:
+    config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+    named = config.get("first_conv") or ()
+    return tuple(f"{name}.weight" for name in ((named,) if isinstance(named, str) else named))
+
+
+def _trained_on(backbone: Backbone, tensors: Mapping[str, Tensor]) -> int:
+    """Channels the weights were trained on, by their first convolution."""
+    own = backbone.network.state_dict()
+    for name in _first_convolutions(backbone.network):
+        given = tensors.get(name)
+        if given is not None and given.ndim == own[name].ndim == 4:
+            # A stem that folds pixels into channels has a multiple of them.
+            channels, rest = divmod(given.shape[1] * backbone.channels, own[name].shape[1])
+            if channels and not rest:
+                return int(channels)
+    return backbone.channels
+
+
+def _comparable(tensor: Tensor, is_adapted: bool) -> tuple[int, ...]:
+    shape = tuple(tensor.shape)
+    return (shape[0], -1, *shape[2:]) if is_adapted and len(shape) == 4 else shape
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "one number"
+
+
+def _listed(what: str, names: Sequence[str], others: Sequence[str]) -> str:
+    """The first names of a list, each with what it may be a spelling of."""
+    if not names:
+        return ""
+    shown = []
+    for name in names[:3]:
+        near = difflib.get_close_matches(name, others, n=1)
+        shown.append(f"{name} (nearest: {near[0]})" if near else name)
+    return f"{len(names)} {what}, such as {name_few([*shown, *names[3:]])}"

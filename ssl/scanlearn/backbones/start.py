@@ -1,0 +1,178 @@
+"""The weights a run begins from: timm's own, a hub model's, a file's or an exported backbone's."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import timm
+import torch
+from timm.models import load_model_config_from_hf
+from torch import Tensor, nn
+
+from scanlearn.backbones.build import (
+    Backbone,
+    BackboneConfig,
+    seeded_weights,
+    weights_hash,
+)
+from scanlearn.backbones.card import Card, StartWeights
+from scanlearn.backbones.fitting import load_fitted
+from scanlearn.backbones.naming import name_few, rename, table_of
+from scanlearn.backbones.weights import WEIGHTS, load_backbone
+from scanlearn.core import ScanlearnError
+
+_WHERE = "backbone.weights"
+_HUB = "hf-hub:"
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Weights as they were given, under the names they came with."""
+
+    kind: Literal["timm", "hub", "file", "backbone"]
+    source: str
+    tensors: Mapping[str, Tensor]
+    sha256: str | None = None
+    origin: Card | None = None
+
+
+def load_start(backbone: Backbone, config: BackboneConfig) -> StartWeights | None:
+    """Puts the weights that ``backbone.weights`` names into a backbone, all of them or none.
+
+    The first convolution is adapted to the backbone's channels and a ViT's position table to its
+    views; a classifier or projection that came with the weights is left out.
+
+    Args:
+        backbone: Built from ``config.untrained``; its weights are replaced.
+        config: Names the weights.
+
+    Returns:
+        What was loaded; None where the configuration asks for random weights.
+
+    Raises:
+        ScanlearnError: If the weights cannot be read or fetched, are no plain tensors, or are not
+            those of this architecture. Nothing is ever left at random in their place.
+    """
+    if config.weights is None:
+        return None
+    _, _, tag = config.name.partition(".")
+    if tag and config.weights != "pretrained":
+        raise ScanlearnError(
+            f"backbone.name: '{config.name}' names timm's own weights, but {_WHERE} is "
+            f"{config.weights}; write '{backbone.name}', or {_WHERE}=pretrained"
+        )
+    given = _given(backbone, config)
+    renamed = rename(given.tensors, backbone.network.state_dict().keys())
+    load_fitted(backbone, renamed, f"{_WHERE}: {given.source}")
+    return StartWeights(
+        kind=given.kind,
+        source=given.source,
+        sha256=given.sha256,
+        weights_hash=weights_hash(backbone),
+        left_out=renamed.left_out,
+        origin=given.origin,
+    )
+
+
+def _given(backbone: Backbone, config: BackboneConfig) -> _Given:
+    weights, path = str(config.weights), config.weights_path
+    if path is None and weights.startswith(_HUB):
+        return _Given("hub", weights, _fetched(weights, backbone).state_dict())
+    if path is None:
+        return _from_timm(backbone, config.name)
+    if path.is_dir():
+        return _from_folder(backbone, path)
+    if not path.is_file():
+        near = difflib.get_close_matches(weights, ["pretrained"], cutoff=0.7)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ScanlearnError(
+            f"{_WHERE}: there is no file or folder {weights}; {hint}it is pretrained, "
+            f"{_HUB}OWNER/NAME, a weight file ({', '.join(_SUFFIXES)}) or an exported backbone"
+        )
+    tensors = table_of(_read(path), f"{_WHERE}: {path}")
+    return _Given("file", path.name, tensors, sha256=_sha256(path))
+
+
+def _from_timm(backbone: Backbone, name: str) -> _Given:
+    if not timm.is_model_pretrained(name):
+        known = timm.list_pretrained(f"{backbone.name}.*")
+        remedy = f"it has {name_few(known)}" if known else "give a weight file, or leave it null"
+        raise ScanlearnError(f"{_WHERE}: timm has no pretrained weights '{name}'; {remedy}")
+    network = _fetched(name, backbone)
+    found: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+    return _Given("timm", f"{backbone.name}.{found['tag']}", network.state_dict())
+
+
+def _from_folder(backbone: Backbone, folder: Path) -> _Given:
+    """An exported backbone, or the one in a run folder."""
+    if not (folder / "card.json").is_file() and (folder / "backbone").is_dir():
+        folder = folder / "backbone"
+    loaded, card = load_backbone(folder)
+    if card.architecture != backbone.name:
+        raise ScanlearnError(
+            f"{_WHERE}: {folder} holds '{card.architecture}', but backbone.name is "
+            f"'{backbone.name}'; name the same architecture"
+        )
+    digest = _sha256(folder / WEIGHTS)
+    return _Given("backbone", folder.name, loaded.network.state_dict(), digest, origin=card)
+
+
+def _fetched(name: str, backbone: Backbone) -> nn.Module:
+    """Has timm fetch a network of the backbone's form, from the hub or from its local cache."""
+    try:
+        if name.startswith(_HUB):
+            _, architecture, _ = load_model_config_from_hf(name.removeprefix(_HUB))
+            if architecture != backbone.name:
+                raise ScanlearnError(
+                    f"{_WHERE}: {name} is a '{architecture}', but backbone.name is "
+                    f"'{backbone.name}'; name the same architecture"
+                )
+        with seeded_weights(0, "to be replaced"):
+            # With the classes and channels it was trained on, timm loads strictly; with others it
+            # would go on with whatever is missing at random.
+            network: nn.Module = timm.create_model(name, pretrained=True, **backbone.model_args)
+    except ScanlearnError:
+        raise
+    except Exception as error:  # The hub's client raises errors of many unrelated classes.
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ScanlearnError(
+            f"{_WHERE}: the weights of '{name}' could neither be fetched nor found in the local "
+            f"cache ({reason[0]}); download their file where there is a network, and give it as "
+            f"{_WHERE}=FILE"
+        ) from error
+    return network
+
+
+def _read(path: Path) -> object:
+    """Reads a file of tensors; what else it holds is plain values, never code."""
+    if path.suffix not in _SUFFIXES:
+        raise ScanlearnError(
+            f"{_WHERE}: {path} ends in '{path.suffix}'; a weight file ends in one of "
+            f"{', '.join(_SUFFIXES)}"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        # A plain bag of attributes, in which many training scripts keep their options.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises errors of many unrelated classes here.
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ScanlearnError(
+            f"{_WHERE}: {path} is not a whole file of tensors, or holds pickled objects, which "
+            f"could run code and are never loaded ({reason[0][:120]}); fetch it again, or save "
+            "the tensors alone as .safetensors"
+        ) from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,232 @@
+"""MoCo v3: each view's query finds the other view's key among the keys of the batch.
+
+Chen, Xie, He, "An Empirical Study of Training Self-Supervised Vision Transformers", ICCV 2021
+(arXiv 2104.02057), with the authors' released code.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import ClassVar, Literal, Self
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from scanlearn.backbones.build import Backbone, seeded_weights
+from scanlearn.backbones.parts import patch_projection
+from scanlearn.core import Losses, Progress, ViewPlan, Views
+from scanlearn.methods.base import Method, MethodSettings, RunFacts
+from scanlearn.methods.momentum import follow, momentum_at, momentum_in_words, teacher_of
+
+# From this many epochs on, the released code halves the rate of ResNet-50.
+_LONG_EPOCHS = 300
+
+
+class MoCoV3Config(MethodSettings):
+    """MoCo v3 and the recipe it is trained with.
+
+    Source:
+        The released code's commands. Transformers: AdamW, rate 1.5e-4 x batch / 256, weight decay
+        .1, 40 warm-up epochs, temperature .2, a projector of 3 layers, patch projection frozen.
+        ResNet-50: LARS, rate .6 x batch / 256 (.3 from 300 epochs on), weight decay 1e-6, 10
+        warm-up epochs, temperature 1, a projector of 2 layers, no BatchNorm after the predictor.
+        Both: hidden 4,096, output 256, momentum .99 to 1.
+    """
+
+    recipe: ClassVar[str] = "mocov3"
+    decays_everything_with: ClassVar[frozenset[str]] = frozenset({"adamw"})
+
+    name: Literal["mocov3"] = Field(default="mocov3", description="MoCo v3")
+    temperature: float | None = Field(
+        default=None, gt=0, description="null is .2 for transformers, 1 for other backbones"
+    )
+    teacher_momentum: float = Field(
+        default=0.99,
+        ge=0,
+        le=1,
+        description="share of itself the teacher keeps in a step at the start, a cosine up to 1; "
+        "a short run lowers it",
+    )
+    head_layers: int | None = Field(
+        default=None, ge=2, description="of the projector; null is 3 for transformers, else 2"
+    )
+    head_hidden: int = Field(
+        default=4096, ge=1, description="width of hidden layers of projector and predictor"
+    )
+    head_dim: int = Field(default=256, ge=1, description="length of an embedding")
+    head_batch_norm: bool = Field(
+        default=True, description="BatchNorm after each layer of projector and predictor"
+    )
+    freeze_patches: bool = Field(
+        default=True, description="a transformer's patch projection stays as it was initialised"
+    )
+
+    def resolved(self, facts: RunFacts, backbone: Backbone) -> tuple[Self, tuple[str, ...]]:
+        """Fills in the published recipe of this kind of backbone."""
+        batches = facts.batch_size / 256
+        if patch_projection(backbone) is not None:
+            filled = self.filled(
+                optimiser="adamw",
+                learning_rate=1.5e-4 * batches,
+                weight_decay=0.1,
+                warmup_epochs=40.0,
+                temperature=0.2,
+                head_layers=3,
+            )
+        else:
+            is_long = facts.total_steps >= _LONG_EPOCHS * facts.steps_per_epoch
+            filled = self.filled(
+                optimiser="lars",
+                learning_rate=(0.3 if is_long else 0.6) * batches,
+                weight_decay=1e-6,
+                warmup_epochs=10.0,
+                temperature=1.0,
+                head_layers=2,
+            )
+        return filled, momentum_in_words(self.teacher_momentum, facts.total_steps)
+
+    def build(self, backbone: Backbone, seed: int) -> MoCoV3:
+        """Returns the method; the weights of its heads depend on ``seed`` alone."""
+        is_transformer = patch_projection(backbone) is not None
+        assert self.head_layers is not None and self.temperature is not None, "resolved"  # noqa: PT018
+        with seeded_weights(seed, "mocov3", "projector"):
+            projector = self._mlp(backbone.num_features, self.head_layers, ends_in_norm=True)
+        with seeded_weights(seed, "mocov3", "predictor"):
+            predictor = self._mlp(self.head_dim, 2, ends_in_norm=is_transformer)
+        if self.freeze_patches:
+            freeze_patches(backbone)
+        return MoCoV3(
+            backbone,
+            projector,
+            predictor,
+            temperature=self.temperature,
+            teacher_momentum=self.teacher_momentum,
+        )
+
+    def _mlp(self, width: int, layers: int, *, ends_in_norm: bool) -> nn.Module:
+        """Layers without biases; the last BatchNorm has neither scale nor shift."""
+        from lightly.models.modules.heads import ProjectionHead
+
+        def norm(features: int, *, is_last: bool) -> nn.Module | None:
+            wanted = self.head_batch_norm and (ends_in_norm or not is_last)
+            return nn.BatchNorm1d(features, affine=not is_last) if wanted else None
+
+        widths = [width, *[self.head_hidden] * (layers - 1), self.head_dim]
+        blocks: list[tuple[int, int, nn.Module | None, nn.Module | None, bool]] = []
+        for before, after in zip(widths[:-1], widths[1:], strict=True):
+            is_last = len(blocks) == layers - 1
+            active = None if is_last else nn.ReLU(inplace=True)
+            blocks.append((before, after, norm(after, is_last=is_last), active, False))
+        head: nn.Module = ProjectionHead(blocks)
+        return head
+
+
+def freeze_patches(backbone: Backbone) -> None:
+    """Freezes the patch projection of a transformer, which else makes its training unstable.
+
+    Source: arXiv 2104.02057, section 4.1.
+    """
+    projection = patch_projection(backbone)
+    if projection is not None:
+        projection.requires_grad_(False)
+
+
+class MoCoV3(Method):
+    """MoCo v3's networks and loss.
+
+    Args:
+        backbone: Of the encoder f_q, the part that is kept.
+        projector: Its projection head.
+        predictor: Its prediction head, which the key encoder lacks.
+        temperature: tau.
+        teacher_momentum: m at the first step.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        projector: nn.Module,
+        predictor: nn.Module,
+        *,
+        temperature: float,
+        teacher_momentum: float,
+    ) -> None:
+        super().__init__(backbone, ViewPlan(global_views=2))
+        self.projector = projector
+        self.predictor = predictor
+        self.teacher = teacher_of(backbone)
+        self.teacher_projector = copy.deepcopy(projector).requires_grad_(False)
+        self._temperature = temperature
+        self._teacher_momentum = teacher_momentum
+
+    def loss(self, views: Views, at: Progress) -> Losses:  # noqa: ARG002
+        """Returns ctr(q1, k2) + ctr(q2, k1) (algorithm 1).
+
+        The views pass the networks one after the other, as in the paper: BatchNorm sees each
+        alone. The loss is computed in fp32 even where the networks run in bf16.
+        """
+        queries = [self.queries(view) for view in views.global_views]
+        keys = [self.keys(view) for view in views.global_views]
+        with torch.autocast(queries[0].device.type, enabled=False):
+            terms = [
+                contrast(q, k, self._temperature)
+                for q, k in zip(queries, reversed(keys), strict=True)
+            ]
+        total = terms[0] + terms[1]
+        candidates = len(queries[0]) * _world_size()
+        return Losses(
+            total=total,
+            terms={"contrast": total.detach()},
+            embeddings=queries[0].detach(),
+            chance=4 * self._temperature * math.log(candidates),
+        )
+
+    def queries(self, views: Float[Tensor, "b c s s"]) -> Float[Tensor, "b d"]:
+        """Returns q, not yet normalised."""
+        q: Tensor = self.predictor(self.projector(self.backbone(views)))
+        return q.float()
+
+    @torch.no_grad()
+    def keys(self, views: Float[Tensor, "b c s s"]) -> Float[Tensor, "b d"]:
+        """Returns k, not yet normalised."""
+        k: Tensor = self.teacher_projector(self.teacher(views))
+        return k.float()
+
+    def after_step(self, at: Progress) -> None:
+        """Moves the key encoder towards the query encoder."""
+        keep = momentum_at(at, start=self._teacher_momentum, end=1.0)
+        follow((self.teacher, self.teacher_projector), (self.backbone, self.projector), keep)
+
+
+def contrast(
+    q: Float[Tensor, "b d"], k: Float[Tensor, "b d"], temperature: float
+) -> Float[Tensor, ""]:
+    """The contrastive loss of queries whose keys are those of the same row.
+
+    ``2 tau x cross-entropy`` over the keys of all processes; no gradient reaches a key.
+
+    Source: arXiv 2104.02057, algorithm 1, ``ctr``; lightly has no such loss.
+    """
+    from lightly.utils.dist import rank
+
+    q, k = nn.functional.normalize(q, dim=1), nn.functional.normalize(k.detach(), dim=1)
+    logits = q @ _gathered(k).T / temperature
+    own = torch.arange(len(q), device=q.device) + len(q) * rank()
+    return 2 * temperature * nn.functional.cross_entropy(logits, own)
+
+
+def _gathered(k: Float[Tensor, "b d"]) -> Float[Tensor, "n d"]:
+    """The keys of all processes, in the order of their ranks."""
+    from lightly.models.utils import concat_all_gather
+
+    found: Tensor = concat_all_gather(k) if _world_size() > 1 else k
+    return found
+
+
+def _world_size() -> int:
+    from lightly.utils.dist import world_size
+
+    return int(world_size())

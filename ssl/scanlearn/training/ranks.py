@@ -1,0 +1,236 @@
+"""The processes that share the batches of one run: how many, how they start, who goes first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytorch_lightning as pl
+import torch
+from torch import distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from scanlearn.core import ScanlearnError
+from scanlearn.training.interrupts import Stopped
+from scanlearn.training.settings import PretrainConfig
+
+Made = TypeVar("Made")
+
+# Packing a large archive takes hours, and the others wait for it; a process that dies meanwhile
+# ends the others through whatever started them.
+_PATIENCE = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One process for each device of each node.
+
+    Args:
+        device: What each process trains on.
+        devices: Processes on each node.
+        nodes: Machines.
+    """
+
+    device: torch.device
+    devices: int = 1
+    nodes: int = 1
+
+    @property
+    def ranks(self) -> int:
+        """Processes that share a batch."""
+        return self.devices * self.nodes
+
+    @classmethod
+    def of(cls, config: PretrainConfig, device: torch.device) -> Layout:
+        """Resolves how many processes a configuration asks for.
+
+        Raises:
+            ScanlearnError: There are fewer GPUs than asked for, or the batch cannot be divided.
+        """
+        found = torch.cuda.device_count() if device.type == "cuda" else 1
+        devices = found if config.devices == "auto" else config.devices
+        if device.type == "cuda" and devices > found:
+            raise ScanlearnError(
+                f"devices is {devices}, but {found} GPUs are visible: set devices to {found} or "
+                "less, or to auto."
+            )
+        layout = cls(device, devices, config.nodes)
+        shares = layout.ranks * config.accumulate
+        if config.batch_size % shares:
+            below = config.batch_size // shares * shares
+            raise ScanlearnError(
+                f"batch_size is {config.batch_size}, which does not divide evenly by {shares} "
+                f"(devices x nodes x accumulate): set it to {f'{below} or ' if below else ''}"
+                f"{below + shares}."
+            )
+        return layout
+
+    def trainer_arguments(self) -> dict[str, Any]:
+        """What Lightning's Trainer is told."""
+        is_gpu = self.device.type == "cuda"
+        several = self.ranks > 1
+        return {
+            "accelerator": "gpu" if is_gpu else "cpu",
+            "devices": self.devices,
+            "num_nodes": self.nodes,
+            "strategy": "ddp" if several else "auto",
+            # Only CUDA has it; without BatchNorm in the network it changes nothing.
+            "sync_batchnorm": is_gpu and several,
+        }
+
+    def in_words(self, method: nn.Module) -> str:
+        """How a batch is shared, for the line that begins a run; nothing for one process."""
+        if self.ranks == 1:
+            return ""
+        on = f"{self.devices} {'GPUs' if self.device.type == 'cuda' else 'CPU processes'}"
+        if self.nodes > 1:
+            on += f" on each of {self.nodes} nodes"
+        synced = self.device.type == "cuda" and _has_batch_norm(method)
+        return f"shared by {on}{', BatchNorm over all of them' if synced else ''} "
+
+    def warnings(self, method: nn.Module) -> tuple[str, ...]:
+        """What deserves a look about sharing a batch."""
+        if self.ranks == 1 or self.device.type == "cuda" or not _has_batch_norm(method):
+            return ()
+        return (
+            "on a CPU BatchNorm sees only the scans of its own process, so that the result "
+            f"differs from one process's: on {self.ranks} processes prefer a network and a head "
+            "without it.",
+        )
+
+    def must_start(self) -> bool:
+        """Whether the processes of this run have yet to be started: by this one.
+
+        SLURM's srun and torchrun start all of them together; Lightning knows the signs.
+
+        Raises:
+            ScanlearnError: What was started does not fit what was asked for.
+        """
+        started = _num_started()
+        if self.ranks == 1:
+            is_external = False
+        else:
+            is_external = (
+                self._lightning().strategy.cluster_environment.creates_processes_externally
+            )
+        if started != self.ranks and (started > 1 or is_external):
+            raise ScanlearnError(
+                f"{started} processes were started together, but devices x nodes is "
+                f"{self.devices} x {self.nodes}: set them to what was started."
+            )
+        if self.nodes > 1 and not is_external:
+            raise ScanlearnError(
+                f"nodes is {self.nodes}, but this process was started alone: start one for each "
+                "device by srun in a SLURM job or by torchrun on each node."
+            )
+        return self.ranks > 1 and not is_external
+
+    def _lightning(self) -> Any:
+        from scanlearn.training.fit import quiet
+
+        with quiet():
+            return pl.Trainer(
+                **self.trainer_arguments(),
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+
+    @contextmanager
+    def joined(self) -> Iterator[Ranks]:
+        """Meets the other processes of the run; inside the block only the first one speaks."""
+        if self.ranks == 1:
+            yield Ranks()
+            return
+        from scanlearn.training.fit import quiet
+
+        strategy = self._lightning().strategy
+        with quiet():
+            strategy.setup_environment()
+        rank = strategy.global_rank
+        patient = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+        assert isinstance(patient, distributed.ProcessGroup)
+        with ExitStack() as stack:
+            if rank:
+                nowhere = stack.enter_context(Path(os.devnull).open("w"))
+                stack.enter_context(redirect_stdout(nowhere))
+                stack.enter_context(redirect_stderr(nowhere))
+            try:
+                yield Ranks(rank, self.ranks, patient)
+            except Stopped:
+                # The first one's code counts; what is started by srun ends with the first code
+                # that is not 0, and the first process may have more to close.
+                if rank:
+                    raise SystemExit(0) from None
+                raise
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a run, as seen from one of them.
+
+    Args:
+        rank: Which one this is, from 0.
+        count: How many there are.
+        patient: All of them, with patience for each other; None where there is but one.
+    """
+
+    rank: int = 0
+    count: int = 1
+    patient: distributed.ProcessGroup | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the files and speaks to the user."""
+        return self.rank == 0
+
+    def first(self, make: Callable[[], Made]) -> Made:
+        """Makes something on the first process, then on all others; returns when all have it.
+
+        Raises:
+            SystemExit: The first process failed, where this is another one; with code 0, since a
+                launcher that saw another code would end the first before it has said why.
+        """
+        if self.count == 1:
+            return make()
+        if self.is_first:
+            try:
+                made = make()
+            except Exception:
+                self._told(False)
+                raise
+            self._told(True)
+        else:
+            if not self._told(True):
+                raise SystemExit(0)
+            made = make()
+        distributed.barrier(self.patient)
+        return made
+
+    def _told(self, is_made: bool) -> bool:
+        """Whether the first process has made it; a collective."""
+        answer = torch.tensor([is_made])
+        distributed.broadcast(answer, 0, group=self.patient)
+        return bool(answer)
+
+
+# The process of a run that shares its batches with no other.
+ALONE = Ranks()
+
+
+def _has_batch_norm(method: nn.Module) -> bool:
+    return any(isinstance(module, _BatchNorm) for module in method.modules())
+
+
+def _num_started() -> int:
+    """Processes that were started together with this one, by the signs that they were given."""
+    for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        if name in os.environ:
+            return int(os.environ[name])
+    return 1

@@ -1,0 +1,106 @@
+"""A batch taken in parts: one optimiser step, the mean of the parts' gradients, the same data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from scanlearn.backbones.build import weights_hash
+from scanlearn.core import Progress
+from scanlearn.scans.archive import Archive
+from scanlearn.training import pretrain as pretraining
+from scanlearn.training.data import StepLoader
+from scanlearn.training.job import Job
+from scanlearn.training.keeper import Keeper
+from scanlearn.training.loop import Pretrainer
+from scanlearn.training.optim import build_optimiser
+from scanlearn.training.settings import PretrainConfig
+
+Configure = Callable[..., PretrainConfig]
+SETTINGS: dict[str, Any] = {
+    "backbone": {"name": "test_vit", "drop_path": 0.2},
+    "method": {"name": "simclr", "head_batch_norm": False, "learning_rate": 0.01},
+    "views": {"size": 32},
+    "accumulate": 2,
+    "steps": 4,
+}
+
+
+def _job(configure: Configure, archive: Archive, output: Path, **changes: Any) -> Job:
+    return Job.of(configure(output=str(output), **{**SETTINGS, **changes}), archive)
+
+
+def test_a_step_is_the_mean_of_its_parts(
+    configure: Configure, archive: Archive, tmp_path: Path
+) -> None:
+    changes = {"steps": 1, "backbone": {"name": "test_vit", "drop_path": 0}}
+    job = _job(configure, archive, tmp_path / "by-hand", **changes)
+    loader = StepLoader(archive, batch_size=8, seed=job.config.seed, first=0, stop=1, parts=2)
+    optimiser = build_optimiser(job.method, job.choices.method)
+    for group in optimiser.param_groups:
+        group["lr"] = job.choices.schedule.at(0)
+    losses = []
+    for batch in loader:
+        views = job.generator(batch.scans, batch.key)
+        part = job.method.loss(views, Progress(0, 1, job.choices.steps_per_epoch)).total
+        (part / 2).backward()
+        losses.append(float(part.detach()))
+    optimiser.step()
+
+    other = _job(configure, archive, tmp_path / "run", **changes)
+    module = pretraining.train(other)
+    assert module.global_step == 1
+    for found, expected in zip(other.method.parameters(), job.method.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+    assert module.losses is not None
+    assert float(module.losses.total) == pytest.approx(sum(losses) / 2, rel=1e-5)
+
+
+def test_parts_change_neither_order_nor_uniforms(
+    configure: Configure, archive: Archive, tmp_path: Path
+) -> None:
+    trails = [
+        pretraining.train(_job(configure, archive, tmp_path / str(parts), accumulate=parts)).trail
+        for parts in (1, 2, 4)
+    ]
+    assert trails[0].order_hash == trails[1].order_hash == trails[2].order_hash
+    assert trails[0].uniforms_hash == trails[1].uniforms_hash == trails[2].uniforms_hash
+
+
+def test_a_method_follows_once_a_step(
+    configure: Configure, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = _job(configure, archive, tmp_path / "run")
+    called: list[tuple[str, int]] = []
+    for name in ("after_backward", "after_step"):
+        monkeypatch.setattr(job.method, name, lambda at, name=name: called.append((name, at.step)))
+    pretraining.train(job)
+    assert called == [
+        (name, step) for step in range(4) for name in ("after_backward", "after_step")
+    ]
+
+
+def test_a_run_in_parts_goes_on_bit_equal(
+    configure: Configure, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _job(configure, archive, tmp_path / "whole")
+    expected = pretraining.train(whole).trail
+    stepped = Keeper.stepped
+
+    def stop_after_two(keeper: Keeper, module: Pretrainer, num_views: int) -> None:
+        stepped(keeper, module, num_views)
+        if module.global_step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Keeper, "stepped", stop_after_two)
+        pretraining.train(_job(configure, archive, tmp_path / "run", checkpoint_steps=1))
+    again = _job(configure, archive, tmp_path / "run", checkpoint_steps=1)
+    trail = pretraining.train(again).trail
+    assert weights_hash(again.method) == weights_hash(whole.method)
+    assert replace(trail, seconds=0) == replace(expected, seconds=0)

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scanlearn.core import ScanlearnError
+from scanlearn.scans.archive import Archive, ArchiveWriter
+from scanlearn.training import rehearsal
+from scanlearn.training.interrupts import StopRequest
+from scanlearn.training.keeper import checkpoint_step
+from scanlearn.training.loop import Pretrainer
+from scanlearn.training.pretrain import pretrain
+from scanlearn.training.rehearsal import WARM_STEPS, Clock, measure, rehearsed
+from scanlearn.training.settings import PretrainConfig
+
+Configure = Callable[..., PretrainConfig]
+
+
+def test_the_clock_leaves_the_warm_steps_out_and_ends_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times = iter([0.0, 100.0, 103.0, 105.0, 106.0, 108.0])
+    monkeypatch.setattr(rehearsal.time, "perf_counter", lambda: next(times))
+    clock = Clock(lambda steps, seconds: steps >= 4 and seconds >= 8)
+    clock.start()
+    assert [clock.is_enough() for _ in range(4)] == [False, False, False, True]
+    assert WARM_STEPS == 2
+    assert clock.steps_s() == [1.0, 2.0]
+
+
+def test_a_run_of_one_step_is_timed_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 1.0, 4.0])
+    monkeypatch.setattr(rehearsal.time, "perf_counter", lambda: next(times))
+    clock = Clock(lambda *_: False)
+    clock.start()
+    clock.is_enough()
+    assert clock.steps_s() == [3.0]
+
+
+def test_a_rehearsal_takes_the_runs_own_first_steps_aside(
+    configure: Configure, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(steps=1000, logging={"wandb": "offline"})
+    seen: list[int] = []
+    loss = Pretrainer.training_step
+
+    def watching(module: Pretrainer, *arguments: object) -> object:
+        seen.append(module.schedule.total_steps)
+        return loss(module, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Pretrainer, "training_step", watching)
+    clock = Clock(lambda steps, _: steps >= 5)
+    with rehearsed(config, archive) as job:
+        aside = job.run.path
+        measured = measure(job, clock, StopRequest(clock.is_enough))
+        assert checkpoint_step(job.run.checkpoint) == 5
+        assert measured.checkpoint == job.run.checkpoint.stat().st_size
+        assert not (aside / "wandb").exists()
+    assert seen == [1000] * 5
+    assert len(measured.steps_s) == 3
+    assert not aside.exists()
+    assert not Path(config.output).exists()
+
+
+LIMITED = """
+import json, resource, sys
+from scanlearn.core import ScanlearnError
+from scanlearn.training.pretrain import pretrain
+from scanlearn.training.settings import PretrainConfig
+
+config, room = json.loads(sys.argv[1])
+pages = int(open("/proc/self/statm").read().split()[0])
+most = pages * resource.getpagesize() + room
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+try:
+    pretrain(PretrainConfig.model_validate(config))
+except ScanlearnError as error:
+    print("said:", error)
+"""
+
+
+def limited(config: PretrainConfig, room: int) -> str:
+    """Trains in a process that may take so many bytes more than it has when it begins."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, json.dumps([config.model_dump(mode="json"), room])],
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    said = [line for line in done.stdout.splitlines() if line.startswith("said:")]
+    assert len(said) == 1, done.stderr
+    return said[0]
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on a process's memory")
+def test_a_batch_too_large_for_the_memory_ends_with_the_largest_that_fits(
+    configure: Configure, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    with ArchiveWriter(tmp_path / "scans", shape=(1, 48, 48), dtype=np.uint8) as writer:
+        for index in range(512):
+            pixels = random.integers(0, 256, (1, 48, 48)).astype(np.uint8)
+            writer.add(pixels, scan_id=str(index), patient=str(index))
+    config = configure(
+        archive=str(tmp_path / "scans"), views={"size": 48}, batch_size=512, device="cpu"
+    )
+    said = limited(config, 500 * 2**20)
+    found = re.search(
+        r"batch_size=512 .* the largest batch that fits here is batch_size=(\d+)", said
+    )
+    assert found, said
+    assert 8 <= int(found[1]) < 512
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory")])
+def test_the_last_checkpoint_outlives_a_memory_that_is_full(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, error: Exception, tmp_path: Path
+) -> None:
+    whole = pretrain(configure(output=str(tmp_path / "whole")))
+    take_step = Pretrainer.training_step
+
+    def full(module: Pretrainer, *arguments: object) -> object:
+        if module.global_step == 3:
+            raise error
+        return take_step(module, *arguments)  # type: ignore[arg-type]
+
+    tried: list[int] = []
+
+    def fits(config: PretrainConfig, share: int) -> bool:
+        tried.append(share)
+        return share <= 3
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pretrainer, "training_step", full)
+        patch.setattr(rehearsal, "_fits", fits)
+        with pytest.raises(
+            ScanlearnError, match="the largest batch that fits here is batch_size=3"
+        ):
+            pretrain(configure(checkpoint_steps=1))
+    assert tried == [8, 4, 2, 3]
+    assert checkpoint_step(tmp_path / "run" / "checkpoints" / "last.ckpt") == 3
+    assert pretrain(configure()).final_hash == whole.final_hash
+
+
+@pytest.mark.long
+def test_a_trial_that_fails_for_another_reason_is_not_called_memory(configure: Configure) -> None:
+    with pytest.raises(RuntimeError, match="the trial of a smaller batch failed"):
+        rehearsal._fits(configure(archive="nowhere"), 4)
