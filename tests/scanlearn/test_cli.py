@@ -20,7 +20,7 @@ def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess
         [sys.executable, "-c", "from scanlearn.cli import main; main()", *words],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         cwd=cwd,
     )
 
@@ -105,6 +105,55 @@ def test_config_of_an_unknown_command_lists_the_known_ones() -> None:
     done = command("config", "pakc")
     assert done.returncode == 2
     assert "pack, preview, explain, pretrain or panel" in done.stderr
+
+
+TINY = (
+    *("pretrain", "simclr", "archive=phantom:patients=16,height=32,width=32", "output=run"),
+    *("backbone.name=test_resnet", "views.size=16", "batch_size=8", "device=cpu"),
+)
+
+
+@pytest.mark.long
+def test_a_dry_run_prints_an_estimate_and_makes_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCANLEARN_CACHE", str(tmp_path / "cache"))
+    done = command(*TINY, "steps=5", "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    names = [line.split()[0] for line in lines if not line.startswith(" ")]
+    assert names[-5:] == ["steps", "time", "views", "memory", "disk"]
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+
+
+@pytest.mark.long
+def test_a_run_asked_to_stop_exits_75_and_the_same_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCANLEARN_CACHE", str(tmp_path / "cache"))
+    words = (*TINY, "steps=400", "logging.every_steps=1")
+    started = subprocess.Popen(
+        [sys.executable, "-c", "from scanlearn.cli import main; main()", *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    rows = tmp_path / "run" / "metrics.csv"
+    deadline = time.monotonic() + 600
+    while not (rows.is_file() and rows.read_text().count("\n") > 3):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    started.terminate()
+    out, err = started.communicate(timeout=600)
+    assert started.returncode == 75, err
+    assert "Traceback" not in err
+    assert "stopped by SIGTERM after step" in out.splitlines()[-1]
+    done = command(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "resuming at step" in done.stdout
+    steps = [int(row.split(",")[0]) for row in rows.read_text().splitlines()[1:]]
+    assert steps == list(range(1, 401))
 
 
 def test_a_recipe_is_explained_without_any_scans(tmp_path: Path) -> None:

@@ -121,8 +121,15 @@ def _from_folder(backbone: Backbone, folder: Path) -> _Given:
             f"{_WHERE}: {folder} holds '{card.architecture}', but backbone.name is "
             f"'{backbone.name}'; name the same architecture"
         )
-    digest = _sha256(folder / WEIGHTS)
-    return _Given("backbone", folder.name, loaded.network.state_dict(), digest, origin=card)
+    # Every run calls its backbone alike: the run's own name tells them apart.
+    parts = folder.resolve().parts[-2 if folder.name == "backbone" else -1 :]
+    return _Given(
+        "backbone",
+        "/".join(parts),
+        loaded.network.state_dict(),
+        sha256=_sha256(folder / WEIGHTS),
+        origin=card,
+    )
 
 
 def _fetched(name: str, backbone: Backbone) -> nn.Module:
@@ -144,11 +151,16 @@ def _fetched(name: str, backbone: Backbone) -> nn.Module:
     except Exception as error:  # The hub's client raises errors of many unrelated classes.
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ScanlearnError(
-            f"{_WHERE}: the weights of '{name}' could neither be fetched nor found in the local "
-            f"cache ({reason[0]}); download their file where there is a network, and give it as "
-            f"{_WHERE}=FILE"
+            f"{_WHERE}: the weights of '{name}'{_on_the_hub(name)} could neither be fetched nor "
+            f"found in the local cache ({reason[0]}); download their file where there is a network "
+            f"and give it as {_WHERE}=FILE"
         ) from error
     return network
+
+
+def _on_the_hub(name: str) -> str:
+    config = None if name.startswith(_HUB) else timm.get_pretrained_cfg(name)
+    return f" ({_HUB}{config.hf_hub_id})" if config is not None and config.hf_hub_id else ""
 
 
 def _read(path: Path) -> object:

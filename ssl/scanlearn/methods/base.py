@@ -25,6 +25,7 @@ class RunFacts:
         ranks: Processes that share a batch.
         total_steps: Optimiser steps of the run.
         steps_per_epoch: Optimiser steps in one pass over the archive.
+        parts: Parts of a batch that are taken one after another.
     """
 
     num_scans: int
@@ -32,6 +33,7 @@ class RunFacts:
     ranks: int
     total_steps: int
     steps_per_epoch: int
+    parts: int = 1
 
     @property
     def start(self) -> Progress:

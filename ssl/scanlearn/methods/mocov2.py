@@ -119,7 +119,7 @@ def _groups(facts: RunFacts, *, is_needed: bool) -> tuple[int, str]:
     if not is_needed:
         return 1, "no BatchNorm groups: the backbone has no BatchNorm"
     per_process = max(1, _PUBLISHED_GROUPS // facts.ranks)
-    scans = facts.batch_size // facts.ranks
+    scans = facts.batch_size // (facts.ranks * facts.parts)
     groups = max(1, min(per_process, scans // _SMALLEST_GROUP))
     if groups * facts.ranks > 1:
         return groups, (

@@ -7,6 +7,7 @@ Chen, Xie, He, "An Empirical Study of Training Self-Supervised Vision Transforme
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from typing import ClassVar, Literal, Self
 
@@ -116,7 +117,7 @@ class MoCoV3Config(MethodSettings):
 
         widths = [width, *[self.head_hidden] * (layers - 1), self.head_dim]
         blocks: list[tuple[int, int, nn.Module | None, nn.Module | None, bool]] = []
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
+        for before, after in itertools.pairwise(widths):
             is_last = len(blocks) == layers - 1
             active = None if is_last else nn.ReLU(inplace=True)
             blocks.append((before, after, norm(after, is_last=is_last), active, False))

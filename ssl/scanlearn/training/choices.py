@@ -127,6 +127,7 @@ def choose(
         ranks=ranks,
         total_steps=config.total_steps(per_epoch),
         steps_per_epoch=per_epoch,
+        parts=config.accumulate,
     )
     method, reasons = config.method.resolved(facts, backbone)
     return Choices(

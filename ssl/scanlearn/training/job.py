@@ -19,9 +19,10 @@ from scanlearn.methods import Method
 from scanlearn.runs import provenance, write_atomically
 from scanlearn.scans.archive import Archive
 from scanlearn.training.choices import Choices, choose, initial_backbone, training_device
+from scanlearn.training.data import StepLoader
 from scanlearn.training.folder import RunFolder, open_run
 from scanlearn.training.keeper import checkpoint_step
-from scanlearn.training.ranks import Layout
+from scanlearn.training.ranks import Layout, Ranks
 from scanlearn.training.settings import PRESENTATION, PretrainConfig
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.render import RenderSettings
@@ -102,6 +103,19 @@ class Job:
             f"{share:.0%} of the views enlarge their crop, so that the crop dial also sets the "
             f"resolution: the packed scans (up to {boxes[:, 2].max()} x {boxes[:, 3].max()} px) "
             f"are small for views of {self.generator.size} px; {remedy} views.size smaller.",
+        )
+
+    def loader(self, first: int, ranks: Ranks) -> StepLoader:
+        """Hands out a process's share of the batches from a step on."""
+        return StepLoader(
+            self.archive,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            first=first,
+            stop=self.choices.total_steps,
+            rank=ranks.rank,
+            ranks=ranks.count,
+            parts=self.config.accumulate,
         )
 
     def start_line(self, first: int) -> str:

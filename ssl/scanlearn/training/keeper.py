@@ -20,7 +20,7 @@ from scanlearn.training.data import StepLoader
 from scanlearn.training.folder import MetricsCsv, RunFolder
 from scanlearn.training.interrupts import Stopped, StopRequest
 from scanlearn.training.loop import Pretrainer
-from scanlearn.training.monitor import CollapseWatch, Health
+from scanlearn.training.monitor import CollapseWatch, Health, is_late
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.watching import Watch
 
@@ -92,6 +92,16 @@ class Cadence:
     log_steps: int
     checkpoint_minutes: float
     checkpoint_steps: int | None = None
+
+    @classmethod
+    def of(cls, config: PretrainConfig, total_steps: int) -> Cadence:
+        """What a configuration asks for."""
+        return cls(
+            total_steps=total_steps,
+            log_steps=config.logging.row_every(total_steps),
+            checkpoint_minutes=config.checkpoint_minutes,
+            checkpoint_steps=config.checkpoint_steps,
+        )
 
     def logs(self, step: int) -> bool:
         """Whether the step, counted from 1, gets a row."""
@@ -215,8 +225,8 @@ class Keeper:
         )
         self._views, self._row_s, self._row_wait_s = 0, now, waited
         is_warm = step > module.schedule.warmup_steps
-        is_late = step > self._cadence.total_steps / 2
-        for warning in self._collapse.row(health, is_warm=is_warm, is_late=is_late):
+        must_know = is_late(step, self._cadence.total_steps)
+        for warning in self._collapse.row(health, is_warm=is_warm, is_late=must_know):
             warn_user(warning)
 
     def _judge(self, watch: Watch, module: Pretrainer, step: int) -> None:

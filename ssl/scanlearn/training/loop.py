@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -86,6 +87,8 @@ class Pretrainer(pl.LightningModule):
         self.trail = Trail(initial_hash)
         self.losses: Losses | None = None
         self._is_last_part = True
+        self._batch: RenderedBatch | None = None
+        self._loss: Float[Tensor, ""]
         self._generator = generator
         self.schedule = schedule
         self.steps_per_epoch = steps_per_epoch
@@ -146,19 +149,36 @@ class Pretrainer(pl.LightningModule):
                 group["weight_decay"] = self.schedule.decay_at(step)
 
     def training_step(self, batch: RenderedBatch, batch_idx: int) -> Float[Tensor, ""]:  # noqa: ARG002
-        """Returns the loss.
-
-        Raises:
-            ScanlearnError: It is not finite; the weights are still those of the step before.
-        """
+        """Returns the loss."""
+        self._batch = batch
         losses = self.method.loss(batch.views, self.at())
         now = replace(losses, total=losses.total.detach())
+        self._loss = now.total
         self.losses = _averaged(self.losses, now, batch.batch.part)
-        if not bool(torch.isfinite(losses.total)):
-            raise ScanlearnError(self._not_finite(batch, float(losses.total.detach())))
         return losses.total
 
-    def _not_finite(self, batch: RenderedBatch, loss: float) -> str:
+    def _check_finite(self) -> None:
+        """Stops before the optimiser step unless the loss and every gradient are finite.
+
+        Both are looked at together: each look makes a GPU's queue run dry once. Several processes
+        have exchanged their gradients by now, and all of them stop.
+        """
+        gradients = {n: p.grad for n, p in self.method.named_parameters() if p.grad is not None}
+        length = torch.nn.utils.get_total_norm(gradients.values())
+        loss, total = torch.stack((self._loss.float(), length.float())).tolist()
+        if not math.isfinite(loss):
+            raise ScanlearnError(self._not_finite(f"the loss is {loss}"))
+        if math.isfinite(total):
+            return
+        # A sum of squares overflows where each of the gradients may still be finite.
+        broken = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
+        if broken:
+            what = f"{len(broken)} of {len(gradients)} gradients ({broken[0]}, ...) are not finite"
+            raise ScanlearnError(self._not_finite(f"the loss is {loss:.4g}, but {what}"))
+
+    def _not_finite(self, what: str) -> str:
+        batch = self._batch
+        assert batch is not None
         views = (*batch.views.global_views, *batch.views.local_views)
         whole = torch.stack([view.flatten(1).isfinite().all(1) for view in views]).all(0)
         rows = batch.batch.rows
@@ -172,13 +192,20 @@ class Pretrainer(pl.LightningModule):
                 f"its {len(rows)} scans are sound ({some}): "
                 "lower method.learning_rate, or set precision to fp32"
             )
-        return (
-            f"the loss is {loss} at step {self.global_step}, and {cause}; "
-            "the last checkpoint is kept."
-        )
+        return f"{what} at step {self.global_step}, and {cause}; the last checkpoint is kept."
 
     def on_after_backward(self) -> None:
-        """Lets the method change its gradients, once they are whole."""
+        """Lets the method change its gradients, once they are whole.
+
+        Raises:
+            ScanlearnError: The loss or a gradient is not finite; the weights are still those of
+                the step before.
+        """
+        # Before the last part the gradients are each process's own: one alone must not stop.
+        if self._is_last_part or self.trainer.world_size == 1:
+            self._check_finite()
+        # Its views would lie in memory beside the next batch's.
+        self._batch = None
         if self._is_last_part:
             self.method.after_backward(self.at())
 

@@ -21,6 +21,8 @@ FLAT_BELOW = 4.0
 SOLVED_BELOW = 0.01
 CHANCE_ABOVE = 0.99
 ROWS_TO_JUDGE = 5
+# Whoever takes fewer is trying whether a command works, not whether a network learns.
+LEAST_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,10 @@ def embedding_rank(embeddings: Float[Tensor, "b d"]) -> float:
 
     See `labelfree.rankme`; NaN where an embedding is not finite.
     """
-    features = labelfree.unit_rows(embeddings.float().cpu().numpy())
-    return labelfree.rankme(features) if np.isfinite(features).all() else float("nan")
+    features = embeddings.float().cpu().numpy()
+    if not np.isfinite(features).all():
+        return float("nan")
+    return labelfree.rankme(labelfree.unit_rows(features))
 
 
 def chained(digest: str, array: Shaped[np.ndarray, "..."]) -> str:
@@ -104,7 +108,7 @@ class CollapseWatch:
         return found
 
 
-def collapse_warning(health: Health, *, is_late: bool = True) -> tuple[str, ...]:
+def collapse_warning(health: Health, *, is_late: bool) -> tuple[str, ...]:
     """A warning where embeddings have collapsed or nothing is learned; else none.
 
     Args:
@@ -139,6 +143,11 @@ def collapse_warning(health: Health, *, is_late: bool = True) -> tuple[str, ...]
             "smaller scale.",
         )
     return ()
+
+
+def is_late(step: int, total_steps: int) -> bool:
+    """Whether something must have been learned by now: half of the run, at least 100 steps."""
+    return step >= max(total_steps / 2, LEAST_STEPS)
 
 
 def final_health(metrics: Path) -> Health:

@@ -16,7 +16,6 @@ from scanlearn.runs import full_disk_explained, say, track, warn_user, write_ato
 from scanlearn.scans.archive import Archive
 from scanlearn.scans.source import open_archive
 from scanlearn.training.choices import training_device
-from scanlearn.training.data import StepLoader
 from scanlearn.training.fit import build_trainer, fit_quietly
 from scanlearn.training.folder import COLUMNS, MetricsCsv, RunFolder
 from scanlearn.training.interrupts import BetweenSteps, StopRequest, listening
@@ -24,7 +23,7 @@ from scanlearn.training.job import Job
 from scanlearn.training.keeper import Cadence, Keeper, checkpoint_step, open_wandb
 from scanlearn.training.loop import Pretrainer
 from scanlearn.training.memory import is_out_of_memory
-from scanlearn.training.monitor import collapse_warning, final_health
+from scanlearn.training.monitor import collapse_warning, final_health, is_late
 from scanlearn.training.optim import build_optimiser
 from scanlearn.training.ranks import ALONE, Layout, Ranks
 from scanlearn.training.settings import PretrainConfig
@@ -84,7 +83,8 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     """Pretrains a backbone, or goes on with a run that was stopped, or returns a finished one.
 
     A run that is killed at any moment and started again ends with the same weights, bit for bit
-    on a CPU.
+    on a CPU. With several ``devices`` it starts a process for each; in a script it then stands
+    under ``if __name__ == "__main__":``.
 
     Args:
         config: What to train on what.
@@ -196,23 +196,9 @@ def train(job: Job, stop: StopRequest | None = None, ranks: Ranks = ALONE) -> Pr
     initial_hash = weights_hash(job.method)
     first = checkpoint_step(run.checkpoint)
     total = choices.total_steps
-    loader = StepLoader(
-        job.archive,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        first=first,
-        stop=total,
-        rank=ranks.rank,
-        ranks=ranks.count,
-        parts=config.accumulate,
-    )
+    loader = job.loader(first, ranks)
     metrics = MetricsCsv(run.metrics, COLUMNS, after=first) if ranks.is_first else None
-    cadence = Cadence(
-        total_steps=total,
-        log_steps=config.logging.row_every(total),
-        checkpoint_minutes=config.checkpoint_minutes,
-        checkpoint_steps=config.checkpoint_steps,
-    )
+    cadence = Cadence.of(config, total)
     watch = ranks.first(lambda: open_watch(job, first) if ranks.is_first else None)
     with (
         track(total - first, "pretraining", visible=config.progress) as progress,
@@ -288,7 +274,7 @@ def _finish(job: Job, module: Pretrainer) -> PretrainResult:
         views=views,
         seconds=trail.seconds,
         embedding_std=health.spread,
-        warnings=job.warnings + collapse_warning(health),
+        warnings=job.warnings + collapse_warning(health, is_late=is_late(steps, steps)),
     )
     stored = {key: value for key, value in asdict(result).items() if key != "folder"}
     write_atomically(run.result, json.dumps(stored, indent=2) + "\n")

@@ -172,8 +172,9 @@ def explain_memory(config: PretrainConfig, stop: StopRequest) -> str:
             "kept."
         )
     warn_user(f"out of memory with batch_size={asked}: trying which batch fits ...")
-    found = largest_that_fits(asked // ranks, lambda share: _fits(config, share))
-    return out_of_memory_sentence(asked, found and found * ranks, config.views.size)
+    shares = ranks * config.accumulate
+    found = largest_that_fits(asked // shares, lambda share: _fits(config, share))
+    return out_of_memory_sentence(asked, found and found * shares, config.views.size)
 
 
 def _fits(config: PretrainConfig, share: int) -> bool:
@@ -183,7 +184,9 @@ def _fits(config: PretrainConfig, share: int) -> bool:
     batches fail too; and a system without memory ends the process that takes it.
     """
     free_memory()
-    tried = config.model_copy(update={"batch_size": share, "devices": 1, "nodes": 1})
+    tried = config.model_copy(
+        update={"batch_size": share, "accumulate": 1, "devices": 1, "nodes": 1}
+    )
     code = f"from {__name__} import try_batch; try_batch()"
     done = subprocess.run(
         [sys.executable, "-c", code],

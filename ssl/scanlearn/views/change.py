@@ -38,7 +38,10 @@ def change_tones(planes: Float[Tensor, "b p s s"], batch: ScanBatch, draw: Draw,
     """What a recipe does before its blur, in place: all of it pixel by pixel."""
     x, coverage = _split(planes, batch)
     low, high = (batch.value_range[:, i].to(x).view(-1, 1, 1, 1) for i in range(2))
-    x.sub_(low if coverage is None else low * coverage).div_(high - low).clamp_(0, 1)
+    # Asking a GPU whether there is anything to subtract would wait for it.
+    if x.is_cuda or bool(low.any()):
+        x.sub_(low if coverage is None else low * coverage)
+    x.div_(high - low).clamp_(0, 1)
     jitter(x, draw, view, coverage)
     _remove_colour(x, draw, view)
     bend(x, draw, view, coverage)

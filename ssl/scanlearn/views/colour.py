@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -10,8 +12,7 @@ from torch import Tensor
 from scanlearn.views.draw import BRIGHTNESS, CONTRAST, HUE, SATURATION, Draw
 
 _LUMA = (0.2989, 0.587, 0.114)
-# Far below a step of 16 bits: a gray pixel divides by this and not by zero.
-_SMALLEST_CHROMA = 1e-12
+_FORWARDS, _BACKWARDS = np.array([0, 1, 2]), np.array([2, 1, 0])
 _BLENDS = {BRIGHTNESS: "brightness", CONTRAST: "contrast", SATURATION: "saturation"}
 
 
@@ -48,7 +49,7 @@ def jitter(
         _blend(x, ops, factor, coverage)
         shifts = np.flatnonzero((ops == HUE) & applies & (draw.hue[:, view] != 0))
         if is_colour and len(shifts):
-            _shift_some(x, shifts, draw.hue[shifts, view])
+            shift_hue(x, draw.hue[shifts, view], shifts)
 
 
 def _passes(order: Int[np.ndarray, "b 4"], *, is_colour: bool) -> list[Int[np.ndarray, " b"]]:
@@ -98,7 +99,7 @@ def _jitter_one(
     for op in draw.order[0, view].tolist():
         if op == HUE:
             if is_colour and draw.hue[0, view] != 0:
-                shift_hue(x, _column(draw.hue[:, view], x), out=x)
+                shift_hue(x, draw.hue[:, view])
             continue
         factor = float(getattr(draw, _BLENDS[op])[0, view])
         if factor == 1 or (op == SATURATION and not is_colour):
@@ -127,16 +128,6 @@ def _mean_gray(
     return gray(x.sum(dim=(2, 3), keepdim=True) / inside)
 
 
-def _shift_some(
-    x: Float[Tensor, "b 3 s s"], rows: Int[np.ndarray, " k"], shift: Float[np.ndarray, " k"]
-) -> None:
-    if len(rows) == len(x):
-        shift_hue(x, _column(shift, x), out=x)
-    else:
-        where = torch.from_numpy(rows).to(x.device)
-        x[where] = shift_hue(x[where], _column(shift, x))
-
-
 def gray(x: Float[Tensor, "b c s s"]) -> Float[Tensor, "b 1 s s"]:
     """Returns the luma of a colour view, a view of one channel as it is.
 
@@ -150,42 +141,76 @@ def gray(x: Float[Tensor, "b c s s"]) -> Float[Tensor, "b 1 s s"]:
 
 
 def shift_hue(
-    x: Float[Tensor, "b 3 s s"], shift: Float[Tensor, "b 1 1 1"], out: Tensor | None = None
-) -> Float[Tensor, "b 3 s s"]:
-    """Returns the views with their hue moved by a share of the colour circle.
+    x: Float[Tensor, "b 3 s s"],
+    shift: Float[np.ndarray, " k"],
+    rows: Int[np.ndarray, " k"] | None = None,
+) -> None:
+    """Moves the hue of some views by a share of the colour circle, in place.
+
+    In HSV each channel rises, rests at the largest of the three, falls and rests at the smallest,
+    each for its sixths of the circle. So half a circle turns a channel into the sum of the largest
+    and the smallest minus itself, a third of a circle makes it the next channel, and a shift by up
+    to half a sixth moves it only where the next channel is about to take its place.
 
     Args:
         x: Unit range.
         shift: From -.5 to .5.
-        out: Where to write the result; may be ``x`` itself.
+        rows: Which views; None for all.
 
-    Source: torchvision's adjust_hue (RGB to HSV and back).
+    Source: the values of torchvision's adjust_hue, which goes to HSV and back.
     """
-    red, green, blue = x.unbind(dim=1)
-    value, chroma = torch.maximum(red, green), torch.minimum(red, green)
-    torch.maximum(value, blue, out=value)
-    torch.minimum(chroma, blue, out=chroma)
-    torch.sub(value, chroma, out=chroma)
-    per_chroma = chroma.clamp(min=_SMALLEST_CHROMA).reciprocal_()
-    # Selecting by the largest channel takes three times as long as this closed form of the hue, in
-    # sixths of the circle from red: with p = (green - blue) / chroma and t = (value - red) / chroma
-    # it is |p| + t (3 - 2 |p|), with the sign of p.
-    p = torch.sub(green, blue).mul_(per_chroma)
-    t = torch.sub(value, red).mul_(per_chroma)
-    size = p.abs()
-    hue = torch.rsub(size, 3, alpha=2).mul_(t).add_(size).copysign_(p)
-    hue.add_(6 * shift[:, 0])
-    hue.sub_(torch.mul(hue, 1 / 6, out=t).floor_(), alpha=6)
-    shifted = torch.empty_like(x) if out is None else out
-    # How near the hue is to each channel's own third of the circle says how much of it there is.
-    red, green, blue = shifted.unbind(dim=1)
-    torch.sub(value, chroma, alpha=2, out=red)
-    torch.add(value, chroma, out=green)
-    blue.copy_(green)
-    for channel, opposite, sign in ((red, 3, 1), (green, 2, -1), (blue, 4, -1)):
-        away = torch.sub(hue, opposite, out=t).abs_().clamp_(1, 2)
-        channel.addcmul_(away, chroma, value=sign)
-    return shifted.clamp_(0, 1)
+    sixths = 6 * np.asarray(shift, dtype=np.float64)
+    whole = np.rint(sixths)
+    is_odd = whole % 2 != 0
+    # Backwards is forwards with red and blue exchanged.
+    given = np.where((sixths < whole)[:, None], _BACKWARDS, _FORWARDS)
+    taken = (given + ((whole - 3 * is_odd) // 2).astype(np.int64)[:, None]) % 3
+    part = np.abs(sixths - whole)
+    if len(x) == 1:
+        channels = x.unbind(dim=1)
+        planes, places = ([channels[i] for i in which[0]] for which in (given, taken))
+        _shift_planes(planes, places, _column(part, x)[:, 0], turned=bool(is_odd[0]))
+        return
+    chosen = np.arange(len(x)) if rows is None else rows
+    for turned in (False, True):
+        alike = np.flatnonzero(is_odd == turned)
+        if not len(alike):
+            continue
+        where, source, target = (
+            torch.from_numpy(index[alike]).to(x.device, non_blocking=True)
+            for index in (chosen[:, None], given, taken)
+        )
+        moved = x[where, source]
+        each = moved.unbind(dim=1)
+        _shift_planes(each, each, _column(part[alike], x)[:, 0], turned=turned)
+        x[where, target] = moved
+
+
+def _shift_planes(
+    planes: Sequence[Float[Tensor, "b s s"]],
+    places: Sequence[Float[Tensor, "b s s"]],
+    part: Float[Tensor, "b 1 1"],
+    *,
+    turned: bool,
+) -> None:
+    """Shifts hue by part of a sixth towards the next plane, and by half a circle if ``turned``."""
+    one, two, three = planes
+    largest, smallest = torch.maximum(one, two), torch.minimum(one, two)
+    torch.maximum(largest, three, out=largest)
+    torch.minimum(smallest, three, out=smallest)
+    low = torch.sub(largest, smallest).mul_(part)
+    high = torch.sub(largest, low)
+    low.add_(smallest)
+    moved = [
+        torch.clamp(after, low, high).sub_(after).add_(own)
+        for own, after in ((one, two), (two, three), (three, one))
+    ]
+    for place, plane in zip(places, moved, strict=True):
+        torch.clamp(plane, smallest, largest, out=plane if turned else place)
+    if turned:
+        both = torch.add(largest, smallest, out=largest)
+        for place, plane in zip(places, moved, strict=True):
+            torch.sub(both, plane, out=place)
 
 
 def _column(values: Shaped[np.ndarray, " b"], like: Tensor) -> Float[Tensor, "b 1 1 1"]:

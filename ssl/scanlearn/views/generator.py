@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -110,16 +110,14 @@ class ViewGenerator:
     ) -> tuple[Float[Tensor, "b c s s"], ...]:
         if not views:
             return ()
+        last = _standardiser(self.mean, self.std, batch.pixels.device)
         if not self.extras:
-            return render_views(batch, draw, views, size, self.settings, self._standardise)
+            return render_views(batch, draw, views, size, self.settings, last)
         rendered = render_views(batch, draw, views, size, self.settings)
         return tuple(
-            self._standardise(apply_extras(found, draw, view, self.extras))
+            last(apply_extras(found, draw, view, self.extras))
             for found, view in zip(rendered, views, strict=True)
         )
-
-    def _standardise(self, views: Float[Tensor, "k c s s"]) -> Float[Tensor, "k c s s"]:
-        return standardise(views, self.mean, self.std)
 
     def draw(self, batch: ScanBatch, key: DrawKey) -> Draw:
         """Returns the draw that `__call__` renders."""
@@ -161,7 +159,14 @@ def standardise(
     views: Float[Tensor, "b c s s"], mean: Sequence[float], std: Sequence[float]
 ) -> Float[Tensor, "b c s s"]:
     """Returns ``(views - mean) / std`` per channel, in place, as the last thing done to a view."""
-    shape = (1, -1, 1, 1)
-    centre = torch.tensor(mean, dtype=views.dtype, device=views.device).view(shape)
-    spread = torch.tensor(std, dtype=views.dtype, device=views.device).view(shape)
-    return views.sub_(centre).div_(spread)
+    return _standardiser(mean, std, views.device)(views)
+
+
+def _standardiser(
+    mean: Sequence[float], std: Sequence[float], device: torch.device
+) -> Callable[[Float[Tensor, "b c s s"]], Float[Tensor, "b c s s"]]:
+    """Returns `standardise` with its numbers made ready."""
+    spread = np.asarray(std, dtype=np.float64)
+    numbers = np.stack([1 / spread, -np.asarray(mean, dtype=np.float64) / spread])
+    factor, offset = torch.from_numpy(numbers).to(device, torch.float32)[..., None, None]
+    return lambda views: views.mul_(factor).add_(offset)

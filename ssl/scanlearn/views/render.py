@@ -127,15 +127,15 @@ def _render_crops(
     is_large = num_planes * size * size > _LARGE
     if is_large and not batch.pixels.is_cuda and settings.resampler == "bands":
         jobs = [
-            Crops.of(draw, view, pair, num_planes, size, settings)
+            Crops.of(draw, view, pair, (c, num_planes), settings)
             for view, pair in zip(views, taps, strict=True)
         ]
         for scan in range(b):
-            part = batch.rows(scan, scan + 1)
-            content = _content(part)
+            part, drawn = batch.rows(scan, scan + 1), draw.rows(scan, scan + 1)
+            content = _content(part)[0]
             for found, job in zip(rendered, jobs, strict=True):
                 chunk = found[scan : scan + 1]
-                render_sideways(chunk, content, part, job.part(scan, scan + 1))
+                render_sideways(chunk, content, part, drawn, job, scan)
                 last(chunk[:, :c])
         return tuple(found[:, :c] for found in rendered)
     for start, stop in _chunks(b, num_planes * h * w, batch):

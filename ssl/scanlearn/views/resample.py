@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
 from torch import Tensor
 
 # A Gaussian's weights further out than this many sigmas are below 1e-6 of its centre's.
-_BLUR_REACH = 5.3
+BLUR_REACH = 5.3
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Taps:
         return cls(
             start=tuple(start.tolist()),
             stop=tuple((index.max(axis=(1, 2)) + 1).tolist()),
-            index=torch.from_numpy(index - start[:, None, None]),
-            weight=torch.from_numpy(weight.astype(np.float32, copy=False)),
+            index=torch.from_numpy(np.ascontiguousarray(index - start[:, None, None])),
+            weight=torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float32)),
         )
 
     def rows(self, first: int, last: int) -> Taps:
@@ -69,22 +69,25 @@ class Taps:
         part = slice(first, last)
         return Taps(self.start[part], self.stop[part], self.index[part], self.weight[part])
 
-    def narrowed(self, sigma: float) -> Taps:
-        """Returns the taps of a blur without those whose weights do not matter."""
-        count = self.index.shape[2]
-        left_out = max(count // 2 - math.ceil(_BLUR_REACH * sigma), 0)
-        kept = slice(left_out, count - left_out)
-        return Taps(self.start, self.stop, self.index[..., kept], self.weight[..., kept])
-
     def each(self, planes: int = 1) -> list[ScanTaps]:
-        """Returns the taps scan by scan, repeated for so many planes that lie one after another."""
+        """Returns the taps scan by scan, repeated for so many planes that lie one after another.
+
+        What weighs nothing for any output of the scan is left out.
+        """
         b, size, num_taps = self.index.shape
+        used = self.weight.amax(dim=1) > 0
+        counts = torch.where(used, torch.arange(1, num_taps + 1), 0).amax(dim=1).tolist()
         height = torch.tensor(self.stop) - torch.tensor(self.start)
         plane = torch.arange(planes).view(1, planes, 1, 1) * height.view(b, 1, 1, 1)
         shape = (b, planes * size, num_taps)
         index = (self.index[:, None] + plane).view(shape).unbind()
         weight = self.weight[:, None].expand(-1, planes, -1, -1).reshape(shape).unbind()
-        return list(map(ScanTaps, self.start, self.stop, index, weight))
+        return [
+            ScanTaps(start, stop, which[:, :count], much[:, :count])
+            for start, stop, which, much, count in zip(
+                self.start, self.stop, index, weight, counts, strict=True
+            )
+        ]
 
 
 def crop_taps(
@@ -119,19 +122,23 @@ def crop_taps(
     first = np.floor(centre - reach - 0.5) + 1
     # From the canvas, not from the batch: a scan's views do not depend on its neighbours.
     num_taps = math.ceil(2 * max(extent / size, 1.0)) + 1
-    tap = np.arange(num_taps, dtype=np.float32)
+    # Taps are the first axis up to the end: numpy is slow along a last axis as short as theirs.
+    tap = np.arange(num_taps, dtype=np.float32)[:, None, None]
 
-    def from_first(position: Float64[np.ndarray, "b s"]) -> Float[np.ndarray, "b s 1"]:
-        distance: Float[np.ndarray, "b s 1"] = (position - first).astype(np.float32)[..., None]
+    def from_first(position: Float64[np.ndarray, "b s"]) -> Float[np.ndarray, "b s"]:
+        distance: Float[np.ndarray, "b s"] = (position - first).astype(np.float32)
         return distance
 
     from_centre = np.abs(tap + np.float32(0.5) - from_first(centre))
-    weight = np.maximum(1 - from_centre / reach.astype(np.float32)[..., None], 0)
+    weight = np.maximum(1 - from_centre / reach.astype(np.float32), 0)
     start, stop = from_first(low[:, None]), from_first(high[:, None])
-    weight *= np.clip(np.minimum(tap + 1, stop) - np.maximum(tap, start), 0, 1)
-    weight /= weight.sum(axis=-1, keepdims=True)
-    index = np.clip(first[..., None].astype(np.int64) + tap.astype(np.int64), 0, extent - 1)
-    return Taps.of(index, weight)
+    covered = np.minimum(tap + 1, stop) - np.maximum(tap, start)
+    weight *= np.minimum(np.maximum(covered, 0), 1)
+    weight /= weight.sum(axis=0)
+    index = np.minimum(
+        np.maximum(first.astype(np.int64) + np.arange(num_taps)[:, None, None], 0), extent - 1
+    )
+    return Taps.of(np.moveaxis(index, 0, -1), np.moveaxis(weight, 0, -1))
 
 
 def blur_taps(sigma: Float64[np.ndarray, " b"], *, size: int) -> Taps:
@@ -144,14 +151,29 @@ def blur_taps(sigma: Float64[np.ndarray, " b"], *, size: int) -> Taps:
     Source: kernel width, SimCLR's released code (data_util.random_blur); kernel values and
     reflection, torchvision's gaussian_blur.
     """
-    radius = min(max(1, size // 10 // 2), size - 1)
-    offset = np.arange(-radius, radius + 1)
+    kernel, reflected = blur_kernels(sigma, size=size), reflections(size)
+    shape = (len(sigma), *reflected.shape)
+    return Taps.of(np.broadcast_to(reflected, shape), np.broadcast_to(kernel[:, None], shape))
+
+
+def blur_kernels(sigma: Float64[np.ndarray, " b"], *, size: int) -> Float[np.ndarray, "b t"]:
+    """Returns the weights of `blur_taps`, the same for every output of a scan."""
+    offset = np.arange(-_radius(size), _radius(size) + 1)
     kernel = np.exp(-0.5 * (offset / sigma[:, None]) ** 2)
     kernel /= kernel.sum(axis=-1, keepdims=True)
-    position = np.arange(size)[:, None] + offset
-    reflected = (size - 1) - np.abs((size - 1) - np.abs(position))
-    shape = (len(sigma), size, 2 * radius + 1)
-    return Taps.of(np.broadcast_to(reflected, shape), np.broadcast_to(kernel[:, None], shape))
+    weights: Float[np.ndarray, "b t"] = kernel.astype(np.float32)
+    return weights
+
+
+def reflections(size: int) -> Int64[np.ndarray, "s t"]:
+    """Returns the positions of `blur_taps`, the same for every scan."""
+    position = np.arange(size)[:, None] + np.arange(-_radius(size), _radius(size) + 1)
+    reflected: Int64[np.ndarray, "s t"] = (size - 1) - np.abs((size - 1) - np.abs(position))
+    return reflected
+
+
+def _radius(size: int) -> int:
+    return min(max(1, size // 10 // 2), size - 1)
 
 
 def resample(
@@ -170,7 +192,7 @@ def resample(
 
 def resample_sideways(
     planes: Shaped[Tensor, "c h w"], rows: ScanTaps, columns: ScanTaps
-) -> Float[Tensor, "s k"]:
+) -> Float[Tensor, "c s t"]:
     """Returns one scan resampled, lying on its side: what a CPU is fastest at.
 
     Only what the taps touch is read, so that a crop's cost follows its size.
@@ -178,27 +200,20 @@ def resample_sideways(
     Args:
         planes: Planes of any range; integers are made float, which costs least here.
         rows: Taps along the height, for as many planes.
-        columns: Taps along the width, for one plane.
+        columns: Taps along the width, for as many planes.
 
     Returns:
-        One line per column of the result, the planes' columns one after the other; `upright`
-        brings them back.
+        The planes turned over: their columns are lines.
     """
     touched = planes[:, rows.start : rows.stop, columns.start : columns.stop]
-    halfway = sum_lines(touched.to(torch.float32).flatten(0, 1), rows)
-    # torch turns a matrix in blocks, but no array of more dimensions.
-    return sum_lines(halfway.t().contiguous(), columns)
+    halfway = sum_lines(touched.to(torch.float32), rows)
+    return sum_lines(halfway.transpose(1, 2).contiguous(), columns)
 
 
-def upright(lines: Float[Tensor, "w k"], planes: int) -> Float[Tensor, "c h w"]:
-    """Returns what lies on its side as planes; a view, not a copy."""
-    turned = lines.t()
-    return turned.view(planes, -1, turned.shape[1])
-
-
-def sum_lines(lines: Float[Tensor, "h k"], taps: ScanTaps) -> Float[Tensor, "s k"]:
-    """Returns weighted sums of the lines of one scan."""
-    return _sums(lines, taps.index, taps.weight)
+def sum_lines(planes: Float[Tensor, "c h k"], taps: ScanTaps) -> Float[Tensor, "c s k"]:
+    """Returns weighted sums of the lines of one scan's planes, by taps for as many planes."""
+    c, _, k = planes.shape
+    return _sums(planes.flatten(0, 1), taps.index, taps.weight).view(c, -1, k)
 
 
 def resample_by_matrices(
@@ -249,4 +264,8 @@ def _sums(
 
     Multiplying by the dense matrix of the same weights takes up to six times as long on a CPU.
     """
-    return F.embedding_bag(index, lines, per_sample_weights=weight, mode="sum")
+    num_bags, num_taps = index.shape
+    first = torch.arange(0, num_bags * num_taps, num_taps, device=index.device)
+    return F.embedding_bag(
+        index.flatten(), lines, first, per_sample_weights=weight.flatten(), mode="sum"
+    )

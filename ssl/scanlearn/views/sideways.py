@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float64, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from scanlearn.core import ScanBatch
 from scanlearn.views.change import change_tones, finish
 from scanlearn.views.draw import Draw
 from scanlearn.views.resample import (
+    BLUR_REACH,
     ScanTaps,
     Taps,
-    blur_taps,
+    blur_kernels,
+    reflections,
     resample_sideways,
     sum_lines,
-    upright,
 )
 from scanlearn.views.settings import RenderSettings
 
@@ -29,20 +30,16 @@ class Crops:
     """One view of some scans, as a crop, for a CPU.
 
     Args:
-        draw: The draw of these scans.
-        view: Which of its views.
+        view: Which of the views of a draw.
         rows: Taps of each scan along the height, for all of its planes.
-        columns: Taps of each scan along the width.
-        blur: Taps of the blur.
-        sigma: Standard deviation of each scan's blur in pixels of the view; 0 without one.
+        columns: Taps of each scan along the width, for all of its planes.
+        blur: Taps of each scan's blur, for all of its channels; None without one.
     """
 
-    draw: Draw
     view: int
     rows: Sequence[ScanTaps]
     columns: Sequence[ScanTaps]
-    blur: Taps
-    sigma: Float64[np.ndarray, " b"]
+    blur: Sequence[ScanTaps | None]
 
     @classmethod
     def of(
@@ -50,76 +47,71 @@ class Crops:
         draw: Draw,
         view: int,
         taps: tuple[Taps, Taps],
-        planes: int,
-        size: int,
+        content: tuple[int, int],
         settings: RenderSettings,
     ) -> Crops:
-        """Prepares one view of all scans, whose resample takes ``taps``."""
-        sigma = settings.blur_px(draw.blur_sigma[:, view], size)
-        rows, columns = taps
-        return cls(
-            draw,
-            view,
-            rows.each(planes),
-            columns.each(),
-            blur_taps(sigma, size=size),
-            np.where(draw.blur[:, view], sigma, 0.0),
-        )
+        """Prepares one view of all scans.
 
-    def part(self, start: int, stop: int) -> Crops:
-        """Returns those of the scans from ``start`` up to ``stop``."""
-        part = slice(start, stop)
-        return Crops(
-            self.draw.rows(start, stop),
-            self.view,
-            self.rows[part],
-            self.columns[part],
-            self.blur.rows(start, stop),
-            self.sigma[part],
-        )
+        Args:
+            draw: The draw of these scans.
+            view: Which of its views.
+            taps: What its resample takes along the height and the width.
+            content: Number of channels, and of planes with the coverage.
+            settings: What the draw leaves open.
+        """
+        channels, planes = content
+        rows, columns = (pair.each(planes) for pair in taps)
+        blur = _blurs(draw, view, taps[0].index.shape[1], channels, settings)
+        return cls(view, rows, columns, blur)
+
+
+def _blurs(
+    draw: Draw, view: int, size: int, channels: int, settings: RenderSettings
+) -> list[ScanTaps | None]:
+    """Taps of each scan's blur, without those whose weights do not matter."""
+    sigma = settings.blur_px(draw.blur_sigma[:, view], size)
+    weights = torch.from_numpy(blur_kernels(sigma, size=size))
+    one = torch.from_numpy(reflections(size))
+    index = torch.cat([one + plane * size for plane in range(channels)])
+    found: list[ScanTaps | None] = []
+    for weight, reach, blurred in zip(weights, sigma * BLUR_REACH, draw.blur[:, view], strict=True):
+        left_out = max(one.shape[1] // 2 - math.ceil(reach), 0)
+        kept = slice(left_out, one.shape[1] - left_out)
+        each = weight[kept].expand(len(index), -1)
+        found.append(ScanTaps(0, size, index[:, kept], each) if blurred else None)
+    return found
 
 
 def render_sideways(
-    views: Float[Tensor, "k p s s"],
-    content: Shaped[Tensor, "k p h w"],
+    view: Float[Tensor, "1 p s s"],
+    content: Shaped[Tensor, "p h w"],
     batch: ScanBatch,
+    draw: Draw,
     crops: Crops,
+    scan: int,
 ) -> None:
-    """Renders crops into ``views``.
+    """Renders a crop of one scan into ``view``.
 
     Turning a picture over costs as much as all weighted sums along one of its axes. So it is
     turned after its rows are resampled, its colours change while it lies on its side, and it is
     turned back between the two passes of its blur.
 
     Args:
-        views: Where the views go; the last of ``p`` planes is the coverage, where there is one.
-        content: Stored values of the scans, with their masks where they have any.
-        batch: These scans.
+        view: Where the view goes; the last of ``p`` planes is the coverage, where there is one.
+        content: Stored values of the scan, with its mask where it has any.
+        batch: This scan.
+        draw: Its draw.
         crops: What to render.
+        scan: Which of the scans in ``crops`` it is.
     """
-    k, p, size = views.shape[:3]
-    lines = torch.empty(k, size, p * size)
-    for mine, planes, rows, columns in zip(lines, content, crops.rows, crops.columns, strict=True):
-        mine.copy_(resample_sideways(planes, rows, columns))
-    change_tones(lines.view(k, size, p, size).permute(0, 2, 3, 1), batch, crops.draw, crops.view)
-    _turn_back(views, lines, batch.pixels.shape[1], crops)
-    finish(views, batch, crops.draw, crops.view)
-
-
-def _turn_back(
-    views: Float[Tensor, "k p s s"], lines: Float[Tensor, "k s q"], channels: int, crops: Crops
-) -> None:
-    """Sets the pictures upright, blurring those that are to be."""
-    p, size = views.shape[1:3]
-    width = channels * size
-    for scan, sigma in enumerate(crops.sigma.tolist()):
-        found, mine = views[scan], lines[scan]
-        if sigma == 0:
-            found.view(p * size, size).copy_(mine.t())
-            continue
-        taps = crops.blur.rows(scan, scan + 1).narrowed(sigma)
-        turned = sum_lines(mine[:, :width].contiguous(), taps.each()[0]).t().contiguous()
-        found[:channels].view(width, size).copy_(sum_lines(turned, taps.each(channels)[0]))
-        if p > channels:
-            # The coverage is no content: it stays sharp.
-            found[channels:] = upright(mine[:, width:], p - channels)
+    planes = resample_sideways(content, crops.rows[scan], crops.columns[scan])
+    change_tones(planes[None], batch, draw, crops.view)
+    taps, channels = crops.blur[scan], batch.pixels.shape[1]
+    if taps is None:
+        view[0].copy_(planes.transpose(1, 2))
+    else:
+        turned = sum_lines(planes[:channels], taps).transpose(1, 2).contiguous()
+        view[0, :channels] = sum_lines(turned, taps)
+        # The coverage is no content: it stays sharp.
+        view[0, channels:] = planes[channels:].transpose(1, 2)
+    finish(view, batch, draw, crops.view)

@@ -239,7 +239,9 @@ def test_the_backbone_of_an_earlier_run_is_loaded(exported: Path, trained: Make)
 
 def test_a_run_folder_stands_for_the_backbone_in_it(tmp_path: Path, exported: Path) -> None:
     shutil.copytree(exported, tmp_path / "run" / "backbone")
-    run, _ = _start(tmp_path / "run", channels=1)
+    run, start = _start(tmp_path / "run", channels=1)
+    assert start is not None
+    assert start.source == "run/backbone"
     assert weights_hash(run) == weights_hash(_start(exported, channels=1)[0])
 
 
@@ -333,9 +335,14 @@ def test_a_hub_model_that_lacks_weights_is_refused(
 
 
 @pytest.mark.usefixtures("hub")
-@pytest.mark.parametrize("given", ["pretrained", "hf-hub:someone/net"])
-def test_weights_out_of_reach_end_in_what_to_do(given: str) -> None:
-    with pytest.raises(ScanlearnError, match=r"download their file .*backbone\.weights=FILE"):
+@pytest.mark.parametrize(
+    ("given", "hub_id"),
+    [("pretrained", "timm/test_resnet.r160_in1k"), ("hf-hub:someone/net", "someone/net")],
+)
+def test_weights_out_of_reach_end_in_what_to_do(given: str, hub_id: str) -> None:
+    with pytest.raises(
+        ScanlearnError, match=rf"hf-hub:{hub_id}.* download their file .*backbone\.weights=FILE"
+    ):
         _start(given)
 
 

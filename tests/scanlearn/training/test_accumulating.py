@@ -97,9 +97,11 @@ def test_a_run_in_parts_goes_on_bit_equal(
         if module.global_step == 2:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    job = _job(configure, archive, tmp_path / "run", checkpoint_steps=1)
+    with monkeypatch.context() as patch:
         patch.setattr(Keeper, "stepped", stop_after_two)
-        pretraining.train(_job(configure, archive, tmp_path / "run", checkpoint_steps=1))
+        with pytest.raises(KeyboardInterrupt):
+            pretraining.train(job)
     again = _job(configure, archive, tmp_path / "run", checkpoint_steps=1)
     trail = pretraining.train(again).trail
     assert weights_hash(again.method) == weights_hash(whole.method)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -46,6 +47,60 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimiser_step(
     for name, p in job.method.named_parameters():
         assert torch.equal(p, seen[0][name])
         assert torch.equal(saved["state_dict"][f"method.{name}"], p)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_stops_before_the_optimiser_step(
+    configure: Configure, archive: Archive, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    job = Job.of(configure(checkpoint_steps=1), archive)
+    loss = type(job.method).loss
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def failing(method: Method, views: Views, at: Any) -> Losses:
+        losses = loss(method, views, at)
+        if at.step < 3:
+            return losses
+        seen.append({name: p.detach().clone() for name, p in method.named_parameters()})
+        losses.total.register_hook(lambda gradient: gradient * value)
+        return losses
+
+    monkeypatch.setattr(type(job.method), "loss", failing)
+    with pytest.raises(ScanlearnError) as caught:
+        train(job)
+    told = str(caught.value)
+    assert re.search(
+        r"the loss is \d\S*, but \d+ of \d+ gradients \(.+, \.\.\.\) are not finite", told
+    )
+    assert "at step 3" in told
+    assert torch.load(job.run.checkpoint, weights_only=True)["global_step"] == 3
+    for name, p in job.method.named_parameters():
+        assert torch.equal(p, seen[0][name])
+
+
+def test_a_large_gradient_whose_square_overflows_is_no_reason_to_stop(
+    configure: Configure, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job.of(configure(steps=1), archive)
+    loss = type(job.method).loss
+    lengths: list[float] = []
+
+    def large(method: Method, views: Views, at: Any) -> Losses:
+        losses = loss(method, views, at)
+        losses.total.register_hook(lambda gradient: gradient * 1e25)
+        return losses
+
+    def after_backward(method: Method, at: Any) -> None:
+        gradients = [p.grad for p in method.parameters() if p.grad is not None]
+        assert all(gradient.isfinite().all() for gradient in gradients)
+        lengths.append(float(torch.nn.utils.get_total_norm(gradients)))
+        for gradient in gradients:
+            gradient.zero_()
+
+    monkeypatch.setattr(type(job.method), "loss", large)
+    monkeypatch.setattr(type(job.method), "after_backward", after_backward)
+    train(job)
+    assert lengths == [float("inf")]
 
 
 def test_scans_whose_views_are_not_finite_are_named(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -190,10 +191,10 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
 def test_collapse_is_warned_of_while_it_can_be_stopped_and_in_the_result(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("scanlearn.training.keeper.embedding_std", lambda _: 0.02)
+    monkeypatch.setattr("scanlearn.training.monitor.embedding_std", lambda _: 0.02)
     result = pretrain(configure(steps=12))
     assert capsys.readouterr().err.count("the embeddings have collapsed") == 1
-    assert any("0.02" in warning for warning in result.warnings)
+    assert any("spread 0.02" in warning for warning in result.warnings)
     assert result.embedding_std == pytest.approx(0.02)
 
 
@@ -203,6 +204,12 @@ def test_metrics_hold_what_was_trained_and_how_fast(configure: Configure) -> Non
         rows = list(csv.DictReader(file))
     assert all(float(row["loss"]) > 0 for row in rows)
     assert all(0 < float(row["embedding_std"]) < 2 for row in rows)
+    assert all(1 <= float(row["embedding_rank"]) <= 8 for row in rows)
+    # Of 8 scans each view has 15 candidates.
+    for row in rows:
+        assert float(row["loss_vs_chance"]) == pytest.approx(
+            float(row["loss"]) / math.log(15), rel=1e-4
+        )
     assert all(0 <= float(row["data_wait_share"]) <= 1 for row in rows)
     assert [float(row["epoch"]) for row in rows] == [0.5, 1, 1.5, 2, 2.5]
     assert result.views_per_s > 0

@@ -35,6 +35,12 @@ def _jittered(x: Tensor, draw: Draw, coverage: Tensor | None = None) -> Tensor:
     return changed
 
 
+def _shifted(x: Tensor, shift: np.ndarray) -> Tensor:
+    changed = x.clone()
+    shift_hue(changed, shift)
+    return changed
+
+
 def _torchvision_jitter(x: Tensor, draw: Draw, scan: int) -> Tensor:
     operations: list[Callable[[Tensor], Tensor]] = [
         lambda x: functional.adjust_brightness(x, float(draw.brightness[scan, 0])),
@@ -77,10 +83,10 @@ def test_a_hue_shift_of_zero_is_exactly_nothing(draw: Draw) -> None:
 
 def test_hue_turns_red_into_green_and_leaves_gray() -> None:
     red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
-    third = torch.full((1, 1, 1, 1), 1 / 3)
-    assert torch.allclose(shift_hue(red, third).flatten(), torch.tensor([0.0, 1.0, 0.0]), atol=1e-6)
+    third = np.array([1 / 3])
+    assert torch.allclose(_shifted(red, third).flatten(), torch.tensor([0.0, 1.0, 0.0]), atol=1e-6)
     dull = torch.full((1, 3, 2, 2), 0.4)
-    assert torch.equal(shift_hue(dull, third), dull)
+    assert torch.equal(_shifted(dull, third), dull)
 
 
 def test_luma_is_torchvisions() -> None:
@@ -97,3 +103,25 @@ def test_contrast_turns_about_the_mean_inside_the_field_of_view(draw: Draw) -> N
     inside = _jittered(content[..., 4:20, 6:18], draw)
     assert (found[..., 4:20, 6:18] - inside).abs().max() < 1e-6
     assert (found[coverage == 0] == 0).all()
+
+
+def test_hue_is_torchvisions_all_around_the_circle() -> None:
+    shift = np.linspace(-0.5, 0.5, SCANS)
+    before = _views(3)
+    before[:, 1, :2] = before[:, 0, :2]
+    before[:, :, 2] = before[:, :1, 2]
+    together = _shifted(before, shift)
+    for scan in range(SCANS):
+        expected = functional.adjust_hue(before[scan], float(shift[scan]))
+        assert (together[scan] - expected).abs().max() < 1e-5
+        alone = _shifted(before[scan : scan + 1], shift[scan : scan + 1])
+        assert torch.equal(alone[0], together[scan])
+
+
+def test_hue_of_some_scans_leaves_the_others() -> None:
+    before, rows = _views(3), np.array([1, 5, 6])
+    after = before.clone()
+    shift_hue(after, np.array([0.1, -0.2, 0.4]), rows)
+    assert torch.equal(after[rows], _shifted(before[rows], np.array([0.1, -0.2, 0.4])))
+    others = np.setdiff1d(np.arange(SCANS), rows)
+    assert torch.equal(after[others], before[others])
