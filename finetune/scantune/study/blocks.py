@@ -10,11 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from scanlearn.backbones.build import BackboneConfig
 from scanlearn.methods import MethodConfig, SimCLRConfig
 from scanlearn.training.settings import (
+    LOCAL_SIZE_HELP,
     OPERATIONS_HELP,
     SCALE_BLUR_HELP,
     LoggingConfig,
     ViewsConfig,
 )
+from scanlearn.training.watching import WatchConfig
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.recipes import Recipe, find_recipe
 from scantune.study.results import Budget
@@ -34,9 +36,7 @@ class StudyViews(Block):
         description="the recipe whose strength the dial sets; null is the method's own",
     )
     size: int = Field(default=64, ge=8, description="side of a view in pixels")
-    local_size: int | None = Field(
-        default=None, ge=8, description="side of a local view; null is 96 / 224 of size"
-    )
+    local_size: int | None = Field(default=None, ge=8, description=LOCAL_SIZE_HELP)
     operations: Operations = Field(default={}, description=OPERATIONS_HELP)
     scale_blur: bool = Field(default=True, description=SCALE_BLUR_HELP)
 
@@ -101,6 +101,9 @@ class StudyPretraining(Block):
         default=None, ge=1, description="steps between checkpoints, beside the minutes"
     )
     logging: LoggingConfig = Field(default=LoggingConfig(), description="rows of figures")
+    watch: WatchConfig = Field(
+        default=WatchConfig(), description="what is judged of each arm's backbone while it trains"
+    )
     progress: bool = Field(default=True, description="a bar while stderr is a terminal")
 
     @field_validator("views")

@@ -47,6 +47,10 @@ OPERATIONS_HELP = (
     "operations switched off or set by hand: solarize: off, rotation_deg: [7, 15] (weak, strong) "
     "or one number for both; scanlearn explain RECIPE shows what there is"
 )
+LOCAL_SIZE_HELP = (
+    "side of a local view, where the method has any; null is the multiple of a transformer's patch "
+    "nearest to 96 / 224 of size"
+)
 SCALE_BLUR_HELP = "blur shrinks with the view, as its sigma is stated at 224 px"
 
 
@@ -64,12 +68,7 @@ class ViewsConfig(BaseModel):
         "value for each of crop, geometry, photometric and acquisition",
     )
     size: int = Field(default=64, ge=8, description="side of a view in pixels")
-    local_size: int | None = Field(
-        default=None,
-        ge=8,
-        description="side of a local view, where the method has any; null is the multiple of a "
-        "transformer's patch nearest to 96 / 224 of size",
-    )
+    local_size: int | None = Field(default=None, ge=8, description=LOCAL_SIZE_HELP)
     operations: Operations = Field(default={}, description=OPERATIONS_HELP)
     scale_blur: bool = Field(default=True, description=SCALE_BLUR_HELP)
 

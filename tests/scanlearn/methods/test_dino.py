@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -186,7 +187,9 @@ def test_five_steps_equal_a_plain_script_from_the_parts_of_lightly(
         return found
 
     def head() -> Any:
-        found = DINOProjectionHead(student.num_features, 32, 16, 24, freeze_last_layer=1)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="`torch.nn.utils.weight_norm` is deprecated")
+            found = DINOProjectionHead(student.num_features, 32, 16, 24, freeze_last_layer=1)
         found.load_state_dict(method.head.state_dict())
         return found
 
