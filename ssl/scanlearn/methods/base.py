@@ -115,6 +115,9 @@ class Method(nn.Module, ABC):
         plan: The views of each scan the method asks for.
     """
 
+    # Whether a loss that stays at chance says that nothing is learned.
+    must_fall_below_chance: ClassVar[bool] = True
+
     def __init__(self, backbone: Backbone, plan: ViewPlan) -> None:
         super().__init__()
         self.backbone = backbone

