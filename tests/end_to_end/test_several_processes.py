@@ -150,7 +150,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(folder: Path, one: dict
     process = start(folder, "killed", "devices=2", WAIT_AT="5")
     wait_for_rows(process, folder / "killed" / "metrics.csv", 5)
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert not (folder / "killed" / "result.json").exists()
     said = finish(start(folder, "killed", "devices=2"))
     assert f"resuming at step 4 of {STEPS}" in said
@@ -164,7 +164,7 @@ def test_without_its_parent_a_process_ends_and_one_can_go_on_for_two(
     wait_for_rows(process, folder / "orphaned" / "metrics.csv", 5)
     process.kill()
     # Its children hold the same pipes, which are closed once all have ended.
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     finish(start(folder, "orphaned", "devices=1"))
     assert_same_run(read(folder / "orphaned"), one)
 
