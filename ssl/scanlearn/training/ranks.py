@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import pytorch_lightning as pl
 import torch
 from torch import distributed, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from scanlearn.core import ScanlearnError
+from scanlearn.methods.split import has_batch_norm
 from scanlearn.training.interrupts import Stopped
 from scanlearn.training.settings import PretrainConfig
 
@@ -90,12 +90,12 @@ class Layout:
         on = f"{self.devices} {'GPUs' if self.device.type == 'cuda' else 'CPU processes'}"
         if self.nodes > 1:
             on += f" on each of {self.nodes} nodes"
-        synced = self.device.type == "cuda" and _has_batch_norm(method)
+        synced = self.device.type == "cuda" and has_batch_norm(method)
         return f"shared by {on}{', BatchNorm over all of them' if synced else ''} "
 
     def warnings(self, method: nn.Module) -> tuple[str, ...]:
         """What deserves a look about sharing a batch."""
-        if self.ranks == 1 or self.device.type == "cuda" or not _has_batch_norm(method):
+        if self.ranks == 1 or self.device.type == "cuda" or not has_batch_norm(method):
             return ()
         return (
             "on a CPU BatchNorm sees only the scans of its own process, so that the result "
@@ -222,10 +222,6 @@ class Ranks:
 
 # The process of a run that shares its batches with no other.
 ALONE = Ranks()
-
-
-def _has_batch_norm(method: nn.Module) -> bool:
-    return any(isinstance(module, _BatchNorm) for module in method.modules())
 
 
 def _num_started() -> int:
