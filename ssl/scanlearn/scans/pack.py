@@ -201,7 +201,7 @@ def _write(
 ) -> tuple[int, dict[str, int]]:
     """Writes every scan of a manifest; returns their number and how often each note was made."""
     notes: Counter[str] = Counter()
-    num_packed = 0
+    num_packed, last = 0, ("", "")
     num_jobs = sum(1 for _ in pieces(found, plan))
     chunk = jobs_per_chunk(found, plan)
     jobs = (job for job, _ in tasks(manifest, found, plan))
@@ -214,7 +214,11 @@ def _write(
                 notes[_EMPTY] += len(job.frames) - len(of_job)
             for outcome in of_job:
                 if isinstance(outcome, Refused):
-                    writer.reject(scan_id(row, outcome.frame), outcome.reason)
+                    verdict = (scan_id(row, outcome.frame), outcome.reason)
+                    # A file done in several pieces is set aside once for the same reason.
+                    if not (isinstance(job, Job) and job.frames.start and verdict == last):
+                        writer.reject(*verdict)
+                    last = verdict
                 else:
                     notes.update(outcome.notes)
                     _add(writer, manifest, row, outcome)
@@ -240,11 +244,12 @@ def _add(writer: ArchiveWriter, manifest: Manifest, row: ManifestRow, scan: Prep
 
 def _report(archive: Archive, manifest: Manifest) -> None:
     channels, height, width = archive.shape
-    whose = (
-        f"of {archive.info['patients']:,} patients"
-        if archive.patients_known
-        else "of unknown patients (each counts as its own)"
-    )
+    num_patients = archive.info["patients"]
+    whose = f"of {num_patients:,} patients"
+    if not archive.patients_known:
+        whose = "of unknown patients (each counts as its own)"
+        if num_patients < len(archive):
+            whose = "of partly unknown patients (a file that names none counts as its own)"
     say(
         f"packed {len(archive):,} scans {whose} into {archive.path}: {channels} x {height} x"
         f" {width}, {archive.dtype.name}"

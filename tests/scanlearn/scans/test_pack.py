@@ -243,7 +243,9 @@ def test_tree_of_dicom_volumes_and_pictures_is_packed(
     assert batch.value_range[0].tolist() == [1500, 2499]
     assert batch.value_range[5].tolist() == [0, 255]
     assert batch.spacing_mm[6].tolist() == [2, 2]
-    assert "empty slices left out: 2" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "packed 8 scans of partly unknown patients" in said
+    assert "empty slices left out: 2" in said
 
 
 def test_mixed_tree_gives_the_same_bytes_with_processes_and_is_not_packed_twice(
@@ -257,6 +259,21 @@ def test_mixed_tree_gives_the_same_bytes_with_processes_and_is_not_packed_twice(
     together = pack(tree, tmp_path / "b", settings=PackSettings(canvas=32, workers=2))
     assert digest(together) == digest(alone)
     assert pack(tree, tmp_path / "b", settings=SMALL).content_hash == alone.content_hash
+
+
+def test_file_refused_in_several_pieces_is_listed_once(
+    make_scans: MakeScans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_scans(2)
+    nibabel.save(nibabel.Nifti1Image(np.ones((8, 8, 7), np.uint8), np.eye(4)), folder / "v.hdr")
+    (folder / "v.img").unlink()
+    monkeypatch.setattr(tasks, "_MAX_CHUNK_BYTES", 2 * 32 * 32)
+    archive = pack(folder, tmp_path / "a", settings=SMALL)
+    with (archive.path / "rejected.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file))[1:] == [
+            ["v.hdr", "has a part in another file, which is missing"]
+        ]
+    assert archive.num_rejected == 1
 
 
 def test_patients_are_known_where_every_file_names_its_own(
