@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from scanlearn.scans import decode, dicom, nifti
-from scanlearn.scans.decode import IMAGE_SUFFIXES, Frame, Header, refusing
+from scanlearn.scans.decode import IMAGE_SUFFIXES, Frame, Header
 from scanlearn.scans.nifti import NIFTI_SUFFIXES, Axis
 
 Kind = Literal["image", "dicom", "nifti"]
@@ -70,8 +70,7 @@ def read_header(path: Path, settings: ReadSettings) -> Header:
     Raises:
         Undecodable: It is no scan, or claims absurd sizes.
     """
-    with refusing(path):
-        kind = kind_of(path)
+    kind = kind_of(path)
     if kind == "dicom":
         return dicom.read_header(path)
     if kind == "nifti":
@@ -90,8 +89,7 @@ def read_frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[F
     Raises:
         Undecodable: The file cannot be read; the message says why.
     """
-    with refusing(path):
-        kind = kind_of(path)
+    kind = kind_of(path)
     if kind == "dicom":
         yield from dicom.read_frames(path, frames)
     elif kind == "nifti":
@@ -107,7 +105,7 @@ def _by_content(path: Path) -> Kind | None:
     if not path.is_file():
         return None
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             head = file.read(_HEAD_BYTES)
     except OSError:
         return None
