@@ -34,10 +34,13 @@ class Scan:
     Args:
         pixels: ``[c h w]``, uint8 or uint16, in stored units.
         spacing_mm: Height and width of a pixel in millimetres, or None where unknown.
+        value_range: Stored values that mean 0 and 1 by what the file says, or None where it says
+            nothing of them.
     """
 
     pixels: UInt8[np.ndarray, "c h w"] | UInt16[np.ndarray, "c h w"]
     spacing_mm: tuple[float, float] | None = None
+    value_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ SCANTUNE = [
     "cli",
 ]
 DOORS = {
+    "nibabel": ("scanlearn.scans",),
+    "pydicom": ("scanlearn.scans",),
     "timm": ("scanlearn.backbones",),
     "lightly": ("scanlearn.methods", "scanlearn.training"),
     "pytorch_lightning": ("scanlearn.training", "scanlearn.runs"),

@@ -1,7 +1,9 @@
-"""One image file to one `Scan`: PNG and JPEG, 8 and 16 bit."""
+"""One image file to one `Scan`: PNG, JPEG, TIFF, WebP and BMP, 8 and 16 bit."""
 
 from __future__ import annotations
 
+import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +16,15 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from scanlearn.core import Scan
 
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Only these parsers ever see a file: fewer of them, less for a hostile file to attack.
-_FORMATS = ("PNG", "JPEG")
+_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 # More pixels than Pillow's own warning level are taken for a decompression bomb.
 MAX_PIXELS = 89_478_485
+# More frames than any recording has: such a file would keep a machine busy for days.
+MAX_FRAMES = 65_536
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
-_GRAY_MODES = ("1", "L", "LA", "La", *_DEEP_MODES)
+_GRAY_MODES = ("1", "L", "LA", "La", "F", *_DEEP_MODES)
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
@@ -30,24 +34,49 @@ class Undecodable(ValueError):  # noqa: N818 - a verdict on a scan, which is set
 
 @dataclass(frozen=True)
 class Header:
-    """What the first bytes of an image file say.
+    """What a file says of itself before its pixels are decoded.
 
     Args:
         is_colour: Whether the file stores colour; its channels may still be equal.
         is_deep: Whether it holds more than 8 bits per value that we keep.
+        num_frames: How many scans it may give: frames of a recording, slices of a volume.
+        has_patient: Whether it names its patient.
+        has_series: Whether it names its series.
     """
 
     is_colour: bool
     is_deep: bool
+    num_frames: int = 1
+    has_patient: bool = False
+    has_series: bool = False
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One scan of a file that may give several.
+
+    Args:
+        number: Which one it is, from 1, in the order of the file.
+        scan: The scan, or the reason why there is none.
+        notes: What of the file was left out, in words.
+        patient: Patient that the file names; None where it names none.
+        series: Series that the file names; None where it names none.
+    """
+
+    number: int
+    scan: Scan | Undecodable
+    notes: tuple[str, ...] = ()
+    patient: str | None = None
+    series: str | None = None
 
 
 def read_header(path: Path) -> Header:
     """Returns what the header of an image says, without decoding it.
 
     Raises:
-        Undecodable: It is not a PNG or JPEG, or claims too many pixels.
+        Undecodable: It is no image in a known format, or claims too many pixels.
     """
-    with _refusing(path), Image.open(path, formats=_FORMATS) as image:
+    with refusing(path), Image.open(path, formats=_FORMATS) as image:
         _check_size(image)
         return Header(is_colour=_stores_colour(image), is_deep=image.mode in _DEEP_MODES)
 
@@ -56,16 +85,17 @@ def is_colour(path: Path) -> bool:
     """Returns whether a file stores colour, from its header alone.
 
     Raises:
-        Undecodable: It is not a PNG or JPEG, or claims too many pixels.
+        Undecodable: It is no image in a known format, or claims too many pixels.
     """
     return read_header(path).is_colour
 
 
 def decode(path: Path, *, at_least: int | None = None, gray: bool = False) -> Scan:
-    """Returns the scan in a PNG or JPEG file, upright as its EXIF orientation says.
+    """Returns the scan in an image file, upright as its EXIF orientation says.
 
     Gray stays gray and colour stays RGB; palettes are resolved, 1-bit becomes 0 and 255, alpha is
-    dropped, CMYK becomes RGB. 16-bit gray stays uint16; 16-bit colour is read as 8-bit.
+    dropped, CMYK becomes RGB. 16-bit gray stays uint16; 16-bit colour is read as 8-bit. Of several
+    pages or frames the first is kept.
 
     Args:
         path: The file.
@@ -89,7 +119,7 @@ def decode_with_notes(
     Raises:
         Undecodable: The file cannot be read; the message says why.
     """
-    with _refusing(path), Image.open(path, formats=_FORMATS) as image:
+    with refusing(path), Image.open(path, formats=_FORMATS) as image:
         _check_size(image)
         notes, colour = _notes(image), _stores_colour(image)
         if colour and gray:
@@ -102,8 +132,12 @@ def decode_with_notes(
 
 
 @contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    """Makes one verdict with a reason out of all the ways in which a file can be bad."""
+def refusing(path: Path) -> Iterator[None]:
+    """Makes one verdict with a reason out of all the ways in which a file can be bad.
+
+    Raises:
+        Undecodable: The block raised anything, or there is no file with a byte in it.
+    """
     try:
         # A pipe or device named like an image would be waited for without end.
         if not path.is_file():
@@ -116,9 +150,11 @@ def _refusing(path: Path) -> Iterator[None]:
     except Undecodable:
         raise
     except UnidentifiedImageError as error:
-        raise Undecodable("is not a PNG or JPEG image") from error
+        raise Undecodable("is no PNG, JPEG, TIFF, WebP or BMP image") from error
     except Image.DecompressionBombError as error:
         raise Undecodable(f"claims more than {MAX_PIXELS:,} pixels") from error
+    except FileNotFoundError as error:
+        raise Undecodable("has a part in another file, which is missing") from error
     except PermissionError as error:
         raise Undecodable("may not be read (permission denied)") from error
     except MemoryError as error:
@@ -126,11 +162,13 @@ def _refusing(path: Path) -> Iterator[None]:
     except Exception as error:
         # Pillow's parsers raise almost anything on damaged bytes (SyntaxError, struct.error,
         # zlib.error, IndexError ...): whatever it is, this file is no scan.
-        raise Undecodable(f"is cut short or damaged ({_first_line(error)})") from error
+        raise Undecodable(f"is cut short or damaged ({_first_line(error, path)})") from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+def _first_line(error: Exception, path: Path) -> str:
+    # Reasons are listed with the archive, which tells nothing of the folders its scans came from.
+    text = str(error).replace(f"{path.parent}{os.sep}", "")
+    return (text.splitlines() or [type(error).__name__])[0][:200]
 
 
 def _check_size(image: Image.Image) -> None:
@@ -145,6 +183,8 @@ def _raw_mode(image: Image.Image) -> str | None:
     """Returns the layout in the file; Pillow's mode alone hides 16-bit colour and alpha."""
     tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
     raw_mode = tiles[0].args if tiles else None
+    if isinstance(raw_mode, tuple) and raw_mode:
+        raw_mode = raw_mode[0]
     return raw_mode if isinstance(raw_mode, str) else None
 
 
@@ -163,7 +203,7 @@ def _notes(image: Image.Image) -> tuple[str, ...]:
     notes = []
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         notes.append("alpha dropped")
-    if _raw_mode(image) in ("RGB;16B", "RGBA;16B", "LA;16B"):
+    if re.fullmatch("(LA|RGB|RGB[AX]|RGBa);16[LBN]", _raw_mode(image) or ""):
         notes.append("16 bits per channel read as 8")
     if image.mode in ("CMYK", "YCCK"):
         notes.append("CMYK turned into RGB")
@@ -175,6 +215,8 @@ def _notes(image: Image.Image) -> tuple[str, ...]:
 def _pixels(
     image: Image.Image, colour: bool
 ) -> UInt8[np.ndarray, "c h w"] | UInt16[np.ndarray, "c h w"]:
+    if image.mode == "F":
+        raise Undecodable("holds floating-point values, of which nobody says what is black")
     if image.mode in _DEEP_MODES:
         deep = np.asarray(image)
         if deep.min() < 0 or deep.max() > np.iinfo(np.uint16).max:

@@ -13,6 +13,7 @@ from scanlearn.scans.shards import Pixels
 
 Box = tuple[int, int, int, int]
 PERCENTILES = (0.5, 99.5)
+_MAX_COUNTED = 2**24
 # ITU-R BT.601 luma, the weights of Pillow's own conversion.
 _LUMA = (0.299, 0.587, 0.114)
 # Above this many canvas pixels per output pixel a box average goes before the fine resize: several
@@ -80,9 +81,50 @@ def value_range(
     if kind == "full":
         return 0.0, float(np.iinfo(pixels.dtype).max)
     top, left, bottom, right = box or (0, 0, *pixels.shape[1:])
-    low, high = np.percentile(pixels[:, top:bottom, left:right], PERCENTILES)
+    return percentile_range(pixels[:, top:bottom, left:right])
+
+
+def percentile_range(pixels: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """Returns the .5 and 99.5 percentiles, an arbitrary step apart where they are one value.
+
+    Args:
+        pixels: Stored values of any shape; of very many, an even sample counts.
+    """
+    flat = pixels.reshape(-1)
+    low, high = np.percentile(flat[:: 1 + flat.size // _MAX_COUNTED], PERCENTILES)
     # A scan of one value would divide by zero: it means 0 everywhere.
     return float(low), float(high if high > low else low + 1.0)
+
+
+def stored_depth(
+    values: np.ndarray[Any, Any],
+) -> tuple[UInt8[np.ndarray, "*s"] | UInt16[np.ndarray, "*s"], float, float]:
+    """Returns values as an archive stores them, and scale and offset from values to stored.
+
+    8 and 16 bits are kept as they are, signed ones shifted by half their range. More bits, and
+    floating point, become 0 to 65535 between the least and the greatest finite value; what is
+    not finite becomes 0.
+
+    Args:
+        values: Numbers of any real dtype and shape.
+    """
+    kind, num_bytes = values.dtype.kind, values.dtype.itemsize
+    if kind in "iu" and num_bytes <= 2:
+        depth = np.uint8 if num_bytes == 1 else np.uint16
+        shift = 0 if kind == "u" else int(np.iinfo(values.dtype).max) + 1
+        return (values.astype(np.int32) + shift).astype(depth), 1.0, float(shift)
+    finite = np.isfinite(values)
+    if not finite.any():
+        return np.zeros(values.shape, np.uint16), 1.0, 0.0
+    low, high = float(values[finite].min()), float(values[finite].max())
+    if kind in "iu" and low >= 0 and high <= np.iinfo(np.uint16).max:
+        return values.astype(np.uint16), 1.0, 0.0
+    span = high - low
+    scale = np.iinfo(np.uint16).max / span if span > 0 else 1.0
+    if not (np.isfinite(span) and np.isfinite(scale)):
+        return np.zeros(values.shape, np.uint16), 1.0, 0.0
+    unit = np.where(finite, values.astype(np.float64), low)
+    return np.rint((unit - low) * scale).astype(np.uint16), scale, -low * scale
 
 
 def _resize(pixels: Pixels, rows: int, columns: int) -> np.ndarray[Any, Any]:

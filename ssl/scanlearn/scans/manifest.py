@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from scanlearn.core import ScanlearnError
-from scanlearn.scans.decode import IMAGE_SUFFIXES
+from scanlearn.scans.files import SCAN_SUFFIXES, is_scan
 from scanlearn.scans.tables import TABLE_SUFFIXES, find_column, find_required, read_table
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "Image Index")
@@ -74,8 +74,9 @@ def read_manifest(
 ) -> Manifest:
     """Returns the scans that a folder tree or a table lists.
 
-    In a folder every PNG and JPEG is a scan and stands for its own patient; hidden files are left
-    out, and a table that lies there is not read. A table is a CSV or Parquet file with a row per
+    In a folder every picture, DICOM file and volume is a scan, files without an ending by their
+    content, and stands for its own patient unless it names one; hidden files are left out, and a
+    table that lies there is not read. A table is a CSV or Parquet file with a row per
     scan; what is neither its path nor its patient column is a label and keeps its raw strings.
     The NIH ``Data_Entry`` table gets one more 0/1 column for each of its findings.
 
@@ -134,17 +135,17 @@ def _read_folder(folder: Path) -> Manifest:
                 continue
             path = (Path(where) / name).relative_to(folder).as_posix()
             suffix = Path(name).suffix.lower()
-            if suffix not in IMAGE_SUFFIXES:
-                others[suffix or "no ending"] += 1
-            elif not _is_text(path):
+            if not _is_text(path):
                 others["name that is not UTF-8"] += 1
+            elif not is_scan(folder / path):
+                others[suffix or "no ending"] += 1
             else:
                 found.append(path)
     ignored = tuple(others.most_common())
     if not found:
         listed = ", ".join(f"{n} {suffix}" for suffix, n in ignored[:5]) or "nothing"
         raise ScanlearnError(
-            f"{folder}: holds no scan ({listed} found); put {', '.join(IMAGE_SUFFIXES)} files"
+            f"{folder}: holds no scan ({listed} found); put {', '.join(SCAN_SUFFIXES)} files"
             " there or give the path of a table"
         )
     paths = pa.array(sorted(found), pa.string())
@@ -201,12 +202,12 @@ def _locate(
 
 
 def _names_below(folder: Path) -> dict[str, str]:
-    """Returns the path of every image below a folder by its bare name, if that is unique."""
+    """Returns the path of every scan below a folder by its bare name, if that is unique."""
     found: dict[str, str] = {}
     twice: set[str] = set()
     for where, _, files in os.walk(folder, onerror=_unreadable):
         for name in files:
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and _is_text(name):
+            if _is_text(name) and is_scan(Path(where) / name):
                 twice.update({name} & found.keys())
                 found[name] = (Path(where) / name).relative_to(folder).as_posix()
     return {name: path for name, path in found.items() if name not in twice}

@@ -17,13 +17,27 @@ from scanlearn.core import ScanlearnError
 from scanlearn.runs import say, track, warn_user
 from scanlearn.scans.archive import Archive, ArchiveWriter, is_archive
 from scanlearn.scans.atomic import require_free
+from scanlearn.scans.files import ReadSettings
 from scanlearn.scans.manifest import Manifest, read_manifest
+from scanlearn.scans.nifti import Axis
 from scanlearn.scans.pool import num_cores, ordered_map
-from scanlearn.scans.prepare import Plan, Prepared, Refused, make_plan, prepare
+from scanlearn.scans.prepare import (
+    Job,
+    Outcome,
+    Plan,
+    Prepared,
+    Refused,
+    Survey,
+    make_plan,
+    prepare,
+    survey,
+)
+from scanlearn.scans.tasks import ManifestRow, jobs_per_chunk, pieces, scan_id, tasks
 
 _TIMED_SCANS = 64
 _SECONDS_WORTH_PROCESSES = 6.0
-_MAX_CHUNK_BYTES = 4 * 2**20
+SERIES = "series"
+_EMPTY = "empty slices left out"
 _CRASHED = "brings down the process that decodes it"
 
 
@@ -43,8 +57,17 @@ class PackSettings(BaseModel):
     )
     intensity: Literal["full", "percentile"] = Field(
         default="full",
-        description="What becomes 0 and 1: the full range of 8 or 16 bits, or each scan's .5 and"
-        " 99.5 percentiles.",
+        description="What becomes 0 and 1: the full range of 8 or 16 bits (of DICOM its window, of"
+        " volumes and of DICOM without one percentiles), or each scan's .5 and 99.5 percentiles.",
+    )
+    axis: Axis = Field(
+        default="axial", description="What the slices of a volume are perpendicular to."
+    )
+    empty_below: float = Field(
+        default=0.01,
+        ge=0,
+        lt=1,
+        description="Slices of a volume with a smaller share of foreground are left out.",
     )
     path_column: str | None = Field(
         default=None, description="Column of a table with the paths; null finds a usual name."
@@ -91,31 +114,42 @@ def pack(
         say(f"{target} holds these {len(found):,} scans already")
         return found
     canvas = settings.canvas
+    read = ReadSettings(axis=settings.axis, empty_below=settings.empty_below)
+    found_out = survey((manifest.root / (path or "") for path, _, _ in manifest.rows()), read)
     plan = make_plan(
-        (manifest.root / (path or "") for path, _, _ in manifest.rows()),
+        found_out,
         canvas=(canvas, canvas) if isinstance(canvas, int) else canvas,
         channels=settings.channels,
         intensity=settings.intensity,
+        settings=read,
     )
     with ArchiveWriter(
         target,
         shape=(plan.channels, *plan.canvas),
         dtype=plan.dtype,
-        label_columns=manifest.label_columns,
-        patients_known=manifest.patients_known,
+        label_columns=_label_columns(manifest, found_out),
+        patients_known=manifest.patients_known or found_out.has_patients,
         source_hash=source_hash,
         settings=settings.fingerprint(),
     ) as writer:
-        notes = _write(writer, manifest, plan, settings.workers or num_cores())
-        if len(writer.rejected) == len(manifest):
-            path, reason = writer.rejected[0]
+        num_packed, notes = _write(
+            writer, manifest, plan, found_out, settings.workers or num_cores()
+        )
+        if num_packed == 0:
+            path, reason = (*writer.rejected, ("", "every slice is empty"))[0]
             raise ScanlearnError(
                 f"{manifest.root}: none of {len(manifest):,} scans can be read (the first,"
-                f" {path!r}: {reason}); give a source with PNG or JPEG scans"
+                f" {path!r}: {reason}); give a source with pictures, DICOM files or volumes"
             )
         packed = writer.close(notes=notes)
     _report(packed, manifest)
     return packed
+
+
+def _label_columns(manifest: Manifest, found: Survey) -> tuple[str, ...]:
+    """Returns the table's columns, and one for the series where files name it."""
+    known = manifest.label_columns
+    return (*known, SERIES) if found.has_series and SERIES not in known else known
 
 
 def _manifest(source: Path | str, settings: PackSettings) -> Manifest:
@@ -139,81 +173,83 @@ def _existing(target: Path, source_hash: str, settings: PackSettings) -> Archive
     raise ScanlearnError(f"{target}: holds {what} already; remove it or choose another path")
 
 
-def _jobs(manifest: Manifest) -> Iterator[Path | Refused]:
-    seen: set[str] = set()
-    for path, patient, _ in manifest.rows():
-        if path is None:
-            yield Refused("the table gives no path")
-        elif patient is None:
-            yield Refused("the table gives no patient")
-        elif path in seen:
-            yield Refused("an earlier row of the table has the same path")
-        else:
-            yield manifest.root / path
-        seen.add(path or "")
-
-
 def _outcomes(
-    manifest: Manifest, plan: Plan, workers: int
-) -> Generator[Prepared | Refused, None, None]:
-    """Yields what becomes of each row, in order.
+    jobs: Iterator[Job | Refused], num_jobs: int, plan: Plan, chunk: int, workers: int
+) -> Generator[tuple[Outcome, ...], None, None]:
+    """Yields what becomes of each job, in order.
 
-    The first scans are decoded here and timed: processes, which take seconds to start, come in
-    where they save more than that.
+    The first are done here and timed: processes, which take seconds to start, come in where they
+    save more than that.
     """
-    jobs = _jobs(manifest)
     one = partial(prepare, plan)
     seconds = 0.0
     for job in islice(jobs, _TIMED_SCANS):
         start = perf_counter()
-        outcome = one(job)
+        outcomes = one(job)
         seconds += perf_counter() - start
-        yield outcome
-    left = len(manifest) - _TIMED_SCANS
+        yield outcomes
+    left = num_jobs - _TIMED_SCANS
     if workers == 1 or left <= 0 or left * seconds / _TIMED_SCANS < _SECONDS_WORTH_PROCESSES:
         yield from map(one, jobs)
         return
-    scan_bytes = plan.channels * plan.canvas[0] * plan.canvas[1] * plan.dtype.itemsize
-    crashed: Prepared | Refused = Refused(_CRASHED)
-    yield from ordered_map(
-        one,
-        jobs,
-        workers=workers,
-        crashed=crashed,
-        chunk=max(1, min(16, _MAX_CHUNK_BYTES // scan_bytes)),
-    )
+    crashed: tuple[Outcome, ...] = (Refused(_CRASHED),)
+    yield from ordered_map(one, jobs, workers=workers, crashed=crashed, chunk=chunk)
 
 
-def _write(writer: ArchiveWriter, manifest: Manifest, plan: Plan, workers: int) -> dict[str, int]:
-    """Writes every scan of a manifest; returns how often each note was made."""
+def _write(
+    writer: ArchiveWriter, manifest: Manifest, plan: Plan, found: Survey, workers: int
+) -> tuple[int, dict[str, int]]:
+    """Writes every scan of a manifest; returns their number and how often each note was made."""
     notes: Counter[str] = Counter()
-    outcomes = _outcomes(manifest, plan, workers)
-    with track(len(manifest), "packing") as progress, closing(outcomes):
-        for (path, patient, labels), outcome in zip(manifest.rows(), outcomes, strict=True):
-            if isinstance(outcome, Refused):
-                writer.reject(path or "", outcome.reason)
-            else:
-                notes.update(outcome.notes)
-                writer.add(
-                    outcome.pixels,
-                    scan_id=path or "",
-                    patient=patient or "",
-                    valid_box=outcome.valid_box,
-                    spacing_mm=outcome.spacing_mm,
-                    value_range=outcome.value_range,
-                    labels=labels,
-                )
+    num_packed, last = 0, ("", "")
+    num_jobs = sum(1 for _ in pieces(found, plan))
+    chunk = jobs_per_chunk(found, plan)
+    jobs = (job for job, _ in tasks(manifest, found, plan))
+    with (
+        track(num_jobs, "packing") as progress,
+        closing(_outcomes(jobs, num_jobs, plan, chunk, workers)) as outcomes,
+    ):
+        for (job, row), of_job in zip(tasks(manifest, found, plan), outcomes, strict=True):
+            if isinstance(job, Job) and not any(isinstance(one, Refused) for one in of_job):
+                notes[_EMPTY] += len(job.frames) - len(of_job)
+            for outcome in of_job:
+                if isinstance(outcome, Refused):
+                    verdict = (scan_id(row, outcome.frame), outcome.reason)
+                    # A file done in several pieces is set aside once for the same reason.
+                    if not (isinstance(job, Job) and job.frames.start and verdict == last):
+                        writer.reject(*verdict)
+                    last = verdict
+                else:
+                    notes.update(outcome.notes)
+                    _add(writer, manifest, row, outcome)
+                    num_packed += 1
             progress.advance(rejected=str(len(writer.rejected)))
-    return dict(sorted(notes.items()))
+    return num_packed, {note: times for note, times in sorted(notes.items()) if times}
+
+
+def _add(writer: ArchiveWriter, manifest: Manifest, row: ManifestRow, scan: Prepared) -> None:
+    _, patient, labels = row
+    if not manifest.patients_known:
+        patient = scan.patient or patient
+    writer.add(
+        scan.pixels,
+        scan_id=scan_id(row, scan.frame),
+        patient=patient or "",
+        valid_box=scan.valid_box,
+        spacing_mm=scan.spacing_mm,
+        value_range=scan.value_range,
+        labels={SERIES: scan.series} | labels,
+    )
 
 
 def _report(archive: Archive, manifest: Manifest) -> None:
     channels, height, width = archive.shape
-    whose = (
-        f"of {archive.info['patients']:,} patients"
-        if archive.patients_known
-        else "of unknown patients (each counts as its own)"
-    )
+    num_patients = archive.info["patients"]
+    whose = f"of {num_patients:,} patients"
+    if not archive.patients_known:
+        whose = "of unknown patients (each counts as its own)"
+        if num_patients < len(archive):
+            whose = "of partly unknown patients (a file that names none counts as its own)"
     say(
         f"packed {len(archive):,} scans {whose} into {archive.path}: {channels} x {height} x"
         f" {width}, {archive.dtype.name}"
@@ -228,4 +264,4 @@ def _report(archive: Archive, manifest: Manifest) -> None:
         listed = ", ".join(f"{n:,} {suffix}" for suffix, n in manifest.ignored[:5])
         say(f"files that are no scans were left alone: {listed}")
     for note, times in archive.info["notes"].items():
-        say(f"{note} in {times:,} scans")
+        say(f"{note}: {times:,}" if note == _EMPTY else f"{note} in {times:,} scans")

@@ -176,6 +176,40 @@ def test_format_is_told_by_content_not_by_name(tmp_path: Path, gray: np.ndarray)
     np.testing.assert_array_equal(decode(path).pixels, gray[None])
 
 
+@pytest.mark.parametrize("suffix", [".tif", ".webp", ".bmp"])
+def test_other_formats_equal_pillow(tmp_path: Path, rgb: np.ndarray, suffix: str) -> None:
+    path = save(tmp_path / f"a{suffix}", rgb)
+    np.testing.assert_array_equal(
+        decode(path).pixels, np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1)
+    )
+    assert is_colour(path)
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate"])
+def test_sixteen_bit_tiff_keeps_every_bit(
+    tmp_path: Path, rng: np.random.Generator, compression: str | None
+) -> None:
+    deep = rng.integers(0, 65536, (7, 5)).astype(np.uint16)
+    path = save(tmp_path / "a.tif", deep, compression=compression)
+    np.testing.assert_array_equal(decode(path).pixels, deep[None])
+    assert read_header(path).is_deep
+    assert not is_colour(path)
+
+
+def test_first_page_of_a_tiff_is_kept_and_said(tmp_path: Path, gray: np.ndarray) -> None:
+    other = Image.fromarray(255 - gray)
+    path = save(tmp_path / "a.tif", gray, save_all=True, append_images=[other])
+    scan, notes = decode_with_notes(path)
+    np.testing.assert_array_equal(scan.pixels, gray[None])
+    assert notes == ("first frame of several kept",)
+
+
+def test_floating_point_tiff_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", np.ones((4, 4), np.float32))
+    with pytest.raises(Undecodable, match="floating-point values"):
+        decode(path)
+
+
 def test_truncated_jpeg_is_refused(tmp_path: Path, rng: np.random.Generator) -> None:
     path = save(tmp_path / "a.jpg", rng.integers(0, 256, (64, 64)).astype(np.uint8))
     path.write_bytes(path.read_bytes()[:-200])
@@ -187,10 +221,10 @@ def test_truncated_jpeg_is_refused(tmp_path: Path, rng: np.random.Generator) -> 
     ("content", "reason"),
     [
         (b"", "file is empty"),
-        (b"patient was seen on Monday", "not a PNG or JPEG"),
+        (b"patient was seen on Monday", "is no PNG, JPEG"),
         (b"\x89PNG\r\n\x1a\n", "PNG|damaged"),
         (b"\xff\xd8\xff", "JPEG|damaged"),
-        (b"GIF89a" + bytes(40), "not a PNG or JPEG"),
+        (b"GIF89a" + bytes(40), "is no PNG, JPEG"),
     ],
 )
 def test_file_that_is_no_scan_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:

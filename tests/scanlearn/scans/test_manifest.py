@@ -54,8 +54,8 @@ def test_name_that_is_not_utf8_is_counted_not_fatal(make_scans: MakeScans) -> No
 
 
 def test_empty_folder_is_one_clear_sentence(tmp_path: Path) -> None:
-    (tmp_path / "a.dcm").touch()
-    with pytest.raises(ScanlearnError, match=r"holds no scan \(1 \.dcm found\)"):
+    (tmp_path / "a.doc").touch()
+    with pytest.raises(ScanlearnError, match=r"holds no scan \(1 \.doc found\)"):
         read_manifest(tmp_path)
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 
 from scanlearn.core import ScanlearnError
 from scanlearn.scans import pack as pack_module
+from scanlearn.scans import tasks
 from scanlearn.scans.archive import Archive
 from scanlearn.scans.pack import PackSettings, pack
 
@@ -73,7 +75,7 @@ def test_bad_scans_are_set_aside_with_their_reasons(
     assert archive.num_rejected == 3
     reasons = rejected(archive)
     assert reasons["empty.jpg"] == "file is empty"
-    assert reasons["text\n1.jpg"] == "is not a PNG or JPEG image"
+    assert reasons["text\n1.jpg"] == "is no PNG, JPEG, TIFF, WebP or BMP image"
     assert "damaged" in reasons["short.jpg"]
     assert "3 scans could not be packed" in capsys.readouterr().err
 
@@ -95,7 +97,7 @@ def test_rows_that_cannot_be_used_are_set_aside(make_scans: MakeScans, tmp_path:
 def test_nothing_readable_is_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / "a.png").write_text("no image")
-    with pytest.raises(ScanlearnError, match=r"none of 1 scans .*'a\.png': is not a PNG or JPEG"):
+    with pytest.raises(ScanlearnError, match=r"none of 1 scans .*'a\.png': is no PNG, JPEG"):
         pack(tmp_path / "scans", tmp_path / "a", settings=SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["scans"]
 
@@ -199,8 +201,137 @@ def test_large_jpeg_packs_within_a_gray_level_of_the_slow_way(tmp_path: Path) ->
     assert difference.max() < 8
 
 
+def mixed_tree(tmp_path: Path, make_dicom: Callable[..., Path]) -> Path:
+    """Two patients in DICOM files, a picture, a volume and a broken file."""
+    rng = np.random.default_rng(0)
+    deep = rng.integers(0, 4000, (3, 20, 16)).astype(np.uint16)
+    one = {"PatientID": "ann", "SeriesInstanceUID": "1.2"}
+    make_dicom(deep, "tree/a/IM1", WindowCenter=2000, WindowWidth=1000, **one)
+    make_dicom(deep[0], "tree/a/IM2.dcm", PhotometricInterpretation="MONOCHROME1", **one)
+    make_dicom(deep[1], "tree/b/1.2.77", PatientID="bob", IssuerOfPatientID="Mercy")
+    broken = make_dicom(deep[1], "tree/b/short.dcm", PatientID="bob")
+    broken.write_bytes(broken.read_bytes()[:-40])
+    Image.fromarray(deep[0].astype(np.uint8)).save(tmp_path / "tree" / "p.png")
+    voxels = np.zeros((16, 20, 4), np.int16)
+    voxels[:, :, 1:3] = deep[:2].T.transpose(0, 1, 2)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([2, 2, 5, 1])), tmp_path / "tree" / "v.nii.gz")
+    (tmp_path / "tree" / "notes").write_text("seen on Monday")
+    return tmp_path / "tree"
+
+
+def test_tree_of_dicom_volumes_and_pictures_is_packed(
+    make_dicom: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = pack(mixed_tree(tmp_path, make_dicom), tmp_path / "a", settings=SMALL)
+    whose = dict(zip(archive.scan_ids.tolist(), archive.patients.tolist(), strict=True))
+    assert whose == {
+        "a/IM1#1": "ann",
+        "a/IM1#2": "ann",
+        "a/IM1#3": "ann",
+        "a/IM2.dcm": "ann",
+        "b/1.2.77": "Mercy/bob",
+        "p.png": "p.png",
+        "v.nii.gz#2": "v.nii.gz",
+        "v.nii.gz#3": "v.nii.gz",
+    }
+    assert not archive.patients_known
+    assert archive.dtype == np.uint16
+    assert archive.labels("series").tolist() == ["1.2"] * 4 + [None] * 4
+    assert list(rejected(archive)) == ["b/short.dcm"]
+    assert archive.info["notes"] == {"empty slices left out": 2}
+    batch = archive.gather(np.arange(8))
+    assert batch.value_range[0].tolist() == [1500, 2499]
+    assert batch.value_range[5].tolist() == [0, 255]
+    assert batch.spacing_mm[6].tolist() == [2, 2]
+    said = capsys.readouterr().out
+    assert "packed 8 scans of partly unknown patients" in said
+    assert "empty slices left out: 2" in said
+
+
+def test_mixed_tree_gives_the_same_bytes_with_processes_and_is_not_packed_twice(
+    make_dicom: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = mixed_tree(tmp_path, make_dicom)
+    alone = pack(tree, tmp_path / "a", settings=SMALL)
+    monkeypatch.setattr(pack_module, "_TIMED_SCANS", 1)
+    monkeypatch.setattr(pack_module, "_SECONDS_WORTH_PROCESSES", 0.0)
+    monkeypatch.setattr(tasks, "_MAX_CHUNK_BYTES", 2 * 2 * 32 * 32)
+    together = pack(tree, tmp_path / "b", settings=PackSettings(canvas=32, workers=2))
+    assert digest(together) == digest(alone)
+    assert pack(tree, tmp_path / "b", settings=SMALL).content_hash == alone.content_hash
+
+
+def test_file_refused_in_several_pieces_is_listed_once(
+    make_scans: MakeScans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_scans(2)
+    nibabel.save(nibabel.Nifti1Image(np.ones((8, 8, 7), np.uint8), np.eye(4)), folder / "v.hdr")
+    (folder / "v.img").unlink()
+    monkeypatch.setattr(tasks, "_MAX_CHUNK_BYTES", 2 * 32 * 32)
+    archive = pack(folder, tmp_path / "a", settings=SMALL)
+    with (archive.path / "rejected.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file))[1:] == [
+            ["v.hdr", "has a part in another file, which is missing"]
+        ]
+    assert archive.num_rejected == 1
+
+
+def test_patients_are_known_where_every_file_names_its_own(
+    make_dicom: Callable[..., Path], tmp_path: Path
+) -> None:
+    pixels = np.arange(80, dtype=np.uint8).reshape(8, 10)
+    make_dicom(pixels, "scans/1", PatientID="ann")
+    make_dicom(pixels, "scans/2", PatientID="ann")
+    archive = pack(tmp_path / "scans", tmp_path / "a", settings=SMALL)
+    assert archive.patients_known
+    assert archive.info["patients"] == 1
+    assert archive.dtype == np.uint8
+    (tmp_path / "scans" / "t.csv").write_text("path,patient\n1,mine\n2,yours\n")
+    table = pack(tmp_path / "scans" / "t.csv", tmp_path / "b", settings=SMALL)
+    assert table.patients.tolist() == ["mine", "yours"]
+
+
+def test_axis_and_emptiness_choose_the_slices(tmp_path: Path) -> None:
+    voxels = np.zeros((16, 12, 4), np.uint8)
+    voxels[3:9, :, 1] = np.arange(12) + 50
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "v.nii")
+    (tmp_path / "t.csv").write_text("path,patient,y\nv.nii,ann,1\n")
+
+    def packed(name: str, **chosen: object) -> list[str]:
+        settings = PackSettings.model_validate({"canvas": 32, "workers": 1} | chosen)
+        archive = pack(tmp_path / "t.csv", tmp_path / name, settings=settings)
+        assert set(archive.labels("y")) == {"1"}
+        return archive.scan_ids.tolist()
+
+    assert packed("a") == ["v.nii#2"]
+    assert len(packed("b", empty_below=0)) == 4
+    assert packed("c", axis="sagittal") == [f"v.nii#{number}" for number in range(4, 10)]
+    with pytest.raises(ScanlearnError, match=r"none of 1 scans .*every slice is empty"):
+        packed("d", empty_below=0.99)
+
+
+@pytest.mark.long
+def test_real_reader_files_are_packed_or_set_aside(real_data: Path, tmp_path: Path) -> None:
+    settings = PackSettings(canvas=64, workers=1)
+    archive = pack(real_data / "readers", tmp_path / "a", settings=settings)
+    assert archive.num_rejected == 10 + 4
+    assert archive.shape == (3, 64, 64)
+    assert archive.dtype == np.uint16
+    files = {scan_id.split("#")[0] for scan_id in archive.scan_ids}
+    assert sum(name.startswith("dicom/") for name in files) == 165
+    assert len(set(files)) == 165 + 8
+
+
 @pytest.mark.parametrize(
-    "settings", [{"canvas": 0}, {"canvas": (8, -1)}, {"channels": 2}, {"c": 1}]
+    "settings",
+    [
+        {"canvas": 0},
+        {"canvas": (8, -1)},
+        {"channels": 2},
+        {"c": 1},
+        {"axis": "z"},
+        {"empty_below": 1},
+    ],
 )
 def test_settings_refuse_what_makes_no_sense(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

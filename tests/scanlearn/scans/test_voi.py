@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+
+from scanlearn.scans.decode import Undecodable
+from scanlearn.scans.voi import gray, inverted, voi_function
+
+
+def tags(**values: Any) -> Dataset:
+    made = Dataset()
+    for tag, value in values.items():
+        setattr(made, tag, value)
+    return made
+
+
+RAMP = np.arange(0, 4000, 100, dtype=np.uint16).reshape(4, 10)
+
+
+@pytest.mark.parametrize(
+    ("function", "limits"),
+    [("LINEAR", (1000, 1999)), ("LINEAR_EXACT", (999.5, 2000.5 - 1))],
+)
+def test_window_becomes_the_range_of_what_is_stored(
+    function: str, limits: tuple[float, float]
+) -> None:
+    centre = 1500 if "EXACT" not in function else 1499.5
+    voi = tags(WindowCenter=centre, WindowWidth=1000, VOILUTFunction=function)
+    pixels, stored, notes = gray(RAMP, tags(), tags(), voi)
+    np.testing.assert_array_equal(pixels, RAMP)
+    assert stored == limits
+    assert notes == ()
+
+
+def test_sigmoid_window_is_half_at_its_centre() -> None:
+    voi = tags(WindowCenter=1500, WindowWidth=400, VOILUTFunction="SIGMOID")
+    assert voi_function(voi) == "SIGMOID"
+    pixels, stored, _ = gray(RAMP, tags(), tags(), voi)
+    assert pixels.reshape(-1)[15] == round(65535 / 2)
+    assert pixels.reshape(-1)[16] == round(65535 / (1 + np.exp(-1)))
+    assert (pixels[0, 0], stored) == (0, (0, 65535))
+
+
+@pytest.mark.parametrize(("centre", "width"), [(9000, 10), (1500, 1), (1500, -5), (1500, np.inf)])
+def test_window_of_no_use_gives_way_to_percentiles_and_is_told(centre: float, width: float) -> None:
+    voi = Dataset()
+    voi.WindowCenter, voi.WindowWidth = centre, 1
+    voi["WindowWidth"]._value = width
+    _, stored, notes = gray(RAMP, tags(), tags(), voi)
+    assert stored == tuple(np.percentile(RAMP, (0.5, 99.5)))
+    assert notes == ("window that shows nothing replaced by percentiles",)
+
+
+def test_slope_of_zero_is_refused() -> None:
+    with pytest.raises(Undecodable, match="rescale slope of 0"):
+        gray(RAMP, tags(), tags(RescaleSlope=0, RescaleIntercept=1), tags())
+
+
+def test_inverting_twice_is_identity() -> None:
+    pixels, stored = inverted(*inverted(RAMP, (1000.0, 1999.0)))
+    np.testing.assert_array_equal(pixels, RAMP)
+    assert stored == (1000, 1999)
+    assert inverted(RAMP, (0.0, 65535.0))[0][0, 0] == 65535
