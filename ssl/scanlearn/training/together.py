@@ -16,6 +16,7 @@ from typing import Any
 from pytorch_lightning.plugins.environments import (  # type: ignore[attr-defined]
     LightningEnvironment,
 )
+from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
 from scanlearn.core import ScanlearnError
@@ -84,6 +85,9 @@ def _run_one(
     environment: dict[str, str],
     notes: Path,
 ) -> None:
+    # torch asks for SIGINT when the parent dies, on which Lightning tidies up together with the
+    # other processes; some of them then wait for each other without end.
+    _prctl_pr_set_pdeathsig(signal.SIGKILL)
     os.environ.update(environment, LOCAL_RANK=str(rank))
     try:
         function(config)
