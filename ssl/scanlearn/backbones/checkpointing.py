@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from torch.nn.modules.batchnorm import _BatchNorm
-
 from scanlearn.backbones.build import Backbone
+from scanlearn.backbones.parts import has_batch_norm
 from scanlearn.core import ScanlearnError
 
 
@@ -24,7 +23,7 @@ def checkpoint_gradients(backbone: Backbone) -> None:
         Chen, Xu, Zhang and Guestrin, Training Deep Nets with Sublinear Memory Cost
         (arXiv 1604.06174); timm's ``set_grad_checkpointing``.
     """
-    if any(isinstance(module, _BatchNorm) for module in backbone.modules()):
+    if has_batch_norm(backbone):
         raise ScanlearnError(
             f"grad_checkpointing: '{backbone.name}' holds BatchNorm, whose running statistics "
             "would count every batch twice; set it to false, or take a network without BatchNorm, "

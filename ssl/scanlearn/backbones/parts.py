@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 # Sides of a local and a global view in DINO.
 _LOCAL_SHARE = 96 / 224
@@ -28,6 +29,11 @@ def patch_side(network: nn.Module) -> int:
     embed = getattr(getattr(network, "network", network), "patch_embed", None)
     size = getattr(embed, "patch_size", None)
     return 1 if size is None else int(size[0] if isinstance(size, tuple | list) else size)
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether any layer normalises over the batch."""
+    return any(isinstance(layer, _BatchNorm) for layer in module.modules())
 
 
 def local_side(network: nn.Module, size: int) -> int:

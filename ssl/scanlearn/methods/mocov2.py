@@ -17,11 +17,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from scanlearn.backbones.build import Backbone, seeded_weights
+from scanlearn.backbones.parts import has_batch_norm
 from scanlearn.core import Losses, Progress, ViewPlan, Views
 from scanlearn.methods.base import Method, MethodSettings, RunFacts
 from scanlearn.methods.momentum import follow, momentum_at, momentum_in_words, teacher_of
 from scanlearn.methods.sizing import queue_size
-from scanlearn.methods.split import has_batch_norm, in_groups
+from scanlearn.methods.split import in_groups
 
 # Of the published eight GPUs, each with BatchNorm statistics of its own.
 _PUBLISHED_GROUPS = 8

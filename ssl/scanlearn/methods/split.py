@@ -7,15 +7,10 @@ from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from scanlearn.backbones.build import Backbone
-
-
-def has_batch_norm(module: nn.Module) -> bool:
-    """Whether any layer normalises over the batch."""
-    return any(isinstance(layer, _BatchNorm) for layer in module.modules())
 
 
 def in_groups(

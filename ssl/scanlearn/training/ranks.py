@@ -14,8 +14,8 @@ import pytorch_lightning as pl
 import torch
 from torch import distributed, nn
 
+from scanlearn.backbones.parts import has_batch_norm
 from scanlearn.core import ScanlearnError
-from scanlearn.methods.split import has_batch_norm
 from scanlearn.training.interrupts import Stopped
 from scanlearn.training.settings import PretrainConfig
 

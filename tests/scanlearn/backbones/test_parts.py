@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from scanlearn.backbones.build import BackboneConfig, build_backbone, check_views
-from scanlearn.backbones.parts import drop_no_path, local_side, patch_projection, patch_side
+from scanlearn.backbones.parts import (
+    drop_no_path,
+    has_batch_norm,
+    local_side,
+    patch_projection,
+    patch_side,
+)
 from scanlearn.core import ScanlearnError
 
 
@@ -59,3 +65,9 @@ def test_stochastic_depth_is_switched_off() -> None:
     drop_no_path(backbone)
     views = torch.randn(8, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     assert torch.equal(backbone(views), backbone(views))
+
+
+def test_batch_norm_is_found_where_there_is_some() -> None:
+    assert has_batch_norm(_network("test_resnet"))
+    assert has_batch_norm(_network("test_efficientnet"))
+    assert not has_batch_norm(_network("test_vit"))

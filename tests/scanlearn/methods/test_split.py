@@ -8,7 +8,7 @@ from lightly.models.batchnorm import get_norm_layer
 from torch import Tensor, nn
 
 from scanlearn.backbones.build import Backbone, BackboneConfig, build_backbone
-from scanlearn.methods.split import has_batch_norm, in_groups
+from scanlearn.methods.split import in_groups
 
 
 def _backbone(name: str = "test_resnet") -> Backbone:
@@ -71,9 +71,3 @@ def test_running_statistics_move_as_far_as_without_groups() -> None:
     in_groups(backbone.train(), views, 4)
     assert float(norm.running_mean) == pytest.approx(0.1 * 2.0)  # type: ignore[arg-type]
     assert norm.momentum == 0.1
-
-
-def test_batch_norm_is_found_where_there_is_some() -> None:
-    assert has_batch_norm(_backbone())
-    assert has_batch_norm(_backbone("test_efficientnet"))
-    assert not has_batch_norm(_backbone("test_vit"))
