@@ -1,7 +1,7 @@
 """How fast pretraining is, end to end, beside what it could be and beside other ways.
 
-    python benchmarks/pretrain.py                  about 40 minutes on two cores
-    python benchmarks/pretrain.py --quick          about 10 minutes, noisier
+    python benchmarks/pretrain.py                  five repeats of ten steps
+    python benchmarks/pretrain.py --quick          two repeats of four, noisier
     python benchmarks/pretrain.py --only dino      the variants whose names hold a word
     python benchmarks/pretrain.py --lightly-train PYTHON
                                                    beside lightly-train, installed for PYTHON

@@ -81,15 +81,6 @@ def read_header(path: Path) -> Header:
         return Header(is_colour=_stores_colour(image), is_deep=image.mode in _DEEP_MODES)
 
 
-def is_colour(path: Path) -> bool:
-    """Returns whether a file stores colour, from its header alone.
-
-    Raises:
-        Undecodable: It is no image in a known format, or claims too many pixels.
-    """
-    return read_header(path).is_colour
-
-
 def decode(path: Path, *, at_least: int | None = None, gray: bool = False) -> Scan:
     """Returns the scan in an image file, upright as its EXIF orientation says.
 

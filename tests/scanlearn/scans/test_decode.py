@@ -16,7 +16,6 @@ from scanlearn.scans.decode import (
     Undecodable,
     decode,
     decode_with_notes,
-    is_colour,
     read_header,
 )
 
@@ -68,7 +67,7 @@ def test_sixteen_bit_gray_keeps_every_bit(tmp_path: Path, rng: np.random.Generat
     np.testing.assert_array_equal(decode(path).pixels, deep[None])
     assert decode(path).pixels.dtype == np.uint16
     assert read_header(path).is_deep
-    assert not is_colour(path)
+    assert not read_header(path).is_colour
 
 
 def test_one_bit_becomes_black_and_white(tmp_path: Path) -> None:
@@ -90,14 +89,14 @@ def test_palette_is_resolved(tmp_path: Path, rgb: np.ndarray) -> None:
     image.save(tmp_path / "a.png")
     expected = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
     np.testing.assert_array_equal(decode(tmp_path / "a.png").pixels, expected)
-    assert is_colour(tmp_path / "a.png")
+    assert read_header(tmp_path / "a.png").is_colour
 
 
 def test_gray_palette_is_gray(tmp_path: Path, gray: np.ndarray) -> None:
     image = Image.fromarray(gray, "L").convert("P")
     image.putpalette([level for index in range(256) for level in (255 - index,) * 3])
     image.save(tmp_path / "a.png")
-    assert not is_colour(tmp_path / "a.png")
+    assert not read_header(tmp_path / "a.png").is_colour
     np.testing.assert_array_equal(decode(tmp_path / "a.png").pixels, 255 - gray[None])
 
 
@@ -182,7 +181,7 @@ def test_other_formats_equal_pillow(tmp_path: Path, rgb: np.ndarray, suffix: str
     np.testing.assert_array_equal(
         decode(path).pixels, np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1)
     )
-    assert is_colour(path)
+    assert read_header(path).is_colour
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate"])
@@ -193,7 +192,7 @@ def test_sixteen_bit_tiff_keeps_every_bit(
     path = save(tmp_path / "a.tif", deep, compression=compression)
     np.testing.assert_array_equal(decode(path).pixels, deep[None])
     assert read_header(path).is_deep
-    assert not is_colour(path)
+    assert not read_header(path).is_colour
 
 
 def test_first_page_of_a_tiff_is_kept_and_said(tmp_path: Path, gray: np.ndarray) -> None:
