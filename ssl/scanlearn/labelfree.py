@@ -1,4 +1,4 @@
-"""What features are worth, judged without labels: ranks, spectra and distances, in plain numpy.
+"""What features are worth, judged without labels: ranks, spectra and distances.
 
 Two forms of features are judged. ``features`` are ``[n d]``, one view of each scan; ``views`` are
 ``[n v d]``, several views of each scan: a scan is then a class, and its views are its samples.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from jaxtyping import Float, Shaped
 
 # Of LiDAR's within-scan scatter, as a share of the mean variance of a feature.
@@ -43,7 +44,7 @@ def rankme(features: Shaped[np.ndarray, "n d"]) -> float:
         5.0
     """
     features = _checked(features, 2).astype(np.float64)
-    return _effective_rank(np.linalg.svd(features, compute_uv=False))
+    return _effective_rank(_singular_values(features))
 
 
 def lidar(views: Shaped[np.ndarray, "n v d"], ridge: float = RIDGE) -> float:
@@ -112,7 +113,7 @@ def alpha_req(
     """
     features = _checked(features, 2).astype(np.float64)
     centred = features - features.mean(axis=0)
-    spectrum = np.linalg.svd(centred, compute_uv=False) ** 2
+    spectrum = _singular_values(centred) ** 2
     size = float(np.square(features).sum())
     kept = spectrum[spectrum > _NEGLIGIBLE * max(size, spectrum[0])]
     last = min(last, len(kept))
@@ -234,6 +235,13 @@ def unit_rows(features: Shaped[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
     features = np.asarray(features, dtype=np.float64)
     length = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.where(length > 0, length, 1.0)
+
+
+def _singular_values(matrix: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " k"]:
+    # By torch, in whose threads training runs: NumPy's own would spin for a tenth of a second after
+    # each call, and every step that follows a row of metrics would wait for them.
+    values: Float[np.ndarray, " k"] = torch.linalg.svdvals(torch.from_numpy(matrix)).numpy()
+    return values
 
 
 def _effective_rank(weights: Float[np.ndarray, " k"]) -> float:
