@@ -54,8 +54,9 @@ from torch import nn
 from scanlearn.backbones.precision import autocast, preferred_precision
 from scanlearn.core import Progress
 from scanlearn.scans.archive import Archive, ArchiveWriter
-from scanlearn.scans.pack import PackSettings, pack
+from scanlearn.scans.pack import pack
 from scanlearn.scans.phantom import PhantomSpec, draw_phantom
+from scanlearn.scans.settings import PackSettings
 from scanlearn.training.choices import training_device
 from scanlearn.training.data import StepLoader
 from scanlearn.training.job import Job
@@ -258,6 +259,11 @@ class PlainSimCLR(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.06)
 
 
+def open_gray(path: str) -> Image.Image:
+    """Of a module, so that loader workers that are started afresh can be told of it."""
+    return Image.open(path).convert("L")
+
+
 def plain_rate(task: Task, source: Source, precision: str, steps: int) -> float:
     """Views/s of the plain script."""
     channels = source.archive.shape[0]
@@ -266,7 +272,7 @@ def plain_rate(task: Task, source: Source, precision: str, steps: int) -> float:
         str(source.folder), transform=SimCLRTransform(input_size=task.size, normalize=normalise)
     )
     if channels == 1:
-        dataset.dataset.loader = lambda path: Image.open(path).convert("L")
+        dataset.dataset.loader = open_gray
     loader = torch.utils.data.DataLoader(
         dataset,
         batch_size=task.batch,

@@ -17,7 +17,7 @@ from scanlearn.core import ScanlearnError
 from scanlearn.features import extract, thumbnail_features
 from scanlearn.runs import say, track, warn_user
 from scanlearn.scans.archive import Archive
-from scanlearn.scans.pack import PackSettings
+from scanlearn.scans.settings import PackSettings
 from scanlearn.scans.source import cache_folder, open_archive
 from scantune.evaluation_results import Evaluation, check_output, say_table, score_table, write
 from scantune.labels import LabeledSet, read_labels

@@ -38,7 +38,8 @@ def pack_command(
     The keys and their defaults: scanlearn config pack.
     """
     from scanlearn.config import load_config
-    from scanlearn.scans.pack import PackSettings, pack
+    from scanlearn.scans.pack import pack
+    from scanlearn.scans.settings import PackSettings
 
     settings = load_config(PackSettings, None, overrides or (), kind="pack")
     pack(source, archive, settings=settings)
@@ -143,7 +144,7 @@ def config_command(
     from scanlearn.core import ScanlearnError
 
     if command == "pack":
-        from scanlearn.scans.pack import PackSettings
+        from scanlearn.scans.settings import PackSettings
 
         show_config(PackSettings, "scanlearn pack SOURCE ARCHIVE key=value ...", schema)
     elif command == "preview":

@@ -20,7 +20,7 @@ from scanlearn.backbones.weights import load_backbone
 from scanlearn.core import ScanlearnError, ViewPlan
 from scanlearn.probing import VIEWS, Probing
 from scanlearn.runs import say, write_atomically
-from scanlearn.scans.pack import PackSettings
+from scanlearn.scans.settings import PackSettings
 from scanlearn.scans.source import open_archive
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.generator import ViewGenerator

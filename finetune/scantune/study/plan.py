@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from scanlearn.scans.pack import PackSettings
+from scanlearn.scans.settings import PackSettings
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.views.generator import LOCAL_SHARE
 from scanlearn.views.recipes import no_effect_in_words

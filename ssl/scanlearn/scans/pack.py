@@ -9,9 +9,6 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from scanlearn.core import ScanlearnError
 from scanlearn.runs import say, track, warn_user
@@ -19,7 +16,6 @@ from scanlearn.scans.archive import Archive, ArchiveWriter, is_archive
 from scanlearn.scans.atomic import require_free
 from scanlearn.scans.files import ReadSettings
 from scanlearn.scans.manifest import Manifest, read_manifest
-from scanlearn.scans.nifti import Axis
 from scanlearn.scans.pool import num_cores, ordered_map
 from scanlearn.scans.prepare import (
     Job,
@@ -32,6 +28,7 @@ from scanlearn.scans.prepare import (
     prepare,
     survey,
 )
+from scanlearn.scans.settings import PackSettings
 from scanlearn.scans.tasks import ManifestRow, jobs_per_chunk, pieces, scan_id, tasks
 
 _TIMED_SCANS = 64
@@ -39,49 +36,6 @@ _SECONDS_WORTH_PROCESSES = 6.0
 SERIES = "series"
 _EMPTY = "empty slices left out"
 _CRASHED = "brings down the process that decodes it"
-
-
-class PackSettings(BaseModel):
-    """How scans are packed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    canvas: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
-        default=256,
-        description="Side of the canvas in pixels, or [height, width]; scans are never enlarged.",
-    )
-    channels: Literal[1, 3, "auto"] = Field(
-        default="auto",
-        description="1 (colour becomes luma), 3 (gray is repeated), or auto: 3 where scans have"
-        " colour.",
-    )
-    intensity: Literal["full", "percentile"] = Field(
-        default="full",
-        description="What becomes 0 and 1: the full range of 8 or 16 bits (of DICOM its window, of"
-        " volumes and of DICOM without one percentiles), or each scan's .5 and 99.5 percentiles.",
-    )
-    axis: Axis = Field(
-        default="axial", description="What the slices of a volume are perpendicular to."
-    )
-    empty_below: float = Field(
-        default=0.01,
-        ge=0,
-        lt=1,
-        description="Slices of a volume with a smaller share of foreground are left out.",
-    )
-    path_column: str | None = Field(
-        default=None, description="Column of a table with the paths; null finds a usual name."
-    )
-    patient_column: str | None = Field(
-        default=None, description="Column of a table with the patients; null finds a usual name."
-    )
-    workers: int = Field(
-        default=0, ge=0, description="Processes that decode; 0 takes one for each core."
-    )
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Returns the settings that the packed bytes depend on."""
-        return self.model_dump(mode="json", exclude={"workers"})
 
 
 def pack(

@@ -10,7 +10,8 @@ from pathlib import Path
 from scanlearn.runs import say
 from scanlearn.scans.archive import FORMAT_VERSION, Archive, is_archive
 from scanlearn.scans.manifest import read_manifest
-from scanlearn.scans.pack import PackSettings, pack
+from scanlearn.scans.pack import pack
+from scanlearn.scans.settings import PackSettings
 
 PHANTOM_PREFIX = "phantom:"
 _MAX_NAME_LENGTH = 40

@@ -16,7 +16,7 @@ from pydantic import (
 
 from scanlearn.backbones.build import BackboneConfig
 from scanlearn.methods import MethodConfig, SimCLRConfig
-from scanlearn.scans.pack import PackSettings
+from scanlearn.scans.settings import PackSettings
 from scanlearn.training.watching import WatchConfig
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.recipes import RECIPES, Recipe, find_recipe, no_effect_in_words

@@ -16,7 +16,7 @@ from scanlearn.panel import Panel
 from scanlearn.probing import Probing, in_evaluation
 from scanlearn.runs import say, warn_user
 from scanlearn.scans.archive import Archive
-from scanlearn.scans.pack import PackSettings
+from scanlearn.scans.settings import PackSettings
 from scanlearn.scans.source import open_archive
 from scanlearn.training.folder import MetricsCsv
 from scanlearn.training.labeled import LabeledProbe, ProbeScore

@@ -21,7 +21,8 @@ from scanlearn.core import ScanlearnError
 from scanlearn.scans import pack as pack_module
 from scanlearn.scans import tasks
 from scanlearn.scans.archive import Archive
-from scanlearn.scans.pack import PackSettings, pack
+from scanlearn.scans.pack import pack
+from scanlearn.scans.settings import PackSettings
 
 MakeScans = Callable[..., Path]
 SMALL = PackSettings(canvas=32, workers=1)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from scanlearn.core import ScanlearnError
-from scanlearn.scans.pack import PackSettings, pack
+from scanlearn.scans.pack import pack
+from scanlearn.scans.settings import PackSettings
 from scanlearn.scans.source import open_archive
 
 MakeScans = Callable[..., Path]
