@@ -127,7 +127,7 @@ def pack_repeated(
         The archive, and the seconds it takes to pack ``count`` such files.
     """
     start = time.perf_counter()
-    settings = PackSettings(channels=channels)  # type: ignore[arg-type]
+    settings = PackSettings(channels=channels, follow_links=True)  # type: ignore[arg-type]
     once = pack(
         link_files(files, work / "once", len(files)), work / "packed_once", settings=settings
     )

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from scanlearn.cli import Overrides, call, run, settings_model, show_config
+from scanlearn.calls import call, settings_model
+from scanlearn.cli import Overrides, run, show_config
 
 app = typer.Typer(
     no_args_is_help=True,

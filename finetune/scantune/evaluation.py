@@ -61,7 +61,7 @@ def evaluate(
         int | None, Field(ge=8, description="Side of a view in pixels; null is the backbone's.")
     ] = None,
     output: Annotated[
-        Path | None, Field(description="Folder for metrics.json and predictions.csv; null: none.")
+        Path | None, Field(description="Folder for metrics, predictions and figures; null: none.")
     ] = None,
 ) -> Evaluation:
     """Scores a backbone's frozen features on labeled scans, patients never on both sides.
@@ -198,7 +198,8 @@ def _caveats(archive: Archive) -> tuple[str, ...]:
 
 def _say_labeled(labeled: LabeledSet, archive: Archive) -> None:
     counts = ", ".join(f"{name}: {count}" for name, count in labeled.counts.items())
-    blank = f"; {labeled.num_blank} without a label left out" if labeled.num_blank else ""
+    left_out = {"without a label": labeled.num_blank, "uncertain (-1)": labeled.num_uncertain}
+    blank = "".join(f"; {number} {why} left out" for why, number in left_out.items() if number)
     say(
         f"{labeled.target}: {len(labeled)} scans of {labeled.num_patients} patients "
         f"({counts}){blank}"

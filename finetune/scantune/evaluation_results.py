@@ -17,11 +17,14 @@ from scanlearn.core import ScanlearnError
 from scanlearn.runs import say, write_atomically
 from scanlearn.scans.archive import Archive
 from scanlearn.scans.atomic import disk_errors
+from scantune.class_table import ClassRow, class_table
+from scantune.clinical import SPECIFICITY
+from scantune.figures import draw_figures
 from scantune.labels import LabeledSet
 from scantune.scores import Scores
 from scantune.statistics import arm_interval, estimate, patient_weights
 
-_METRICS, _PREDICTIONS = "metrics.json", "predictions.csv"
+_METRICS, _PREDICTIONS, _FIGURES = "metrics.json", "predictions.csv", "figures.png"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class EvaluationRow:
         train_scans: Mean number of scans fitted on.
         train_patients: Mean number of their patients.
         undefined: Classes without a positive or a negative in a fold, summed over folds.
+        classes: What each class scores against the rest.
     """
 
     learner: str
@@ -49,6 +53,7 @@ class EvaluationRow:
     train_scans: float
     train_patients: float
     undefined: int
+    classes: tuple[ClassRow, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ def score_table(scores: Scores) -> tuple[EvaluationRow, ...]:
                     train_scans=float(scores.train_scans[place].mean()),
                     train_patients=float(scores.train_patients[place].mean()),
                     undefined=found.undefined,
+                    classes=class_table(scores, learner, budget, weights),
                 )
             )
     return tuple(rows)
@@ -101,8 +107,31 @@ def say_table(evaluation: Evaluation) -> None:
         text = f"{row.learner:<9}{row.budget:>7}{row.train_scans:>8.0f}{row.train_patients:>10.0f}"
         aside = f"  ({row.undefined} undefined left out)" if row.undefined else ""
         say(f"{text}{row.auroc:>8.3f}  {row.low:.3f} to {row.high:.3f}{aside}")
+    _say_classes(evaluation)
     for note in evaluation.notes:
         say(f"note: {note}")
+
+
+def _say_classes(evaluation: Evaluation) -> None:
+    """Prints what each class scores with the largest label budget."""
+    last = evaluation.scores.budgets[-1]
+    head = f"{'learner':<9}{'class':<14}{'scans':>6}{'AUROC':>7}{'AUPRC':>7}{'share':>7}"
+    say(f"{head}{'sens':>7}{'spec':>7}{'Brier':>7}{'ECE':>7}  with {last} labels")
+    for row in evaluation.table:
+        if row.budget != last:
+            continue
+        for one in row.classes:
+            found = one.scores
+            text = f"{row.learner:<9}{one.name[:13]:<14}{one.scans:>6}"
+            cells = (
+                *(found.auroc, found.auprc, one.share, found.sensitivity, found.specificity),
+                *(found.brier, found.calibration_error),
+            )
+            say(text + "".join("      -" if np.isnan(cell) else f"{cell:>7.3f}" for cell in cells))
+        if len(row.classes) > 1:
+            sure = sum(one.excludes_chance for one in row.classes)
+            say(f"{row.learner}: {sure} of {len(row.classes)} classes exclude .5")
+    say(f"sens, spec: at the threshold for {SPECIFICITY:.0%} specificity on training patients")
 
 
 def check_output(folder: Path, inputs: dict[str, Any]) -> None:
@@ -124,7 +153,7 @@ def check_output(folder: Path, inputs: dict[str, Any]) -> None:
 
 
 def write(evaluation: Evaluation, archive: Archive, folder: Path) -> None:
-    """Writes ``metrics.json`` and ``predictions.csv``.
+    """Writes ``metrics.json``, ``predictions.csv`` and ``figures.png``.
 
     Raises:
         ScanlearnError: If the disk is full or may not be written to.
@@ -133,20 +162,23 @@ def write(evaluation: Evaluation, archive: Archive, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     labeled = evaluation.labeled
     metrics = {
-        "format": 1,
+        "format": 2,
         "inputs": evaluation.inputs,
         "scans": len(labeled),
         "patients": labeled.num_patients,
         "counts": labeled.counts,
         "blank": labeled.num_blank,
+        "uncertain": labeled.num_uncertain,
         "table": [asdict(row) for row in evaluation.table],
         "notes": list(evaluation.notes),
         "versions": {name: version(name) for name in ("scanlearn", "torch", "numpy", "scipy")},
     }
-    # The metrics come last: where they are, the predictions are whole.
+    # The metrics come last: where they are, all else is whole.
     write_atomically(folder / _PREDICTIONS, _predictions(evaluation, archive))
+    title = f"{labeled.target}: {len(labeled):,} scans of {labeled.num_patients:,} patients"
+    write_atomically(folder / _FIGURES, draw_figures(evaluation.scores, title))
     write_atomically(folder / _METRICS, json.dumps(_defined(metrics), indent=1) + "\n")
-    say(f"written: {folder / _METRICS} and {_PREDICTIONS}")
+    say(f"written: {folder / _METRICS}, {_PREDICTIONS} and {_FIGURES}")
 
 
 def _defined(value: Any) -> Any:

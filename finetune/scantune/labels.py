@@ -14,10 +14,13 @@ import numpy as np
 from jaxtyping import Int
 
 from scanlearn.core import ScanlearnError
+from scanlearn.scans.identity import patient_codes
 
 _BLANK = frozenset({"", "nan", "none", "na", "n/a", "null", "<na>"})
 _NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
 _FRACTION = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
+# As CheXpert and MIMIC-CXR write it: Irvin et al., AAAI 2019, section 2.
+_UNCERTAIN = "-1"
 # More classes than this, with few patients each, is a measurement or a name, not a target.
 _MANY_CLASSES = 50
 _PATIENTS_PER_CLASS = 20
@@ -64,6 +67,7 @@ class LabeledSet:
         rows: ``[n]`` row of each scan in its archive, ascending from 0.
         split: ``[n]`` str "train" or "test", or None where no split was given.
         num_blank: Scans left out because their label is blank.
+        num_uncertain: Scans left out because their label, -1 beside 0 and 1, says "uncertain".
     """
 
     target: str
@@ -73,6 +77,7 @@ class LabeledSet:
     rows: Int[np.ndarray, " n"]
     split: np.ndarray | None = None
     num_blank: int = 0
+    num_uncertain: int = 0
 
     def __len__(self) -> int:
         return len(self.y)
@@ -98,7 +103,8 @@ def read_labels(
 ) -> LabeledSet:
     """Returns the scans that have a label for one target.
 
-    Blank labels are left out and counted. Without ``classes`` the distinct values are the
+    Blank labels are left out and counted, and so is -1 beside 0 and 1, which tables of findings
+    write where a report is not sure. Without ``classes`` the distinct values are the
     classes, in numeric or alphabetic order; values that do not fit together, such as ``yes``
     among 0 and 1, are refused rather than made a class of their own.
 
@@ -116,6 +122,9 @@ def read_labels(
     named = _Named(table, source or table.path.name)
     raw = named.column(target)
     texts = [_clean(value) for value in raw]
+    num_blank = texts.count(None)
+    if classes is None and set(texts) - {None} == {_UNCERTAIN, "0", "1"}:
+        texts = [None if text == _UNCERTAIN else text for text in texts]
     labeled = [row for row, text in enumerate(texts) if text is not None]
     if not labeled:
         raise ScanlearnError(
@@ -140,15 +149,15 @@ def read_labels(
             f"{named.name}: column '{target}' holds one class only, '{names[y[0]]}', in all "
             f"{len(y)} labeled scans; at least two are needed"
         )
-    _, patients = np.unique(np.asarray(table.patients)[rows].astype(str), return_inverse=True)
     return LabeledSet(
         target=target,
         classes=names,
         y=y,
-        patients=patients.astype(np.int64),
+        patients=patient_codes(np.asarray(table.patients)[rows]),
         rows=rows,
         split=None if split_column is None else _read_split(named, split_column, rows),
-        num_blank=len(table) - len(rows),
+        num_blank=num_blank,
+        num_uncertain=len(table) - len(rows) - num_blank,
     )
 
 

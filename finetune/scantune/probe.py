@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, Shaped
 
 from scanlearn.core import ScanlearnError
 from scanlearn.metrics import macro_auroc
+from scantune.clinical import thresholds_of
 from scantune.labels import LabeledSet
 from scantune.logistic import PenaltyPath, principal_axes
 from scantune.scores import Scores
@@ -30,10 +31,13 @@ class LinearFit:
 
     Args:
         scores: ``[u k]`` probability of each class; 0 for a class it never saw.
+        validation: ``[t k]`` the same of the training scans, by models of inner folds that never
+            saw their patient; NaN where there are too few patients.
         chosen_c: The inverse regularisation strength that the training patients chose.
     """
 
     scores: Float[np.ndarray, "u k"]
+    validation: Float[np.ndarray, "t k"]
     chosen_c: float
 
 
@@ -97,8 +101,9 @@ def fit_linear(
         seed: Seed of the inner folds.
     """
     z, z_test = principal_axes(train, test)
-    chosen = _choose_c(z, y, patients, num_classes, seed)
-    return LinearFit(PenaltyPath(z, y, num_classes).fit(chosen).predict(z_test), chosen)
+    chosen, validation = _choose_c(z, y, patients, num_classes, seed)
+    scores = PenaltyPath(z, y, num_classes).fit(chosen).predict(z_test)
+    return LinearFit(scores, validation, chosen)
 
 
 def score_features(
@@ -134,6 +139,7 @@ def score_features(
     n, k, num_folds = len(labeled), len(labeled.classes), len(plan[0])
     fold_of = np.full((label_seeds, n), -1, dtype=np.int64)
     values = np.full((len(learners), len(budgets), label_seeds, n, k), np.nan)
+    thresholds = np.full((len(learners), len(budgets), label_seeds, num_folds, k), np.nan)
     used = np.zeros((2, len(budgets), label_seeds, num_folds), dtype=np.int64)
     short: dict[Budget, int] = {}
     for seed, parts in enumerate(plan):
@@ -145,8 +151,10 @@ def score_features(
                 if subset.is_short:
                     short[budget] = max(short.get(budget, 0), subset.num_scans)
                 for index, learner in enumerate(learners):
-                    values[index, place, seed, fold.test] = _fit(
-                        learner, features, labeled, subset.rows, fold.test, seed
+                    answer = _fit(learner, features, labeled, subset.rows, fold.test, seed)
+                    values[index, place, seed, fold.test], validation = answer
+                    thresholds[index, place, seed, number] = thresholds_of(
+                        validation, labeled.y[subset.rows]
                     )
                     if on_fit is not None:
                         on_fit()
@@ -158,6 +166,7 @@ def score_features(
         patients=labeled.patients,
         fold_of=fold_of,
         values=values,
+        thresholds=thresholds,
         train_scans=used[0],
         train_patients=used[1],
         notes=tuple(
@@ -215,12 +224,14 @@ def _fit(
     rows: Int[np.ndarray, " t"],
     test: Int[np.ndarray, " u"],
     seed: int,
-) -> Float[np.ndarray, "u k"]:
-    k, y = len(labeled.classes), labeled.y[rows]
+) -> tuple[Float[np.ndarray, "u k"], Float[np.ndarray, "t k"]]:
+    """Returns the scores of the test scans, and those of the training scans in inner folds."""
+    k, y, patients = len(labeled.classes), labeled.y[rows], labeled.patients[rows]
     if learner == "knn":
-        return fit_knn(features[rows], y, features[test], k)
-    patients = labeled.patients[rows]
-    return fit_linear(features[rows], y, patients, features[test], k, seed=seed).scores
+        votes = fit_knn(features[rows], y, features[test], k)
+        return votes, _validate_knn(features[rows], y, patients, k, seed)
+    fit = fit_linear(features[rows], y, patients, features[test], k, seed=seed)
+    return fit.scores, fit.validation
 
 
 def _unit_rows(features: Shaped[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
@@ -235,20 +246,48 @@ def _choose_c(
     patients: Int[np.ndarray, " t"],
     num_classes: int,
     seed: int,
-) -> float:
-    """Returns the C with the best mean AUROC over inner folds of the training patients."""
-    try:
-        parts = patient_folds(y, patients, min(INNER_FOLDS, len(np.unique(patients))), seed)
-    except ScanlearnError:
-        # Too few patients to choose by: the middle of the grid.
-        return C_GRID[len(C_GRID) // 2]
+) -> tuple[float, Float[np.ndarray, "t k"]]:
+    """Returns the C with the best mean AUROC over inner folds of the training patients.
+
+    Also ``[t k]`` the probabilities that the inner folds' models gave at that C; NaN without folds.
+    """
+    parts = _inner_folds(y, patients, seed)
     scored = np.full((len(parts), len(C_GRID)), np.nan)
+    validation = np.full((len(C_GRID), len(y), num_classes), np.nan)
     for number, part in enumerate(parts):
         path = PenaltyPath(z[part.train], y[part.train], num_classes)
         for place, c in enumerate(C_GRID):
-            probabilities = path.fit(c).predict(z[part.test])
-            scored[number, place] = macro_auroc(probabilities, y[part.test]).auroc
+            validation[place, part.test] = path.fit(c).predict(z[part.test])
+            found = macro_auroc(validation[place, part.test], y[part.test])
+            scored[number, place] = found.auroc
     scored = scored[~np.isnan(scored).any(axis=1)]
-    if not len(scored):
-        return C_GRID[len(C_GRID) // 2]
-    return C_GRID[int(np.argmax(np.round(scored.mean(axis=0), 12)))]
+    # Too few patients to choose by: the middle of the grid.
+    best = len(C_GRID) // 2
+    if len(scored):
+        best = int(np.argmax(np.round(scored.mean(axis=0), 12)))
+    return C_GRID[best], validation[best]
+
+
+def _inner_folds(
+    y: Int[np.ndarray, " t"], patients: Int[np.ndarray, " t"], seed: int
+) -> tuple[Fold, ...]:
+    """Returns folds of the training patients; none where there are too few."""
+    try:
+        return patient_folds(y, patients, min(INNER_FOLDS, len(np.unique(patients))), seed)
+    except ScanlearnError:
+        return ()
+
+
+def _validate_knn(
+    features: Shaped[np.ndarray, "t d"],
+    y: Int[np.ndarray, " t"],
+    patients: Int[np.ndarray, " t"],
+    num_classes: int,
+    seed: int,
+) -> Float[np.ndarray, "t k"]:
+    """Returns the votes that each training scan gets from patients of other inner folds."""
+    validation = np.full((len(y), num_classes), np.nan)
+    for part in _inner_folds(y, patients, seed):
+        votes = fit_knn(features[part.train], y[part.train], features[part.test], num_classes)
+        validation[part.test] = votes
+    return validation

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Scores:
         fold_of: ``[j n]`` the fold in which a scan is tested under each label seed; -1 where a
             given split only trains on it.
         values: ``[l g j n k]`` class scores; NaN where ``fold_of`` is -1.
+        thresholds: ``[l g j f k]`` at or above which a model calls a class, set on training
+            patients; NaN where they are too few (see `clinical.threshold_at`).
         train_scans: ``[g j f]`` scans that each model was fitted on.
         train_patients: ``[g j f]`` patients that each model was fitted on.
         notes: Sentences that a person should read beside the numbers.
@@ -42,6 +44,7 @@ class Scores:
     patients: Int[np.ndarray, " n"]
     fold_of: Int[np.ndarray, "j n"]
     values: Float[np.ndarray, "l g j n k"]
+    thresholds: Float[np.ndarray, "l g j f k"]
     train_scans: Int[np.ndarray, "g j f"]
     train_patients: Int[np.ndarray, "g j f"]
     notes: tuple[str, ...] = ()
@@ -55,6 +58,11 @@ class Scores:
     def num_folds(self) -> int:
         """Folds under each label seed; 1 where the split was given."""
         return int(self.train_scans.shape[2])
+
+    @property
+    def asked_classes(self) -> range:
+        """Classes that are asked about one against the rest: of two the second alone."""
+        return range(1, 2) if len(self.classes) == 2 else range(len(self.classes))
 
     @property
     def tested_patients(self) -> Int[np.ndarray, " m"]:
@@ -72,16 +80,26 @@ class Scores:
         Raises:
             ValueError: If there are none.
         """
+        values: np.ndarray = self.values[self._place(learner, budget)]
+        return values
+
+    def thresholds_of(self, learner: str, budget: str | int) -> Float[np.ndarray, "j f k"]:
+        """Returns the thresholds of one learner at one label budget.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        thresholds: np.ndarray = self.thresholds[self._place(learner, budget)]
+        return thresholds
+
+    def _place(self, learner: str, budget: str | int) -> tuple[int, int]:
         for kind, name, known in (
             ("learner", learner, self.learners),
             ("label budget", str(budget), self.budgets),
         ):
             if name not in known:
                 raise ValueError(f"{kind} '{name}' was not scored; there are {', '.join(known)}")
-        values: np.ndarray = self.values[
-            self.learners.index(learner), self.budgets.index(str(budget))
-        ]
-        return values
+        return self.learners.index(learner), self.budgets.index(str(budget))
 
     def design_hash(self) -> str:
         """Returns a digest of all that arms must share: labels, patients, folds and subsets."""
@@ -113,7 +131,10 @@ class Scores:
         """
         with np.load(path, allow_pickle=False) as file:
             if int(file["format"]) != _FORMAT:
-                raise ValueError(f"{path} has format {int(file['format'])}, not {_FORMAT}")
+                raise ValueError(
+                    f"{path} has format {int(file['format'])}, not {_FORMAT}; remove it to have it "
+                    "made again"
+                )
             texts = {name: tuple(str(text) for text in file[name]) for name in _TEXTS}
             arrays = {name: np.asarray(file[name]) for name in _ARRAYS}
         return cls(
@@ -124,6 +145,7 @@ class Scores:
             patients=arrays["patients"],
             fold_of=arrays["fold_of"],
             values=arrays["values"],
+            thresholds=arrays["thresholds"],
             train_scans=arrays["train_scans"],
             train_patients=arrays["train_patients"],
             notes=texts["notes"],
@@ -131,4 +153,7 @@ class Scores:
 
 
 _TEXTS = ("learners", "budgets", "classes", "notes")
-_ARRAYS = ("y", "patients", "fold_of", "values", "train_scans", "train_patients")
+_ARRAYS = (
+    *("y", "patients", "fold_of", "values", "thresholds"),
+    *("train_scans", "train_patients"),
+)

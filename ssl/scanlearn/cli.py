@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+
+from scanlearn.calls import call, settings_model
 
 # Heavy imports (torch, timm, pyarrow) stand inside the commands: --help answers at once.
 
@@ -15,6 +15,19 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings, a.b=value; they win over the YAML."),
 ]
+
+# Module and name of the settings, or of the function whose keywords they are; other arguments.
+_CONFIGURED = {
+    "pack": ("scans.settings", "PackSettings", "SOURCE ARCHIVE"),
+    "add": ("scans.settings", "PackSettings", "ARCHIVE SOURCE"),
+    "withdraw": ("scans.withdrawal", "withdraw", "ARCHIVE PATIENT..."),
+    "summary": ("scans.summary", "summary", "ARCHIVE"),
+    "audit": ("scans.audit", "audit", "ARCHIVE LABELS"),
+    "preview": ("views.preview", "preview", "ARCHIVE"),
+    "explain": ("views.explain", "explain", "RECIPE"),
+    "pretrain": ("training.pretrain", "PretrainConfig", "FILE.yaml"),
+    "panel": ("panel", "panel", "BACKBONE ARCHIVE"),
+}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,9 +40,17 @@ app = typer.Typer(
 
 @app.command("pack")
 def pack_command(
-    source: Annotated[str, typer.Argument(help="A folder of scans, or a CSV or Parquet table.")],
-    archive: Annotated[str, typer.Argument(help="The folder to write the archive to.")],
+    source: Annotated[
+        str, typer.Argument(help="A folder of scans, a zip, tar or npz, a CSV or Parquet table.")
+    ],
+    archive: Annotated[
+        str | None,
+        typer.Argument(help="The folder to write the archive to; not needed with --dry-run."),
+    ] = None,
     overrides: Overrides = None,
+    is_dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read headers only; print what is there.")
+    ] = False,
 ) -> None:
     """Decode scans once into a memory-mapped archive.
 
@@ -38,11 +59,100 @@ def pack_command(
     The keys and their defaults: scanlearn config pack.
     """
     from scanlearn.config import load_config
-    from scanlearn.scans.pack import pack
+    from scanlearn.core import ScanlearnError
     from scanlearn.scans.settings import PackSettings
 
-    settings = load_config(PackSettings, None, overrides or (), kind="pack")
+    words = list(overrides or ())
+    if is_dry_run and archive is not None and "=" in archive:
+        words.insert(0, archive)
+    settings = load_config(PackSettings, None, words, kind="pack")
+    if is_dry_run:
+        from scanlearn.scans.tabulate import tabulate
+
+        print(tabulate(source, settings=settings))
+        return
+    if archive is None:
+        raise ScanlearnError(
+            "pack needs the folder to write the archive to; give it after the source, or --dry-run"
+        )
+    from scanlearn.scans.pack import pack
+
     pack(source, archive, settings=settings)
+
+
+@app.command("add")
+def add_command(
+    archive: Annotated[str, typer.Argument(help="A packed archive.")],
+    source: Annotated[str, typer.Argument(help="A folder of scans, or a CSV or Parquet table.")],
+    overrides: Overrides = None,
+) -> None:
+    """Pack what is new in a source into an archive that is there.
+
+    Scans are brought to the archive's own settings; those of withdrawn patients stay out.
+    """
+    from scanlearn.config import load_config
+    from scanlearn.scans.growth import add
+    from scanlearn.scans.settings import PackSettings
+
+    add(archive, source, settings=load_config(PackSettings, None, overrides or (), kind="add"))
+
+
+@app.command("withdraw")
+def withdraw_command(
+    archive: Annotated[str, typer.Argument(help="A packed archive.")],
+    patients: Annotated[
+        list[str],
+        typer.Argument(metavar="PATIENT... [KEY=VALUE]...", help="Their numbers; then settings."),
+    ],
+) -> None:
+    """Take all scans of patients out of an archive, off the disk.
+
+    The keys and their defaults: scanlearn config withdraw.
+    """
+    from scanlearn.scans.withdrawal import withdraw
+
+    words = [word for word in patients if word.startswith("issuer=")]
+    call(withdraw, archive, [word for word in patients if word not in words], overrides=words)
+
+
+@app.command("summary")
+def summary_command(
+    archive: Annotated[str, typer.Argument(help="A packed archive.")],
+    overrides: Overrides = None,
+) -> None:
+    """Write an archive's contact sheet and one-page summary.
+
+    contact_sheet.png and summary.html lie in the archive afterwards; pack writes them too.
+
+    The keys and their defaults: scanlearn config summary.
+    """
+    from scanlearn.scans.summary import summary
+
+    call(summary, archive, overrides=overrides or ())
+
+
+@app.command("audit")
+def audit_command(
+    archive: Annotated[str, typer.Argument(help="An archive, a folder of scans or a table.")],
+    labels: Annotated[
+        list[str],
+        typer.Argument(metavar="LABELS... [KEY=VALUE]...", help="Labeled sets; then settings."),
+    ],
+) -> None:
+    """Look for test patients and test scans among those learned from.
+
+    Between an archive and labeled sets, and in each of these across its split: shared patients,
+    identical pixels, near-duplicates. Exit code 1 where a result would be invalid, else 0.
+
+    The keys and their defaults: scanlearn config audit.
+    """
+    from scanlearn.scans.audit import audit
+
+    # A phantom, phantom:patients=9, has a colon before its first "=".
+    words = [word for word in labels if word.split("=")[0].isidentifier() and "=" in word]
+    sources = [word for word in labels if word not in words]
+    if call(audit, archive, sources, overrides=words).is_invalid:
+        raise typer.Exit(1)
 
 
 @app.command("preview")
@@ -137,37 +247,23 @@ def panel_command(
 
 @app.command("config")
 def config_command(
-    command: Annotated[str, typer.Argument(help="pack, preview, explain, pretrain or panel.")],
+    command: Annotated[str, typer.Argument(help="A command with settings, such as pack.")],
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema.")] = False,
 ) -> None:
     """Print a command's settings as commented YAML."""
+    from importlib import import_module
+
     from scanlearn.core import ScanlearnError
 
-    if command == "pack":
-        from scanlearn.scans.settings import PackSettings
-
-        show_config(PackSettings, "scanlearn pack SOURCE ARCHIVE key=value ...", schema)
-    elif command == "preview":
-        from scanlearn.views.preview import preview
-
-        show_config(settings_model(preview), "scanlearn preview ARCHIVE key=value ...", schema)
-    elif command == "explain":
-        from scanlearn.views.explain import explain
-
-        show_config(settings_model(explain), "scanlearn explain RECIPE key=value ...", schema)
-    elif command == "pretrain":
-        from scanlearn.training.pretrain import PretrainConfig
-
-        show_config(PretrainConfig, "scanlearn pretrain FILE.yaml key=value ...", schema)
-    elif command == "panel":
-        from scanlearn.panel import panel
-
-        words = "scanlearn panel BACKBONE ARCHIVE key=value ..."
-        show_config(settings_model(panel), words, schema)
-    else:
+    if command not in _CONFIGURED:
+        *others, last = _CONFIGURED
         raise ScanlearnError(
-            f"'{command}' has no configuration; ask for pack, preview, explain, pretrain or panel"
+            f"'{command}' has no configuration; ask for {', '.join(others)} or {last}"
         )
+    module, name, words = _CONFIGURED[command]
+    found = getattr(import_module(f"scanlearn.{module}"), name)
+    model = found if isinstance(found, type) else settings_model(found)
+    show_config(model, f"scanlearn {command} {words} key=value ...", schema)
 
 
 def show_config(model: Any, command: str, schema: bool) -> None:
@@ -175,33 +271,6 @@ def show_config(model: Any, command: str, schema: bool) -> None:
     from scanlearn.config import default_yaml, json_schema
 
     print(json_schema(model) if schema else default_yaml(model, command), end="")
-
-
-def settings_model(function: Callable[..., Any]) -> Any:
-    """Returns a strict pydantic model of a function's keyword-only arguments."""
-    from pydantic import ConfigDict, create_model
-
-    hints = inspect.get_annotations(function, eval_str=True)
-    fields: dict[str, Any] = {
-        name: (
-            hints[name],
-            ... if argument.default is inspect.Parameter.empty else argument.default,
-        )
-        for name, argument in inspect.signature(function).parameters.items()
-        if argument.kind is inspect.Parameter.KEYWORD_ONLY
-    }
-    config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-    return create_model(f"{function.__name__}_settings", __config__=config, **fields)
-
-
-def call(function: Callable[..., Any], *positional: Any, overrides: Any) -> Any:
-    """Calls a function with ``key=value`` words as its checked keyword-only arguments."""
-    from scanlearn.config import load_config
-
-    settings = load_config(settings_model(function), None, overrides, kind=function.__name__)
-    return function(
-        *positional, **{key: getattr(settings, key) for key in settings.model_fields_set}
-    )
 
 
 def run(application: typer.Typer) -> None:

@@ -28,6 +28,21 @@ class ScanlearnError(ValueError):
 
 
 @dataclass(frozen=True)
+class Units:
+    """What stored values measure: ``slope * stored + intercept``.
+
+    Args:
+        slope: Units from one stored value to the next; negative where the file's bright is low.
+        intercept: What a stored 0 measures.
+        name: "HU" for Hounsfield units, else what little a file says; None where it says nothing.
+    """
+
+    slope: float
+    intercept: float
+    name: str | None = None
+
+
+@dataclass(frozen=True)
 class Scan:
     """One decoded scan, before it is packed.
 
@@ -36,11 +51,13 @@ class Scan:
         spacing_mm: Height and width of a pixel in millimetres, or None where unknown.
         value_range: Stored values that mean 0 and 1 by what the file says, or None where it says
             nothing of them.
+        units: What stored values measure; None where that is unknown, as for pictures.
     """
 
     pixels: UInt8[np.ndarray, "c h w"] | UInt16[np.ndarray, "c h w"]
     spacing_mm: tuple[float, float] | None = None
     value_range: tuple[float, float] | None = None
+    units: Units | None = None
 
 
 @dataclass(frozen=True)

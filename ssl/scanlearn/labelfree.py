@@ -1,4 +1,4 @@
-"""What features are worth, judged without labels: ranks, spectra and distances.
+"""What features are worth, judged without labels: ranks, spectra and distances, in plain numpy.
 
 Two forms of features are judged. ``features`` are ``[n d]``, one view of each scan; ``views`` are
 ``[n v d]``, several views of each scan: a scan is then a class, and its views are its samples.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from jaxtyping import Float, Shaped
 
 # Of LiDAR's within-scan scatter, as a share of the mean variance of a feature.
@@ -44,7 +43,7 @@ def rankme(features: Shaped[np.ndarray, "n d"]) -> float:
         5.0
     """
     features = _checked(features, 2).astype(np.float64)
-    return _effective_rank(_singular_values(features))
+    return effective_rank(np.linalg.svd(features, compute_uv=False))
 
 
 def lidar(views: Shaped[np.ndarray, "n v d"], ridge: float = RIDGE) -> float:
@@ -82,7 +81,7 @@ def lidar(views: Shaped[np.ndarray, "n v d"], ridge: float = RIDGE) -> float:
     root = np.linalg.cholesky(within)
     half = np.linalg.solve(root, between)
     eigenvalues = np.linalg.eigvalsh(np.linalg.solve(root, half.T))
-    return _effective_rank(np.clip(eigenvalues, 0.0, None))
+    return effective_rank(np.clip(eigenvalues, 0.0, None))
 
 
 def alpha_req(
@@ -113,7 +112,7 @@ def alpha_req(
     """
     features = _checked(features, 2).astype(np.float64)
     centred = features - features.mean(axis=0)
-    spectrum = _singular_values(centred) ** 2
+    spectrum = np.linalg.svd(centred, compute_uv=False) ** 2
     size = float(np.square(features).sum())
     kept = spectrum[spectrum > _NEGLIGIBLE * max(size, spectrum[0])]
     last = min(last, len(kept))
@@ -237,14 +236,12 @@ def unit_rows(features: Shaped[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
     return features / np.where(length > 0, length, 1.0)
 
 
-def _singular_values(matrix: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " k"]:
-    # By torch, in whose threads training runs: NumPy's own would spin for a tenth of a second after
-    # each call, and every step that follows a row of metrics would wait for them.
-    values: Float[np.ndarray, " k"] = torch.linalg.svdvals(torch.from_numpy(matrix)).numpy()
-    return values
+def effective_rank(weights: Float[np.ndarray, " k"]) -> float:
+    """Returns exp(entropy of the weights' shares): from 1 to how many there are; 0 for no weight.
 
-
-def _effective_rank(weights: Float[np.ndarray, " k"]) -> float:
+    Args:
+        weights: ``[k]``, not negative, such as singular values.
+    """
     total = weights.sum(dtype=np.float64)
     if total <= 0:
         return 0.0

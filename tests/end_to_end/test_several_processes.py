@@ -139,11 +139,18 @@ def test_two_processes_learn_what_one_learns(folder: Path, one: dict[str, Any], 
     assert said.count("steps done") == 1
 
 
-def test_a_launcher_s_processes_do_the_same(folder: Path, one: dict[str, Any]) -> None:
+def test_a_launcher_s_processes_do_the_same_and_may_be_watched(
+    folder: Path, one: dict[str, Any]
+) -> None:
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    said = finish(start(folder, "launched", "devices=2", launcher=launcher))
+    watched = ("devices=2", "watch.panel_epochs=2")
+    said = finish(start(folder, "launched", *watched, launcher=launcher))
     assert_same_run(read(folder / "launched"), one)
     assert said.count("steps done") == 1
+    with (folder / "launched" / "panel.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["4", "8"]
+    assert all(np.isfinite(float(row["rankme"])) for row in rows)
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(folder: Path, one: dict[str, Any]) -> None:

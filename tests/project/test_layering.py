@@ -7,7 +7,7 @@ from typing import Any
 # Lower layers first. "," parts of one layer may use one another, "|" parts may not.
 SCANLEARN = [
     "core",
-    "config, runs, metrics, labelfree",
+    "config, runs, metrics, labelfree, calls",
     "scans",
     "views | backbones",
     "features, probing, panel | methods",
@@ -15,8 +15,9 @@ SCANLEARN = [
     "cli",
 ]
 SCANTUNE = [
-    "labels, splits, scores, statistics, logistic",
-    "probe",
+    "labels, splits, scores, statistics, logistic, clinical",
+    "probe, class_table, curves",
+    "figures",
     "evaluation_results, evaluation",
     "study",
     "report",
@@ -37,7 +38,7 @@ DOORS = {
 }
 WITHOUT_TORCH = (
     *("scanlearn.metrics", "scanlearn.labelfree"),
-    *("scantune.splits", "scantune.scores", "scantune.statistics"),
+    *("scantune.splits", "scantune.scores", "scantune.statistics", "scantune.clinical"),
 )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scanlearn.scans.archive import Archive
 from scanlearn.scans.source import open_archive
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,17 +46,27 @@ def python_blocks() -> list[str]:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the README's reader has it: ``scans/`` and ``labels.csv``."""
     folder = tmp_path_factory.mktemp("reader")
-    archive = open_archive("phantom:patients=40,seed=5,size=64x64", cache=folder / "cache")
-    pixels = archive.gather(np.arange(len(archive))).pixels.numpy()
-    (folder / "scans").mkdir()
+    draw_pictures(folder, "scans", seed=5)
+    # Of other patients: a comparison refuses test scans that the arms have learned from.
+    labeled = draw_pictures(folder, "labeled", seed=6)
     rows = ["path,patient_id," + ",".join(FINDINGS)]
-    for i, (scan, patient) in enumerate(zip(pixels, archive.patients, strict=True)):
-        image = scan[0] if scan.shape[0] == 1 else np.moveaxis(scan, 0, 2)
-        Image.fromarray(image).save(folder / "scans" / f"{i:03d}.png")
-        label = archive.labels("pallor")[i]
-        rows.append(f"scans/{i:03d}.png,{patient}," + ",".join([label] * len(FINDINGS)))
+    for i, (patient, label) in enumerate(
+        zip(labeled.patients, labeled.labels("pallor"), strict=True)
+    ):
+        rows.append(f"labeled/{i:03d}.png,{patient}," + ",".join([label] * len(FINDINGS)))
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     return folder
+
+
+def draw_pictures(folder: Path, name: str, seed: int) -> Archive:
+    """Draws a phantom's scans into a folder of pictures."""
+    source = f"phantom:patients=40,seed={seed},size=64x64"
+    archive = open_archive(source, cache=folder / "cache")
+    (folder / name).mkdir()
+    for i, scan in enumerate(archive.gather(np.arange(len(archive))).pixels.numpy()):
+        image = scan[0] if scan.shape[0] == 1 else np.moveaxis(scan, 0, 2)
+        Image.fromarray(image).save(folder / name / f"{i:03d}.png")
+    return archive
 
 
 def test_the_readme_has_the_two_make_commands_and_every_program() -> None:

@@ -7,12 +7,16 @@ import time
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
+from PIL import Image
+from typer.testing import CliRunner
 
-from scanlearn.cli import call, run, settings_model
+from scanlearn.cli import app, run
 from scanlearn.core import ScanlearnError
 
-COMMANDS = ("pack", "preview", "explain", "pretrain", "export", "panel", "config")
+COMMANDS = (
+    *("pack", "add", "withdraw", "summary", "audit", "preview", "explain", "pretrain"),
+    *("export", "panel", "config"),
+)
 
 
 def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -23,10 +27,6 @@ def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess
         timeout=600,
         cwd=cwd,
     )
-
-
-def sample(source: str, *, size: int = 64, names: tuple[str, ...] = ("a",)) -> tuple[object, ...]:
-    return source, size, names
 
 
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
@@ -81,15 +81,9 @@ def test_interruption_exits_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert "goes on" in capsys.readouterr().err
 
 
-def test_keyword_arguments_become_checked_settings() -> None:
-    assert set(settings_model(sample).model_fields) == {"size", "names"}
-    assert issubclass(settings_model(sample), BaseModel)
-    assert call(sample, "x", overrides=["size=32"]) == ("x", 32, ("a",))
-    with pytest.raises(ScanlearnError, match="did you mean 'size'"):
-        call(sample, "x", overrides=["sise=32"])
-
-
-@pytest.mark.parametrize("name", ["pack", "preview", "explain", "pretrain", "panel"])
+@pytest.mark.parametrize(
+    "name", ["pack", "withdraw", "audit", "preview", "explain", "pretrain", "panel"]
+)
 def test_config_prints_a_commented_yaml_and_a_schema(name: str) -> None:
     from scanlearn.config import parse_value
 
@@ -104,7 +98,8 @@ def test_config_prints_a_commented_yaml_and_a_schema(name: str) -> None:
 def test_config_of_an_unknown_command_lists_the_known_ones() -> None:
     done = command("config", "pakc")
     assert done.returncode == 2
-    assert "pack, preview, explain, pretrain or panel" in done.stderr
+    listed = "pack, add, withdraw, summary, audit, preview, explain, pretrain or panel"
+    assert listed in done.stderr
 
 
 TINY = (
@@ -167,3 +162,34 @@ def test_a_recipe_is_explained_without_any_scans(tmp_path: Path) -> None:
     wrong = command("explain", "dino", "operations.blurr=off")
     assert wrong.returncode == 2
     assert "did you mean 'blur'?" in wrong.stderr
+
+
+def test_a_dry_run_of_pack_needs_no_archive_and_writes_nothing(tmp_path: Path) -> None:
+    Image.new("L", (5, 4)).save(tmp_path / "a.png")
+    for words in (["drop.Modality=CR"], [str(tmp_path / "archive"), "drop.Modality=[CR, DX]"]):
+        done = CliRunner().invoke(app, ["pack", str(tmp_path), "--dry-run", *words])
+        assert done.exit_code == 0, done.output
+        assert "1 file, 1 scan, 0 patients" in done.output
+        assert "The filter leaves out 0 files" in done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_pack_without_an_archive_says_what_is_missing(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["pack", str(tmp_path)])
+    assert isinstance(done.exception, ScanlearnError)
+    assert "needs the folder to write the archive to" in str(done.exception)
+
+
+def test_patterns_and_the_summary_are_taken_from_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("L", (5, 4)).save(tmp_path / "scans" / name)
+    (tmp_path / "scans" / "t.csv").write_text("path,view\na.png,PA\nb.png,LL\n")
+    words = [str(tmp_path / "scans" / "t.csv"), str(tmp_path / "a"), "keep.view=[pa,ap]"]
+    assert CliRunner().invoke(app, ["pack", *words, "summary=false", "canvas=8"]).exit_code == 0
+    info = json.loads((tmp_path / "a" / "archive.json").read_text())
+    assert info["scans"] == 1
+    assert info["notes"] == {"files left out by keep.view": 1}
+    assert not (tmp_path / "a" / "summary.html").exists()
+    assert CliRunner().invoke(app, ["summary", str(tmp_path / "a"), "scans=0"]).exit_code == 0
+    assert (tmp_path / "a" / "summary.html").is_file()

@@ -13,7 +13,7 @@ from scanlearn import labelfree
 from scanlearn import panel as panel_module
 from scanlearn.backbones.build import Backbone, BackboneConfig, build_backbone
 from scanlearn.backbones.weights import Card, export_backbone
-from scanlearn.cli import call
+from scanlearn.calls import call
 from scanlearn.core import ScanlearnError
 from scanlearn.panel import MEANINGS, Panel, panel
 from scanlearn.scans.archive import Archive, ArchiveWriter

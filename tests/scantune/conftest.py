@@ -82,8 +82,8 @@ def make_scores() -> Callable[..., Scores]:
         values = np.broadcast_to(values, (seeds, len(y)))
         both = np.where((fold_of >= 0)[..., None], np.stack([1 - values, values], axis=-1), np.nan)
         used = np.full((1, seeds, folds), 10)
-        return Scores(
-            ("linear",), ("all",), ("0", "1"), y, patients, fold_of, both[None, None], used, used
-        )
+        half = np.full((1, 1, seeds, folds, 2), 0.5)
+        all_of_it = (y, patients, fold_of, both[None, None], half, used, used)
+        return Scores(("linear",), ("all",), ("0", "1"), *all_of_it)
 
     return make

@@ -98,7 +98,7 @@ def test_the_table_is_said_with_its_notes(
 ) -> None:
     say_table(evaluation)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + 4 + 1
+    assert len(lines) == (1 + 4) + (1 + 2 + 1) + 1
     assert lines[0].split()[:2] == ["learner", "labels"]
     assert f"{evaluation.table[0].auroc:.3f}" in lines[1]
     assert lines[-1] == "note: read me"

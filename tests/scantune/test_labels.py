@@ -80,12 +80,10 @@ def test_the_source_is_named_as_the_user_knows_it(table: Any) -> None:
     assert message.startswith("findings.parquet has no column 'x'")
 
 
-def test_an_uncertain_label_is_no_third_class(table: Any) -> None:
-    message = refused(table({"finding": ["0", "1", "-1", "1"]}), "finding")
+def test_an_uncertain_label_is_no_second_class(table: Any) -> None:
+    message = refused(table({"finding": ["1", "1", "-1", "1"]}), "finding")
     assert "row 3" in message
     assert "'-1'" in message
-    found = read_labels(table({"finding": ["0", "1", "-1"]}), "finding", classes=("-1", "0", "1"))
-    assert found.classes == ("-1", "0", "1")
 
 
 def test_spellings_that_differ_in_case_are_refused(table: Any) -> None:
@@ -131,3 +129,18 @@ def test_a_row_without_a_label_needs_no_split(table: Any) -> None:
     rows = table({"y": ["0", None, "1"], "split": ["train", None, "test"]})
     found = read_labels(rows, "y", split_column="split")
     assert len(found) == 2
+
+
+def test_uncertain_labels_beside_0_and_1_are_left_out_and_counted(table: Any) -> None:
+    found = read_labels(table({"edema": ["1", "-1.0", "0", None, "-1", "1"]}), "edema")
+    assert found.classes == ("0", "1")
+    assert found.rows.tolist() == [0, 2, 5]
+    assert (found.num_blank, found.num_uncertain) == (1, 2)
+
+
+def test_minus_1_among_other_grades_or_asked_for_is_a_class(table: Any) -> None:
+    grades = read_labels(table({"y": ["-1", "0", "1", "2"]}), "y")
+    assert grades.classes == ("-1", "0", "1", "2")
+    asked = read_labels(table({"y": ["-1", "0", "1"]}), "y", classes=("-1", "0", "1"))
+    assert len(asked) == 3
+    assert asked.num_uncertain == 0

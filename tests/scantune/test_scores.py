@@ -22,7 +22,8 @@ def test_scores_come_back_as_they_were_saved(scores: Scores, tmp_path: Path) -> 
     loaded = Scores.load(tmp_path / "scores.npz")
     for name in ("learners", "budgets", "classes", "notes"):
         assert getattr(loaded, name) == getattr(scores, name)
-    for name in ("y", "patients", "fold_of", "values", "train_scans", "train_patients"):
+    arrays = ("y", "patients", "fold_of", "values", "thresholds", "train_scans", "train_patients")
+    for name in arrays:
         np.testing.assert_array_equal(getattr(loaded, name), getattr(scores, name))
     assert loaded.design_hash() == scores.design_hash()
     assert [path.name for path in tmp_path.iterdir()] == ["scores.npz"]

@@ -143,6 +143,8 @@ def data_warnings(
     for name, labeled in tasks.items():
         if labeled.num_blank:
             found.append(f"{name}: {labeled.num_blank} scans without a label are left out.")
+        if labeled.num_uncertain:
+            found.append(f"{name}: {labeled.num_uncertain} uncertain scans (-1) are left out.")
     for (task, _), members in scores.items():
         found += [f"{task}: {note}." for note in members[0].notes]
     return tuple(dict.fromkeys(found))

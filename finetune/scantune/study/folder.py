@@ -23,6 +23,7 @@ PRESENTATION = frozenset(
         "unlabeled",
         "labels",
         "output",
+        "leaks",
         "pack.workers",
         "pretrain.device",
         "pretrain.checkpoint_minutes",
@@ -48,6 +49,11 @@ class StudyFolder:
     def archives(self) -> Path:
         """Hashes of the archives the study was started on."""
         return self.path / "archives.json"
+
+    @property
+    def leaks(self) -> Path:
+        """What the leak audit found."""
+        return self.path / "leaks"
 
     @property
     def results(self) -> Path:

@@ -116,6 +116,11 @@ class CompareConfig(Block):
     primary: PrimaryConfig = Field(
         default=PrimaryConfig(), description="the comparison named in advance"
     )
+    leaks: Literal["refuse", "warn"] = Field(
+        default="refuse",
+        description="where patients or equal pixels of test scans are among the scans that a "
+        "network or a probe learns from: refuse to start, or warn and say so in the report",
+    )
     margin: float = Field(
         default=0.01, gt=0, lt=0.5, description="AUROC differences below it do not matter"
     )

@@ -209,6 +209,33 @@ class Fact(Record):
     value: str
 
 
+class Leak(Record):
+    """What the audit found between two sets of scans, or in one set across its folds.
+
+    ``patients`` is None where they cannot be compared; ``invalid_scans`` are the scans of the
+    second set for which a result is invalid. `scanlearn.scans.findings` says what is counted.
+    """
+
+    first: str
+    second: str
+    first_scans: int
+    second_scans: int
+    patients: int | None
+    identical: int
+    near: int
+    near_by_turn: dict[str, int]
+    proposed: int
+    without_contrast: int
+    invalid_scans: int
+    notes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Which sets, in words."""
+        within = self.first == self.second
+        return f"within {self.first}" if within else f"{self.first} and {self.second}"
+
+
 class Rejected(Record):
     """Scans that could not be read and were set aside."""
 
@@ -241,6 +268,7 @@ class Results(Record):
     sheets: tuple[Sheet, ...]
     warnings: tuple[str, ...]
     rejected: Rejected
+    leaks: tuple[Leak, ...] = ()
     timing: dict[str, float]
 
     @property

@@ -16,6 +16,7 @@ from scanlearn.scans.source import open_archive
 from scantune.study import facts
 from scantune.study.arms import matched, train_arms
 from scantune.study.folder import StudyFolder, check_archives, open_study
+from scantune.study.leaks import find_study_leaks, leak_warnings
 from scantune.study.plan import CompareConfig
 from scantune.study.results import Rejected, Results, Score
 from scantune.study.scoring import networks_of, read_tasks, score_all
@@ -36,13 +37,14 @@ def run_study(config: CompareConfig) -> Path:
         The study's folder, with ``results.json``, ``results.csv`` and ``figures/``.
 
     Raises:
-        ScanlearnError: The scans or labels cannot be used, the folder holds another study, or
-            the disk is full.
+        ScanlearnError: The scans or labels cannot be used, test scans leak, the folder holds
+            another study, or the disk is full.
     """
     folder = open_study(config)
     unlabeled, labels = _open_archives(config)
     tasks = read_tasks(config, labels)
     check_archives(folder, {"unlabeled": unlabeled.content_hash, "labels": labels.content_hash})
+    leaks = find_study_leaks(config, folder, unlabeled, labels, tasks)
     with folder.timed("pretraining"):
         runs, run_warnings = train_arms(config, folder, unlabeled)
     networks = networks_of(config, folder, runs, unlabeled, labels)
@@ -76,9 +78,11 @@ def run_study(config: CompareConfig) -> Path:
         warnings=(
             *facts.data_warnings(unlabeled, labels, tasks, scores),
             *facts.thumbnail_warnings(config, table),
+            *leak_warnings(leaks),
             *run_warnings,
         ),
         rejected=Rejected(unlabeled=unlabeled.num_rejected, labels=labels.num_rejected),
+        leaks=leaks,
         timing=folder.timing(),
     )
     _write(folder, results)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from collections.abc import Mapping
@@ -13,21 +12,36 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from scanlearn import __version__
 from scanlearn.core import ScanlearnError
-from scanlearn.scans.atomic import disk_errors, publish, require_free, start_partial
+from scanlearn.scans.atomic import (
+    disk_errors,
+    publish,
+    release,
+    require_free,
+    start_partial,
+    take_up,
+)
+from scanlearn.scans.census import take_census
+from scanlearn.scans.checkpoint import Checkpoint, drop_checkpoint, read_checkpoint
+from scanlearn.scans.identity import Identities
 from scanlearn.scans.reader import FORMAT_VERSION, Archive, is_archive
-from scanlearn.scans.rows import TableWriter
-from scanlearn.scans.shards import Pixels, Row, ShardWriter, shard_name
-from scanlearn.scans.tally import PixelTally
+from scanlearn.scans.rows import PATHS_FILE, REJECTED_FILE, TABLE_FILE, ListWriter
+from scanlearn.scans.shards import Layout, Pixels, ShardWriter, make_row, shard_name
+from scanlearn.scans.tally import ScanTally
 
 __all__ = ["FORMAT_VERSION", "Archive", "ArchiveWriter", "is_archive"]
+
+_LISTS = {REJECTED_FILE: ("scan_id", "reason"), PATHS_FILE: ("scan_id", "path")}
 
 
 class ArchiveWriter:
     """Writes an archive beside its target and moves it there when it is complete.
 
-    A process killed half-way leaves nothing at ``path``; what it left beside it is swept away by
-    the next writer. Used as a context manager, an error discards everything written so far.
+    A process killed half-way leaves nothing at ``path``. What it left beside it is taken up by the
+    next writer of the same, as far as it was told to go on from there with `checkpoint`, and swept
+    away by any other. Used as a context manager, an error discards everything written so far; an
+    interruption leaves it as a kill does.
 
     Args:
         path: Where the archive will be; must not exist or be an empty folder.
@@ -37,8 +51,9 @@ class ArchiveWriter:
         has_mask: Whether scans carry a field-of-view mask.
         patients_known: False where every scan stands for its own patient.
         synthetic_phantom: True for scans drawn by a program.
-        source_hash: Hash of what the archive is made from.
+        source_hash: Hash of what the archive is made from; without one nothing is taken up.
         settings: What was done to the pixels; kept in ``archive.json``.
+        identities: Hashed the names of patients and files; None where there are none to hide.
 
     Raises:
         ScanlearnError: Something lies at ``path`` already, or the disk cannot be written.
@@ -61,13 +76,14 @@ class ArchiveWriter:
         synthetic_phantom: bool = False,
         source_hash: str = "",
         settings: Mapping[str, Any] | None = None,
+        identities: Identities | None = None,
     ) -> None:
         self.path = Path(path)
+        self.identities = identities
         dtype = np.dtype(dtype)
         assert dtype in (np.dtype(np.uint8), np.dtype(np.uint16)), "uint8 or uint16 only"
         require_free(self.path)
-        self._shape = shape
-        self._label_columns = tuple(label_columns)
+        self._layout = Layout(shape, dtype, has_mask, tuple(label_columns))
         self._info: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "shape": list(shape),
@@ -78,14 +94,40 @@ class ArchiveWriter:
             "label_columns": list(label_columns),
             "source_hash": source_hash,
             "settings": dict(settings or {}),
+            "key": identities.fingerprint if identities else None,
+            "issuer": identities.issuer_hash if identities else None,
         }
-        self._tally = PixelTally(shape, dtype)
-        self._rejected: list[tuple[str, str]] = []
+        # Another release may decode or fit differently: it starts over.
+        self._header = self._info | {"release": __version__}
         self._archive: Archive | None = None
-        self._partial = start_partial(self.path)
+        left = take_up(self.path, self._is_same) if source_hash else None
+        self._partial = left or start_partial(self.path)
+        self._reached = read_checkpoint(self._partial, self._header) if left else None
         with disk_errors(self.path.parent):
-            self._shards = ShardWriter(self._partial, shape, dtype, has_mask)
-            self._table = TableWriter(self._partial / "manifest.parquet", self._label_columns)
+            self._open(self._reached)
+
+    def _is_same(self, folder: Path) -> bool:
+        return read_checkpoint(folder, self._header) is not None
+
+    def _open(self, reached: Checkpoint | None) -> None:
+        """Opens the files, from where an earlier writer had come."""
+        kept = reached.list_bytes if reached else {}
+        names = [REJECTED_FILE, *([PATHS_FILE] if self.identities else [])]
+        self._shards = ShardWriter(self._partial, self._layout, reached.counts if reached else ())
+        self._lists = {
+            name: ListWriter(
+                self._partial / name,
+                _LISTS[name],
+                owner_only=name == PATHS_FILE,
+                keep_bytes=kept.get(name),
+            )
+            for name in names
+        }
+        facts = reached.facts if reached else {}
+        self.num_scans = sum(self._shards.counts)
+        self.num_rejected: int = facts.get("num_rejected", 0)
+        self.first_reason: str | None = facts.get("first_reason")
+        self._last_listed: str | None = facts.get("last_listed")
 
     def __enter__(self) -> ArchiveWriter:
         return self
@@ -96,7 +138,11 @@ class ArchiveWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None:
+        is_interrupted = kind is not None and not issubclass(kind, Exception)
+        if is_interrupted and self._reached is not None:
+            self._let_go()
+            release(self._partial, self.path)
+        elif kind is not None:
             self.discard()
         elif self._archive is None:
             self.close()
@@ -112,7 +158,8 @@ class ArchiveWriter:
         value_range: tuple[float, float] | None = None,
         mask: Bool[np.ndarray, "h w"] | None = None,
         labels: Mapping[str, str | None] | None = None,
-    ) -> None:
+        tally: ScanTally | None = None,
+    ) -> bool:
         """Adds one scan; scans keep the order in which they are added.
 
         Args:
@@ -124,42 +171,69 @@ class ArchiveWriter:
             value_range: Stored values that mean 0 and 1; None for the range of the dtype.
             mask: ``[h w]`` field of view; None, where the archive has masks, for the valid box.
             labels: Raw label strings by column; None or a missing column for blank.
+            tally: What was counted of exactly this scan; None counts it here.
+
+        Returns:
+            Whether everything so far is on disk for good, which is the time for a `checkpoint`.
 
         Raises:
             ScanlearnError: The disk is full or may not be written to.
         """
-        assert pixels.shape == self._shape, f"scan {scan_id!r}: {pixels.shape} != {self._shape}"
-        assert pixels.dtype == self._info["dtype"], f"scan {scan_id!r} holds {pixels.dtype}"
-        box = valid_box or (0, 0, *self._shape[1:])
-        low, high = value_range or (0.0, float(np.iinfo(pixels.dtype).max))
-        assert 0 <= box[0] < box[2] <= self._shape[1], f"scan {scan_id!r}: box {box}"
-        assert 0 <= box[1] < box[3] <= self._shape[2], f"scan {scan_id!r}: box {box}"
-        assert low < high, f"scan {scan_id!r}: value range {low}, {high}"
-        if self._info["has_mask"] and mask is None:
-            mask = np.zeros(self._shape[1:], np.bool_)
-            mask[box[0] : box[2], box[1] : box[3]] = True
-        row = Row(
-            pixels=pixels,
-            valid_box=np.array(box, np.int32),
-            spacing_mm=np.array(spacing_mm or (np.nan, np.nan), np.float32),
-            value_range=np.array((low, high), np.float32),
-            mask=mask if self._info["has_mask"] else None,
-            scan_id=scan_id,
-            patient=patient,
+        row = make_row(
+            self._layout,
+            pixels,
+            names=(scan_id, patient),
+            place=(valid_box, spacing_mm, value_range),
+            mask=mask,
+            labels=labels or {},
+            tally=tally,
         )
-        self._tally.add(row)
+        self.num_scans += 1
         with disk_errors(self.path.parent):
-            self._shards.add(row)
-            self._table.add(scan_id, patient, labels or {})
+            return self._shards.add(row)
 
-    def reject(self, path: str, reason: str) -> None:
+    def list_file(self, path: str) -> str:
+        """Writes a file's path down for the owner alone; returns the name its scans go by."""
+        assert self.identities is not None, "made without identities"
+        name = self.identities.file(path)
+        if name != self._last_listed:
+            with disk_errors(self.path.parent):
+                self._lists[PATHS_FILE].add(name, path)
+        self._last_listed = name
+        return name
+
+    def reject(self, scan_id: str, reason: str) -> None:
         """Sets a scan aside: it is listed in ``rejected.csv`` with the reason."""
-        self._rejected.append((path, reason))
+        with disk_errors(self.path.parent):
+            self._lists[REJECTED_FILE].add(scan_id, reason)
+        self.num_rejected += 1
+        self.first_reason = self.first_reason or reason
+
+    def checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Notes that a later writer may go on from here; `add` says when.
+
+        Args:
+            state: What the caller needs to go on: JSON, found in `resumed` then.
+        """
+        assert self.num_scans == sum(self._shards.counts), "scans are still in memory"
+        with disk_errors(self.path.parent):
+            self._reached = Checkpoint(
+                header=self._header,
+                shards=self._described_shards(),
+                list_bytes={name: file.num_bytes() for name, file in self._lists.items()},
+                facts={
+                    "num_rejected": self.num_rejected,
+                    "first_reason": self.first_reason,
+                    "last_listed": self._last_listed,
+                },
+                state=dict(state),
+            )
+            self._reached.write(self._partial)
 
     @property
-    def rejected(self) -> tuple[tuple[str, str], ...]:
-        """Path and reason of every scan set aside so far."""
-        return tuple(self._rejected)
+    def resumed(self) -> Mapping[str, Any]:
+        """What was last handed to `checkpoint`, by an earlier writer too; empty if nothing was."""
+        return self._reached.state if self._reached else {}
 
     def close(self, **facts: Any) -> Archive:
         """Completes the archive, moves it to its path and returns it opened.
@@ -172,7 +246,7 @@ class ArchiveWriter:
         """
         if self._archive is not None:
             return self._archive
-        assert self._table.num_scans > 0, "an archive needs at least one scan"
+        assert self.num_scans > 0, "an archive needs at least one scan"
         try:
             with disk_errors(self.path.parent):
                 self._finish(facts)
@@ -184,7 +258,7 @@ class ArchiveWriter:
             self.discard()
             # Two processes may pack the same scans into one cache: the second finds the work done.
             found = Archive(self.path)
-            if found.content_hash != self._tally.content_hash:
+            if found.content_hash != self._info["content_hash"]:
                 raise ScanlearnError(
                     f"{self.path}: another archive appeared there meanwhile; choose another path"
                 )
@@ -193,31 +267,34 @@ class ArchiveWriter:
 
     def discard(self) -> None:
         """Removes everything written so far."""
-        self._shards.abort()
-        self._table.abort()
+        self._let_go()
         shutil.rmtree(self._partial, ignore_errors=True)
+
+    def _let_go(self) -> None:
+        self._shards.abort()
+        for file in self._lists.values():
+            file.abort()
 
     def _finish(self, facts: Mapping[str, Any]) -> None:
         self._shards.close()
-        self._table.close()
-        with (self._partial / "rejected.csv").open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            rows.writerow(("path", "reason"))
-            rows.writerows(self._rejected)
-        shards = [(shard_name(number), n) for number, n in enumerate(self._shards.counts)]
+        for file in self._lists.values():
+            file.close()
+        shards = self._described_shards()
+        names = [shard["file"] for shard in shards]
+        self._info |= take_census(self._partial, self._layout, names, self._partial / TABLE_FILE)
         self._info |= {
-            "scans": self._table.num_scans,
-            "patients": self._table.num_patients,
-            "rejected": len(self._rejected),
-            "mean": self._tally.mean,
-            "std": self._tally.std,
-            "content_hash": self._tally.content_hash,
-            "manifest": self._described("manifest.parquet"),
-            "shards": [self._described(name) | {"scans": n} for name, n in shards],
+            "rejected": self.num_rejected,
+            "manifest": self._described(TABLE_FILE),
+            "shards": shards,
             **facts,
         }
+        drop_checkpoint(self._partial)
         text = json.dumps(self._info, indent=1, ensure_ascii=False)
         (self._partial / "archive.json").write_text(text + "\n", "utf-8")
+
+    def _described_shards(self) -> list[dict[str, Any]]:
+        counts = enumerate(self._shards.counts)
+        return [self._described(shard_name(number)) | {"scans": n} for number, n in counts]
 
     def _described(self, name: str) -> dict[str, Any]:
         return {"file": name, "bytes": (self._partial / name).stat().st_size}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from platform import node
 
 from scanlearn.core import ScanlearnError
+
+_NOBODY = 0
 
 
 @contextlib.contextmanager
@@ -46,6 +49,8 @@ def _partial_prefix(target: Path) -> str:
 
 
 def _is_alive(process: int) -> bool:
+    if process == _NOBODY:
+        return False
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -55,15 +60,58 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def _sweep(target: Path) -> None:
-    """Removes what killed processes of this machine left beside ``target``."""
-    if os.name != "posix":
-        return  # Elsewhere signal 0 would end the process it asks after.
+def _left_behind(target: Path) -> list[Path]:
+    """Returns what processes of this machine that have ended left beside ``target``."""
+    if os.name != "posix" or not target.parent.is_dir():
+        return []  # Elsewhere signal 0 would end the process it asks after.
     prefix = _partial_prefix(target)
+    found = []
     for left in target.parent.iterdir():
         process = left.name.removeprefix(prefix).split(".")[0]
         if left.name.startswith(prefix) and process.isdigit() and not _is_alive(int(process)):
-            shutil.rmtree(left, ignore_errors=True)
+            found.append(left)
+    return sorted(found)
+
+
+def _claim(left: Path, target: Path, process: int) -> Path | None:
+    """Gives a folder to a process in one step; returns None where another was faster."""
+    for number in itertools.count():
+        mine = target.parent / f"{_partial_prefix(target)}{process}.{number}"
+        if not mine.exists():
+            break
+    try:
+        return left.rename(mine)
+    except OSError:
+        return None
+
+
+def take_up(target: Path, is_wanted: Callable[[Path], bool]) -> Path | None:
+    """Returns a folder that a process which has ended left beside ``target``, now this one's.
+
+    Args:
+        target: Where the folder is to be published.
+        is_wanted: Asked of each folder.
+    """
+    for left in _left_behind(target):
+        if is_wanted(left):
+            mine = _claim(left, target, os.getpid())
+            if mine is not None:
+                return mine
+    return None
+
+
+def release(partial: Path, target: Path) -> None:
+    """Leaves a folder behind for `take_up`, as if this process had ended."""
+    _claim(partial, target, _NOBODY)
+
+
+def sweep(target: Path) -> None:
+    """Removes what processes of this machine that have ended left beside ``target``."""
+    for left in _left_behind(target):
+        # Claimed first: another process may be about to go on from there.
+        mine = _claim(left, target, os.getpid())
+        if mine is not None:
+            shutil.rmtree(mine, ignore_errors=True)
 
 
 def require_free(target: Path) -> None:
@@ -86,7 +134,7 @@ def start_partial(target: Path) -> Path:
     """
     with disk_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
+        sweep(target)
         number = 0
         while True:
             partial = target.parent / f"{_partial_prefix(target)}{os.getpid()}.{number}"

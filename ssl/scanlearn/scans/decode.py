@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ MAX_PIXELS = 89_478_485
 MAX_FRAMES = 65_536
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _GRAY_MODES = ("1", "L", "LA", "La", "F", *_DEEP_MODES)
+_BITS = {"1": 1, "F": 32}
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
@@ -42,6 +43,10 @@ class Header:
         num_frames: How many scans it may give: frames of a recording, slices of a volume.
         has_patient: Whether it names its patient.
         has_series: Whether it names its series.
+        size: Rows and columns of one scan, as stored.
+        bits: Bits of one value, as stored.
+        tags: DICOM tags that were asked for and are there, each with all its values.
+        kind: What reads the file.
     """
 
     is_colour: bool
@@ -49,6 +54,10 @@ class Header:
     num_frames: int = 1
     has_patient: bool = False
     has_series: bool = False
+    size: tuple[int, int] = (0, 0)
+    bits: int = 8
+    tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    kind: str = "image"
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,7 @@ class Frame:
         notes: What of the file was left out, in words.
         patient: Patient that the file names; None where it names none.
         series: Series that the file names; None where it names none.
+        issuer: Who gave the patient that number, where the file says so.
     """
 
     number: int
@@ -68,6 +78,7 @@ class Frame:
     notes: tuple[str, ...] = ()
     patient: str | None = None
     series: str | None = None
+    issuer: str | None = None
 
 
 def read_header(path: Path) -> Header:
@@ -78,7 +89,13 @@ def read_header(path: Path) -> Header:
     """
     with refusing(path), Image.open(path, formats=_FORMATS) as image:
         _check_size(image)
-        return Header(is_colour=_stores_colour(image), is_deep=image.mode in _DEEP_MODES)
+        is_deep = image.mode in _DEEP_MODES
+        return Header(
+            is_colour=_stores_colour(image),
+            is_deep=is_deep,
+            size=(image.height, image.width),
+            bits=_BITS.get(image.mode, 16 if is_deep else 8),
+        )
 
 
 def decode(path: Path, *, at_least: int | None = None, gray: bool = False) -> Scan:

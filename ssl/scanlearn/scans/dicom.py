@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scanlearn.core import Scan
+from scanlearn.scans.codestream import claimed_values
 from scanlearn.scans.decode import MAX_FRAMES, MAX_PIXELS, Frame, Header, Undecodable, refusing
-from scanlearn.scans.voi import Values, gray, inverted, voi_function
+from scanlearn.scans.voi import Values, gray, inverted, inverted_units, voi_function
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -21,10 +22,15 @@ _PALETTE = "PALETTE COLOR"
 _MAX_DEPTH = 16
 _META_BYTES = 2**12
 _MAX_INFLATED = 2**30
+_MAX_TEXT, _MAX_VALUES = 256, 64
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, wanted: tuple[str, ...] = ()) -> Header:
     """Returns what the tags of a DICOM file say, without decoding its pixels.
+
+    Args:
+        path: The file.
+        wanted: Keywords of tags whose values are asked for.
 
     Raises:
         Undecodable: It is no DICOM image, or claims too many pixels or frames.
@@ -39,12 +45,16 @@ def read_header(path: Path) -> Header:
             is_colour=is_palette or int(tags.SamplesPerPixel) == 3,
             is_deep=depth > 8 or voi_function(_macro(tags, 0, "FrameVOILUTSequence")) == "SIGMOID",
             num_frames=_num_frames(tags),
-            has_patient=_patient(tags) is not None,
+            has_patient=_text(tags, "PatientID") is not None,
             has_series=_text(tags, "SeriesInstanceUID") is not None,
+            size=(int(tags.Rows), int(tags.Columns)),
+            bits=int(tags.get("BitsStored") or tags.BitsAllocated),
+            tags={name: found for name in wanted if (found := _values(tags, name))},
+            kind="dicom",
         )
 
 
-def read_frames(path: Path, frames: range) -> Iterator[Frame]:
+def read_frames(path: Path, frames: range, *, windowed: bool = True) -> Iterator[Frame]:
     """Yields frames of a DICOM file.
 
     Gray frames keep their stored bits: a window or the percentiles become the value range, which
@@ -55,6 +65,8 @@ def read_frames(path: Path, frames: range) -> Iterator[Frame]:
     Args:
         path: The file.
         frames: Which, from 0.
+        windowed: Whether the file's window or table says what gray frames show; else they have no
+            value range, and tables and curves of display are left alone.
 
     Raises:
         Undecodable: The file cannot be read; the message says why. A frame that cannot be decoded
@@ -62,18 +74,19 @@ def read_frames(path: Path, frames: range) -> Iterator[Frame]:
     """
     with refusing(path):
         tags = _read(path, pixels=True)
-        patient, series = _patient(tags), _text(tags, "SeriesInstanceUID")
+        names = ("PatientID", "SeriesInstanceUID", "IssuerOfPatientID")
+        whose = [_text(tags, name) for name in names]
         alone = _num_frames(tags) == 1
     for index in frames:
         try:
             with refusing(path):
-                scan, notes = _frame(tags, index)
+                scan, notes = _frame(tags, index, windowed)
         except Undecodable as error:
             if alone:
                 raise
             yield Frame(index + 1, error)
         else:
-            yield Frame(index + 1, scan, notes, patient, series)
+            yield Frame(index + 1, scan, notes, *whose)
 
 
 def _read(path: Path, *, pixels: bool) -> Dataset:
@@ -135,10 +148,17 @@ def _text(tags: Dataset, name: str) -> str | None:
     return str(tags.get(name) or "").strip() or None
 
 
-def _patient(tags: Dataset) -> str | None:
-    """Returns the patient, with the issuer: numbers of two hospitals may be equal."""
-    patient, issuer = _text(tags, "PatientID"), _text(tags, "IssuerOfPatientID")
-    return f"{issuer}/{patient}" if patient and issuer else patient
+def _values(tags: Dataset, name: str) -> tuple[str, ...]:
+    """Returns all values of a tag; one that cannot be read is as good as none."""
+    from pydicom.multival import MultiValue
+
+    try:
+        value = tags.get(name)
+        several = value[:_MAX_VALUES] if isinstance(value, MultiValue) else [value]
+        texts = ["" if one is None else str(one).strip()[:_MAX_TEXT] for one in several]
+    except Exception:
+        return ()
+    return tuple(text for text in texts if text)
 
 
 def _macro(tags: Dataset, index: int, name: str) -> Dataset:
@@ -158,7 +178,9 @@ def _table_depths(tags: Dataset) -> list[int]:
     return [0, *(int(table.LUTDescriptor[2]) for table in tables)]
 
 
-def _frame(tags: Dataset, index: int) -> tuple[Scan, tuple[str, ...]]:
+def _frame(tags: Dataset, index: int, windowed: bool) -> tuple[Scan, tuple[str, ...]]:
+    from pydicom import Dataset
+
     values = _decoded(tags, index)
     spacing = _spacing_mm(tags, index)
     interpretation = _interpretation(tags)
@@ -172,11 +194,12 @@ def _frame(tags: Dataset, index: int) -> tuple[Scan, tuple[str, ...]]:
     if interpretation not in _GRAY:
         raise Undecodable(f"has one channel of {interpretation}, which is no gray value")
     rescale = _macro(tags, index, "PixelValueTransformationSequence")
-    voi = _macro(tags, index, "FrameVOILUTSequence")
-    pixels, stored_range, notes = gray(values, tags, rescale, voi)
+    voi = _macro(tags, index, "FrameVOILUTSequence") if windowed else Dataset()
+    pixels, stored_range, notes, units = gray(values, tags, rescale, voi)
     if interpretation == "MONOCHROME1":
         pixels, stored_range = inverted(pixels, stored_range)
-    return Scan(pixels[None], spacing, stored_range), notes
+        units = None if units is None else inverted_units(units, pixels)
+    return Scan(pixels[None], spacing, stored_range if windowed else None, units), notes
 
 
 def _decoded(tags: Dataset, index: int) -> Values:
@@ -185,7 +208,9 @@ def _decoded(tags: Dataset, index: int) -> Values:
 
     syntax = tags.file_meta.TransferSyntaxUID
     try:
-        values, _ = get_decoder(syntax).as_array(tags, index=index)
+        decoder = get_decoder(syntax)
+        _check_stream(tags, index)
+        values, _ = decoder.as_array(tags, index=index)
     except NotImplementedError as error:
         raise Undecodable(f"is compressed as {syntax.name}, which no decoder here reads") from error
     except RuntimeError as error:
@@ -195,6 +220,24 @@ def _decoded(tags: Dataset, index: int) -> Values:
     if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3):
         raise Undecodable(f"has pixels of shape {values.shape}, neither gray nor RGB")
     return values
+
+
+def _check_stream(tags: Dataset, index: int) -> None:
+    """Refuses a compressed frame that claims absurd sizes, which decoders would make room for."""
+    from pydicom.encaps import get_frame
+
+    if not tags.file_meta.TransferSyntaxUID.is_encapsulated or "PixelData" not in tags:
+        return
+    names = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+    offsets = (tags[names[0]].value, tags[names[1]].value) if names[0] in tags else None
+    num_frames = _num_frames(tags)
+    stream = get_frame(tags.PixelData, index, extended_offsets=offsets, number_of_frames=num_frames)
+    claimed = claimed_values(stream)
+    if claimed is not None and claimed > 3 * MAX_PIXELS:
+        raise Undecodable(
+            f"is compressed as {tags.file_meta.TransferSyntaxUID.name} and claims {claimed:,}"
+            f" values in a frame (allowed: {3 * MAX_PIXELS:,})"
+        )
 
 
 def _spacing_mm(tags: Dataset, index: int) -> tuple[float, float] | None:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from scanlearn.scans import decode, dicom, nifti
-from scanlearn.scans.decode import IMAGE_SUFFIXES, Frame, Header
+from scanlearn.scans import decode, dicom, medmnist, nifti
+from scanlearn.scans.decode import IMAGE_SUFFIXES, Frame, Header, Undecodable
 from scanlearn.scans.nifti import NIFTI_SUFFIXES, Axis
+from scanlearn.scans.places import as_file, head, inside
 
 Kind = Literal["image", "dicom", "nifti"]
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 SCAN_SUFFIXES = (*IMAGE_SUFFIXES, *_DICOM_SUFFIXES, *NIFTI_SUFFIXES)
 _HEAD_BYTES = 352
+_NO_VOLUME = "is no NIfTI volume, whose neighbouring slices could fill the channels"
 _NIFTI_2_SIZES = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
 _IMAGE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM")
 
@@ -29,53 +31,83 @@ class ReadSettings:
         at_least: Side of the canvas that scans will be fitted to; a large JPEG may be decoded
             smaller. None decodes every pixel.
         gray: Whether colour pictures become luma as they are decoded.
+        tags: DICOM keywords that headers are asked for.
+        shows: What means 0 and 1: "file" for what a file says, else the percentiles of a volume;
+            "foreground" for the percentiles of a volume's foreground; "nothing" where it is known.
+            But for "file", windows and tables of DICOM files are left alone.
+        neighbours: Whether neighbouring slices of a volume become channels.
     """
 
     axis: Axis = "axial"
     empty_below: float = 0.0
     at_least: int | None = None
     gray: bool = False
+    tags: tuple[str, ...] = ()
+    shows: Literal["file", "foreground", "nothing"] = "file"
+    neighbours: bool = False
+
+
+def may_be_scan(name: str) -> bool:
+    """Returns whether a file with such a name can be a scan: its ending is one, or it has none.
+
+    The names of DICOM files often are numbers with dots; what follows the last is no ending.
+    """
+    lowered = name.lower()
+    suffix = PurePosixPath(lowered).suffix
+    is_bare = not suffix or suffix[1:].isdigit()
+    return lowered.endswith(SCAN_SUFFIXES) or (is_bare and lowered != "dicomdir")
 
 
 def is_scan(path: Path) -> bool:
     """Returns whether a file may be a scan: by its ending, or by its content if it has none.
 
-    The names of DICOM files often are numbers with dots; what follows the last is no ending.
+    What may not be read may be one, and is set aside with that reason.
     """
-    name = path.name.lower()
-    if name.endswith(SCAN_SUFFIXES):
+    if path.name.lower().endswith(SCAN_SUFFIXES):
         return True
-    suffix = PurePosixPath(name).suffix
-    return (
-        (not suffix or suffix[1:].isdigit())
-        and name != "dicomdir"
-        and _by_content(path) is not None
-    )
+    try:
+        return may_be_scan(path.name) and _by_content(path) is not None
+    except (OSError, Undecodable):
+        return True
 
 
-def kind_of(path: Path) -> Kind:
-    """Returns what reads a file: its content decides, its ending only where that is silent."""
-    found = _by_content(path)
+def kind_of(path: Path, name: str | None = None) -> Kind:
+    """Returns what reads a file: its content decides, its ending only where that is silent.
+
+    Args:
+        path: The file.
+        name: Name with the ending; None for the file's own.
+    """
+    try:
+        found = _by_content(path)
+    except OSError:
+        found = None
     if found is not None:
         return found
-    name = path.name.lower()
-    if name.endswith(_DICOM_SUFFIXES):
+    lowered = (path.name if name is None else name).lower()
+    if lowered.endswith(_DICOM_SUFFIXES):
         return "dicom"
-    return "nifti" if name.endswith(NIFTI_SUFFIXES) else "image"
+    return "nifti" if lowered.endswith(NIFTI_SUFFIXES) else "image"
 
 
 def read_header(path: Path, settings: ReadSettings) -> Header:
     """Returns what a file says of itself before its pixels are decoded.
 
+    A path may lead into a zip, tar or npz file, here and in `read_frames`.
+
     Raises:
         Undecodable: It is no scan, or claims absurd sizes.
     """
-    kind = kind_of(path)
-    if kind == "dicom":
-        return dicom.read_header(path)
-    if kind == "nifti":
-        return nifti.read_header(path, axis=settings.axis)
-    return decode.read_header(path)
+    row = _npz_row(path)
+    if row is not None:
+        return medmnist.read_header(*row)
+    with as_file(path, NIFTI_SUFFIXES) as file:
+        kind = kind_of(file, path.name)
+        if kind == "dicom":
+            return dicom.read_header(file, settings.tags)
+        if kind == "nifti":
+            return nifti.read_header(file, axis=settings.axis)
+        return decode.read_header(file)
 
 
 def read_frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame]:
@@ -89,30 +121,45 @@ def read_frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[F
     Raises:
         Undecodable: The file cannot be read; the message says why.
     """
-    kind = kind_of(path)
-    if kind == "dicom":
-        yield from dicom.read_frames(path, frames)
-    elif kind == "nifti":
-        axis, empty_below = settings.axis, settings.empty_below
-        yield from nifti.read_frames(path, frames, axis=axis, empty_below=empty_below)
-    else:
-        scan, notes = decode.decode_with_notes(path, at_least=settings.at_least, gray=settings.gray)
-        yield Frame(1, scan, notes)
+    row = _npz_row(path)
+    if row is not None and settings.neighbours:
+        raise Undecodable(_NO_VOLUME)
+    if row is not None:
+        yield from medmnist.read_frames(*row, frames, empty_below=settings.empty_below)
+        return
+    with as_file(path, NIFTI_SUFFIXES) as file:
+        kind = kind_of(file, path.name)
+        if kind == "nifti":
+            yield from nifti.read_frames(
+                file,
+                frames,
+                axis=settings.axis,
+                empty_below=settings.empty_below,
+                foreground=settings.shows == "foreground",
+                neighbours=settings.neighbours,
+            )
+        elif settings.neighbours:
+            raise Undecodable(_NO_VOLUME)
+        elif kind == "dicom":
+            yield from dicom.read_frames(file, frames, windowed=settings.shows == "file")
+        else:
+            scan, notes = decode.decode_with_notes(
+                file, at_least=settings.at_least, gray=settings.gray
+            )
+            yield Frame(1, scan, notes)
+
+
+def _npz_row(path: Path) -> tuple[Path, str] | None:
+    place = inside(path)
+    return place if place is not None and place[0].suffix.lower() == ".npz" else None
 
 
 def _by_content(path: Path) -> Kind | None:
-    # A pipe would be waited for without end.
-    if not path.is_file():
-        return None
-    try:
-        with path.open("rb", buffering=0) as file:
-            head = file.read(_HEAD_BYTES)
-    except OSError:
-        return None
-    if head[128:132] == b"DICM":
+    start = head(path, _HEAD_BYTES)
+    if start[128:132] == b"DICM":
         return "dicom"
-    is_nifti_1 = head[344:348] in (b"n+1\0", b"ni1\0")
-    if is_nifti_1 or (head[:4] in _NIFTI_2_SIZES and head[4:8] in (b"n+2\0", b"ni2\0")):
+    is_nifti_1 = start[344:348] in (b"n+1\0", b"ni1\0")
+    if is_nifti_1 or (start[:4] in _NIFTI_2_SIZES and start[4:8] in (b"n+2\0", b"ni2\0")):
         return "nifti"
-    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    return "image" if is_webp or head.startswith(_IMAGE_MAGIC) else None
+    is_webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
+    return "image" if is_webp or start.startswith(_IMAGE_MAGIC) else None

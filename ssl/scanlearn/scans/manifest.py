@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 
 from scanlearn.core import ScanlearnError
-from scanlearn.scans.files import SCAN_SUFFIXES, is_scan
-from scanlearn.scans.tables import TABLE_SUFFIXES, find_column, find_required, read_table
+from scanlearn.scans.containers import as_text
+from scanlearn.scans.files import is_scan
+from scanlearn.scans.listing import Listing, list_container, list_folder, walk
+from scanlearn.scans.medmnist import list_rows
+from scanlearn.scans.places import CONTAINER_SUFFIXES, is_there, stamp
+from scanlearn.scans.tables import (
+    TABLE_SUFFIXES,
+    find_column,
+    find_required,
+    is_one_of,
+    read_table,
+)
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "Image Index")
 PATIENT_COLUMNS = ("patient_id", "patient", "subject_id", "Patient ID")
+# Such a column would name a person or a file in an archive that names neither.
+IDENTIFYING_COLUMNS = (
+    *PATH_COLUMNS,
+    *PATIENT_COLUMNS,
+    *("name", "patient name", "first name", "last name", "surname", "family name", "given name"),
+    *("mrn", "medical record number", "ssn", "accession number", "accession", "national id"),
+    *("birth date", "date of birth", "dob", "patient birth date", "birthday"),
+    *("address", "street", "phone", "telephone", "email", "e-mail", "zip code", "postal code"),
+    *("study instance uid", "series instance uid", "sop instance uid", "dicom id"),
+    *("study date", "acquisition date", "referring physician", "physician", "operator name"),
+)
 NIH_COLUMNS = ("Image Index", "Finding Labels")
+_PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 # Rows that are looked for on disk before a folder is taken for the one that paths start from.
 _PROBED_ROWS = 200
 
@@ -33,6 +53,8 @@ class Manifest:
         label_columns: Names of the label columns.
         patients_known: False where no patient was given and every scan stands for its own.
         ignored: Endings of files in a folder that are no scans, and how many there are.
+        withheld: Columns of a table that are no labels, since they may name a person or a file.
+        refused: Paths that are set aside unread, and why.
     """
 
     root: Path
@@ -40,6 +62,8 @@ class Manifest:
     label_columns: tuple[str, ...]
     patients_known: bool
     ignored: tuple[tuple[str, int], ...] = ()
+    withheld: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -52,16 +76,17 @@ class Manifest:
                 values = (column[index] for column in labels)
                 yield path, patient, dict(zip(self.label_columns, values, strict=True))
 
+    def file(self, path: str | None) -> Path:
+        """Returns where a row's file lies; the root, which is none, where it may not be read."""
+        return self.root if path is None or path in self.refused else self.root / path
+
     def content_hash(self) -> str:
         """Returns the sha256 over all rows and the size and change time of every file."""
         digest = hashlib.sha256(repr((self.label_columns, self.patients_known)).encode())
         for path, patient, labels in self.rows():
-            try:
-                status = (self.root / path).stat() if path is not None else None
-            except (OSError, ValueError):
-                status = None
-            stamp = (status.st_size, status.st_mtime_ns) if status else None
-            digest.update(repr((path, patient, tuple(labels.values()), stamp)).encode())
+            is_read = path is not None and path not in self.refused
+            changed = stamp(self.file(path)) if is_read else None
+            digest.update(repr((path, patient, tuple(labels.values()), changed)).encode())
         return digest.hexdigest()
 
 
@@ -71,8 +96,10 @@ def read_manifest(
     path_column: str | None = None,
     patient_column: str | None = None,
     root: Path | str | None = None,
+    follow_links: bool = False,
+    open_containers: bool = False,
 ) -> Manifest:
-    """Returns the scans that a folder tree or a table lists.
+    """Returns the scans that a folder tree, a zip, tar or MedMNIST npz file or a table lists.
 
     In a folder every picture, DICOM file and volume is a scan, files without an ending by their
     content, and stands for its own patient unless it names one; hidden files are left out, and a
@@ -81,11 +108,14 @@ def read_manifest(
     The NIH ``Data_Entry`` table gets one more 0/1 column for each of its findings.
 
     Args:
-        source: Folder, ``.csv``, ``.tsv`` or ``.parquet``.
+        source: Folder, ``.zip``, ``.tar``, ``.npz``, ``.csv``, ``.tsv`` or ``.parquet``.
         path_column: Column of a table that holds paths; None looks for a usual name.
         patient_column: Column of a table that names patients; None looks for a usual name.
         root: Folder that the paths in a table are relative to; None tries the table's own
             folder, its ``images`` folder, and then looks for the file names below it.
+        follow_links: Whether links that lead out of a folder are followed; they are set aside if
+            not. Paths of a table may lead anywhere.
+        open_containers: Whether zip, tar and npz files that lie in a folder are opened too.
 
     Raises:
         ScanlearnError: There is nothing at ``source``, it lists no scan, a column is missing, or
@@ -93,14 +123,14 @@ def read_manifest(
     """
     source = Path(source).expanduser()
     if source.is_dir():
-        return _read_folder(source)
+        return _as_manifest(
+            source,
+            list_folder(source, follow_links=follow_links, open_containers=open_containers),
+        )
     if not source.exists():
         raise ScanlearnError(f"{source}: there is no such file or folder; check the path")
     if source.suffix.lower() not in TABLE_SUFFIXES:
-        allowed = ", ".join(TABLE_SUFFIXES)
-        raise ScanlearnError(
-            f"{source}: is neither a folder of scans nor a table ({allowed}); give one of these"
-        )
+        return _read_container(source)
     table = read_table(source)
     paths_in = find_required(table, source, path_column, PATH_COLUMNS, "path_column")
     patients_in = (
@@ -113,6 +143,8 @@ def read_manifest(
     base, paths = _locate(table.column(paths_in), source, None if root is None else Path(root))
     patients = paths if patients_in is None else table.column(patients_in)
     labels = table.drop_columns([name for name in (paths_in, patients_in) if name is not None])
+    withheld = [name for name in labels.column_names if is_one_of(name, IDENTIFYING_COLUMNS)]
+    labels = labels.drop_columns(withheld)
     if all(name in table.column_names for name in NIH_COLUMNS):
         labels = _with_findings(labels)
     columns = [paths, patients, *labels.columns]
@@ -122,57 +154,36 @@ def read_manifest(
         table=pa.Table.from_arrays([column.combine_chunks() for column in columns], names=names),
         label_columns=tuple(labels.column_names),
         patients_known=patients_in is not None,
+        withheld=tuple(withheld),
     )
 
 
-def _read_folder(folder: Path) -> Manifest:
-    found: list[str] = []
-    others: Counter[str] = Counter()
-    for where, folders, files in os.walk(folder, onerror=_unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            if name.startswith("."):
-                continue
-            path = (Path(where) / name).relative_to(folder).as_posix()
-            suffix = Path(name).suffix.lower()
-            if not _is_text(path):
-                others["name that is not UTF-8"] += 1
-            elif not is_scan(folder / path):
-                others[suffix or "no ending"] += 1
-            else:
-                found.append(path)
-    ignored = tuple(others.most_common())
-    if not found:
-        listed = ", ".join(f"{n} {suffix}" for suffix, n in ignored[:5]) or "nothing"
+def _as_manifest(root: Path, found: Listing) -> Manifest:
+    table = pa.table({"path": found.paths, "patient": found.paths})
+    return Manifest(
+        root, table, (), patients_known=False, ignored=found.ignored, refused=found.refused
+    )
+
+
+def _read_container(source: Path) -> Manifest:
+    suffix = source.suffix.lower()
+    if suffix == ".npz":
+        rows = list_rows(source)
+        labels = rows.column_names[1:]
+        table = rows.add_column(1, "patient", rows.column("path"))
+        return Manifest(source, table, tuple(labels), patients_known=False)
+    if suffix in CONTAINER_SUFFIXES:
+        return _as_manifest(source, list_container(source))
+    if source.name.lower().endswith(_PACKED_TARS):
         raise ScanlearnError(
-            f"{folder}: holds no scan ({listed} found); put {', '.join(SCAN_SUFFIXES)} files"
-            " there or give the path of a table"
+            f"{source}: is a compressed tar, which would be read from its start for every scan;"
+            " unpack it, or give a .tar or .zip"
         )
-    paths = pa.array(sorted(found), pa.string())
-    table = pa.table({"path": paths, "patient": paths})
-    return Manifest(folder, table, (), patients_known=False, ignored=ignored)
-
-
-def _unreadable(error: OSError) -> None:
-    reason = error.strerror or "not readable"
+    allowed = ", ".join((*TABLE_SUFFIXES, *CONTAINER_SUFFIXES))
     raise ScanlearnError(
-        f"{error.filename}: cannot be listed ({reason}); make the folder readable or leave it out"
-    ) from error
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # A name too long, or with a NUL: no such file.
-        return False
+        f"{source}: is neither a folder of scans nor a table or archive ({allowed}); give one of"
+        " these"
+    )
 
 
 def _locate(
@@ -185,7 +196,7 @@ def _locate(
     bases = [folder, folder / "images"] if root is None else [root]
     probed = [path for path in column.slice(0, _PROBED_ROWS).to_pylist() if path]
     for base in bases:
-        if any(_is_file(base / path) for path in probed):
+        if any(is_there(base / path) for path in probed):
             return base, column
     base = bases[0]
     below = _names_below(base)
@@ -205,11 +216,11 @@ def _names_below(folder: Path) -> dict[str, str]:
     """Returns the path of every scan below a folder by its bare name, if that is unique."""
     found: dict[str, str] = {}
     twice: set[str] = set()
-    for where, _, files in os.walk(folder, onerror=_unreadable):
-        for name in files:
-            if _is_text(name) and is_scan(Path(where) / name):
-                twice.update({name} & found.keys())
-                found[name] = (Path(where) / name).relative_to(folder).as_posix()
+    for path, entry in walk(folder):
+        name = entry.name
+        if as_text(path) == path and is_scan(Path(entry.path)):
+            twice.update({name} & found.keys())
+            found[name] = path
     return {name: path for name, path in found.items() if name not in twice}
 
 

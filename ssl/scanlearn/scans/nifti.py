@@ -9,18 +9,24 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scanlearn.core import Scan
+from scanlearn.core import Scan, Units
 from scanlearn.scans.decode import MAX_FRAMES, MAX_PIXELS, Frame, Header, Undecodable, refusing
-from scanlearn.scans.intensity import percentile_range, stored_depth
+from scanlearn.scans.intensity import (
+    foreground_from,
+    foreground_range,
+    from_zero,
+    percentile_range,
+    stored_depth,
+)
 
 Axis = Literal["sagittal", "coronal", "axial"]
 _AXES: tuple[Axis, ...] = ("sagittal", "coronal", "axial")
 NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz")
 MAX_VOXELS = 2**30
+# A volume is read whole: a few megabytes of gzip may claim many gigabytes.
+_MAX_VOLUME_BYTES = 2**30
 # Millimetres of the units that a header may name; most name none and mean millimetres.
 _UNIT_MM = {"meter": 1000.0, "micron": 0.001}
-# Voxels this far above the background count as foreground, as a share of the volume's range.
-_FOREGROUND = 0.05
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,8 @@ class _Volumes:
 
     Args:
         voxels: Proxy that reads ``[x y z t]`` from disk when it is indexed.
-        slope: Sign of the factor from stored to real values.
+        slope: Factor from stored to real values.
+        intercept: Real value of a stored 0.
         order: Voxel axis that runs along each of left-right, back-front, foot-head.
         flips: Whether that axis runs the other way.
         spacing_mm: Size of a voxel along those axes.
@@ -37,6 +44,7 @@ class _Volumes:
 
     voxels: Any
     slope: float
+    intercept: float
     order: tuple[int, int, int]
     flips: tuple[bool, bool, bool]
     spacing_mm: tuple[float, float, float]
@@ -63,12 +71,26 @@ def read_header(path: Path, *, axis: Axis = "axial") -> Header:
         num_frames = volumes.num_volumes * volumes.num_slices(along)
         if num_frames > MAX_FRAMES:
             raise Undecodable(f"claims {num_frames:,} slices, more than {MAX_FRAMES:,}")
-        is_deep = volumes.voxels.dtype.itemsize > 1
-        return Header(is_colour=False, is_deep=is_deep, num_frames=num_frames)
+        down, across = (place for place in (2, 1, 0) if place != along)
+        num_bytes = int(volumes.voxels.dtype.itemsize)
+        return Header(
+            is_colour=False,
+            is_deep=num_bytes > 1,
+            num_frames=num_frames,
+            size=(volumes.num_slices(down), volumes.num_slices(across)),
+            bits=8 * num_bytes,
+            kind="nifti",
+        )
 
 
 def read_frames(
-    path: Path, frames: range, *, axis: Axis = "axial", empty_below: float = 0.0
+    path: Path,
+    frames: range,
+    *,
+    axis: Axis = "axial",
+    empty_below: float = 0.0,
+    foreground: bool = False,
+    neighbours: bool = False,
 ) -> Iterator[Frame]:
     """Yields slices of a volume, of a 4-D file volume after volume.
 
@@ -83,6 +105,10 @@ def read_frames(
         axis: What the slices are perpendicular to.
         empty_below: Slices with a smaller share of foreground are left out. Foreground is what
             lies more than a twentieth of the range above the lowest value of it.
+        foreground: Whether the percentiles are those of the volume's foreground, and a stored 0 is
+            the zero of the volume.
+        neighbours: Whether a slice and those before and after it make three channels; the first
+            and the last slice stand in for those that are missing.
 
     Raises:
         Undecodable: The file cannot be read; the message says why.
@@ -93,18 +119,26 @@ def read_frames(
     num_slices = volumes.num_slices(along)
     down, across = (place for place in (2, 1, 0) if place != along)
     spacing = (volumes.spacing_mm[down], volumes.spacing_mm[across])
-    usable = all(np.isfinite(mm) and mm > 0 for mm in spacing)
+    usable = spacing if all(np.isfinite(mm) and mm > 0 for mm in spacing) else None
+    reach = (-1, 0, 1) if neighbours else (0,)
     for number in range(frames.start // num_slices, -(-frames.stop // num_slices)):
         with refusing(path):
             volume, notes = _volume(volumes, number)
-        low, high = percentile_range(volume)
+            if foreground:
+                volume, more = from_zero(volume)
+                notes = (*notes, *more)
+        low, high = percentile_range(volume.pixels)
+        shown = foreground_range(volume.pixels) if foreground else (low, high)
         first = number * num_slices
         for index in range(max(frames.start, first), min(frames.stop, first + num_slices)):
-            flat = volume.take(index - first, axis=along)
-            if (flat > low + _FOREGROUND * (high - low)).mean() < empty_below:
+            near = np.clip([index - first + step for step in reach], 0, num_slices - 1)
+            # `take` would copy the whole volume for every slice of it.
+            planes = np.moveaxis(volume.pixels, along, 0)[near]
+            middle = planes[len(reach) // 2]
+            if (middle > foreground_from(low, high)).mean() < empty_below:
                 continue
-            pixels = np.ascontiguousarray(flat[::-1, ::-1].T)[None]
-            yield Frame(index + 1, Scan(pixels, spacing if usable else None, (low, high)), notes)
+            pixels = np.ascontiguousarray(planes[:, ::-1, ::-1].mT)
+            yield Frame(index + 1, Scan(pixels, usable, shown, volume.units), notes)
 
 
 def _open(path: Path) -> _Volumes:
@@ -125,6 +159,8 @@ def _open(path: Path) -> _Volumes:
     shape = tuple(int(size) for size in stored.shape)
     if min(shape) < 1 or int(np.prod(shape[:3], dtype=object)) > MAX_VOXELS:
         raise Undecodable(f"claims {shape} voxels (allowed: 1 to {MAX_VOXELS:,} in a volume)")
+    if int(np.prod(shape[:3])) * stored.dtype.itemsize > _MAX_VOLUME_BYTES:
+        raise Undecodable(f"claims {shape} voxels of {stored.dtype}, more than 1 GiB in a volume")
     if max(shape[0] * shape[1], shape[1] * shape[2], shape[0] * shape[2]) > MAX_PIXELS:
         raise Undecodable(f"claims {shape} voxels, slices of more than {MAX_PIXELS:,} pixels")
     if stored.dtype.kind not in "iuf":
@@ -134,7 +170,8 @@ def _open(path: Path) -> _Volumes:
         raise Undecodable(f"has a scale slope of {slope}")
     # Without slope and intercept, which do not change what is brighter but would make all floats.
     voxels = proxy(stored.file_like, (shape, stored.dtype, stored.offset))
-    return _Volumes(voxels, slope, *_orientation(image))
+    intercept = 0.0 if stored.inter is None else float(stored.inter)
+    return _Volumes(voxels, slope, intercept, *_orientation(image))
 
 
 def _load(path: Path) -> Any:
@@ -167,14 +204,17 @@ def _orientation(
     return (x, y, z), (flips[0], flips[1], flips[2]), (zooms[x], zooms[y], zooms[z])
 
 
-def _volume(volumes: _Volumes, number: int) -> tuple[Any, tuple[str, ...]]:
-    """Returns ``[x y z]`` towards right, front and head, as stored values."""
+def _volume(volumes: _Volumes, number: int) -> tuple[Scan, tuple[str, ...]]:
+    """Returns ``[x y z]`` towards right, front and head, and what of it was changed, in words."""
     later = np.unravel_index(number, volumes.voxels.shape[3:], order="F")
     stored = np.asarray(volumes.voxels[(..., *(int(place) for place in later))])
     turned = stored.transpose(volumes.order)
     turned = turned[tuple(slice(None, None, -1 if flip else 1) for flip in volumes.flips)]
-    pixels, scale, _ = stored_depth(turned)
-    if volumes.slope < 0:
-        pixels = np.iinfo(pixels.dtype).max - pixels
+    pixels, scale, offset = stored_depth(turned)
+    slope = volumes.slope / scale
+    units = Units(slope, volumes.intercept - slope * offset)
+    if slope < 0:
+        top = int(np.iinfo(pixels.dtype).max)
+        pixels, units = top - pixels, Units(-slope, units.intercept + slope * top)
     notes = () if scale == 1 else ("more than 16 bits or floating point scaled to 16 bits",)
-    return pixels, notes
+    return Scan(pixels, units=units), notes

@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Generator, Iterator
-from contextlib import closing
-from functools import partial
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
+from typing import Literal
 
 from scanlearn.core import ScanlearnError
-from scanlearn.runs import say, track, warn_user
+from scanlearn.runs import say, warn_user
 from scanlearn.scans.archive import Archive, ArchiveWriter, is_archive
 from scanlearn.scans.atomic import require_free
-from scanlearn.scans.files import ReadSettings
+from scanlearn.scans.fill import EMPTY, SERIES, fill
+from scanlearn.scans.identity import Identities, read_identities, source_name
 from scanlearn.scans.manifest import Manifest, read_manifest
-from scanlearn.scans.pool import num_cores, ordered_map
-from scanlearn.scans.prepare import (
-    Job,
-    Outcome,
-    Plan,
-    Prepared,
-    Refused,
-    Survey,
-    make_plan,
-    prepare,
-    survey,
-)
+from scanlearn.scans.pool import get_ready, num_cores
+from scanlearn.scans.prepare import Plan, make_plan
+from scanlearn.scans.selection import make_selection
 from scanlearn.scans.settings import PackSettings
-from scanlearn.scans.tasks import ManifestRow, jobs_per_chunk, pieces, scan_id, tasks
-
-_TIMED_SCANS = 64
-_SECONDS_WORTH_PROCESSES = 6.0
-SERIES = "series"
-_EMPTY = "empty slices left out"
-_CRASHED = "brings down the process that decodes it"
+from scanlearn.scans.summary import summary
+from scanlearn.scans.survey import LEFT_OUT, Survey, survey
 
 
 def pack(
@@ -44,8 +27,13 @@ def pack(
     """Decodes scans once and returns the archive they are packed into.
 
     A scan that cannot be read is set aside in ``rejected.csv`` with the reason. The archive
-    appears at its path when it is complete; the same scans and settings give the same bytes, and
-    packing them again returns the archive that is there.
+    appears at its path when it is complete, with a contact sheet and a page that sums it up (see
+    `summary`); the same scans and settings give the same bytes, and packing them again returns the
+    archive that is there.
+
+    Patients, series and files are known in the archive by hashes under the user's key (see
+    `read_identities`); which file a scan is from stands in ``paths.csv``, which only its owner can
+    read and nothing else needs.
 
     Args:
         source: Folder of scans, table (see `read_manifest`), or a manifest already read.
@@ -61,43 +49,93 @@ def pack(
     """
     settings = settings or PackSettings()
     target = Path(archive).expanduser()
-    manifest = source if isinstance(source, Manifest) else _manifest(source, settings)
+    manifest = source if isinstance(source, Manifest) else manifest_of(source, settings)
     source_hash = manifest.content_hash()
-    found = _existing(target, source_hash, settings)
+    whose = read_identities(settings.issuer or source_name(manifest.root))
+    found = _existing(target, source_hash, settings, whose)
     if found is not None:
         say(f"{target} holds these {len(found):,} scans already")
         return found
+    packed = pack_manifest(manifest, target, settings, source_hash=source_hash)
+    if settings.summary:
+        summary(packed)
+    _report(packed, manifest)
+    return packed
+
+
+def pack_manifest(
+    manifest: Manifest,
+    target: Path,
+    settings: PackSettings,
+    *,
+    source_hash: str,
+    like: Archive | None = None,
+) -> Archive:
+    """Packs the files of a manifest and returns the archive.
+
+    Args:
+        manifest: The files.
+        target: Folder to write.
+        settings: How they are packed.
+        source_hash: The manifest's.
+        like: An archive that the scans are to fit into.
+
+    Raises:
+        ScanlearnError: No file can be read, they do not fit, or the disk is full.
+    """
+    whose = read_identities(settings.issuer or source_name(manifest.root))
     canvas = settings.canvas
-    read = ReadSettings(axis=settings.axis, empty_below=settings.empty_below)
-    found_out = survey((manifest.root / (path or "") for path, _, _ in manifest.rows()), read)
+    read = settings.reading()
+    selection = make_selection(settings.keep, settings.drop, manifest.label_columns)
+    workers = settings.workers or num_cores()
+    get_ready(len(manifest), workers)
+    manifest, found_out = survey(manifest, read, selection=selection, workers=workers)
     plan = make_plan(
         found_out,
         canvas=(canvas, canvas) if isinstance(canvas, int) else canvas,
-        channels=settings.channels,
-        intensity=settings.intensity,
+        channels=settings.channels if like is None else _channels(like),
+        treatment=settings.treatment(),
         settings=read,
     )
+    if like is not None:
+        plan = _fitting(plan, like)
     with ArchiveWriter(
         target,
         shape=(plan.channels, *plan.canvas),
         dtype=plan.dtype,
         label_columns=_label_columns(manifest, found_out),
+        has_mask=plan.treatment.has_mask,
         patients_known=manifest.patients_known or found_out.has_patients,
         source_hash=source_hash,
         settings=settings.fingerprint(),
+        identities=whose,
     ) as writer:
-        num_packed, notes = _write(
-            writer, manifest, plan, found_out, settings.workers or num_cores()
-        )
-        if num_packed == 0:
-            path, reason = (*writer.rejected, ("", "every slice is empty"))[0]
+        if writer.resumed:
+            say(f"going on after the {writer.num_scans:,} scans that were packed before")
+        notes = fill(writer, manifest, plan, found_out, workers)
+        if writer.num_scans == 0:
+            reason = writer.first_reason or "every slice is empty"
+            path, _, _ = next(manifest.rows())
             raise ScanlearnError(
                 f"{manifest.root}: none of {len(manifest):,} scans can be read (the first,"
                 f" {path!r}: {reason}); give a source with pictures, DICOM files or volumes"
             )
-        packed = writer.close(notes=notes)
-    _report(packed, manifest)
-    return packed
+        said = {"notes": {**found_out.left_out, **notes}, "pixels": plan.treatment.described()}
+        return writer.close(**said)
+
+
+def _channels(archive: Archive) -> Literal[1, 3]:
+    return 1 if archive.shape[0] == 1 else 3
+
+
+def _fitting(plan: Plan, like: Archive) -> Plan:
+    """Returns a plan for scans that go into an archive which is there."""
+    if plan.dtype.itemsize > like.dtype.itemsize:
+        raise ScanlearnError(
+            f"{like.path}: holds 8 bits and some of these files more, which would be lost; pack"
+            " them into an archive of their own"
+        )
+    return replace(plan, dtype=like.dtype)
 
 
 def _label_columns(manifest: Manifest, found: Survey) -> tuple[str, ...]:
@@ -106,94 +144,36 @@ def _label_columns(manifest: Manifest, found: Survey) -> tuple[str, ...]:
     return (*known, SERIES) if found.has_series and SERIES not in known else known
 
 
-def _manifest(source: Path | str, settings: PackSettings) -> Manifest:
+def manifest_of(source: Path | str, settings: PackSettings) -> Manifest:
+    """Returns the files that a folder or a table lists, read as the settings say."""
     if is_archive(Path(source).expanduser()):
         raise ScanlearnError(f"{source}: is an archive already; use it as it is")
     return read_manifest(
-        source, path_column=settings.path_column, patient_column=settings.patient_column
+        source,
+        path_column=settings.path_column,
+        patient_column=settings.patient_column,
+        follow_links=settings.follow_links,
+        open_containers=settings.open_containers,
     )
 
 
-def _existing(target: Path, source_hash: str, settings: PackSettings) -> Archive | None:
+def _existing(
+    target: Path, source_hash: str, settings: PackSettings, whose: Identities
+) -> Archive | None:
     if not is_archive(target):
         require_free(target)
         return None
     found = Archive(target)
     same_scans = found.info["source_hash"] == source_hash
     same_settings = found.info["settings"] == settings.fingerprint()
-    if same_scans and same_settings:
+    names = (found.info.get("key"), found.info.get("issuer"))
+    same_names = names == (whose.fingerprint, whose.issuer_hash)
+    if same_scans and same_settings and same_names:
         return found
     what = "the same scans with other settings" if same_scans else "an archive of other scans"
+    if same_scans and same_settings:
+        what = "the same scans, their patients hashed under another key or issuer,"
     raise ScanlearnError(f"{target}: holds {what} already; remove it or choose another path")
-
-
-def _outcomes(
-    jobs: Iterator[Job | Refused], num_jobs: int, plan: Plan, chunk: int, workers: int
-) -> Generator[tuple[Outcome, ...], None, None]:
-    """Yields what becomes of each job, in order.
-
-    The first are done here and timed: processes, which take seconds to start, come in where they
-    save more than that.
-    """
-    one = partial(prepare, plan)
-    seconds = 0.0
-    for job in islice(jobs, _TIMED_SCANS):
-        start = perf_counter()
-        outcomes = one(job)
-        seconds += perf_counter() - start
-        yield outcomes
-    left = num_jobs - _TIMED_SCANS
-    if workers == 1 or left <= 0 or left * seconds / _TIMED_SCANS < _SECONDS_WORTH_PROCESSES:
-        yield from map(one, jobs)
-        return
-    crashed: tuple[Outcome, ...] = (Refused(_CRASHED),)
-    yield from ordered_map(one, jobs, workers=workers, crashed=crashed, chunk=chunk)
-
-
-def _write(
-    writer: ArchiveWriter, manifest: Manifest, plan: Plan, found: Survey, workers: int
-) -> tuple[int, dict[str, int]]:
-    """Writes every scan of a manifest; returns their number and how often each note was made."""
-    notes: Counter[str] = Counter()
-    num_packed, last = 0, ("", "")
-    num_jobs = sum(1 for _ in pieces(found, plan))
-    chunk = jobs_per_chunk(found, plan)
-    jobs = (job for job, _ in tasks(manifest, found, plan))
-    with (
-        track(num_jobs, "packing") as progress,
-        closing(_outcomes(jobs, num_jobs, plan, chunk, workers)) as outcomes,
-    ):
-        for (job, row), of_job in zip(tasks(manifest, found, plan), outcomes, strict=True):
-            if isinstance(job, Job) and not any(isinstance(one, Refused) for one in of_job):
-                notes[_EMPTY] += len(job.frames) - len(of_job)
-            for outcome in of_job:
-                if isinstance(outcome, Refused):
-                    verdict = (scan_id(row, outcome.frame), outcome.reason)
-                    # A file done in several pieces is set aside once for the same reason.
-                    if not (isinstance(job, Job) and job.frames.start and verdict == last):
-                        writer.reject(*verdict)
-                    last = verdict
-                else:
-                    notes.update(outcome.notes)
-                    _add(writer, manifest, row, outcome)
-                    num_packed += 1
-            progress.advance(rejected=str(len(writer.rejected)))
-    return num_packed, {note: times for note, times in sorted(notes.items()) if times}
-
-
-def _add(writer: ArchiveWriter, manifest: Manifest, row: ManifestRow, scan: Prepared) -> None:
-    _, patient, labels = row
-    if not manifest.patients_known:
-        patient = scan.patient or patient
-    writer.add(
-        scan.pixels,
-        scan_id=scan_id(row, scan.frame),
-        patient=patient or "",
-        valid_box=scan.valid_box,
-        spacing_mm=scan.spacing_mm,
-        value_range=scan.value_range,
-        labels={SERIES: scan.series} | labels,
-    )
 
 
 def _report(archive: Archive, manifest: Manifest) -> None:
@@ -217,5 +197,11 @@ def _report(archive: Archive, manifest: Manifest) -> None:
     if manifest.ignored:
         listed = ", ".join(f"{n:,} {suffix}" for suffix, n in manifest.ignored[:5])
         say(f"files that are no scans were left alone: {listed}")
+    if manifest.withheld:
+        say(
+            f"columns kept out, since they may name a person or a file: "
+            f"{', '.join(manifest.withheld)} (rename one that is a label)"
+        )
     for note, times in archive.info["notes"].items():
-        say(f"{note}: {times:,}" if note == _EMPTY else f"{note} in {times:,} scans")
+        counts_itself = note == EMPTY or note.startswith(LEFT_OUT)
+        say(f"{note}: {times:,}" if counts_itself else f"{note} in {times:,} scans")

@@ -14,11 +14,15 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from multiprocessing.context import BaseContext
+from time import perf_counter
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
 _START_METHOD = "forkserver" if os.name == "posix" else "spawn"
 _CHUNKS_PER_WORKER = 4
+_TIMED_ITEMS = 64
+_SECONDS_WORTH_PROCESSES = 6.0
+_ITEMS_WORTH_GETTING_READY = 2000
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -86,6 +90,57 @@ def ordered_map(
             yield from results
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def get_ready(num_items: int, workers: int) -> None:
+    """Begins to load what processes need, while this one still finds out what there is to do.
+
+    Args:
+        num_items: How many items there will be; of a few nobody starts processes.
+        workers: Processes.
+    """
+    if _START_METHOD == "forkserver" and workers > 1 and num_items >= _ITEMS_WORTH_GETTING_READY:
+        from multiprocessing import forkserver
+
+        with _hidden_main():
+            _context()
+            forkserver.ensure_running()
+
+
+def map_where_worth(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    num_items: int,
+    *,
+    workers: int,
+    crashed: Result,
+    chunk: int = 16,
+) -> Generator[Result, None, None]:
+    """Yields ``function(item)`` for each item, in order, over processes where they save time.
+
+    The first items are done here and timed: processes, which take seconds to start, come in where
+    they save more than that.
+
+    Args:
+        function: A function of a module, picklable.
+        items: What to call it with.
+        num_items: How many there are.
+        workers: Processes.
+        crashed: Result of an item that no process survives.
+        chunk: Items a process is given at a time.
+    """
+    waiting = iter(items)
+    seconds = 0.0
+    for item in islice(waiting, _TIMED_ITEMS):
+        start = perf_counter()
+        result = function(item)
+        seconds += perf_counter() - start
+        yield result
+    left = num_items - _TIMED_ITEMS
+    if workers == 1 or left <= 0 or left * seconds / _TIMED_ITEMS < _SECONDS_WORTH_PROCESSES:
+        yield from map(function, waiting)
+        return
+    yield from ordered_map(function, waiting, workers=workers, crashed=crashed, chunk=chunk)
 
 
 def _each(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:

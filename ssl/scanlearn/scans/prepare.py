@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Bool
 
+from scanlearn.scans.deadline import limited
 from scanlearn.scans.decode import Frame, Undecodable
-from scanlearn.scans.files import ReadSettings, read_frames, read_header
-from scanlearn.scans.intensity import Box, fit_to_canvas, value_range
+from scanlearn.scans.files import ReadSettings, read_frames
+from scanlearn.scans.intensity import Box
+from scanlearn.scans.placing import Treatment, place
 from scanlearn.scans.shards import Pixels
+from scanlearn.scans.survey import Survey
+from scanlearn.scans.tally import ScanTally, tally_scan
 
-# Colour files are often gray scans saved as RGB. Some are decoded to see; a pixel whose channels
-# differ by more than JPEG noise is coloured, and a scan with one in a thousand of them is too.
-_COLOUR_PROBES = 32
+# Colour files are often gray scans saved as RGB: a pixel whose channels differ by more than JPEG
+# noise is coloured, and a scan with one in a thousand of them is too.
 _COLOUR_SPREAD = 12 / 255
 _COLOUR_SHARE = 0.001
 _PROBE_SIDE = 256
@@ -30,27 +32,8 @@ class Plan:
     canvas: tuple[int, int]
     channels: Literal[1, 3]
     dtype: np.dtype[Any]
-    intensity: Literal["full", "percentile"]
+    treatment: Treatment = field(default_factory=Treatment)
     read: ReadSettings = field(default_factory=ReadSettings)
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What the headers of all files say.
-
-    Args:
-        num_frames: Scans that each file may give, in their order; 1 where it cannot be read.
-        is_deep: Whether any holds more than 8 bits.
-        colour: A sample of the files that store colour, in their order.
-        has_patients: Whether every file that can be read names its patient.
-        has_series: Whether any names its series.
-    """
-
-    num_frames: array[int]
-    is_deep: bool
-    colour: tuple[Path, ...]
-    has_patients: bool
-    has_series: bool
 
 
 @dataclass(frozen=True)
@@ -81,6 +64,9 @@ class Prepared:
         frame: Number of the scan in its file, from 1; None where the file holds one.
         patient: Patient that the file names.
         series: Series that the file names.
+        issuer: Who gave the patient that number, where the file says so.
+        mask: ``[h w]``, True inside the field of view; None for all of the valid box.
+        tally: What was counted of it.
     """
 
     pixels: Pixels
@@ -91,6 +77,9 @@ class Prepared:
     frame: int | None = None
     patient: str | None = None
     series: str | None = None
+    issuer: str | None = None
+    mask: Bool[np.ndarray, "h w"] | None = None
+    tally: ScanTally | None = None
 
 
 @dataclass(frozen=True)
@@ -104,33 +93,12 @@ class Refused:
 Outcome = Prepared | Refused
 
 
-def survey(paths: Iterable[Path], settings: ReadSettings) -> Survey:
-    """Reads the headers of all files; what cannot be read is set aside when it is decoded."""
-    counts = array("I")
-    colour: list[Path] = []
-    is_deep, has_patients, has_series = False, True, False
-    for path in paths:
-        try:
-            header = read_header(path, settings)
-        except Undecodable:
-            counts.append(1)
-            continue
-        counts.append(header.num_frames)
-        is_deep = is_deep or header.is_deep
-        has_patients = has_patients and header.has_patient
-        has_series = has_series or header.has_series
-        if header.is_colour:
-            colour.append(path)
-    step = max(1, len(colour) // _COLOUR_PROBES)
-    return Survey(counts, is_deep, tuple(colour[::step]), has_patients, has_series)
-
-
 def make_plan(
     found: Survey,
     *,
     canvas: tuple[int, int],
     channels: Literal[1, 3, "auto"],
-    intensity: Literal["full", "percentile"],
+    treatment: Treatment | None = None,
     settings: ReadSettings | None = None,
 ) -> Plan:
     """Returns what scans are brought to; dtype and "auto" channels come from all file headers.
@@ -138,22 +106,26 @@ def make_plan(
     Args:
         found: What the headers say.
         canvas: Rows and columns.
-        channels: 1, 3, or "auto": 3 where a sample of the files that store colour shows some.
-        intensity: "full" or "percentile".
+        channels: 1, 3, or "auto": 3 where a sample of the files that store colour shows some, and
+            where windows or neighbouring slices fill them.
+        treatment: What is done to pixels; None for the defaults.
         settings: What of a file is read; None for the defaults.
     """
-    settings = settings or ReadSettings()
-    if channels == "auto":
-        channels = 3 if any(_has_colour(path, settings) for path in found.colour) else 1
-    dtype = np.dtype(np.uint16 if found.is_deep else np.uint8)
+    settings, treatment = settings or ReadSettings(), treatment or Treatment()
+    if len(treatment.windows) > 1 or settings.neighbours:
+        channels = 3
+    elif channels == "auto":
+        probes = () if treatment.windows else found.colour
+        channels = 3 if any(_has_colour(path, settings) for path in probes) else 1
     read = replace(settings, at_least=max(canvas), gray=channels == 1)
-    return Plan(canvas, channels, dtype, intensity, read)
+    return Plan(canvas, channels, treatment.dtype(found.is_deep), treatment, read)
 
 
 def _has_colour(path: Path, settings: ReadSettings) -> bool:
     probe = replace(settings, at_least=_PROBE_SIDE)
     try:
-        scans = [frame.scan for frame in read_frames(path, range(1), probe)]
+        with limited():
+            scans = [frame.scan for frame in read_frames(path, range(1), probe)]
     except Undecodable:
         return False
     if not scans or isinstance(scans[0], Undecodable):
@@ -173,9 +145,10 @@ def prepare(plan: Plan, job: Job | Refused) -> tuple[Outcome, ...]:
     if isinstance(job, Refused):
         return (job,)
     try:
-        outcomes = [
-            _placed(plan, job, frame) for frame in read_frames(job.path, job.frames, plan.read)
-        ]
+        with limited():
+            outcomes = [
+                _placed(plan, job, frame) for frame in read_frames(job.path, job.frames, plan.read)
+            ]
     except Undecodable as error:
         return (Refused(str(error)),)
     reasons = {outcome.reason if isinstance(outcome, Refused) else None for outcome in outcomes}
@@ -190,18 +163,24 @@ def _placed(plan: Plan, job: Job, frame: Frame) -> Outcome:
     scan = frame.scan
     if isinstance(scan, Undecodable):
         return Refused(str(scan), number)
-    if scan.pixels.dtype.itemsize > plan.dtype.itemsize:
+    try:
+        placed = place(scan, plan.canvas, plan.channels, plan.treatment)
+    except Undecodable as error:
+        return Refused(str(error), number)
+    if placed.pixels.dtype.itemsize > plan.dtype.itemsize:
         return Refused("has more bits than its header said; it changed while it was packed", number)
-    pixels, box, spacing_mm = fit_to_canvas(scan, plan.canvas, plan.channels)
-    # The range belongs to the scan's own depth: 8-bit scans among 16-bit ones keep 0 to 255.
-    stored = scan.value_range if plan.intensity == "full" else None
+    pixels = placed.pixels.astype(plan.dtype, copy=False)
+    where = (placed.valid_box, placed.value_range, placed.spacing_mm)
     return Prepared(
-        pixels.astype(plan.dtype, copy=False),
-        box,
-        spacing_mm,
-        stored or value_range(pixels, plan.intensity, box),
-        frame.notes,
+        pixels,
+        placed.valid_box,
+        placed.spacing_mm,
+        placed.value_range,
+        (*frame.notes, *placed.notes),
         number,
         frame.patient,
         frame.series,
+        frame.issuer,
+        placed.mask,
+        tally_scan(pixels, *where, placed.mask if plan.treatment.has_mask else None),
     )

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64, Shaped
 
 from scanlearn.core import ScanBatch, ScanlearnError
-from scanlearn.scans.rows import LABEL_PREFIX, read_column
-from scanlearn.scans.shards import BatchView, ShardReader
+from scanlearn.scans.rows import LABEL_PREFIX, PATHS_FILE, read_column, read_paths
+from scanlearn.scans.shard_reader import ShardReader
 
-FORMAT_VERSION = 1
+# 2: shards of any number of scans, with labels and what was counted; versions before are read.
+FORMAT_VERSION = 2
 
 
 class Archive:
@@ -50,10 +51,15 @@ class Archive:
         self.patients_known: bool = self.info["patients_known"]
         self.synthetic_phantom: bool = self.info["synthetic_phantom"]
         self.num_rejected: int = self.info["rejected"]
-        self._shards = ShardReader(self.path, self.shape, self.dtype)
+        self._shards = ShardReader(self.path, [shard["file"] for shard in self.info["shards"]])
 
     def __len__(self) -> int:
         return int(self.info["scans"])
+
+    @property
+    def table(self) -> Path:
+        """The Parquet file with scan ids, patients and labels."""
+        return self.path / str(self.info["manifest"]["file"])
 
     def __reduce__(self) -> tuple[type[Archive], tuple[Path]]:
         return Archive, (self.path.absolute(),)
@@ -63,13 +69,29 @@ class Archive:
 
     @cached_property
     def scan_ids(self) -> np.ndarray[Any, np.dtype[np.str_]]:
-        """Names of the scans, ``[n]``: the path as the manifest gave it."""
-        return read_column(self.path, "scan_id").astype(np.str_)
+        """Names of the scans, ``[n]``: hashes of their files, ``#`` and a number for frames."""
+        return read_column(self.table, "scan_id").astype(np.str_)
+
+    def paths(self) -> np.ndarray[Any, np.dtype[np.object_]]:
+        """Returns the file that each scan is from, ``[n]``, as the source named it.
+
+        Raises:
+            ScanlearnError: The list of paths was left out of this copy, or belongs to another.
+        """
+        try:
+            by_name = read_paths(self.path)
+            found = [by_name[name.partition("#")[0]] for name in self.scan_ids.tolist()]
+        except (OSError, KeyError) as error:
+            raise ScanlearnError(
+                f"{self.path / PATHS_FILE}: is missing, is another's or not whole; only the owner "
+                "of the packed archive knows which files its scans are from"
+            ) from error
+        return np.array(found, dtype=np.object_)
 
     @cached_property
     def patients(self) -> np.ndarray[Any, np.dtype[np.str_]]:
-        """Patient of each scan, ``[n]``."""
-        return read_column(self.path, "patient").astype(np.str_)
+        """Patient of each scan, ``[n]``: a hash, equal for one patient under one key."""
+        return read_column(self.table, "patient").astype(np.str_)
 
     def labels(self, column: str) -> np.ndarray[Any, np.dtype[np.object_]]:
         """Returns a label column, ``[n]``: the raw strings of the table, None where blank.
@@ -84,7 +106,12 @@ class Archive:
             raise ScanlearnError(
                 f"{self.path}: there is no label column {column!r}{hint} (columns: {known})"
             )
-        return read_column(self.path, LABEL_PREFIX + column)
+        return read_column(self.table, LABEL_PREFIX + column)
+
+    @property
+    def facts(self) -> Shaped[np.ndarray, " n"]:
+        """``valid_box``, ``spacing_mm`` and ``value_range`` of every scan, as `ScanBatch` says."""
+        return self._shards.index.facts
 
     def gather(
         self, indices: Int64[np.ndarray, " b"], out: np.ndarray[Any, Any] | None = None
@@ -95,49 +122,37 @@ class Archive:
 
         Args:
             indices: ``[b]`` rows of the archive, in any order, repeats allowed.
-            out: ``[b c h w]`` of the archive's dtype to copy into, for instance pinned memory;
-                None allocates.
+            out: ``[b c h w]`` of the archive's dtype to copy into, contiguous, for instance pinned
+                memory; None allocates.
         """
         rows = np.asarray(indices, dtype=np.int64)
-        size = len(rows)
+        size, shape = len(rows), (len(rows), *self.shape)
         assert rows.ndim == 1, f"indices have shape {rows.shape}, not [b]"
-        assert size == 0 or (rows.min() >= 0 and rows.max() < len(self)), "row out of range"
-        pixels = np.empty((size, *self.shape), self.dtype) if out is None else out
-        assert pixels.shape == (size, *self.shape), f"out has shape {pixels.shape}"
-        assert pixels.dtype == self.dtype, f"out holds {pixels.dtype}, not {self.dtype}"
-        has_mask = self.info["has_mask"]
-        mask = np.empty((size, *self.shape[1:]), np.bool_) if has_mask else None
-        rows_per_batch = self._shards.rows_per_batch
-        for position, row in enumerate(rows.tolist()):
-            view = self._shards.view(row // rows_per_batch)
-            pixels[position] = view.pixels[row % rows_per_batch]
-            if mask is not None and view.mask is not None:
-                mask[position] = view.mask[row % rows_per_batch]
+        # A negative row is a huge one. Asked under -O too: memory is read by address.
+        if size and rows.view(np.uint64).max() >= len(self):
+            raise AssertionError("row out of range")
+        if out is not None:
+            assert out.shape == shape, f"out has shape {out.shape}"
+            assert out.dtype == self.dtype, f"out holds {out.dtype}, not {self.dtype}"
+        index = self._shards.index
+        where = index.find(rows)
+        pixels = index.pixels.take(*where, out).view(self.dtype).reshape(shape)
+        mask = None
+        if index.masks is not None:
+            mask = index.masks.take(*where).view(np.bool_).reshape(size, *shape[2:])
+        facts = index.facts[rows]
+        box, spacing, values = (
+            torch.from_numpy(np.ascontiguousarray(facts[name]))
+            for name in ("valid_box", "spacing_mm", "value_range")
+        )
         return ScanBatch(
             pixels=torch.from_numpy(pixels),
-            valid_box=torch.from_numpy(self._valid_box[rows]),
+            valid_box=box,
             mask=None if mask is None else torch.from_numpy(mask),
-            spacing_mm=torch.from_numpy(self._spacing_mm[rows]),
-            value_range=torch.from_numpy(self._value_range[rows]),
+            spacing_mm=spacing,
+            value_range=values,
             ids=torch.from_numpy(rows.copy()),
         )
-
-    # 40 bytes a scan are kept in memory: picking them row by row would cost as much as the pixels.
-    @cached_property
-    def _valid_box(self) -> Int64[np.ndarray, "n 4"]:
-        return np.concatenate([view.valid_box for view in self._all_views()]).astype(np.int64)
-
-    @cached_property
-    def _spacing_mm(self) -> Float32[np.ndarray, "n 2"]:
-        return np.concatenate([view.spacing_mm for view in self._all_views()])
-
-    @cached_property
-    def _value_range(self) -> Float32[np.ndarray, "n 2"]:
-        return np.concatenate([view.value_range for view in self._all_views()])
-
-    def _all_views(self) -> Iterator[BatchView]:
-        for number in range(-(-len(self) // self._shards.rows_per_batch)):
-            yield self._shards.view(number)
 
 
 def is_archive(path: Path) -> bool:

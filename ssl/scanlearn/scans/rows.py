@@ -1,9 +1,10 @@
-"""The table of an archive, ``manifest.parquet``: who and what each scan is, in order."""
+"""The tables of an archive: who and what each scan is, in order, and which file it is from."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import csv
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,64 +14,82 @@ import pyarrow.parquet as pq
 
 # Label columns carry a prefix, since a user's table may have one called "patient" or "scan_id".
 LABEL_PREFIX = "label:"
-SCANS_PER_ROW_GROUP = 4096
+TABLE_FILE = "manifest.parquet"
+PATHS_FILE = "paths.csv"
+REJECTED_FILE = "rejected.csv"
 
 
-class TableWriter:
-    """Streams scan ids, patients and raw labels into a Parquet file.
+class ListWriter:
+    """Streams lines into a CSV.
 
     Args:
-        path: The file.
-        label_columns: Names of the label columns.
+        path: The CSV.
+        columns: Its header.
+        owner_only: Whether nobody but its owner may read it.
+        keep_bytes: How much of what an earlier writer left there stays; None for nothing.
     """
 
-    def __init__(self, path: Path, label_columns: tuple[str, ...]) -> None:
-        self._labels = label_columns
-        names = ["scan_id", "patient", *(LABEL_PREFIX + column for column in label_columns)]
-        self._schema = pa.schema([pa.field(name, pa.string()) for name in names])
-        self._writer = pq.ParquetWriter(path, self._schema)
-        self._rows: list[tuple[str | None, ...]] = []
-        self._patients: set[str] = set()
-        self.num_scans = 0
+    def __init__(
+        self,
+        path: Path,
+        columns: tuple[str, ...],
+        *,
+        owner_only: bool = False,
+        keep_bytes: int | None = None,
+    ) -> None:
+        flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if keep_bytes is None else 0)
+        descriptor = os.open(path, flags, 0o600 if owner_only else 0o666)
+        os.ftruncate(descriptor, keep_bytes or 0)
+        os.lseek(descriptor, 0, os.SEEK_END)
+        self._file = os.fdopen(descriptor, "w", newline="", encoding="utf-8")
+        # With the usual line ends, which a carriage return in a name is quoted for.
+        self._lines = csv.writer(self._file)
+        if keep_bytes is None:
+            self.add(*columns)
 
-    @property
-    def num_patients(self) -> int:
-        """Distinct patients so far."""
-        return len(self._patients)
+    def add(self, *values: str) -> None:
+        """Adds one line."""
+        self._lines.writerow(values)
 
-    def add(self, scan_id: str, patient: str, labels: Mapping[str, str | None]) -> None:
-        """Adds one row."""
-        values = tuple(labels.get(column) for column in self._labels)
-        self._rows.append((scan_id, patient, *values))
-        self._patients.add(patient)
-        self.num_scans += 1
-        if len(self._rows) == SCANS_PER_ROW_GROUP:
-            self._flush()
+    def num_bytes(self) -> int:
+        """Returns how long the file is so far, on disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
         """Writes what is left and closes the file."""
-        if self._rows:
-            self._flush()
-        self._writer.close()
+        self._file.close()
 
     def abort(self) -> None:
-        """Closes the file without writing what is left; it will be removed."""
-        self._rows.clear()
-        # On a full disk the footer cannot be written either; nobody will read it.
+        """Closes the file, which will be removed."""
+        # On a full disk the rest cannot be written either; nobody will read it.
         with contextlib.suppress(OSError):
-            self._writer.close()
-
-    def _flush(self) -> None:
-        columns = zip(*self._rows, strict=True)
-        arrays = [pa.array(column, pa.string()) for column in columns]
-        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
-        self._rows.clear()
+            self._file.close()
 
 
-def read_column(archive: Path, name: str) -> np.ndarray[Any, np.dtype[np.object_]]:
+def read_paths(archive: Path) -> dict[str, str]:
+    """Returns the path of every file of an archive by its name.
+
+    Raises:
+        OSError: The list is not there or may not be read.
+    """
+    with (archive / PATHS_FILE).open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        next(rows)
+        return {row[0]: row[1] for row in rows}
+
+
+def table_schema(label_columns: tuple[str, ...]) -> pa.Schema:
+    """Returns the columns of an archive's table."""
+    names = ["scan_id", "patient", *(LABEL_PREFIX + column for column in label_columns)]
+    return pa.schema([pa.field(name, pa.string()) for name in names])
+
+
+def read_column(table: Path, name: str) -> np.ndarray[Any, np.dtype[np.object_]]:
     """Returns one column of an archive's table, ``[n]`` strings, None where blank."""
     # One file, named as such: the reader of data sets would guess columns from folder names.
-    table = pq.ParquetFile(archive / "manifest.parquet").read(columns=[name])
-    values = np.empty(table.num_rows, dtype=np.object_)
-    values[:] = table.column(name).to_pylist()
+    column = pq.ParquetFile(table).read(columns=[name]).column(name)
+    values = np.empty(len(column), dtype=np.object_)
+    values[:] = column.to_pylist()
     return values

@@ -1,20 +1,25 @@
-"""The Arrow files of an archive: fixed-shape tensors in record batches, memory-mapped.
+"""The Arrow files of an archive, as they are written: fixed-shape tensors in record batches.
 
-Any Arrow reader (pandas, polars, DuckDB, Hugging Face datasets) can open a shard. Pixels are
-never copied on the way from the memory map to a numpy view.
+Any Arrow reader (pandas, polars, DuckDB, Hugging Face datasets) can open a shard. A shard holds all
+there is of its scans, so that the archive's table and statistics are made from its shards.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float32, Int32, UInt8, UInt16
+from jaxtyping import Bool, UInt8, UInt16
+
+from scanlearn.scans.rows import LABEL_PREFIX
+from scanlearn.scans.tally import DIGEST_BYTES, ScanTally, num_sums, tally_scan
 
 MAX_SCANS_PER_BATCH = 256
 BATCHES_PER_SHARD = 16
@@ -24,45 +29,125 @@ Pixels = UInt8[np.ndarray, "c h w"] | UInt16[np.ndarray, "c h w"]
 
 
 @dataclass(frozen=True)
+class Layout:
+    """What every scan of an archive has.
+
+    Args:
+        shape: Channels, rows and columns.
+        dtype: uint8 or uint16.
+        has_mask: Whether scans carry a field-of-view mask.
+        label_columns: Names of the label columns.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    has_mask: bool = False
+    label_columns: tuple[str, ...] = ()
+
+    @property
+    def rows_per_batch(self) -> int:
+        """Scans of a full record batch."""
+        return scans_per_batch(self.shape, self.dtype)
+
+    def schema(self) -> pa.Schema:
+        """Returns the columns of a shard."""
+        fields = [
+            pa.field("pixels", pa.fixed_shape_tensor(pa.from_numpy_dtype(self.dtype), self.shape)),
+            pa.field("valid_box", pa.list_(pa.int32(), 4)),
+            pa.field("spacing_mm", pa.list_(pa.float32(), 2)),
+            pa.field("value_range", pa.list_(pa.float32(), 2)),
+            pa.field("scan_id", pa.string()),
+            pa.field("patient", pa.string()),
+            pa.field("digest", pa.binary(DIGEST_BYTES)),
+            pa.field("sums", pa.list_(pa.float64(), num_sums(self.shape[0]))),
+        ]
+        if self.has_mask:
+            # Arrow packs booleans into bits, which no numpy array can view; a byte each can be.
+            fields.append(pa.field("mask", pa.fixed_shape_tensor(pa.uint8(), self.shape[1:])))
+        labels = (pa.field(LABEL_PREFIX + name, pa.string()) for name in self.label_columns)
+        return pa.schema([*fields, *labels])
+
+
+@dataclass(frozen=True)
 class Row:
     """One scan as it is written.
 
     Args:
         pixels: ``[c h w]``, stored values.
-        valid_box: ``[4]`` top, left, bottom, right in canvas pixels.
-        spacing_mm: ``[2]`` height and width of a canvas pixel; NaN where unknown.
-        value_range: ``[2]`` stored values that mean 0 and 1.
+        valid_box: Top, left, bottom, right in canvas pixels.
+        spacing_mm: Height and width of a canvas pixel; NaN where unknown.
+        value_range: Stored values that mean 0 and 1.
         mask: ``[h w]``, True inside the field of view; None in an archive without masks.
         scan_id: Name of the scan in its archive.
         patient: Name of the patient.
+        tally: What was counted of it.
+        labels: A string or None for each label column, in their order.
     """
 
     pixels: Pixels
-    valid_box: Int32[np.ndarray, "4"]
-    spacing_mm: Float32[np.ndarray, "2"]
-    value_range: Float32[np.ndarray, "2"]
+    valid_box: tuple[int, int, int, int]
+    spacing_mm: tuple[float, float]
+    value_range: tuple[float, float]
     mask: Bool[np.ndarray, "h w"] | None
     scan_id: str
     patient: str
+    tally: ScanTally
+    labels: tuple[str | None, ...] = ()
 
 
-@dataclass(frozen=True)
-class BatchView:
-    """Numpy views of one record batch; they share the memory map (``r`` rows).
+Place = tuple[
+    tuple[int, int, int, int] | None, tuple[float, float] | None, tuple[float, float] | None
+]
+
+
+def make_row(
+    layout: Layout,
+    pixels: Pixels,
+    *,
+    names: tuple[str, str],
+    place: Place,
+    mask: Bool[np.ndarray, "h w"] | None,
+    labels: Mapping[str, str | None],
+    tally: ScanTally | None,
+) -> Row:
+    """Returns a scan as it is written, checked and with what was left open filled in.
 
     Args:
-        pixels: ``[r c h w]``.
-        valid_box: ``[r 4]``.
-        spacing_mm: ``[r 2]``.
-        value_range: ``[r 2]``.
-        mask: ``[r h w]`` or None.
+        layout: What every scan has.
+        pixels: ``[c h w]``, on the canvas.
+        names: Of the scan and of its patient.
+        place: Valid box, None for the whole canvas; spacing, None where unknown; value range, None
+            for the range of the dtype.
+        mask: ``[h w]`` field of view; None, where the archive has masks, for the valid box.
+        labels: Raw label strings by column.
+        tally: What was counted of exactly this scan; None counts it here.
     """
-
-    pixels: UInt8[np.ndarray, "r c h w"] | UInt16[np.ndarray, "r c h w"]
-    valid_box: Int32[np.ndarray, "r 4"]
-    spacing_mm: Float32[np.ndarray, "r 2"]
-    value_range: Float32[np.ndarray, "r 2"]
-    mask: Bool[np.ndarray, "r h w"] | None
+    (scan_id, patient), (valid_box, spacing_mm, value_range) = names, place
+    shape = layout.shape
+    assert pixels.shape == shape, f"scan {scan_id!r}: {pixels.shape} != {shape}"
+    assert pixels.dtype == layout.dtype, f"scan {scan_id!r} holds {pixels.dtype}"
+    box = valid_box or (0, 0, *shape[1:])
+    low, high = value_range or (0.0, float(np.iinfo(pixels.dtype).max))
+    assert 0 <= box[0] < box[2] <= shape[1], f"scan {scan_id!r}: box {box}"
+    assert 0 <= box[1] < box[3] <= shape[2], f"scan {scan_id!r}: box {box}"
+    assert low < high, f"scan {scan_id!r}: value range {low}, {high}"
+    if not layout.has_mask:
+        mask = None
+    elif mask is None:
+        mask = np.zeros(shape[1:], np.bool_)
+        mask[box[0] : box[2], box[1] : box[3]] = True
+        tally = None
+    return Row(
+        pixels=pixels,
+        valid_box=box,
+        spacing_mm=spacing_mm or (np.nan, np.nan),
+        value_range=(low, high),
+        mask=mask,
+        scan_id=scan_id,
+        patient=patient,
+        tally=tally or tally_scan(pixels, box, (low, high), spacing_mm, mask),
+        labels=tuple(labels.get(column) for column in layout.label_columns),
+    )
 
 
 def scans_per_batch(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> int:
@@ -82,21 +167,6 @@ def shard_name(number: int) -> str:
     return f"shards/{number:05d}.arrow"
 
 
-def _schema(shape: tuple[int, int, int], dtype: np.dtype[Any], has_mask: bool) -> pa.Schema:
-    fields = [
-        pa.field("pixels", pa.fixed_shape_tensor(pa.from_numpy_dtype(dtype), shape)),
-        pa.field("valid_box", pa.list_(pa.int32(), 4)),
-        pa.field("spacing_mm", pa.list_(pa.float32(), 2)),
-        pa.field("value_range", pa.list_(pa.float32(), 2)),
-        pa.field("scan_id", pa.string()),
-        pa.field("patient", pa.string()),
-    ]
-    if has_mask:
-        # Arrow packs booleans into bits, which no numpy array can view; a byte each can be.
-        fields.append(pa.field("mask", pa.fixed_shape_tensor(pa.uint8(), shape[1:])))
-    return pa.schema(fields)
-
-
 def _fixed(values: np.ndarray[Any, np.dtype[Any]], of: pa.DataType) -> pa.Array:
     """Returns rows of equal length as an Arrow array of type ``of``, without a copy."""
     is_tensor = isinstance(of, pa.FixedShapeTensorType)
@@ -106,33 +176,40 @@ def _fixed(values: np.ndarray[Any, np.dtype[Any]], of: pa.DataType) -> pa.Array:
     return pa.ExtensionArray.from_storage(of, array) if is_tensor else array
 
 
-def _open_sink(path: Path) -> IO[bytes]:
-    return path.open("wb")
+def _open_sink(path: Path) -> Any:
+    # Arrow's own file: one of Python's would be handed a copy of every buffer.
+    return pa.OSFile(str(path), "wb")
+
+
+def sync(path: Path) -> None:
+    """Waits until a file is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class ShardWriter:
     """Writes rows into numbered shards below a folder.
 
     Args:
-        folder: Where ``shards/`` is made.
-        shape: Channels, rows and columns of every scan.
-        dtype: uint8 or uint16.
-        has_mask: Whether rows carry a mask.
+        folder: Where ``shards/`` is, or is made.
+        layout: What every row has.
+        kept: Scans of each shard that an earlier writer finished there.
     """
 
-    def __init__(
-        self, folder: Path, shape: tuple[int, int, int], dtype: np.dtype[Any], has_mask: bool
-    ) -> None:
+    def __init__(self, folder: Path, layout: Layout, kept: Sequence[int] = ()) -> None:
         self._folder = folder
-        self._schema = _schema(shape, dtype, has_mask)
-        self._rows_per_batch = scans_per_batch(shape, dtype)
-        self._pixels = np.empty((self._rows_per_batch, *shape), dtype)
+        self._layout = layout
+        self._schema = layout.schema()
+        self._pixels = np.empty((layout.rows_per_batch, *layout.shape), layout.dtype)
         self._rows: list[Row] = []
-        self._sink: IO[bytes] | None = None
+        self._sink: Any = None
         self._writer: Any = None
         self._batches = 0
-        self.counts: list[int] = []
-        (folder / "shards").mkdir()
+        self.counts: list[int] = list(kept)
+        (folder / "shards").mkdir(exist_ok=True)
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -145,12 +222,13 @@ class ShardWriter:
     ) -> None:
         self.close()
 
-    def add(self, row: Row) -> None:
-        """Takes one row; a full record batch goes to disk at once."""
+    def add(self, row: Row) -> bool:
+        """Takes one row; returns whether it completed a shard, which is then on disk."""
         self._pixels[len(self._rows)] = row.pixels
         self._rows.append(row)
-        if len(self._rows) == self._rows_per_batch:
+        if len(self._rows) == len(self._pixels):
             self._flush()
+        return self._sink is None and not self._rows
 
     def close(self) -> None:
         """Writes what is left and closes the last shard."""
@@ -180,73 +258,37 @@ class ShardWriter:
             self._end_shard()
 
     def _end_shard(self) -> None:
-        if self._sink is not None:
-            self._writer.close()
-            self._sink.close()
-            self._sink = None
+        if self._sink is None:
+            return
+        self._writer.close()
+        self._sink.close()
+        self._sink = None
+        if self._batches % BATCHES_PER_SHARD == 0:
+            # A later writer may go on from here, after a power failure too.
+            sync(self._folder / shard_name(len(self.counts) - 1))
 
     def _record_batch(self) -> pa.RecordBatch:
+        rows = self._rows
+        masks = [row.mask for row in rows if row.mask is not None]
         columns: dict[str, Any] = {
-            "pixels": self._pixels[: len(self._rows)],
-            "valid_box": np.stack([row.valid_box for row in self._rows]),
-            "spacing_mm": np.stack([row.spacing_mm for row in self._rows]),
-            "value_range": np.stack([row.value_range for row in self._rows]),
-            "scan_id": pa.array([row.scan_id for row in self._rows], pa.string()),
-            "patient": pa.array([row.patient for row in self._rows], pa.string()),
+            "pixels": self._pixels[: len(rows)],
+            "valid_box": np.array([row.valid_box for row in rows], np.int32),
+            "spacing_mm": np.array([row.spacing_mm for row in rows], np.float32),
+            "value_range": np.array([row.value_range for row in rows], np.float32),
+            "scan_id": [row.scan_id for row in rows],
+            "patient": [row.patient for row in rows],
+            "digest": [row.tally.digest for row in rows],
+            "sums": np.stack([row.tally.sums for row in rows]),
         }
-        if "mask" in self._schema.names:
-            masks = [row.mask for row in self._rows if row.mask is not None]
+        if masks:
             columns["mask"] = np.stack(masks).astype(np.uint8)
+        labels = zip(*(row.labels for row in rows), strict=True)
+        names = (LABEL_PREFIX + name for name in self._layout.label_columns)
+        columns |= dict(zip(names, labels, strict=True))
         arrays = [
-            _fixed(values, self._schema.field(name).type)
+            _fixed(values, field.type)
             if isinstance(values, np.ndarray)
-            else values
-            for name, values in columns.items()
+            else pa.array(values, field.type)
+            for field, values in ((field, columns[field.name]) for field in self._schema)
         ]
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
-
-
-class ShardReader:
-    """Views record batches of memory-mapped shards; each view is made once and kept.
-
-    Args:
-        folder: The archive.
-        shape: Channels, rows and columns of every scan.
-        dtype: uint8 or uint16.
-    """
-
-    def __init__(self, folder: Path, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
-        self._folder = folder
-        self._shape = shape
-        self._files: dict[int, Any] = {}
-        self._views: dict[int, BatchView] = {}
-        self.rows_per_batch = scans_per_batch(shape, dtype)
-
-    def view(self, number: int) -> BatchView:
-        """Returns the views of record batch ``number``, counted over all shards."""
-        found = self._views.get(number)
-        if found is None:
-            found = self._views[number] = self._read(number)
-        return found
-
-    def _read(self, number: int) -> BatchView:
-        shard, inside = divmod(number, BATCHES_PER_SHARD)
-        if shard not in self._files:
-            source = pa.memory_map(str(self._folder / shard_name(shard)))
-            self._files[shard] = pa.ipc.open_file(source)
-        batch = self._files[shard].get_batch(inside)
-        has_mask = "mask" in batch.schema.names
-        mask = _flat(batch.column("mask").storage) if has_mask else None
-        return BatchView(
-            pixels=_flat(batch.column("pixels").storage).reshape(-1, *self._shape),
-            valid_box=_flat(batch.column("valid_box")).reshape(-1, 4),
-            spacing_mm=_flat(batch.column("spacing_mm")).reshape(-1, 2),
-            value_range=_flat(batch.column("value_range")).reshape(-1, 2),
-            mask=None if mask is None else mask.view(np.bool_).reshape(-1, *self._shape[1:]),
-        )
-
-
-def _flat(array: pa.FixedSizeListArray) -> np.ndarray[Any, np.dtype[Any]]:
-    """Returns a view of all values of a fixed-size list; fails rather than copies."""
-    values: np.ndarray[Any, np.dtype[Any]] = array.flatten().to_numpy(zero_copy_only=True)
-    return values

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from scanlearn.runs import say
 from scanlearn.scans.archive import FORMAT_VERSION, Archive, is_archive
+from scanlearn.scans.identity import read_identities, source_name
 from scanlearn.scans.manifest import read_manifest
 from scanlearn.scans.pack import pack
 from scanlearn.scans.settings import PackSettings
@@ -44,10 +45,16 @@ def open_archive(
         return Archive(path)
     settings = settings or PackSettings()
     manifest = read_manifest(
-        path, path_column=settings.path_column, patient_column=settings.patient_column
+        path,
+        path_column=settings.path_column,
+        patient_column=settings.patient_column,
+        follow_links=settings.follow_links,
+        open_containers=settings.open_containers,
     )
     known_as = (path if path.is_dir() else path.parent).absolute().name
-    target = base / _name(known_as, manifest.content_hash(), settings.fingerprint())
+    whose = read_identities(settings.issuer or source_name(manifest.root))
+    names = (whose.fingerprint, whose.issuer_hash)
+    target = base / _name(known_as, manifest.content_hash(), settings.fingerprint(), *names)
     if is_archive(target):
         return Archive(target)
     say(f"packing {path} into the cache first: {target}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +15,11 @@ import pyarrow.parquet as pq
 from scanlearn.core import ScanlearnError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+# More than any table of scans has; a hostile one would fill the memory.
+MAX_COLUMNS = 10_000
+MAX_ROWS = 20_000_000
+_MAX_LINE = 2**22
+_MAX_LISTED = 40
 
 
 def read_table(path: Path) -> pa.Table:
@@ -45,6 +52,11 @@ def find_column(table: pa.Table, usual: tuple[str, ...]) -> str | None:
     return next((by_plain[_plain(name)] for name in usual if _plain(name) in by_plain), None)
 
 
+def is_one_of(name: str, names: tuple[str, ...]) -> bool:
+    """Returns whether a column is called one of ``names``, whatever its case, blanks and dashes."""
+    return _plain(name) in {_plain(other) for other in names}
+
+
 def find_required(
     table: pa.Table, source: Path, given: str | None, usual: tuple[str, ...], setting: str
 ) -> str:
@@ -63,7 +75,8 @@ def find_required(
     found = find_column(table, usual) if given is None else given
     if found in table.column_names:
         return str(found)
-    columns = ", ".join(table.column_names)
+    columns = ", ".join(table.column_names[:_MAX_LISTED])
+    columns += ", ..." if table.num_columns > _MAX_LISTED else ""
     if given is None:
         raise ScanlearnError(
             f"{source}: has no column called {', '.join(usual)}; name one of its columns with"
@@ -83,11 +96,12 @@ def _plain(name: str) -> str:
 
 def _read_text(path: Path) -> pa.Table:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        first = file.readline()
+        first = file.readline(_MAX_LINE)
         file.seek(0)
         delimiter = max(",;\t", key=first.count)
-        rows = csv.reader(file, delimiter=delimiter, strict=True)
+        rows = csv.reader(_lines(file), delimiter=delimiter, strict=True)
         names = [name.strip() for name in next(rows, [])]
+        _check_size(len(names), 0)
         columns: list[list[str | None]] = [[] for _ in names]
         for row in rows:
             if not row:
@@ -103,8 +117,27 @@ def _read_text(path: Path) -> pa.Table:
     return pa.Table.from_arrays(arrays, names=[names[index] for index in kept])
 
 
+def _lines(file: TextIO) -> Iterator[str]:
+    number = 0
+    while line := file.readline(_MAX_LINE):
+        number += 1
+        if len(line) == _MAX_LINE:
+            raise csv.Error(f"line {number} has {_MAX_LINE:,} characters or more")
+        yield line
+
+
+def _check_size(num_columns: int, num_rows: int) -> None:
+    if num_columns > MAX_COLUMNS or num_rows > MAX_ROWS:
+        raise csv.Error(
+            f"{num_columns:,} columns and {num_rows:,} rows; at most {MAX_COLUMNS:,} and"
+            f" {MAX_ROWS:,} are read"
+        )
+
+
 def _read_parquet(path: Path) -> pa.Table:
-    table = pq.ParquetFile(path).read()
+    file = pq.ParquetFile(path)
+    _check_size(file.metadata.num_columns, file.metadata.num_rows)
+    table = file.read()
     names, arrays = [], []
     for name, column in zip(table.column_names, table.columns, strict=True):
         strings = _as_strings(column)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
+import numpy as np
+from jaxtyping import Bool
+
 from scanlearn.scans.manifest import Manifest
-from scanlearn.scans.prepare import Job, Plan, Refused, Survey
+from scanlearn.scans.prepare import Job, Plan, Refused
+from scanlearn.scans.survey import Survey
 
 _MAX_CHUNK_BYTES = 4 * 2**20
 # Path, patient and labels.
@@ -25,18 +29,19 @@ def tasks(
     manifest: Manifest, found: Survey, plan: Plan
 ) -> Iterator[tuple[Job | Refused, ManifestRow]]:
     """Yields each piece of work with the row of the manifest that it belongs to."""
-    seen: set[str] = set()
+    is_repeated = _is_repeated(manifest)
     by_row = groupby(pieces(found, plan), key=lambda piece: piece[0])
-    for row, (_, of_row) in zip(manifest.rows(), by_row, strict=True):
+    for number, (row, (_, of_row)) in enumerate(zip(manifest.rows(), by_row, strict=True)):
         path, patient, _ = row
         refused = None
         if path is None:
             refused = Refused("the table gives no path")
+        elif path in manifest.refused:
+            refused = Refused(manifest.refused[path])
         elif patient is None:
             refused = Refused("the table gives no patient")
-        elif path in seen:
+        elif is_repeated[number]:
             refused = Refused("an earlier row of the table has the same path")
-        seen.add(path or "")
         if refused is not None:
             yield refused, row
             continue
@@ -44,14 +49,25 @@ def tasks(
             yield Job(manifest.root / str(path), frames, num_frames), row
 
 
+def _is_repeated(manifest: Manifest) -> Bool[np.ndarray, " n"]:
+    """Returns of each row whether an earlier one has the same path, ``[n]``.
+
+    Arrow numbers paths as they first appear; a set of a million of them would take 200 MB.
+    """
+    paths = manifest.table.column("path").combine_chunks()
+    numbers = paths.dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    seen_before = np.maximum.accumulate(numbers)
+    repeated: Bool[np.ndarray, " n"] = np.append(False, numbers[1:] <= seen_before[:-1])
+    return repeated
+
+
 def _scan_bytes(plan: Plan) -> int:
     return plan.channels * plan.canvas[0] * plan.canvas[1] * plan.dtype.itemsize
 
 
-def scan_id(row: ManifestRow, frame: int | None) -> str:
-    """Returns the path, and for one of several scans of a file its number, as ``a.dcm#3``."""
-    path = row[0] or ""
-    return path if frame is None else f"{path}#{frame}"
+def scan_id(file: str, frame: int | None) -> str:
+    """Returns a file's name, and for one of several scans of it the number, as ``3fa9...#3``."""
+    return file if frame is None else f"{file}#{frame}"
 
 
 def jobs_per_chunk(found: Survey, plan: Plan) -> int:

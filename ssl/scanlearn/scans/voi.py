@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
 
+from scanlearn.core import Units
 from scanlearn.scans.decode import Undecodable
 from scanlearn.scans.intensity import percentile_range, stored_depth
 
@@ -19,7 +21,7 @@ Gray = UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"]
 
 def gray(
     values: Values, tags: Dataset, rescale: Dataset, voi: Dataset
-) -> tuple[Gray, tuple[float, float], tuple[str, ...]]:
+) -> tuple[Gray, tuple[float, float], tuple[str, ...], Units | None]:
     """Returns what an archive stores of a gray frame, greater output values being greater.
 
     Args:
@@ -29,23 +31,24 @@ def gray(
         voi: Where the frame's window or VOI table is, if it has any.
 
     Returns:
-        Pixels ``[h w]``; which of them mean 0 and 1; what was changed, in words.
+        Pixels ``[h w]``; which of them mean 0 and 1; what was changed, in words; what they
+        measure, None behind a table or curve.
 
     Raises:
         Undecodable: The slope is 0.
     """
     if int(tags.get("BitsStored") or 0) == 1:
-        return (values != 0).astype(np.uint8) * np.uint8(255), (0.0, 255.0), ()
+        return (values != 0).astype(np.uint8) * np.uint8(255), (0.0, 255.0), (), None
     values, slope, intercept = _modality(values, tags, rescale)
     if voi.get("VOILUTSequence"):
         from pydicom.pixels.processing import apply_voi
 
         looked_up = apply_voi(values * slope + intercept, voi)
-        return looked_up, _spread(float(looked_up.min()), float(looked_up.max())), ()
+        return looked_up, _spread(float(looked_up.min()), float(looked_up.max())), (), None
     given, function = _window(voi), voi_function(voi)
     window = given if given is not None and _is_usable(*given, function) else None
     if window is not None and function == "SIGMOID":
-        return _sigmoid(values * slope + intercept, *window), (0.0, 65535.0), ()
+        return _sigmoid(values * slope + intercept, *window), (0.0, 65535.0), (), None
     pixels, scale, offset = stored_depth(values)
     notes = () if scale == 1 else ("more than 16 bits or floating point scaled to 16 bits",)
     stored = None
@@ -57,9 +60,11 @@ def gray(
     if given is not None and stored is None:
         notes = (*notes, "window that shows nothing replaced by percentiles")
     stored = stored or percentile_range(pixels)
+    units = Units(slope / scale, intercept - slope * offset / scale, _unit_name(tags, rescale))
     if slope < 0:
         pixels, stored = inverted(pixels, stored)
-    return pixels, stored, notes
+        units = inverted_units(units, pixels)
+    return pixels, stored, notes, units
 
 
 def _modality(values: Values, tags: Dataset, rescale: Dataset) -> tuple[Values, float, float]:
@@ -74,6 +79,19 @@ def _modality(values: Values, tags: Dataset, rescale: Dataset) -> tuple[Values, 
     if slope == 0 or not np.isfinite((slope, intercept)).all():
         raise Undecodable(f"has a rescale slope of {slope} and an intercept of {intercept}")
     return values, slope, intercept
+
+
+def _unit_name(tags: Dataset, rescale: Dataset) -> str:
+    """Returns "HU" where a frame is rescaled to Hounsfield units, else the modality's values.
+
+    Source: DICOM PS3.3 C.8.2.1 and C.11.1.1.2: CT is in HU unless its rescale type says otherwise.
+    """
+    modality = str(tags.get("Modality") or "unknown").strip().upper()
+    tables = tags.get("ModalityLUTSequence")
+    of, name = (tables[0], "ModalityLUTType") if tables else (rescale, "RescaleType")
+    kind = str(of.get(name) or "HU").strip().upper()
+    is_rescaled = bool(tables) or rescale.get("RescaleIntercept") not in (None, "")
+    return "HU" if modality == "CT" and is_rescaled and kind == "HU" else f"{modality} values"
 
 
 def voi_function(voi: Dataset) -> str:
@@ -126,3 +144,9 @@ def inverted(pixels: Gray, stored: tuple[float, float]) -> tuple[Gray, tuple[flo
     """Returns pixels with bright and dark exchanged, and the range that goes with them."""
     top = np.iinfo(pixels.dtype).max
     return top - pixels, (top - stored[1], top - stored[0])
+
+
+def inverted_units(units: Units, pixels: Gray) -> Units:
+    """Returns what pixels measure after bright and dark were exchanged."""
+    top = int(np.iinfo(pixels.dtype).max)
+    return replace(units, slope=-units.slope, intercept=units.intercept + units.slope * top)

@@ -12,6 +12,7 @@ from jaxtyping import Float, Float32, Int, Int64
 from scanlearn.core import ScanlearnError
 from scanlearn.metrics import macro_auroc
 from scanlearn.scans.archive import Archive
+from scanlearn.scans.identity import patient_codes
 
 FOLDS = 5
 NEIGHBOURS = 20
@@ -108,6 +109,12 @@ class LabeledProbe:
             unknown = (
                 "watch.probe: no patient column was found, so that its folds may share patients.",
             )
+        if self.archive.info.get("key") != training.info.get("key"):
+            return (
+                *unknown,
+                "watch.probe: it and the training archive were packed under different keys, so "
+                "that patients in both cannot be found; pack them under one.",
+            )
         names = ("patients", self.archive.patients[self.rows], training.patients)
         if not (self.archive.patients_known and training.patients_known):
             names = ("scans", self.archive.scan_ids[self.rows], training.scan_ids)
@@ -162,7 +169,7 @@ def _folds(y: Int[np.ndarray, " n"], patients: np.ndarray, folds: int) -> Int[np
 
     fold_of = np.zeros(len(y), dtype=np.int64)
     dealer = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
-    for fold, (_, test) in enumerate(dealer.split(y[:, None], y, patients)):
+    for fold, (_, test) in enumerate(dealer.split(y[:, None], y, patient_codes(patients))):
         fold_of[test] = fold
     return fold_of
 

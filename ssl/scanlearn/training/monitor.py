@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
@@ -61,12 +62,15 @@ def embedding_std(embeddings: Float[Tensor, "b d"]) -> float:
 def embedding_rank(embeddings: Float[Tensor, "b d"]) -> float:
     """Effective rank of a batch's L2-normalised embeddings, from 1 to min(b, d).
 
-    See `labelfree.rankme`; NaN where an embedding is not finite.
+    As `labelfree.rankme` counts it; NaN where an embedding is not finite.
     """
     features = embeddings.float().cpu().numpy()
     if not np.isfinite(features).all():
         return float("nan")
-    return labelfree.rankme(labelfree.unit_rows(features))
+    # Not by `labelfree.rankme`: NumPy's threads would spin for a tenth of a second after it, beside
+    # those of torch, and every step after a row of metrics would wait for them.
+    rows = torch.from_numpy(labelfree.unit_rows(features))
+    return labelfree.effective_rank(torch.linalg.svdvals(rows).numpy())
 
 
 def chained(digest: str, array: Shaped[np.ndarray, "..."]) -> str:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
+
+from scanlearn.scans.archive import Archive, ArchiveWriter
 
 
 @pytest.fixture
@@ -44,6 +46,56 @@ def make_scans(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def draw_pictures() -> Callable[..., np.ndarray]:
+    """A function that draws gray pictures, no two alike, as ``[n 1 side side]`` 8-bit values."""
+
+    def draw(number: int, seed: int = 0, side: int = 96) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        drawn = np.empty((number, 1, side, side), np.uint8)
+        for index in range(number):
+            # Large shapes are strong and small ones weak, as in scans.
+            picture = np.full((side, side), 128.0)
+            for cells in (4, 8, 16):
+                coarse = rng.normal(0, 160 / cells, (cells, cells)).astype(np.float32)
+                fine = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+                picture += np.asarray(fine)
+            drawn[index, 0] = np.clip(picture, 0, 255)
+        return drawn
+
+    return draw
+
+
+@pytest.fixture
+def write_archive(tmp_path: Path) -> Callable[..., Archive]:
+    """A function that writes pixels ``[n c h w]`` into an archive below ``tmp_path``."""
+
+    def write(
+        pixels: np.ndarray,
+        name: str = "archive",
+        *,
+        patients: Sequence[str] | None = None,
+        boxes: Sequence[tuple[int, int, int, int]] | None = None,
+        labels: dict[str, Sequence[str]] | None = None,
+        **settings: Any,
+    ) -> Archive:
+        columns = labels or {}
+        shape, dtype = pixels.shape[1:], pixels.dtype
+        settings = {"label_columns": tuple(columns), **settings}
+        with ArchiveWriter(tmp_path / name, shape=shape, dtype=dtype, **settings) as writer:
+            for row, one in enumerate(pixels):
+                writer.add(
+                    one,
+                    scan_id=f"{name}-{row}",
+                    patient=f"{name}-p{row}" if patients is None else patients[row],
+                    valid_box=None if boxes is None else boxes[row],
+                    labels={column: values[row] for column, values in columns.items()},
+                )
+            return writer.close()
+
+    return write
 
 
 @pytest.fixture

@@ -139,18 +139,19 @@ def test_same_scans_give_the_same_bytes(tmp_path: Path, pixels: np.ndarray) -> N
 def test_content_hash_follows_pixels_boxes_patients_and_order(
     tmp_path: Path, pixels: np.ndarray
 ) -> None:
-    def hashed(name: str, scans: np.ndarray, patient: str = "p", box: int = 6) -> str:
+    def hashed(name: str, scans: np.ndarray, patients: str = "pp", box: int = 6) -> str:
         with ArchiveWriter(tmp_path / name, shape=SHAPE, dtype=np.uint8) as writer:
-            for one in scans:
+            for one, patient in zip(scans, patients, strict=True):
                 writer.add(one, scan_id=name, patient=patient, valid_box=(0, 0, box, 5))
             return writer.close().content_hash
 
     two = pixels[:2]
     first = hashed("first", two)
     assert hashed("again", two) == first
+    assert hashed("same patient under another name", two, "qq") == first
     others = [
         hashed("order", two[::-1]),
-        hashed("patient", two, "q"),
+        hashed("two patients", two, "pq"),
         hashed("box", two, box=5),
         hashed("pixel", np.where(np.arange(5) == 2, two + 1, two).astype(np.uint8)),
     ]
@@ -268,6 +269,18 @@ def test_full_disk_is_one_clear_sentence(
     assert not list(tmp_path.iterdir())
 
 
+def test_disk_that_fills_up_under_arrow_is_one_clear_sentence(
+    tmp_path: Path, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no device that is always full")
+    open_sink = shards._open_sink
+    monkeypatch.setattr(shards, "_open_sink", lambda path: open_sink(Path("/dev/full")))
+    with pytest.raises(ScanlearnError, match="disk is full; free some space"):
+        write(tmp_path / "a", pixels)
+    assert not list(tmp_path.iterdir())
+
+
 def test_target_that_holds_something_is_not_overwritten(tmp_path: Path, pixels: np.ndarray) -> None:
     (tmp_path / "note.txt").touch()
     with pytest.raises(ScanlearnError, match="something lies there already"):
@@ -300,7 +313,7 @@ def test_rejected_scans_are_listed_and_counted(tmp_path: Path, pixels: np.ndarra
     archive = Archive(tmp_path / "a")
     assert archive.num_rejected == 1
     text = (archive.path / "rejected.csv").read_text("utf-8")
-    assert text == 'path,reason\n"new\nline,""quoted"".png",file is empty\n'
+    assert text == 'scan_id,reason\n"new\nline,""quoted"".png",file is empty\n'
 
 
 def test_mean_and_std_are_those_of_the_unit_range(tmp_path: Path, pixels: np.ndarray) -> None:
@@ -315,4 +328,4 @@ def test_opening_is_instant(tmp_path: Path, pixels: np.ndarray) -> None:
     start = time.perf_counter()
     Archive(path)
     assert time.perf_counter() - start < 0.1
-    assert json.loads((path / "archive.json").read_text())["format_version"] == 1
+    assert json.loads((path / "archive.json").read_text())["format_version"] == 2

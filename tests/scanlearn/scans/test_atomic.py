@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from scanlearn.core import ScanlearnError
-from scanlearn.scans.atomic import disk_errors, publish, require_free, start_partial
+from scanlearn.scans.atomic import (
+    disk_errors,
+    publish,
+    release,
+    require_free,
+    start_partial,
+    take_up,
+)
 
 
 def test_published_folder_appears_at_its_target(tmp_path: Path) -> None:
@@ -42,6 +49,23 @@ def test_only_what_dead_processes_left_is_swept_away(tmp_path: Path) -> None:
     other.mkdir()
     second = start_partial(tmp_path / "a")
     assert sorted(tmp_path.iterdir()) == sorted([mine, second, other])
+
+
+def test_folder_of_a_living_process_is_not_taken_up(tmp_path: Path) -> None:
+    start_partial(tmp_path / "a")
+    assert take_up(tmp_path / "a", lambda folder: True) is None
+
+
+def test_released_folder_is_taken_up_once_and_only_if_wanted(tmp_path: Path) -> None:
+    partial = start_partial(tmp_path / "a")
+    (partial / "file").write_text("half done")
+    release(partial, tmp_path / "a")
+    assert take_up(tmp_path / "a", lambda folder: False) is None
+    mine = take_up(tmp_path / "a", lambda folder: (folder / "file").is_file())
+    assert mine is not None
+    assert (mine / "file").read_text() == "half done"
+    assert take_up(tmp_path / "a", lambda folder: True) is None
+    assert publish(mine, tmp_path / "a")
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,8 @@ def test_frames_carry_number_patient_series_and_spacing(
     assert (header.num_frames, header.has_patient, header.has_series) == (3, True, True)
     frames = list(read_frames(path, range(1, 3)))
     assert [frame.number for frame in frames] == [2, 3]
-    assert {(frame.patient, frame.series) for frame in frames} == {("Mercy/7", "1.2.3")}
+    named = {(frame.patient, frame.issuer, frame.series) for frame in frames}
+    assert named == {("7", "Mercy", "1.2.3")}
     assert isinstance(frames[0].scan, Scan)
     assert frames[0].scan.spacing_mm == (0.5, 0.25)
 

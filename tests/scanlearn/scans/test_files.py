@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +61,46 @@ def test_files_that_are_no_scans_are_left_alone(tmp_path: Path, make_dicom: Make
         (tmp_path / name).write_bytes(dicom)
     listed = {path.name for path in tmp_path.iterdir() if is_scan(path)}
     assert listed == {"a.dcm", "1.2.840.77", "IM0001"}
+
+
+def test_file_without_an_ending_that_may_not_be_read_is_not_passed_over(
+    tmp_path: Path, one_of_each: dict[str, Path]
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.write(one_of_each["a.png"], "bare")
+    raw = (tmp_path / "a.zip").read_bytes()
+    assert is_scan(tmp_path / "a.zip" / "bare")
+    (tmp_path / "a.zip").write_bytes(raw.replace(b"PNG", b"no!", 1))
+    assert is_scan(tmp_path / "a.zip" / "bare")
+    with pytest.raises(Undecodable, match="damaged in its archive"):
+        read_header(tmp_path / "a.zip" / "bare", PLAIN)
+
+
+def test_members_of_archives_are_read_like_files(
+    tmp_path: Path, one_of_each: dict[str, Path]
+) -> None:
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as file:
+        for name, path in one_of_each.items():
+            file.write(path, f"x/{name}")
+    for name, path in one_of_each.items():
+        member = tmp_path / "all.zip" / "x" / name
+        assert read_header(member, PLAIN) == read_header(path, PLAIN)
+        (inside, *_), (plain, *_) = (
+            list(read_frames(where, range(1), PLAIN)) for where in (member, path)
+        )
+        assert isinstance(inside.scan, Scan)
+        assert isinstance(plain.scan, Scan)
+        np.testing.assert_array_equal(inside.scan.pixels, plain.scan.pixels)
+
+
+def test_rows_of_an_npz_file_are_read(tmp_path: Path) -> None:
+    images = np.arange(2 * 8 * 9, dtype=np.uint8).reshape(2, 8, 9)
+    np.savez_compressed(tmp_path / "m.npz", train_images=images)
+    row = tmp_path / "m.npz" / "train" / "0000001"
+    assert read_header(row, PLAIN).num_frames == 1
+    (frame,) = read_frames(row, range(1), PLAIN)
+    assert isinstance(frame.scan, Scan)
+    np.testing.assert_array_equal(frame.scan.pixels, images[1:])
 
 
 def test_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:

@@ -3,9 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scanlearn.core import Scan
+from scanlearn.core import Scan, Units
 from scanlearn.scans.intensity import (
+    fit,
     fit_to_canvas,
+    foreground_range,
+    from_zero,
     percentile_range,
     stored_depth,
     to_gray,
@@ -138,3 +141,108 @@ def test_values_without_a_range_are_stored_as_zero() -> None:
 def test_percentiles_of_one_value_are_a_step_apart() -> None:
     assert percentile_range(np.full((4, 4), 9)) == (9, 10)
     assert percentile_range(np.arange(201)) == (1, 199)
+
+
+def bicubic(source: np.ndarray, start: float, stop: float, count: int) -> np.ndarray:
+    """Rows of a resized part, one by one: a cubic kernel (a = -.5) as wide as the step."""
+    step = (stop - start) / count
+    rows = []
+    for row in range(count):
+        centre = start + (row + 0.5) * step
+        total, weights = 0.0, 0.0
+        for place in range(len(source)):
+            x = abs(place + 0.5 - centre) / step
+            weight = 0.0
+            if x < 1:
+                weight = 1.5 * x**3 - 2.5 * x**2 + 1
+            elif x < 2:
+                weight = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+            total, weights = total + weight * source[place], weights + weight
+        rows.append(total / weights)
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_crop_fills_the_canvas_with_the_middle_of_the_scan(dtype: type) -> None:
+    scan = Scan(smooth(70, 112, dtype), spacing_mm=(0.5, 0.25))
+    pixels, box, spacing = fit_to_canvas(scan, (30, 30), 1, "crop")
+    assert box == (0, 0, 30, 30)
+    # 112 columns would be 48 at this size; the middle 30 of them are 70 of the scan.
+    assert spacing == pytest.approx((0.5 * 70 / 30, 0.25 * 70 / 30))
+    tall = bicubic(scan.pixels[0].astype(float), 0, 70, 30)
+    expected = bicubic(tall.T, 21, 91, 30).T
+    assert np.abs(pixels[0] - expected).max() <= (1.5 if dtype == np.uint8 else 2)
+
+
+def test_crop_keeps_what_is_smaller_than_the_canvas() -> None:
+    wide = smooth(20, 75)
+    pixels, box, _ = fit_to_canvas(Scan(wide), (40, 32), 1, "crop")
+    assert box == (0, 0, 20, 32)
+    np.testing.assert_array_equal(pixels[:, :20], wide[:, :, 21:53])
+    assert not pixels[:, 20:].any()
+    small = smooth(20, 30)
+    cropped, padded = (fit_to_canvas(Scan(small), (40, 32), 1, how)[:2] for how in ("crop", "pad"))
+    assert cropped[1] == padded[1] == (0, 0, 20, 30)
+    np.testing.assert_array_equal(cropped[0], padded[0])
+
+
+@pytest.mark.parametrize("size", [(64, 64), (128, 64), (65, 64), (63, 64), (199, 301), (64, 4000)])
+def test_crop_never_enlarges_and_never_pads_a_large_scan(size: tuple[int, int]) -> None:
+    fitting = fit(size, (32, 48), "crop")
+    top, left, bottom, right = fitting.part
+    assert (fitting.rows, fitting.columns) == (32, 48)
+    assert 0 <= top < bottom <= size[0]
+    assert 0 <= left < right <= size[1]
+    assert bottom - top >= fitting.rows
+    assert (bottom - top) / 32 == pytest.approx((right - left) / 48)
+    assert (top + bottom) / 2 == pytest.approx(size[0] / 2, abs=0.5)
+    assert (left + right) / 2 == pytest.approx(size[1] / 2, abs=0.5)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_foreground_range_leaves_the_background_out(dtype: type, rng: np.random.Generator) -> None:
+    scale = 1 if dtype == np.uint8 else 40
+    air, muscle, fat = rng.rayleigh(2, 5000), rng.normal(25, 3, 2000), rng.normal(200, 9, 900)
+    values = (np.concatenate([air, muscle, fat]) * scale).astype(dtype)
+    darkest, brightest = np.percentile(values, (0.5, 99.5))
+    inside = [value for value in values if (value - darkest) / (brightest - darkest) > 1 / 20]
+    found = foreground_range(values)
+    assert found == tuple(np.percentile(inside, (0.5, 99.5)))
+    # Dark tissue is not black beside bright tissue.
+    assert found[0] < 20 * scale
+
+
+def test_foreground_of_one_value_is_white() -> None:
+    assert foreground_range(np.full(9, 7, np.uint8)) == (7, 8)
+    assert foreground_range(np.array([0, 0, 0, 255, 255], np.uint8)) == (0, 255)
+
+
+@pytest.mark.parametrize("slope", [1.0, 2.5, -0.5])
+def test_stored_zero_becomes_the_zero_of_what_is_measured(slope: float) -> None:
+    magnitude = np.array([[[0, 1, 500, 1999]]], np.uint16)
+    zero = 32768 if slope > 0 else 65000
+    stored = (zero + np.sign(slope) * magnitude.astype(int)).astype(np.uint16)
+    found, notes = from_zero(Scan(stored, units=Units(slope, -slope * zero)))
+    np.testing.assert_array_equal(found.pixels, magnitude)
+    assert found.units == Units(abs(slope), 0.0)
+    assert notes == ()
+
+
+def test_what_is_no_magnitude_keeps_its_stored_values() -> None:
+    phase = Scan(np.arange(4096, dtype=np.uint16)[None, None], units=Units(1.0, -2048.0))
+    found, notes = from_zero(phase)
+    assert found is phase
+    assert "values below zero" in notes[0]
+    picture = Scan(phase.pixels)
+    assert from_zero(picture) == (picture, ())
+
+
+def test_magnitude_that_starts_far_from_zero_is_scaled_into_its_bits() -> None:
+    stored = np.array([[[0, 30000, 65535]]], np.uint16)
+    found, notes = from_zero(Scan(stored, units=Units(0.5, 4000.0)))
+    assert notes == ()
+    assert found.units is not None
+    assert found.units.intercept == 0
+    measured = found.units.slope * found.pixels.astype(float)
+    np.testing.assert_allclose(measured, 0.5 * stored + 4000, atol=found.units.slope)
+    assert found.pixels.max() == 65535

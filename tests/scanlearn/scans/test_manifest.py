@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -47,10 +49,51 @@ def test_names_with_spaces_unicode_and_newlines_are_kept(tmp_path: Path) -> None
     assert read_manifest(tmp_path).table["path"].to_pylist() == sorted(names)
 
 
-def test_name_that_is_not_utf8_is_counted_not_fatal(make_scans: MakeScans) -> None:
+def test_name_that_is_not_utf8_is_set_aside_not_fatal(make_scans: MakeScans) -> None:
     folder = make_scans(1)
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).touch()
-    assert read_manifest(folder).ignored == (("name that is not UTF-8", 1),)
+    manifest = read_manifest(folder)
+    assert manifest.table["path"].to_pylist() == ["\\xff.png (escaped)", "scan000.png"]
+    assert list(manifest.refused) == ["\\xff.png (escaped)"]
+    assert manifest.file("\\xff.png (escaped)") == folder
+    assert manifest.file("scan000.png") == folder / "scan000.png"
+
+
+def test_zip_gives_the_paths_that_its_folder_has(make_scans: MakeScans, tmp_path: Path) -> None:
+    folder = make_scans(3)
+    archive = Path(shutil.make_archive(str(tmp_path / "a"), "zip", folder))
+    manifest = read_manifest(archive)
+    assert manifest.table == read_manifest(folder).table
+    assert manifest.root == archive
+    before = manifest.content_hash()
+    os.utime(archive, ns=(1, 1))
+    assert manifest.content_hash() != before
+
+
+def test_npz_gives_its_labels_and_splits(tmp_path: Path) -> None:
+    images = np.zeros((2, 8, 8), np.uint8)
+    np.savez(tmp_path / "m.npz", test_images=images, test_labels=np.array([[1], [0]]))
+    manifest = read_manifest(tmp_path / "m.npz")
+    assert list(manifest.rows()) == [
+        ("test/0000000", "test/0000000", {"label": "1", "split": "test"}),
+        ("test/0000001", "test/0000001", {"label": "0", "split": "test"}),
+    ]
+    assert not manifest.patients_known
+
+
+def test_table_may_name_members_of_an_archive(make_scans: MakeScans, tmp_path: Path) -> None:
+    shutil.make_archive(str(tmp_path / "a"), "tar", make_scans(2))
+    table = write_table(tmp_path / "t.csv", "path\na.tar/scan001.png\n")
+    manifest = read_manifest(table)
+    assert manifest.root == tmp_path
+    assert manifest.table["path"].to_pylist() == ["a.tar/scan001.png"]
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.TGZ"])
+def test_compressed_tar_is_refused_with_what_to_do(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(ScanlearnError, match=r"compressed tar.*; unpack it, or give a \.tar"):
+        read_manifest(tmp_path / name)
 
 
 def test_empty_folder_is_one_clear_sentence(tmp_path: Path) -> None:

@@ -189,3 +189,58 @@ def test_what_makes_no_scan_is_refused(tmp_path: Path, volume: np.ndarray) -> No
         with pytest.raises(Undecodable, match=reason) as caught:
             list(read_frames(tmp_path / name, range(read_header(tmp_path / name).num_frames)))
         assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_neighbouring_slices_fill_the_channels_and_edges_repeat(
+    tmp_path: Path, volume: np.ndarray, axis: Axis
+) -> None:
+    path = save(tmp_path / "a.nii", volume)
+    alone = [scan.pixels[0] for scan in scans_in(path, axis)]
+    number = len(alone)
+    found = list(read_frames(path, range(number), axis=axis, neighbours=True))
+    for place, frame in enumerate(found):
+        assert isinstance(frame.scan, Scan)
+        expected = [alone[max(place - 1, 0)], alone[place], alone[min(place + 1, number - 1)]]
+        np.testing.assert_array_equal(frame.scan.pixels, np.stack(expected))
+    # In pieces, as processes read them, slices find the same neighbours.
+    (third,) = read_frames(path, range(2, 3), axis=axis, neighbours=True)
+    assert isinstance(third.scan, Scan)
+    assert isinstance(found[2].scan, Scan)
+    np.testing.assert_array_equal(third.scan.pixels, found[2].scan.pixels)
+
+
+@pytest.mark.parametrize("slope", [0.25, -2.0])
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float32])
+def test_stored_values_measure_what_nibabel_says(
+    tmp_path: Path, rng: np.random.Generator, dtype: type, slope: float
+) -> None:
+    voxels = rng.integers(0, 200, (6, 5, 4)).astype(dtype)
+    path = save(tmp_path / "a.nii", voxels)
+    header = nibabel.load(path).header
+    header["scl_slope"], header["scl_inter"] = slope, 10
+    content = bytearray(path.read_bytes())
+    content[:348] = header.binaryblock
+    path.write_bytes(content)
+    whole = nibabel.load(path).get_fdata()
+    for number, scan in enumerate(scans_in(path)):
+        assert scan.units is not None
+        assert scan.units.slope > 0
+        measured = scan.units.slope * scan.pixels[0].astype(float) + scan.units.intercept
+        np.testing.assert_allclose(measured, whole[::-1, ::-1, number].T, atol=0.01)
+
+
+def test_foreground_of_a_volume_is_its_percentiles_above_the_background(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    voxels = np.abs(rng.normal(0, 3, (12, 11, 10)))
+    voxels[3:9, 3:9, 2:8] += rng.uniform(300, 500, (6, 6, 6))
+    path = save(tmp_path / "a.nii", voxels.astype(np.int16))
+    inside = voxels.astype(np.int16)[voxels.astype(np.int16) > 150]
+    for number, frame in enumerate(read_frames(path, range(10), foreground=True)):
+        assert isinstance(frame.scan, Scan)
+        assert frame.scan.value_range == tuple(np.percentile(inside, (0.5, 99.5)))
+        # Signed voxels are stored from their own zero.
+        expected = voxels.astype(np.int16)[::-1, ::-1, number].T
+        np.testing.assert_array_equal(frame.scan.pixels[0], expected)
+        assert frame.notes == ()

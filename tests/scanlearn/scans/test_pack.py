@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,10 +19,11 @@ from PIL import Image
 from pydantic import ValidationError
 
 from scanlearn.core import ScanlearnError
-from scanlearn.scans import pack as pack_module
-from scanlearn.scans import tasks
+from scanlearn.scans import pool, tasks
 from scanlearn.scans.archive import Archive
+from scanlearn.scans.identity import read_identities, source_name
 from scanlearn.scans.pack import pack
+from scanlearn.scans.rows import PATHS_FILE, read_paths
 from scanlearn.scans.settings import PackSettings
 
 MakeScans = Callable[..., Path]
@@ -34,14 +36,24 @@ def digest(archive: Archive) -> dict[str, str]:
 
 
 def rejected(archive: Archive) -> dict[str, str]:
+    paths = read_paths(archive.path)
     with (archive.path / "rejected.csv").open(newline="", encoding="utf-8") as file:
-        return {row["path"]: row["reason"] for row in csv.DictReader(file)}
+        return {paths[row["scan_id"]]: row["reason"] for row in csv.DictReader(file)}
+
+
+def names(archive: Archive) -> list[str]:
+    """Path of each scan, with the number of a frame."""
+    frames = (name.partition("#") for name in archive.scan_ids.tolist())
+    return [
+        f"{path}{mark}{frame}"
+        for path, (_, mark, frame) in zip(archive.paths(), frames, strict=True)
+    ]
 
 
 def test_folder_is_packed_in_order(make_scans: MakeScans, tmp_path: Path) -> None:
     folder = make_scans(5)
     archive = pack(folder, tmp_path / "a", settings=SMALL)
-    assert archive.scan_ids.tolist() == [f"scan{index:03d}.png" for index in range(5)]
+    assert names(archive) == [f"scan{index:03d}.png" for index in range(5)]
     assert archive.shape == (1, 32, 32)
     batch = archive.gather(np.array([3]))
     assert batch.valid_box.tolist() == [[0, 0, 32, 27]]
@@ -58,7 +70,9 @@ def test_table_gives_patients_and_raw_labels(make_scans: MakeScans, tmp_path: Pa
     (folder / "t.csv").write_text("path,patient,y\n" + rows)
     archive = pack(folder / "t.csv", tmp_path / "a", settings=SMALL)
     assert archive.patients_known
-    assert archive.patients.tolist() == ["007", "7", "7"]
+    whose = read_identities(source_name(folder))
+    assert archive.patients.tolist() == [whose.patient(number) for number in ("007", "7", "7")]
+    assert len(set(archive.patients)) == 2
     assert archive.labels("y").tolist() == ["1", None, "yes"]
     assert archive.info["patients"] == 2
 
@@ -86,7 +100,7 @@ def test_rows_that_cannot_be_used_are_set_aside(make_scans: MakeScans, tmp_path:
     rows = "scan000.png,a\nscan001.png,\n,b\nscan000.png,a\ngone.png,c\nscan002.png,d\n"
     (folder / "t.csv").write_text("path,patient\n" + rows)
     archive = pack(folder / "t.csv", tmp_path / "a", settings=SMALL)
-    assert archive.scan_ids.tolist() == ["scan000.png", "scan002.png"]
+    assert names(archive) == ["scan000.png", "scan002.png"]
     assert rejected(archive) == {
         "scan001.png": "the table gives no patient",
         "": "the table gives no path",
@@ -109,8 +123,8 @@ def test_same_scans_give_the_same_bytes_with_one_or_two_processes(
     folder = make_scans(40)
     (folder / "bad.png").write_text("no image")
     alone = pack(folder, tmp_path / "a", settings=SMALL)
-    monkeypatch.setattr(pack_module, "_TIMED_SCANS", 3)
-    monkeypatch.setattr(pack_module, "_SECONDS_WORTH_PROCESSES", 0.0)
+    monkeypatch.setattr(pool, "_TIMED_ITEMS", 3)
+    monkeypatch.setattr(pool, "_SECONDS_WORTH_PROCESSES", 0.0)
     together = pack(folder, tmp_path / "b", settings=PackSettings(canvas=32, workers=2))
     assert digest(together) == digest(alone)
 
@@ -224,20 +238,22 @@ def test_tree_of_dicom_volumes_and_pictures_is_packed(
     make_dicom: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     archive = pack(mixed_tree(tmp_path, make_dicom), tmp_path / "a", settings=SMALL)
-    whose = dict(zip(archive.scan_ids.tolist(), archive.patients.tolist(), strict=True))
+    hashed = read_identities(source_name(tmp_path / "tree"))
+    ann = hashed.patient("ann")
+    whose = dict(zip(names(archive), archive.patients.tolist(), strict=True))
     assert whose == {
-        "a/IM1#1": "ann",
-        "a/IM1#2": "ann",
-        "a/IM1#3": "ann",
-        "a/IM2.dcm": "ann",
-        "b/1.2.77": "Mercy/bob",
-        "p.png": "p.png",
-        "v.nii.gz#2": "v.nii.gz",
-        "v.nii.gz#3": "v.nii.gz",
+        "a/IM1#1": ann,
+        "a/IM1#2": ann,
+        "a/IM1#3": ann,
+        "a/IM2.dcm": ann,
+        "b/1.2.77": hashed.patient("bob", "Mercy"),
+        "p.png": hashed.file("p.png"),
+        "v.nii.gz#2": hashed.file("v.nii.gz"),
+        "v.nii.gz#3": hashed.file("v.nii.gz"),
     }
     assert not archive.patients_known
     assert archive.dtype == np.uint16
-    assert archive.labels("series").tolist() == ["1.2"] * 4 + [None] * 4
+    assert archive.labels("series").tolist() == [hashed.series("1.2")] * 4 + [None] * 4
     assert list(rejected(archive)) == ["b/short.dcm"]
     assert archive.info["notes"] == {"empty slices left out": 2}
     batch = archive.gather(np.arange(8))
@@ -254,8 +270,8 @@ def test_mixed_tree_gives_the_same_bytes_with_processes_and_is_not_packed_twice(
 ) -> None:
     tree = mixed_tree(tmp_path, make_dicom)
     alone = pack(tree, tmp_path / "a", settings=SMALL)
-    monkeypatch.setattr(pack_module, "_TIMED_SCANS", 1)
-    monkeypatch.setattr(pack_module, "_SECONDS_WORTH_PROCESSES", 0.0)
+    monkeypatch.setattr(pool, "_TIMED_ITEMS", 1)
+    monkeypatch.setattr(pool, "_SECONDS_WORTH_PROCESSES", 0.0)
     monkeypatch.setattr(tasks, "_MAX_CHUNK_BYTES", 2 * 2 * 32 * 32)
     together = pack(tree, tmp_path / "b", settings=PackSettings(canvas=32, workers=2))
     assert digest(together) == digest(alone)
@@ -271,9 +287,9 @@ def test_file_refused_in_several_pieces_is_listed_once(
     monkeypatch.setattr(tasks, "_MAX_CHUNK_BYTES", 2 * 32 * 32)
     archive = pack(folder, tmp_path / "a", settings=SMALL)
     with (archive.path / "rejected.csv").open(newline="", encoding="utf-8") as file:
-        assert list(csv.reader(file))[1:] == [
-            ["v.hdr", "has a part in another file, which is missing"]
-        ]
+        (_, reason) = list(csv.reader(file))[1:][0]
+    assert reason == "has a part in another file, which is missing"
+    assert list(rejected(archive)) == ["v.hdr"]
     assert archive.num_rejected == 1
 
 
@@ -289,7 +305,85 @@ def test_patients_are_known_where_every_file_names_its_own(
     assert archive.dtype == np.uint8
     (tmp_path / "scans" / "t.csv").write_text("path,patient\n1,mine\n2,yours\n")
     table = pack(tmp_path / "scans" / "t.csv", tmp_path / "b", settings=SMALL)
-    assert table.patients.tolist() == ["mine", "yours"]
+    hashed = read_identities(source_name(tmp_path / "scans"))
+    assert table.patients.tolist() == [hashed.patient("mine"), hashed.patient("yours")]
+
+
+def test_nothing_in_an_archive_names_a_patient_a_series_or_a_file(
+    make_dicom: Callable[..., Path], tmp_path: Path
+) -> None:
+    tree = mixed_tree(tmp_path, make_dicom)
+    make_dicom(np.ones((4, 4), np.uint8), "tree/ann-smith.dcm", PatientName="Smith^Ann")
+    (tree / "ann-jones.png").write_text("no picture")
+    (tree / "ann-brown.hdr").write_bytes(b"")
+    archive = pack(tree, tmp_path / "a", settings=SMALL)
+    listed = archive.path / PATHS_FILE
+    assert listed.stat().st_mode & 0o077 == 0
+    assert "ann-smith.dcm" in listed.read_text()
+    words = ["ann", "Ann", "bob", "Smith", "Mercy", "IM1", "short.dcm", "1.2.77", tmp_path.name]
+    for file in archive.path.rglob("*"):
+        if file.is_file() and file != listed:
+            content = file.read_bytes()
+            found = [word for word in words if re.search(rf"\b{re.escape(word)}".encode(), content)]
+            assert found == [], file.name
+
+
+def test_archive_without_its_list_of_paths_is_read_and_says_what_it_lacks(
+    make_scans: MakeScans, tmp_path: Path
+) -> None:
+    archive = pack(make_scans(2), tmp_path / "a", settings=SMALL)
+    (archive.path / PATHS_FILE).unlink()
+    copy = Archive(archive.path)
+    assert len(copy.gather(np.arange(2))) == 2
+    with pytest.raises(ScanlearnError, match="only the owner"):
+        copy.paths()
+
+
+def test_patient_is_the_same_in_scans_and_labels_of_one_issuer_alone(
+    make_dicom: Callable[..., Path], tmp_path: Path
+) -> None:
+    pixels = np.arange(80, dtype=np.uint8).reshape(8, 10)
+    make_dicom(pixels, "north/images/1.dcm", PatientID="7")
+    make_dicom(pixels, "south/1.dcm", PatientID=" 7 ")
+    (tmp_path / "north" / "labels.csv").write_text("path,patient,y\n1.dcm,7,1\n")
+
+    def patient(source: str, name: str, issuer: str | None = None) -> str:
+        settings = PackSettings(canvas=32, issuer=issuer)
+        return str(pack(tmp_path / source, tmp_path / name, settings=settings).patients[0])
+
+    scans = patient("north/images", "a")
+    assert patient("north/labels.csv", "b") == scans
+    assert patient("south", "c") != scans
+    assert patient("south", "d", issuer="north") == scans
+
+
+def test_columns_that_may_name_a_person_are_kept_out_and_said(
+    make_scans: MakeScans, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_scans(1)
+    (folder / "t.csv").write_text(
+        "path,patient,y,Patient Name,Date-of-Birth\nscan000.png,7,1,Ann,1950-01-01\n"
+    )
+    archive = pack(folder / "t.csv", tmp_path / "a", settings=SMALL)
+    assert archive.label_columns == ("y",)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "kept out, since they may name a person or a file: Patient Name, Date-of-Birth" in said
+
+
+def test_archive_hashed_under_another_key_is_not_taken_for_the_same(
+    make_scans: MakeScans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_scans(2)
+    first = pack(folder, tmp_path / "a", settings=SMALL)
+    key = tmp_path / "key"
+    key.write_text("f" * 64)
+    key.chmod(0o600)
+    monkeypatch.setenv("SCANLEARN_KEY", str(key))
+    with pytest.raises(ScanlearnError, match="hashed under another key or issuer"):
+        pack(folder, tmp_path / "a", settings=SMALL)
+    second = pack(folder, tmp_path / "b", settings=SMALL)
+    assert first.info["key"] != second.info["key"]
+    assert not set(first.scan_ids) & set(second.scan_ids)
 
 
 def test_axis_and_emptiness_choose_the_slices(tmp_path: Path) -> None:
@@ -302,7 +396,7 @@ def test_axis_and_emptiness_choose_the_slices(tmp_path: Path) -> None:
         settings = PackSettings.model_validate({"canvas": 32, "workers": 1} | chosen)
         archive = pack(tmp_path / "t.csv", tmp_path / name, settings=settings)
         assert set(archive.labels("y")) == {"1"}
-        return archive.scan_ids.tolist()
+        return names(archive)
 
     assert packed("a") == ["v.nii#2"]
     assert len(packed("b", empty_below=0)) == 4
@@ -318,7 +412,7 @@ def test_real_reader_files_are_packed_or_set_aside(real_data: Path, tmp_path: Pa
     assert archive.num_rejected == 10 + 4
     assert archive.shape == (3, 64, 64)
     assert archive.dtype == np.uint16
-    files = {scan_id.split("#")[0] for scan_id in archive.scan_ids}
+    files = set(archive.paths())
     assert sum(name.startswith("dicom/") for name in files) == 165
     assert len(set(files)) == 165 + 8
 
@@ -342,8 +436,9 @@ def test_settings_refuse_what_makes_no_sense(settings: dict[str, object]) -> Non
 SCRIPT = """
 import sys
 from scanlearn.scans import pack as module
+from scanlearn.scans import pool
 print("script", flush=True)
-module._TIMED_SCANS, module._SECONDS_WORTH_PROCESSES = 1, 0.0
+pool._TIMED_ITEMS, pool._SECONDS_WORTH_PROCESSES = 1, 0.0
 module.pack(sys.argv[1], sys.argv[2], settings=module.PackSettings(canvas=256, workers=2))
 """
 
@@ -363,7 +458,7 @@ def test_script_without_a_main_guard_packs_in_processes(
 SLOWLY = """
 import time
 add = module.ArchiveWriter.add
-module.ArchiveWriter.add = lambda *args, **named: (time.sleep(0.1), add(*args, **named))
+module.ArchiveWriter.add = lambda *args, **named: time.sleep(0.1) or add(*args, **named)
 """
 
 
@@ -378,9 +473,10 @@ def test_kill_leaves_no_archive_and_no_process_and_packing_again_works(
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as process:
         deadline = time.monotonic() + 60
         # Script, resource tracker, fork server and a worker: decoding is under way.
-        while len(_session(process.pid)) < 4 and time.monotonic() < deadline:
+        shards = ".a.partial-*/shards"
+        while len(_session(process.pid)) < 4 or not list(tmp_path.glob(shards)):
+            assert time.monotonic() < deadline
             time.sleep(0.05)
-        assert list(tmp_path.glob(".a.partial-*/shards"))
         assert len(_session(process.pid)) >= 4
         os.kill(process.pid, signal.SIGKILL)
     assert not (tmp_path / "a").exists()

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from scanlearn.scans.pool import num_cores, ordered_map
+from scanlearn.scans import pool
+from scanlearn.scans.pool import map_where_worth, num_cores, ordered_map
 
 
 def test_results_come_in_order() -> None:
@@ -41,5 +42,29 @@ def test_error_in_the_function_reaches_the_caller() -> None:
         list(ordered_map(abs, ["no number"], workers=1, crashed=0))  # type: ignore[arg-type]
 
 
+def test_processes_that_were_got_ready_for_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_ITEMS_WORTH_GETTING_READY", 10)
+    pool.get_ready(10, workers=2)
+    assert list(ordered_map(abs, range(-9, 0), workers=2, crashed=-1)) == list(range(9, 0, -1))
+
+
 def test_there_is_at_least_one_core() -> None:
     assert num_cores() >= 1
+
+
+def _process(number: int) -> tuple[int, int]:
+    return number, os.getpid()
+
+
+def test_quick_work_starts_no_process() -> None:
+    results = map_where_worth(_process, range(100), 100, workers=2, crashed=(0, 0))
+    assert list(results) == [(number, os.getpid()) for number in range(100)]
+
+
+def test_slow_work_goes_on_in_processes_after_the_first_items(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool, "_TIMED_ITEMS", 3)
+    monkeypatch.setattr(pool, "_SECONDS_WORTH_PROCESSES", 0.0)
+    results = list(map_where_worth(abs, range(-9, 0), 9, workers=2, crashed=-1, chunk=2))
+    assert results == list(range(9, 0, -1))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from scanlearn.core import ScanlearnError
+from scanlearn.scans.identity import read_identities, source_name
 from scanlearn.scans.pack import pack
 from scanlearn.scans.settings import PackSettings
 from scanlearn.scans.source import open_archive
@@ -62,7 +63,8 @@ def test_columns_of_a_table_can_be_named(make_scans: MakeScans) -> None:
     (folder / "t.csv").write_text("where,who,y\nscan000.png,ann,1\nscan001.png,bob,0\n")
     settings = PackSettings(canvas=32, path_column="where", patient_column="who")
     archive = open_archive(folder / "t.csv", settings=settings)
-    assert archive.patients.tolist() == ["ann", "bob"]
+    hashed = read_identities(source_name(folder))
+    assert archive.patients.tolist() == [hashed.patient("ann"), hashed.patient("bob")]
     assert archive.label_columns == ("y",)
 
 

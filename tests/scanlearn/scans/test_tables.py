@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scanlearn.core import ScanlearnError
+from scanlearn.scans import tables
 from scanlearn.scans.tables import find_column, find_required, read_table
 
 
@@ -14,6 +15,39 @@ def test_every_csv_value_stays_the_string_it_is(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text('a,b\n007,1e3\n"x,\ny",TRUE\n,\n\n')
     table = read_table(tmp_path / "t.csv")
     assert table.to_pydict() == {"a": ["007", "x,\ny", None], "b": ["1e3", "TRUE", None]}
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_more_columns_than_any_table_has_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(tables, "MAX_COLUMNS", 2)
+    (tmp_path / "t.csv").write_text("path,x,y\n1,2,3\n")
+    pq.write_table(pa.table({"path": ["a"], "x": ["b"], "y": ["c"]}), tmp_path / "t.parquet")
+    with pytest.raises(ScanlearnError, match=r"3 columns and . rows; at most 2"):
+        read_table(tmp_path / name)
+
+
+def test_more_rows_than_any_table_has_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "MAX_ROWS", 2)
+    pq.write_table(pa.table({"path": ["a"] * 3}), tmp_path / "t.parquet")
+    with pytest.raises(ScanlearnError, match="1 columns and 3 rows; at most"):
+        read_table(tmp_path / "t.parquet")
+
+
+def test_endless_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_MAX_LINE", 20)
+    (tmp_path / "t.csv").write_text("path,x\n" + "a,b\n" * 9 + "a" * 30)
+    with pytest.raises(ScanlearnError, match="line 11 has 20 characters or more"):
+        read_table(tmp_path / "t.csv")
+
+
+def test_message_lists_some_of_very_many_columns(tmp_path: Path) -> None:
+    table = pa.table({f"c{number}": ["x"] for number in range(100)})
+    with pytest.raises(ScanlearnError, match=r"c39, \.\.\.\)$"):
+        find_required(table, tmp_path / "t.csv", None, ("path",), "path_column")
 
 
 def test_parquet_values_become_the_strings_that_csv_would_hold(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from scanlearn.scans.manifest import Manifest
-from scanlearn.scans.prepare import Job, Plan, Refused, Survey
+from scanlearn.scans.prepare import Job, Plan, Refused
+from scanlearn.scans.survey import Survey
 from scanlearn.scans.tasks import jobs_per_chunk, pieces, scan_id, tasks
 
 
@@ -16,7 +17,7 @@ def surveyed(*num_frames: int) -> Survey:
 
 
 def planned(side: int) -> Plan:
-    return Plan((side, side), 1, np.dtype(np.uint8), "full")
+    return Plan((side, side), 1, np.dtype(np.uint8))
 
 
 def test_long_files_are_cut_into_pieces_of_four_mebibytes() -> None:
@@ -52,6 +53,5 @@ def test_processes_are_given_at_most_four_mebibytes_at_a_time() -> None:
 
 
 def test_scan_of_several_is_named_by_its_number() -> None:
-    assert scan_id(("a.png", "p", {}), None) == "a.png"
-    assert scan_id(("a.dcm", "p", {}), 3) == "a.dcm#3"
-    assert scan_id((None, "p", {}), None) == ""
+    assert scan_id("3fa9", None) == "3fa9"
+    assert scan_id("3fa9", 3) == "3fa9#3"

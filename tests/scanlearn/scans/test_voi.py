@@ -7,7 +7,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from scanlearn.scans.decode import Undecodable
-from scanlearn.scans.voi import gray, inverted, voi_function
+from scanlearn.scans.voi import gray, inverted, inverted_units, voi_function
 
 
 def tags(**values: Any) -> Dataset:
@@ -29,7 +29,7 @@ def test_window_becomes_the_range_of_what_is_stored(
 ) -> None:
     centre = 1500 if "EXACT" not in function else 1499.5
     voi = tags(WindowCenter=centre, WindowWidth=1000, VOILUTFunction=function)
-    pixels, stored, notes = gray(RAMP, tags(), tags(), voi)
+    pixels, stored, notes, _ = gray(RAMP, tags(), tags(), voi)
     np.testing.assert_array_equal(pixels, RAMP)
     assert stored == limits
     assert notes == ()
@@ -38,7 +38,7 @@ def test_window_becomes_the_range_of_what_is_stored(
 def test_sigmoid_window_is_half_at_its_centre() -> None:
     voi = tags(WindowCenter=1500, WindowWidth=400, VOILUTFunction="SIGMOID")
     assert voi_function(voi) == "SIGMOID"
-    pixels, stored, _ = gray(RAMP, tags(), tags(), voi)
+    pixels, stored, _, _ = gray(RAMP, tags(), tags(), voi)
     assert pixels.reshape(-1)[15] == round(65535 / 2)
     assert pixels.reshape(-1)[16] == round(65535 / (1 + np.exp(-1)))
     assert (pixels[0, 0], stored) == (0, (0, 65535))
@@ -49,7 +49,7 @@ def test_window_of_no_use_gives_way_to_percentiles_and_is_told(centre: float, wi
     voi = Dataset()
     voi.WindowCenter, voi.WindowWidth = centre, 1
     voi["WindowWidth"]._value = width
-    _, stored, notes = gray(RAMP, tags(), tags(), voi)
+    _, stored, notes, _ = gray(RAMP, tags(), tags(), voi)
     assert stored == tuple(np.percentile(RAMP, (0.5, 99.5)))
     assert notes == ("window that shows nothing replaced by percentiles",)
 
@@ -64,3 +64,35 @@ def test_inverting_twice_is_identity() -> None:
     np.testing.assert_array_equal(pixels, RAMP)
     assert stored == (1000, 1999)
     assert inverted(RAMP, (0.0, 65535.0))[0][0, 0] == 65535
+
+
+@pytest.mark.parametrize("slope", [1, -2])
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "uint8", "float32"])
+def test_units_give_back_the_rescaled_values(dtype: str, slope: int) -> None:
+    values = (RAMP // 40 - (50 if dtype[0] != "u" else 0)).astype(dtype)
+    rescale = tags(RescaleSlope=slope, RescaleIntercept=7)
+    pixels, _, _, units = gray(values, tags(Modality="CT"), rescale, tags())
+    assert units is not None
+    assert units.slope > 0
+    measured = units.slope * pixels.astype(float) + units.intercept
+    np.testing.assert_allclose(measured, slope * values.astype(float) + 7, atol=1e-2)
+    upside_down, _ = inverted(pixels, (0, 1))
+    units = inverted_units(units, pixels)
+    np.testing.assert_allclose(
+        units.slope * upside_down.astype(float) + units.intercept, measured, atol=1e-2
+    )
+
+
+def test_only_rescaled_ct_is_in_hounsfield_units() -> None:
+    def name(modality: str, **rescale: Any) -> str | None:
+        units = gray(RAMP, tags(Modality=modality), tags(**rescale), tags())[3]
+        return units and units.name
+
+    assert name("CT", RescaleIntercept=-1024, RescaleSlope=1) == "HU"
+    assert name("CT", RescaleIntercept=0, RescaleSlope=1, RescaleType="HU") == "HU"
+    assert name("CT", RescaleIntercept=0, RescaleSlope=1, RescaleType="US") == "CT values"
+    assert name("CT") == "CT values"
+    assert name("MR", RescaleIntercept=0, RescaleSlope=2) == "MR values"
+    assert gray(RAMP, tags(), tags(), tags(WindowCenter=9, WindowWidth=4))[3] is not None
+    sigmoid = tags(WindowCenter=1500, WindowWidth=400, VOILUTFunction="SIGMOID")
+    assert gray(RAMP, tags(Modality="CT"), tags(RescaleIntercept=0), sigmoid)[3] is None

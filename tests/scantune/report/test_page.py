@@ -163,3 +163,31 @@ def test_results_of_another_form_are_refused_in_a_sentence(tmp_path: Path) -> No
     (tmp_path / "results.json").write_text('{"format": 9}')
     with pytest.raises(ScanlearnError, match="format"):
         page.write(tmp_path)
+
+
+def test_leaks_are_shown_where_they_were_looked_for(study_folder: Folder) -> None:
+    clean = r.Leak(
+        first="unlabeled",
+        second="labels",
+        first_scans=4000,
+        second_scans=600,
+        patients=None,
+        identical=0,
+        near=3,
+        near_by_turn={"as it is": 1, "mirrored": 2},
+        proposed=20,
+        without_contrast=0,
+        invalid_scans=0,
+        notes=("Patients cannot be compared.",),
+    )
+    text = page.write(study_folder(leaks=(clean,))).read_text(encoding="utf-8")
+    for words in ("None found", "4,000 and 600", "1 as it is, 2 mirrored", *clean.notes):
+        assert words in text
+    leaking = clean.model_copy(update={"second": "unlabeled", "invalid_scans": 7})
+    path = page.write(study_folder(leaks=(clean, leaking)))
+    text = path.read_text(encoding="utf-8")
+    assert "Test scans leak" in text
+    assert text.index("not valid for new patients") < text.index('id="compared"')
+    assert "None found" not in text
+    assert "within unlabeled" in text
+    assert "leaks" in [attrs.get("id") for _, attrs in parsed(path).seen]

@@ -30,6 +30,7 @@ def made_up(signal: float, seed: int, *, undefined: bool = False) -> Scores:
         patients=patients,
         fold_of=(patients % 2)[None],
         values=np.tile(values, (2, 2, 1, 1, 1)),
+        thresholds=np.full((2, 2, 1, 2, 2), 0.5),
         train_scans=np.full((2, 1, 2), 60),
         train_patients=np.full((2, 1, 2), 30),
     )

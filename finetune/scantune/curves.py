@@ -1,0 +1,155 @@
+"""Curves behind an evaluation's figures: ROC, precision and recall, calibration, confusion.
+
+A curve is made for each fitted model, a label seed and a fold, and averaged; scores of different
+models are never pooled. Bands come from patient resamples, the models held fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+from scantune.clinical import CALIBRATION_BINS
+from scantune.scores import Scores
+
+GRID = np.linspace(0.0, 1.0, 101)
+_LEVEL = 0.95
+
+Curve = Callable[
+    [Float[np.ndarray, " n"], Bool[np.ndarray, " n"], Shaped[np.ndarray, " n"]],
+    Float[np.ndarray, " g"],
+]
+
+
+@dataclass(frozen=True)
+class Band:
+    """A curve over `GRID` with its band; NaN where no model defines it.
+
+    Args:
+        mean: ``[g]`` mean over models.
+        low: ``[g]`` lower 2.5 % of patient resamples.
+        high: ``[g]`` upper 2.5 %.
+    """
+
+    mean: Float[np.ndarray, " g"]
+    low: Float[np.ndarray, " g"]
+    high: Float[np.ndarray, " g"]
+
+
+def roc(
+    scores: Float[np.ndarray, " n"],
+    positives: Bool[np.ndarray, " n"],
+    weights: Shaped[np.ndarray, " n"],
+) -> Float[np.ndarray, " g"]:
+    """Returns the sensitivity at each share of false positives in `GRID`.
+
+    Source: vertical averaging of ROC curves: Fawcett, "An introduction to ROC analysis", 2006,
+    section 8.1.
+    """
+    hits, alarms = _counts(scores, positives, weights)
+    if hits[-1] == 0 or alarms[-1] == 0:
+        return np.full(len(GRID), np.nan)
+    curve: np.ndarray = np.interp(GRID, alarms / alarms[-1], hits / hits[-1])
+    # Of several sensitivities at one share the highest is reached.
+    curve[0] = hits[np.flatnonzero(alarms == 0)[-1]] / hits[-1]
+    return curve
+
+
+def precision_recall(
+    scores: Float[np.ndarray, " n"],
+    positives: Bool[np.ndarray, " n"],
+    weights: Shaped[np.ndarray, " n"],
+) -> Float[np.ndarray, " g"]:
+    """Returns the precision at the first threshold that reaches each recall in `GRID`."""
+    hits, alarms = _counts(scores, positives, weights)
+    if hits[-1] == 0 or alarms[-1] == 0:
+        return np.full(len(GRID), np.nan)
+    place = np.searchsorted(hits / hits[-1], np.maximum(GRID, 1e-9) - 1e-12)
+    precision: np.ndarray = hits[place] / (hits[place] + alarms[place])
+    return precision
+
+
+def _counts(
+    scores: Float[np.ndarray, " n"],
+    positives: Bool[np.ndarray, " n"],
+    weights: Shaped[np.ndarray, " n"],
+) -> tuple[Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
+    """Returns positives and negatives called at each threshold, from none to all."""
+    order = np.argsort(-scores, kind="stable")
+    # Equal scores are called together.
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    weight = np.asarray(weights, dtype=np.float64)[order]
+    hits = np.cumsum(weight * positives[order])[last]
+    alarms = np.cumsum(weight * ~positives[order])[last]
+    return np.concatenate([[0.0], hits]), np.concatenate([[0.0], alarms])
+
+
+def band(
+    curve: Curve,
+    scores: Scores,
+    learner: str,
+    budget: str,
+    code: int,
+    weights: Shaped[np.ndarray, "r m"],
+) -> Band:
+    """Returns a class's curve over all models, with its band over patients.
+
+    Args:
+        curve: `roc` or `precision_recall`.
+        scores: Scores of every scan.
+        learner: One of its learners.
+        budget: One of its label budgets.
+        code: The class.
+        weights: ``[r m]`` from `statistics.patient_weights`.
+    """
+    values = scores.of(learner, budget)[..., code]
+    means, drawn = [], []
+    for seed in range(scores.num_label_seeds):
+        for fold in range(scores.num_folds):
+            rows = scores.test_rows(seed, fold)
+            one = (values[seed, rows], scores.y[rows] == code)
+            means.append(curve(*one, np.ones(len(rows))))
+            of_rows = weights[:, scores.patients[rows]]
+            drawn.append([curve(*one, weight) for weight in of_rows])
+    tails = ((1 - _LEVEL) / 2, (1 + _LEVEL) / 2)
+    resampled = _mean(np.array(drawn))
+    # A resample defines all of a curve or nothing of it.
+    resampled = resampled[~np.isnan(resampled[:, 0])]
+    nothing = np.full((2, len(GRID)), np.nan)
+    low, high = np.quantile(resampled, tails, axis=0) if len(resampled) else nothing
+    return Band(_mean(np.array(means)), low, high)
+
+
+def _mean(values: Float[np.ndarray, "a ..."]) -> Float[np.ndarray, ...]:
+    """Returns the mean over the first axis of what is defined; NaN where nothing is."""
+    defined = ~np.isnan(values)
+    count, total = defined.sum(axis=0), np.where(defined, values, 0.0).sum(axis=0)
+    mean = np.full(count.shape, np.nan)
+    np.divide(total, count, out=mean, where=count > 0)
+    return mean
+
+
+def reliability(scores: Scores, learner: str, budget: str, code: int) -> Float[np.ndarray, "2 b"]:
+    """Returns mean probability and share of positives in bins of equal numbers of scans.
+
+    Every scan counts once for each label seed that tests it; bins are cut over all of them.
+    """
+    values = scores.of(learner, budget)[..., code]
+    probabilities = values[scores.fold_of >= 0]
+    positives = np.broadcast_to(scores.y == code, values.shape)[scores.fold_of >= 0]
+    parts = np.array_split(np.argsort(probabilities, kind="stable"), CALIBRATION_BINS)
+    means = [(probabilities[part].mean(), positives[part].mean()) for part in parts if len(part)]
+    return np.array(means).T
+
+
+def confusion(scores: Scores, learner: str, budget: str) -> Float[np.ndarray, "k k"]:
+    """Returns scans by class and by the class of the highest score, mean over label seeds."""
+    values = scores.of(learner, budget)
+    k = len(scores.classes)
+    counts = np.zeros((k, k))
+    for seed, row in np.argwhere(scores.fold_of >= 0):
+        counts[scores.y[row], int(np.argmax(values[seed, row]))] += 1
+    return counts / scores.num_label_seeds

@@ -1,0 +1,175 @@
+"""From a decoded scan to the canvas: everything that packing does to pixels, in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool
+
+from scanlearn.core import Scan
+from scanlearn.scans.field_of_view import NO_FIELD, Field, field_mask, find_field
+from scanlearn.scans.intensity import (
+    Box,
+    Fit,
+    fit,
+    fit_to_canvas,
+    foreground_range,
+    from_zero,
+    value_range,
+)
+from scanlearn.scans.shards import Pixels
+from scanlearn.scans.windows import HU_OF_ZERO, in_hounsfield, render_windows, stored_range
+
+Intensity = Literal["full", "percentile", "foreground"]
+FieldOfView = Literal["none", "fundus"]
+_SHOWN = {
+    "full": "0 and 1 are the ends of 8 or 16 bits, of DICOM its window, else percentiles .5 and"
+    " 99.5 (of a volume, for all its slices)",
+    "percentile": "0 and 1 are the .5 and 99.5 percentiles of each scan",
+    "foreground": "0 and 1 are the .5 and 99.5 percentiles of the foreground, of a whole volume"
+    " where there is one, else of each scan; a stored 0 is the zero of the magnitude, unless a note"
+    " says otherwise",
+}
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What is done to the pixels of every scan.
+
+    Args:
+        intensity: What means 0 and 1, where no window says it.
+        fit: Whether scans are padded or cropped to the canvas.
+        field_of_view: "fundus" crops to the lit disc and keeps its mask.
+        windows: Black and white of one CT window or three, in HU.
+    """
+
+    intensity: Intensity = "full"
+    fit: Fit = "pad"
+    field_of_view: FieldOfView = "none"
+    windows: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether scans get a mask."""
+        return self.field_of_view != "none"
+
+    def dtype(self, is_deep: bool) -> np.dtype[Any]:
+        """Returns what scans are stored as.
+
+        One window keeps 16 bits, all HU with it, so that it may be moved later. Three are drawn,
+        8 bits each as on a display: half the bytes of 16, in steps of a 255th of each window.
+        """
+        if self.windows:
+            is_deep = len(self.windows) == 1
+        return np.dtype(np.uint16 if is_deep else np.uint8)
+
+    def described(self) -> dict[str, Any]:
+        """Returns what ``archive.json`` says of the pixels, in words and numbers.
+
+        ``unit``, ``scale`` and ``offset`` say what stored values measure where that is one thing
+        for all scans: unit = scale x stored + offset; else they are None.
+        """
+        said: dict[str, Any] = {
+            "size": "aspect kept, never enlarged, antialiased bicubic; "
+            + ("padded at the bottom and right" if self.fit == "pad" else "cropped to the middle"),
+            "field_of_view": self.field_of_view,
+            "shown": _SHOWN[self.intensity],
+            "values": "as the files store them, signed ones shifted, more than 16 bits and floating"
+            " point scaled; value_range says what is 0 and 1",
+            "unit": None,
+            "scale": None,
+            "offset": None,
+        }
+        if self.windows:
+            drawn = ", ".join(f"{low:g} to {high:g}" for low, high in self.windows)
+            said["shown"] = f"0 and 1 are the edges of the window in HU: {drawn}"
+            said["values"] = "one window a channel, drawn as 0 to 255"
+        if len(self.windows) == 1:
+            said |= {"values": "HU + 32768", "unit": "HU", "scale": 1.0, "offset": HU_OF_ZERO}
+        return said
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A scan on its canvas.
+
+    Args:
+        pixels: ``[c h w]``.
+        valid_box: Top, left, bottom, right.
+        spacing_mm: Height and width of a canvas pixel; None where unknown.
+        value_range: Stored values that mean 0 and 1.
+        mask: ``[h w]``, True inside the field of view; None for all of the valid box.
+        notes: What was done or found wanting, in words.
+    """
+
+    pixels: Pixels
+    valid_box: Box
+    spacing_mm: tuple[float, float] | None
+    value_range: tuple[float, float]
+    mask: Bool[np.ndarray, "h w"] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def place(
+    scan: Scan, canvas: tuple[int, int], channels: Literal[1, 3], treatment: Treatment
+) -> Placed:
+    """Returns a scan on its canvas.
+
+    In this order: the field of view is cut out, values become HU or start at zero, the scan is
+    resized and cropped or padded, windows are drawn, and black and white are set.
+
+    Args:
+        scan: As decoded.
+        canvas: Rows and columns.
+        channels: 1 (colour becomes luma) or 3 (gray is repeated).
+        treatment: What is done.
+
+    Raises:
+        Undecodable: A window is asked for and the scan's values are no Hounsfield units.
+    """
+    notes: tuple[str, ...] = ()
+    field = None
+    if treatment.field_of_view == "fundus":
+        field = find_field(scan.pixels)
+        notes = (NO_FIELD,) if field is None else ()
+    if field is not None:
+        top, left, bottom, right = field.box
+        scan = replace(scan, pixels=scan.pixels[:, top:bottom, left:right])
+    said: tuple[str, ...] = ()
+    if treatment.windows:
+        scan, said = in_hounsfield(scan)
+    elif treatment.intensity == "foreground" and scan.value_range is None:
+        scan, said = from_zero(scan)
+    drawn = len(treatment.windows) > 1
+    pixels, box, spacing = fit_to_canvas(scan, canvas, 1 if drawn else channels, treatment.fit)
+    shown = _shown(scan, pixels[:, : box[2], : box[3]], treatment)
+    if drawn:
+        pixels = render_windows(pixels, treatment.windows)
+    mask = None if field is None else _mask(field, canvas, treatment.fit)
+    return Placed(pixels, box, spacing, shown, mask, (*notes, *said))
+
+
+def _mask(field: Field, canvas: tuple[int, int], how: Fit) -> Bool[np.ndarray, "h w"]:
+    """Returns which pixels of the canvas show the field, whose box was fitted to it."""
+    top, left, bottom, right = field.box
+    fitting = fit((bottom - top, right - left), canvas, how)
+    above, before, below, behind = fitting.part
+    part = (top + above, left + before, top + below, left + behind)
+    mask = np.zeros(canvas, np.bool_)
+    size = (fitting.rows, fitting.columns)
+    mask[: size[0], : size[1]] = field_mask(field, part, size)
+    return mask
+
+
+def _shown(scan: Scan, pixels: Pixels, treatment: Treatment) -> tuple[float, float]:
+    """Returns the stored values that mean 0 and 1."""
+    if treatment.windows:
+        return stored_range(treatment.windows[0]) if len(treatment.windows) == 1 else (0.0, 255.0)
+    if treatment.intensity == "foreground":
+        # A volume brings the range of all its slices.
+        return scan.value_range or foreground_range(pixels)
+    # The range belongs to the scan's own depth: 8-bit scans among 16-bit ones keep 0 to 255.
+    stored = scan.value_range if treatment.intensity == "full" else None
+    return stored or value_range(pixels, treatment.intensity)

@@ -1,0 +1,217 @@
+"""What an archive holds, on one page that names nobody: ``summary.html``, and a contact sheet."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from scanlearn.runs import write_atomically
+from scanlearn.scans.atomic import disk_errors
+from scanlearn.scans.contact_sheet import contact_sheet
+from scanlearn.scans.look import BINS, Look, look
+from scanlearn.scans.reader import Archive
+from scanlearn.scans.rows import LABEL_PREFIX
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+PAGE_FILE, SHEET_FILE = "summary.html", "contact_sheet.png"
+DEFAULT_SCANS = 1024
+# Values of a column stand on the page only where they are classes: few in all, and each of several
+# patients. Names and numbers, which a table may hold under any heading, are one patient's.
+_MOST_CLASSES, _LEAST_PATIENTS = 20, 5
+_HASHED_COLUMN = "series"
+_SHOWN, _LONGEST = 12, 120
+# Settings that say where things were found, not what was done to pixels.
+_NOT_SHOWN = ("path_column", "patient_column", "issuer", "follow_links", "open_containers")
+_PATIENT_GROUPS = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 100))
+
+Bar = tuple[str, int, float]
+
+
+def summary(
+    archive: Path | str | Archive,
+    *,
+    scans: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Scans, spread evenly over the archive, whose pixels the histogram counts;"
+            " 0 for all.",
+        ),
+    ] = DEFAULT_SCANS,
+) -> Path:
+    """Writes ``summary.html`` and ``contact_sheet.png`` into an archive and returns the page.
+
+    The page loads nothing and holds no path, no patient, no scan's name and no date: the same
+    archive gives the same bytes. Pixels are shown as they are packed, with what is burned in.
+
+    Args:
+        archive: The archive or its folder.
+        scans: How many the histogram of intensities is of; 0 for all.
+
+    Raises:
+        ScanlearnError: There is no archive, or it may not be written to.
+
+    Example:
+        >>> summary("packed/chest")                                # doctest: +SKIP
+    """
+    found = archive if isinstance(archive, Archive) else Archive(Path(archive).expanduser())
+    sheet = contact_sheet(found)
+    page = _page(found, look(found, scans), sheet)
+    with disk_errors(found.path):
+        write_atomically(found.path / SHEET_FILE, sheet)
+        write_atomically(found.path / PAGE_FILE, page)
+    return found.path / PAGE_FILE
+
+
+def _page(archive: Archive, seen: Look, sheet: bytes) -> str:
+    info = archive.info
+    told = dict(info.get("pixels", {})) | info["settings"]
+    return _template().render(
+        info=info,
+        num_bytes=sum(shard["bytes"] for shard in info["shards"]),
+        patients=_patients(archive),
+        labels=[_label(archive, name) for name in archive.label_columns],
+        rejected=_rejected(archive.path),
+        notes=list(info.get("notes", {}).items()),
+        settings=[
+            (name, _as_text(value))
+            for name, value in told.items()
+            if name not in _NOT_SHOWN and value not in (None, {})
+        ],
+        sheet=base64.b64encode(sheet).decode("ascii"),
+        seen=seen,
+        sizes=_sizes(seen),
+        quantiles=_quantiles(seen),
+        curves=_curves(seen),
+    )
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    environment = Environment(
+        loader=PackageLoader("scanlearn.scans", "."),
+        autoescape=select_autoescape(["html", "j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("summary.html.j2")
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _bars(counts: Any, total: int, most: int = _SHOWN) -> list[Bar]:
+    """Returns name, number and share of the commonest, and of all others in one."""
+    ordered = sorted(counts, key=lambda item: (-item[1], str(item[0])))
+    most += len(ordered) == most + 1  # The last one takes no more room than the words "1 other".
+    shown = [(str(name)[:_LONGEST], int(number)) for name, number in ordered[:most]]
+    others = sum(number for _, number in ordered[most:])
+    if others:
+        shown.append((f"{len(ordered) - most:,} others", int(others)))
+    return [(name, number, number / max(1, total)) for name, number in shown]
+
+
+def _sizes(seen: Look) -> list[Bar]:
+    sizes, counts = np.unique(seen.sizes, axis=0, return_counts=True)
+    names = [f"{height} × {width}" for height, width in sizes.tolist()]
+    return _bars(zip(names, counts.tolist(), strict=True), len(seen.sizes))
+
+
+def _columns(archive: Archive, *names: str) -> Any:
+    return pq.ParquetFile(archive.table).read(columns=list(names))
+
+
+def _patients(archive: Archive) -> list[Bar]:
+    """Returns how many patients have one scan, two, and so on; empty where none is known."""
+    if not archive.patients_known:
+        return []
+    numbers = (
+        _columns(archive, "patient").column("patient").value_counts().field("counts").to_numpy()
+    )
+    groups: list[Bar] = []
+    for low, high in (*_PATIENT_GROUPS, (_PATIENT_GROUPS[-1][1] + 1, int(numbers.max()))):
+        number = int(((numbers >= low) & (numbers <= high)).sum())
+        if number:
+            words = f"{low}" if low == high else f"{low:,} to {high:,}"
+            groups.append((words, number, number / len(numbers)))
+    return groups
+
+
+def _label(archive: Archive, name: str) -> tuple[str, int, int, list[Bar]]:
+    """Returns a column, its filled rows and distinct values, and its classes if it has such."""
+    column = LABEL_PREFIX + name
+    grouped = _columns(archive, column, "patient").group_by(column)
+    counted = grouped.aggregate([("patient", "count"), ("patient", "count_distinct")])
+    rows = [row for row in counted.to_pylist() if row[column]]
+    num_filled = sum(row["patient_count"] for row in rows)
+    bars: list[Bar] = []
+    if len(rows) <= _MOST_CLASSES and name != _HASHED_COLUMN:
+        named = [row for row in rows if row["patient_count_distinct"] >= _LEAST_PATIENTS]
+        bars = _bars([(row[column], row["patient_count"]) for row in named], num_filled)
+    num_rare = num_filled - sum(number for _, number, _ in bars)
+    if bars and num_rare:
+        bars.append((f"of fewer than {_LEAST_PATIENTS} patients", num_rare, num_rare / num_filled))
+    return name, num_filled, len(rows), bars
+
+
+def _rejected(folder: Path) -> list[Bar]:
+    """Returns reasons in general words: what stands in brackets may be a piece of the file."""
+    counts: Counter[str] = Counter()
+    with (folder / "rejected.csv").open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        next(rows, None)
+        for row in rows:
+            head, bracket, _ = row[-1].partition(" (")
+            counts[head + (" …" if bracket else "")] += 1
+    return _bars(counts.items(), sum(counts.values()))
+
+
+def _quantiles(seen: Look) -> list[tuple[str, list[str]]]:
+    """Returns least, median and greatest of what is counted in numbers."""
+    rows: list[tuple[str, Any, str]] = [
+        ("Height of a scan, canvas pixels", seen.sizes[:, 0], "{:,.0f}"),
+        ("Width of a scan, canvas pixels", seen.sizes[:, 1], "{:,.0f}"),
+        ("Padded share of the canvas, percent", 100 * seen.padded, "{:.1f}"),
+        ("Stored value that means 0", seen.value_range[:, 0], "{:,.5g}"),
+        ("Stored value that means 1", seen.value_range[:, 1], "{:,.5g}"),
+    ]
+    known = seen.spacing_mm[np.isfinite(seen.spacing_mm).all(axis=1)]
+    if len(known):
+        rows.append(("Height of a canvas pixel, mm", known[:, 0], "{:.3g}"))
+        rows.append(("Width of a canvas pixel, mm", known[:, 1], "{:.3g}"))
+    return [
+        (name, [form.format(value) for value in np.quantile(values, (0, 0.5, 1))])
+        for name, values, form in rows
+    ]
+
+
+def _curves(seen: Look) -> list[str]:
+    """Returns an SVG polygon of each channel's histogram, 0 to 1 across and upwards."""
+    shares = seen.histogram / np.maximum(1, seen.histogram.sum(axis=1, keepdims=True))
+    # Black borders and burnt-out film pile up at the ends and would flatten all between them.
+    top = max(float(shares[:, 1:-1].max(initial=0.0)) * 1.15, 1e-9)
+    return [" ".join(_corners(np.minimum(share / top, 1.0))) for share in shares]
+
+
+def _corners(heights: Sequence[float] | Any) -> Iterator[str]:
+    yield f"0,{1:g}"
+    for number, height in enumerate(heights):
+        for edge in (number, number + 1):
+            yield f"{edge / BINS:.4f},{1 - height:.4f}"
+    yield "1,1"

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def site_key(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Patients are hashed under a key of the tests; the user's own stays untouched."""
+    key = Path(tmp_path_factory.mktemp("site")) / "key"
+    key.write_text("0123456789abcdef" * 4)
+    key.chmod(0o600)
+    os.environ["SCANLEARN_KEY"] = str(key)

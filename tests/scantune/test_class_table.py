@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from scanlearn.metrics import auroc
+from scantune.class_table import class_table
+from scantune.clinical import threshold_at
+from scantune.labels import LabeledSet
+from scantune.probe import score_features
+from scantune.scores import Scores
+from scantune.statistics import estimate, patient_weights
+
+
+def scored(data: LabeledSet, signal: float = 1.0) -> Scores:
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=(len(data.classes), 6)) * signal
+    features = rng.normal(size=(len(data), 6)) + means[data.y]
+    return score_features(features, data, learners=("knn", "linear"), folds=3, label_seeds=2)
+
+
+def test_two_classes_give_one_row_whose_auroc_is_that_of_the_table(
+    labeled: Callable[..., LabeledSet],
+) -> None:
+    scores = scored(labeled())
+    weights = patient_weights(scores, replicates=200)
+    for learner in scores.learners:
+        (row,) = class_table(scores, learner, "all", weights)
+        whole = estimate(scores, learner, "all", weights)
+        assert row.name == "1"
+        assert row.scores.auroc == pytest.approx(whole.auroc)
+        assert row.low < row.scores.auroc < row.high
+        assert row.scans == int((scores.y == 1).sum())
+
+
+def test_each_class_is_scored_against_the_rest_fold_by_fold(
+    labeled: Callable[..., LabeledSet],
+) -> None:
+    scores = scored(labeled(patients=80, classes=3))
+    rows = class_table(scores, "linear", "all", patient_weights(scores, replicates=50))
+    assert [row.name for row in rows] == ["0", "1", "2"]
+    values = scores.of("linear", "all")
+    for code, row in enumerate(rows):
+        slow = [
+            auroc(values[seed, at, code], scores.y[at] == code)
+            for seed in range(2)
+            for at in (scores.test_rows(seed, fold) for fold in range(3))
+        ]
+        assert row.scores.auroc == pytest.approx(np.mean(slow))
+    assert sum(row.share for row in rows) == pytest.approx(1.0)
+
+
+def test_thresholds_come_from_training_patients_alone(labeled: Callable[..., LabeledSet]) -> None:
+    data = labeled(patients=80)
+    features = np.random.default_rng(1).normal(size=(len(data), 5)) + data.y[:, None]
+    first = score_features(features, data, folds=2, label_seeds=1)
+    # What a fold tests is made noise: its own thresholds stay, its scores do not.
+    moved = features.copy()
+    tested = first.test_rows(0, 0)
+    moved[tested] = np.random.default_rng(2).normal(size=(len(tested), 5)) * 9
+    second = score_features(moved, data, folds=2, label_seeds=1)
+    for learner in ("knn", "linear"):
+        one, other = (scores.thresholds_of(learner, "all")[0, 0] for scores in (first, second))
+        np.testing.assert_array_equal(one, other)
+        values = [scores.of(learner, "all")[0, tested] for scores in (first, second)]
+        assert not np.allclose(values[0], values[1])
+        assert np.isfinite(one).all()
+
+
+def test_specificity_on_test_patients_is_near_what_was_aimed_at(
+    labeled: Callable[..., LabeledSet],
+) -> None:
+    scores = scored(labeled(patients=600))
+    weights = patient_weights(scores, replicates=20)
+    for learner in scores.learners:
+        (row,) = class_table(scores, learner, "all", weights)
+        assert row.scores.specificity == pytest.approx(0.9, abs=0.05)
+        assert row.scores.sensitivity > 0.1
+
+
+def test_too_few_patients_for_inner_folds_leave_thresholds_undefined(
+    labeled: Callable[..., LabeledSet],
+) -> None:
+    data = labeled(patients=40)
+    features = np.random.default_rng(0).normal(size=(len(data), 3))
+    scores = score_features(features, data, budgets=(2,), folds=2, label_seeds=1)
+    (row,) = class_table(scores, "linear", 2, patient_weights(scores, replicates=20))
+    assert np.isnan(row.scores.sensitivity)
+    assert np.isfinite(row.scores.auroc)
+
+
+def test_class_missing_from_some_folds_is_counted_and_left_out(
+    labeled: Callable[..., LabeledSet], make_scores: Callable[..., Scores]
+) -> None:
+    y = np.array([0, 1, 0, 1, 0, 0])
+    fold_of = np.array([[0, 0, 0, 0, 1, 1]])
+    scores = make_scores(y, np.arange(6), np.array([0.1, 0.9, 0.2, 0.8, 0.3, 0.4]), fold_of)
+    (row,) = class_table(scores, "linear", "all", patient_weights(scores, replicates=20))
+    assert row.undefined == 1
+    assert row.scores.auroc == 1.0
+    assert threshold_at(np.array([0.1, 0.9]), np.array([False, True])) > 0.1

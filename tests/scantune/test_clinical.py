@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_curve
+
+from scantune.clinical import (
+    ClinicalScores,
+    calibration_error,
+    threshold_at,
+    thresholds_of,
+)
+
+
+def drawn(n: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities that tell the truth of themselves, and the truth."""
+    rng = np.random.default_rng(seed)
+    probabilities = rng.beta(1, 3, n).round(2)
+    return probabilities, rng.random(n) < probabilities
+
+
+def test_threshold_reaches_the_specificity_and_no_lower_one_does() -> None:
+    scores, positives = drawn()
+    for wanted in (0.0, 0.5, 0.9, 0.95, 1.0):
+        threshold = threshold_at(scores, positives, wanted)
+        assert (scores[~positives] < threshold).mean() >= wanted
+        lower = np.unique(scores)[np.unique(scores) < threshold]
+        if len(lower):
+            assert (scores[~positives] < lower[-1]).mean() < wanted
+
+
+def test_sensitivity_at_the_threshold_is_that_of_the_roc_curve() -> None:
+    scores, positives = drawn()
+    threshold = threshold_at(scores, positives, 0.9)
+    false_positives, true_positives, _ = roc_curve(positives, scores, drop_intermediate=False)
+    best = true_positives[false_positives <= 0.1 + 1e-12].max()
+    found = ClinicalScores.of(scores, positives, threshold)
+    assert found.sensitivity == pytest.approx(best)
+    assert found.specificity >= 0.9
+    assert found.balanced_accuracy == pytest.approx((found.sensitivity + found.specificity) / 2)
+
+
+def test_threshold_is_undefined_without_negatives_or_scores() -> None:
+    assert np.isnan(threshold_at(np.array([0.2, 0.3]), np.array([True, True])))
+    assert np.isnan(threshold_at(np.array([0.2, np.nan]), np.array([True, False])))
+
+
+def test_brier_is_the_mean_squared_error_of_the_probability() -> None:
+    scores, positives = np.array([0.1, 0.8, 0.6]), np.array([False, True, False])
+    found = ClinicalScores.of(scores, positives, 0.5)
+    assert found.brier == pytest.approx((0.01 + 0.04 + 0.36) / 3)
+    assert (found.sensitivity, found.specificity) == (1.0, 0.5)
+
+
+def test_calibration_error_is_that_of_a_slow_loop_over_bins() -> None:
+    rng = np.random.default_rng(3)
+    scores, positives = rng.random(500), rng.random(500) < 0.4
+    slow = 0.0
+    for part in np.array_split(np.argsort(scores, kind="stable"), 10):
+        slow += len(part) / 500 * abs(positives[part].mean() - scores[part].mean())
+    assert calibration_error(scores, positives) == pytest.approx(slow)
+
+
+def test_calibration_error_is_small_for_honest_probabilities_and_large_for_bold_ones() -> None:
+    scores, positives = drawn(20_000)
+    assert calibration_error(scores, positives) < 0.02
+    bold = np.where(scores > 0.25, 0.99, 0.01)
+    assert calibration_error(bold, positives) > 0.2
+
+
+def test_scans_of_one_probability_share_a_bin() -> None:
+    positives = np.arange(40) % 4 == 0
+    assert calibration_error(np.full(40, 0.25), positives) == pytest.approx(0.0)
+
+
+def test_a_class_without_positives_or_negatives_has_no_scores() -> None:
+    for positives in (np.zeros(4, bool), np.ones(4, bool)):
+        found = ClinicalScores.of(np.linspace(0, 1, 4), positives, 0.5)
+        assert np.isnan([found.auroc, found.auprc, found.brier, found.sensitivity]).all()
+
+
+def test_without_a_threshold_what_needs_none_is_still_scored() -> None:
+    scores, positives = drawn()
+    found = ClinicalScores.of(scores, positives, float("nan"))
+    assert np.isnan([found.sensitivity, found.specificity, found.balanced_accuracy]).all()
+    assert 0.5 < found.auroc < 1
+    assert positives.mean() < found.auprc < 1
+
+
+def test_every_class_has_a_threshold_of_its_own() -> None:
+    rng = np.random.default_rng(0)
+    validation, y = rng.random((60, 3)), rng.integers(0, 3, 60)
+    found = thresholds_of(validation, y)
+    assert found.tolist() == [threshold_at(validation[:, c], y == c) for c in range(3)]
