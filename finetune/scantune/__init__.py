@@ -10,14 +10,16 @@ _HOMES = {
     "CompareConfig": "scantune.study.plan",
     "compare": "scantune.comparison",
     "evaluate": "scantune.evaluation",
+    "predict": "scantune.prediction",
 }
 
 if TYPE_CHECKING:
     from scantune.comparison import compare
     from scantune.evaluation import evaluate
+    from scantune.prediction import predict
     from scantune.study.plan import CompareConfig
 
-__all__ = ["CompareConfig", "compare", "evaluate"]
+__all__ = ["CompareConfig", "compare", "evaluate", "predict"]
 
 
 def __getattr__(name: str) -> Any:

@@ -35,6 +35,21 @@ def evaluate_command(
     call(evaluate, backbone, labels, overrides=overrides or ())
 
 
+@app.command("predict")
+def predict_command(
+    model: Annotated[str, typer.Argument(help="A classifier that evaluate kept.")],
+    scans: Annotated[str, typer.Argument(help="An archive, a folder of scans or a table.")],
+    overrides: Overrides = None,
+) -> None:
+    """Score new scans with a kept classifier, into a CSV.
+
+    The keys and their defaults: scantune config predict.
+    """
+    from scantune.prediction import predict
+
+    call(predict, model, scans, overrides=overrides or ())
+
+
 @app.command("compare")
 def compare_command(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped one.")],
@@ -54,7 +69,7 @@ def compare_command(
 
 @app.command("config")
 def config_command(
-    command: Annotated[str, typer.Argument(help="evaluate or compare.")],
+    command: Annotated[str, typer.Argument(help="evaluate, predict or compare.")],
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema.")] = False,
 ) -> None:
     """Print a command's settings as commented YAML."""
@@ -64,12 +79,18 @@ def config_command(
         from scantune.evaluation import evaluate
 
         show_config(settings_model(evaluate), "scantune evaluate BACKBONE LABELS key=value", schema)
+    elif command == "predict":
+        from scantune.prediction import predict
+
+        show_config(settings_model(predict), "scantune predict MODEL SCANS key=value", schema)
     elif command == "compare":
         from scantune.study.plan import CompareConfig
 
         show_config(CompareConfig, "scantune compare FILE.yaml key=value ...", schema)
     else:
-        raise ScanlearnError(f"'{command}' has no configuration; ask for evaluate or compare")
+        raise ScanlearnError(
+            f"'{command}' has no configuration; ask for evaluate, predict or compare"
+        )
 
 
 def main() -> None:

@@ -17,8 +17,9 @@ from scanlearn.core import ScanlearnError
 from scanlearn.features import extract, thumbnail_features
 from scanlearn.runs import say, track, warn_user
 from scanlearn.scans.archive import Archive
-from scanlearn.scans.settings import PackSettings
+from scanlearn.scans.settings import PackSettings, pixel_settings
 from scanlearn.scans.source import cache_folder, open_archive
+from scantune.classifier import keep_classifier
 from scantune.evaluation_results import Evaluation, check_output, say_table, score_table, write
 from scantune.labels import LabeledSet, read_labels
 from scantune.probe import Learner, score_features
@@ -60,6 +61,9 @@ def evaluate(
     size: Annotated[
         int | None, Field(ge=8, description="Side of a view in pixels; null is the backbone's.")
     ] = None,
+    keep: Annotated[
+        bool, Field(description="Keep a probe fitted on all labels in output, for predict.")
+    ] = True,
     output: Annotated[
         Path | None, Field(description="Folder for metrics, predictions and figures; null: none.")
     ] = None,
@@ -83,6 +87,8 @@ def evaluate(
         split_column: A column of "train" and "test".
         patient_column: The patients' column of a table.
         size: Side of a view in pixels.
+        keep: Whether a linear probe of a backbone's folder, fitted on all labeled scans, is kept
+            in the output as ``classifier``, for `predict`.
         output: Folder to write to; it may hold nothing but an evaluation of the same.
 
     Raises:
@@ -125,6 +131,9 @@ def evaluate(
     say_table(evaluation)
     if output is not None:
         write(evaluation, archive, Path(output))
+        folder = None if str(backbone) == THUMBNAIL else _backbone_folder(backbone)
+        if keep and folder is not None:
+            _keep(Path(output) / "classifier", features, labeled, folder, archive, described)
     return evaluation
 
 
@@ -185,6 +194,26 @@ def _source(
     return described, lambda rows: extract(
         network, archive, rows, size=side, mean=mean, std=std, cache=cache
     )
+
+
+def _keep(
+    folder: Path,
+    features: np.ndarray,
+    labeled: LabeledSet,
+    backbone: Path,
+    archive: Archive,
+    described: dict[str, Any],
+) -> None:
+    card = load_backbone(backbone, channels=archive.shape[0])[1]
+    kept = keep_classifier(
+        folder,
+        features,
+        labeled,
+        backbone,
+        view=(described["size"], card.mean, card.std),
+        packing=pixel_settings(archive.info["settings"]),
+    )
+    say(f"kept: {kept}, a linear probe fitted on all labels; scantune predict uses it")
 
 
 def _caveats(archive: Archive) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ curvature of the loss along it, so that a fit takes a few tens of steps at any p
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 from scipy.optimize import minimize
@@ -19,34 +21,47 @@ _MAX_STEPS = 200
 _NEGLIGIBLE = 1e-6
 
 
-def principal_axes(
-    train: Shaped[np.ndarray, "t d"], test: Shaped[np.ndarray, "u d"]
-) -> tuple[Float[np.ndarray, "t e"], Float[np.ndarray, "u e"]]:
-    """Returns both sides standardised by the training scans and rotated onto their axes.
-
-    A rotation changes nothing for an L2 penalty, and the solution lies in the row space of the
-    training features: at most t axes are needed.
+@dataclass(frozen=True)
+class PrincipalAxes:
+    """Standardises features by the training scans and rotates them onto their axes.
 
     Args:
-        train: ``[t d]`` features to fit on; mean, scale and axes come from them alone.
-        test: ``[u d]`` features to score.
+        mean: ``[d]`` of the training scans.
+        matrix: ``[d e]``; a dimension that hardly moves has a row of zeros.
     """
-    train, test = np.asarray(train, np.float64), np.asarray(test, np.float64)
-    mean, std = train.mean(axis=0), train.std(axis=0)
-    # A dimension that hardly moves is dead: dividing by its rounding noise would wake it.
-    alive = std > 1e-6 * np.abs(train).max(initial=0.0)
-    if not alive.any():
-        return np.zeros((len(train), 1)), np.zeros((len(test), 1))
-    train = (train[:, alive] - mean[alive]) / std[alive]
-    test = (test[:, alive] - mean[alive]) / std[alive]
-    if train.shape[1] <= train.shape[0]:
-        variance, axes = np.linalg.eigh(train.T @ train / len(train))
-        axes = axes[:, variance > _NEGLIGIBLE * variance.mean()]
-    else:
-        variance, left = np.linalg.eigh(train @ train.T / len(train))
-        kept = variance > _NEGLIGIBLE * variance.mean()
-        axes = train.T @ (left[:, kept] / np.sqrt(variance[kept] * len(train)))
-    return train @ axes, test @ axes
+
+    mean: Float[np.ndarray, " d"]
+    matrix: Float[np.ndarray, "d e"]
+
+    @classmethod
+    def of(cls, train: Shaped[np.ndarray, "t d"]) -> PrincipalAxes:
+        """Returns the axes of the training scans.
+
+        A rotation changes nothing for an L2 penalty, and the solution lies in the row space of the
+        training features: at most t axes are needed.
+        """
+        train = np.asarray(train, np.float64)
+        mean, std = train.mean(axis=0), train.std(axis=0)
+        # A dimension that hardly moves is dead: dividing by its rounding noise would wake it.
+        alive = std > 1e-6 * np.abs(train).max(initial=0.0)
+        if not alive.any():
+            return cls(mean, np.zeros((train.shape[1], 1)))
+        scaled = (train[:, alive] - mean[alive]) / std[alive]
+        if scaled.shape[1] <= scaled.shape[0]:
+            variance, axes = np.linalg.eigh(scaled.T @ scaled / len(scaled))
+            axes = axes[:, variance > _NEGLIGIBLE * variance.mean()]
+        else:
+            variance, left = np.linalg.eigh(scaled @ scaled.T / len(scaled))
+            kept = variance > _NEGLIGIBLE * variance.mean()
+            axes = scaled.T @ (left[:, kept] / np.sqrt(variance[kept] * len(scaled)))
+        matrix = np.zeros((train.shape[1], axes.shape[1]))
+        matrix[alive] = axes / std[alive, None]
+        return cls(mean, matrix)
+
+    def project(self, features: Shaped[np.ndarray, "n d"]) -> Float[np.ndarray, "n e"]:
+        """Returns features on the axes, ``[n e]``."""
+        projected: np.ndarray = (np.asarray(features, np.float64) - self.mean) @ self.matrix
+        return projected
 
 
 class PenaltyPath:
@@ -56,7 +71,7 @@ class PenaltyPath:
     share one weight vector, more have one each, as in scikit-learn, whose C this is.
 
     Args:
-        z: ``[t e]`` features, from ``principal_axes``.
+        z: ``[t e]`` features, from `PrincipalAxes`.
         y: ``[t]`` classes, at least two of them.
         num_classes: k; some may be absent from ``y``.
     """
@@ -100,6 +115,20 @@ class PenaltyPath:
         )
         self._weights = found.x.reshape(self._weights.shape) * scale
         return self
+
+    def coefficients(self) -> tuple[Float[np.ndarray, "e k"], Float[np.ndarray, " k"]]:
+        """Returns weights and intercepts of every class, whose softmax `predict` returns.
+
+        Of two classes the first has zeros. A class without a training scan has an intercept of
+        minus infinity.
+        """
+        columns = self._weights
+        if columns.shape[1] < len(self._seen):
+            columns = np.concatenate([np.zeros((len(columns), 1)), columns], axis=1)
+        weights = np.zeros((len(columns) - 1, self._num_classes))
+        intercepts = np.full(self._num_classes, -np.inf)
+        weights[:, self._seen], intercepts[self._seen] = columns[:-1], columns[-1]
+        return weights, intercepts
 
     def predict(self, z: Float[np.ndarray, "u e"]) -> Float[np.ndarray, "u k"]:
         """Returns the probability of each class, 0 for a class without a training scan."""

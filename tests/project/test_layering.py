@@ -16,9 +16,9 @@ SCANLEARN = [
 ]
 SCANTUNE = [
     "labels, splits, scores, statistics, logistic, clinical",
-    "probe, class_table, curves",
-    "figures",
-    "evaluation_results, evaluation",
+    "learners, class_table, curves",
+    "probe, figures, classifier",
+    "evaluation_results, evaluation, prediction",
     "study",
     "report",
     "comparison",

@@ -87,3 +87,17 @@ def make_scores() -> Callable[..., Scores]:
         return Scores(("linear",), ("all",), ("0", "1"), *all_of_it)
 
     return make
+
+
+@pytest.fixture
+def informative() -> Callable[..., np.ndarray]:
+    """Makes features that know the class a little and the patient as well."""
+
+    def make(data: LabeledSet, d: int = 12, strength: float = 1.0, seed: int = 0) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        features: np.ndarray = rng.normal(size=(len(data), d))
+        features += rng.normal(size=(data.patients.max() + 1, d))[data.patients]
+        features[:, : len(data.classes)] += strength * np.eye(len(data.classes))[data.y]
+        return features
+
+    return make

@@ -5,9 +5,15 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from scantune import logistic
-from scantune.logistic import PenaltyPath, principal_axes
+from scantune.logistic import PenaltyPath, PrincipalAxes
 
 CS = (1e-4, 1e-2, 1.0, 10.0)
+
+
+def principal_axes(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides on the axes of the first."""
+    axes = PrincipalAxes.of(train)
+    return axes.project(train), axes.project(test)
 
 
 def collinear(n: int, d: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

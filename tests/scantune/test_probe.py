@@ -8,114 +8,11 @@ import numpy as np
 import pytest
 
 from scanlearn.core import ScanlearnError
-from scantune import probe
-from scantune.labels import LabeledSet
-from scantune.probe import C_GRID, fit_knn, fit_linear, score_features
+from scantune.probe import score_features
 from scantune.statistics import arm_interval, estimate, patient_weights
 
 
-def informative(data: LabeledSet, d: int = 12, strength: float = 1.0, seed: int = 0) -> np.ndarray:
-    """Features that know the class a little and the patient as well."""
-    rng = np.random.default_rng(seed)
-    features: np.ndarray = rng.normal(size=(len(data), d))
-    features += rng.normal(size=(data.patients.max() + 1, d))[data.patients]
-    features[:, : len(data.classes)] += strength * np.eye(len(data.classes))[data.y]
-    return features
-
-
-def test_knn_is_the_weighted_vote_of_the_nearest_by_cosine() -> None:
-    rng = np.random.default_rng(0)
-    train, test, y = rng.normal(size=(30, 4)), rng.normal(size=(5, 4)), rng.integers(0, 3, 30)
-    found = fit_knn(train, y, test, 3, neighbours=7)
-    for row, scan in enumerate(test):
-        cosines = [scan @ t / np.linalg.norm(scan) / np.linalg.norm(t) for t in train]
-        votes = np.zeros(3)
-        for index in sorted(range(30), key=lambda i: -cosines[i])[:7]:
-            votes[y[index]] += np.exp(cosines[index] / 0.07)
-        np.testing.assert_allclose(found[row], votes / votes.sum())
-
-
-def test_knn_does_not_see_the_length_of_a_feature() -> None:
-    rng = np.random.default_rng(1)
-    train, test, y = rng.normal(size=(30, 4)), rng.normal(size=(5, 4)), rng.integers(0, 2, 30)
-    scaled = train * rng.uniform(0.1, 9, (30, 1))
-    np.testing.assert_allclose(fit_knn(train, y, test, 2), fit_knn(scaled, y, test, 2))
-
-
-def test_knn_takes_fewer_neighbours_where_there_are_fewer_scans() -> None:
-    found = fit_knn(np.eye(3), np.array([0, 1, 1]), np.eye(3), 2)
-    assert found.shape == (3, 2)
-    np.testing.assert_allclose(found.sum(axis=1), 1)
-
-
-def test_knn_of_zero_features_knows_nothing() -> None:
-    found = fit_knn(np.zeros((4, 3)), np.array([0, 1, 0, 1]), np.zeros((2, 3)), 2)
-    np.testing.assert_allclose(found, 0.5)
-
-
-def test_test_features_enter_nothing_but_their_own_prediction(labeled: Any) -> None:
-    data = labeled(split=True, patients=80)
-    features = informative(data)
-    train, test = np.flatnonzero(data.split == "train"), np.flatnonzero(data.split == "test")
-    changed = features.copy()
-    changed[test[0]] = 1e6
-    fits = [
-        fit_linear(f[train], data.y[train], data.patients[train], f[test], 2)
-        for f in (features, changed)
-    ]
-    assert fits[0].chosen_c == fits[1].chosen_c
-    np.testing.assert_allclose(fits[0].scores[1:], fits[1].scores[1:], rtol=1e-10)
-
-
-def test_test_labels_enter_nothing(labeled: Any) -> None:
-    data = labeled(split=True, patients=80)
-    assert data.split is not None
-    features = informative(data)
-    flipped = replace(data, y=np.where(data.split == "test", 1 - data.y, data.y))
-    options: dict[str, Any] = {"budgets": (30, "all"), "label_seeds": 2}
-    first, second = (score_features(features, one, **options) for one in (data, flipped))
-    np.testing.assert_array_equal(first.values, second.values)
-
-
-def test_c_is_chosen_in_inner_folds_of_the_training_patients(
-    labeled: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = labeled(patients=80)
-    train = np.flatnonzero(data.patients < 60)
-    seen = []
-    real = probe.patient_folds
-
-    def spy(y: np.ndarray, patients: np.ndarray, folds: int, seed: int) -> Any:
-        parts = real(y, patients, folds, seed)
-        seen.append((patients, parts))
-        return parts
-
-    monkeypatch.setattr(probe, "patient_folds", spy)
-    features = informative(data)
-    fit_linear(features[train], data.y[train], data.patients[train], features, 2)
-    ((patients, parts),) = seen
-    assert set(patients) == set(data.patients[train])
-    for part in parts:
-        assert not set(patients[part.train]) & set(patients[part.test])
-
-
-def test_one_strong_axis_among_noise_chooses_a_strong_penalty(labeled: Any) -> None:
-    data = labeled(patients=120)
-    rng = np.random.default_rng(3)
-    features = rng.normal(size=(len(data), 300))
-    features[:, 0] += 0.7 * data.y
-    strong = fit_linear(features, data.y, data.patients, features, 2).chosen_c
-    assert strong <= 0.1
-    assert strong in C_GRID
-
-
-def test_too_few_patients_to_choose_by_take_the_middle_of_the_grid() -> None:
-    features = np.random.default_rng(0).normal(size=(4, 3))
-    fit = fit_linear(features, np.array([0, 1, 1, 1]), np.array([0, 1, 1, 1]), features, 2)
-    assert fit.chosen_c == C_GRID[len(C_GRID) // 2]
-
-
-def test_every_scan_is_scored_once_under_each_label_seed(labeled: Any) -> None:
+def test_every_scan_is_scored_once_under_each_label_seed(informative: Any, labeled: Any) -> None:
     data = labeled()
     scores = score_features(informative(data), data, budgets=(20, "all"), label_seeds=2)
     assert scores.values.shape == (2, 2, 2, len(data), 2)
@@ -127,7 +24,7 @@ def test_every_scan_is_scored_once_under_each_label_seed(labeled: Any) -> None:
     assert (scores.train_patients < scores.train_scans).all()
 
 
-def test_folds_and_subsets_are_the_same_for_every_backbone(labeled: Any) -> None:
+def test_folds_and_subsets_are_the_same_for_every_backbone(informative: Any, labeled: Any) -> None:
     data = labeled()
     first, second = (
         score_features(informative(data, seed=seed), data, learners=("knn",), budgets=(20, "all"))
@@ -137,21 +34,21 @@ def test_folds_and_subsets_are_the_same_for_every_backbone(labeled: Any) -> None
     assert not np.array_equal(first.values, second.values)
 
 
-def test_the_same_call_gives_the_same_scores(labeled: Any) -> None:
+def test_the_same_call_gives_the_same_scores(informative: Any, labeled: Any) -> None:
     data = labeled(patients=30)
     features = informative(data)
     first, second = (score_features(features, data, label_seeds=1, folds=3) for _ in range(2))
     np.testing.assert_array_equal(first.values, second.values)
 
 
-def test_a_budget_beyond_the_fold_is_said_and_equals_all(labeled: Any) -> None:
+def test_a_budget_beyond_the_fold_is_said_and_equals_all(informative: Any, labeled: Any) -> None:
     data = labeled()
     scores = score_features(informative(data), data, budgets=(9999, "all"), label_seeds=1)
     np.testing.assert_array_equal(scores.of("linear", 9999), scores.of("linear", "all"))
     assert "9999 labels is larger" in scores.notes[0]
 
 
-def test_several_classes_are_scored(labeled: Any) -> None:
+def test_several_classes_are_scored(informative: Any, labeled: Any) -> None:
     data = labeled(patients=120, classes=4)
     scores = score_features(informative(data, strength=4.0), data, label_seeds=1)
     weights = patient_weights(scores, replicates=50)
@@ -162,7 +59,9 @@ def test_several_classes_are_scored(labeled: Any) -> None:
 
 
 @pytest.mark.parametrize("learner", ["knn", "linear"])
-def test_shuffled_labels_give_half_within_the_interval(labeled: Any, learner: str) -> None:
+def test_shuffled_labels_give_half_within_the_interval(
+    informative: Any, labeled: Any, learner: str
+) -> None:
     inside = 0
     for seed in range(8):
         data = labeled(patients=100, seed=seed)
@@ -180,7 +79,7 @@ def test_shuffled_labels_give_half_within_the_interval(labeled: Any, learner: st
     assert inside >= 6
 
 
-def test_progress_is_told_once_for_each_model(labeled: Any) -> None:
+def test_progress_is_told_once_for_each_model(informative: Any, labeled: Any) -> None:
     data, told = labeled(), []
     score_features(
         informative(data),
@@ -203,13 +102,17 @@ def test_progress_is_told_once_for_each_model(labeled: Any) -> None:
         ({"learners": ()}, "learners is empty"),
     ],
 )
-def test_an_unknown_option_is_one_sentence(labeled: Any, options: Any, said: str) -> None:
+def test_an_unknown_option_is_one_sentence(
+    informative: Any, labeled: Any, options: Any, said: str
+) -> None:
     data = labeled()
     with pytest.raises(ScanlearnError, match=said):
         score_features(informative(data), data, **options)
 
 
-def test_features_that_are_not_finite_are_refused_with_their_row(labeled: Any) -> None:
+def test_features_that_are_not_finite_are_refused_with_their_row(
+    informative: Any, labeled: Any
+) -> None:
     data = labeled()
     features = informative(data)
     features[6, 3] = np.nan
@@ -218,7 +121,7 @@ def test_features_that_are_not_finite_are_refused_with_their_row(labeled: Any) -
 
 
 @pytest.mark.long
-def test_a_thousand_scans_are_scored_in_under_forty_seconds(labeled: Any) -> None:
+def test_a_thousand_scans_are_scored_in_under_forty_seconds(informative: Any, labeled: Any) -> None:
     data = labeled(patients=500)
     rng = np.random.default_rng(0)
     features = informative(data, d=64) @ rng.normal(size=(64, 512))
@@ -226,3 +129,13 @@ def test_a_thousand_scans_are_scored_in_under_forty_seconds(labeled: Any) -> Non
     start = time.process_time()
     score_features(features, data, budgets=(50, 100, "all"))
     assert time.process_time() - start < 40
+
+
+def test_test_labels_enter_nothing(informative: Any, labeled: Any) -> None:
+    data = labeled(split=True, patients=80)
+    assert data.split is not None
+    features = informative(data)
+    flipped = replace(data, y=np.where(data.split == "test", 1 - data.y, data.y))
+    options: dict[str, Any] = {"budgets": (30, "all"), "label_seeds": 2}
+    first, second = (score_features(features, one, **options) for one in (data, flipped))
+    np.testing.assert_array_equal(first.values, second.values)

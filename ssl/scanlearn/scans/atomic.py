@@ -159,3 +159,11 @@ def publish(partial: Path, target: Path) -> bool:
             return False
         raise
     return True
+
+
+def link_or_copy(file: Path, to: Path) -> None:
+    """Gives a file a second name, or copies it where the file system knows no such thing."""
+    try:
+        os.link(file, to)
+    except OSError:
+        shutil.copyfile(file, to)

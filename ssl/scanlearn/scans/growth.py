@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 
 from scanlearn.core import ScanlearnError
 from scanlearn.runs import say, warn_user
+from scanlearn.scans.atomic import link_or_copy
 from scanlearn.scans.changes import (
     changing,
     column,
@@ -31,18 +31,10 @@ from scanlearn.scans.manifest import Manifest
 from scanlearn.scans.pack import manifest_of, pack_manifest
 from scanlearn.scans.reader import Archive, is_archive
 from scanlearn.scans.rows import PATHS_FILE, REJECTED_FILE
-from scanlearn.scans.settings import PackSettings
+from scanlearn.scans.settings import OF_THE_SOURCE, PackSettings, pixel_settings
 from scanlearn.scans.shards import shard_name
 from scanlearn.scans.summary import PAGE_FILE, summary
 from scanlearn.scans.withdrawal import aside_of, drop_patients, withdrawn_from
-
-# How a source is read and which files of it are taken; everything else is done to pixels.
-_OF_THE_SOURCE = frozenset(
-    {
-        *("path_column", "patient_column", "follow_links", "open_containers"),
-        *("keep", "drop", "issuer", "summary", "workers"),
-    }
-)
 
 
 def add(
@@ -97,14 +89,12 @@ def _settings_like(archive: Archive, settings: PackSettings | None) -> PackSetti
     Raises:
         ScanlearnError: The archive was not packed from files, or other settings are given.
     """
-    kept = {
-        key: value for key, value in archive.info["settings"].items() if key not in _OF_THE_SOURCE
-    }
+    kept = pixel_settings(archive.info["settings"])
     if archive.info["key"] is None:
         raise ScanlearnError(f"{archive.path}: was not packed from files; nothing can be added")
     given = settings.model_dump(mode="json", exclude_unset=True) if settings else {}
     for key, value in given.items():
-        if key not in _OF_THE_SOURCE and value != kept.get(key):
+        if key not in OF_THE_SOURCE and value != kept.get(key):
             raise ScanlearnError(
                 f"{archive.path}: was packed with {key}={kept.get(key)}, not {value}, and scans"
                 " that are added are packed alike; leave it out"
@@ -170,7 +160,7 @@ def _joined(archive: Archive, added: Archive) -> Archive:
     shards = list(archive.info["shards"])
     for number, shard in enumerate(added.info["shards"], first):
         name = shard_name(number)
-        _link(added.path / shard["file"], path / name)
+        link_or_copy(added.path / shard["file"], path / name)
         shards.append(described(path, name, shard["scans"]))
     old, new = archive.info, added.info
     # Files that were set aside before were tried again: what is said of them now counts.
@@ -188,11 +178,3 @@ def _joined(archive: Archive, added: Archive) -> Archive:
         "source_hash": hashlib.sha256(text.encode()).hexdigest(),
     }
     return commit(archive, shards, changes)
-
-
-def _link(file: Path, to: Path) -> None:
-    """Gives a file a second name, or copies it where the file system knows no such thing."""
-    try:
-        os.link(file, to)
-    except OSError:
-        shutil.copyfile(file, to)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -24,6 +25,20 @@ def _as_patterns(given: Any) -> Any:
     """Takes one pattern for a list of one, and numbers as they are written."""
     listed = given if isinstance(given, list | tuple) else [given]
     return [str(one) if type(one) in (int, float) else one for one in listed]
+
+
+# How a source is read and which files of it are taken; everything else is done to pixels.
+OF_THE_SOURCE = frozenset(
+    {
+        *("path_column", "patient_column", "follow_links", "open_containers"),
+        *("keep", "drop", "issuer", "summary", "workers"),
+    }
+)
+
+
+def pixel_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those of an archive's settings by which scans of any source are packed alike."""
+    return {key: value for key, value in settings.items() if key not in OF_THE_SOURCE}
 
 
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_as_patterns), Field(min_length=1)]

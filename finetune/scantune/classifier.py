@@ -1,0 +1,191 @@
+"""The fitted classifier: a linear probe with its backbone, kept in a folder and used again.
+
+A folder holds ``backbone/``, as timm loads it, ``probe.safetensors`` and ``classifier.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from jaxtyping import Float, Shaped
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from scipy.special import softmax
+
+from scanlearn.backbones.build import Backbone
+from scanlearn.backbones.weights import load_backbone
+from scanlearn.core import ScanlearnError
+from scanlearn.scans.atomic import disk_errors, link_or_copy, publish, start_partial
+from scantune.clinical import SPECIFICITY, thresholds_of
+from scantune.labels import LabeledSet
+from scantune.learners import fit_linear
+
+CARD, PROBE, BACKBONE = "classifier.json", "probe.safetensors", "backbone"
+_SEED = 0
+
+
+class ClassifierCard(BaseModel):
+    """What a classifier is, and what it takes to use it.
+
+    Args:
+        format: Of this file.
+        target: The label column it was fitted on.
+        classes: Names of the classes, in the order of their probabilities.
+        thresholds: At or above which a class is called: for ``specificity`` on scans of patients
+            whom the models of inner folds had not seen; None where they were too few.
+        specificity: What the thresholds aim at.
+        chosen_c: Inverse regularisation strength of the probe.
+        scans: Labeled scans it was fitted on.
+        patients: Their patients.
+        size: Side of a view in pixels.
+        channels: Channels of a view, to which the backbone is adapted.
+        mean: Mean of each channel, subtracted from a view.
+        std: Standard deviation, divided by.
+        packing: Settings that scans are packed with.
+        probe_hash: sha256 of the probe's file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 1
+    target: str
+    classes: tuple[str, ...]
+    thresholds: tuple[float | None, ...]
+    specificity: float
+    chosen_c: float
+    scans: int
+    patients: int
+    size: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    packing: dict[str, Any]
+    probe_hash: str
+
+
+def keep_classifier(
+    folder: Path,
+    features: Shaped[np.ndarray, "n d"],
+    labeled: LabeledSet,
+    backbone: Path,
+    *,
+    view: tuple[int, Sequence[float], Sequence[float]],
+    packing: Mapping[str, Any],
+) -> Path:
+    """Fits a linear probe on all labeled scans and writes it with its backbone.
+
+    What a classifier is worth is told by models of the same kind that did not see the test
+    patients; this one has seen all of them.
+
+    Args:
+        folder: Where; a classifier that is there is replaced.
+        features: ``[n d]``, a row per scan of ``labeled``.
+        labeled: Classes and patients.
+        backbone: The backbone's folder; its files are linked, or copied where that cannot be.
+        view: Side, mean and std of the views that the features are of.
+        packing: Settings of the archive that the scans are from.
+
+    Raises:
+        ScanlearnError: The disk is full or may not be written to.
+    """
+    fit = fit_linear(
+        features, labeled.y, labeled.patients, features[:0], len(labeled.classes), seed=_SEED
+    )
+    thresholds = thresholds_of(fit.validation, labeled.y).tolist()
+    probe = safetensors.numpy.save({"weights": fit.weights, "intercepts": fit.intercepts})
+    size, mean, std = view
+    card = ClassifierCard(
+        target=labeled.target,
+        classes=labeled.classes,
+        thresholds=tuple(None if np.isnan(one) else one for one in thresholds),
+        specificity=SPECIFICITY,
+        chosen_c=fit.chosen_c,
+        scans=len(labeled),
+        patients=labeled.num_patients,
+        size=size,
+        channels=len(mean),
+        mean=tuple(mean),
+        std=tuple(std),
+        packing=dict(packing),
+        probe_hash=hashlib.sha256(probe).hexdigest(),
+    )
+    partial = start_partial(folder)
+    try:
+        with disk_errors(folder.parent):
+            (partial / BACKBONE).mkdir()
+            for file in sorted(backbone.iterdir()):
+                if file.is_file():
+                    link_or_copy(file, partial / BACKBONE / file.name)
+            (partial / PROBE).write_bytes(probe)
+            (partial / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
+            if (folder / CARD).is_file():
+                shutil.rmtree(folder)
+        if not publish(partial, folder):
+            raise ScanlearnError(f"{folder}: something else lies there; choose another output")
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+class Classifier:
+    """A kept classifier, loaded strictly or not at all.
+
+    Args:
+        folder: Where it was kept.
+
+    Raises:
+        ScanlearnError: A file is missing, cut short, changed, or not what the card says.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.card = _read_card(folder / CARD)
+        self._weights, self._intercepts = _read_probe(folder / PROBE, self.card)
+        self.backbone: Backbone = load_backbone(folder / BACKBONE, channels=self.card.channels)[0]
+        if self.backbone.num_features != len(self._weights):
+            raise ScanlearnError(
+                f"{folder}: the backbone makes {self.backbone.num_features} features and the probe"
+                f" takes {len(self._weights)}; keep the classifier again"
+            )
+
+    def probabilities(self, features: Shaped[np.ndarray, "n d"]) -> Float[np.ndarray, "n k"]:
+        """Returns the probability of each class, ``[n k]``."""
+        logits = np.asarray(features, np.float64) @ self._weights + self._intercepts
+        found: np.ndarray = softmax(logits, axis=1)
+        return found
+
+
+def _read_card(path: Path) -> ClassifierCard:
+    if not path.is_file():
+        raise ScanlearnError(
+            f"{path.parent}: is no classifier (it holds no {CARD}); evaluate with output= keeps one"
+        )
+    try:
+        return ClassifierCard.model_validate(json.loads(path.read_text("utf-8")))
+    except (ValueError, ValidationError) as error:
+        raise ScanlearnError(
+            f"{path}: is not the card of a classifier; keep the classifier again"
+        ) from error
+
+
+def _read_probe(
+    path: Path, card: ClassifierCard
+) -> tuple[Float[np.ndarray, "d k"], Float[np.ndarray, " k"]]:
+    try:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != card.probe_hash:
+            raise ScanlearnError(
+                f"{path}: is not the probe that {CARD} vouches for; keep the classifier again"
+            )
+        found = safetensors.numpy.load(content)
+        return found["weights"], found["intercepts"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ScanlearnError(
+            f"{path}: is missing or no probe; keep the classifier again"
+        ) from error

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scanlearn.backbones import weights
+from scanlearn.backbones.build import BackboneConfig, build_backbone
+from scanlearn.backbones.weights import Card, export_backbone, load_backbone
+from scanlearn.core import ScanlearnError
+from scanlearn.features import extract
+from scanlearn.scans.source import open_archive
+from scantune.evaluation import evaluate
+from scantune.prediction import predict
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of two kinds with a table, an exported backbone and an evaluation of it."""
+    folder = tmp_path_factory.mktemp("predict")
+    rng = np.random.default_rng(0)
+    rows = ["path,patient,bright"]
+    for index in range(40):
+        pixels = rng.integers(0, 120, (40, 36)) + 100 * (index % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index:02d}.png")
+        rows.append(f"{index:02d}.png,p{index // 4},{index % 2}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    backbone = build_backbone(BackboneConfig(name="test_resnet"), 1, 0)
+    card = Card.of(backbone, size=32, mean=(0.4,), std=(0.25,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "check_reload", lambda *_: None)
+        patch.setenv("SCANLEARN_CACHE", str(folder / "cache"))
+        exported = export_backbone(backbone, folder / "exported", card)
+        evaluate(
+            exported,
+            folder / "labels.csv",
+            target="bright",
+            folds=2,
+            label_seeds=1,
+            output=folder / "scores",
+        )
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cached(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCANLEARN_CACHE", str(workplace / "cache"))
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_new_scans_get_a_row_with_file_probabilities_and_calls(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = workplace / "new"
+    new.mkdir()
+    rng = np.random.default_rng(1)
+    for name, offset in (("dark", 0), ("light", 100)):
+        pixels = rng.integers(0, 120, (50, 40)) + offset
+        Image.fromarray(pixels.astype(np.uint8)).save(new / f"{name}.png")
+    (new / "broken.png").write_text("no picture")
+    found = predict(workplace / "scores" / "classifier", new, output=workplace / "new.csv")
+    rows = read(workplace / "new.csv")
+    assert [row["file"] for row in rows] == ["dark.png", "light.png"]
+    assert [row["most_probable"] for row in rows] == ["0", "1"]
+    assert [row["called_1"] for row in rows] == ["0", "1"]
+    assert [float(row["probability_1"]) for row in rows] == pytest.approx(found[:, 1], rel=1e-5)
+    said = capsys.readouterr()
+    assert "2 scans by their most probable bright (0: 1, 1: 1)" in said.out
+    assert "1 scans could not be read" in said.err
+
+
+def test_prediction_is_the_probe_on_the_backbones_features(workplace: Path) -> None:
+    labels = workplace / "labels.csv"
+    model = workplace / "scores" / "classifier"
+    found = predict(model, labels, output=workplace / "same.csv", files=False)
+    assert "file" not in read(workplace / "same.csv")[0]
+    archive = open_archive(labels)
+    backbone, card = load_backbone(workplace / "exported")
+    features = extract(backbone, archive, size=32, mean=card.mean, std=card.std)
+    from scantune.labels import read_labels
+    from scantune.learners import fit_linear
+
+    data = read_labels(archive, "bright")
+    fit = fit_linear(features, data.y, data.patients, features, 2)
+    np.testing.assert_allclose(found, fit.scores, atol=1e-5)
+
+
+def test_archive_of_other_channels_is_one_clear_sentence(workplace: Path) -> None:
+    model = workplace / "scores" / "classifier"
+    with pytest.raises(ScanlearnError, match="pack them with channels=1"):
+        predict(model, "phantom:patients=2,seed=0,size=32x32", output=workplace / "x.csv")
+    assert not (workplace / "x.csv").exists()
+    with pytest.raises(ScanlearnError, match="is no classifier"):
+        predict(workplace / "scores", workplace / "labels.csv", output=workplace / "x.csv")
