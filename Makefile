@@ -7,6 +7,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
+# Processes that share the tests, each on one core.
+JOBS ?= 2
 # Real scans for the tests that want them; those tests skip with a reason where it is not set.
 export SCANLEARN_DATA
 
@@ -19,10 +21,10 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -m "not long"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not long" -n $(JOBS) --dist loadfile
 
 check: $(VENV)/.installed-dev
-	$(BIN)/pytest -q -m long
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m long -n $(JOBS) --dist loadfile
 
 release-check: $(VENV)/.installed-dev
 	$(BIN)/python tests/project/release.py
