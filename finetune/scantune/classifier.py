@@ -29,6 +29,8 @@ from scantune.learners import fit_linear
 
 CARD, PROBE, BACKBONE = "classifier.json", "probe.safetensors", "backbone"
 _SEED = 0
+# Side in pixels, and mean and std of each channel.
+View = tuple[int, Sequence[float], Sequence[float]]
 
 
 class ClassifierCard(BaseModel):
@@ -76,7 +78,7 @@ def keep_classifier(
     labeled: LabeledSet,
     backbone: Path,
     *,
-    view: tuple[int, Sequence[float], Sequence[float]],
+    view: View,
     packing: Mapping[str, Any],
 ) -> Path:
     """Fits a linear probe on all labeled scans and writes it with its backbone.
@@ -89,7 +91,7 @@ def keep_classifier(
         features: ``[n d]``, a row per scan of ``labeled``.
         labeled: Classes and patients.
         backbone: The backbone's folder; its files are linked, or copied where that cannot be.
-        view: Side, mean and std of the views that the features are of.
+        view: The views that the features are of.
         packing: Settings of the archive that the scans are from.
 
     Raises:

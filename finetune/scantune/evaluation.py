@@ -19,7 +19,7 @@ from scanlearn.runs import say, track, warn_user
 from scanlearn.scans.archive import Archive
 from scanlearn.scans.settings import PackSettings, pixel_settings
 from scanlearn.scans.source import cache_folder, open_archive
-from scantune.classifier import keep_classifier
+from scantune.classifier import View, keep_classifier
 from scantune.evaluation_results import Evaluation, check_output, say_table, score_table, write
 from scantune.labels import LabeledSet, read_labels
 from scantune.probe import Learner, score_features
@@ -101,7 +101,7 @@ def evaluate(
     labeled = read_labels(
         archive, target, classes=classes, split_column=split_column, source=Path(labels).name
     )
-    described, features_of = _source(backbone, archive, size)
+    described, features_of, view = _source(backbone, archive, size)
     inputs = {
         "backbone": described,
         "labels": {"archive": archive.content_hash, "target": target},
@@ -133,7 +133,11 @@ def evaluate(
         write(evaluation, archive, Path(output))
         folder = None if str(backbone) == THUMBNAIL else _backbone_folder(backbone)
         if keep and folder is not None:
-            _keep(Path(output) / "classifier", features, labeled, folder, archive, described)
+            packing = pixel_settings(archive.info["settings"])
+            kept = keep_classifier(
+                Path(output) / "classifier", features, labeled, folder, view=view, packing=packing
+            )
+            say(f"kept: {kept}, a linear probe fitted on all labels; scantune predict uses it")
     return evaluation
 
 
@@ -163,13 +167,14 @@ def _backbone_folder(backbone: str | Path) -> Path | None:
 
 def _source(
     backbone: str | Path, archive: Archive, size: int | None
-) -> tuple[dict[str, Any], Callable[[np.ndarray], Float32[np.ndarray, "n d"]]]:
-    """Returns what the backbone is, and what computes its features of some rows."""
+) -> tuple[dict[str, Any], Callable[[np.ndarray], Float32[np.ndarray, "n d"]], View]:
+    """Returns what the backbone is, what computes its features of some rows, and their views."""
     if str(backbone) == THUMBNAIL:
         side = size or 16
         return (
             {"kind": THUMBNAIL, "size": side},
             lambda rows: thumbnail_features(archive, rows, side=side),
+            (side, archive.mean, archive.std),
         )
     folder = _backbone_folder(backbone)
     if folder is None and str(backbone).startswith(_RANDOM):
@@ -191,29 +196,11 @@ def _source(
     }
     network = network.eval().to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     cache = cache_folder() / "features"
-    return described, lambda rows: extract(
-        network, archive, rows, size=side, mean=mean, std=std, cache=cache
-    )
 
+    def features_of(rows: np.ndarray) -> Float32[np.ndarray, "n d"]:
+        return extract(network, archive, rows, size=side, mean=mean, std=std, cache=cache)
 
-def _keep(
-    folder: Path,
-    features: np.ndarray,
-    labeled: LabeledSet,
-    backbone: Path,
-    archive: Archive,
-    described: dict[str, Any],
-) -> None:
-    card = load_backbone(backbone, channels=archive.shape[0])[1]
-    kept = keep_classifier(
-        folder,
-        features,
-        labeled,
-        backbone,
-        view=(described["size"], card.mean, card.std),
-        packing=pixel_settings(archive.info["settings"]),
-    )
-    say(f"kept: {kept}, a linear probe fitted on all labels; scantune predict uses it")
+    return described, features_of, (side, mean, std)
 
 
 def _caveats(archive: Archive) -> tuple[str, ...]:
