@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from scanlearn.core import ScanlearnError
+from scanlearn.runs import say
 
 KEY_VARIABLE = "SCANLEARN_KEY"
 _HEX_DIGITS = 24
@@ -94,6 +95,7 @@ def read_identities(issuer: str) -> Identities:
     try:
         if not given and not path.exists():
             _make_key(path)
+            say(f"made the key that patients are hashed under: {path} (keep it as you do archives)")
         text = path.read_text("utf-8").strip()
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:

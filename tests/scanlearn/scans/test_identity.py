@@ -56,10 +56,13 @@ def test_key_is_never_shown() -> None:
     assert len(secret.fingerprint) == 24
 
 
-def test_key_is_made_once_and_for_its_owner_only(own_key: Path) -> None:
+def test_key_is_made_once_for_its_owner_only_and_said(
+    own_key: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = read_identities("north")
     assert own_key.stat().st_mode & 0o777 == 0o600
     assert read_identities("north") == first
+    assert " ".join(capsys.readouterr().out.split()).count("made the key") == 1
     assert [path.name for path in own_key.parent.iterdir()] == ["key"]
 
 
