@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 
-from scanlearn.metrics import auroc_replicates
+from scanlearn.metrics import auroc_replicates, mean_of_defined
 from scantune.clinical import ClinicalScores
 from scantune.scores import Scores
 from scantune.statistics import Estimate, arm_interval
@@ -57,7 +55,7 @@ def class_table(
         budget: One of its label budgets.
         weights: ``[r m]`` from `statistics.patient_weights`.
     """
-    codes = scores.asked_classes
+    codes = scores.truth.asked
     return tuple(_row(scores, learner, budget, weights, code) for code in codes)
 
 
@@ -72,23 +70,23 @@ def _row(
     thresholds = scores.thresholds_of(learner, budget)[..., code]
     found, replicates = [], []
     for seed, fold in np.ndindex(thresholds.shape):
-        rows = scores.test_rows(seed, fold)
-        tested, positives = values[seed, rows], scores.y[rows] == code
+        rows = scores.test_rows(seed, fold, code)
+        tested, positives = values[seed, rows], scores.truth.positives(code)[rows]
         found.append(ClinicalScores.of(tested, positives, float(thresholds[seed, fold])))
         drawn = weights[:, scores.patients[rows]]
         replicates.append(auroc_replicates(tested, positives, drawn))
     aurocs = np.array([one.auroc for one in found])
-    mean = _mean([list(asdict(one).values()) for one in found])
+    mean = mean_of_defined(np.array([list(asdict(one).values()) for one in found]))
     estimate = Estimate(
         auroc=float(mean[0]),
         per_fold=aurocs.reshape(thresholds.shape),
-        replicates=_mean(replicates),
+        replicates=mean_of_defined(np.array(replicates)),
         num_patients=len(scores.tested_patients),
         undefined=int(np.isnan(aurocs).sum()),
     )
     interval = arm_interval([estimate])
     is_tested = (scores.fold_of >= 0).any(axis=0)
-    of_class = scores.y[is_tested] == code
+    of_class = scores.truth.positives(code)[is_tested & scores.truth.known(code)]
     return ClassRow(
         name=scores.classes[code],
         scans=int(of_class.sum()),
@@ -98,14 +96,3 @@ def _row(
         high=interval.high,
         undefined=estimate.undefined,
     )
-
-
-def _mean(rows: Sequence[Any]) -> Float[np.ndarray, " b"]:
-    """Returns the mean down each column, of what is defined; NaN where nothing is."""
-    values = np.asarray(rows, dtype=np.float64)
-    defined = ~np.isnan(values)
-    count = defined.sum(axis=0)
-    total = np.where(defined, values, 0.0).sum(axis=0)
-    mean = np.full(values.shape[1], np.nan)
-    np.divide(total, count, out=mean, where=count > 0)
-    return mean

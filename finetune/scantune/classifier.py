@@ -17,7 +17,6 @@ import safetensors.numpy
 from jaxtyping import Float, Shaped
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
-from scipy.special import softmax
 
 from scanlearn.backbones.build import Backbone
 from scanlearn.backbones.weights import load_backbone
@@ -25,7 +24,8 @@ from scanlearn.core import ScanlearnError
 from scanlearn.scans.atomic import disk_errors, link_or_copy, publish, start_partial
 from scantune.clinical import SPECIFICITY, thresholds_of
 from scantune.labels import LabeledSet
-from scantune.learners import fit_linear
+from scantune.learners import fit_linear, probabilities
+from scantune.truth import Task
 
 CARD, PROBE, BACKBONE = "classifier.json", "probe.safetensors", "backbone"
 _SEED = 0
@@ -39,11 +39,12 @@ class ClassifierCard(BaseModel):
     Args:
         format: Of this file.
         target: The label column it was fitted on.
+        task: Whether the classes exclude each other; see `truth.Truth`.
         classes: Names of the classes, in the order of their probabilities.
         thresholds: At or above which a class is called: for ``specificity`` on scans of patients
             whom the models of inner folds had not seen; None where they were too few.
         specificity: What the thresholds aim at.
-        chosen_c: Inverse regularisation strength of the probe.
+        chosen_c: Inverse regularisation strength of the probe; of findings one each.
         scans: Labeled scans it was fitted on.
         patients: Their patients.
         size: Side of a view in pixels.
@@ -56,12 +57,13 @@ class ClassifierCard(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: int = 1
+    format: int = 2
     target: str
+    task: Task
     classes: tuple[str, ...]
     thresholds: tuple[float | None, ...]
     specificity: float
-    chosen_c: float
+    chosen_c: tuple[float, ...]
     scans: int
     patients: int
     size: int
@@ -97,14 +99,13 @@ def keep_classifier(
     Raises:
         ScanlearnError: The disk is full or may not be written to.
     """
-    fit = fit_linear(
-        features, labeled.y, labeled.patients, features[:0], len(labeled.classes), seed=_SEED
-    )
-    thresholds = thresholds_of(fit.validation, labeled.y).tolist()
+    fit = fit_linear(features, labeled.truth, labeled.patients, features[:0], seed=_SEED)
+    thresholds = thresholds_of(fit.validation, labeled.truth).tolist()
     probe = safetensors.numpy.save({"weights": fit.weights, "intercepts": fit.intercepts})
     size, mean, std = view
     card = ClassifierCard(
         target=labeled.target,
+        task=labeled.truth.task,
         classes=labeled.classes,
         thresholds=tuple(None if np.isnan(one) else one for one in thresholds),
         specificity=SPECIFICITY,
@@ -159,8 +160,7 @@ class Classifier:
     def probabilities(self, features: Shaped[np.ndarray, "n d"]) -> Float[np.ndarray, "n k"]:
         """Returns the probability of each class, ``[n k]``."""
         logits = np.asarray(features, np.float64) @ self._weights + self._intercepts
-        found: np.ndarray = softmax(logits, axis=1)
-        return found
+        return probabilities(logits, is_exclusive=self.card.task != "multilabel")
 
 
 def _read_card(path: Path) -> ClassifierCard:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from sklearn.metrics import average_precision_score
 
 from scanlearn.metrics import auroc
+from scantune.truth import Truth
 
 # The share of scans without a finding that a threshold leaves alone on the validation scans.
 SPECIFICITY = 0.9
@@ -103,8 +104,7 @@ def threshold_at(
 ) -> float:
     """Returns the lowest threshold that leaves the given share of negatives below it.
 
-    A score at or above the threshold is called positive. NaN where there is no negative or a score
-    is missing.
+    A score at or above the threshold is called positive. NaN where there is no negative.
 
     Args:
         scores: ``[n]`` of validation scans, which no test scan is among.
@@ -112,15 +112,22 @@ def threshold_at(
         specificity: Share of negatives that must lie below.
     """
     negatives = np.sort(scores[~positives])
-    if not len(negatives) or np.isnan(scores).any():
+    if not len(negatives):
         return float("nan")
     # Just above the k-th negative, so that it and all below it are left alone.
     k = int(np.ceil(specificity * len(negatives) - 1e-9))
     return float(np.nextafter(negatives[k - 1], np.inf)) if k else float("-inf")
 
 
-def thresholds_of(
-    validation: Float[np.ndarray, "t k"], y: Int[np.ndarray, " t"]
-) -> Float[np.ndarray, " k"]:
-    """Returns the threshold of each class, ``[k]``."""
-    return np.array([threshold_at(validation[:, c], y == c) for c in range(validation.shape[1])])
+def thresholds_of(validation: Float[np.ndarray, "t k"], truth: Truth) -> Float[np.ndarray, " k"]:
+    """Returns the threshold of each class, ``[k]``, by the scans that were validated.
+
+    Args:
+        validation: ``[t k]`` scores; rows of NaN were not validated.
+        truth: Classes of the same scans.
+    """
+    found = np.full(truth.num_classes, np.nan)
+    for code in range(truth.num_classes):
+        rows = truth.known(code) & ~np.isnan(validation[:, code])
+        found[code] = threshold_at(validation[rows, code], truth.positives(code)[rows])
+    return found

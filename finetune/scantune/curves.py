@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
+from scanlearn.metrics import mean_of_defined
 from scantune.clinical import CALIBRATION_BINS
 from scantune.scores import Scores
 
@@ -109,27 +110,18 @@ def band(
     means, drawn = [], []
     for seed in range(scores.num_label_seeds):
         for fold in range(scores.num_folds):
-            rows = scores.test_rows(seed, fold)
-            one = (values[seed, rows], scores.y[rows] == code)
+            rows = scores.test_rows(seed, fold, code)
+            one = (values[seed, rows], scores.truth.positives(code)[rows])
             means.append(curve(*one, np.ones(len(rows))))
             of_rows = weights[:, scores.patients[rows]]
             drawn.append([curve(*one, weight) for weight in of_rows])
     tails = ((1 - _LEVEL) / 2, (1 + _LEVEL) / 2)
-    resampled = _mean(np.array(drawn))
+    resampled = mean_of_defined(np.array(drawn))
     # A resample defines all of a curve or nothing of it.
     resampled = resampled[~np.isnan(resampled[:, 0])]
     nothing = np.full((2, len(GRID)), np.nan)
     low, high = np.quantile(resampled, tails, axis=0) if len(resampled) else nothing
-    return Band(_mean(np.array(means)), low, high)
-
-
-def _mean(values: Float[np.ndarray, "a ..."]) -> Float[np.ndarray, ...]:
-    """Returns the mean over the first axis of what is defined; NaN where nothing is."""
-    defined = ~np.isnan(values)
-    count, total = defined.sum(axis=0), np.where(defined, values, 0.0).sum(axis=0)
-    mean = np.full(count.shape, np.nan)
-    np.divide(total, count, out=mean, where=count > 0)
-    return mean
+    return Band(mean_of_defined(np.array(means)), low, high)
 
 
 def reliability(scores: Scores, learner: str, budget: str, code: int) -> Float[np.ndarray, "2 b"]:
@@ -138,8 +130,9 @@ def reliability(scores: Scores, learner: str, budget: str, code: int) -> Float[n
     Every scan counts once for each label seed that tests it; bins are cut over all of them.
     """
     values = scores.of(learner, budget)[..., code]
-    probabilities = values[scores.fold_of >= 0]
-    positives = np.broadcast_to(scores.y == code, values.shape)[scores.fold_of >= 0]
+    counted = (scores.fold_of >= 0) & scores.truth.known(code)
+    probabilities = values[counted]
+    positives = np.broadcast_to(scores.truth.positives(code), values.shape)[counted]
     parts = np.array_split(np.argsort(probabilities, kind="stable"), CALIBRATION_BINS)
     means = [(probabilities[part].mean(), positives[part].mean()) for part in parts if len(part)]
     return np.array(means).T
@@ -147,9 +140,9 @@ def reliability(scores: Scores, learner: str, budget: str, code: int) -> Float[n
 
 def confusion(scores: Scores, learner: str, budget: str) -> Float[np.ndarray, "k k"]:
     """Returns scans by class and by the class of the highest score, mean over label seeds."""
-    values = scores.of(learner, budget)
     k = len(scores.classes)
     counts = np.zeros((k, k))
-    for seed, row in np.argwhere(scores.fold_of >= 0):
-        counts[scores.y[row], int(np.argmax(values[seed, row]))] += 1
+    seeds, rows = np.nonzero(scores.fold_of >= 0)
+    called = scores.of(learner, budget)[seeds, rows].argmax(axis=1)
+    np.add.at(counts, (scores.truth.classes[rows], called), 1)
     return counts / scores.num_label_seeds

@@ -22,7 +22,7 @@ from scanlearn.scans.source import cache_folder, open_archive
 from scantune.classifier import View, keep_classifier
 from scantune.evaluation_results import Evaluation, check_output, say_table, score_table, write
 from scantune.labels import LabeledSet, read_labels
-from scantune.probe import Learner, score_features
+from scantune.probe import Name, score_features
 from scantune.splits import Budget
 
 THUMBNAIL = "thumbnail"
@@ -36,7 +36,7 @@ def evaluate(
     *,
     target: Annotated[str, Field(description="The label column.", examples=["diagnosis"])],
     learners: Annotated[
-        tuple[Learner, ...], Field(min_length=1, description="knn and linear (probe).")
+        tuple[Name, ...], Field(min_length=1, description="knn and linear (probe).")
     ] = ("knn", "linear"),
     budgets: Annotated[
         tuple[Budget, ...],

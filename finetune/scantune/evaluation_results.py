@@ -202,6 +202,7 @@ def _predictions(evaluation: Evaluation, archive: Archive) -> str:
     table = csv.writer(text, lineterminator="\n")
     names = [f"score_{name}" for name in scores.classes]
     table.writerow(["scan", "patient", "label", "learner", "budget", "label_seed", "fold", *names])
+    labels = _labels_in_words(scores)
     for learner in scores.learners:
         for budget in scores.budgets:
             values = scores.of(learner, budget)
@@ -211,7 +212,7 @@ def _predictions(evaluation: Evaluation, archive: Archive) -> str:
                     [
                         archive.scan_ids[at],
                         hashed[archive.patients[at]],
-                        scores.classes[scores.y[row]],
+                        labels[row],
                         learner,
                         budget,
                         seed,
@@ -220,3 +221,14 @@ def _predictions(evaluation: Evaluation, archive: Archive) -> str:
                     ]
                 )
     return text.getvalue()
+
+
+def _labels_in_words(scores: Scores) -> list[str]:
+    """Returns the class of each scan; of findings those it has, and those unknown after a ``?``."""
+    names = np.array(scores.classes)
+    if scores.truth.is_exclusive:
+        return [str(name) for name in names[scores.truth.classes]]
+    return [
+        "|".join([*names[row == 1], *(f"?{name}" for name in names[row < 0])])
+        for row in scores.truth.matrix
+    ]

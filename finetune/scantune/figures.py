@@ -77,7 +77,7 @@ def _draw_learner(
     axes[0].plot([0, 1], [0, 1], color=_FAINT, linewidth=0.8, linestyle=":")
     tested = (scores.fold_of >= 0).any(axis=0)
     for place, code in enumerate(codes):
-        share = float((scores.y[tested] == code).mean())
+        share = float(scores.truth.positives(code)[tested & scores.truth.known(code)].mean())
         axes[1].axhline(share, color=COLOURS[place], linewidth=0.8, linestyle=":")
     _prepare(axes[2], "calibration", "probability", "share of positives")
     axes[2].plot([0, 1], [0, 1], color=_FAINT, linewidth=0.8, linestyle=":")
@@ -86,13 +86,15 @@ def _draw_learner(
         axes[2].plot(*found_at, color=COLOURS[place], marker="o", markersize=3.5, linewidth=1.2)
     if len(codes) > 1:
         axes[0].legend(loc="lower right", fontsize=7.5, frameon=False)
-    _draw_confusion(axes[3], confusion(scores, learner, budget), scores.classes)
+    if scores.truth.is_exclusive:
+        _draw_confusion(axes[3], confusion(scores, learner, budget), scores.classes)
+    else:
+        axes[3].set_visible(False)
 
 
 def _commonest(scores: Scores) -> list[int]:
-    codes = list(scores.asked_classes)
-    counts = np.bincount(scores.y, minlength=len(scores.classes))
-    return sorted(sorted(codes, key=lambda code: -counts[code])[:_MOST_CURVES])
+    counts = (scores.truth.matrix == 1).sum(axis=0)
+    return sorted(sorted(scores.truth.asked, key=lambda code: -counts[code])[:_MOST_CURVES])
 
 
 def _prepare(axes: Axes, title: str, below: str, beside: str) -> None:

@@ -15,6 +15,7 @@ from jaxtyping import Int
 
 from scanlearn.core import ScanlearnError
 from scanlearn.scans.identity import patient_codes
+from scantune.truth import Truth
 
 _BLANK = frozenset({"", "nan", "none", "na", "n/a", "null", "<na>"})
 _NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
@@ -62,7 +63,7 @@ class LabeledSet:
     Args:
         target: Column that the labels came from.
         classes: Names of the classes, in the order of their codes.
-        y: ``[n]`` class of each scan, from 0.
+        truth: Which scan is of which class.
         patients: ``[n]`` patient of each scan, as a code from 0.
         rows: ``[n]`` row of each scan in its archive, ascending from 0.
         split: ``[n]`` str "train" or "test", or None where no split was given.
@@ -72,7 +73,7 @@ class LabeledSet:
 
     target: str
     classes: tuple[str, ...]
-    y: Int[np.ndarray, " n"]
+    truth: Truth
     patients: Int[np.ndarray, " n"]
     rows: Int[np.ndarray, " n"]
     split: np.ndarray | None = None
@@ -80,7 +81,7 @@ class LabeledSet:
     num_uncertain: int = 0
 
     def __len__(self) -> int:
-        return len(self.y)
+        return len(self.rows)
 
     @property
     def num_patients(self) -> int:
@@ -90,7 +91,8 @@ class LabeledSet:
     @property
     def counts(self) -> dict[str, int]:
         """Scans of each class."""
-        return {name: int((self.y == code).sum()) for code, name in enumerate(self.classes)}
+        present = (self.truth.matrix == 1).sum(axis=0)
+        return {name: int(count) for name, count in zip(self.classes, present, strict=True)}
 
 
 def read_labels(
@@ -152,7 +154,7 @@ def read_labels(
     return LabeledSet(
         target=target,
         classes=names,
-        y=y,
+        truth=Truth.of_classes(y, len(names)),
         patients=patient_codes(np.asarray(table.patients)[rows]),
         rows=rows,
         split=None if split_column is None else _read_split(named, split_column, rows),

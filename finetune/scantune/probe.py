@@ -1,21 +1,21 @@
-"""Out-of-fold scores of frozen features, by every learner at every label budget."""
+"""Out-of-fold scores of a labeled set, by every learner at every label budget."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Shaped
 
 from scanlearn.core import ScanlearnError
 from scantune.clinical import thresholds_of
 from scantune.labels import LabeledSet
-from scantune.learners import fit_knn, fit_linear, validate_knn
+from scantune.learners import Learner, frozen_learners
 from scantune.scores import Scores
 from scantune.splits import Budget, Fold, budget_rows, given_split, patient_folds
 
-Learner = Literal["knn", "linear"]
+Name = Literal["knn", "linear"]
 
 
 def score_features(
@@ -28,15 +28,54 @@ def score_features(
     label_seeds: int = 3,
     on_fit: Callable[[], object] | None = None,
 ) -> Scores:
+    """Returns out-of-fold scores of frozen features, as `score_learners` does.
+
+    Args:
+        features: ``[n d]``, a row per scan of ``labeled``.
+        labeled: Classes and patients of the scans.
+        learners: Of "knn" and "linear".
+        budgets: As of `score_learners`.
+        folds: Likewise.
+        label_seeds: Likewise.
+        on_fit: Likewise.
+
+    Raises:
+        ScanlearnError: If a feature is not finite, a learner is unknown, or as `score_learners`.
+    """
+    check_features(features, labeled)
+    for learner in learners:
+        if learner not in get_args(Name):
+            raise ScanlearnError(
+                f"learner '{learner}' is unknown; give {' or '.join(get_args(Name))}"
+            )
+    known = frozen_learners(features, labeled)
+    return score_learners(
+        {name: known[name] for name in learners},
+        labeled,
+        budgets=budgets,
+        folds=folds,
+        label_seeds=label_seeds,
+        on_fit=on_fit,
+    )
+
+
+def score_learners(
+    learners: Mapping[str, Learner],
+    labeled: LabeledSet,
+    *,
+    budgets: Sequence[Budget] = ("all",),
+    folds: int = 5,
+    label_seeds: int = 3,
+    on_fit: Callable[[], object] | None = None,
+) -> Scores:
     """Returns out-of-fold scores for every learner, label budget, label seed and fold.
 
     Folds and subsets depend on labels, patients and the label seed alone: arms that share a
     labeled set share them. With a given split there is one fold and only the subsets vary.
 
     Args:
-        features: ``[n d]``, a row per scan of ``labeled``.
+        learners: By name.
         labeled: Classes and patients of the scans.
-        learners: Of "knn" and "linear".
         budgets: Scans in the training fold, or "all".
         folds: Patient-level folds; not used where the split is given.
         label_seeds: Repetitions, seeded 0, 1, ...: other folds, other subsets.
@@ -44,10 +83,10 @@ def score_features(
             times, to show progress.
 
     Raises:
-        ScanlearnError: If a feature is not finite, an option is unknown, or folds cannot be made.
+        ScanlearnError: If an option is empty or unknown, or folds cannot be made.
     """
-    _check_request(features, labeled, learners, budgets, label_seeds)
-    plan = [_folds_of(labeled, folds, seed) for seed in range(label_seeds)]
+    _check_request(learners, budgets, label_seeds)
+    plan = [folds_of(labeled, folds, seed) for seed in range(label_seeds)]
     n, k, num_folds = len(labeled), len(labeled.classes), len(plan[0])
     fold_of = np.full((label_seeds, n), -1, dtype=np.int64)
     values = np.full((len(learners), len(budgets), label_seeds, n, k), np.nan)
@@ -58,15 +97,15 @@ def score_features(
         for number, fold in enumerate(parts):
             fold_of[seed, fold.test] = number
             for place, budget in enumerate(budgets):
-                subset = budget_rows(fold.train, labeled.y, labeled.patients, budget, seed)
+                subset = budget_rows(fold.train, labeled.truth, labeled.patients, budget, seed)
                 used[:, place, seed, number] = subset.num_scans, subset.num_patients
                 if subset.is_short:
                     short[budget] = max(short.get(budget, 0), subset.num_scans)
-                for index, learner in enumerate(learners):
-                    answer = _fit(learner, features, labeled, subset.rows, fold.test, seed)
-                    values[index, place, seed, fold.test], validation = answer
+                for index, learner in enumerate(learners.values()):
+                    fit = learner(subset.rows, fold.test, seed)
+                    values[index, place, seed, fold.test] = fit.scores
                     thresholds[index, place, seed, number] = thresholds_of(
-                        validation, labeled.y[subset.rows]
+                        fit.validation, labeled.truth[subset.rows]
                     )
                     if on_fit is not None:
                         on_fit()
@@ -74,7 +113,7 @@ def score_features(
         learners=tuple(learners),
         budgets=tuple(str(budget) for budget in budgets),
         classes=labeled.classes,
-        y=labeled.y,
+        truth=labeled.truth,
         patients=labeled.patients,
         fold_of=fold_of,
         values=values,
@@ -89,13 +128,23 @@ def score_features(
     )
 
 
-def _check_request(
-    features: Shaped[np.ndarray, "n d"],
-    labeled: LabeledSet,
-    learners: Sequence[str],
-    budgets: Sequence[Budget],
-    label_seeds: int,
-) -> None:
+def folds_of(labeled: LabeledSet, folds: int, seed: int) -> tuple[Fold, ...]:
+    """Returns the folds of one label seed: the given split, or patients dealt by class.
+
+    Raises:
+        ScanlearnError: If they cannot be made.
+    """
+    if labeled.split is not None:
+        return (given_split(labeled.split, labeled.truth, labeled.patients, labeled.rows + 1),)
+    return patient_folds(labeled.truth, labeled.patients, folds, seed)
+
+
+def check_features(features: Shaped[np.ndarray, "n d"], labeled: LabeledSet) -> None:
+    """Checks that every labeled scan has features that are numbers.
+
+    Raises:
+        ScanlearnError: If not.
+    """
     if len(features) != len(labeled):
         raise ValueError(f"{len(features)} rows of features for {len(labeled)} labeled scans")
     broken = ~np.isfinite(features).all(axis=1)
@@ -104,11 +153,11 @@ def _check_request(
             f"the features of {int(broken.sum())} of {len(features)} scans are not finite, first "
             f"in row {int(labeled.rows[np.argmax(broken)]) + 1}; the backbone's weights are broken"
         )
-    for learner in learners:
-        if learner not in get_args(Learner):
-            raise ScanlearnError(
-                f"learner '{learner}' is unknown; give {' or '.join(get_args(Learner))}"
-            )
+
+
+def _check_request(
+    learners: Mapping[str, Learner], budgets: Sequence[Budget], label_seeds: int
+) -> None:
     for budget in budgets:
         if budget != "all" and (not isinstance(budget, int) or budget < 1):
             raise ScanlearnError(
@@ -121,26 +170,3 @@ def _check_request(
     ):
         if number < 1:
             raise ScanlearnError(f"{kind} is empty; give at least one")
-
-
-def _folds_of(labeled: LabeledSet, folds: int, seed: int) -> tuple[Fold, ...]:
-    if labeled.split is not None:
-        return (given_split(labeled.split, labeled.y, labeled.patients, labeled.rows + 1),)
-    return patient_folds(labeled.y, labeled.patients, folds, seed)
-
-
-def _fit(
-    learner: str,
-    features: Shaped[np.ndarray, "n d"],
-    labeled: LabeledSet,
-    rows: Int[np.ndarray, " t"],
-    test: Int[np.ndarray, " u"],
-    seed: int,
-) -> tuple[Float[np.ndarray, "u k"], Float[np.ndarray, "t k"]]:
-    """Returns the scores of the test scans, and those of the training scans in inner folds."""
-    k, y, patients = len(labeled.classes), labeled.y[rows], labeled.patients[rows]
-    if learner == "knn":
-        votes = fit_knn(features[rows], y, features[test], k)
-        return votes, validate_knn(features[rows], y, patients, k, seed)
-    fit = fit_linear(features[rows], y, patients, features[test], k, seed=seed)
-    return fit.scores, fit.validation

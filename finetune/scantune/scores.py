@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-_FORMAT = 2
+from scanlearn.core import ScanlearnError
+from scantune.truth import Truth
+
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Scores:
         learners: Names of the learners.
         budgets: Label budgets as text, such as "50" and "all".
         classes: Names of the classes; a class is named elsewhere by its place here.
-        y: ``[n]`` class of each scan.
+        truth: ``[n k]`` what is true of each scan.
         patients: ``[n]`` patient of each scan, as a code.
         fold_of: ``[j n]`` the fold in which a scan is tested under each label seed; -1 where a
             given split only trains on it.
@@ -40,7 +43,7 @@ class Scores:
     learners: tuple[str, ...]
     budgets: tuple[str, ...]
     classes: tuple[str, ...]
-    y: Int[np.ndarray, " n"]
+    truth: Truth
     patients: Int[np.ndarray, " n"]
     fold_of: Int[np.ndarray, "j n"]
     values: Float[np.ndarray, "l g j n k"]
@@ -60,19 +63,17 @@ class Scores:
         return int(self.train_scans.shape[2])
 
     @property
-    def asked_classes(self) -> range:
-        """Classes that are asked about one against the rest: of two the second alone."""
-        return range(1, 2) if len(self.classes) == 2 else range(len(self.classes))
-
-    @property
     def tested_patients(self) -> Int[np.ndarray, " m"]:
         """Codes of the patients that are tested, ascending."""
         tested: np.ndarray = np.unique(self.patients[(self.fold_of >= 0).any(axis=0)])
         return tested
 
-    def test_rows(self, label_seed: int, fold: int) -> Int[np.ndarray, " u"]:
-        """Returns the rows that one fold tests."""
-        return np.flatnonzero(self.fold_of[label_seed] == fold)
+    def test_rows(
+        self, label_seed: int, fold: int, code: int | None = None
+    ) -> Int[np.ndarray, " u"]:
+        """Returns the rows that one fold tests; of one class, those of which it is known."""
+        is_tested = self.fold_of[label_seed] == fold
+        return np.flatnonzero(is_tested if code is None else is_tested & self.truth.known(code))
 
     def of(self, learner: str, budget: str | int) -> Float[np.ndarray, "j n k"]:
         """Returns the scores of one learner at one label budget.
@@ -103,8 +104,15 @@ class Scores:
 
     def design_hash(self) -> str:
         """Returns a digest of all that arms must share: labels, patients, folds and subsets."""
-        digest = hashlib.sha256(repr((self.learners, self.budgets, self.classes)).encode())
-        for array in (self.y, self.patients, self.fold_of, self.train_scans, self.train_patients):
+        names = (self.learners, self.budgets, self.classes, self.truth.task)
+        digest = hashlib.sha256(repr(names).encode())
+        for array in (
+            self.truth.matrix,
+            self.patients,
+            self.fold_of,
+            self.train_scans,
+            self.train_patients,
+        ):
             digest.update(repr(array.shape).encode())
             digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
         return digest.hexdigest()
@@ -115,6 +123,7 @@ class Scores:
         aside = path.with_name(f".{path.name}.{os.getpid()}")
         fields: dict[str, Any] = {name: np.asarray(getattr(self, name)) for name in _ARRAYS}
         fields |= {name: np.array(getattr(self, name), dtype=np.str_) for name in _TEXTS}
+        fields |= {"truth": self.truth.matrix, "task": np.array(self.truth.task)}
         try:
             with aside.open("wb") as file:
                 np.savez_compressed(file, format=np.array(_FORMAT), **fields)
@@ -127,21 +136,22 @@ class Scores:
         """Returns scores written by ``save``.
 
         Raises:
-            ValueError: If the file is of another format.
+            ScanlearnError: If the file is of another format.
         """
         with np.load(path, allow_pickle=False) as file:
             if int(file["format"]) != _FORMAT:
-                raise ValueError(
+                raise ScanlearnError(
                     f"{path} has format {int(file['format'])}, not {_FORMAT}; remove it to have it "
                     "made again"
                 )
             texts = {name: tuple(str(text) for text in file[name]) for name in _TEXTS}
             arrays = {name: np.asarray(file[name]) for name in _ARRAYS}
+            truth = Truth(np.asarray(file["truth"]), str(file["task"]))  # type: ignore[arg-type]
         return cls(
             learners=texts["learners"],
             budgets=texts["budgets"],
             classes=texts["classes"],
-            y=arrays["y"],
+            truth=truth,
             patients=arrays["patients"],
             fold_of=arrays["fold_of"],
             values=arrays["values"],
@@ -154,6 +164,6 @@ class Scores:
 
 _TEXTS = ("learners", "budgets", "classes", "notes")
 _ARRAYS = (
-    *("y", "patients", "fold_of", "values", "thresholds"),
+    *("patients", "fold_of", "values", "thresholds"),
     *("train_scans", "train_patients"),
 )

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from scanlearn.core import ScanlearnError
+from scantune.truth import Truth
 
 Budget = int | Literal["all"]
 
@@ -60,7 +61,7 @@ def assert_disjoint(fold: Fold, patients: Int[np.ndarray, " n"]) -> None:
 
 
 def patient_folds(
-    y: Int[np.ndarray, " n"], patients: Int[np.ndarray, " n"], folds: int, seed: int
+    truth: Truth, patients: Int[np.ndarray, " n"], folds: int, seed: int
 ) -> tuple[Fold, ...]:
     """Returns folds stratified by class in which every scan is tested once.
 
@@ -68,7 +69,7 @@ def patient_folds(
     them also have a rarer class.
 
     Args:
-        y: ``[n]`` class of each scan.
+        truth: Classes of the scans.
         patients: ``[n]`` patient of each scan; all scans of a patient share a fold.
         folds: Number of folds, at least 2.
         seed: The same seed gives the same folds.
@@ -85,30 +86,30 @@ def patient_folds(
             f"folds={folds} needs as many patients, but only {num_patients} have labels; "
             "use fewer folds or label more patients"
         )
-    fold_of = _deal(_strata(y, patients), folds, np.random.default_rng([seed, _FOLDS]))
+    fold_of = _deal(_strata(truth, patients), folds, np.random.default_rng([seed, _FOLDS]))
     result = tuple(
         Fold(np.flatnonzero(fold_of != number), np.flatnonzero(fold_of == number))
         for number in range(folds)
     )
     for number, fold in enumerate(result):
         assert_disjoint(fold, patients)
-        if not len(fold.test) or len(np.unique(y[fold.train])) < 2:
+        if not len(fold.test) or not truth[fold.train].has_contrast():
             raise ScanlearnError(
                 f"folds={folds}: fold {number} has {len(fold.test)} test scans and "
-                f"{len(np.unique(y[fold.train]))} classes to train on, for the classes have too "
+                f"{_num_present(truth[fold.train])} classes to train on, for the classes have too "
                 "few patients; use fewer folds or label more patients"
             )
     return result
 
 
 def given_split(
-    split: np.ndarray, y: Int[np.ndarray, " n"], patients: Int[np.ndarray, " n"], rows: np.ndarray
+    split: np.ndarray, truth: Truth, patients: Int[np.ndarray, " n"], rows: np.ndarray
 ) -> Fold:
     """Returns the fold that a column of ``train`` and ``test`` gives.
 
     Args:
         split: ``[n]`` str, "train" or "test".
-        y: ``[n]`` class of each scan.
+        truth: Classes of the scans.
         patients: ``[n]`` patient of each scan.
         rows: ``[n]`` int, the number by which a message may name each scan to a person.
 
@@ -131,7 +132,7 @@ def given_split(
             f"marked train: {len(both)} of {len(np.unique(patients))} patients are on both sides; "
             "put all scans of a patient on one side"
         )
-    if len(np.unique(y[fold.train])) < 2:
+    if not truth[fold.train].has_contrast():
         raise ScanlearnError(
             "the split column leaves one class only to train on; mark scans of another as train"
         )
@@ -140,7 +141,7 @@ def given_split(
 
 def budget_rows(
     train: Int[np.ndarray, " t"],
-    y: Int[np.ndarray, " n"],
+    truth: Truth,
     patients: Int[np.ndarray, " n"],
     budget: Budget,
     seed: int,
@@ -152,7 +153,7 @@ def budget_rows(
 
     Args:
         train: Rows of the training fold.
-        y: ``[n]`` class of each scan of the labeled set.
+        truth: Classes of the labeled set's scans.
         patients: ``[n]`` patient of each scan.
         budget: Scans to reach, or "all".
         seed: Which of the repeated subsets.
@@ -165,12 +166,12 @@ def budget_rows(
     if budget < 1:
         raise ScanlearnError(f"a label budget of {budget} is too small; give 1 or more, or all")
     order, sizes = _stratified_order(
-        _strata(y[train], patients[train]), np.random.default_rng([seed, _BUDGETS])
+        _strata(truth[train], patients[train]), np.random.default_rng([seed, _BUDGETS])
     )
     reached = np.cumsum(sizes)
     taken = order[: int(np.searchsorted(reached, budget)) + 1]
     rows = np.sort(train[np.isin(patients[train], taken)])
-    if len(np.unique(y[rows])) < 2:
+    if not truth[rows].has_contrast():
         raise ScanlearnError(
             f"a label budget of {budget} leaves one class only to train on; give a larger one"
         )
@@ -180,6 +181,8 @@ def budget_rows(
 @dataclass(frozen=True)
 class _Strata:
     """Patients by class: a patient counts for the rarest of its classes.
+
+    Where scans may be of no class, having none is one more.
 
     Args:
         codes: ``[m]`` the patients.
@@ -196,11 +199,17 @@ class _Strata:
     stratum: Int[np.ndarray, " m"]
 
 
-def _strata(y: Int[np.ndarray, " t"], patients: Int[np.ndarray, " t"]) -> _Strata:
+def _num_present(truth: Truth) -> int:
+    return int((truth.matrix == 1).any(axis=0).sum())
+
+
+def _strata(truth: Truth, patients: Int[np.ndarray, " t"]) -> _Strata:
     codes, inverse = np.unique(patients, return_inverse=True)
-    classes, labels = np.unique(y, return_inverse=True)
-    counts = np.zeros((len(codes), len(classes)), dtype=np.int64)
-    np.add.at(counts, (inverse, labels), 1)
+    member = truth.matrix == 1
+    member = np.column_stack([member, ~member.any(axis=1)])
+    member = member[:, member.any(axis=0)]
+    counts = np.zeros((len(codes), member.shape[1]), dtype=np.int64)
+    np.add.at(counts, inverse, member)
     by_rarity = np.argsort(counts.sum(axis=0), kind="stable")
     stratum = by_rarity[np.argmax(counts[:, by_rarity] > 0, axis=1)]
     return _Strata(codes, inverse, counts, by_rarity, stratum)

@@ -115,18 +115,18 @@ def estimate(
 
     The weights are those of ``patient_weights``, the same for everything compared.
     """
-    values = scores.of(learner, budget)
+    values, asked = scores.of(learner, budget), list(scores.truth.asked)
     per_fold = np.full((scores.num_label_seeds, scores.num_folds), np.nan)
     total, count = np.zeros(len(weights)), np.zeros(len(weights), dtype=np.int64)
     undefined = 0
     for label_seed in range(scores.num_label_seeds):
         for fold in range(scores.num_folds):
             rows = scores.test_rows(label_seed, fold)
-            tested, y = values[label_seed, rows], scores.y[rows]
-            macro = macro_auroc(tested, y)
+            tested, truth = values[label_seed, rows][:, asked], scores.truth.matrix[rows][:, asked]
+            macro = macro_auroc(tested, truth)
             per_fold[label_seed, fold] = macro.auroc
             undefined += macro.undefined
-            resampled = macro_auroc_replicates(tested, y, weights[:, scores.patients[rows]])
+            resampled = macro_auroc_replicates(tested, truth, weights[:, scores.patients[rows]])
             defined = ~np.isnan(resampled)
             total += np.where(defined, resampled, 0.0)
             count += defined

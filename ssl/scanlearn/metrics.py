@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Int8, Shaped
 
 # Replicates worked on at a time: a block of about this many weights stays in the cache.
 _BLOCK_WEIGHTS = 1 << 17
@@ -13,12 +13,11 @@ _BLOCK_WEIGHTS = 1 << 17
 
 @dataclass(frozen=True)
 class MacroAuroc:
-    """A macro average of one-against-rest AUROCs.
+    """A macro average of AUROCs, each of one class.
 
     Args:
         auroc: Mean over the classes that are defined; NaN where none is.
-        per_class: ``[k]`` AUROC of each class against the rest; NaN where undefined. With two
-            classes both entries are the AUROC of the second.
+        per_class: ``[k]`` AUROC of each class asked about; NaN where undefined.
         undefined: Classes left out of the mean because they have no positive or no negative.
     """
 
@@ -108,19 +107,17 @@ def auroc_replicates(
     return result
 
 
-def macro_auroc(scores: Float[np.ndarray, "n k"], y: Int[np.ndarray, " n"]) -> MacroAuroc:
-    """Returns the mean one-against-rest AUROC, undefined classes left out and counted.
+def macro_auroc(scores: Float[np.ndarray, "n k"], truth: Int8[np.ndarray, "n k"]) -> MacroAuroc:
+    """Returns the mean AUROC of several questions, undefined ones left out and counted.
 
     Args:
-        scores: ``[n k]``, a score of each class.
-        y: ``[n]``, the class of each scan, from 0 to k - 1.
+        scores: ``[n k]``, a score of each class asked about.
+        truth: ``[n k]``, 1 for positives, 0 for negatives, -1 for unknown scans, which are left
+            out of their class.
     """
-    ones = np.ones((1, len(y)))
-    scored = _scored_classes(scores)
-    values = np.array([auroc_replicates(scores[:, c], y == c, ones)[0] for c in scored])
-    per_class = np.repeat(values, 2) if len(scored) == 1 else values
+    per_class = _per_class(scores, truth, np.ones((1, len(truth))))[:, 0]
     return MacroAuroc(
-        auroc=float(_mean_of_defined(values[:, None])[0]),
+        auroc=float(mean_of_defined(per_class)),
         per_class=per_class,
         undefined=int(np.isnan(per_class).sum()),
     )
@@ -128,33 +125,55 @@ def macro_auroc(scores: Float[np.ndarray, "n k"], y: Int[np.ndarray, " n"]) -> M
 
 def macro_auroc_replicates(
     scores: Float[np.ndarray, "n k"],
-    y: Int[np.ndarray, " n"],
+    truth: Int8[np.ndarray, "n k"],
     weights: Shaped[np.ndarray, "r n"],
 ) -> Float[np.ndarray, " r"]:
     """Returns the macro AUROC under each weighting; a class undefined in a replicate is left out.
 
     Args:
-        scores: ``[n k]``, a score of each class.
-        y: ``[n]``, the class of each scan, from 0 to k - 1.
+        scores: ``[n k]``, a score of each class asked about.
+        truth: ``[n k]``, 1, 0 or -1 as in `macro_auroc`.
         weights: ``[r n]``, not negative.
 
     Returns:
         ``[r]``; NaN where a replicate leaves no class defined.
     """
-    per_class = [auroc_replicates(scores[:, c], y == c, weights) for c in _scored_classes(scores)]
-    return _mean_of_defined(np.stack(per_class))
+    return mean_of_defined(_per_class(scores, truth, weights))
 
 
-def _scored_classes(scores: Float[np.ndarray, "n k"]) -> range:
-    # With two classes one against the rest is one question, asked of the second class.
-    num_classes = scores.shape[1]
+def asked_classes(num_classes: int) -> range:
+    """Returns the classes to ask about one against the rest: of two the second alone.
+
+    Where a scan is of exactly one of two classes, the first is the same question upside down.
+    """
     return range(1, 2) if num_classes == 2 else range(num_classes)
 
 
-def _mean_of_defined(values: Float[np.ndarray, "k r"]) -> Float[np.ndarray, " r"]:
+def one_hot(y: Int[np.ndarray, " n"], num_classes: int) -> Int8[np.ndarray, "n k"]:
+    """Returns the truth of scans that are of one class each: 1 for it and 0 for the others."""
+    truth: np.ndarray = (np.asarray(y)[:, None] == np.arange(num_classes)).astype(np.int8)
+    return truth
+
+
+def mean_of_defined(values: Float[np.ndarray, "a ..."]) -> Float[np.ndarray, ...]:
+    """Returns the mean over the first axis of what is no NaN; NaN where nothing is."""
     defined = ~np.isnan(values)
-    count = defined.sum(axis=0)
-    total = np.where(defined, values, 0.0).sum(axis=0)
-    mean = np.full(values.shape[1], np.nan)
+    count, total = defined.sum(axis=0), np.where(defined, values, 0.0).sum(axis=0)
+    mean = np.full(np.shape(count), np.nan)
     np.divide(total, count, out=mean, where=count > 0)
     return mean
+
+
+def _per_class(
+    scores: Float[np.ndarray, "n k"],
+    truth: Int8[np.ndarray, "n k"],
+    weights: Shaped[np.ndarray, "r n"],
+) -> Float[np.ndarray, "k r"]:
+    found = []
+    for values, column in zip(scores.T, truth.T, strict=True):
+        known = column >= 0
+        if known.all():
+            found.append(auroc_replicates(values, column == 1, weights))
+        else:
+            found.append(auroc_replicates(values[known], column[known] == 1, weights[:, known]))
+    return np.stack(found)

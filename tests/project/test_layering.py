@@ -15,7 +15,8 @@ SCANLEARN = [
     "cli",
 ]
 SCANTUNE = [
-    "labels, splits, scores, statistics, logistic, clinical",
+    "truth",
+    "labels, splits, scores, statistics, logistic, clinical, delong",
     "learners, class_table, curves",
     "probe, figures, classifier",
     "evaluation_results, evaluation, prediction",
@@ -38,7 +39,13 @@ DOORS = {
 }
 WITHOUT_TORCH = (
     *("scanlearn.metrics", "scanlearn.labelfree"),
-    *("scantune.splits", "scantune.scores", "scantune.statistics", "scantune.clinical"),
+    *(
+        "scantune.truth",
+        "scantune.splits",
+        "scantune.scores",
+        "scantune.statistics",
+        "scantune.clinical",
+    ),
 )
 
 

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from scanlearn.metrics import auroc, auroc_replicates, macro_auroc, macro_auroc_replicates
+from scanlearn.metrics import (
+    asked_classes,
+    auroc,
+    auroc_replicates,
+    macro_auroc,
+    macro_auroc_replicates,
+    mean_of_defined,
+    one_hot,
+)
 
 
 def count_pairs(scores: np.ndarray, positives: np.ndarray, weights: np.ndarray) -> float:
@@ -93,7 +101,7 @@ def test_macro_auroc_is_the_mean_over_classes_against_the_rest() -> None:
     y = rng.integers(0, 4, 300)
     scores = rng.dirichlet(np.ones(4), 300) + 0.3 * np.eye(4)[y]
     scores /= scores.sum(axis=1, keepdims=True)
-    found = macro_auroc(scores, y)
+    found = macro_auroc(scores, one_hot(y, 4))
     expected = roc_auc_score(y, scores, multi_class="ovr", average="macro")
     assert found.auroc == pytest.approx(expected)
     assert found.auroc == pytest.approx(found.per_class.mean())
@@ -103,23 +111,34 @@ def test_macro_auroc_is_the_mean_over_classes_against_the_rest() -> None:
 def test_a_class_without_positives_is_left_out_and_counted() -> None:
     rng = np.random.default_rng(5)
     y, scores = rng.integers(0, 2, 50), rng.random((50, 3))
-    found = macro_auroc(scores, y)
+    found = macro_auroc(scores, one_hot(y, 3))
     assert found.undefined == 1
     assert np.isnan(found.per_class[2])
     assert found.auroc == pytest.approx(np.mean([auroc(scores[:, c], y == c) for c in (0, 1)]))
 
 
 def test_two_classes_are_one_question() -> None:
+    assert [list(asked_classes(k)) for k in (1, 2, 3)] == [[0], [1], [0, 1, 2]]
+
+
+def test_scans_of_which_a_finding_is_unknown_are_left_out_of_it() -> None:
     rng = np.random.default_rng(6)
-    y, p = rng.integers(0, 2, 80), rng.random(80)
-    scores = np.stack([1 - p, p], axis=1)
-    found = macro_auroc(scores, y)
-    assert found.auroc == auroc(p, y == 1)
-    assert found.per_class.tolist() == [found.auroc] * 2
-    weights = rng.integers(0, 3, (9, 80))
-    np.testing.assert_array_equal(
-        macro_auroc_replicates(scores, y, weights), auroc_replicates(p, y == 1, weights)
-    )
+    truth = rng.integers(-1, 2, (80, 2)).astype(np.int8)
+    scores, weights = rng.random((80, 2)), rng.integers(0, 3, (9, 80))
+    expected = []
+    for column in (0, 1):
+        known = truth[:, column] >= 0
+        expected.append(
+            auroc_replicates(scores[known, column], truth[known, column] == 1, weights[:, known])
+        )
+    found = macro_auroc_replicates(scores, truth, weights)
+    np.testing.assert_allclose(found, np.mean(expected, axis=0))
+
+
+def test_the_mean_of_what_is_defined_leaves_nan_where_nothing_is() -> None:
+    nan = float("nan")
+    found = mean_of_defined(np.array([[1.0, nan, nan], [3.0, 5.0, nan]]))
+    np.testing.assert_array_equal(found, [2.0, 5.0, nan])
 
 
 def test_macro_replicates_leave_out_what_a_resample_lost() -> None:
@@ -128,8 +147,9 @@ def test_macro_replicates_leave_out_what_a_resample_lost() -> None:
     weights = np.ones((3, 30), dtype=int)
     weights[1, y == 2] = 0
     weights[2, y > 0] = 0
-    values = macro_auroc_replicates(scores, y, weights)
-    assert values[0] == pytest.approx(macro_auroc(scores, y).auroc)
+    truth = one_hot(y, 3)
+    values = macro_auroc_replicates(scores, truth, weights)
+    assert values[0] == pytest.approx(macro_auroc(scores, truth).auroc)
     kept = y < 2
     without = np.mean([auroc(scores[kept, c], y[kept] == c) for c in (0, 1)])
     assert values[1] == pytest.approx(without)

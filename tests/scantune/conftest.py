@@ -9,6 +9,7 @@ import pytest
 
 from scantune.labels import LabeledSet
 from scantune.scores import Scores
+from scantune.truth import Truth
 
 
 @dataclass
@@ -65,7 +66,9 @@ def labeled() -> Callable[..., LabeledSet]:
             y = (rng.random(len(owner)) < rare).astype(int)
         sides = np.where(owner < patients // 2, "train", "test") if split else None
         names = tuple(str(code) for code in range(classes))
-        return LabeledSet("target", names, y, owner, np.arange(len(y)), sides)
+        return LabeledSet(
+            "target", names, Truth.of_classes(y, classes), owner, np.arange(len(y)), sides
+        )
 
     return make
 
@@ -83,7 +86,7 @@ def make_scores() -> Callable[..., Scores]:
         both = np.where((fold_of >= 0)[..., None], np.stack([1 - values, values], axis=-1), np.nan)
         used = np.full((1, seeds, folds), 10)
         half = np.full((1, 1, seeds, folds, 2), 0.5)
-        all_of_it = (y, patients, fold_of, both[None, None], half, used, used)
+        all_of_it = (Truth.of_classes(y, 2), patients, fold_of, both[None, None], half, used, used)
         return Scores(("linear",), ("all",), ("0", "1"), *all_of_it)
 
     return make
@@ -97,7 +100,7 @@ def informative() -> Callable[..., np.ndarray]:
         rng = np.random.default_rng(seed)
         features: np.ndarray = rng.normal(size=(len(data), d))
         features += rng.normal(size=(data.patients.max() + 1, d))[data.patients]
-        features[:, : len(data.classes)] += strength * np.eye(len(data.classes))[data.y]
+        features[:, : len(data.classes)] += strength * np.eye(len(data.classes))[data.truth.classes]
         return features
 
     return make

@@ -17,7 +17,7 @@ from scantune.statistics import estimate, patient_weights
 def scored(data: LabeledSet, signal: float = 1.0) -> Scores:
     rng = np.random.default_rng(0)
     means = rng.normal(size=(len(data.classes), 6)) * signal
-    features = rng.normal(size=(len(data), 6)) + means[data.y]
+    features = rng.normal(size=(len(data), 6)) + means[data.truth.classes]
     return score_features(features, data, learners=("knn", "linear"), folds=3, label_seeds=2)
 
 
@@ -32,7 +32,7 @@ def test_two_classes_give_one_row_whose_auroc_is_that_of_the_table(
         assert row.name == "1"
         assert row.scores.auroc == pytest.approx(whole.auroc)
         assert row.low < row.scores.auroc < row.high
-        assert row.scans == int((scores.y == 1).sum())
+        assert row.scans == int((scores.truth.classes == 1).sum())
 
 
 def test_each_class_is_scored_against_the_rest_fold_by_fold(
@@ -44,7 +44,7 @@ def test_each_class_is_scored_against_the_rest_fold_by_fold(
     values = scores.of("linear", "all")
     for code, row in enumerate(rows):
         slow = [
-            auroc(values[seed, at, code], scores.y[at] == code)
+            auroc(values[seed, at, code], scores.truth.classes[at] == code)
             for seed in range(2)
             for at in (scores.test_rows(seed, fold) for fold in range(3))
         ]
@@ -54,7 +54,7 @@ def test_each_class_is_scored_against_the_rest_fold_by_fold(
 
 def test_thresholds_come_from_training_patients_alone(labeled: Callable[..., LabeledSet]) -> None:
     data = labeled(patients=80)
-    features = np.random.default_rng(1).normal(size=(len(data), 5)) + data.y[:, None]
+    features = np.random.default_rng(1).normal(size=(len(data), 5)) + data.truth.classes[:, None]
     first = score_features(features, data, folds=2, label_seeds=1)
     # What a fold tests is made noise: its own thresholds stay, its scores do not.
     moved = features.copy()

@@ -35,7 +35,7 @@ def kept(
 ) -> tuple[Path, np.ndarray, LabeledSet]:
     data = labeled(patients=60, classes=3)
     d = num_features(exported)
-    features = np.random.default_rng(0).normal(size=(len(data), d)) + data.y[:, None]
+    features = np.random.default_rng(0).normal(size=(len(data), d)) + data.truth.classes[:, None]
     folder = keep_classifier(
         tmp_path / "kept", features, data, exported, view=VIEW, packing={"canvas": 48}
     )
@@ -51,7 +51,7 @@ def test_kept_probe_gives_the_probabilities_of_the_fit(
 ) -> None:
     folder, features, data = kept
     classifier = Classifier(folder)
-    fit = fit_linear(features, data.y, data.patients, features, 3)
+    fit = fit_linear(features, data.truth, data.patients, features)
     np.testing.assert_allclose(classifier.probabilities(features), fit.scores, atol=1e-12)
     assert classifier.card.classes == ("0", "1", "2")
     assert classifier.card.chosen_c == fit.chosen_c
@@ -62,10 +62,10 @@ def test_thresholds_leave_nine_in_ten_validation_negatives_alone(
     kept: tuple[Path, np.ndarray, LabeledSet],
 ) -> None:
     folder, features, data = kept
-    fit = fit_linear(features, data.y, data.patients, features, 3)
+    fit = fit_linear(features, data.truth, data.patients, features)
     for code, threshold in enumerate(Classifier(folder).card.thresholds):
         assert threshold is not None
-        below = (fit.validation[data.y != code, code] < threshold).mean()
+        below = (fit.validation[data.truth.classes != code, code] < threshold).mean()
         assert 0.9 <= below < 0.95
 
 

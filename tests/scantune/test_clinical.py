@@ -10,6 +10,7 @@ from scantune.clinical import (
     threshold_at,
     thresholds_of,
 )
+from scantune.truth import Truth
 
 
 def drawn(n: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -90,5 +91,16 @@ def test_without_a_threshold_what_needs_none_is_still_scored() -> None:
 def test_every_class_has_a_threshold_of_its_own() -> None:
     rng = np.random.default_rng(0)
     validation, y = rng.random((60, 3)), rng.integers(0, 3, 60)
-    found = thresholds_of(validation, y)
+    found = thresholds_of(validation, Truth.of_classes(y, 3))
     assert found.tolist() == [threshold_at(validation[:, c], y == c) for c in range(3)]
+
+
+def test_a_threshold_is_set_on_scans_that_are_known_and_validated() -> None:
+    rng = np.random.default_rng(1)
+    validation, truth = rng.random((60, 2)), rng.integers(-1, 2, (60, 2)).astype(np.int8)
+    validation[:7] = np.nan
+    found = thresholds_of(validation, Truth(truth, "multilabel"))
+    for column in (0, 1):
+        rows = (truth[:, column] >= 0) & (np.arange(60) >= 7)
+        expected = threshold_at(validation[rows, column], truth[rows, column] == 1)
+        assert found[column] == expected

@@ -22,7 +22,7 @@ def drawn(n: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture
 def scores(labeled: Callable[..., LabeledSet]) -> Scores:
     data = labeled(patients=80, classes=3)
-    features = np.random.default_rng(0).normal(size=(len(data), 4)) + data.y[:, None]
+    features = np.random.default_rng(0).normal(size=(len(data), 4)) + data.truth.classes[:, None]
     return score_features(features, data, learners=("knn",), folds=2, label_seeds=2)
 
 
@@ -62,7 +62,7 @@ def test_band_holds_its_curve_and_is_that_of_every_model(scores: Scores) -> None
     found = band(roc, scores, "knn", "all", 1, weights)
     values = scores.of("knn", "all")[..., 1]
     slow = [
-        roc(values[seed, rows], scores.y[rows] == 1, np.ones(len(rows)))
+        roc(values[seed, rows], scores.truth.classes[rows] == 1, np.ones(len(rows)))
         for seed in range(2)
         for rows in (scores.test_rows(seed, fold) for fold in range(2))
     ]
@@ -86,7 +86,10 @@ def test_reliability_of_honest_probabilities_is_the_diagonal(
 
 def test_confusion_counts_every_tested_scan_once_a_label_seed(scores: Scores) -> None:
     counts = confusion(scores, "knn", "all")
-    np.testing.assert_array_equal(counts.sum(axis=1), np.bincount(scores.y))
+    np.testing.assert_array_equal(counts.sum(axis=1), np.bincount(scores.truth.classes))
     values = scores.of("knn", "all")
-    right = sum(float((values[seed].argmax(axis=1) == scores.y).sum()) for seed in (0, 1)) / 2
+    right = (
+        sum(float((values[seed].argmax(axis=1) == scores.truth.classes).sum()) for seed in (0, 1))
+        / 2
+    )
     assert np.trace(counts) == right

@@ -22,7 +22,7 @@ def archive(tmp_path: Path, labeled: Callable[..., LabeledSet]) -> Archive:
     with ArchiveWriter(
         tmp_path / "archive", shape=(1, 8, 8), dtype=np.uint8, label_columns=("finding",)
     ) as writer:
-        for row, (y, patient) in enumerate(zip(data.y, data.patients, strict=True)):
+        for row, (y, patient) in enumerate(zip(data.truth.classes, data.patients, strict=True)):
             writer.add(
                 np.full((1, 8, 8), row, np.uint8),
                 scan_id=f"{row}.png",
@@ -35,7 +35,7 @@ def archive(tmp_path: Path, labeled: Callable[..., LabeledSet]) -> Archive:
 @pytest.fixture
 def evaluation(archive: Archive) -> Evaluation:
     data = read_labels(archive, "finding")
-    features = np.random.default_rng(0).normal(size=(len(data), 4)) + data.y[:, None]
+    features = np.random.default_rng(0).normal(size=(len(data), 4)) + data.truth.classes[:, None]
     scores = score_features(features, data, budgets=(10, "all"), folds=2, label_seeds=2)
     return Evaluation({"target": "finding"}, score_table(scores), data, scores, ("read me",))
 
@@ -61,7 +61,7 @@ def test_predictions_hold_every_score_and_no_patients_name(
     assert "person" not in text
     rows = list(csv.DictReader(text.splitlines()))
     scores = evaluation.scores
-    assert len(rows) == 2 * 2 * 2 * len(scores.y)
+    assert len(rows) == 2 * 2 * 2 * len(scores.truth.classes)
     assert len({row["patient"] for row in rows}) == evaluation.labeled.num_patients
     first = rows[0]
     assert first["scan"] == "0.png"

@@ -11,6 +11,7 @@ from PIL import Image
 from scantune.figures import draw_figures
 from scantune.labels import LabeledSet
 from scantune.probe import score_features
+from scantune.truth import Truth
 
 
 @pytest.mark.parametrize("classes", [2, 7])
@@ -18,7 +19,7 @@ def test_figures_are_one_picture_the_same_each_time(
     labeled: Callable[..., LabeledSet], classes: int
 ) -> None:
     data = labeled(patients=70, classes=classes)
-    features = np.random.default_rng(0).normal(size=(len(data), 4)) + data.y[:, None]
+    features = np.random.default_rng(0).normal(size=(len(data), 4)) + data.truth.classes[:, None]
     scores = score_features(features, data, learners=("knn",), folds=2, label_seeds=1)
     drawn = draw_figures(scores, "finding")
     assert drawn == draw_figures(scores, "finding")
@@ -35,8 +36,8 @@ def test_class_missing_from_every_fold_is_drawn_without_a_curve(
     labeled: Callable[..., LabeledSet],
 ) -> None:
     data = labeled(patients=40, split=True)
-    y = np.where(np.asarray(data.split) == "test", 0, data.y)
-    flat = replace(data, y=y)
+    y = np.where(np.asarray(data.split) == "test", 0, data.truth.classes)
+    flat = replace(data, truth=Truth.of_classes(y, 2))
     features = np.random.default_rng(0).normal(size=(len(y), 3))
     scores = score_features(features, flat, learners=("knn",), label_seeds=1)
     assert draw_figures(scores, "finding")[:4] == b"\x89PNG"

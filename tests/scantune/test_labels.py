@@ -21,7 +21,7 @@ def test_blank_labels_are_left_out_and_counted(table: Any) -> None:
     found = read_labels(table({"finding": ["1", None, "0", " ", "nan", "1"]}), "finding")
     assert found.num_blank == 3
     assert found.rows.tolist() == [0, 2, 5]
-    assert found.y.tolist() == [1, 0, 1]
+    assert found.truth.classes.tolist() == [1, 0, 1]
     assert found.classes == ("0", "1")
     assert found.counts == {"0": 1, "1": 2}
 
@@ -45,7 +45,7 @@ def test_given_classes_keep_their_order(table: Any) -> None:
         table({"kind": ["virus", "normal"]}), "kind", classes=("normal", "mild", "virus")
     )
     assert found.classes == ("normal", "mild", "virus")
-    assert found.y.tolist() == [2, 0]
+    assert found.truth.classes.tolist() == [2, 0]
 
 
 def test_a_missing_column_names_the_nearest_spelling(table: Any) -> None:

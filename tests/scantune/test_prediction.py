@@ -88,7 +88,7 @@ def test_prediction_is_the_probe_on_the_backbones_features(workplace: Path) -> N
     from scantune.learners import fit_linear
 
     data = read_labels(archive, "bright")
-    fit = fit_linear(features, data.y, data.patients, features, 2)
+    fit = fit_linear(features, data.truth, data.patients, features)
     np.testing.assert_allclose(found, fit.scores, atol=1e-5)
 
 

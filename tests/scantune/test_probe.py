@@ -10,6 +10,7 @@ import pytest
 from scanlearn.core import ScanlearnError
 from scantune.probe import score_features
 from scantune.statistics import arm_interval, estimate, patient_weights
+from scantune.truth import Truth
 
 
 def test_every_scan_is_scored_once_under_each_label_seed(informative: Any, labeled: Any) -> None:
@@ -69,9 +70,13 @@ def test_shuffled_labels_give_half_within_the_interval(
         # Whole patients are shuffled: what their scans share stays together.
         order = np.random.default_rng(seed).permutation(data.patients.max() + 1)
         majority = np.array(
-            [data.y[data.patients == p].mean() > 0.5 for p in range(data.patients.max() + 1)]
+            [
+                data.truth.classes[data.patients == p].mean() > 0.5
+                for p in range(data.patients.max() + 1)
+            ]
         )
-        shuffled = replace(data, y=majority[order][data.patients].astype(int))
+        drawn = majority[order][data.patients].astype(int)
+        shuffled = replace(data, truth=Truth.of_classes(drawn, 2))
         scores = score_features(features, shuffled, learners=(learner,), label_seeds=2)
         found = arm_interval([estimate(scores, learner, "all", patient_weights(scores))])
         inside += found.low <= 0.5 <= found.high
@@ -135,7 +140,8 @@ def test_test_labels_enter_nothing(informative: Any, labeled: Any) -> None:
     data = labeled(split=True, patients=80)
     assert data.split is not None
     features = informative(data)
-    flipped = replace(data, y=np.where(data.split == "test", 1 - data.y, data.y))
+    y = np.where(data.split == "test", 1 - data.truth.classes, data.truth.classes)
+    flipped = replace(data, truth=Truth.of_classes(y, 2))
     options: dict[str, Any] = {"budgets": (30, "all"), "label_seeds": 2}
     first, second = (score_features(features, one, **options) for one in (data, flipped))
     np.testing.assert_array_equal(first.values, second.values)

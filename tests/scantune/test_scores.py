@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scanlearn.core import ScanlearnError
 from scantune.probe import score_features
 from scantune.scores import Scores
 
@@ -22,9 +23,11 @@ def test_scores_come_back_as_they_were_saved(scores: Scores, tmp_path: Path) -> 
     loaded = Scores.load(tmp_path / "scores.npz")
     for name in ("learners", "budgets", "classes", "notes"):
         assert getattr(loaded, name) == getattr(scores, name)
-    arrays = ("y", "patients", "fold_of", "values", "thresholds", "train_scans", "train_patients")
+    arrays = ("patients", "fold_of", "values", "thresholds", "train_scans", "train_patients")
     for name in arrays:
         np.testing.assert_array_equal(getattr(loaded, name), getattr(scores, name))
+    np.testing.assert_array_equal(loaded.truth.matrix, scores.truth.matrix)
+    assert loaded.truth.task == scores.truth.task
     assert loaded.design_hash() == scores.design_hash()
     assert [path.name for path in tmp_path.iterdir()] == ["scores.npz"]
 
@@ -54,7 +57,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(
 
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "scores.npz", format=np.array(99))
-    with pytest.raises(ValueError, match="format 99"):
+    with pytest.raises(ScanlearnError, match="format 99"):
         Scores.load(tmp_path / "scores.npz")
 
 

@@ -8,12 +8,13 @@ import pytest
 
 from scanlearn.core import ScanlearnError
 from scantune.splits import Fold, assert_disjoint, budget_rows, given_split, patient_folds
+from scantune.truth import Truth
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_patient_is_on_both_sides_and_every_scan_is_tested_once(labeled: Any, seed: int) -> None:
     data = labeled(seed=seed)
-    folds = patient_folds(data.y, data.patients, 5, seed)
+    folds = patient_folds(data.truth, data.patients, 5, seed)
     for fold in folds:
         assert not set(data.patients[fold.train]) & set(data.patients[fold.test])
         assert len(fold.train) + len(fold.test) == len(data)
@@ -28,10 +29,10 @@ def test_a_leaked_patient_is_caught() -> None:
 
 def test_folds_are_stratified(labeled: Any) -> None:
     data = labeled(patients=200, classes=3)
-    overall = np.bincount(data.y) / len(data)
-    for fold in patient_folds(data.y, data.patients, 5, 0):
+    overall = np.bincount(data.truth.classes) / len(data)
+    for fold in patient_folds(data.truth, data.patients, 5, 0):
         np.testing.assert_allclose(
-            np.bincount(data.y[fold.test]) / len(fold.test), overall, atol=0.06
+            np.bincount(data.truth.classes[fold.test]) / len(fold.test), overall, atol=0.06
         )
         assert abs(len(fold.test) - len(data) / 5) <= 0.1 * len(data)
 
@@ -40,14 +41,14 @@ def test_a_rare_class_is_in_every_fold_when_its_patients_suffice() -> None:
     y = np.zeros(100, dtype=int)
     y[:5] = 1
     for seed in range(10):
-        folds = patient_folds(y, np.arange(100), 5, seed)
+        folds = patient_folds(Truth.of_classes(y, 2), np.arange(100), 5, seed)
         assert all(y[fold.test].sum() == 1 for fold in folds)
 
 
 def test_folds_depend_on_the_seed_alone(labeled: Any) -> None:
     data = labeled()
     first, again, other = (
-        [fold.test.tolist() for fold in patient_folds(data.y, data.patients, 5, seed)]
+        [fold.test.tolist() for fold in patient_folds(data.truth, data.patients, 5, seed)]
         for seed in (0, 0, 1)
     )
     assert first == again != other
@@ -55,21 +56,21 @@ def test_folds_depend_on_the_seed_alone(labeled: Any) -> None:
 
 def test_too_few_patients_for_the_folds_is_one_sentence() -> None:
     with pytest.raises(ScanlearnError, match="only 3 have labels"):
-        patient_folds(np.array([0, 1, 0, 1]), np.array([0, 1, 2, 2]), 5, 0)
+        patient_folds(Truth.of_classes(np.array([0, 1, 0, 1]), 2), np.array([0, 1, 2, 2]), 5, 0)
 
 
 def test_a_class_of_one_patient_cannot_be_left_out_of_a_two_class_fold() -> None:
     y = np.array([0] * 9 + [1])
     with pytest.raises(ScanlearnError, match="classes to train on"):
-        patient_folds(y, np.arange(10), 3, 0)
+        patient_folds(Truth.of_classes(y, 2), np.arange(10), 3, 0)
 
 
 def test_budgets_are_nested(labeled: Any) -> None:
     data = labeled(patients=150)
-    fold = patient_folds(data.y, data.patients, 5, 0)[0]
+    fold = patient_folds(data.truth, data.patients, 5, 0)[0]
     for seed in range(3):
         subsets = [
-            set(budget_rows(fold.train, data.y, data.patients, budget, seed).rows.tolist())
+            set(budget_rows(fold.train, data.truth, data.patients, budget, seed).rows.tolist())
             for budget in (10, 50, 100, "all")
         ]
         for smaller, larger in pairwise(subsets):
@@ -81,7 +82,7 @@ def test_a_budget_takes_whole_patients_until_it_is_reached(labeled: Any) -> None
     data = labeled(patients=150)
     train = np.arange(len(data))
     for budget in (7, 50, 99):
-        subset = budget_rows(train, data.y, data.patients, budget, 0)
+        subset = budget_rows(train, data.truth, data.patients, budget, 0)
         whole = np.flatnonzero(np.isin(data.patients, data.patients[subset.rows]))
         assert subset.rows.tolist() == whole.tolist()
         assert budget <= subset.num_scans <= budget + 2
@@ -92,22 +93,22 @@ def test_a_budget_takes_whole_patients_until_it_is_reached(labeled: Any) -> None
 def test_a_budget_is_stratified(labeled: Any) -> None:
     data = labeled(patients=400, rare=0.2)
     for seed in range(5):
-        subset = budget_rows(np.arange(len(data)), data.y, data.patients, 100, seed)
-        assert 0.1 < data.y[subset.rows].mean() < 0.3
+        subset = budget_rows(np.arange(len(data)), data.truth, data.patients, 100, seed)
+        assert 0.1 < data.truth.classes[subset.rows].mean() < 0.3
 
 
 def test_a_small_budget_holds_every_class_it_can() -> None:
     y = np.zeros(400, dtype=int)
     y[:4] = 1
     for seed in range(10):
-        subset = budget_rows(np.arange(400), y, np.arange(400), 10, seed)
+        subset = budget_rows(np.arange(400), Truth.of_classes(y, 2), np.arange(400), 10, seed)
         assert y[subset.rows].sum() >= 1
 
 
 def test_subsets_differ_between_seeds(labeled: Any) -> None:
     data = labeled(patients=150)
     rows = [
-        budget_rows(np.arange(len(data)), data.y, data.patients, 50, seed).rows.tolist()
+        budget_rows(np.arange(len(data)), data.truth, data.patients, 50, seed).rows.tolist()
         for seed in (0, 0, 1)
     ]
     assert rows[0] == rows[1] != rows[2]
@@ -115,7 +116,7 @@ def test_subsets_differ_between_seeds(labeled: Any) -> None:
 
 def test_a_budget_larger_than_the_fold_is_all_of_it_and_said(labeled: Any) -> None:
     data = labeled()
-    subset = budget_rows(np.arange(len(data)), data.y, data.patients, 10_000, 0)
+    subset = budget_rows(np.arange(len(data)), data.truth, data.patients, 10_000, 0)
     assert subset.is_short
     assert len(subset.rows) == len(data)
 
@@ -123,12 +124,16 @@ def test_a_budget_larger_than_the_fold_is_all_of_it_and_said(labeled: Any) -> No
 @pytest.mark.parametrize("budget", [0, 1])
 def test_a_budget_that_leaves_one_class_is_refused(budget: int) -> None:
     with pytest.raises(ScanlearnError, match="budget of"):
-        budget_rows(np.arange(4), np.array([0, 1, 0, 1]), np.arange(4), budget, 0)
+        budget_rows(
+            np.arange(4), Truth.of_classes(np.array([0, 1, 0, 1]), 2), np.arange(4), budget, 0
+        )
 
 
 def test_a_given_split_is_taken_as_it_is() -> None:
     split = np.array(["train", "test", "train"])
-    fold = given_split(split, np.array([0, 1, 1]), np.array([0, 1, 2]), np.arange(3) + 1)
+    fold = given_split(
+        split, Truth.of_classes(np.array([0, 1, 1]), 2), np.array([0, 1, 2]), np.arange(3) + 1
+    )
     assert fold.train.tolist() == [0, 2]
     assert fold.test.tolist() == [1]
 
@@ -136,7 +141,12 @@ def test_a_given_split_is_taken_as_it_is() -> None:
 def test_a_patient_in_both_train_and_test_is_refused_with_rows_and_counts() -> None:
     split = np.array(["train", "train", "test", "test"])
     with pytest.raises(ScanlearnError) as caught:
-        given_split(split, np.array([0, 1, 1, 0]), np.array([7, 8, 8, 9]), np.arange(4) + 1)
+        given_split(
+            split,
+            Truth.of_classes(np.array([0, 1, 1, 0]), 2),
+            np.array([7, 8, 8, 9]),
+            np.arange(4) + 1,
+        )
     message = str(caught.value)
     assert "row 3 is marked test, but row 2 of the same patient is marked train" in message
     assert "1 of 3 patients" in message
@@ -148,9 +158,16 @@ def test_a_patient_in_both_train_and_test_is_refused_with_rows_and_counts() -> N
 )
 def test_a_split_with_an_empty_side_is_refused(split: list[str], said: str) -> None:
     with pytest.raises(ScanlearnError, match=said):
-        given_split(np.array(split), np.array([0, 1]), np.arange(2), np.arange(2))
+        given_split(
+            np.array(split), Truth.of_classes(np.array([0, 1]), 2), np.arange(2), np.arange(2)
+        )
 
 
 def test_a_split_that_trains_on_one_class_is_refused() -> None:
     with pytest.raises(ScanlearnError, match="one class only to train on"):
-        given_split(np.array(["train", "test"]), np.array([0, 1]), np.arange(2), np.arange(2))
+        given_split(
+            np.array(["train", "test"]),
+            Truth.of_classes(np.array([0, 1]), 2),
+            np.arange(2),
+            np.arange(2),
+        )

@@ -12,9 +12,9 @@ from scanlearn.features import extract, thumbnail_features
 from scanlearn.runs import say, track
 from scanlearn.scans.archive import Archive
 from scantune.labels import LabeledSet, read_labels
-from scantune.probe import score_features
+from scantune.probe import folds_of, score_features
 from scantune.scores import Scores
-from scantune.splits import budget_rows, given_split, patient_folds
+from scantune.splits import budget_rows
 from scantune.study.arms import load_network
 from scantune.study.blocks import EvaluationConfig
 from scantune.study.folder import StudyFolder
@@ -59,16 +59,9 @@ def read_tasks(config: CompareConfig, labels: Archive) -> dict[str, LabeledSet]:
 
 
 def _try_splits(labeled: LabeledSet, evaluation: EvaluationConfig, seed: int) -> None:
-    y, patients = labeled.y, labeled.patients
-    given = labeled.split
-    folds = (
-        patient_folds(y, patients, evaluation.folds, seed)
-        if given is None
-        else (given_split(given, y, patients, labeled.rows + 1),)
-    )
-    for fold in folds:
+    for fold in folds_of(labeled, evaluation.folds, seed):
         for budget in evaluation.budgets:
-            budget_rows(fold.train, y, patients, budget, seed)
+            budget_rows(fold.train, labeled.truth, labeled.patients, budget, seed)
 
 
 def networks_of(

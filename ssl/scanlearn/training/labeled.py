@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Int64
 
 from scanlearn.core import ScanlearnError
-from scanlearn.metrics import macro_auroc
+from scanlearn.metrics import asked_classes, macro_auroc, one_hot
 from scanlearn.scans.archive import Archive
 from scanlearn.scans.identity import patient_codes
 
@@ -143,13 +143,15 @@ class LabeledProbe:
 
     def _auroc(self, learner: Any, features: Float32[np.ndarray, "n d"]) -> float:
         aurocs = []
+        asked = list(asked_classes(len(self.classes)))
         for fold in range(int(self.fold_of.max()) + 1):
             train, test = self.fold_of != fold, self.fold_of == fold
             learner.fit(features[train].astype(np.float64), self.y[train])
             scores = np.zeros((int(test.sum()), len(self.classes)))
             found = learner.predict_proba(features[test].astype(np.float64))
             scores[:, learner.classes_] = found
-            aurocs.append(macro_auroc(scores, self.y[test]).auroc)
+            truth = one_hot(self.y[test], len(self.classes))
+            aurocs.append(macro_auroc(scores[:, asked], truth[:, asked]).auroc)
         defined = [value for value in aurocs if not np.isnan(value)]
         return float(np.mean(defined)) if defined else float("nan")
 

@@ -7,6 +7,7 @@ import numpy as np
 from scantune.scores import Scores
 from scantune.study.plan import CompareConfig
 from scantune.study.summary import comparisons, difference_rows, estimate_all, score_rows
+from scantune.truth import Truth
 
 Plan = Callable[..., CompareConfig]
 PATIENTS = 60
@@ -26,7 +27,7 @@ def made_up(signal: float, seed: int, *, undefined: bool = False) -> Scores:
         learners=("linear", "knn"),
         budgets=("10", "all"),
         classes=("0", "1"),
-        y=y,
+        truth=Truth.of_classes(y, 2),
         patients=patients,
         fold_of=(patients % 2)[None],
         values=np.tile(values, (2, 2, 1, 1, 1)),
