@@ -61,12 +61,14 @@ def predict(
             f"{archive.path}: the scans have {archive.shape[0]} channels, but the classifier takes "
             f"{backbone.channels}; pack them with channels={backbone.channels}"
         )
+    # Asked for before the features are computed: a copied archive may hold no paths.
+    paths = _paths(archive) if files and archive.info.get("key") else None
     backbone = backbone.eval().to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     features = extract(backbone, archive, size=card.size, mean=card.mean, std=card.std)
     probabilities = classifier.probabilities(features)
     with disk_errors(output.parent):
         output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(output, _table(archive, card, probabilities, files=files))
+    write_atomically(output, _table(archive, card, probabilities, paths))
     counts = Counter(card.classes[code] for code in probabilities.argmax(axis=1))
     listed = ", ".join(f"{name}: {counts[name]:,}" for name in card.classes)
     say(f"{len(archive):,} scans by their most probable {card.target} ({listed}): {output}")
@@ -76,14 +78,19 @@ def predict(
     return probabilities
 
 
+def _paths(archive: Archive) -> np.ndarray:
+    try:
+        return archive.paths()
+    except ScanlearnError as error:
+        raise ScanlearnError(f"{error}; files=false leaves them out") from error
+
+
 def _table(
     archive: Archive,
     card: ClassifierCard,
     probabilities: Float[np.ndarray, "n k"],
-    *,
-    files: bool,
+    paths: np.ndarray | None,
 ) -> str:
-    paths = archive.paths() if files and archive.info.get("key") else None
     called = [(c, t) for c, t in enumerate(card.thresholds) if t is not None]
     if len(card.classes) == 2:
         called = [pair for pair in called if pair[0] == 1]

@@ -12,8 +12,13 @@ from scanlearn.backbones.build import BackboneConfig, build_backbone
 from scanlearn.backbones.weights import Card, export_backbone, load_backbone
 from scanlearn.core import ScanlearnError
 from scanlearn.features import extract
+from scanlearn.scans.pack import pack
+from scanlearn.scans.settings import PackSettings
 from scanlearn.scans.source import open_archive
+from scantune import prediction
 from scantune.evaluation import evaluate
+from scantune.labels import read_labels
+from scantune.learners import fit_linear
 from scantune.prediction import predict
 
 
@@ -84,9 +89,6 @@ def test_prediction_is_the_probe_on_the_backbones_features(workplace: Path) -> N
     archive = open_archive(labels)
     backbone, card = load_backbone(workplace / "exported")
     features = extract(backbone, archive, size=32, mean=card.mean, std=card.std)
-    from scantune.labels import read_labels
-    from scantune.learners import fit_linear
-
     data = read_labels(archive, "bright")
     fit = fit_linear(features, data.truth, data.patients, features)
     np.testing.assert_allclose(found, fit.scores, atol=1e-5)
@@ -99,3 +101,17 @@ def test_archive_of_other_channels_is_one_clear_sentence(workplace: Path) -> Non
     assert not (workplace / "x.csv").exists()
     with pytest.raises(ScanlearnError, match="is no classifier"):
         predict(workplace / "scores", workplace / "labels.csv", output=workplace / "x.csv")
+
+
+def test_archive_without_its_paths_is_told_before_any_work_and_how_to_go_on(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, output = workplace / "scores" / "classifier", tmp_path / "x.csv"
+    packed = pack(workplace / "labels.csv", tmp_path / "packed", settings=PackSettings(channels=1))
+    (packed.path / "paths.csv").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction, "extract", lambda *_, **__: pytest.fail("worked before asking"))
+        with pytest.raises(ScanlearnError, match=r"paths\.csv.*files=false"):
+            predict(model, packed.path, output=output)
+    predict(model, packed.path, output=output, files=False)
+    assert "file" not in read(output)[0]

@@ -37,8 +37,8 @@ def withdraw(
     issuer: Annotated[
         str | None,
         Field(
-            description="Who gave the patients their numbers, as when packing: by default the name"
-            " of the packed folder."
+            description="Who gave the patients their numbers: what issuer= was when packing, or the"
+            " packed folder's name; null where a patient is given by hash or path."
         ),
     ] = None,
 ) -> Archive:
@@ -54,7 +54,8 @@ def withdraw(
         archive: The archive's folder.
         patients: Numbers of the patients, as files or tables give them; where patients are unknown,
             the paths of files; or names as the archive stores them.
-        issuer: Who gave them these numbers, as when packing: by default the folder's name.
+        issuer: Who gave them these numbers: what ``issuer`` was when packing, or the name of the
+            packed folder. The archive does not hold it; a stored name or a path needs none.
 
     Raises:
         ScanlearnError: The archive holds no such patient, would be empty, or cannot be changed.
@@ -155,7 +156,7 @@ def _stored_names(archive: Archive, patients: Sequence[str], issuer: str | None)
         if not inside:
             raise ScanlearnError(
                 f"{archive.path}: holds no patient {patient!r} of issuer {issuer or ''!r}; give"
-                " issuer=, by default the name of the folder that was packed"
+                " issuer= as when packing, or the name of the folder that was packed"
             )
         names |= dict.fromkeys(inside)
     return list(names)
