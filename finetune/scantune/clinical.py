@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from sklearn.metrics import average_precision_score
 
 from scanlearn.metrics import auroc
@@ -80,8 +80,7 @@ def calibration_error(
 ) -> float:
     """Returns the expected calibration error: |share of positives - mean probability|, averaged.
 
-    The scans are cut, in the order of their probability, into bins of equal numbers, so that none
-    is empty; scans of one probability share a bin. A bin weighs by its scans.
+    Bins are those of `calibration_bins`; a bin weighs by its scans.
 
     Args:
         probabilities: ``[n]`` in [0, 1].
@@ -91,10 +90,26 @@ def calibration_error(
     Source: Naeini, Cooper, Hauskrecht, AAAI 2015, equation 3; equal numbers instead of equal
     widths: Nixon et al., "Measuring Calibration in Deep Learning", CVPR workshops 2019.
     """
-    edges = np.quantile(probabilities, np.arange(1, bins) / bins, method="inverted_cdf")
-    place = np.searchsorted(edges, probabilities, side="left")
+    place = calibration_bins(probabilities, bins)
     gaps = np.bincount(place, positives - probabilities, minlength=bins)
     return float(np.abs(gaps).sum() / len(probabilities))
+
+
+def calibration_bins(
+    probabilities: Float[np.ndarray, " n"], bins: int = CALIBRATION_BINS
+) -> Int[np.ndarray, " n"]:
+    """Returns the bin of each scan, 0 for the least probable.
+
+    The scans are cut, in the order of their probability, into bins of equal numbers; scans of one
+    probability share a bin, so that fewer bins may be filled.
+
+    Args:
+        probabilities: ``[n]``.
+        bins: At most so many.
+    """
+    edges = np.quantile(probabilities, np.arange(1, bins) / bins, method="inverted_cdf")
+    place: np.ndarray = np.searchsorted(edges, probabilities, side="left")
+    return place
 
 
 def threshold_at(

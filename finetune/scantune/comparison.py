@@ -8,10 +8,10 @@ from pathlib import Path
 from scanlearn.config import load_config
 from scanlearn.runs import say
 from scantune.report import page, tables
-from scantune.report.plots import budget_name, learner_name
 from scantune.study.plan import CompareConfig
 from scantune.study.results import Results, Score, read_results
 from scantune.study.run import run_study
+from scantune.wording import budget_name, learner_name
 
 
 def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -> Path:

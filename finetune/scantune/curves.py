@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from scanlearn.metrics import mean_of_defined
-from scantune.clinical import CALIBRATION_BINS
+from scantune.agreement import predicted_grades
+from scantune.clinical import calibration_bins
 from scantune.scores import Scores
 
 GRID = np.linspace(0.0, 1.0, 101)
@@ -125,24 +126,32 @@ def band(
 
 
 def reliability(scores: Scores, learner: str, budget: str, code: int) -> Float[np.ndarray, "2 b"]:
-    """Returns mean probability and share of positives in bins of equal numbers of scans.
+    """Returns mean probability and share of positives in bins, ``[2 b]``, the least probable first.
 
-    Every scan counts once for each label seed that tests it; bins are cut over all of them.
+    Bins are `clinical.calibration_bins`, cut over the scans of all models together, since those
+    of one fold are few; a scan counts once for each label seed that tests it.
     """
     values = scores.of(learner, budget)[..., code]
     counted = (scores.fold_of >= 0) & scores.truth.known(code)
     probabilities = values[counted]
     positives = np.broadcast_to(scores.truth.positives(code), values.shape)[counted]
-    parts = np.array_split(np.argsort(probabilities, kind="stable"), CALIBRATION_BINS)
-    means = [(probabilities[part].mean(), positives[part].mean()) for part in parts if len(part)]
-    return np.array(means).T
+    place = calibration_bins(probabilities)
+    counts = np.bincount(place)
+    sums = np.stack([np.bincount(place, values) for values in (probabilities, positives)])
+    means: np.ndarray = sums[:, counts > 0] / counts[counts > 0]
+    return means
 
 
 def confusion(scores: Scores, learner: str, budget: str) -> Float[np.ndarray, "k k"]:
-    """Returns scans by class and by the class of the highest score, mean over label seeds."""
+    """Returns scans by class and by the class they are called, mean over label seeds.
+
+    That is the class of the highest score, or `agreement.predicted_grades` of grades.
+    """
     k = len(scores.classes)
     counts = np.zeros((k, k))
     seeds, rows = np.nonzero(scores.fold_of >= 0)
-    called = scores.of(learner, budget)[seeds, rows].argmax(axis=1)
+    tested = scores.of(learner, budget)[seeds, rows]
+    is_ordinal = scores.truth.task == "ordinal"
+    called = predicted_grades(tested) if is_ordinal else tested.argmax(axis=1)
     np.add.at(counts, (scores.truth.classes[rows], called), 1)
     return counts / scores.num_label_seeds

@@ -2,41 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
-from jaxtyping import Float32
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from scanlearn.backbones.build import BackboneConfig, build_backbone, weights_hash
-from scanlearn.backbones.weights import load_backbone
 from scanlearn.core import ScanlearnError
-from scanlearn.features import extract, thumbnail_features
-from scanlearn.runs import say, track, warn_user
-from scanlearn.scans.archive import Archive
+from scanlearn.runs import Progressor, say, track
 from scanlearn.scans.settings import PackSettings, pixel_settings
-from scanlearn.scans.source import cache_folder, open_archive
-from scantune.classifier import View, keep_classifier
-from scantune.evaluation_results import Evaluation, check_output, say_table, score_table, write
-from scantune.labels import LabeledSet, read_labels
-from scantune.probe import Name, score_features
+from scanlearn.scans.source import cache_folder
+from scantune.classifier import SEED, keep_classifier, keep_network
+from scantune.evaluation_files import check_output, write
+from scantune.evaluation_results import Evaluation, say_table, score_table
+from scantune.labeled_archives import Question, open_labels
+from scantune.learners import Fit
+from scantune.probe import check_features, score_learners
 from scantune.splits import Budget
+from scantune.subject import Subject, channels_of, find_subject
+from scantune.tuning.course import LabeledScans
+from scantune.tuning.fit import tune_network
+from scantune.tuning.lineup import Kept, Name, kept_learner, learners_by_name, stopping_notes
+from scantune.tuning.settings import DEFAULT, TuneConfig
 
-THUMBNAIL = "thumbnail"
-_RANDOM = "random:"
-_RANDOM_SIZE = 64
+
+def _as_written(given: Any) -> Any:
+    """Takes the numbers of a list, such as grades, for texts."""
+    if not isinstance(given, list | tuple):
+        return given
+    return [str(one) if type(one) in (int, float) else one for one in given]
 
 
 def evaluate(
     backbone: Annotated[str | Path, Field(description="A backbone folder, a run or thumbnail.")],
     labels: Annotated[str | Path, Field(description="An archive, a folder or a table.")],
     *,
-    target: Annotated[str, Field(description="The label column.", examples=["diagnosis"])],
+    target: Annotated[
+        str | tuple[str, ...],
+        Field(
+            description="The label column, or a list of columns with a finding each.",
+            examples=["diagnosis"],
+        ),
+    ],
+    test: Annotated[
+        str | Path | None,
+        Field(description="Scans of other patients to test on, likewise; null tests on labels."),
+    ] = None,
     learners: Annotated[
-        tuple[Name, ...], Field(min_length=1, description="knn and linear (probe).")
+        tuple[Name, ...],
+        Field(
+            min_length=1,
+            description="On frozen features knn, linear (probe), sgd (probe trained by steps); "
+            "networks finetune, lpft, batchnorm, scratch, which take minutes each.",
+        ),
     ] = ("knn", "linear"),
     budgets: Annotated[
         tuple[Budget, ...],
@@ -50,45 +69,82 @@ def evaluate(
     ] = 3,
     classes: Annotated[
         tuple[str, ...] | None,
+        BeforeValidator(_as_written),
         Field(description="All values of the label column, in order; null takes those found."),
+    ] = None,
+    ordinal: Annotated[
+        bool, Field(description="Whether classes are grades, in numeric order or that of classes.")
+    ] = False,
+    multilabel: Annotated[
+        bool | None,
+        Field(description="Whether the column lists findings; null: where some value holds |."),
     ] = None,
     split_column: Annotated[
         str | None, Field(description="Column of train and test, instead of folds.")
     ] = None,
+    synthetic_column: Annotated[
+        str | None, Field(description="Column that marks scans to train on and never to test.")
+    ] = None,
     patient_column: Annotated[
         str | None, Field(description="Column of a table with the patients; null finds it.")
     ] = None,
+    folder_labels: Annotated[
+        bool, Field(description="Read a folder per class, as the label column folder.")
+    ] = False,
     size: Annotated[
         int | None, Field(ge=8, description="Side of a view in pixels; null is the backbone's.")
     ] = None,
     keep: Annotated[
-        bool, Field(description="Keep a probe fitted on all labels in output, for predict.")
+        bool, Field(description="Keep the last learner, fitted on all labels, for predict.")
     ] = True,
+    tune: Annotated[
+        TuneConfig, Field(description="How learners train that do so by steps.")
+    ] = DEFAULT,
+    worst: Annotated[
+        int,
+        Field(ge=0, le=500, description="Scans of the worst errors to show in output; 0: none."),
+    ] = 0,
     output: Annotated[
         Path | None, Field(description="Folder for metrics, predictions and figures; null: none.")
     ] = None,
 ) -> Evaluation:
-    """Scores a backbone's frozen features on labeled scans, patients never on both sides.
+    """Scores a backbone on labeled scans, frozen or tuned, patients never on both sides.
 
     Prints the table: AUROC within each fold, averaged over folds and label seeds, with an
-    interval over patients.
+    interval over patients. Folds are stratified by class; a patient with scans of several counts
+    as one of the rarest of them.
 
     Args:
         backbone: A backbone folder; a run folder; ``thumbnail``, the reference every backbone
             must beat; ``random:NAME`` or ``random:NAME:SEED``, an untrained timm network; or what
             else ``load_backbone`` takes.
         labels: An archive, a folder of scans, a table or a phantom.
-        target: The label column.
-        learners: Of "knn" and "linear".
+        target: The label column: of classes, or of findings separated by ``|``, as NIH lists them;
+            or several columns of a finding each, 0, 1, -1 where a report is not sure, or blank. A
+            finding that is not known of a scan is masked there.
+        test: An external test set, with the same column or columns: all scans of ``labels`` train
+            and all of these are tested. A patient or a picture in both is an error.
+        learners: On frozen features "knn", "linear" and "sgd"; and networks tuned on the training
+            scans, see `tuning.fit.tune`.
         budgets: Scans in the training folds, reached in whole patients, or "all".
         folds: Patient-level folds.
         label_seeds: Repetitions.
-        classes: The values allowed, in order; a label outside them is an error.
-        split_column: A column of "train" and "test".
+        classes: The values allowed, in order; a label outside them is an error. Of findings that a
+            column lists, those to be scored.
+        ordinal: Whether the classes are grades.
+        multilabel: Whether the one column lists findings.
+        split_column: A column of "train" and "test"; "val" is trained on too.
+        synthetic_column: A column with 1, true or yes for scans made by a program: they are trained
+            on where the patient they name is not tested, and no budget counts them.
         patient_column: The patients' column of a table.
+        folder_labels: Whether the first folder below ``labels`` names the class of its scans.
         size: Side of a view in pixels.
-        keep: Whether a linear probe of a backbone's folder, fitted on all labeled scans, is kept
-            in the output as ``classifier``, for `predict`.
+        keep: Whether the last learner of which `predict` can make use, fitted on all labeled scans,
+            is kept in the output as ``classifier``: a tuned network, or the linear probe of a
+            backbone's folder.
+        tune: How learners train that do so by steps, and how the probe's scans are mixed.
+        worst: So many scans with the most confident wrong scores, of findings for each, are drawn
+            into the output with their true class; 0 lets no scan leave the archive.
         output: Folder to write to; it may hold nothing but an evaluation of the same.
 
     Raises:
@@ -97,131 +153,99 @@ def evaluate(
     Example:
         >>> evaluate("backbones/weak", "labels.csv", target="pneumonia")   # doctest: +SKIP
     """
-    archive = open_archive(labels, settings=_packing(backbone, patient_column))
-    labeled = read_labels(
-        archive, target, classes=classes, split_column=split_column, source=Path(labels).name
+    if worst and output is None:
+        raise ScanlearnError(f"worst={worst} draws scans into the output; name one with output=")
+    asked = Question(target, classes, ordinal, multilabel, split_column, synthetic_column)
+    packing = PackSettings(
+        channels=channels_of(backbone),
+        patient_column=patient_column,
+        folder_labels=folder_labels,
     )
-    described, features_of, view = _source(backbone, archive, size)
+    scans = open_labels(labels, test, packing, asked)
+    labeled = scans.labeled
+    subject = find_subject(backbone, scans.archives[0], size)
+    num_folds = folds if labeled.split is None else 1
     inputs = {
-        "backbone": described,
-        "labels": {"archive": archive.content_hash, "target": target},
+        "backbone": subject.described,
+        "labels": scans.described,
         "learners": list(learners),
         "budgets": [str(budget) for budget in budgets],
-        "folds": 1 if split_column else folds,
+        "folds": num_folds,
         "label_seeds": label_seeds,
         "split_column": split_column,
+        "synthetic_column": synthetic_column,
+        "tune": tune.model_dump(mode="json", exclude_defaults=True),
     }
     if output is not None:
         check_output(Path(output), inputs)
-    _say_labeled(labeled, archive)
-    features = features_of(labeled.rows)
-    fits = len(learners) * len(budgets) * label_seeds * (1 if split_column else folds)
-    with track(fits, "probing") as progress:
-        scores = score_features(
-            features,
+    features = labeled.gathered(lambda source, rows: subject.features(scans.archives[source], rows))
+    check_features(features, labeled)
+    seen = LabeledScans(scans.archives, labeled, subject.view, cache_folder() / "features")
+    fits = len(learners) * len(budgets) * label_seeds * num_folds
+    with track(fits, "learning") as progress:
+        shown = partial(_show, progress)
+        scores = score_learners(
+            learners_by_name(learners, subject.network, seen, features, tune, on_epoch=shown),
             labeled,
-            learners=learners,
             budgets=budgets,
             folds=folds,
             label_seeds=label_seeds,
             on_fit=progress.advance,
         )
-    notes = (*scores.notes, *_caveats(archive))
+    notes = (*scores.notes, *scans.caveats, *stopping_notes(scores, tune))
     evaluation = Evaluation(inputs, score_table(scores), labeled, scores, notes)
     say_table(evaluation)
     if output is not None:
-        write(evaluation, archive, Path(output))
-        folder = None if str(backbone) == THUMBNAIL else _backbone_folder(backbone)
-        if keep and folder is not None:
-            packing = pixel_settings(archive.info["settings"])
-            kept = keep_classifier(
-                Path(output) / "classifier", features, labeled, folder, view=view, packing=packing
-            )
-            say(f"kept: {kept}, a linear probe fitted on all labels; scantune predict uses it")
+        write(evaluation, scans.archives, Path(output), worst=worst)
+        if keep:
+            _keep(Path(output) / "classifier", kept_learner(learners), seen, subject, tune)
     return evaluation
 
 
-def _packing(backbone: str | Path, patient_column: str | None) -> PackSettings:
-    """Returns settings that pack a table with the channels the backbone was trained on."""
-    folder = _backbone_folder(backbone)
-    channels = None if folder is None else load_backbone(folder)[1].channels
-    return PackSettings(
-        channels=1 if channels == 1 else 3 if channels == 3 else "auto",
-        patient_column=patient_column,
-    )
+def _show(progress: Progressor, epoch: int, epochs: int, value: float) -> None:
+    progress.advance(0, epoch=f"{epoch}/{epochs}", validation_auroc=f"{value:.3f}")
 
 
-def _backbone_folder(backbone: str | Path) -> Path | None:
-    """Returns the folder that holds the weights; None where the name is no folder on disk."""
-    folder = Path(str(backbone).removeprefix("local-dir:")).expanduser()
-    if not folder.is_dir():
-        return None
-    if (folder / "backbone").is_dir():
-        return folder / "backbone"
-    if (folder / "config.yaml").is_file() and not (folder / "card.json").is_file():
-        raise ScanlearnError(
-            f"{folder}: this run has no backbone yet; finish it with scanlearn pretrain"
+def _keep(
+    folder: Path, learner: Kept, scans: LabeledScans, subject: Subject, tune: TuneConfig
+) -> None:
+    """Keeps a learner fitted on all labels, but those of an external test set."""
+    labeled = scans.labeled
+    own = np.arange(len(labeled))
+    if labeled.sources is not None:
+        own = np.flatnonzero(labeled.sources == 0)
+    packing = pixel_settings(scans.archives[0].info["settings"])
+    if learner == "linear":
+        if subject.folder is None:
+            return
+        features = subject.features(scans.archives[0], labeled.rows[own])
+        keep_classifier(
+            folder,
+            features,
+            labeled[own],
+            subject.folder,
+            view=subject.view,
+            packing=packing,
+            rows=tune.probe_rows,
         )
-    return folder
-
-
-def _source(
-    backbone: str | Path, archive: Archive, size: int | None
-) -> tuple[dict[str, Any], Callable[[np.ndarray], Float32[np.ndarray, "n d"]], View]:
-    """Returns what the backbone is, what computes its features of some rows, and their views."""
-    if str(backbone) == THUMBNAIL:
-        side = size or 16
-        return (
-            {"kind": THUMBNAIL, "size": side},
-            lambda rows: thumbnail_features(archive, rows, side=side),
-            (side, archive.mean, archive.std),
-        )
-    folder = _backbone_folder(backbone)
-    if folder is None and str(backbone).startswith(_RANDOM):
-        name, _, seed = str(backbone).removeprefix(_RANDOM).partition(":")
-        if seed and not seed.isdecimal():
-            raise ScanlearnError(f"{backbone}: '{seed}' is no seed; write {_RANDOM}{name}:0")
-        kind, side, mean, std = "random", size or _RANDOM_SIZE, archive.mean, archive.std
-        network = build_backbone(
-            BackboneConfig(name=name), archive.shape[0], int(seed or 0), size=side
-        )
+        what = "a linear probe"
     else:
-        network, card = load_backbone(folder or backbone, channels=archive.shape[0])
-        kind, side, mean, std = "loaded", size or card.size, card.mean, card.std
-    described = {
-        "kind": kind,
-        "architecture": network.name,
-        "weights": weights_hash(network),
-        "size": side,
-    }
-    network = network.eval().to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    cache = cache_folder() / "features"
-
-    def features_of(rows: np.ndarray) -> Float32[np.ndarray, "n d"]:
-        return extract(network, archive, rows, size=side, mean=mean, std=std, cache=cache)
-
-    return described, features_of, (side, mean, std)
-
-
-def _caveats(archive: Archive) -> tuple[str, ...]:
-    notes = []
-    if archive.synthetic_phantom:
-        notes.append("these scans are drawn by a program: no evidence about real scans")
-    if archive.num_rejected:
-        notes.append(f"{archive.num_rejected} scans could not be read and were left out")
-    return tuple(notes)
-
-
-def _say_labeled(labeled: LabeledSet, archive: Archive) -> None:
-    counts = ", ".join(f"{name}: {count}" for name, count in labeled.counts.items())
-    left_out = {"without a label": labeled.num_blank, "uncertain (-1)": labeled.num_uncertain}
-    blank = "".join(f"; {number} {why} left out" for why, number in left_out.items() if number)
-    say(
-        f"{labeled.target}: {len(labeled)} scans of {labeled.num_patients} patients "
-        f"({counts}){blank}"
-    )
-    if not archive.patients_known:
-        warn_user(
-            "no patient column was found: each scan counts as a patient of its own, and folds may "
-            "share patients; name it with patient_column="
+        assert subject.network is not None, "learners_by_name has refused it"
+        with track(1, f"{learner} on all labels") as progress:
+            shown = partial(_show, progress)
+            tuned = tune_network(
+                subject.network, scans, tune, learner, own, seed=SEED, on_epoch=shown
+            )
+            progress.advance()
+        fit = Fit(tuned.validation[:0], tuned.validation)
+        keep_network(
+            folder,
+            tuned.network,
+            fit,
+            labeled[own],
+            learner=learner,
+            view=subject.view,
+            packing=packing,
         )
+        what = f"a network by {learner}"
+    say(f"kept: {folder}, {what} fitted on all labels; scantune predict uses it")

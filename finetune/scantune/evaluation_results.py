@@ -1,30 +1,20 @@
-"""What `evaluate` returns, says and writes."""
+"""What `evaluate` returns and says."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import json
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scanlearn.core import ScanlearnError
-from scanlearn.runs import say, write_atomically
-from scanlearn.scans.archive import Archive
-from scanlearn.scans.atomic import disk_errors
+from scanlearn.metrics import mean_of_defined
+from scanlearn.runs import say
+from scantune.agreement import Agreement, grade_agreement
 from scantune.class_table import ClassRow, class_table
-from scantune.clinical import SPECIFICITY
-from scantune.figures import draw_figures
+from scantune.clinical import SPECIFICITY, ClinicalScores
 from scantune.labels import LabeledSet
 from scantune.scores import Scores
 from scantune.statistics import arm_interval, estimate, patient_weights
-
-_METRICS, _PREDICTIONS, _FIGURES = "metrics.json", "predictions.csv", "figures.png"
 
 
 @dataclass(frozen=True)
@@ -42,6 +32,7 @@ class EvaluationRow:
         train_patients: Mean number of their patients.
         undefined: Classes without a positive or a negative in a fold, summed over folds.
         classes: What each class scores against the rest.
+        agreement: Quadratic kappa of grades; None where classes have no order.
     """
 
     learner: str
@@ -54,6 +45,23 @@ class EvaluationRow:
     train_patients: float
     undefined: int
     classes: tuple[ClassRow, ...] = ()
+    agreement: Agreement | None = None
+
+    @property
+    def macro(self) -> ClinicalScores:
+        """Means over the classes; a class whose score is undefined is left out of that mean."""
+        found = np.array([list(asdict(one.scores).values()) for one in self.classes])
+        return ClinicalScores(*(float(value) for value in mean_of_defined(found)))
+
+    @property
+    def num_sure(self) -> int:
+        """Classes whose interval excludes an AUROC of .5."""
+        return sum(one.excludes_chance for one in self.classes)
+
+    @property
+    def num_defined(self) -> int:
+        """Classes that have an AUROC."""
+        return sum(not np.isnan(one.scores.auroc) for one in self.classes)
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,9 @@ def score_table(scores: Scores) -> tuple[EvaluationRow, ...]:
                     train_patients=float(scores.train_patients[place].mean()),
                     undefined=found.undefined,
                     classes=class_table(scores, learner, budget, weights),
+                    agreement=grade_agreement(scores, learner, budget, weights)
+                    if scores.truth.task == "ordinal"
+                    else None,
                 )
             )
     return tuple(rows)
@@ -102,9 +113,9 @@ def score_table(scores: Scores) -> tuple[EvaluationRow, ...]:
 
 def say_table(evaluation: Evaluation) -> None:
     """Prints the table and the notes."""
-    say(f"{'learner':<9}{'labels':>7}{'scans':>8}{'patients':>10}{'AUROC':>8}  95 % interval")
+    say(f"{'learner':<11}{'labels':>7}{'scans':>8}{'patients':>10}{'AUROC':>8}  95 % interval")
     for row in evaluation.table:
-        text = f"{row.learner:<9}{row.budget:>7}{row.train_scans:>8.0f}{row.train_patients:>10.0f}"
+        text = f"{row.learner:<11}{row.budget:>7}{row.train_scans:>8.0f}{row.train_patients:>10.0f}"
         aside = f"  ({row.undefined} undefined left out)" if row.undefined else ""
         say(f"{text}{row.auroc:>8.3f}  {row.low:.3f} to {row.high:.3f}{aside}")
     _say_classes(evaluation)
@@ -115,120 +126,23 @@ def say_table(evaluation: Evaluation) -> None:
 def _say_classes(evaluation: Evaluation) -> None:
     """Prints what each class scores with the largest label budget."""
     last = evaluation.scores.budgets[-1]
-    head = f"{'learner':<9}{'class':<14}{'scans':>6}{'AUROC':>7}{'AUPRC':>7}{'share':>7}"
+    head = f"{'learner':<11}{'class':<20}{'scans':>6}{'AUROC':>7}{'AUPRC':>7}{'share':>7}"
     say(f"{head}{'sens':>7}{'spec':>7}{'Brier':>7}{'ECE':>7}  with {last} labels")
     for row in evaluation.table:
         if row.budget != last:
             continue
         for one in row.classes:
             found = one.scores
-            text = f"{row.learner:<9}{one.name[:13]:<14}{one.scans:>6}"
+            text = f"{row.learner:<11}{one.name[:19]:<20}{one.scans:>6}"
             cells = (
                 *(found.auroc, found.auprc, one.share, found.sensitivity, found.specificity),
                 *(found.brier, found.calibration_error),
             )
             say(text + "".join("      -" if np.isnan(cell) else f"{cell:>7.3f}" for cell in cells))
         if len(row.classes) > 1:
-            sure = sum(one.excludes_chance for one in row.classes)
-            say(f"{row.learner}: {sure} of {len(row.classes)} classes exclude .5")
+            say(f"{row.learner}: {row.num_sure} of {row.num_defined} classes exclude .5")
+        if row.agreement is not None:
+            found_at = row.agreement
+            interval = f"{found_at.low:.3f} to {found_at.high:.3f}"
+            say(f"{row.learner}: quadratic kappa {found_at.kappa:.3f}  {interval}")
     say(f"sens, spec: at the threshold for {SPECIFICITY:.0%} specificity on training patients")
-
-
-def check_output(folder: Path, inputs: dict[str, Any]) -> None:
-    """Checks that the folder holds no evaluation of something else.
-
-    Raises:
-        ScanlearnError: If it does.
-    """
-    try:
-        found = json.loads((folder / _METRICS).read_text("utf-8"))["inputs"]
-    except FileNotFoundError:
-        return
-    except (ValueError, KeyError, TypeError, OSError):
-        found = None
-    if found != inputs:
-        raise ScanlearnError(
-            f"{folder} already holds the evaluation of something else; choose another output"
-        )
-
-
-def write(evaluation: Evaluation, archive: Archive, folder: Path) -> None:
-    """Writes ``metrics.json``, ``predictions.csv`` and ``figures.png``.
-
-    Raises:
-        ScanlearnError: If the disk is full or may not be written to.
-    """
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    labeled = evaluation.labeled
-    metrics = {
-        "format": 2,
-        "inputs": evaluation.inputs,
-        "scans": len(labeled),
-        "patients": labeled.num_patients,
-        "counts": labeled.counts,
-        "blank": labeled.num_blank,
-        "uncertain": labeled.num_uncertain,
-        "table": [asdict(row) for row in evaluation.table],
-        "notes": list(evaluation.notes),
-        "versions": {name: version(name) for name in ("scanlearn", "torch", "numpy", "scipy")},
-    }
-    # The metrics come last: where they are, all else is whole.
-    write_atomically(folder / _PREDICTIONS, _predictions(evaluation, archive))
-    title = f"{labeled.target}: {len(labeled):,} scans of {labeled.num_patients:,} patients"
-    write_atomically(folder / _FIGURES, draw_figures(evaluation.scores, title))
-    write_atomically(folder / _METRICS, json.dumps(_defined(metrics), indent=1) + "\n")
-    say(f"written: {folder / _METRICS}, {_PREDICTIONS} and {_FIGURES}")
-
-
-def _defined(value: Any) -> Any:
-    """Returns the value with null for NaN, which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: _defined(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_defined(item) for item in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
-
-
-def _predictions(evaluation: Evaluation, archive: Archive) -> str:
-    """Returns a CSV of every scan's score under every learner, label budget and label seed."""
-    scores, labeled = evaluation.scores, evaluation.labeled
-    # Salted with the archive: the same person is not recognised across sets.
-    hashed = {
-        name: hashlib.sha256(f"{archive.content_hash}:{name}".encode()).hexdigest()[:12]
-        for name in set(archive.patients[labeled.rows])
-    }
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    names = [f"score_{name}" for name in scores.classes]
-    table.writerow(["scan", "patient", "label", "learner", "budget", "label_seed", "fold", *names])
-    labels = _labels_in_words(scores)
-    for learner in scores.learners:
-        for budget in scores.budgets:
-            values = scores.of(learner, budget)
-            for seed, row in np.argwhere(scores.fold_of >= 0):
-                at = labeled.rows[row]
-                table.writerow(
-                    [
-                        archive.scan_ids[at],
-                        hashed[archive.patients[at]],
-                        labels[row],
-                        learner,
-                        budget,
-                        seed,
-                        scores.fold_of[seed, row],
-                        *(f"{value:.6g}" for value in values[seed, row]),
-                    ]
-                )
-    return text.getvalue()
-
-
-def _labels_in_words(scores: Scores) -> list[str]:
-    """Returns the class of each scan; of findings those it has, and those unknown after a ``?``."""
-    names = np.array(scores.classes)
-    if scores.truth.is_exclusive:
-        return [str(name) for name in names[scores.truth.classes]]
-    return [
-        "|".join([*names[row == 1], *(f"?{name}" for name in names[row < 0])])
-        for row in scores.truth.matrix
-    ]

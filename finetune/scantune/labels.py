@@ -2,58 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from scanlearn.core import ScanlearnError
 from scanlearn.scans.identity import patient_codes
-from scantune.truth import Truth
+from scantune.classes import read_classes
+from scantune.findings import lists_findings, read_columns, read_list
+from scantune.label_table import Found, LabelTable, NamedTable, clean
+from scantune.truth import Task, Truth
 
-_BLANK = frozenset({"", "nan", "none", "na", "n/a", "null", "<na>"})
-_NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
-_FRACTION = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
-# As CheXpert and MIMIC-CXR write it: Irvin et al., AAAI 2019, section 2.
-_UNCERTAIN = "-1"
-# More classes than this, with few patients each, is a measurement or a name, not a target.
-_MANY_CLASSES = 50
-_PATIENTS_PER_CLASS = 20
-
-
-class LabelTable(Protocol):
-    """What labels are read from; an archive is one."""
-
-    @property
-    def path(self) -> Path:
-        """Where it lies, for messages."""
-
-    @property
-    def patients(self) -> np.ndarray:
-        """``[n]`` str, the patient of each scan."""
-
-    @property
-    def scan_ids(self) -> np.ndarray:
-        """``[n]`` str, the name of each scan."""
-
-    @property
-    def num_rejected(self) -> int:
-        """Scans of the table that could not be read and are not here."""
-
-    @property
-    def label_columns(self) -> tuple[str, ...]:
-        """Names of the label columns."""
-
-    def labels(self, column: str) -> np.ndarray:
-        """Returns ``[n]`` object: str as the table held it, or None where blank."""
-
-    def __len__(self) -> int: ...
+# The column of a finding each, or one column.
+Target = str | Sequence[str]
+_SYNTHETIC = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+_VALIDATION = ("val", "valid", "validation")
+_NAMED_COLUMNS = 3
 
 
 @dataclass(frozen=True)
@@ -61,14 +27,18 @@ class LabeledSet:
     """The scans with a label for one target.
 
     Args:
-        target: Column that the labels came from.
-        classes: Names of the classes, in the order of their codes.
+        target: What the labels are of: the column that they came from, or columns.
+        classes: Names of the classes or findings, in the order of their codes.
         truth: Which scan is of which class.
         patients: ``[n]`` patient of each scan, as a code from 0.
         rows: ``[n]`` row of each scan in its archive, ascending from 0.
         split: ``[n]`` str "train" or "test", or None where no split was given.
-        num_blank: Scans left out because their label is blank.
+        num_blank: Scans left out because their label is blank, of findings each.
         num_uncertain: Scans left out because their label, -1 beside 0 and 1, says "uncertain".
+        uncertain: ``k`` numbers of findings: scans here of which -1 makes it unknown.
+        sources: ``[n]`` archive of each scan: 0 the labels', 1 the external test set's; None where
+            there is one archive.
+        notes: Sentences that a person should read beside the labels.
     """
 
     target: str
@@ -79,178 +49,241 @@ class LabeledSet:
     split: np.ndarray | None = None
     num_blank: int = 0
     num_uncertain: int = 0
+    uncertain: tuple[int, ...] = ()
+    sources: Int[np.ndarray, " n"] | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __getitem__(self, places: np.ndarray) -> LabeledSet:
+        return replace(
+            self,
+            truth=self.truth[places],
+            patients=self.patients[places],
+            rows=self.rows[places],
+            split=None if self.split is None else self.split[places],
+            sources=None if self.sources is None else self.sources[places],
+        )
+
+    @property
+    def num_scans(self) -> int:
+        """Labeled scans of patients."""
+        return int(self.truth.is_real.sum())
+
+    @property
+    def num_synthetic(self) -> int:
+        """Labeled scans made by a program, which are only trained on."""
+        return len(self) - self.num_scans
+
     @property
     def num_patients(self) -> int:
         """Patients with at least one labeled scan."""
-        return len(np.unique(self.patients))
+        return len(np.unique(self.patients[self.truth.is_real]))
 
     @property
     def counts(self) -> dict[str, int]:
         """Scans of each class."""
-        present = (self.truth.matrix == 1).sum(axis=0)
-        return {name: int(count) for name, count in zip(self.classes, present, strict=True)}
+        return self._count(1)
+
+    @property
+    def unknown(self) -> dict[str, int]:
+        """Scans of which each finding is unknown, blank or uncertain; none of a class."""
+        return self._count(-1)
+
+    def _count(self, value: int) -> dict[str, int]:
+        found = (self.truth.matrix[self.truth.is_real] == value).sum(axis=0)
+        return {name: int(count) for name, count in zip(self.classes, found, strict=True)}
+
+    def gathered(
+        self,
+        of: Callable[[int, Int[np.ndarray, " u"]], np.ndarray],
+        places: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Returns what is computed archive by archive, a row per scan in the order of the scans.
+
+        Args:
+            of: Computes ``[u ...]`` of one archive, given its number in ``sources`` and rows.
+            places: ``[m]`` rows of this set; None for all.
+        """
+        places = np.arange(len(self)) if places is None else places
+        if self.sources is None:
+            return of(0, self.rows[places])
+        found: np.ndarray | None = None
+        for source in np.unique(self.sources[places]):
+            here = self.sources[places] == source
+            part = of(int(source), self.rows[places[here]])
+            if found is None:
+                found = np.empty((len(places), *part.shape[1:]), part.dtype)
+            # Texts of another archive may be longer.
+            found = found.astype(np.promote_types(found.dtype, part.dtype), copy=False)
+            found[here] = part
+        return of(0, self.rows[:0]) if found is None else found
 
 
 def read_labels(
     table: LabelTable,
-    target: str,
+    target: Target,
     *,
     classes: Sequence[str] | None = None,
+    ordinal: bool = False,
+    multilabel: bool | None = None,
     split_column: str | None = None,
+    synthetic_column: str | None = None,
     source: str | None = None,
 ) -> LabeledSet:
     """Returns the scans that have a label for one target.
 
-    Blank labels are left out and counted, and so is -1 beside 0 and 1, which tables of findings
-    write where a report is not sure. Without ``classes`` the distinct values are the
-    classes, in numeric or alphabetic order; values that do not fit together, such as ``yes``
-    among 0 and 1, are refused rather than made a class of their own.
+    A target is a column of classes, whose distinct values they are (see `classes.read_classes`);
+    several columns of a finding each, 0, 1, -1 where a report is not sure, or blank; or one
+    column that lists findings, separated by ``|``. Scans without a label, blank or -1 beside 0 and
+    1, are left out and counted. A finding that is unknown of a scan is masked and counted; a scan
+    of which all are unknown is left out.
 
     Args:
         table: The packed labeled scans.
-        target: The label column.
-        classes: The values allowed, in the order of their codes.
-        split_column: A column of "train" and "test", or None.
+        target: The label column, or columns.
+        classes: The values allowed, in the order of their codes; of listed findings those chosen.
+        ordinal: Whether the classes are grades, in numeric order or that of ``classes``.
+        multilabel: Whether the column lists findings; None: where some value holds ``|``.
+        split_column: A column of "train" and "test", or None; "val" is trained on too.
+        synthetic_column: A column that marks scans made by a program, with 1, true or yes.
         source: What a message calls the table; None takes the name of its folder.
 
     Raises:
         ScanlearnError: If a column is missing, a label is outside its values, or all labels are
             blank or of one class.
     """
-    named = _Named(table, source or table.path.name)
-    raw = named.column(target)
-    texts = [_clean(value) for value in raw]
-    num_blank = texts.count(None)
-    if classes is None and set(texts) - {None} == {_UNCERTAIN, "0", "1"}:
-        texts = [None if text == _UNCERTAIN else text for text in texts]
-    labeled = [row for row, text in enumerate(texts) if text is not None]
-    if not labeled:
+    named = NamedTable(table, source or table.path.name)
+    task = _task(named, target, ordinal=ordinal, multilabel=multilabel)
+    if task != "multilabel":
+        assert isinstance(target, str), "several columns are findings"
+        found = read_classes(named, target, classes=classes, is_ordinal=ordinal)
+    elif isinstance(target, str):
+        found = read_list(named, target, classes=classes)
+    elif classes is None:
+        found = read_columns(named, target)
+    else:
         raise ScanlearnError(
-            f"{named.name}: column '{target}' is blank in all {len(table)} scans; "
-            "name a column that has labels"
+            "classes chooses among the values of one column, but target names several; name the "
+            "columns in the order wanted and leave classes out"
         )
-    names = (
-        tuple(str(_clean(name)) for name in classes)
-        if classes is not None
-        else _infer_classes(named, target, texts)
-    )
-    for row in labeled:
-        if texts[row] not in names:
-            raise ScanlearnError(
-                f"{named.where(row)}: label '{raw[row]}' of '{target}' is not one of "
-                f"{', '.join(names)}; correct it, leave it blank, or name all classes"
-            )
-    rows = np.array(labeled, dtype=np.int64)
-    y = np.array([names.index(str(texts[row])) for row in labeled], dtype=np.int64)
-    if len(np.unique(y)) < 2:
+    labeled = label(named, found, target, task, synthetic_column=synthetic_column)
+    return labeled if split_column is None else _with_split(named, labeled, split_column)
+
+
+def label(
+    named: NamedTable, found: Found, target: Target, task: Task, *, synthetic_column: str | None
+) -> LabeledSet:
+    """Returns the scans of which something is known.
+
+    Args:
+        named: The table.
+        found: What it says.
+        target: What was asked.
+        task: What kind of labels these are.
+        synthetic_column: As of `read_labels`.
+
+    Raises:
+        ScanlearnError: All scans are without a label or of one class.
+    """
+    title = target_title(target)
+    is_labeled = np.asarray((found.matrix >= 0).any(axis=1))
+    rows = np.flatnonzero(is_labeled)
+    if not len(rows):
         raise ScanlearnError(
-            f"{named.name}: column '{target}' holds one class only, '{names[y[0]]}', in all "
-            f"{len(y)} labeled scans; at least two are needed"
+            f"{named.name}: no label of '{title}' says 0 or 1 in all {len(is_labeled)} scans; name "
+            "a column that has labels"
         )
+    synthetic = None
+    if synthetic_column is not None:
+        synthetic = _read_synthetic(named, synthetic_column)[rows]
+    truth = Truth(found.matrix[rows], task, synthetic)
+    real = truth[truth.is_real]
+    if not real.has_contrast():
+        which = found.classes[int(np.argmax((real.matrix == 1).sum(axis=0)))]
+        what = (
+            f"holds one class only, '{which}', in all {len(real)} labeled scans; at least two are"
+            if real.is_exclusive
+            else f"has no finding that some of {len(real)} labeled scans have and others have not; "
+            "at least one is"
+        )
+        raise ScanlearnError(f"{named.name}: column '{title}' {what} needed")
+    is_uncertain = found.uncertain.any(axis=1)
+    num_uncertain = int((is_uncertain & ~is_labeled).sum())
     return LabeledSet(
-        target=target,
-        classes=names,
-        truth=Truth.of_classes(y, len(names)),
-        patients=patient_codes(np.asarray(table.patients)[rows]),
+        target=title,
+        classes=found.classes,
+        truth=truth,
+        patients=patient_codes(np.asarray(named.table.patients)[rows]),
         rows=rows,
-        split=None if split_column is None else _read_split(named, split_column, rows),
-        num_blank=num_blank,
-        num_uncertain=len(table) - len(rows) - num_blank,
+        num_blank=len(is_labeled) - len(rows) - num_uncertain,
+        num_uncertain=num_uncertain,
+        uncertain=tuple(found.uncertain[rows].sum(axis=0).tolist()),
     )
 
 
-@dataclass(frozen=True)
-class _Named:
-    """A table and what messages call it."""
-
-    table: LabelTable
-    name: str
-
-    def column(self, name: str) -> np.ndarray:
-        known = self.table.label_columns
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            raise ScanlearnError(
-                f"{self.name} has no column '{name}'; {hint}its label columns are "
-                f"{', '.join(known) or 'none'}"
-            )
-        return self.table.labels(name)
-
-    def where(self, row: int) -> str:
-        # Rows are counted from 1, as a person counts the scans of a table below its header. Where
-        # scans are missing they no longer count alike: the scan's own name must do.
-        number = "" if self.table.num_rejected else f" row {row + 1}"
-        return f"{self.name}{number} (scan {self.table.scan_ids[row]})"
+def target_title(target: Target) -> str:
+    """Returns what a target is called."""
+    if isinstance(target, str):
+        return target
+    if len(target) <= _NAMED_COLUMNS:
+        return ", ".join(target)
+    return f"{', '.join(target[:_NAMED_COLUMNS])} and {len(target) - _NAMED_COLUMNS} more"
 
 
-def _clean(value: object) -> str | None:
-    """Returns a label without blanks around it and with 1.0 as 1; None where it is blank."""
-    text = "" if value is None else str(value).strip()
-    if text.lower() in _BLANK:
-        return None
-    return str(int(float(text))) if _NUMBER.fullmatch(text) else text
-
-
-def _infer_classes(named: _Named, target: str, texts: Sequence[str | None]) -> tuple[str, ...]:
-    """Returns the distinct labels, refusing values that can hardly be meant as classes."""
-    counts = Counter(text for text in texts if text is not None)
-    numbers = {text for text in counts if _NUMBER.fullmatch(text)}
-    fractions = [text for text in counts if _FRACTION.fullmatch(text)]
-    people = len(set(named.table.patients))
-    crowded = len(counts) > _MANY_CLASSES and people < _PATIENTS_PER_CLASS * len(counts)
-    if fractions or crowded:
+def _task(named: NamedTable, target: Target, *, ordinal: bool, multilabel: bool | None) -> Task:
+    several = not isinstance(target, str)
+    if ordinal and (multilabel or several):
         raise ScanlearnError(
-            f"{named.name}: column '{target}' holds {len(counts)} different values such as "
-            f"'{(fractions or list(counts))[0]}', which is no set of classes; name another column "
-            "or put the values into classes"
+            "ordinal=true is for one column of grades, and several columns or multilabel=true are "
+            "for findings; give one of them"
         )
-    words = set(counts) - numbers
-    if words and numbers:
-        odd, others = sorted((words, numbers), key=lambda group: sum(counts[t] for t in group))
-        _refuse(named, target, texts, odd, others)
-    if "-1" in numbers and numbers <= {"-1", "0", "1"}:
-        # Chest X-ray tables mark an uncertain finding so; a third class would be a silent guess.
-        _refuse(named, target, texts, {"-1"}, numbers - {"-1"})
-    by_case: dict[str, list[str]] = {}
-    for text in sorted(words, key=lambda text: -counts[text]):
-        by_case.setdefault(text.casefold(), []).append(text)
-    for spellings in by_case.values():
-        if len(spellings) > 1:
-            _refuse(named, target, texts, set(spellings[1:]), set(counts) - set(spellings[1:]))
-    return tuple(sorted(counts, key=int) if numbers else sorted(counts))
+    if several and multilabel is False:
+        raise ScanlearnError(
+            "multilabel=false is for one column of classes, but target names several; name one"
+        )
+    if ordinal:
+        return "ordinal"
+    if multilabel is None:
+        multilabel = not isinstance(target, str) or lists_findings(named, target)
+    return "multilabel" if multilabel else "multiclass"
 
 
-def _refuse(
-    named: _Named,
-    target: str,
-    texts: Sequence[str | None],
-    odd: set[str],
-    others: set[str],
-) -> None:
-    row = next(row for row, text in enumerate(texts) if text in odd)
-    times = sum(text in odd for text in texts)
-    known = sorted(others)
-    listed = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
-    raise ScanlearnError(
-        f"{named.where(row)}: label '{texts[row]}' of '{target}' is not one of {listed} "
-        f"({times} such {'label' if times == 1 else 'labels'}); correct it, leave it blank, or "
-        "name all classes"
-    )
-
-
-def _read_split(named: _Named, column: str, rows: Int[np.ndarray, " n"]) -> np.ndarray:
-    values = named.column(column)[rows]
-    sides = np.array([str(_clean(value)).lower() for value in values])
-    for row, side in zip(rows, sides, strict=True):
-        if side not in ("train", "test"):
-            given = "blank" if side == "none" else f"'{values[list(rows).index(row)]}'"
+def _read_synthetic(named: NamedTable, column: str) -> Bool[np.ndarray, " n"]:
+    marks = np.zeros(len(named.table), np.bool_)
+    for row, value in enumerate(named.raw(column)):
+        text = clean(value)
+        if text is not None and text.lower() not in _SYNTHETIC:
             raise ScanlearnError(
-                f"{named.where(int(row))}: split column '{column}' is {given}, not train or "
-                "test; give every labeled scan one of the two"
+                f"{named.where(row)}: '{value}' in '{column}' does not say whether the scan is "
+                "synthetic; give 1, true or yes where it is, and 0, false, no or nothing elsewhere"
             )
-    return sides
+        marks[row] = text is not None and _SYNTHETIC[text.lower()]
+    return marks
+
+
+def _with_split(named: NamedTable, labeled: LabeledSet, column: str) -> LabeledSet:
+    values = named.raw(column)
+    sides = np.array([str(clean(values[row])).lower() for row in labeled.rows])
+    is_validation = np.isin(sides, _VALIDATION)
+    sides[is_validation] = "train"
+    for place, side in enumerate(sides):
+        where, is_real = named.where(int(labeled.rows[place])), labeled.truth.is_real[place]
+        if side == "test" and not is_real:
+            raise ScanlearnError(
+                f"{where}: split column '{column}' is test for a synthetic scan; those may only "
+                "train: give train, or take the mark away"
+            )
+        if side not in ("train", "test") and is_real:
+            given = "blank" if side == "none" else f"'{values[labeled.rows[place]]}'"
+            raise ScanlearnError(
+                f"{where}: split column '{column}' is {given}, not train or test; give every "
+                "labeled scan one of the two"
+            )
+    note = (
+        f"{int(is_validation.sum()):,} scans that '{column}' marks as validation train too: what "
+        "is chosen, is chosen on parts of the training patients"
+    )
+    notes = (*labeled.notes, note) if is_validation.any() else labeled.notes
+    return replace(labeled, split=sides, notes=notes)

@@ -14,17 +14,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy.special import expit, logit, softmax
 
-from scanlearn.core import ScanlearnError
 from scanlearn.metrics import macro_auroc
 from scantune.labels import LabeledSet
 from scantune.logistic import PenaltyPath, PrincipalAxes
-from scantune.splits import Fold, patient_folds
 from scantune.truth import Truth
+from scantune.tuning.rows import PLAIN, ProbeRows
+from scantune.tuning.validation import inner_folds
 
 NEIGHBOURS = 20
 KNN_TEMPERATURE = 0.07
 C_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-INNER_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,13 @@ class LinearFit(Fit):
     intercepts: Float[np.ndarray, " k"]
 
 
-def frozen_learners(features: Shaped[np.ndarray, "n d"], labeled: LabeledSet) -> dict[str, Learner]:
+def frozen_learners(
+    features: Shaped[np.ndarray, "n d"], labeled: LabeledSet, rows: ProbeRows = PLAIN
+) -> dict[str, Learner]:
     """Returns the learners that need nothing but the features of a labeled set, by name."""
     return {
         "knn": partial(_knn, features, labeled),
-        "linear": partial(_linear, features, labeled),
+        "linear": partial(_linear, features, labeled, rows),
     }
 
 
@@ -94,12 +95,13 @@ def _knn(
 def _linear(
     features: Shaped[np.ndarray, "n d"],
     labeled: LabeledSet,
+    mixed: ProbeRows,
     rows: Int[np.ndarray, " t"],
     test: Int[np.ndarray, " u"],
     seed: int,
 ) -> LinearFit:
-    patients = labeled.patients[rows]
-    return fit_linear(features[rows], labeled.truth[rows], patients, features[test], seed=seed)
+    train, truth, patients = features[rows], labeled.truth[rows], labeled.patients[rows]
+    return fit_linear(train, truth, patients, features[test], seed=seed, rows=mixed)
 
 
 def fit_knn(
@@ -172,6 +174,7 @@ def fit_linear(
     test: Shaped[np.ndarray, "u d"],
     *,
     seed: int = 0,
+    rows: ProbeRows = PLAIN,
 ) -> LinearFit:
     """Returns the class probabilities of L2-regularised logistic regression.
 
@@ -185,12 +188,13 @@ def fit_linear(
         truth: ``t`` scans' classes, at least two.
         patients: ``[t]`` their patients, for the inner folds.
         test: ``[u d]`` features to score.
-        seed: Seed of the inner folds.
+        seed: Seed of the inner folds, and of mixtures.
+        rows: How the training scans are mixed and weighed.
     """
     if truth.is_exclusive:
-        return _regress(train, truth, patients, test, seed)
+        return _regress(train, truth, patients, test, seed, rows)
     found = [
-        _regress_finding(train, truth, code, patients, test, seed)
+        _regress_finding(train, truth, code, patients, test, seed, rows)
         for code in range(truth.num_classes)
     ]
     return LinearFit(
@@ -209,15 +213,17 @@ def _regress_finding(
     patients: Int[np.ndarray, " t"],
     test: Shaped[np.ndarray, "u d"],
     seed: int,
+    rows: ProbeRows,
 ) -> LinearFit:
     """Returns the fit of one finding, ``k`` = 1."""
-    known, share = truth.known(code), float(truth.positives(code)[truth.known(code)].mean())
+    known = truth.known(code)
+    # Of a finding that is known of no training scan nothing can be said: 0 for every scan.
+    share = float(truth.positives(code)[known].mean()) if known.any() else 0.0
     validation = np.full((len(train), 1), np.nan)
     if share in (0.0, 1.0):
         weights, intercepts = np.zeros((train.shape[1], 1)), np.array([logit(share)])
         return LinearFit(np.full((len(test), 1), share), validation, (), weights, intercepts)
-    both = Truth.of_classes(truth.positives(code)[known].astype(int), 2)
-    fit = _regress(train[known], both, patients[known], test, seed)
+    fit = _regress(train[known], truth.of_finding(code), patients[known], test, seed, rows)
     validation[known] = fit.validation[:, 1:]
     weights, intercepts = fit.weights, fit.intercepts
     return LinearFit(
@@ -235,11 +241,12 @@ def _regress(
     patients: Int[np.ndarray, " t"],
     test: Shaped[np.ndarray, "u d"],
     seed: int,
+    rows: ProbeRows,
 ) -> LinearFit:
     axes = PrincipalAxes.of(train)
     z = axes.project(train)
-    chosen, validation = _choose_c(z, truth, patients, seed)
-    path = PenaltyPath(z, truth.classes, truth.num_classes).fit(chosen)
+    chosen, validation = _choose_c(z, truth, patients, seed, rows)
+    path = _path(z, truth, seed, rows).fit(chosen)
     weights, intercepts = path.coefficients()
     weights = axes.matrix @ weights
     return LinearFit(
@@ -251,6 +258,13 @@ def _regress(
     )
 
 
+def _path(z: Float[np.ndarray, "t e"], truth: Truth, seed: int, rows: ProbeRows) -> PenaltyPath:
+    if rows == PLAIN:
+        return PenaltyPath(z, truth.classes, truth.num_classes)
+    features, y, shares = rows.of(z, truth, seed)
+    return PenaltyPath(features, y, truth.num_classes, shares)
+
+
 def _unit_rows(features: Shaped[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
     features = np.asarray(features, dtype=np.float64)
     norm = np.linalg.norm(features, axis=1, keepdims=True)
@@ -258,17 +272,21 @@ def _unit_rows(features: Shaped[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
 
 
 def _choose_c(
-    z: Float[np.ndarray, "t e"], truth: Truth, patients: Int[np.ndarray, " t"], seed: int
+    z: Float[np.ndarray, "t e"],
+    truth: Truth,
+    patients: Int[np.ndarray, " t"],
+    seed: int,
+    rows: ProbeRows,
 ) -> tuple[float, Float[np.ndarray, "t k"]]:
     """Returns the C with the best mean AUROC over inner folds of the training patients.
 
     Also ``[t k]`` the probabilities that the inner folds' models gave at that C; NaN without folds.
     """
-    parts, y, asked = inner_folds(truth, patients, seed), truth.classes, list(truth.asked)
+    parts, asked = inner_folds(truth, patients, seed), list(truth.asked)
     scored = np.full((len(parts), len(C_GRID)), np.nan)
     validation = np.full((len(C_GRID), *truth.matrix.shape), np.nan)
     for number, part in enumerate(parts):
-        path = PenaltyPath(z[part.train], y[part.train], truth.num_classes)
+        path = _path(z[part.train], truth[part.train], seed, rows)
         of_test = truth.matrix[part.test][:, asked]
         for place, c in enumerate(C_GRID):
             found = path.fit(c).predict(z[part.test])
@@ -280,11 +298,3 @@ def _choose_c(
     if len(scored):
         best = int(np.argmax(np.round(scored.mean(axis=0), 12)))
     return C_GRID[best], validation[best]
-
-
-def inner_folds(truth: Truth, patients: Int[np.ndarray, " t"], seed: int) -> tuple[Fold, ...]:
-    """Returns folds of the training patients; none where there are too few."""
-    try:
-        return patient_folds(truth, patients, min(INNER_FOLDS, len(np.unique(patients))), seed)
-    except ScanlearnError:
-        return ()

@@ -74,25 +74,33 @@ class PenaltyPath:
         z: ``[t e]`` features, from `PrincipalAxes`.
         y: ``[t]`` classes, at least two of them.
         num_classes: k; some may be absent from ``y``.
+        shares: ``[t]`` how many scans each row counts for; None counts each as one. Rows of one
+            ``z`` and different classes make a soft label.
     """
 
     def __init__(
-        self, z: Float[np.ndarray, "t e"], y: Int[np.ndarray, " t"], num_classes: int
+        self,
+        z: Float[np.ndarray, "t e"],
+        y: Int[np.ndarray, " t"],
+        num_classes: int,
+        shares: Float[np.ndarray, " t"] | None = None,
     ) -> None:
-        self._seen, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
+        self._seen, codes = np.unique(y, return_inverse=True)
         self._num_classes = num_classes
         self._z = np.concatenate([z, np.ones((len(z), 1))], axis=1)
-        self._target = np.eye(len(self._seen))[codes]
+        self._shares = 1.0 if shares is None else shares[:, None]
+        self._num_scans = float(len(z) if shares is None else shares.sum())
+        self._target = self._shares * np.eye(len(self._seen))[codes]
         # The last row is the intercepts, which start at the log of the class shares.
-        start = np.log(counts / len(y))
+        start = np.log(self._target.sum(axis=0) / self._num_scans)
         columns = start[1:] - start[0] if len(start) == 2 else start
         self._weights = np.zeros((self._z.shape[1], len(columns)))
         self._weights[-1] = columns
-        self._spread = (self._z**2).mean(axis=0)[:, None]
+        self._spread = (self._shares * self._z**2).sum(axis=0)[:, None] / self._num_scans
 
     def fit(self, c: float) -> PenaltyPath:
         """Moves to the solution at inverse penalty ``c`` and returns itself."""
-        t, k = self._target.shape
+        t, k = self._num_scans, self._target.shape[1]
         penalty = np.full((self._z.shape[1], 1), 1 / (c * t))
         penalty[-1] = 0
         # Curvature of the loss at W = 0, where every class has probability 1/k.
@@ -102,7 +110,7 @@ class PenaltyPath:
             weights = flat.reshape(self._weights.shape) * scale
             log_p = _log_softmax(self._z @ weights)
             loss = -(log_p * self._target).sum() / t + (penalty * weights**2).sum() / 2
-            residual = (np.exp(log_p) - self._target)[:, -weights.shape[1] :]
+            residual = (self._shares * np.exp(log_p) - self._target)[:, -weights.shape[1] :]
             slope = self._z.T @ np.ascontiguousarray(residual) / t + penalty * weights
             return float(loss), (slope * scale).ravel()
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 
 from scanlearn.core import ScanlearnError
@@ -21,6 +20,7 @@ from scanlearn.scans.atomic import disk_errors
 from scanlearn.scans.settings import PackSettings
 from scanlearn.scans.source import open_archive
 from scantune.classifier import Classifier, ClassifierCard
+from scantune.truth import Truth
 
 
 def predict(
@@ -40,7 +40,7 @@ def predict(
         model: Folder of a classifier that `evaluate` kept.
         scans: An archive, a folder of scans or a table.
         output: The CSV: a row per scan with its hash, its file, a probability per class, the most
-            probable class and whether each class is called at its threshold.
+            probable class (of findings none) and whether each class is called at its threshold.
         files: Whether files are named.
 
     Returns:
@@ -69,9 +69,7 @@ def predict(
     with disk_errors(output.parent):
         output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, _table(archive, card, probabilities, paths))
-    counts = Counter(card.classes[code] for code in probabilities.argmax(axis=1))
-    listed = ", ".join(f"{name}: {counts[name]:,}" for name in card.classes)
-    say(f"{len(archive):,} scans by their most probable {card.target} ({listed}): {output}")
+    say(f"{len(archive):,} scans {_in_words(card, probabilities)}: {output}")
     if archive.num_rejected:
         where = archive.path / "rejected.csv"
         warn_user(f"{archive.num_rejected:,} scans could not be read and have no row: {where}")
@@ -85,33 +83,57 @@ def _paths(archive: Archive) -> np.ndarray:
         raise ScanlearnError(f"{error}; files=false leaves them out") from error
 
 
+def _in_words(card: ClassifierCard, probabilities: Float[np.ndarray, "n k"]) -> str:
+    if card.task == "multilabel":
+        by, counts = "with each finding at its threshold", _calls(card, probabilities).sum(axis=0)
+        named = dict(zip((card.classes[code] for code in _called(card)), counts, strict=True))
+    else:
+        by = f"by their most probable {card.target}"
+        counts = np.bincount(probabilities.argmax(axis=1), minlength=len(card.classes))
+        named = dict(zip(card.classes, counts, strict=True))
+    return f"{by} ({', '.join(f'{name}: {count:,}' for name, count in named.items())})"
+
+
+def _called(card: ClassifierCard) -> list[int]:
+    """Returns the classes that are called: those asked about that have a threshold."""
+    asked = Truth(np.zeros((0, len(card.classes)), np.int8), card.task).asked
+    return [code for code in asked if card.thresholds[code] is not None]
+
+
+def _calls(card: ClassifierCard, probabilities: Float[np.ndarray, "n k"]) -> Int[np.ndarray, "n j"]:
+    codes = _called(card)
+    thresholds = np.array([card.thresholds[code] for code in codes], np.float64)
+    calls: np.ndarray = (probabilities[:, codes] >= thresholds).astype(np.int64)
+    return calls
+
+
 def _table(
     archive: Archive,
     card: ClassifierCard,
     probabilities: Float[np.ndarray, "n k"],
     paths: np.ndarray | None,
 ) -> str:
-    called = [(c, t) for c, t in enumerate(card.thresholds) if t is not None]
-    if len(card.classes) == 2:
-        called = [pair for pair in called if pair[0] == 1]
+    # A scan may have any number of findings: none of them is "the" class.
+    is_exclusive = card.task != "multilabel"
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(
         [
             *(["scan"] if paths is None else ["scan", "file"]),
             *(f"probability_{name}" for name in card.classes),
-            "most_probable",
-            *(f"called_{card.classes[code]}" for code, _ in called),
+            *(["most_probable"] if is_exclusive else []),
+            *(f"called_{card.classes[code]}" for code in _called(card)),
         ]
     )
     names = zip(archive.scan_ids, *(() if paths is None else (paths,)), strict=True)
-    for name, values in zip(names, probabilities, strict=True):
+    calls = _calls(card, probabilities)
+    for name, values, called in zip(names, probabilities, calls, strict=True):
         table.writerow(
             [
                 *name,
                 *(f"{value:.6g}" for value in values),
-                card.classes[int(values.argmax())],
-                *(int(values[code] >= threshold) for code, threshold in called),
+                *([card.classes[int(values.argmax())]] if is_exclusive else []),
+                *called,
             ]
         )
     return text.getvalue()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 
 from scanlearn.core import ScanlearnError
 from scantune.clinical import thresholds_of
 from scantune.labels import LabeledSet
 from scantune.learners import Learner, frozen_learners
 from scantune.scores import Scores
-from scantune.splits import Budget, Fold, budget_rows, given_split, patient_folds
+from scantune.splits import Budget, Fold, budget_rows, given_split, lone_classes, patient_folds
+from scantune.truth import Truth
 
 Name = Literal["knn", "linear"]
 
@@ -75,7 +77,7 @@ def score_learners(
 
     Args:
         learners: By name.
-        labeled: Classes and patients of the scans.
+        labeled: Classes and patients of the scans, as `scorable` leaves them.
         budgets: Scans in the training fold, or "all".
         folds: Patient-level folds; not used where the split is given.
         label_seeds: Repetitions, seeded 0, 1, ...: other folds, other subsets.
@@ -83,7 +85,7 @@ def score_learners(
             times, to show progress.
 
     Raises:
-        ScanlearnError: If an option is empty or unknown, or folds cannot be made.
+        ScanlearnError: If an option is empty or unknown, folds cannot be made, or a score is NaN.
     """
     _check_request(learners, budgets, label_seeds)
     plan = [folds_of(labeled, folds, seed) for seed in range(label_seeds)]
@@ -101,8 +103,9 @@ def score_learners(
                 used[:, place, seed, number] = subset.num_scans, subset.num_patients
                 if subset.is_short:
                     short[budget] = max(short.get(budget, 0), subset.num_scans)
-                for index, learner in enumerate(learners.values()):
+                for index, (name, learner) in enumerate(learners.items()):
                     fit = learner(subset.rows, fold.test, seed)
+                    _check_scores(fit.scores, f"{name} with {budget} labels, fold {number}")
                     values[index, place, seed, fold.test] = fit.scores
                     thresholds[index, place, seed, number] = thresholds_of(
                         fit.validation, labeled.truth[subset.rows]
@@ -126,6 +129,44 @@ def score_learners(
             for budget, most in short.items()
         ),
     )
+
+
+def scorable(labeled: LabeledSet) -> LabeledSet:
+    """Returns the set with findings of a single patient masked, which no fold can test.
+
+    A fold that trains on such a finding has none to test, and its AUROC is undefined; one that
+    tests it has none to train on, and its AUROC would be .5 whatever the backbone. A given split
+    is left as it is.
+
+    Raises:
+        ScanlearnError: If it is a class of scans that are of one class each.
+    """
+    truth, patients = labeled.truth, labeled.patients
+    if labeled.split is not None:
+        return labeled
+    if labeled.num_patients == 1:
+        raise ScanlearnError(
+            f"{labeled.target}: all {labeled.num_scans} labeled scans are of one patient, who "
+            "cannot be trained on and tested; label scans of more patients"
+        )
+    alone = lone_classes(truth, patients)
+    if alone and truth.is_exclusive:
+        names = ", ".join(labeled.classes[code] for code in alone)
+        raise ScanlearnError(
+            f"{labeled.target}: one patient alone has class {names}, so that no fold can train on "
+            "it and test it; label more patients, or leave those scans blank"
+        )
+    matrix, notes = truth.matrix.copy(), list(labeled.notes)
+    absent = () if truth.is_exclusive else lone_classes(truth, patients, 0)
+    for value, codes, what in ((1, alone, "has"), (0, absent, "is known to be without")):
+        for code in codes:
+            matrix[(truth.matrix[:, code] == value) & truth.is_real, code] = -1
+            notes.append(
+                f"one patient alone {what} {labeled.classes[code]}: no fold can train on that and "
+                "test it, and these scans are masked"
+            )
+    masked = Truth(matrix, truth.task, truth.synthetic)
+    return replace(labeled, truth=masked, notes=tuple(notes))
 
 
 def folds_of(labeled: LabeledSet, folds: int, seed: int) -> tuple[Fold, ...]:
@@ -152,6 +193,15 @@ def check_features(features: Shaped[np.ndarray, "n d"], labeled: LabeledSet) -> 
         raise ScanlearnError(
             f"the features of {int(broken.sum())} of {len(features)} scans are not finite, first "
             f"in row {int(labeled.rows[np.argmax(broken)]) + 1}; the backbone's weights are broken"
+        )
+
+
+def _check_scores(scores: Float[np.ndarray, "u k"], which: str) -> None:
+    broken = int((~np.isfinite(scores)).any(axis=1).sum())
+    if broken:
+        raise ScanlearnError(
+            f"{which}: {broken} of {len(scores)} test scans got scores that are not numbers; the "
+            "learner went astray: lower its learning rate, or leave it out"
         )
 
 

@@ -1,4 +1,11 @@
-"""Which scans train and which test: never one patient on both sides, and nested label budgets."""
+"""Which scans train and which test: never one patient on both sides, and nested label budgets.
+
+A patient whose scans are of several classes, or who has several findings, counts as one of the
+rarest of them, by scans: folds and budgets are stratified by that.
+
+A synthetic scan follows the patient it names: it trains where that patient's scans do. Where it
+names nobody who has a labeled scan it always trains. It is never tested, and no budget counts it.
+"""
 
 from __future__ import annotations
 
@@ -35,19 +42,16 @@ class Subset:
     """The training scans that a label budget allows.
 
     Args:
-        rows: Rows of the labeled set, ascending.
-        num_patients: Patients among them.
-        is_short: Whether the training fold holds fewer scans than were asked for.
+        rows: Rows of the labeled set, ascending; synthetic scans come on top of the budget.
+        num_scans: Real scans among them; the last patient may carry it a little over the budget.
+        num_patients: Their patients.
+        is_short: Whether the training fold holds fewer real scans than were asked for.
     """
 
     rows: Int[np.ndarray, " t"]
+    num_scans: int
     num_patients: int
     is_short: bool
-
-    @property
-    def num_scans(self) -> int:
-        """Scans in the subset; the last patient may carry it a little over the budget."""
-        return len(self.rows)
 
 
 def assert_disjoint(fold: Fold, patients: Int[np.ndarray, " n"]) -> None:
@@ -63,10 +67,11 @@ def assert_disjoint(fold: Fold, patients: Int[np.ndarray, " n"]) -> None:
 def patient_folds(
     truth: Truth, patients: Int[np.ndarray, " n"], folds: int, seed: int
 ) -> tuple[Fold, ...]:
-    """Returns folds stratified by class in which every scan is tested once.
+    """Returns folds stratified by class in which every real scan is tested once.
 
-    A class that has at least as many patients as there are folds is in every fold, unless all of
-    them also have a rarer class.
+    A patient with scans of several classes is dealt as one of the rarest of them; of findings
+    likewise, and a patient without any finding as one of those. A class that has at least as many
+    patients as there are folds is in every fold, unless all of them also have a rarer class.
 
     Args:
         truth: Classes of the scans.
@@ -78,26 +83,29 @@ def patient_folds(
         ScanlearnError: If there are fewer patients than folds, or a fold would train on one
             class only.
     """
-    num_patients = len(np.unique(patients))
+    real = np.flatnonzero(truth.is_real)
+    num_patients = len(np.unique(patients[real]))
     if folds < 2:
         raise ScanlearnError(f"folds={folds} is too few; give 2 or more, or a split column")
     if num_patients < folds:
         raise ScanlearnError(
-            f"folds={folds} needs as many patients, but only {num_patients} have labels; "
-            "use fewer folds or label more patients"
+            f"folds={folds} needs as many patients, but only {num_patients} "
+            f"{'has' if num_patients == 1 else 'have'} labels; use fewer folds or label more "
+            "patients"
         )
-    fold_of = _deal(_strata(truth, patients), folds, np.random.default_rng([seed, _FOLDS]))
+    generator = np.random.default_rng([seed, _FOLDS])
+    fold_of = _deal(_strata(truth[real], patients[real]), folds, generator)
     result = tuple(
-        Fold(np.flatnonzero(fold_of != number), np.flatnonzero(fold_of == number))
+        Fold(_with_synthetic(real[fold_of != number], truth, patients), real[fold_of == number])
         for number in range(folds)
     )
     for number, fold in enumerate(result):
         assert_disjoint(fold, patients)
         if not len(fold.test) or not truth[fold.train].has_contrast():
+            lack = "one class only to train on" if len(fold.test) else "no scan to test"
             raise ScanlearnError(
-                f"folds={folds}: fold {number} has {len(fold.test)} test scans and "
-                f"{_num_present(truth[fold.train])} classes to train on, for the classes have too "
-                "few patients; use fewer folds or label more patients"
+                f"folds={folds}: fold {number} has {lack}, for the classes have too few patients; "
+                "use fewer folds or label more patients"
             )
     return result
 
@@ -108,7 +116,7 @@ def given_split(
     """Returns the fold that a column of ``train`` and ``test`` gives.
 
     Args:
-        split: ``[n]`` str, "train" or "test".
+        split: ``[n]`` str, "train" or "test"; synthetic scans train, whatever it is.
         truth: Classes of the scans.
         patients: ``[n]`` patient of each scan.
         rows: ``[n]`` int, the number by which a message may name each scan to a person.
@@ -117,7 +125,8 @@ def given_split(
         ScanlearnError: If a patient is on both sides, a side is empty, or one class only is
             left to train on.
     """
-    fold = Fold(np.flatnonzero(split == "train"), np.flatnonzero(split == "test"))
+    is_real = truth.is_real
+    fold = Fold(*(np.flatnonzero((split == side) & is_real) for side in ("train", "test")))
     for name, side in (("train", fold.train), ("test", fold.test)):
         if not len(side):
             raise ScanlearnError(
@@ -129,9 +138,10 @@ def given_split(
         twins = fold.train[patients[fold.train] == patients[first]]
         raise ScanlearnError(
             f"row {rows[first]} is marked test, but row {rows[twins[0]]} of the same patient is "
-            f"marked train: {len(both)} of {len(np.unique(patients))} patients are on both sides; "
-            "put all scans of a patient on one side"
+            f"marked train: {len(both)} of {len(np.unique(patients[is_real]))} patients are on both"
+            " sides; put all scans of a patient on one side"
         )
+    fold = Fold(_with_synthetic(fold.train, truth, patients), fold.test)
     if not truth[fold.train].has_contrast():
         raise ScanlearnError(
             "the split column leaves one class only to train on; mark scans of another as train"
@@ -161,21 +171,48 @@ def budget_rows(
     Raises:
         ScanlearnError: If the budget is below 1 or leaves one class only.
     """
+    real = train[truth.is_real[train]]
     if budget == "all":
-        return Subset(np.sort(train), len(np.unique(patients[train])), is_short=False)
+        return Subset(np.sort(train), len(real), len(np.unique(patients[real])), is_short=False)
     if budget < 1:
         raise ScanlearnError(f"a label budget of {budget} is too small; give 1 or more, or all")
     order, sizes = _stratified_order(
-        _strata(truth[train], patients[train]), np.random.default_rng([seed, _BUDGETS])
+        _strata(truth[real], patients[real]), np.random.default_rng([seed, _BUDGETS])
     )
     reached = np.cumsum(sizes)
     taken = order[: int(np.searchsorted(reached, budget)) + 1]
-    rows = np.sort(train[np.isin(patients[train], taken)])
+    chosen = real[np.isin(patients[real], taken)]
+    rows = np.intersect1d(_with_synthetic(chosen, truth, patients), train)
     if not truth[rows].has_contrast():
         raise ScanlearnError(
             f"a label budget of {budget} leaves one class only to train on; give a larger one"
         )
-    return Subset(rows, len(taken), is_short=bool(budget > reached[-1]))
+    return Subset(rows, len(chosen), len(taken), is_short=bool(budget > reached[-1]))
+
+
+def lone_classes(
+    truth: Truth, patients: Int[np.ndarray, " n"], value: Literal[0, 1] = 1
+) -> tuple[int, ...]:
+    """Returns the classes that one patient alone has: no fold can train on such and test it.
+
+    Args:
+        truth: Classes of the scans.
+        patients: ``[n]`` patient of each scan.
+        value: 0 for those that one patient alone is known not to have.
+    """
+    is_such = (truth.matrix == value) & truth.is_real[:, None]
+    counts = [len(np.unique(patients[column])) for column in is_such.T]
+    return tuple(code for code, count in enumerate(counts) if count == 1)
+
+
+def _with_synthetic(
+    train: Int[np.ndarray, " t"], truth: Truth, patients: Int[np.ndarray, " n"]
+) -> Int[np.ndarray, " s"]:
+    """Returns training scans with the synthetic ones that may train beside them, ascending."""
+    drawn = np.flatnonzero(~truth.is_real)
+    named = patients[drawn]
+    follows = np.isin(named, patients[train]) | ~np.isin(named, patients[truth.is_real])
+    return np.sort(np.concatenate([train, drawn[follows]]))
 
 
 @dataclass(frozen=True)
@@ -197,10 +234,6 @@ class _Strata:
     counts: Int[np.ndarray, "m k"]
     by_rarity: Int[np.ndarray, " k"]
     stratum: Int[np.ndarray, " m"]
-
-
-def _num_present(truth: Truth) -> int:
-    return int((truth.matrix == 1).any(axis=0).sum())
 
 
 def _strata(truth: Truth, patients: Int[np.ndarray, " t"]) -> _Strata:

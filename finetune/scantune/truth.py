@@ -21,10 +21,13 @@ class Truth:
         matrix: ``[n k]``, 1 where a scan is of a class, 0 where it is not, -1 where nobody knows.
         task: "multiclass" and "ordinal" scans are of exactly one class, of two classes or more,
             and grades have an order; a "multilabel" scan has any number of findings.
+        synthetic: ``[n]`` whether a scan was made by a program, which trains and is never tested,
+            nor validated on; None where none was.
     """
 
     matrix: Int8[np.ndarray, "n k"]
     task: Task = "multiclass"
+    synthetic: Bool[np.ndarray, " n"] | None = None
 
     @classmethod
     def of_classes(
@@ -37,7 +40,8 @@ class Truth:
         return len(self.matrix)
 
     def __getitem__(self, rows: np.ndarray) -> Truth:
-        return Truth(self.matrix[rows], self.task)
+        synthetic = None if self.synthetic is None else self.synthetic[rows]
+        return Truth(self.matrix[rows], self.task, synthetic)
 
     @property
     def num_classes(self) -> int:
@@ -57,6 +61,11 @@ class Truth:
         return classes
 
     @property
+    def is_real(self) -> Bool[np.ndarray, " n"]:
+        """``[n]`` whether a scan is of a patient."""
+        return np.ones(len(self), np.bool_) if self.synthetic is None else ~self.synthetic
+
+    @property
     def asked(self) -> range:
         """Classes that are asked about one by one: of two that exclude each other the second."""
         return asked_classes(self.num_classes) if self.is_exclusive else range(self.num_classes)
@@ -70,6 +79,11 @@ class Truth:
         """Returns which scans are known to be of a class."""
         positives: np.ndarray = self.matrix[:, code] == 1
         return positives
+
+    def of_finding(self, code: int) -> Truth:
+        """Returns the two classes, without it and with it, of the scans of which it is known."""
+        known = self[self.known(code)]
+        return Truth(one_hot(known.positives(code).astype(np.int64), 2), synthetic=known.synthetic)
 
     def has_contrast(self) -> bool:
         """Whether some class has a scan that is of it and a scan that is not."""

@@ -6,8 +6,9 @@ from typing import Any
 
 # Lower layers first. "," parts of one layer may use one another, "|" parts may not.
 SCANLEARN = [
+    "plain",
     "core",
-    "config, runs, metrics, labelfree, calls",
+    "config, runs, metrics, labelfree, calls, pages",
     "scans",
     "views | backbones",
     "features, probing, panel | methods",
@@ -15,11 +16,14 @@ SCANLEARN = [
     "cli",
 ]
 SCANTUNE = [
-    "truth",
-    "labels, splits, scores, statistics, logistic, clinical, delong",
-    "learners, class_table, curves",
-    "probe, figures, classifier",
-    "evaluation_results, evaluation, prediction",
+    "truth, wording",
+    "label_table, classes, findings",
+    "labels, external",
+    "splits, scores, statistics, logistic, clinical, delong, fixed_test, rates, agreement",
+    "learners, tuning, class_table, curves",
+    "probe, labeled_archives, subject, evaluation_results, classifier",
+    "figures, worst",
+    "evaluation_files, evaluation_page, evaluation, prediction",
     "study",
     "report",
     "comparison",
@@ -38,13 +42,16 @@ DOORS = {
     "typer": ("scanlearn.runs", "scanlearn.cli", "scantune.cli"),
 }
 WITHOUT_TORCH = (
-    *("scanlearn.metrics", "scanlearn.labelfree"),
+    *("scanlearn.metrics", "scanlearn.labelfree", "scanlearn.plain"),
     *(
         "scantune.truth",
         "scantune.splits",
         "scantune.scores",
         "scantune.statistics",
         "scantune.clinical",
+        "scantune.delong",
+        "scantune.fixed_test",
+        "scantune.agreement",
     ),
 )
 

@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scantune.labels import LabeledSet
+from scanlearn.scans.archive import Archive, ArchiveWriter
+from scantune.evaluation_results import Evaluation, score_table
+from scantune.labels import LabeledSet, read_labels
+from scantune.probe import score_features
 from scantune.scores import Scores
 from scantune.truth import Truth
 
@@ -104,3 +107,47 @@ def informative() -> Callable[..., np.ndarray]:
         return features
 
     return make
+
+
+@pytest.fixture
+def finding_scores() -> Scores:
+    """Scores of three findings in 60 patients' scans; some are unknown, one is very rare."""
+    rng = np.random.default_rng(5)
+    patients = np.repeat(np.arange(60), 2)
+    n = len(patients)
+    matrix = (rng.random((n, 3)) < [0.4, 0.2, 0.0]).astype(np.int8)
+    matrix[7, 2] = 1
+    matrix[rng.random((n, 3)) < [0.1, 0.0, 0.0]] = -1
+    values = np.clip(0.3 * (matrix == 1) + 0.7 * rng.random((1, 1, 2, n, 3)), 0, 1)
+    fold_of = np.stack([patients % 2, (patients // 2) % 2])
+    half = np.full((1, 1, 2, 2, 3), 0.5)
+    used = np.full((1, 2, 2), n // 2)
+    names = ("Edema", "Effusion", "Hernia")
+    truth = Truth(matrix, "multilabel")
+    return Scores(("linear",), ("all",), names, truth, patients, fold_of, values, half, used, used)
+
+
+@pytest.fixture(scope="session")
+def scan_archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """Forty small scans of twenty patients, of two classes; one has no label."""
+    folder = tmp_path_factory.mktemp("packed") / "archive"
+    with ArchiveWriter(
+        folder, shape=(1, 8, 8), dtype=np.uint8, label_columns=("finding",)
+    ) as writer:
+        for row in range(40):
+            writer.add(
+                np.full((1, 8, 8), 3 * row, np.uint8),
+                scan_id=f"{row:024x}",
+                patient=f"person-{row // 2}",
+                labels={"finding": None if row == 3 else str(row // 2 % 2)},
+            )
+        return writer.close()
+
+
+@pytest.fixture(scope="session")
+def evaluation(scan_archive: Archive) -> Evaluation:
+    """Two learners at two label budgets on `scan_archive`."""
+    data = read_labels(scan_archive, "finding")
+    features = np.random.default_rng(0).normal(size=(len(data), 4)) + data.truth.classes[:, None]
+    scores = score_features(features, data, budgets=(10, "all"), folds=2, label_seeds=2)
+    return Evaluation({"target": "finding"}, score_table(scores), data, scores, ("read me",))

@@ -8,6 +8,7 @@ import pytest
 from scanlearn.metrics import auroc
 from scantune.class_table import class_table
 from scantune.clinical import threshold_at
+from scantune.fixed_test import class_interval
 from scantune.labels import LabeledSet
 from scantune.probe import score_features
 from scantune.scores import Scores
@@ -101,3 +102,47 @@ def test_class_missing_from_some_folds_is_counted_and_left_out(
     assert row.undefined == 1
     assert row.scores.auroc == 1.0
     assert threshold_at(np.array([0.1, 0.9]), np.array([False, True])) > 0.1
+
+
+def test_a_given_split_has_delongs_interval_of_its_clustered_test_set(
+    labeled: Callable[..., LabeledSet],
+) -> None:
+    data = labeled(patients=80, split=True)
+    features = np.random.default_rng(3).normal(size=(len(data), 4)) + data.truth.classes[:, None]
+    scores = score_features(features, data, learners=("linear",), budgets=(60,), label_seeds=3)
+    (row,) = class_table(scores, "linear", 60, patient_weights(scores))
+    expected = class_interval(scores, "linear", 60, 1)
+    assert (row.delong_low, row.delong_high) == (expected.low, expected.high)
+    assert expected.estimate == pytest.approx(row.scores.auroc)
+    # Two ways to the same: patients counted, and patients resampled.
+    assert row.delong_high - row.delong_low == pytest.approx(row.high - row.low, rel=0.15)
+
+
+def test_folds_have_no_fixed_test_set_for_delong(labeled: Callable[..., LabeledSet]) -> None:
+    scores = scored(labeled())
+    (row,) = class_table(scores, "linear", "all", patient_weights(scores, replicates=20))
+    assert np.isnan([row.delong_low, row.delong_high]).all()
+
+
+def test_sensitivity_and_specificity_have_intervals_over_patients(
+    labeled: Callable[..., LabeledSet],
+) -> None:
+    narrow, wide = (
+        class_table(scores, "linear", "all", patient_weights(scores, replicates=200))[0]
+        for scores in (scored(labeled(patients=number)) for number in (300, 60))
+    )
+    for row in (narrow, wide):
+        assert row.sensitivity_low < row.scores.sensitivity < row.sensitivity_high
+        assert row.specificity_low < row.scores.specificity < row.specificity_high
+        assert row.scans + row.negatives > 0 == row.unknown
+    assert narrow.sensitivity_high - narrow.sensitivity_low < 0.7 * (
+        wide.sensitivity_high - wide.sensitivity_low
+    )
+
+
+def test_unknown_findings_are_counted_and_left_out(finding_scores: Scores) -> None:
+    rows = class_table(finding_scores, "linear", "all", patient_weights(finding_scores))
+    known = finding_scores.truth.known(0)
+    assert rows[0].unknown == int((~known).sum()) > 0
+    assert rows[0].share == pytest.approx(finding_scores.truth.positives(0)[known].mean())
+    assert rows[1].unknown == 0

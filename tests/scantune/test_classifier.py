@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
+import torch
 
 from scanlearn.backbones import weights
-from scanlearn.backbones.build import BackboneConfig, build_backbone
+from scanlearn.backbones.build import Backbone, BackboneConfig, build_backbone
+from scanlearn.backbones.classifying import build_classifying
 from scanlearn.backbones.weights import Card, export_backbone
 from scanlearn.core import ScanlearnError
-from scantune.classifier import Classifier, keep_classifier
+from scantune import classifier
+from scantune.classifier import Classifier, keep_classifier, keep_network
 from scantune.labels import LabeledSet
-from scantune.learners import fit_linear
+from scantune.learners import Fit, fit_linear
 
 VIEW = (32, (0.5,) * 3, (0.25,) * 3)
 
@@ -116,3 +120,72 @@ def test_changed_backbone_is_refused(kept: tuple[Path, np.ndarray, LabeledSet]) 
     file.write_bytes(bytes(content))
     with pytest.raises(ScanlearnError, match="not those that"):
         Classifier(folder)
+
+
+def tuned(name: str = "test_resnet", seed: int = 0) -> Backbone:
+    return build_classifying(build_backbone(BackboneConfig(name=name), 3, 0, size=32), 3, seed)
+
+
+@pytest.fixture
+def keep(
+    labeled: Callable[..., LabeledSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
+    """Keeps a network of three classes; the fresh process that proves it has a test of its own."""
+
+    def make(network: Backbone, *, is_proved: bool = False) -> Path:
+        if not is_proved:
+            monkeypatch.setattr(classifier, "check_reload", lambda *_: None)
+        data = labeled(patients=60, classes=3)
+        validation = np.random.default_rng(0).dirichlet(np.ones(3), len(data))
+        validation[: len(data) // 2] = np.nan
+        fit = Fit(validation[:0], validation)
+        options: dict[str, Any] = {"learner": "finetune", "view": VIEW, "packing": {"canvas": 48}}
+        return keep_network(tmp_path / "tuned", network, fit, data, **options)
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_kept_network_is_loaded_by_timm_with_its_classes_and_by_us_with_its_card(
+    keep: Callable[..., Path], name: str
+) -> None:
+    network = tuned(name)
+    folder = keep(network)
+    found = Classifier(folder)
+    assert (found.card.learner, found.card.classes) == ("finetune", ("0", "1", "2"))
+    assert None not in found.card.thresholds
+    views = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    stranger = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    with torch.no_grad():
+        logits = network(views)
+        assert torch.equal(stranger(views), logits)
+        probabilities = found.probabilities(found.backbone(views).numpy())
+    np.testing.assert_allclose(probabilities, torch.softmax(logits, dim=1).numpy(), atol=1e-6)
+
+
+@pytest.mark.long
+def test_kept_network_is_proved_in_a_fresh_process(keep: Callable[..., Path]) -> None:
+    assert (keep(tuned(), is_proved=True) / "classifier.json").is_file()
+
+
+def test_missing_cut_changed_or_other_weights_of_a_network_are_one_clear_sentence(
+    keep: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = keep(tuned())
+    weights_file = folder / "model.safetensors"
+    whole = weights_file.read_bytes()
+    weights_file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ScanlearnError, match=r"not those that card\.json vouches for"):
+        Classifier(folder)
+    weights_file.write_bytes(whole[:-9])
+    with pytest.raises(ScanlearnError, match="not a whole safetensors file"):
+        Classifier(folder)
+    weights_file.unlink()
+    with pytest.raises(ScanlearnError, match="the file is missing"):
+        Classifier(folder)
+    weights_file.write_bytes(whole)
+    words = (folder / "classifier.json").read_text()
+    again = keep(tuned(seed=1))
+    (again / "classifier.json").write_text(words)
+    with pytest.raises(ScanlearnError, match=r"not the one that classifier\.json vouches"):
+        Classifier(again)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from scantune.clinical import calibration_bins, calibration_error
 from scantune.curves import GRID, band, confusion, precision_recall, reliability, roc
 from scantune.labels import LabeledSet
 from scantune.probe import score_features
@@ -93,3 +95,31 @@ def test_confusion_counts_every_tested_scan_once_a_label_seed(scores: Scores) ->
         / 2
     )
     assert np.trace(counts) == right
+
+
+def test_bins_of_the_calibration_curve_are_those_of_the_calibration_error(
+    make_scores: Callable[..., Scores],
+) -> None:
+    rng = np.random.default_rng(3)
+    probability = rng.random(400).round(2)
+    y = (rng.random(400) < probability**2).astype(np.int64)
+    means, shares = reliability(make_scores(y, np.arange(400), probability), "linear", "all", 1)
+    weights = np.bincount(calibration_bins(probability)) / 400
+    error = float((np.abs(means - shares) * weights).sum())
+    assert error == pytest.approx(calibration_error(probability, y == 1))
+
+
+def test_scans_of_one_probability_are_one_point(make_scores: Callable[..., Scores]) -> None:
+    y = np.arange(40) % 2
+    found = reliability(make_scores(y, np.arange(40), np.full(40, 0.3)), "linear", "all", 1)
+    np.testing.assert_allclose(found, [[0.3], [0.5]])
+
+
+def test_confusion_of_grades_is_of_the_grade_nearest_to_the_expected(scores: Scores) -> None:
+    graded = replace(scores, truth=replace(scores.truth, task="ordinal"))
+    counts = confusion(graded, "knn", "all")
+    values = graded.of("knn", "all")
+    nearest = np.rint(values @ np.arange(3))
+    right = [float((nearest[seed] == scores.truth.classes).sum()) for seed in (0, 1)]
+    assert np.trace(counts) == pytest.approx(np.mean(right))
+    assert not np.array_equal(counts, confusion(scores, "knn", "all"))

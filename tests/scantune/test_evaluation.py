@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -12,9 +13,11 @@ import torch
 from scanlearn.backbones import weights
 from scanlearn.backbones.build import BackboneConfig, build_backbone
 from scanlearn.backbones.weights import Card, export_backbone
+from scanlearn.calls import settings_model
 from scanlearn.core import ScanlearnError
 from scanlearn.scans.source import open_archive
 from scantune.evaluation import evaluate
+from scantune.tuning.settings import TuneConfig
 
 PHANTOM = "phantom:patients=20,seed=4,size=48x48"
 QUICK: dict[str, Any] = {"folds": 2, "label_seeds": 1}
@@ -77,6 +80,30 @@ def test_a_backbone_folder_and_its_run_are_the_same(exported: Path) -> None:
     np.testing.assert_array_equal(folder.scores.values, run.scores.values)
 
 
+def test_a_network_is_tuned_beside_the_probe(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"target": "pallor", "size": 32, **QUICK}
+    found = evaluate(
+        "random:test_resnet",
+        PHANTOM,
+        learners=("linear", "finetune"),
+        tune=TuneConfig(epochs=1, augment="complex"),
+        output=tmp_path / "out",
+        keep=False,
+        **options,
+    )
+    assert [row.learner for row in found.table] == ["linear", "finetune"]
+    assert found.inputs["tune"] == {"epochs": 1, "augment": "complex"}
+    assert "finetune" in (tmp_path / "out" / "predictions.csv").read_text()
+    assert not (tmp_path / "out" / "classifier").exists()
+    alone = evaluate("random:test_resnet", PHANTOM, learners=("linear",), **options)
+    np.testing.assert_array_equal(alone.scores.values[0], found.scores.values[0])
+
+
+def test_the_thumbnail_cannot_be_tuned() -> None:
+    message = refused("thumbnail", PHANTOM, target="pallor", learners=("finetune",))
+    assert message.startswith("learner 'finetune' trains on a network")
+
+
 def test_another_view_size_is_another_evaluation(exported: Path) -> None:
     options: dict[str, Any] = {"target": "pallor", "learners": ("knn",), **QUICK}
     first = evaluate(exported, PHANTOM, **options)
@@ -129,6 +156,13 @@ def test_a_tampered_backbone_is_refused(exported: Path, tmp_path: Path) -> None:
     assert "weights are not those" in refused(folder, PHANTOM, target="pallor")
 
 
+def test_classes_and_columns_are_read_from_the_command_line_as_written() -> None:
+    words = {"target": ["a", "b"], "classes": [0, 1, "2"]}
+    settings = settings_model(evaluate).model_validate(words)
+    assert settings.classes == ("0", "1", "2")
+    assert settings.target == ("a", "b")
+
+
 def test_a_seed_that_is_no_number_is_refused() -> None:
     assert "is no seed" in refused("random:test_resnet:x", PHANTOM, target="pallor")
 
@@ -145,6 +179,96 @@ def test_scans_without_known_patients_are_warned_of(
     captured = capsys.readouterr()
     assert "of 20 patients" in captured.out
     assert captured.err == ""
+
+
+def test_findings_of_a_list_are_scored_and_predicted_each(tmp_path: Path) -> None:
+    rows = _table(tmp_path, lambda patient: ("A|B", "B", "No Finding", "")[patient % 4])
+    found = evaluate(
+        "thumbnail", rows, target="side", learners=("knn",), output=tmp_path / "out", **QUICK
+    )
+    assert found.labeled.truth.task == "multilabel"
+    assert [row.name for row in found.table[0].classes] == ["A", "B"]
+    assert found.labeled.num_blank == 10
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["unknown"] == {"A": 0, "B": 0}
+    assert metrics["inputs"]["labels"]["classes"] == ["A", "B"]
+    lines = (tmp_path / "out" / "predictions.csv").read_text().splitlines()
+    assert len(lines) == 1 + 30
+    assert lines[0].endswith("score_A,score_B")
+
+
+def test_another_set_is_tested_by_what_was_trained_on_the_labels(tmp_path: Path) -> None:
+    rows = _table(tmp_path, lambda _: "")
+    others = "phantom:patients=12,seed=9,size=48x48"
+    options: dict[str, Any] = {"target": "pallor", "learners": ("knn",), "label_seeds": 2}
+    found = evaluate(
+        "thumbnail", rows, test=others, budgets=(10, "all"), output=tmp_path / "out", **options
+    )
+    assert (found.scores.fold_of[:, :40] == -1).all()
+    assert (found.scores.fold_of[:, 40:] == 0).all()
+    assert found.scores.train_scans[1].tolist() == [[40], [40]]
+    assert "those of drawn scans are nobody" in " ".join(found.notes)
+    tested = open_archive(others)
+    lines = (tmp_path / "out" / "predictions.csv").read_text().splitlines()[1:]
+    assert {line.split(",")[0] for line in lines} == set(tested.scan_ids)
+    alone = evaluate("thumbnail", rows, folds=2, **options)
+    assert alone.inputs != found.inputs
+
+
+def test_a_folder_per_class_needs_no_table(tmp_path: Path) -> None:
+    rows = _table(tmp_path, lambda _: "")
+    for line in rows.read_text().splitlines()[1:]:
+        name, _, label, _ = line.split(",")
+        (tmp_path / "classes" / f"grade {label}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).rename(tmp_path / "classes" / f"grade {label}" / name)
+    found = evaluate(
+        "thumbnail",
+        tmp_path / "classes",
+        target="folder",
+        folder_labels=True,
+        learners=("knn",),
+        **QUICK,
+    )
+    assert found.labeled.classes == ("grade 0", "grade 1")
+    assert len(found.labeled) == 40
+
+
+def test_synthetic_scans_are_counted_and_have_no_prediction(tmp_path: Path) -> None:
+    rows = _table(tmp_path, lambda patient: "yes" if patient < 5 else "")
+    output = tmp_path / "out"
+    evaluate(
+        "thumbnail",
+        rows,
+        target="pallor",
+        synthetic_column="side",
+        learners=("knn",),
+        output=output,
+        **QUICK,
+    )
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert (metrics["scans"], metrics["synthetic"], metrics["patients"]) == (30, 10, 15)
+    assert len((output / "predictions.csv").read_text().splitlines()) == 1 + 30
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_arrays_of_medmnist_are_scored_by_their_split(tmp_path: Path, many: bool) -> None:
+    rng, arrays = np.random.default_rng(0), {}
+    for split, number in (("train", 20), ("val", 6), ("test", 10)):
+        labels = np.tile(np.arange(number)[:, None] % 2, (1, 3 if many else 1))
+        arrays[f"{split}_images"] = rng.integers(0, 255, (number, 28, 28)).astype(np.uint8)
+        arrays[f"{split}_labels"] = labels.astype(np.uint8)
+    np.savez_compressed(tmp_path / "mnist.npz", **arrays)
+    found = evaluate(
+        "thumbnail",
+        tmp_path / "mnist.npz",
+        target=("label_0", "label_1", "label_2") if many else "label",
+        split_column="split",
+        learners=("knn",),
+        label_seeds=1,
+    )
+    assert found.scores.train_scans.tolist() == [[[26]]]
+    assert int((found.scores.fold_of == 0).sum()) == 10
+    assert "6 scans that 'split' marks as validation train too" in found.notes[0]
 
 
 @pytest.mark.long

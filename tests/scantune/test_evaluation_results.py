@@ -1,104 +1,67 @@
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from scanlearn.core import ScanlearnError
-from scanlearn.scans.archive import Archive, ArchiveWriter
-from scantune.evaluation_results import Evaluation, check_output, say_table, score_table, write
-from scantune.labels import LabeledSet, read_labels
-from scantune.probe import score_features
+from scantune.agreement import Agreement
+from scantune.evaluation_results import Evaluation, say_table, score_table
+from scantune.scores import Scores
 
 
-@pytest.fixture
-def archive(tmp_path: Path, labeled: Callable[..., LabeledSet]) -> Archive:
-    data = labeled(patients=20)
-    with ArchiveWriter(
-        tmp_path / "archive", shape=(1, 8, 8), dtype=np.uint8, label_columns=("finding",)
-    ) as writer:
-        for row, (y, patient) in enumerate(zip(data.truth.classes, data.patients, strict=True)):
-            writer.add(
-                np.full((1, 8, 8), row, np.uint8),
-                scan_id=f"{row}.png",
-                patient=f"person-{patient}",
-                labels={"finding": None if row == 3 else str(y)},
-            )
-        return writer.close()
-
-
-@pytest.fixture
-def evaluation(archive: Archive) -> Evaluation:
-    data = read_labels(archive, "finding")
-    features = np.random.default_rng(0).normal(size=(len(data), 4)) + data.truth.classes[:, None]
-    scores = score_features(features, data, budgets=(10, "all"), folds=2, label_seeds=2)
-    return Evaluation({"target": "finding"}, score_table(scores), data, scores, ("read me",))
-
-
-def test_metrics_hold_the_table_and_what_was_evaluated(
-    evaluation: Evaluation, archive: Archive, tmp_path: Path
-) -> None:
-    write(evaluation, archive, tmp_path / "new" / "out")
-    metrics = json.loads((tmp_path / "new" / "out" / "metrics.json").read_text())
-    assert metrics["inputs"] == {"target": "finding"}
-    assert metrics["blank"] == 1
-    assert sum(metrics["counts"].values()) == metrics["scans"]
-    assert [row["auroc"] for row in metrics["table"]] == [row.auroc for row in evaluation.table]
-    assert metrics["notes"] == ["read me"]
-    assert str(tmp_path) not in json.dumps(metrics)
-
-
-def test_predictions_hold_every_score_and_no_patients_name(
-    evaluation: Evaluation, archive: Archive, tmp_path: Path
-) -> None:
-    write(evaluation, archive, tmp_path / "out")
-    text = (tmp_path / "out" / "predictions.csv").read_text()
-    assert "person" not in text
-    rows = list(csv.DictReader(text.splitlines()))
-    scores = evaluation.scores
-    assert len(rows) == 2 * 2 * 2 * len(scores.truth.classes)
-    assert len({row["patient"] for row in rows}) == evaluation.labeled.num_patients
-    first = rows[0]
-    assert first["scan"] == "0.png"
-    assert float(first["score_1"]) == pytest.approx(scores.of("knn", 10)[0, 0, 1], rel=1e-5)
-
-
-def test_an_undefined_auroc_is_null_in_json(
-    evaluation: Evaluation, archive: Archive, tmp_path: Path
-) -> None:
-    from dataclasses import replace
-
-    row = replace(evaluation.table[0], auroc=float("nan"), per_fold=((float("nan"), 0.5),))
-    write(replace(evaluation, table=(row,)), archive, tmp_path)
-    (found,) = json.loads((tmp_path / "metrics.json").read_text())["table"]
-    assert found["auroc"] is None
-    assert found["per_fold"] == [[None, 0.5]]
-
-
-def test_an_output_of_something_else_is_kept(
-    evaluation: Evaluation, archive: Archive, tmp_path: Path
-) -> None:
-    check_output(tmp_path, {"target": "finding"})
-    write(evaluation, archive, tmp_path)
-    check_output(tmp_path, {"target": "finding"})
-    with pytest.raises(ScanlearnError, match="already holds the evaluation of something else"):
-        check_output(tmp_path, {"target": "other"})
-    (tmp_path / "metrics.json").write_text("no json")
-    with pytest.raises(ScanlearnError, match="already holds"):
-        check_output(tmp_path, {"target": "finding"})
+def said(evaluation: Evaluation, capsys: pytest.CaptureFixture[Any]) -> list[str]:
+    say_table(evaluation)
+    lines: list[str] = capsys.readouterr().out.splitlines()
+    return lines
 
 
 def test_the_table_is_said_with_its_notes(
     evaluation: Evaluation, capsys: pytest.CaptureFixture[Any]
 ) -> None:
-    say_table(evaluation)
-    lines = capsys.readouterr().out.splitlines()
+    lines = said(evaluation, capsys)
     assert len(lines) == (1 + 4) + (1 + 2 + 1) + 1
     assert lines[0].split()[:2] == ["learner", "labels"]
     assert f"{evaluation.table[0].auroc:.3f}" in lines[1]
     assert lines[-1] == "note: read me"
+
+
+def test_a_kappa_of_grades_is_said(
+    evaluation: Evaluation, capsys: pytest.CaptureFixture[Any]
+) -> None:
+    row = replace(evaluation.table[-1], agreement=Agreement(0.71, 0.6, 0.8, 0))
+    lines = said(replace(evaluation, table=(row,)), capsys)
+    assert any("quadratic kappa 0.710  0.600 to 0.800" in line for line in lines)
+
+
+def test_only_ordered_classes_have_a_kappa(evaluation: Evaluation) -> None:
+    assert all(row.agreement is None for row in evaluation.table)
+    truth = replace(evaluation.scores.truth, task="ordinal")
+    graded = score_table(replace(evaluation.scores, truth=truth))
+    assert all(row.agreement is not None for row in graded)
+
+
+def test_findings_have_a_row_each_and_a_macro_over_what_is_defined(
+    finding_scores: Scores,
+) -> None:
+    (row,) = score_table(finding_scores)
+    assert [one.name for one in row.classes] == ["Edema", "Effusion", "Hernia"]
+    hernia = row.classes[2]
+    assert hernia.scans == 1
+    # One scan has it: each label seed defines its AUROC in one of two folds.
+    assert hernia.undefined == row.undefined == 2
+    assert row.macro.auprc == pytest.approx(np.mean([one.scores.auprc for one in row.classes]))
+    known = [one.scans + one.negatives for one in row.classes]
+    assert [one.unknown for one in row.classes] == [120 - number for number in known]
+    assert row.classes[0].unknown > 0
+    assert row.num_sure == sum(one.low > 0.5 or one.high < 0.5 for one in row.classes)
+
+
+def test_macro_leaves_out_what_no_model_defines(finding_scores: Scores) -> None:
+    matrix = finding_scores.truth.matrix.copy()
+    matrix[:, 2] = np.minimum(matrix[:, 2], 0)
+    none = replace(finding_scores, truth=replace(finding_scores.truth, matrix=matrix))
+    (row,) = score_table(none)
+    assert np.isnan(row.classes[2].scores.auprc)
+    assert row.macro.auprc == pytest.approx(np.mean([one.scores.auprc for one in row.classes[:2]]))

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from scantune import learners
-from scantune.learners import C_GRID, fit_knn, fit_linear, probabilities, validate_knn
+from scantune.learners import (
+    C_GRID,
+    fit_knn,
+    fit_linear,
+    frozen_learners,
+    probabilities,
+    validate_knn,
+)
 from scantune.truth import Truth
+from scantune.tuning import validation
 
 
 def test_knn_is_the_weighted_vote_of_the_nearest_by_cosine() -> None:
@@ -63,14 +71,14 @@ def test_c_is_chosen_in_inner_folds_of_the_training_patients(
     data = labeled(patients=80)
     train = np.flatnonzero(data.patients < 60)
     seen = []
-    real = learners.patient_folds
+    real = validation.patient_folds
 
     def spy(truth: Truth, patients: np.ndarray, folds: int, seed: int) -> Any:
         parts = real(truth, patients, folds, seed)
         seen.append((patients, parts))
         return parts
 
-    monkeypatch.setattr(learners, "patient_folds", spy)
+    monkeypatch.setattr(validation, "patient_folds", spy)
     features = informative(data)
     fit_linear(features[train], data.truth[train], data.patients[train], features)
     ((patients, parts),) = seen
@@ -164,3 +172,23 @@ def test_scans_of_which_a_finding_is_unknown_do_not_vote_on_it(labeled: Any) -> 
         both = Truth.of_classes(truth.positives(code)[known].astype(int), 2)
         alone = fit_knn(train[known], both, test, neighbours=5)
         np.testing.assert_allclose(found[:, code], alone[:, 1])
+
+
+def test_validation_never_falls_on_synthetic_scans(informative: Any, labeled: Any) -> None:
+    data = labeled(patients=60)
+    synthetic = np.random.default_rng(0).random(len(data)) < 0.4
+    marked = replace(data, truth=replace(data.truth, synthetic=synthetic))
+    rows = np.arange(len(data))
+    for learner in frozen_learners(informative(data), marked).values():
+        validation = learner(rows, rows[:0], 0).validation
+        assert np.isnan(validation[synthetic]).all()
+        assert np.isfinite(validation[~synthetic]).all()
+
+
+def test_a_finding_known_of_no_training_scan_is_0_everywhere() -> None:
+    rng = np.random.default_rng(0)
+    matrix = np.column_stack([np.arange(40) % 2, np.full(40, -1)]).astype(np.int8)
+    truth, features = Truth(matrix, "multilabel"), rng.normal(size=(40, 5))
+    fit = fit_linear(features, truth, np.arange(40), features)
+    assert (fit.scores[:, 1] == 0).all()
+    assert np.isfinite(fit.scores).all()

@@ -101,3 +101,16 @@ def test_a_class_without_training_scans_has_probability_zero() -> None:
     probabilities = PenaltyPath(z, 2 * y[:40], 4).fit(1.0).predict(z_test)
     assert (probabilities[:, [1, 3]] == 0).all()
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_row_that_counts_for_two_is_a_row_that_stands_twice(classes: int) -> None:
+    x, y = collinear(60, 5, classes)
+    z, z_test = principal_axes(x[:40], x[40:])
+    twice = np.arange(40) % 3 == 0
+    weighed = PenaltyPath(z, y[:40], classes, 1.0 + twice).fit(1.0).predict(z_test)
+    z_more, y_more = np.concatenate([z, z[twice]]), np.concatenate([y[:40], y[:40][twice]])
+    repeated = PenaltyPath(z_more, y_more, classes).fit(1.0).predict(z_test)
+    np.testing.assert_allclose(weighed, repeated, atol=2e-3)
+    plain = PenaltyPath(z, y[:40], classes).fit(1.0).predict(z_test)
+    assert np.abs(weighed - plain).max() > 1e-2

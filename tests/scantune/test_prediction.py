@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 from PIL import Image
 
 from scanlearn.backbones import weights
@@ -20,6 +21,7 @@ from scantune.evaluation import evaluate
 from scantune.labels import read_labels
 from scantune.learners import fit_linear
 from scantune.prediction import predict
+from scantune.tuning.settings import TuneConfig
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,31 @@ def test_prediction_is_the_probe_on_the_backbones_features(workplace: Path) -> N
     np.testing.assert_allclose(found, fit.scores, atol=1e-5)
 
 
+def test_findings_are_called_each_at_its_threshold_and_none_is_the_most_probable(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, lines = workplace / "findings.csv", ["path,patient,found"]
+    for index in range(40):
+        patient = index // 4
+        found = ["light"] * (index % 2) + ["late"] * (patient % 2)
+        lines.append(f"{index:02d}.png,p{patient},{'|'.join(found) or 'No Finding'}")
+    table.write_text("\n".join(lines) + "\n")
+    evaluate(
+        workplace / "exported",
+        table,
+        target="found",
+        folds=2,
+        label_seeds=1,
+        output=tmp_path / "out",
+    )
+    predict(tmp_path / "out" / "classifier", table, output=tmp_path / "found.csv")
+    rows = read(tmp_path / "found.csv")
+    assert "most_probable" not in rows[0]
+    assert {"probability_late", "probability_light", "called_light"} <= set(rows[0])
+    calls = sum(int(row["called_light"]) for row in rows)
+    assert f"light: {calls})" in capsys.readouterr().out
+
+
 def test_archive_of_other_channels_is_one_clear_sentence(workplace: Path) -> None:
     model = workplace / "scores" / "classifier"
     with pytest.raises(ScanlearnError, match="pack them with channels=1"):
@@ -115,3 +142,26 @@ def test_archive_without_its_paths_is_told_before_any_work_and_how_to_go_on(
             predict(model, packed.path, output=output)
     predict(model, packed.path, output=output, files=False)
     assert "file" not in read(output)[0]
+
+
+@pytest.mark.long
+def test_a_tuned_network_is_kept_and_predicts_as_it_was_scored(workplace: Path) -> None:
+    labels, output = workplace / "labels.csv", workplace / "tuned"
+    evaluation = evaluate(
+        workplace / "exported",
+        labels,
+        target="bright",
+        learners=("linear", "finetune"),
+        folds=2,
+        label_seeds=1,
+        tune=TuneConfig(epochs=12, augment="complex", learning_rate=0.02, batch=8),
+        output=output,
+    )
+    assert [row.learner for row in evaluation.table] == ["linear", "finetune"]
+    assert evaluation.table[1].auroc > 0.9
+    assert "finetune with all labels: fewer than 50 patients" in " ".join(evaluation.notes)
+    found = predict(output / "classifier", labels, output=workplace / "tuned.csv")
+    bright = [row["most_probable"] for row in read(workplace / "tuned.csv")]
+    assert np.mean([name == str(row % 2) for row, name in enumerate(bright)]) > 0.9
+    network = timm.create_model(f"local-dir:{output / 'classifier'}", pretrained=True).eval()
+    assert network.num_classes == found.shape[1] == 2

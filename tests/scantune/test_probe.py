@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from scanlearn.core import ScanlearnError
-from scantune.probe import score_features
+from scantune.learners import Fit
+from scantune.probe import scorable, score_features, score_learners
 from scantune.statistics import arm_interval, estimate, patient_weights
 from scantune.truth import Truth
 
@@ -145,3 +146,82 @@ def test_test_labels_enter_nothing(informative: Any, labeled: Any) -> None:
     options: dict[str, Any] = {"budgets": (30, "all"), "label_seeds": 2}
     first, second = (score_features(features, one, **options) for one in (data, flipped))
     np.testing.assert_array_equal(first.values, second.values)
+
+
+def test_a_class_of_one_patient_is_refused_before_anything_is_fitted(labeled: Any) -> None:
+    data = labeled(patients=30, classes=3)
+    y = np.where(data.patients == 4, 2, data.truth.classes % 2)
+    with pytest.raises(ScanlearnError, match="target: one patient alone has class 2, so that no"):
+        scorable(replace(data, truth=Truth.of_classes(y, 3)))
+
+
+def test_a_finding_of_one_patient_is_masked_and_said(informative: Any, labeled: Any) -> None:
+    data = labeled(patients=30, classes=2)
+    matrix = data.truth.matrix.copy()
+    matrix[:, 1] = data.patients == 4
+    found = scorable(replace(data, truth=Truth(matrix, "multilabel")))
+    assert found.notes == (
+        "one patient alone has 1: no fold can train on that and test it, and these scans are "
+        "masked",
+    )
+    assert found.unknown == {"0": 0, "1": int((data.patients == 4).sum())}
+    assert found.counts["1"] == 0
+    scores = score_features(informative(data), found, label_seeds=1, folds=3)
+    assert estimate(scores, "linear", "all", patient_weights(scores)).undefined == 3
+
+
+def test_a_given_split_may_test_the_only_patient_of_a_class(labeled: Any) -> None:
+    data = labeled(patients=30, classes=2, split=True)
+    y = (data.patients == 4).astype(int)
+    given = replace(data, truth=Truth.of_classes(y, 2))
+    assert scorable(given) is given
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scores_that_are_no_numbers_are_one_sentence(labeled: Any, value: float) -> None:
+    data = labeled()
+
+    def astray(rows: np.ndarray, test: np.ndarray, seed: int) -> Fit:
+        scores = np.full((len(test), 2), 0.5)
+        scores[:2, 1] = value
+        return Fit(scores, np.full((len(rows), 2), np.nan))
+
+    with pytest.raises(ScanlearnError, match=r"net with all labels, fold 0: 2 of .* not numbers"):
+        score_learners({"net": astray}, data)
+
+
+def test_synthetic_scans_train_and_are_neither_tested_nor_validated_nor_counted(
+    informative: Any, labeled: Any
+) -> None:
+    data = labeled(patients=80)
+    synthetic = np.random.default_rng(0).random(len(data)) < 0.3
+    marked = replace(data, truth=replace(data.truth, synthetic=synthetic))
+    features = informative(data)
+    scores = score_features(features, marked, label_seeds=2, budgets=(20, "all"))
+    assert (scores.fold_of[:, synthetic] == -1).all()
+    assert (scores.fold_of[:, ~synthetic] >= 0).all()
+    assert np.isnan(scores.values[..., synthetic, :]).all()
+    assert scores.train_scans[1].max() <= marked.num_scans
+    without = data[np.flatnonzero(~synthetic)]
+    plain = score_features(features[~synthetic], without, label_seeds=2, budgets=(20, "all"))
+    assert not np.array_equal(plain.values, scores.values[..., ~synthetic, :])
+    np.testing.assert_array_equal(plain.train_scans, scores.train_scans)
+    np.testing.assert_array_equal(plain.fold_of, scores.fold_of[:, ~synthetic])
+
+
+def test_one_patient_cannot_be_trained_on_and_tested(labeled: Any) -> None:
+    data = labeled(patients=12)
+    one = replace(data, patients=np.zeros_like(data.patients))
+    with pytest.raises(ScanlearnError, match="labeled scans are of one patient, who cannot be"):
+        scorable(one)
+
+
+def test_what_one_patient_alone_is_known_to_be_without_is_masked_too(labeled: Any) -> None:
+    data = labeled(patients=12)
+    matrix = np.where(np.arange(2) == 0, data.truth.matrix, 1).astype(np.int8)
+    matrix[:, 1] = np.where(data.patients % 2, 1, -1)
+    matrix[data.patients == 4, 1] = 0
+    found = scorable(replace(data, truth=Truth(matrix, "multilabel")))
+    assert "one patient alone is known to be without 1" in found.notes[0]
+    assert not (found.truth.matrix[:, 1] == 0).any()
+    assert found.counts == {"0": data.counts["0"], "1": int((data.patients % 2).sum())}

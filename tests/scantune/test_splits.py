@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from scanlearn.core import ScanlearnError
-from scantune.splits import Fold, assert_disjoint, budget_rows, given_split, patient_folds
+from scantune.splits import (
+    Fold,
+    assert_disjoint,
+    budget_rows,
+    given_split,
+    lone_classes,
+    patient_folds,
+)
 from scantune.truth import Truth
 
 
@@ -61,7 +68,7 @@ def test_too_few_patients_for_the_folds_is_one_sentence() -> None:
 
 def test_a_class_of_one_patient_cannot_be_left_out_of_a_two_class_fold() -> None:
     y = np.array([0] * 9 + [1])
-    with pytest.raises(ScanlearnError, match="classes to train on"):
+    with pytest.raises(ScanlearnError, match="one class only to train on"):
         patient_folds(Truth.of_classes(y, 2), np.arange(10), 3, 0)
 
 
@@ -171,3 +178,70 @@ def test_a_split_that_trains_on_one_class_is_refused() -> None:
             np.arange(2),
             np.arange(2),
         )
+
+
+def with_synthetic(real: int = 40, nobody: int = 6) -> tuple[Truth, np.ndarray]:
+    """Two real scans of each patient and a synthetic one; then synthetic scans of nobody."""
+    patients = np.concatenate([np.repeat(np.arange(real), 3), real + np.arange(nobody)])
+    synthetic = np.concatenate([np.tile([False, False, True], real), np.ones(nobody, np.bool_)])
+    classes = np.concatenate([np.repeat(np.arange(real) % 2, 3), np.ones(nobody, np.int64)])
+    return Truth(Truth.of_classes(classes, 2).matrix, synthetic=synthetic), patients
+
+
+def test_synthetic_scans_are_never_tested_and_train_where_their_patient_does() -> None:
+    truth, patients = with_synthetic()
+    folds = patient_folds(truth, patients, 5, 0)
+    assert (
+        sorted(np.concatenate([fold.test for fold in folds]))
+        == np.flatnonzero(truth.is_real).tolist()
+    )
+    for fold in folds:
+        tested = np.isin(patients, patients[fold.test])
+        assert fold.train.tolist() == np.flatnonzero(~tested).tolist()
+
+
+def test_synthetic_scans_change_no_fold() -> None:
+    truth, patients = with_synthetic()
+    real = np.flatnonzero(truth.is_real)
+    without = patient_folds(truth[real], patients[real], 5, 3)
+    for fold, plain in zip(patient_folds(truth, patients, 5, 3), without, strict=True):
+        assert fold.test.tolist() == real[plain.test].tolist()
+
+
+def test_no_budget_counts_synthetic_scans() -> None:
+    truth, patients = with_synthetic()
+    train = patient_folds(truth, patients, 5, 0)[0].train
+    smaller: set[int] = set()
+    for budget in (10, 20, "all"):
+        subset = budget_rows(train, truth, patients, budget, 0)
+        real = subset.rows[truth.is_real[subset.rows]]
+        assert subset.num_scans == len(real) == (64 if budget == "all" else budget)
+        assert subset.num_patients == len(np.unique(patients[real]))
+        named = patients[subset.rows[~truth.is_real[subset.rows]]]
+        assert set(named) == {*patients[real], *range(40, 46)}
+        assert smaller < set(subset.rows.tolist())
+        smaller = set(subset.rows.tolist())
+
+
+def test_a_synthetic_scan_of_a_tested_patient_trains_in_no_given_split() -> None:
+    truth, patients = with_synthetic(real=4, nobody=1)
+    split = np.where(patients < 2, "train", "test")
+    fold = given_split(split, truth, patients, np.arange(13))
+    assert fold.train.tolist() == [0, 1, 2, 3, 4, 5, 12]
+    assert fold.test.tolist() == [6, 7, 9, 10]
+
+
+def test_folds_of_findings_are_stratified_by_the_rarest() -> None:
+    rng = np.random.default_rng(0)
+    matrix = (rng.random((300, 3)) < (0.5, 0.2, 0.04)).astype(np.int8)
+    matrix[rng.random(matrix.shape) < 0.1] = -1
+    truth = Truth(matrix, "multilabel")
+    rare = int(truth.positives(2).sum())
+    for fold in patient_folds(truth, np.arange(300), 4, 0):
+        assert abs(truth[fold.test].positives(2).sum() - rare / 4) < 1
+
+
+def test_a_class_of_one_patient_is_found_whatever_programs_drew() -> None:
+    truth, patients = with_synthetic(real=3)
+    assert lone_classes(truth, patients) == (1,)
+    assert lone_classes(Truth.of_classes(np.array([0, 1, 0, 1]), 3), np.arange(4)) == ()

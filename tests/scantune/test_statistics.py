@@ -8,7 +8,6 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from scantune.scores import Scores
 from scantune.statistics import (
     ONE_SEED,
     Difference,
@@ -32,29 +31,6 @@ def spread(mean: float, deviation: float, r: int = 4000, seed: int = 0) -> np.nd
     values = np.random.default_rng(seed).normal(size=r)
     standard: np.ndarray = (values - values.mean()) / values.std(ddof=1)
     return mean + deviation * standard
-
-
-def simulated(
-    make_scores: Any, rng: np.random.Generator, patients: int, seeds: int, separation: float
-) -> list[list[Scores]]:
-    """Two arms of the same recipe on the same patients: two scans each, easy and hard patients.
-
-    Each network's class separation varies around the common one, as pretraining seeds do.
-    """
-    owner = np.repeat(np.arange(patients), 2)
-    y = np.tile([0, 1], patients // 2 + 1)[:patients][owner]
-    hardness = rng.normal(size=patients)[owner]
-    shared = rng.normal(size=2 * patients)
-    arms = []
-    for _ in range(2):
-        arm = []
-        for _ in range(seeds):
-            own = rng.normal(size=2 * patients)
-            gap = separation + 0.1 * rng.normal()
-            values = gap * y + np.sqrt(0.4) * hardness + np.sqrt(0.3) * shared + np.sqrt(0.3) * own
-            arm.append(make_scores(y, owner, values))
-        arms.append(arm)
-    return arms
 
 
 def test_a_resample_draws_as_many_patients_as_are_tested(make_scores: Any) -> None:
@@ -250,34 +226,3 @@ def test_a_verdict_takes_the_adjusted_p_value() -> None:
     assert verdict(found) == "better"
     assert verdict(found, p=0.08) == "none"
     assert verdict(replace(found, p=float("nan"), low=float("nan"), high=float("nan"))) == "none"
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("patients", [100, 200])
-@pytest.mark.parametrize(("seeds", "least", "most"), [(2, 0.88, 0.98), (5, 0.92, 0.99)])
-def test_intervals_cover_about_as_often_as_they_say(
-    make_scores: Any, patients: int, seeds: int, least: float, most: float
-) -> None:
-    # Both arms are one recipe: this is the A/A study too. Two seeds cover less than the nominal
-    # .95; what a network alone gets wrong counts in both parts, so that many seeds cover more.
-    rng = np.random.default_rng([patients, seeds])
-    separation, repetitions = 1.2, 400
-    true_auroc = np.mean(stats.norm.cdf((separation + 0.1 * rng.normal(size=100_000)) / 2**0.5))
-    difference = arm = different = 0
-    for repetition in range(repetitions):
-        arms = simulated(make_scores, rng, patients, seeds, separation)
-        weights = patient_weights(arms[0][0], replicates=400, seed=repetition)
-        first, second = (
-            [estimate(scores, "linear", "all", weights) for scores in one] for one in arms
-        )
-        found, alone = paired_difference(first, second), arm_interval(first)
-        difference += found.low <= 0 <= found.high
-        arm += alone.low <= true_auroc <= alone.high
-        different += verdict(found) in ("better", "worse")
-    figures = (
-        f"difference {difference / repetitions:.3f}, arm {arm / repetitions:.3f}, "
-        f"A/A called different {different / repetitions:.3f}"
-    )
-    assert least <= difference / repetitions <= most, figures
-    assert 0.91 <= arm / repetitions <= 0.98, figures
-    assert different / repetitions <= 1 - least, figures

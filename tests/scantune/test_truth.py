@@ -34,3 +34,19 @@ def test_unknown_is_neither_positive_nor_negative() -> None:
 def test_findings_have_no_single_class() -> None:
     with pytest.raises(AssertionError, match="exclude"):
         _ = Truth(np.eye(2, dtype=np.int8), "multilabel").classes
+
+
+def test_what_a_program_made_stays_marked_in_every_part() -> None:
+    truth = Truth(
+        np.array([[1, 0], [-1, 1], [0, 1]], np.int8), "multilabel", np.array([False, True, True])
+    )
+    assert truth.is_real.tolist() == [True, False, False]
+    assert truth[np.array([2, 0])].is_real.tolist() == [False, True]
+    assert truth.of_finding(0).is_real.tolist() == [True, False]
+    assert Truth.of_classes(np.array([0, 1]), 2).is_real.all()
+
+
+def test_one_finding_is_two_classes_of_the_scans_where_it_is_known() -> None:
+    truth = Truth(np.array([[1, 0], [-1, 1], [0, 1]], np.int8), "multilabel")
+    assert truth.of_finding(0).classes.tolist() == [1, 0]
+    assert truth.of_finding(0).task == "multiclass"

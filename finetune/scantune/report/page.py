@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import datetime
+from collections.abc import Callable
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from scanlearn.pages import page_template, png_address
 from scantune.report import forest, plots, tables
 from scantune.report.svg import standalone
 from scantune.study.results import FIGURES, Results, Score, TaskCount, read_results
+from scantune.wording import budget_name, learner_name
 
 REPORT_FILE = "report.html"
 
@@ -32,27 +33,23 @@ def write(folder: Path | str) -> Path:
     results = read_results(folder)
     drawings = draw(results)
     _save_figures(folder / FIGURES, drawings)
-    page = (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            r=results,
-            drawings=drawings,
-            sheets=[(sheet, _embedded(folder / FIGURES / sheet.file)) for sheet in results.sheets],
-            created=_date(results.created),
-            winner=tables.winner(results),
-            headline=tables.headline(results),
-            primary_task=results.verdict.primary.task,
-            arms=tables.ordered_arms(results),
-            colours=plots.palette(results),
-            light=plots.LIGHT,
-            dark=plots.DARK,
-            auroc=[tables.auroc_table(results, task.name) for task in tasks(results)],
-            pairs=tables.pairs(results),
-            dial=tables.dial_table(results),
-            proof=tables.proof_rows(results),
-            learners=tables.learners(results),
-        )
+    page = page_template("scantune.report", "page.html.j2", _filters()).render(
+        r=results,
+        drawings=drawings,
+        sheets=[(sheet, _embedded(folder / FIGURES / sheet.file)) for sheet in results.sheets],
+        created=_date(results.created),
+        winner=tables.winner(results),
+        headline=tables.headline(results),
+        primary_task=results.verdict.primary.task,
+        arms=tables.ordered_arms(results),
+        colours=plots.palette(results),
+        light=plots.LIGHT,
+        dark=plots.DARK,
+        auroc=[tables.auroc_table(results, task.name) for task in tasks(results)],
+        pairs=tables.pairs(results),
+        dial=tables.dial_table(results),
+        proof=tables.proof_rows(results),
+        learners=tables.learners(results),
     )
     path = folder / REPORT_FILE
     aside = path.with_suffix(".html.part")
@@ -99,27 +96,19 @@ def _cells(scores: list[Score], task: str) -> dict[tuple[str, str], Score]:
     return {(s.arm, s.learner): s for s in scores if s.task == task}
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("scantune.report", "."),
-        autoescape=select_autoescape(["html", "j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        interval=plots.interval_text,
-        difference=forest.difference_text,
-        learner=plots.learner_name,
-        budget=plots.budget_name,
-        outcome=tables.OUTCOMES.__getitem__,
-        p=tables.p_text,
-        tight=lambda text: text.replace(" = ", "\u00a0=\u00a0").replace(" %", "\u00a0%"),
-        duration=tables.duration,
-        thousands=lambda number: f"{number:,.0f}",
-        short=lambda text: text[:10],
-    )
-    return environment
+def _filters() -> dict[str, Callable[..., str]]:
+    return {
+        "interval": plots.interval_text,
+        "difference": forest.difference_text,
+        "learner": learner_name,
+        "budget": budget_name,
+        "outcome": tables.OUTCOMES.__getitem__,
+        "p": tables.p_text,
+        "tight": lambda text: text.replace(" = ", "\u00a0=\u00a0").replace(" %", "\u00a0%"),
+        "duration": tables.duration,
+        "thousands": lambda number: f"{number:,.0f}",
+        "short": lambda text: text[:10],
+    }
 
 
 def _date(created: str) -> str:
@@ -130,7 +119,7 @@ def _embedded(picture: Path) -> str | None:
     """The picture as a data address; None where the file is gone."""
     if not picture.is_file():
         return None
-    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode("ascii")
+    return png_address(picture.read_bytes())
 
 
 def _save_figures(folder: Path, drawings: dict[str, list[tuple[str, Markup]]]) -> None:

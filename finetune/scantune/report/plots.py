@@ -9,6 +9,7 @@ from markupsafe import Markup
 from scantune.report import svg
 from scantune.report.svg import Axis
 from scantune.study.results import ArmRow, Budget, Results, RunRow, Score
+from scantune.wording import learner_name
 
 # The hues of the view sheets, calm to hot along the dial and told apart by colour-blind readers;
 # dark enough for text on white, light enough for text on black.
@@ -30,7 +31,6 @@ DARK = {
     "--arm-5": "#a9b6cc",
     "--ref": "#a3adba",
 }
-LEARNERS = {"linear": "linear probe", "knn": "kNN"}
 CHANCE = 0.5
 COLLAPSED = 0.1
 
@@ -40,16 +40,6 @@ def palette(results: Results) -> dict[str, str]:
     trained = [arm.name for arm in results.arms if arm.kind == "pretrained"]
     colours = {name: f"var(--arm-{index % 6})" for index, name in enumerate(trained)}
     return {arm.name: colours.get(arm.name, "var(--ref)") for arm in results.arms}
-
-
-def learner_name(learner: str) -> str:
-    """The learner in words."""
-    return LEARNERS.get(learner, learner)
-
-
-def budget_name(budget: Budget) -> str:
-    """The label budget in words."""
-    return "all labels" if budget == "all" else f"{budget} labels"
 
 
 def auroc_range(scores: Sequence[Score]) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from scanlearn.views.parameters import PARAMETERS
 from scantune.report import forest, plots
 from scantune.study.results import ArmRow, Budget, Difference, Results, RunRow, Score
+from scantune.wording import budget_name, learner_name
 
 OUTCOMES = {
     "better": "better",
@@ -75,8 +76,8 @@ def auroc_table(results: Results, task: str) -> AurocTable:
         ]
         for arm, row in rows
     ]
-    named = [plots.budget_name(budget) for budget in budgets(results)]
-    columns = [(plots.learner_name(learner), named) for learner in learners(results)]
+    named = [budget_name(budget) for budget in budgets(results)]
+    columns = [(learner_name(learner), named) for learner in learners(results)]
     return AurocTable(task, columns, rows, best)
 
 

@@ -145,6 +145,10 @@ def data_warnings(
             found.append(f"{name}: {labeled.num_blank} scans without a label are left out.")
         if labeled.num_uncertain:
             found.append(f"{name}: {labeled.num_uncertain} uncertain scans (-1) are left out.")
+        found += [f"{name}: {note}." for note in labeled.notes]
+        unknown = ", ".join(f"{key} {n}" for key, n in labeled.unknown.items() if n)
+        if unknown:
+            found.append(f"{name}: scans of which a finding is unknown are masked: {unknown}.")
     for (task, _), members in scores.items():
         found += [f"{task}: {note}." for note in members[0].notes]
     return tuple(dict.fromkeys(found))

@@ -169,6 +169,7 @@ class Difference(Record):
     """AUROC of arm ``a`` minus that of arm ``b``, on the same folds and patients.
 
     ``p_holm`` is None for the primary comparison; ``verdict`` rests on it for all others.
+    ``delong_p`` is DeLong's paired test of these networks, of two classes and a given split alone.
     """
 
     task: str
@@ -185,6 +186,7 @@ class Difference(Record):
     seeds: int
     verdict: Outcome
     primary: bool = False
+    delong_p: float | None = None
 
 
 class ViewShare(Record):

@@ -52,7 +52,7 @@ def run_study(config: CompareConfig) -> Path:
     with folder.timed("intervals"):
         estimates = estimate_all(config, scores)
     table = score_rows(estimates, scores)
-    differences = difference_rows(config, estimates)
+    differences = difference_rows(config, estimates, scores)
     proof = matched(runs)
     arms = facts.arm_rows(config, unlabeled.shape[0])
     results = Results(

@@ -12,7 +12,7 @@ from scanlearn.features import extract, thumbnail_features
 from scanlearn.runs import say, track
 from scanlearn.scans.archive import Archive
 from scantune.labels import LabeledSet, read_labels
-from scantune.probe import folds_of, score_features
+from scantune.probe import folds_of, scorable, score_features
 from scantune.scores import Scores
 from scantune.splits import budget_rows
 from scantune.study.arms import load_network
@@ -49,7 +49,7 @@ def read_tasks(config: CompareConfig, labels: Archive) -> dict[str, LabeledSet]:
     """
     evaluation = config.evaluation
     tasks = {
-        task: read_labels(labels, task, split_column=evaluation.split_column)
+        task: scorable(read_labels(labels, task, split_column=evaluation.split_column))
         for task in config.tasks
     }
     for labeled in tasks.values():

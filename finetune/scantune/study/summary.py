@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 from scanlearn.runs import track
+from scantune.fixed_test import class_difference
 from scantune.scores import Scores
 from scantune.statistics import (
     Estimate,
@@ -80,7 +81,11 @@ def score_rows(
     return tuple(rows)
 
 
-def difference_rows(config: CompareConfig, estimates: Estimates) -> tuple[Difference, ...]:
+def difference_rows(
+    config: CompareConfig,
+    estimates: Estimates,
+    scores: Mapping[tuple[str, str], Sequence[Scores]],
+) -> tuple[Difference, ...]:
     """The paired differences, the primary one first; Holm covers the rest."""
     asked = list(comparisons(config))
     found = [
@@ -107,9 +112,24 @@ def difference_rows(config: CompareConfig, estimates: Estimates) -> tuple[Differ
                 seeds=len(difference.per_seed),
                 verdict=verdict(difference, margin=config.margin, p=p_holm) if defined else "none",
                 primary=index == 0,
+                delong_p=_delong_p(scores, cell, a, b),
             )
         )
     return tuple(rows)
+
+
+def _delong_p(
+    scores: Mapping[tuple[str, str], Sequence[Scores]],
+    cell: tuple[str, str, Budget],
+    a: str,
+    b: str,
+) -> float | None:
+    task, learner, budget = cell
+    first, second = scores[task, a], scores[task, b]
+    asked = first[0].truth.asked
+    if len(asked) > 1:
+        return None
+    return finite(class_difference(first, second, learner, budget, asked[0]).p)
 
 
 def comparisons(

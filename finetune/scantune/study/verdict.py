@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from scantune.study.plan import CompareConfig
 from scantune.study.results import ArmRow, Difference, Matched, Primary, Score, Verdict
-
-_LEARNERS = {"linear": "linear probe", "knn": "kNN"}
+from scantune.wording import budget_name, learner_name
 
 
 def state_verdict(
@@ -33,7 +32,7 @@ def state_verdict(
     }[found.verdict]
     if not matched.ok:
         claim = f"the arms are not matched, so the dial alone may not explain it, but {claim}"
-    setting = f"{found.task}, {_LEARNERS[found.learner]}, {_budget(found)}"
+    setting = f"{found.task}, {learner_name(found.learner)}, {budget_name(found.budget)}"
     sentence = f"{_capital(claim)}: {_numbers(found, table)}, {setting}."
     if found.seeds == 1:
         sentence += " One pretraining seed: this speaks of these two networks only."
@@ -70,10 +69,6 @@ def signed(value: float) -> str:
 
 def _minus(value: float) -> str:
     return f"{value:.3f}".replace("-", "−")
-
-
-def _budget(found: Difference) -> str:
-    return "all labels" if found.budget == "all" else f"{found.budget} labels"
 
 
 def _capital(text: str) -> str:

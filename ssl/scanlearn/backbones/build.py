@@ -70,7 +70,8 @@ class Backbone(nn.Module):
     """A timm network without its classifier: a view in, one feature vector out.
 
     Args:
-        network: The timm network, built with ``num_classes=0``.
+        network: The timm network, built with ``num_classes=0``; with a classifier, its class
+            scores take the place of the features.
         name: Its timm architecture.
         channels: Channels of a view.
         model_args: What timm needs beside name and channels to build the same network again.
@@ -84,9 +85,10 @@ class Backbone(nn.Module):
         self.name = name
         self.channels = channels
         self.model_args = dict(model_args)
+        self.num_classes = int(getattr(network, "num_classes", 0) or 0)
         # Where timm puts a layer between pooling and classifier, that layer's width counts.
         self.num_features = int(
-            getattr(network, "head_hidden_size", None) or getattr(network, "num_features")  # noqa: B009
+            self.num_classes or getattr(network, "head_hidden_size", None) or network.num_features  # type: ignore[arg-type]
         )
 
     def forward(self, views: Float[Tensor, "b c s s"]) -> Float[Tensor, "b d"]:
@@ -218,15 +220,15 @@ def tensors_hash(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def create_network(name: str, channels: int, model_args: dict[str, Any]) -> nn.Module:
-    """Makes the timm network of an exported backbone, without drop path; its weights are noise
-    until they are loaded, drawn without touching the global generator.
-    """  # noqa: D205
+def create_network(
+    name: str, channels: int, model_args: dict[str, Any], num_classes: int = 0
+) -> nn.Module:
+    """Makes the timm network of an export, its weights noise, without drop path."""
     import timm
 
     with seeded_weights(0, "to be replaced"):
         network: nn.Module = timm.create_model(
-            name, pretrained=False, num_classes=0, in_chans=channels, **model_args
+            name, pretrained=False, num_classes=num_classes, in_chans=channels, **model_args
         )
     return network
 

@@ -11,6 +11,7 @@ from scanlearn.backbones.build import Backbone, weights_hash
 from scanlearn.backbones.naming import name_few
 
 LOAD_CALL = 'timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)'
+LOAD_CLASSIFIER = 'timm.create_model("local-dir:FOLDER", pretrained=True)'
 
 
 class StartWeights(BaseModel):
@@ -56,7 +57,8 @@ class Card(BaseModel):
     model_args: dict[str, Any] = Field(
         default_factory=dict, description="further arguments timm builds the network with"
     )
-    num_features: int = Field(description="length of a feature vector")
+    num_features: int = Field(description="length of a feature vector, or of the class scores")
+    num_classes: int = Field(default=0, description="classes of its classifier; 0 has none")
     channels: int = Field(description="channels of a view")
     size: int = Field(description="side of the views it was trained on, in pixels")
     mean: tuple[float, ...] = Field(description="per channel, of scans on the unit range")
@@ -99,9 +101,11 @@ class Card(BaseModel):
                 initial_hash, start and evidence_note.
         """
         return cls(
+            load=LOAD_CLASSIFIER if backbone.num_classes else LOAD_CALL,
             architecture=backbone.name,
             model_args=backbone.model_args,
             num_features=backbone.num_features,
+            num_classes=backbone.num_classes,
             channels=backbone.channels,
             size=size,
             mean=mean,

@@ -36,6 +36,13 @@ def has_batch_norm(module: nn.Module) -> bool:
     return any(isinstance(layer, _BatchNorm) for layer in module.modules())
 
 
+def hold_statistics(network: nn.Module) -> None:
+    """Has batch normalisation of a training network use the statistics it has, and keep them."""
+    for layer in network.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.eval()
+
+
 def local_side(network: nn.Module, size: int) -> int:
     """Side of a local view in pixels: the multiple of the patch nearest to 96 / 224 of ``size``.
 

@@ -26,8 +26,9 @@ import sys
 import safetensors.torch
 import timm
 import torch
-folder, probe, answer = sys.argv[1:]
-model = timm.create_model("local-dir:" + folder, pretrained=True, num_classes=0).eval()
+folder, probe, answer, kind = sys.argv[1:]
+options = {"num_classes": 0} if kind == "backbone" else {}
+model = timm.create_model("local-dir:" + folder, pretrained=True, **options).eval()
 with torch.no_grad():
     features = model(safetensors.torch.load_file(probe)["views"])
 safetensors.torch.save_file({"features": features.contiguous()}, answer)
@@ -48,7 +49,7 @@ def check_reload(folder: Path, backbone: Backbone, size: int) -> None:
     views = torch.randn(
         (2, backbone.channels, size, size), generator=torch.Generator().manual_seed(0)
     )
-    theirs = stranger_features(folder, views)
+    theirs = stranger_features(folder, views, classifies=backbone.num_classes > 0)
     ours = _reference_features(backbone, views)
     tolerance = RELATIVE_TOLERANCE * float(ours.abs().max())
     if theirs.shape != ours.shape or not bool((theirs - ours).abs().max() <= tolerance):
@@ -58,8 +59,15 @@ def check_reload(folder: Path, backbone: Backbone, size: int) -> None:
         )
 
 
-def stranger_features(folder: Path, views: Float[Tensor, "b c s s"]) -> Float[Tensor, "b d"]:
+def stranger_features(
+    folder: Path, views: Float[Tensor, "b c s s"], *, classifies: bool = False
+) -> Float[Tensor, "b d"]:
     """Returns what timm alone makes of ``views`` with the network in ``folder``, in a new process.
+
+    Args:
+        folder: A backbone's, or that of a network with its classifier.
+        views: Standardised.
+        classifies: Whether the classifier is asked; features are, where not.
 
     Raises:
         ScanlearnError: If timm cannot load it; the message is timm's last line.
@@ -68,7 +76,9 @@ def stranger_features(folder: Path, views: Float[Tensor, "b c s s"]) -> Float[Te
         probe, answer = Path(scratch, "probe.safetensors"), Path(scratch, "answer.safetensors")
         safetensors.torch.save_file({"views": views}, probe)
         # -P keeps the folder one happens to stand in from replacing a module of the same name.
-        command = [sys.executable, "-P", "-c", _STRANGER, str(folder), str(probe), str(answer)]
+        kind = "classifier" if classifies else "backbone"
+        words = (str(folder), str(probe), str(answer), kind)
+        command = [sys.executable, "-P", "-c", _STRANGER, *words]
         done = subprocess.run(
             command,
             capture_output=True,

@@ -36,7 +36,14 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "card.json"
 
-__all__ = ["Card", "export_backbone", "load_backbone", "timm_config"]
+__all__ = [
+    "Card",
+    "export_backbone",
+    "load_backbone",
+    "load_classifying",
+    "timm_config",
+    "write_weights",
+]
 
 
 def export_backbone(backbone: Backbone, folder: str | Path, card: Card) -> Path:
@@ -67,19 +74,24 @@ def export_backbone(backbone: Backbone, folder: str | Path, card: Card) -> Path:
     partial = start_partial(folder)
     try:
         with disk_errors(folder.parent):
-            tensors = {
-                name: tensor.detach().cpu().contiguous().clone()
-                for name, tensor in backbone.network.state_dict().items()
-            }
-            safetensors.torch.save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
-            _write_json(partial / CONFIG, timm_config(backbone.network, card))
-            _write_json(partial / CARD, card.model_dump(mode="json"))
+            write_weights(backbone, partial, card)
         check_reload(partial, backbone, card.size)
         if not publish(partial, folder):
             return _same_export(folder, card)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def write_weights(backbone: Backbone, folder: Path, card: Card) -> None:
+    """Writes weights, timm's configuration and card into a folder that nobody looks at yet."""
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in backbone.network.state_dict().items()
+    }
+    safetensors.torch.save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    _write_json(folder / CONFIG, timm_config(backbone.network, card))
+    _write_json(folder / CARD, card.model_dump(mode="json"))
 
 
 def load_backbone(source: str | Path, channels: int | None = None) -> tuple[Backbone, Card]:
@@ -101,7 +113,13 @@ def load_backbone(source: str | Path, channels: int | None = None) -> tuple[Back
     text = str(source).removeprefix("local-dir:")
     folder = Path(text).expanduser()
     if folder.is_dir():
-        return _load_folder(folder, channels)
+        loaded, card = _load_folder(folder, channels)
+        if card.num_classes:
+            raise ScanlearnError(
+                f"{folder}: is a network with a classifier of {card.num_classes} classes, which "
+                "scantune predict uses; give a backbone's folder"
+            )
+        return loaded, card
     if isinstance(source, Path) or str(source).startswith(("local-dir:", ".", "/", "~")):
         raise ScanlearnError(f"{text}: there is no such backbone folder")
     if not text.startswith("hf-hub:"):
@@ -114,6 +132,11 @@ def load_backbone(source: str | Path, channels: int | None = None) -> tuple[Back
     return _load_timm(text, channels)
 
 
+def load_classifying(folder: Path) -> tuple[Backbone, Card]:
+    """Loads a network with its classifier as strictly as `load_backbone` does a backbone."""
+    return _load_folder(folder, None)
+
+
 def timm_config(network: nn.Module, card: Card) -> dict[str, Any]:
     """Returns the ``config.json`` from which timm builds and loads the exported network.
 
@@ -124,7 +147,7 @@ def timm_config(network: nn.Module, card: Card) -> dict[str, Any]:
     kept = ("first_conv", "classifier", "fixed_input_size")
     return {
         "architecture": card.architecture,
-        "num_classes": 0,
+        "num_classes": card.num_classes,
         "num_features": card.num_features,
         "model_args": card.model_args,
         "pretrained_cfg": {
@@ -138,7 +161,7 @@ def timm_config(network: nn.Module, card: Card) -> dict[str, Any]:
             "crop_mode": "squash",
             "mean": list(card.mean),
             "std": list(card.std),
-            "num_classes": 0,
+            "num_classes": card.num_classes,
         },
     }
 
@@ -155,7 +178,7 @@ def _same_export(folder: Path, card: Card) -> Path:
 def _load_folder(folder: Path, channels: int | None) -> tuple[Backbone, Card]:
     card = _read_card(folder / CARD)
     channels = channels or card.channels
-    network = create_network(card.architecture, channels, card.model_args)
+    network = create_network(card.architecture, channels, card.model_args, card.num_classes)
     expected = json.loads(json.dumps(timm_config(network, card)))
     found = _read_json(folder / CONFIG)
     for key in ("architecture", "num_classes", "model_args"):

@@ -6,9 +6,10 @@ import io
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 from PIL import Image, ImageDraw, ImageFont
 
+from scanlearn.scans.picture import picture
 from scanlearn.scans.reader import Archive
 
 COLUMNS, ROWS = 8, 8
@@ -52,11 +53,11 @@ def contact_sheet(archive: Archive) -> bytes:
     ):
         pen.text((_MARGIN, _MARGIN + 20 * number), line, _gray(mode, ink), face)
     for number, row in enumerate(rows.tolist()):
-        picture = Image.fromarray(_shown(archive, row)).convert(mode)
+        shown = picture(archive, row, padding=_PADDING)
         sampling = Image.Resampling.NEAREST if shrink > 1 else Image.Resampling.BICUBIC
         place = number % COLUMNS, number // COLUMNS
         left, top = (at * (side + _GAP) for at, side in zip(place, cell, strict=True))
-        sheet.paste(picture.resize(cell, sampling), (_MARGIN + left, _MARGIN + _TITLE + top))
+        sheet.paste(shown.resize(cell, sampling), (_MARGIN + left, _MARGIN + _TITLE + top))
     file = io.BytesIO()
     sheet.save(file, "PNG", compress_level=_COMPRESSION)
     return file.getvalue()
@@ -77,15 +78,3 @@ def _title(archive: Archive, num_shown: int) -> tuple[str, str]:
 
 def _gray(mode: str, level: int) -> Any:
     return level if mode == "L" else (level,) * 3
-
-
-def _shown(archive: Archive, row: int) -> UInt8[np.ndarray, "h w"] | UInt8[np.ndarray, "h w 3"]:
-    """Returns a scan as a viewer shows it, outside its box light gray."""
-    batch = archive.gather(np.array([row]))
-    low, high = batch.value_range[0].tolist()
-    top, left, bottom, right = batch.valid_box[0].tolist()
-    pixels = batch.pixels[0].numpy()[:, top:bottom, left:right].astype(np.float32)
-    shown = np.full((len(pixels), *archive.shape[1:]), _PADDING, np.uint8)
-    unit = np.clip((pixels - low) / (high - low), 0.0, 1.0)
-    shown[:, top:bottom, left:right] = np.rint(255 * unit)
-    return shown.transpose(1, 2, 0) if len(shown) == 3 else shown[0]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 from PIL import Image, ImageDraw, ImageFont
 
 from scanlearn.scans.findings import IDENTICAL, NEAR, PATIENT, Audit, Comparison
 from scanlearn.scans.fingerprint import TURNS
+from scanlearn.scans.picture import fitted, picture
 from scanlearn.scans.reader import Archive
 
 _INK, _FAINT, _PAPER, _RULE = "#1f2933", "#6b7785", "#ffffff", "#d5dbe1"
@@ -98,26 +99,12 @@ def _draw_pair(
     )
     for number, (name, row, scan_id) in enumerate(sides):
         x, y = left + number * (_SIDE + _GAP), top + _CAPTION
-        picture = _picture(archives[name], row)
-        inside = (x + (_SIDE - picture.width) // 2, y + (_SIDE - picture.height) // 2)
+        shown = fitted(picture(archives[name], row), _SIDE)
+        inside = (x + (_SIDE - shown.width) // 2, y + (_SIDE - shown.height) // 2)
         draw.rectangle((x, y, x + _SIDE - 1, y + _SIDE - 1), fill="#000000", outline=_RULE)
-        sheet.paste(picture, inside)
+        sheet.paste(shown, inside)
         short = scan_id if len(scan_id) <= _ID_LETTERS else scan_id[: _ID_LETTERS - 1] + "…"
         draw.text((x, y + _SIDE + 4), short, _FAINT, _font(11))
-
-
-def _picture(archive: Archive, row: int) -> Image.Image:
-    """Returns a scan as it is stored, made to fit its square."""
-    batch = archive.gather(np.array([row]))
-    top, left, bottom, right = batch.valid_box[0].tolist()
-    low, high = batch.value_range[0].tolist()
-    stored = batch.pixels.numpy()[0, :, top:bottom, left:right].astype(np.float32)
-    unit = np.clip((stored - low) / (high - low), 0, 1)
-    octets: UInt8[np.ndarray, "h w c"] = np.rint(unit * 255).astype(np.uint8).transpose(1, 2, 0)
-    image = Image.fromarray(octets if octets.shape[2] == 3 else octets[:, :, 0])
-    scale = _SIDE / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.LANCZOS)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

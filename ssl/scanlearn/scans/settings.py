@@ -30,7 +30,7 @@ def _as_patterns(given: Any) -> Any:
 # How a source is read and which files of it are taken; everything else is done to pixels.
 OF_THE_SOURCE = frozenset(
     {
-        *("path_column", "patient_column", "follow_links", "open_containers"),
+        *("path_column", "patient_column", "follow_links", "open_containers", "folder_labels"),
         *("keep", "drop", "issuer", "summary", "workers"),
     }
 )
@@ -120,6 +120,11 @@ class PackSettings(BaseModel):
         description="Whether zip, tar and npz files inside a folder are opened too; what was"
         " unpacked beside them would be packed twice.",
     )
+    folder_labels: bool = Field(
+        default=False,
+        description="Whether the first folder below a source becomes a label column, folder, for"
+        " scans that lie in a folder per class; off, since folders are often named after patients.",
+    )
     issuer: str | None = Field(
         default=None,
         description="Who gave the patients their numbers, where files do not say: equal numbers of"
@@ -182,4 +187,6 @@ class PackSettings(BaseModel):
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns the settings that the packed bytes depend on."""
-        return self.model_dump(mode="json", exclude={"workers", "issuer", "summary"})
+        # Archives from before there was this one are as if it were off.
+        absent = set() if self.folder_labels else {"folder_labels"}
+        return self.model_dump(mode="json", exclude={"workers", "issuer", "summary", *absent})

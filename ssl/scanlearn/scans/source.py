@@ -10,8 +10,7 @@ from pathlib import Path
 from scanlearn.runs import say
 from scanlearn.scans.archive import FORMAT_VERSION, Archive, is_archive
 from scanlearn.scans.identity import read_identities, source_name
-from scanlearn.scans.manifest import read_manifest
-from scanlearn.scans.pack import pack
+from scanlearn.scans.pack import manifest_of, pack
 from scanlearn.scans.settings import PackSettings
 
 PHANTOM_PREFIX = "phantom:"
@@ -44,13 +43,7 @@ def open_archive(
     if is_archive(path):
         return Archive(path)
     settings = settings or PackSettings()
-    manifest = read_manifest(
-        path,
-        path_column=settings.path_column,
-        patient_column=settings.patient_column,
-        follow_links=settings.follow_links,
-        open_containers=settings.open_containers,
-    )
+    manifest = manifest_of(path, settings)
     known_as = (path if path.is_dir() else path.parent).absolute().name
     whose = read_identities(settings.issuer or source_name(manifest.root))
     names = (whose.fingerprint, whose.issuer_hash)

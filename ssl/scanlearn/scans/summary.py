@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from scanlearn.pages import page_template, png_address
 from scanlearn.runs import write_atomically
 from scanlearn.scans.atomic import disk_errors
 from scanlearn.scans.contact_sheet import contact_sheet
 from scanlearn.scans.look import BINS, Look, look
 from scanlearn.scans.reader import Archive
 from scanlearn.scans.rows import LABEL_PREFIX
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 PAGE_FILE, SHEET_FILE = "summary.html", "contact_sheet.png"
 DEFAULT_SCANS = 1024
@@ -78,7 +74,7 @@ def summary(
 def _page(archive: Archive, seen: Look, sheet: bytes) -> str:
     info = archive.info
     told = dict(info.get("pixels", {})) | info["settings"]
-    return _template().render(
+    return page_template("scanlearn.scans", "summary.html.j2").render(
         info=info,
         num_bytes=sum(shard["bytes"] for shard in info["shards"]),
         patients=_patients(archive),
@@ -90,26 +86,12 @@ def _page(archive: Archive, seen: Look, sheet: bytes) -> str:
             for name, value in told.items()
             if name not in _NOT_SHOWN and value not in (None, {})
         ],
-        sheet=base64.b64encode(sheet).decode("ascii"),
+        sheet=png_address(sheet),
         seen=seen,
         sizes=_sizes(seen),
         quantiles=_quantiles(seen),
         curves=_curves(seen),
     )
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
-    environment = Environment(
-        loader=PackageLoader("scanlearn.scans", "."),
-        autoescape=select_autoescape(["html", "j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("summary.html.j2")
 
 
 def _as_text(value: Any) -> str:

@@ -7,6 +7,7 @@ from scanlearn.backbones.build import BackboneConfig, build_backbone, check_view
 from scanlearn.backbones.parts import (
     drop_no_path,
     has_batch_norm,
+    hold_statistics,
     local_side,
     patch_projection,
     patch_side,
@@ -71,3 +72,14 @@ def test_batch_norm_is_found_where_there_is_some() -> None:
     assert has_batch_norm(_network("test_resnet"))
     assert has_batch_norm(_network("test_efficientnet"))
     assert not has_batch_norm(_network("test_vit"))
+
+
+def test_held_statistics_serve_a_training_network_and_stay() -> None:
+    backbone = build_backbone(BackboneConfig(name="test_resnet"), 1, 0).train()
+    views = torch.randn(8, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    before = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
+    hold_statistics(backbone)
+    found = backbone(views)
+    assert all(torch.equal(before[name], buffer) for name, buffer in backbone.named_buffers())
+    torch.testing.assert_close(found, backbone.eval()(views))
+    assert not torch.allclose(backbone.train()(views), found)

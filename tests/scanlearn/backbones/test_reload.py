@@ -18,7 +18,7 @@ Make = Callable[[str, int], Backbone]
 
 def _answer(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Tensor], Tensor]) -> None:
     """Puts an answer in the place of the fresh process."""
-    monkeypatch.setattr(reload, "stranger_features", lambda folder, views: answer(views))
+    monkeypatch.setattr(reload, "stranger_features", lambda folder, views, **_: answer(views))
 
 
 def test_a_fresh_process_returns_the_features_of_an_export(exported: Path, trained: Make) -> None:

@@ -15,7 +15,8 @@ import torch
 from scanlearn.backbones import weights
 from scanlearn.backbones.build import Backbone, weights_hash
 from scanlearn.backbones.card import Card
-from scanlearn.backbones.weights import export_backbone, load_backbone
+from scanlearn.backbones.classifying import build_classifying
+from scanlearn.backbones.weights import export_backbone, load_backbone, load_classifying
 from scanlearn.core import ScanlearnError
 
 Make = Callable[[str, int], Backbone]
@@ -250,3 +251,23 @@ def test_a_name_of_timm_is_passed_through(monkeypatch: pytest.MonkeyPatch, expor
     assert asked == [("hf-hub:someone/net", True), ("hf-hub:someone/net", False)]
     assert (backbone.name, backbone.channels, card.mean) == ("test_resnet", 3, (0.4,) * 3)
     assert "hf-hub:someone/net" in card.load
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_a_network_with_its_classifier_is_loaded_as_such_and_as_no_backbone(
+    tmp_path: Path, trained: Make, card_of: CardOf, name: str
+) -> None:
+    network = build_classifying(trained(name, 1), 3, 0)
+    card = card_of(network)
+    assert card.num_classes == card.num_features == 3
+    export_backbone(network, tmp_path / "tuned", card)
+    loaded, found = load_classifying(tmp_path / "tuned")
+    stranger = timm.create_model(f"local-dir:{tmp_path / 'tuned'}", pretrained=True).eval()
+    assert stranger.num_classes == 3
+    with torch.no_grad():
+        assert torch.equal(loaded(_views(1)), network(_views(1)))
+        assert torch.equal(stranger(_views(1)), network(_views(1)))
+    assert found == card
+    with pytest.raises(ScanlearnError, match="a classifier of 3 classes, which scantune predict"):
+        load_backbone(tmp_path / "tuned")

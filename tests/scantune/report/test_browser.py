@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from scanlearn.scans.archive import Archive
+from scantune.evaluation_files import write
+from scantune.evaluation_results import Evaluation
 from scantune.report import page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
@@ -51,18 +54,34 @@ def chromium(profile: Path, *words: str) -> str:
     return done.stdout
 
 
+def measure(page: Path, width: int, profile: Path) -> dict[str, str]:
+    """Returns what a page measures in a window of a width, in CSS pixels."""
+    frame = page.with_name("frame.html")
+    frame.write_text(FRAME.format(page=page.name, width=width))
+    title = re.search(
+        r"<title>(scroll=.*?)</title>", chromium(profile, "--dump-dom", frame.as_uri())
+    )
+    assert title, "the page never finished loading"
+    return dict(part.split("=") for part in title[1].split())
+
+
 @pytest.mark.parametrize("width", [390, 1366])
 def test_the_report_fits_the_screen_and_shows_its_pictures(
     study_folder: Callable[..., Path], tmp_path: Path, width: int
 ) -> None:
-    report = page.write(study_folder())
-    frame = report.with_name("frame.html")
-    frame.write_text(FRAME.format(page=report.name, width=width))
-    title = re.search(
-        r"<title>(scroll=.*?)</title>", chromium(tmp_path / "p", "--dump-dom", frame.as_uri())
-    )
-    assert title, "the page never finished loading"
-    measured = dict(part.split("=") for part in title[1].split())
+    measured = measure(page.write(study_folder()), width, tmp_path / "p")
+    assert int(measured["client"]) == width
+    assert int(measured["scroll"]) <= width, "something is wider than the screen"
+    assert measured["images"] == "true"
+    assert int(measured["text"]) > 1000
+
+
+@pytest.mark.parametrize("width", [390, 1366])
+def test_the_page_of_an_evaluation_fits_the_screen_and_shows_its_pictures(
+    evaluation: Evaluation, scan_archive: Archive, tmp_path: Path, width: int
+) -> None:
+    write(evaluation, [scan_archive], tmp_path / "out", worst=5)
+    measured = measure(tmp_path / "out" / "evaluation.html", width, tmp_path / "p")
     assert int(measured["client"]) == width
     assert int(measured["scroll"]) <= width, "something is wider than the screen"
     assert measured["images"] == "true"

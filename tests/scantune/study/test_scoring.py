@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from scanlearn.core import ScanlearnError
-from scanlearn.scans.archive import Archive
+from scanlearn.scans.archive import Archive, ArchiveWriter
 from scanlearn.scans.source import open_archive
+from scantune.study.facts import data_warnings, task_counts
 from scantune.study.folder import open_study
 from scantune.study.plan import CompareConfig
 from scantune.study.scoring import Network, read_tasks, score_all
@@ -64,3 +65,28 @@ def test_a_budget_that_leaves_one_class_is_refused_at_once(plan: Plan, labels: A
     config = plan(evaluation={"budgets": ["all"], "folds": 30})
     with pytest.raises(ScanlearnError, match="folds=30"):
         read_tasks(config, labels)
+
+
+def test_findings_of_a_list_are_a_task_and_what_is_unknown_is_told(
+    plan: Plan, tmp_path: Path
+) -> None:
+    listed = [*["A|B", "B", "No Finding", "A"] * 10, "C", None]
+    with ArchiveWriter(
+        tmp_path / "labels", shape=(1, 8, 8), dtype=np.uint8, label_columns=("Finding Labels",)
+    ) as writer:
+        for row, text in enumerate(listed):
+            pixels = np.full((1, 8, 8), row, np.uint8)
+            named = {"Finding Labels": text}
+            writer.add(pixels, scan_id=f"s{row}", patient=f"p{row}", labels=named)
+        labels = writer.close()
+    config = plan(tasks=["Finding Labels"])
+    folder, tasks = open_study(config), read_tasks(config, labels)
+    found = score_all(config, folder, [Network("weak", "weak-seed-0", Counted(0))], tasks)
+    (scores,) = found["Finding Labels", "weak"]
+    assert scores.truth.task == "multilabel"
+    (counts,) = task_counts(tasks)
+    assert counts.counts == {"A": 20, "B": 20, "C": 0}
+    told = data_warnings(labels, labels, tasks, found)
+    assert "Finding Labels: 1 scans without a label are left out." in told
+    assert "Finding Labels: scans of which a finding is unknown are masked: C 1." in told
+    assert any(line.startswith("Finding Labels: one patient alone has C") for line in told)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
+from scantune.fixed_test import class_difference
 from scantune.scores import Scores
 from scantune.study.plan import CompareConfig
 from scantune.study.summary import comparisons, difference_rows, estimate_all, score_rows
@@ -56,7 +58,7 @@ def test_a_planted_difference_is_found_and_corrected(plan: Plan) -> None:
     config = plan()
     scores = scores_of(weak=2.0, strong=0.5, random=0.0)
     estimates = estimate_all(config, scores)
-    differences = difference_rows(config, estimates)
+    differences = difference_rows(config, estimates, scores)
     assert differences[0].primary
     assert differences[0].verdict == "better"
     assert differences[0].p_holm is None
@@ -70,9 +72,8 @@ def test_a_planted_difference_is_found_and_corrected(plan: Plan) -> None:
 
 
 def test_equal_arms_are_never_called_different(plan: Plan) -> None:
-    differences = difference_rows(
-        plan(), estimate_all(plan(), scores_of(weak=0.5, strong=0.5, random=0.5))
-    )
+    scores = scores_of(weak=0.5, strong=0.5, random=0.5)
+    differences = difference_rows(plan(), estimate_all(plan(), scores), scores)
     assert {d.verdict for d in differences} <= {"none", "equivalent"}
 
 
@@ -80,7 +81,33 @@ def test_an_undefined_auroc_is_no_difference_and_no_crash(plan: Plan) -> None:
     config = plan()
     scores = {key: [made_up(1, 0, undefined=True)] for key in scores_of(weak=1, strong=1, random=1)}
     estimates = estimate_all(config, scores)
-    differences = difference_rows(config, estimates)
+    differences = difference_rows(config, estimates, scores)
     assert differences[0].difference is None
     assert all(d.verdict == "none" for d in differences)
     assert all(s.auroc is None for s in score_rows(estimates, scores))
+
+
+def test_a_given_split_is_tested_by_delong_too_and_folds_are_not(plan: Plan) -> None:
+    config = plan()
+    folded = scores_of(weak=2.0, strong=0.5, random=0.0)
+    split = {
+        key: [
+            replace(
+                one,
+                fold_of=one.fold_of - 1,
+                train_scans=one.train_scans[..., :1],
+                train_patients=one.train_patients[..., :1],
+                thresholds=one.thresholds[:, :, :, :1],
+            )
+            for one in members
+        ]
+        for key, members in folded.items()
+    }
+    (found, *_), (none, *_) = (
+        difference_rows(config, estimate_all(config, scores), scores) for scores in (split, folded)
+    )
+    arms = (split["pallor", arm] for arm in ("weak", "strong"))
+    assert found.delong_p == class_difference(*arms, "linear", "all", 1).p
+    assert found.delong_p is not None
+    assert found.delong_p < 0.01
+    assert none.delong_p is None

@@ -1,0 +1,48 @@
+"""Pages that a person opens in a browser: one file each, which loads nothing from anywhere."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment, Template
+
+
+def page_template(
+    package: str, name: str, filters: Mapping[str, Callable[..., Any]] | None = None
+) -> Template:
+    """Returns a template that lies beside the modules of a package.
+
+    It may extend ``frame.html.j2``, which holds the head and the style of a plain page. What is
+    filled in is escaped; a name that nothing was given for is an error.
+
+    Args:
+        package: Such as "scanlearn.scans".
+        name: File of the template.
+        filters: More filters, by name.
+    """
+    environment = _environment(package)
+    environment.filters.update(filters or {})
+    return environment.get_template(name)
+
+
+@cache
+def _environment(package: str) -> Environment:
+    # Imported here: `scanlearn --help` draws no page.
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    return Environment(
+        loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader("scanlearn", ".")]),
+        autoescape=select_autoescape(["html", "j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def png_address(picture: bytes) -> str:
+    """Returns a PNG as an address that holds it, for the ``src`` of an image."""
+    return "data:image/png;base64," + base64.b64encode(picture).decode("ascii")
