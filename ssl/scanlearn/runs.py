@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -32,7 +31,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from scanlearn.core import ScanlearnError
+from scanlearn.plain import ScanlearnError
 
 _PACKAGES = (
     *("scanlearn", "torch", "torchvision", "timm", "lightly", "pytorch-lightning"),
@@ -69,10 +68,8 @@ class _Bar:
 
     def advance(self, n: int = 1, **info: str) -> None:
         shown = "  ".join(f"{name.replace('_', ' ')} {value}" for name, value in info.items())
-        if info:
-            self._progress.update(self._task, advance=n, info=shown)
-        else:
-            self._progress.update(self._task, advance=n)
+        fields: dict[str, Any] = {"info": shown} if info else {}
+        self._progress.update(self._task, advance=n, **fields)
 
 
 class _RateColumn(ProgressColumn):
@@ -177,6 +174,8 @@ def seed_step(seed: int, step: int) -> None:
         seed: The run's seed.
         step: Optimiser steps already taken; -1 for what comes before the first.
     """
+    import torch  # It takes seconds, and packing needs none of it.
+
     digest = hashlib.sha256(f"scanlearn {seed} {step}".encode()).digest()
     random.seed(digest)
     np.random.seed(np.frombuffer(digest[:16], dtype=np.uint32))  # noqa: NPY002
@@ -188,6 +187,8 @@ def provenance() -> dict[str, object]:
 
     Host name, user and paths are left out, so that a run folder can be handed on.
     """
+    import torch
+
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "versions": {"python": platform.python_version()}

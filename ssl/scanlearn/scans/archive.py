@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from scanlearn import __version__
-from scanlearn.core import ScanlearnError
+from scanlearn.plain import ScanlearnError
 from scanlearn.scans.atomic import (
     disk_errors,
     publish,
@@ -78,7 +78,7 @@ class ArchiveWriter:
         settings: Mapping[str, Any] | None = None,
         identities: Identities | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path, self._beside = Path(path), Path(path).parent
         self.identities = identities
         dtype = np.dtype(dtype)
         assert dtype in (np.dtype(np.uint8), np.dtype(np.uint16)), "uint8 or uint16 only"
@@ -103,7 +103,7 @@ class ArchiveWriter:
         left = take_up(self.path, self._is_same) if source_hash else None
         self._partial = left or start_partial(self.path)
         self._reached = read_checkpoint(self._partial, self._header) if left else None
-        with disk_errors(self.path.parent):
+        with disk_errors(self._beside):
             self._open(self._reached)
 
     def _is_same(self, folder: Path) -> bool:
@@ -189,7 +189,7 @@ class ArchiveWriter:
             tally=tally,
         )
         self.num_scans += 1
-        with disk_errors(self.path.parent):
+        with disk_errors(self._beside):
             return self._shards.add(row)
 
     def list_file(self, path: str) -> str:
@@ -197,14 +197,14 @@ class ArchiveWriter:
         assert self.identities is not None, "made without identities"
         name = self.identities.file(path)
         if name != self._last_listed:
-            with disk_errors(self.path.parent):
+            with disk_errors(self._beside):
                 self._lists[PATHS_FILE].add(name, path)
         self._last_listed = name
         return name
 
     def reject(self, scan_id: str, reason: str) -> None:
         """Sets a scan aside: it is listed in ``rejected.csv`` with the reason."""
-        with disk_errors(self.path.parent):
+        with disk_errors(self._beside):
             self._lists[REJECTED_FILE].add(scan_id, reason)
         self.num_rejected += 1
         self.first_reason = self.first_reason or reason
@@ -216,7 +216,7 @@ class ArchiveWriter:
             state: What the caller needs to go on: JSON, found in `resumed` then.
         """
         assert self.num_scans == sum(self._shards.counts), "scans are still in memory"
-        with disk_errors(self.path.parent):
+        with disk_errors(self._beside):
             self._reached = Checkpoint(
                 header=self._header,
                 shards=self._described_shards(),
@@ -248,7 +248,7 @@ class ArchiveWriter:
             return self._archive
         assert self.num_scans > 0, "an archive needs at least one scan"
         try:
-            with disk_errors(self.path.parent):
+            with disk_errors(self._beside):
                 self._finish(facts)
                 published = publish(self._partial, self.path)
         except BaseException:

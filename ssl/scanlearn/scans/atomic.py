@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from platform import node
 
-from scanlearn.core import ScanlearnError
+from scanlearn.plain import ScanlearnError
 
 _NOBODY = 0
 

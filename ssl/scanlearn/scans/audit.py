@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 from pydantic import Field
 
-from scanlearn.core import ScanlearnError
+from scanlearn.plain import ScanlearnError
 from scanlearn.runs import say, track
 from scanlearn.scans import pairs
 from scanlearn.scans.findings import (

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from scanlearn.core import ScanlearnError
+from scanlearn.plain import ScanlearnError
 from scanlearn.runs import write_atomically
 from scanlearn.scans.atomic import disk_errors
 from scanlearn.scans.census import take_census

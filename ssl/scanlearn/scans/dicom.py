@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scanlearn.core import Scan
+from scanlearn.plain import Scan
 from scanlearn.scans.codestream import claimed_values
 from scanlearn.scans.decode import MAX_FRAMES, MAX_PIXELS, Frame, Header, Undecodable, refusing
 from scanlearn.scans.voi import Values, gray, inverted, inverted_units, voi_function

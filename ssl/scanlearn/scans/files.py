@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from scanlearn.scans import decode, dicom, medmnist, nifti
-from scanlearn.scans.decode import IMAGE_SUFFIXES, Frame, Header, Undecodable
+from scanlearn.scans.decode import IMAGE_SUFFIXES, Frame, Header, Shrink, Undecodable
 from scanlearn.scans.nifti import NIFTI_SUFFIXES, Axis
 from scanlearn.scans.places import as_file, head, inside
 
 Kind = Literal["image", "dicom", "nifti"]
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 SCAN_SUFFIXES = (*IMAGE_SUFFIXES, *_DICOM_SUFFIXES, *NIFTI_SUFFIXES)
+# What reads a kind of file loads them at the first one, which takes up to a second.
+_LIBRARIES_OF_IMAGES = ("PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.BmpImagePlugin")
+_LIBRARIES_OF_DICOM = ("pydicom.pixels.processing", "pydicom.pixels.decoders")
 _HEAD_BYTES = 352
+# All that comes before the pixels of most pictures.
+_HEADER_BYTES = 4096
 _NO_VOLUME = "is no NIfTI volume, whose neighbouring slices could fill the channels"
 _NIFTI_2_SIZES = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
 _IMAGE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM")
@@ -58,6 +63,17 @@ def may_be_scan(name: str) -> bool:
     return lowered.endswith(SCAN_SUFFIXES) or (is_bare and lowered != "dicomdir")
 
 
+def libraries(names: Iterable[str]) -> tuple[str, ...]:
+    """Returns the modules that reading files with such names will load, by their endings."""
+    endings = {PurePosixPath(name.lower()).suffix for name in names}
+    found: tuple[str, ...] = _LIBRARIES_OF_IMAGES
+    if any(not ending or ending in _DICOM_SUFFIXES or ending[1:].isdigit() for ending in endings):
+        found = (*found, *_LIBRARIES_OF_DICOM)
+    if any(ending in (*NIFTI_SUFFIXES, ".gz") for ending in endings):
+        found = (*found, "nibabel")
+    return found
+
+
 def is_scan(path: Path) -> bool:
     """Returns whether a file may be a scan: by its ending, or by its content if it has none.
 
@@ -66,7 +82,7 @@ def is_scan(path: Path) -> bool:
     if path.name.lower().endswith(SCAN_SUFFIXES):
         return True
     try:
-        return may_be_scan(path.name) and _by_content(path) is not None
+        return may_be_scan(path.name) and _by_content(head(path, _HEAD_BYTES)) is not None
     except (OSError, Undecodable):
         return True
 
@@ -78,13 +94,21 @@ def kind_of(path: Path, name: str | None = None) -> Kind:
         path: The file.
         name: Name with the ending; None for the file's own.
     """
+    return _kind(_start(path, _HEAD_BYTES), path.name if name is None else name)
+
+
+def _start(path: Path, num_bytes: int) -> bytes:
     try:
-        found = _by_content(path)
+        return head(path, num_bytes)
     except OSError:
-        found = None
+        return b""
+
+
+def _kind(start: bytes, name: str) -> Kind:
+    found = _by_content(start)
     if found is not None:
         return found
-    lowered = (path.name if name is None else name).lower()
+    lowered = name.lower()
     if lowered.endswith(_DICOM_SUFFIXES):
         return "dicom"
     return "nifti" if lowered.endswith(NIFTI_SUFFIXES) else "image"
@@ -102,21 +126,25 @@ def read_header(path: Path, settings: ReadSettings) -> Header:
     if row is not None:
         return medmnist.read_header(*row)
     with as_file(path, NIFTI_SUFFIXES) as file:
-        kind = kind_of(file, path.name)
+        start = _start(file, _HEADER_BYTES)
+        kind = _kind(start, path.name)
         if kind == "dicom":
             return dicom.read_header(file, settings.tags)
         if kind == "nifti":
             return nifti.read_header(file, axis=settings.axis)
-        return decode.read_header(file)
+        return decode.read_header(file, start)
 
 
-def read_frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame]:
+def read_frames(
+    path: Path, frames: range, settings: ReadSettings, *, shrink: Shrink | None = None
+) -> Iterator[Frame]:
     """Yields the scans that some frames of a file give.
 
     Args:
         path: The file.
         frames: Which frames, from 0; a picture has one.
         settings: What of the file is read.
+        shrink: Makes an 8-bit picture smaller before it becomes an array.
 
     Raises:
         Undecodable: The file cannot be read; the message says why.
@@ -144,7 +172,7 @@ def read_frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[F
             yield from dicom.read_frames(file, frames, windowed=settings.shows == "file")
         else:
             scan, notes = decode.decode_with_notes(
-                file, at_least=settings.at_least, gray=settings.gray
+                file, at_least=settings.at_least, gray=settings.gray, shrink=shrink
             )
             yield Frame(1, scan, notes)
 
@@ -154,8 +182,7 @@ def _npz_row(path: Path) -> tuple[Path, str] | None:
     return place if place is not None and place[0].suffix.lower() == ".npz" else None
 
 
-def _by_content(path: Path) -> Kind | None:
-    start = head(path, _HEAD_BYTES)
+def _by_content(start: bytes) -> Kind | None:
     if start[128:132] == b"DICM":
         return "dicom"
     is_nifti_1 = start[344:348] in (b"n+1\0", b"ni1\0")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import partial
 from itertools import islice
@@ -12,10 +12,18 @@ from pathlib import Path
 from scanlearn.runs import track
 from scanlearn.scans.archive import ArchiveWriter
 from scanlearn.scans.manifest import Manifest
-from scanlearn.scans.pool import map_where_worth
+from scanlearn.scans.pool import ordered_map
 from scanlearn.scans.prepare import Job, Outcome, Plan, Prepared, Refused, prepare
 from scanlearn.scans.survey import Survey
-from scanlearn.scans.tasks import ManifestRow, jobs_per_chunk, pieces, scan_id, tasks
+from scanlearn.scans.tasks import (
+    ManifestRow,
+    bytes_per_chunk,
+    frames_per_chunk,
+    num_scans,
+    pieces,
+    scan_id,
+    tasks,
+)
 
 SERIES = "series"
 EMPTY = "empty slices left out"
@@ -37,7 +45,7 @@ def fill(
         manifest: The files.
         plan: What every scan is brought to.
         found: What the headers say.
-        workers: Processes that decode.
+        workers: Processes that decode; with 1 this one does.
     """
     filling = _Filling(writer, manifest)
     num_jobs = sum(1 for _ in pieces(found, plan)) - filling.num_done
@@ -48,20 +56,33 @@ def fill(
             waiting.append(task)
             yield task[0]
 
-    crashed: tuple[Outcome, ...] = (Refused(_CRASHED),)
-    outcomes = map_where_worth(
-        partial(prepare, plan),
-        jobs(),
-        num_jobs,
-        workers=workers,
-        crashed=crashed,
-        chunk=jobs_per_chunk(found, plan),
-    )
+    outcomes = _prepared(plan, jobs(), workers)
     with track(num_jobs, "packing") as progress, closing(outcomes):
         for of_job in outcomes:
             filling.take(*waiting.popleft(), of_job)
             progress.advance(rejected=str(writer.num_rejected))
     return {note: times for note, times in sorted(filling.notes.items()) if times}
+
+
+def _prepared(
+    plan: Plan, jobs: Iterator[Job | Refused], workers: int
+) -> Generator[tuple[Outcome, ...], None, None]:
+    """Yields what becomes of each job: its scans hold until the next is asked for."""
+    work = partial(prepare, plan)
+    if workers == 1:
+        yield from map(work, jobs)
+        return
+    crashed: tuple[Outcome, ...] = (Refused(_CRASHED),)
+    # A decoder may bring its process down, which must never be this one.
+    yield from ordered_map(
+        work,
+        jobs,
+        workers=workers,
+        crashed=crashed,
+        chunk=frames_per_chunk(plan),
+        chunk_bytes=bytes_per_chunk(plan),
+        weigh=num_scans,
+    )
 
 
 class _Filling:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scanlearn.core import ScanlearnError
+from scanlearn.plain import ScanlearnError
 from scanlearn.runs import say, warn_user
 from scanlearn.scans.atomic import link_or_copy
 from scanlearn.scans.changes import (

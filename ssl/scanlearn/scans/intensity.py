@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 from PIL import Image
 
-from scanlearn.core import Scan
+from scanlearn.plain import Scan
 from scanlearn.scans.shards import Pixels
 
 Box = tuple[int, int, int, int]
@@ -19,9 +19,10 @@ _MAX_COUNTED = 2**24
 _VALUES_AT_ONCE = 2**20
 # ITU-R BT.601 luma, the weights of Pillow's own conversion.
 _LUMA = (0.299, 0.587, 0.114)
-# Above this many canvas pixels per output pixel a box average goes before the fine resize: several
-# times as fast on large scans, and the same within half a gray level.
-_REDUCING_GAP = 3.0
+# A box average goes before the fine resize where it leaves this much of the shrinking to it. Large
+# photographs take half the time of one that leaves 3; in those of the fundus a pixel differs by a
+# quarter of a gray level on average from what the fine resize alone makes of it.
+_REDUCING_GAP = 1.5
 # Air is a few hundredths as bright as what is bright in a magnitude image, the darkest tissue more.
 _FOREGROUND = 0.05
 # Noise around zero and rounding leave a few values below it; a phase has half of them there.
@@ -101,6 +102,23 @@ def fit_to_canvas(
     if spacing is not None:
         spacing = (spacing[0] * (bottom - top) / rows, spacing[1] * (right - left) / columns)
     return pixels, (0, 0, rows, columns), spacing
+
+
+def shrink_picture(image: Image.Image, canvas: tuple[int, int], how: Fit = "pad") -> Image.Image:
+    """Returns a picture in the size that `fit_to_canvas` gives it, with the same pixels.
+
+    One that need not be resized is returned as it is. The way into an array at full size, and back
+    to Pillow to be resized, is spared.
+
+    Args:
+        image: 8 bits, of mode L or RGB.
+        canvas: Rows and columns of the canvas.
+        how: "pad" or "crop", see `fit`.
+    """
+    fitting = fit((image.height, image.width), canvas, how)
+    top, left, bottom, right = fitting.part
+    is_kept = (fitting.rows, fitting.columns) == (bottom - top, right - left)
+    return image if is_kept else _shrink(image, fitting)
 
 
 def to_gray(pixels: Pixels) -> UInt8[np.ndarray, "1 h w"] | UInt16[np.ndarray, "1 h w"]:

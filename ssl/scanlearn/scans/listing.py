@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scanlearn.core import ScanlearnError
+from scanlearn.plain import ScanlearnError
 from scanlearn.scans.containers import as_text, open_container
 from scanlearn.scans.decode import Undecodable
 from scanlearn.scans.files import SCAN_SUFFIXES, is_scan, may_be_scan
@@ -120,6 +120,8 @@ def list_folder(
             found.refuse(path, _LEADS_OUT)
         elif is_container and open_containers and not leads_out:
             _list_members(found, Path(entry.path), f"{path}/")
+        elif entry.name.lower().endswith(SCAN_SUFFIXES):
+            found.add(path)
         else:
             found.judge(path, Path(entry.path))
     return found.listing()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from scanlearn.core import ScanlearnError
+from scanlearn.plain import ScanlearnError
 from scanlearn.scans.containers import as_text
 from scanlearn.scans.files import is_scan
 from scanlearn.scans.listing import Listing, list_container, list_folder, walk
@@ -37,6 +39,7 @@ IDENTIFYING_COLUMNS = (
     *("study date", "acquisition date", "referring physician", "physician", "operator name"),
 )
 NIH_COLUMNS = ("Image Index", "Finding Labels")
+FOLDER_COLUMN = "folder"
 _PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 # Rows that are looked for on disk before a folder is taken for the one that paths start from.
 _PROBED_ROWS = 200
@@ -83,9 +86,12 @@ class Manifest:
     def content_hash(self) -> str:
         """Returns the sha256 over all rows and the size and change time of every file."""
         digest = hashlib.sha256(repr((self.label_columns, self.patients_known)).encode())
+        root = os.fspath(self.root)
         for path, patient, labels in self.rows():
-            is_read = path is not None and path not in self.refused
-            changed = stamp(self.file(path)) if is_read else None
+            changed = None
+            if path is not None and path not in self.refused:
+                # Of strings: a million paths would take seconds to build.
+                changed = stamp(os.path.join(root, path))  # noqa: PTH118
             digest.update(repr((path, patient, tuple(labels.values()), changed)).encode())
         return digest.hexdigest()
 
@@ -98,6 +104,7 @@ def read_manifest(
     root: Path | str | None = None,
     follow_links: bool = False,
     open_containers: bool = False,
+    folder_labels: bool = False,
 ) -> Manifest:
     """Returns the scans that a folder tree, a zip, tar or MedMNIST npz file or a table lists.
 
@@ -116,6 +123,8 @@ def read_manifest(
         follow_links: Whether links that lead out of a folder are followed; they are set aside if
             not. Paths of a table may lead anywhere.
         open_containers: Whether zip, tar and npz files that lie in a folder are opened too.
+        folder_labels: Whether the first folder below a folder, a zip or a tar becomes a label
+            column, ``folder``.
 
     Raises:
         ScanlearnError: There is nothing at ``source``, it lists no scan, a column is missing, or
@@ -123,14 +132,17 @@ def read_manifest(
     """
     source = Path(source).expanduser()
     if source.is_dir():
-        return _as_manifest(
-            source,
-            list_folder(source, follow_links=follow_links, open_containers=open_containers),
-        )
+        found = list_folder(source, follow_links=follow_links, open_containers=open_containers)
+        return _as_manifest(source, found, folder_labels=folder_labels)
     if not source.exists():
         raise ScanlearnError(f"{source}: there is no such file or folder; check the path")
+    if folder_labels and source.suffix.lower() in (*TABLE_SUFFIXES, ".npz"):
+        raise ScanlearnError(
+            f"{source}: has labels of its own, and folder_labels is for a folder, a zip or a tar; "
+            "leave it out"
+        )
     if source.suffix.lower() not in TABLE_SUFFIXES:
-        return _read_container(source)
+        return _read_container(source, folder_labels=folder_labels)
     table = read_table(source)
     paths_in = find_required(table, source, path_column, PATH_COLUMNS, "path_column")
     patients_in = (
@@ -158,14 +170,33 @@ def read_manifest(
     )
 
 
-def _as_manifest(root: Path, found: Listing) -> Manifest:
+def _as_manifest(root: Path, found: Listing, *, folder_labels: bool) -> Manifest:
     table = pa.table({"path": found.paths, "patient": found.paths})
+    if folder_labels:
+        table = table.append_column(FOLDER_COLUMN, _first_folders(root, found.paths))
     return Manifest(
-        root, table, (), patients_known=False, ignored=found.ignored, refused=found.refused
+        root,
+        table,
+        tuple(table.column_names[2:]),
+        patients_known=False,
+        ignored=found.ignored,
+        refused=found.refused,
     )
 
 
-def _read_container(source: Path) -> Manifest:
+def _first_folders(root: Path, paths: pa.ChunkedArray) -> pa.ChunkedArray:
+    is_inside = pc.match_substring(paths, "/")
+    outside = paths.filter(pc.invert(is_inside))
+    if len(outside):
+        raise ScanlearnError(
+            f"{root}: {len(outside):,} of {len(paths):,} scans lie directly in it, first "
+            f"{outside[0].as_py()}, and folder_labels takes the first folder for the class; put "
+            "them into a folder, or leave folder_labels out"
+        )
+    return pc.list_element(pc.split_pattern(paths, "/", max_splits=1), 0)
+
+
+def _read_container(source: Path, *, folder_labels: bool) -> Manifest:
     suffix = source.suffix.lower()
     if suffix == ".npz":
         rows = list_rows(source)
@@ -173,7 +204,7 @@ def _read_container(source: Path) -> Manifest:
         table = rows.add_column(1, "patient", rows.column("path"))
         return Manifest(source, table, tuple(labels), patients_known=False)
     if suffix in CONTAINER_SUFFIXES:
-        return _as_manifest(source, list_container(source))
+        return _as_manifest(source, list_container(source), folder_labels=folder_labels)
     if source.name.lower().endswith(_PACKED_TARS):
         raise ScanlearnError(
             f"{source}: is a compressed tar, which would be read from its start for every scan;"

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 
-from scanlearn.core import Scan, ScanlearnError
+from scanlearn.plain import Scan, ScanlearnError
 from scanlearn.scans.decode import MAX_FRAMES, MAX_PIXELS, Frame, Header, Undecodable
 
 SPLITS = ("train", "val", "test")

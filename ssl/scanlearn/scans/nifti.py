@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scanlearn.core import Scan, Units
+from scanlearn.plain import Scan, Units
 from scanlearn.scans.decode import MAX_FRAMES, MAX_PIXELS, Frame, Header, Undecodable, refusing
 from scanlearn.scans.intensity import (
     foreground_from,

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from scanlearn.core import ScanlearnError
+from scanlearn.plain import ScanlearnError
 from scanlearn.runs import say, warn_user
 from scanlearn.scans.archive import Archive, ArchiveWriter, is_archive
 from scanlearn.scans.atomic import require_free
+from scanlearn.scans.files import libraries
 from scanlearn.scans.fill import EMPTY, SERIES, fill
 from scanlearn.scans.identity import Identities, read_identities, source_name
 from scanlearn.scans.manifest import Manifest, read_manifest
@@ -19,6 +20,9 @@ from scanlearn.scans.selection import make_selection
 from scanlearn.scans.settings import PackSettings
 from scanlearn.scans.summary import summary
 from scanlearn.scans.survey import LEFT_OUT, Survey, survey
+
+# What reads the kinds of the first files is loaded while processes start.
+_PROBED_NAMES = 1000
 
 
 def pack(
@@ -50,6 +54,8 @@ def pack(
     settings = settings or PackSettings()
     target = Path(archive).expanduser()
     manifest = source if isinstance(source, Manifest) else manifest_of(source, settings)
+    if not target.exists():
+        _get_ready(manifest, settings)
     source_hash = manifest.content_hash()
     whose = read_identities(settings.issuer or source_name(manifest.root))
     found = _existing(target, source_hash, settings, whose)
@@ -87,8 +93,8 @@ def pack_manifest(
     canvas = settings.canvas
     read = settings.reading()
     selection = make_selection(settings.keep, settings.drop, manifest.label_columns)
-    workers = settings.workers or num_cores()
-    get_ready(len(manifest), workers)
+    workers = _workers(settings)
+    _get_ready(manifest, settings)
     manifest, found_out = survey(manifest, read, selection=selection, workers=workers)
     plan = make_plan(
         found_out,
@@ -96,6 +102,7 @@ def pack_manifest(
         channels=settings.channels if like is None else _channels(like),
         treatment=settings.treatment(),
         settings=read,
+        workers=workers,
     )
     if like is not None:
         plan = _fitting(plan, like)
@@ -122,6 +129,16 @@ def pack_manifest(
             )
         said = {"notes": {**found_out.left_out, **notes}, "pixels": plan.treatment.described()}
         return writer.close(**said)
+
+
+def _get_ready(manifest: Manifest, settings: PackSettings) -> None:
+    names = manifest.table.column("path").slice(0, _PROBED_NAMES).to_pylist()
+    get_ready(_workers(settings), libraries(name for name in names if name))
+
+
+def _workers(settings: PackSettings) -> int:
+    # Where there is but one core, two: what brings a process down must not end packing.
+    return settings.workers or max(2, num_cores())
 
 
 def _channels(archive: Archive) -> Literal[1, 3]:
@@ -154,6 +171,7 @@ def manifest_of(source: Path | str, settings: PackSettings) -> Manifest:
         patient_column=settings.patient_column,
         follow_links=settings.follow_links,
         open_containers=settings.open_containers,
+        folder_labels=settings.folder_labels,
     )
 
 

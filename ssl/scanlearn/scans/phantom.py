@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from scanlearn.core import ScanlearnError
+from scanlearn.plain import ScanlearnError
 from scanlearn.runs import track
 from scanlearn.scans.archive import Archive, ArchiveWriter
 from scanlearn.scans.phantom_camera import camera, frame

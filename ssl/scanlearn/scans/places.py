@@ -29,12 +29,12 @@ def inside(path: Path) -> tuple[Path, str] | None:
     return None
 
 
-def stamp(path: Path) -> tuple[int, int] | None:
+def stamp(path: str | Path) -> tuple[int, int] | None:
     """Returns size and time of change of a file, or of the container that holds it."""
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 - of a string, for speed
     except NotADirectoryError:
-        place = inside(path)
+        place = inside(Path(path))
         return None if place is None else stamp(place[0])
     except (OSError, ValueError):  # A name too long, or with a NUL: no such file.
         return None

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool
 
-from scanlearn.core import Scan
+from scanlearn.plain import Scan
 from scanlearn.scans.field_of_view import NO_FIELD, Field, field_mask, find_field
 from scanlearn.scans.intensity import (
     Box,

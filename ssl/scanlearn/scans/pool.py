@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from multiprocessing.context import BaseContext
+from statistics import median
 from time import perf_counter
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
+from scanlearn.scans.parcels import Parcel, Slots
+
 _START_METHOD = "forkserver" if os.name == "posix" else "spawn"
 _CHUNKS_PER_WORKER = 4
+# Long enough that handing it over costs little, short enough that no process waits long for the
+# last one.
+_SECONDS_PER_CHUNK = 0.1
 _TIMED_ITEMS = 64
-_SECONDS_WORTH_PROCESSES = 6.0
-_ITEMS_WORTH_GETTING_READY = 2000
+_SECONDS_WORTH_PROCESSES = 1.0
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES = 2**25
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,6 +63,8 @@ def ordered_map(
     workers: int,
     crashed: Result,
     chunk: int = 16,
+    chunk_bytes: int = 0,
+    weigh: Callable[[Item], int] | None = None,
 ) -> Generator[Result, None, None]:
     """Yields ``function(item)`` for each item, in order; at most a few chunks are in flight.
 
@@ -65,45 +76,64 @@ def ordered_map(
         items: What to call it with; consumed as results are.
         workers: Processes.
         crashed: Result of an item that no process survives.
-        chunk: Items a process is given at a time.
+        chunk: Most items that a process is given at a time; of items that take long it is given
+            fewer.
+        chunk_bytes: Memory for the arrays in the results of a chunk. They travel through it
+            uncopied and hold only until the next result is asked for; with 0 they are the
+            caller's.
+        weigh: How many items an item counts as; None for one.
     """
     waiting = iter(items)
-    executor = _executor(workers)
-    flying: deque[tuple[list[Item], Future[list[Result]]]] = deque()
+    in_flight = workers * _CHUNKS_PER_WORKER
+    context = _context()
+    slots = Slots(in_flight, chunk_bytes, context)
+    executor = _executor(workers, slots, context)
+    free, size = list(range(in_flight)), 1
+    flying: deque[tuple[list[Item], int, Future[Parcel]]] = deque()
     try:
         while True:
-            while len(flying) < workers * _CHUNKS_PER_WORKER:
-                work = list(islice(waiting, chunk))
+            while free:
+                work = _take(waiting, size, weigh)
                 if not work:
                     break
-                flying.append((work, executor.submit(_each, function, work)))
+                slot = free.pop()
+                flying.append((work, slot, _send(executor, function, work, slot)))
             if not flying:
                 return
-            oldest, future = flying.popleft()
+            oldest, slot, future = flying.popleft()
             try:
-                results = future.result()
+                parcel = future.result()
             except BrokenProcessPool:
-                executor.shutdown(wait=False, cancel_futures=True)
+                # Waited for: what has not ended yet would write into places that are used again.
+                executor.shutdown(wait=True, cancel_futures=True)
                 results = [_alone(function, item, crashed) for item in oldest]
-                executor = _executor(workers)
-                flying = deque((work, executor.submit(_each, function, work)) for work, _ in flying)
+                executor = _executor(workers, slots, context)
+                flying = deque(
+                    (work, place, _send(executor, function, work, place))
+                    for work, place, _ in flying
+                )
+            else:
+                results = slots.unwrap(parcel, slot)
+                weight = sum(map(weigh, oldest)) if weigh else len(oldest)
+                size = _next_size(weight, parcel.seconds, chunk)
             yield from results
+            free.append(slot)
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def get_ready(num_items: int, workers: int) -> None:
+def get_ready(workers: int, modules: Sequence[str] = ()) -> None:
     """Begins to load what processes need, while this one still finds out what there is to do.
 
     Args:
-        num_items: How many items there will be; of a few nobody starts processes.
-        workers: Processes.
+        workers: Processes; for one nothing is done.
+        modules: Further modules that the work will load.
     """
-    if _START_METHOD == "forkserver" and workers > 1 and num_items >= _ITEMS_WORTH_GETTING_READY:
+    if _START_METHOD == "forkserver" and workers > 1:
         from multiprocessing import forkserver
 
         with _hidden_main():
-            _context()
+            _context(modules)
             forkserver.ensure_running()
 
 
@@ -118,7 +148,7 @@ def map_where_worth(
 ) -> Generator[Result, None, None]:
     """Yields ``function(item)`` for each item, in order, over processes where they save time.
 
-    The first items are done here and timed: processes, which take seconds to start, come in where
+    The first items are done here and timed: processes, which take a while to start, come in where
     they save more than that.
 
     Args:
@@ -127,43 +157,83 @@ def map_where_worth(
         num_items: How many there are.
         workers: Processes.
         crashed: Result of an item that no process survives.
-        chunk: Items a process is given at a time.
+        chunk: Most items that a process is given at a time.
     """
     waiting = iter(items)
-    seconds = 0.0
+    times: list[float] = []
     for item in islice(waiting, _TIMED_ITEMS):
         start = perf_counter()
         result = function(item)
-        seconds += perf_counter() - start
+        times.append(perf_counter() - start)
         yield result
     left = num_items - _TIMED_ITEMS
-    if workers == 1 or left <= 0 or left * seconds / _TIMED_ITEMS < _SECONDS_WORTH_PROCESSES:
+    # The middle one: the first of a kind of file loads what reads it.
+    if workers == 1 or left <= 0 or left * median(times) < _SECONDS_WORTH_PROCESSES:
         yield from map(function, waiting)
         return
     yield from ordered_map(function, waiting, workers=workers, crashed=crashed, chunk=chunk)
 
 
-def _each(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
-    return [function(item) for item in items]
+def _send(
+    executor: ProcessPoolExecutor, function: Callable[[Item], Result], work: list[Item], slot: int
+) -> Future[Parcel]:
+    try:
+        return executor.submit(_each, function, work, slot)
+    except BrokenProcessPool as error:
+        # A process ended since; whoever waits for this result will see it and start others.
+        broken: Future[Parcel] = Future()
+        broken.set_exception(error)
+        return broken
+
+
+def _take(items: Iterator[Item], size: int, weigh: Callable[[Item], int] | None) -> list[Item]:
+    if weigh is None:
+        return list(islice(items, size))
+    work: list[Item] = []
+    weight = 0
+    while weight < size and (more := list(islice(items, 1))):
+        work += more
+        weight += weigh(more[0])
+    return work
+
+
+def _next_size(size: int, seconds: float, most: int) -> int:
+    """Returns how many items make a chunk, when one of ``size`` took so long."""
+    worth = int(size * _SECONDS_PER_CHUNK / max(seconds, 1e-6))
+    return max(1, min(most, 2 * size, worth))
+
+
+_shared: Slots
+
+
+def _each(function: Callable[[Item], Result], items: list[Item], slot: int) -> Parcel:
+    start = perf_counter()
+    results = [function(item) for item in items]
+    return _shared.wrap(results, slot, perf_counter() - start)
 
 
 def _alone(function: Callable[[Item], Result], item: Item, crashed: Result) -> Result:
-    with _executor(1) as executor:
+    context = _context()
+    slots = Slots(1, 0, context)
+    with _executor(1, slots, context) as executor:
         try:
-            return executor.submit(function, item).result()
+            (result,) = slots.unwrap(executor.submit(_each, function, [item], 0).result(), 0)
         except BrokenProcessPool:
             return crashed
+    return cast(Result, result)
 
 
-def _executor(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start_worker)
+def _executor(workers: int, slots: Slots, context: BaseContext) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(slots,)
+    )
 
 
-def _context() -> BaseContext:
+def _context(modules: Sequence[str] = ()) -> BaseContext:
     # A context of our own: the shared one belongs to the user's program.
     context: Any = type(_SHARED_CONTEXT)()
     context.Process = _WorkerProcess
-    context.set_forkserver_preload([__name__, "scanlearn.scans.prepare"])
+    context.set_forkserver_preload([__name__, "scanlearn.scans.prepare", *modules])
     return cast(BaseContext, context)
 
 
@@ -182,12 +252,28 @@ def _hidden_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _start_worker() -> None:
+def _start_worker(slots: Slots) -> None:
+    global _shared
+    _shared = slots
+    _keep_freed_memory()
     # Ctrl-C is the parent's to answer; a killed parent must not leave workers waiting for ever.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _keep_freed_memory() -> None:
+    """Keeps the C library from giving pictures' memory back to the system after each of them.
+
+    Getting it again, page by page, takes a tenth of the time that decoding a photograph does.
+    """
+    if sys.platform == "linux":
+        # Constants of glibc; other C libraries have no such function.
+        with contextlib.suppress(AttributeError, OSError):
+            tune = ctypes.CDLL(None).mallopt
+            tune(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+            tune(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def _end_with(parent: Any) -> None:

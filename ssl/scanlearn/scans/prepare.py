@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,10 +13,11 @@ import numpy as np
 from jaxtyping import Bool
 
 from scanlearn.scans.deadline import limited
-from scanlearn.scans.decode import Frame, Undecodable
+from scanlearn.scans.decode import Frame, Shrink, Undecodable
 from scanlearn.scans.files import ReadSettings, read_frames
-from scanlearn.scans.intensity import Box
+from scanlearn.scans.intensity import Box, shrink_picture
 from scanlearn.scans.placing import Treatment, place
+from scanlearn.scans.pool import ordered_map
 from scanlearn.scans.shards import Pixels
 from scanlearn.scans.survey import Survey
 from scanlearn.scans.tally import ScanTally, tally_scan
@@ -100,6 +104,7 @@ def make_plan(
     channels: Literal[1, 3, "auto"],
     treatment: Treatment | None = None,
     settings: ReadSettings | None = None,
+    workers: int = 1,
 ) -> Plan:
     """Returns what scans are brought to; dtype and "auto" channels come from all file headers.
 
@@ -110,18 +115,27 @@ def make_plan(
             where windows or neighbouring slices fill them.
         treatment: What is done to pixels; None for the defaults.
         settings: What of a file is read; None for the defaults.
+        workers: Processes that decode the sample; with 1 this one does.
     """
     settings, treatment = settings or ReadSettings(), treatment or Treatment()
     if len(treatment.windows) > 1 or settings.neighbours:
         channels = 3
     elif channels == "auto":
         probes = () if treatment.windows else found.colour
-        channels = 3 if any(_has_colour(path, settings) for path in probes) else 1
+        channels = 3 if _any_has_colour(settings, probes, workers) else 1
     read = replace(settings, at_least=max(canvas), gray=channels == 1)
     return Plan(canvas, channels, treatment.dtype(found.is_deep), treatment, read)
 
 
-def _has_colour(path: Path, settings: ReadSettings) -> bool:
+def _any_has_colour(settings: ReadSettings, paths: Sequence[Path], workers: int) -> bool:
+    look = partial(_has_colour, settings)
+    if workers == 1 or not paths:
+        return any(map(look, paths))
+    with closing(ordered_map(look, paths, workers=workers, crashed=False)) as found:
+        return any(found)
+
+
+def _has_colour(settings: ReadSettings, path: Path) -> bool:
     probe = replace(settings, at_least=_PROBE_SIDE)
     try:
         with limited():
@@ -147,7 +161,8 @@ def prepare(plan: Plan, job: Job | Refused) -> tuple[Outcome, ...]:
     try:
         with limited():
             outcomes = [
-                _placed(plan, job, frame) for frame in read_frames(job.path, job.frames, plan.read)
+                _placed(plan, job, frame)
+                for frame in read_frames(job.path, job.frames, plan.read, shrink=_shrink(plan))
             ]
     except Undecodable as error:
         return (Refused(str(error)),)
@@ -155,6 +170,12 @@ def prepare(plan: Plan, job: Job | Refused) -> tuple[Outcome, ...]:
     if len(reasons) == 1 and None not in reasons:
         return (Refused(str(reasons.pop())),)
     return tuple(outcomes)
+
+
+def _shrink(plan: Plan) -> Shrink | None:
+    if plan.treatment.field_of_view != "none":
+        return None  # It is cut out first.
+    return partial(shrink_picture, canvas=plan.canvas, how=plan.treatment.fit)
 
 
 def _placed(plan: Plan, job: Job, frame: Frame) -> Outcome:

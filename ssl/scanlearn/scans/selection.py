@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scanlearn.core import ScanlearnError
+from scanlearn.plain import ScanlearnError
 from scanlearn.scans.manifest import IDENTIFYING_COLUMNS
 from scanlearn.scans.tables import is_one_of
 

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, UInt8, UInt16
 
+from scanlearn.scans.aligned import AlignedWriter
 from scanlearn.scans.rows import LABEL_PREFIX
 from scanlearn.scans.tally import DIGEST_BYTES, ScanTally, num_sums, tally_scan
 
@@ -62,7 +63,6 @@ class Layout:
             pa.field("sums", pa.list_(pa.float64(), num_sums(self.shape[0]))),
         ]
         if self.has_mask:
-            # Arrow packs booleans into bits, which no numpy array can view; a byte each can be.
             fields.append(pa.field("mask", pa.fixed_shape_tensor(pa.uint8(), self.shape[1:])))
         labels = (pa.field(LABEL_PREFIX + name, pa.string()) for name in self.label_columns)
         return pa.schema([*fields, *labels])
@@ -204,6 +204,8 @@ class ShardWriter:
         self._layout = layout
         self._schema = layout.schema()
         self._pixels = np.empty((layout.rows_per_batch, *layout.shape), layout.dtype)
+        # A byte each: Arrow packs booleans into bits, which no numpy array can view.
+        self._masks = np.empty((layout.rows_per_batch * layout.has_mask, *layout.shape[1:]), "u1")
         self._rows: list[Row] = []
         self._sink: Any = None
         self._writer: Any = None
@@ -223,8 +225,10 @@ class ShardWriter:
         self.close()
 
     def add(self, row: Row) -> bool:
-        """Takes one row; returns whether it completed a shard, which is then on disk."""
+        """Takes one row, its arrays copied; returns whether a shard is complete and on disk now."""
         self._pixels[len(self._rows)] = row.pixels
+        if row.mask is not None:
+            self._masks[len(self._rows)] = row.mask
         self._rows.append(row)
         if len(self._rows) == len(self._pixels):
             self._flush()
@@ -248,7 +252,7 @@ class ShardWriter:
     def _flush(self) -> None:
         if self._sink is None:
             self._sink = _open_sink(self._folder / shard_name(len(self.counts)))
-            self._writer = pa.ipc.new_file(self._sink, self._schema)
+            self._writer = AlignedWriter(self._sink, self._schema)
             self.counts.append(0)
         self._writer.write_batch(self._record_batch())
         self.counts[-1] += len(self._rows)
@@ -269,7 +273,6 @@ class ShardWriter:
 
     def _record_batch(self) -> pa.RecordBatch:
         rows = self._rows
-        masks = [row.mask for row in rows if row.mask is not None]
         columns: dict[str, Any] = {
             "pixels": self._pixels[: len(rows)],
             "valid_box": np.array([row.valid_box for row in rows], np.int32),
@@ -280,8 +283,8 @@ class ShardWriter:
             "digest": [row.tally.digest for row in rows],
             "sums": np.stack([row.tally.sums for row in rows]),
         }
-        if masks:
-            columns["mask"] = np.stack(masks).astype(np.uint8)
+        if self._layout.has_mask:
+            columns["mask"] = self._masks[: len(rows)]
         labels = zip(*(row.labels for row in rows), strict=True)
         names = (LABEL_PREFIX + name for name in self._layout.label_columns)
         columns |= dict(zip(names, labels, strict=True))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from scanlearn.core import ScanlearnError
+from scanlearn.plain import ScanlearnError
 from scanlearn.runs import track
 from scanlearn.scans.deadline import limited
 from scanlearn.scans.decode import Header, Undecodable

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from scanlearn.core import ScanlearnError
+from scanlearn.plain import ScanlearnError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 # More than any table of scans has; a hostile one would fill the memory.

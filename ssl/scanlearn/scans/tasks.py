@@ -13,6 +13,7 @@ from scanlearn.scans.prepare import Job, Plan, Refused
 from scanlearn.scans.survey import Survey
 
 _MAX_CHUNK_BYTES = 4 * 2**20
+_MOST_AT_ONCE = 64
 # Path, patient and labels.
 ManifestRow = tuple[str | None, str | None, dict[str, str | None]]
 
@@ -70,10 +71,21 @@ def scan_id(file: str, frame: int | None) -> str:
     return file if frame is None else f"{file}#{frame}"
 
 
-def jobs_per_chunk(found: Survey, plan: Plan) -> int:
-    """Returns how many jobs a process is given at a time: at most 4 MiB of packed scans."""
-    most_frames = min(max(found.num_frames), _frames_per_job(plan))
-    return max(1, min(16, _MAX_CHUNK_BYTES // (_scan_bytes(plan) * most_frames)))
+def frames_per_chunk(plan: Plan) -> int:
+    """Returns how many scans a process is given at a time: 64, at most 4 MiB of packed ones."""
+    return min(_MOST_AT_ONCE, _frames_per_job(plan))
+
+
+def bytes_per_chunk(plan: Plan) -> int:
+    """Returns what memory the largest piece of work takes when it is done."""
+    mask_bytes = plan.canvas[0] * plan.canvas[1] if plan.treatment.has_mask else 0
+    # Arrays begin at multiples of 64 bytes.
+    return _frames_per_job(plan) * (_scan_bytes(plan) + mask_bytes + 2 * 64)
+
+
+def num_scans(job: Job | Refused) -> int:
+    """Returns how many scans a piece of work may give."""
+    return len(job.frames) if isinstance(job, Job) else 1
 
 
 def _frames_per_job(plan: Plan) -> int:

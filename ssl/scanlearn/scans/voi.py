@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8, UInt16
 
-from scanlearn.core import Units
+from scanlearn.plain import Units
 from scanlearn.scans.decode import Undecodable
 from scanlearn.scans.intensity import percentile_range, stored_depth
 

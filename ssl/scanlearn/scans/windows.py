@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Num, UInt8
 
-from scanlearn.core import Scan
+from scanlearn.plain import Scan
 from scanlearn.scans.decode import Undecodable
 
 WindowName = Literal["lung", "mediastinum", "brain", "subdural", "bone", "abdomen", "liver"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from scanlearn.core import ScanlearnError
+from scanlearn.plain import ScanlearnError
 from scanlearn.runs import say
+from scanlearn.scans.aligned import AlignedWriter
 from scanlearn.scans.atomic import sweep
 from scanlearn.scans.changes import (
     changing,
@@ -178,7 +180,7 @@ def _without(path: Path, shard: dict[str, Any], gone: pa.Array, name: str) -> di
             return None
         with (
             pa.OSFile(str(path / name), "wb") as sink,
-            pa.ipc.new_file(sink, file.schema) as writer,
+            closing(AlignedWriter(sink, file.schema)) as writer,
         ):
             for number, rows in zip(numbers, kept, strict=True):
                 rest = file.get_batch(number).filter(rows)

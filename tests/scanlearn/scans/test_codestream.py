@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pydicom.encaps import generate_frames
 
-from scanlearn.scans.codestream import claimed_values
+from scanlearn.scans.codestream import claimed_values, ordinary_picture
 
 
 def saved(kind: str, *shape: int, **chosen: bool) -> bytes:
@@ -66,3 +66,36 @@ def test_real_streams_claim_what_their_tags_say(real_data: Path) -> None:
             assert claimed == tags.Rows * tags.Columns * tags.SamplesPerPixel, path.name
             compared += 1
     assert compared > 20
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (40, 50, 3)])
+@pytest.mark.parametrize(
+    ("kind", "chosen"), [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {})]
+)
+def test_first_bytes_of_an_ordinary_picture_say_what_it_is(
+    kind: str, chosen: dict[str, bool], shape: tuple[int, ...]
+) -> None:
+    found = ordinary_picture(saved(kind, *shape, **chosen))
+    assert found == (40, 50, shape[2] if len(shape) > 2 else 1, 8)
+
+
+def converted(mode: str, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (50, 40)).convert(mode).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        converted("CMYK", "JPEG"),
+        *(converted(mode, "PNG") for mode in ("1", "P", "LA", "RGBA", "I;16")),
+        saved("JPEG", 40, 50)[:200],
+        saved("JPEG", 40, 50).replace(b"\xff\xc0", b"\xff\xc9"),
+        saved("PNG", 40, 50)[:30],
+        saved("BMP", 40, 50),
+        b"",
+    ],
+)
+def test_all_else_is_left_to_who_reads_the_whole_header(start: bytes) -> None:
+    assert ordinary_picture(start) is None

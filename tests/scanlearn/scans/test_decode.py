@@ -262,3 +262,10 @@ def test_damaged_bytes_are_always_a_verdict_never_another_error(
             path.write_bytes(broken.tobytes())
             with contextlib.suppress(Undecodable):  # Anything else fails the test.
                 assert decode(path).pixels.ndim == 3
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_header_from_the_first_bytes_is_that_of_the_whole_file(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new(mode, (50, 40)).save(path)
+    assert read_header(path, path.read_bytes()) == read_header(path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -14,7 +15,14 @@ from PIL import Image
 
 from scanlearn.core import Scan
 from scanlearn.scans.decode import Undecodable
-from scanlearn.scans.files import ReadSettings, is_scan, kind_of, read_frames, read_header
+from scanlearn.scans.files import (
+    ReadSettings,
+    is_scan,
+    kind_of,
+    libraries,
+    read_frames,
+    read_header,
+)
 
 MakeDicom = Callable[..., Path]
 PLAIN = ReadSettings()
@@ -129,3 +137,11 @@ def test_readers_are_loaded_only_when_a_file_needs_them() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout == "set()\n"
+
+
+def test_libraries_are_those_that_the_endings_ask_for() -> None:
+    assert not {"nibabel", "pydicom.pixels.decoders"} & set(libraries(["a.png", "b/C.JPG"]))
+    assert "pydicom.pixels.decoders" in libraries(["a.png", "b.DCM"])
+    assert "pydicom.pixels.decoders" in libraries(["1.2.840.10008"])
+    assert "nibabel" in libraries(["a/b.nii.gz"])
+    assert all(importlib.import_module(name) for name in libraries(["a.dcm", "b.nii"]))

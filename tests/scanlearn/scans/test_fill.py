@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
-from scanlearn.scans import shards
+from scanlearn.scans import fill, shards
 from scanlearn.scans.archive import Archive
 from scanlearn.scans.pack import pack
 from scanlearn.scans.settings import PackSettings
@@ -156,3 +158,49 @@ def test_interrupted_packing_is_gone_on_with_in_the_same_process(
     archive = pack(source, tmp_path / "a", settings=SMALL)
     assert "going on after the 8 scans" in capsys.readouterr().out
     assert digest(archive) == digest(pack(source, tmp_path / "whole", settings=SMALL))
+
+
+# Of a module on the path, where the processes that call it find it.
+CRASHING = """
+import os
+from scanlearn.scans import prepare as module
+
+def prepare(plan, job):
+    if job.path.name == "scan002.png":
+        os._exit(3)
+    return module.prepare(plan, job)
+"""
+
+
+def test_decoder_that_crashes_costs_its_file_alone_though_there_are_few(
+    make_scans: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "crashing_decoder.py").write_text(CRASHING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    crashing = importlib.import_module("crashing_decoder")
+    monkeypatch.setattr(fill, "prepare", crashing.prepare)
+    archive = pack(make_scans(5), tmp_path / "a", settings=PackSettings(canvas=32))
+    assert len(archive) == 4
+    assert "brings down the process" in (archive.path / "rejected.csv").read_text()
+
+
+def test_masks_and_pixels_are_the_same_from_one_process_and_from_two(tmp_path: Path) -> None:
+    folder = tmp_path / "fundus"
+    folder.mkdir()
+    rows, columns = np.mgrid[:140, :160] - 75
+    for index in range(60):
+        inside = (rows - index / 8) ** 2 + columns**2 < (40 + index / 3) ** 2
+        drawn = np.where(inside[..., None], (180, 90 + index, 40), 0).astype(np.uint8)
+        Image.fromarray(drawn).save(folder / f"{index:02d}.png")
+    one, two = (
+        pack(
+            folder,
+            tmp_path / f"with_{workers}",
+            settings=PackSettings(canvas=96, workers=workers, field_of_view="fundus"),
+        )
+        for workers in (1, 2)
+    )
+    assert digest(two) == digest(one)
+    masks = one.gather(np.arange(60)).mask
+    assert masks is not None
+    assert len({mask.numpy().tobytes() for mask in masks}) > 30

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from scanlearn.core import Scan, Units
 from scanlearn.scans.intensity import (
+    Fit,
     fit,
     fit_to_canvas,
     foreground_range,
     from_zero,
     percentile_range,
+    shrink_picture,
     stored_depth,
     to_gray,
     value_range,
@@ -46,6 +51,24 @@ def test_larger_scan_fills_the_canvas_with_its_aspect_kept(
     pixels, found, _ = fit_to_canvas(Scan(smooth(*size)), canvas, 1)
     assert pixels.shape == (1, *canvas)
     assert found == box
+
+
+@pytest.mark.parametrize("how", ["pad", "crop"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(300, 200), (130, 500), (90, 40)])
+def test_picture_shrunk_before_is_the_same_on_the_canvas(
+    how: Fit, channels: Literal[1, 3], size: tuple[int, int], rng: np.random.Generator
+) -> None:
+    drawn = rng.integers(0, 256, (*size, 3)).astype(np.uint8)
+    image = Image.fromarray(drawn if channels == 3 else drawn[..., 0])
+    whole, small = (
+        np.atleast_3d(np.asarray(picture)).transpose(2, 0, 1)
+        for picture in (image, shrink_picture(image, (64, 48), how))
+    )
+    found, box, _ = fit_to_canvas(Scan(small), (64, 48), channels, how)
+    expected, expected_box, _ = fit_to_canvas(Scan(whole), (64, 48), channels, how)
+    assert box == expected_box
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -273,3 +273,36 @@ def test_real_kermany_table_has_3344_patients(real_data: Path) -> None:
     assert len(manifest) == 5840
     assert len(set(manifest.table["patient"].to_pylist())) == 3344
     assert manifest.label_columns == ("orig_split", "pneumonia", "subtype")
+
+
+def test_first_folder_below_a_source_is_a_label_where_asked_for(tmp_path: Path) -> None:
+    for name in ("normal/a/1.png", "normal/2.png", "virus/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert read_manifest(tmp_path).label_columns == ()
+    manifest = read_manifest(tmp_path, folder_labels=True)
+    assert manifest.label_columns == ("folder",)
+    assert manifest.table["folder"].to_pylist() == ["normal", "normal", "virus"]
+
+
+def test_folders_in_a_zip_are_labels_too(make_scans: MakeScans, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.move(make_scans(2, name="mild"), source / "mild")
+    shutil.move(make_scans(1, name="severe"), source / "severe")
+    packed = Path(shutil.make_archive(str(tmp_path / "all"), "zip", source))
+    manifest = read_manifest(packed, folder_labels=True)
+    assert manifest.table["folder"].to_pylist() == ["mild", "mild", "severe"]
+
+
+def test_scan_outside_any_folder_has_no_folder_label(tmp_path: Path) -> None:
+    (tmp_path / "mild").mkdir()
+    for name in ("mild/1.png", "2.png", "3.png"):
+        (tmp_path / name).touch()
+    with pytest.raises(ScanlearnError, match=r"2 of 3 scans lie directly in it, first 2\.png"):
+        read_manifest(tmp_path, folder_labels=True)
+
+
+def test_table_has_labels_of_its_own(make_scans: MakeScans) -> None:
+    table = write_table(make_scans(1) / "t.csv", "path,y\nscan000.png,1\n")
+    with pytest.raises(ScanlearnError, match="has labels of its own"):
+        read_manifest(table, folder_labels=True)

@@ -122,10 +122,10 @@ def test_same_scans_give_the_same_bytes_with_one_or_two_processes(
 ) -> None:
     folder = make_scans(40)
     (folder / "bad.png").write_text("no image")
-    alone = pack(folder, tmp_path / "a", settings=SMALL)
+    alone = pack(folder, tmp_path / "a", settings=PackSettings(canvas=96, workers=1))
     monkeypatch.setattr(pool, "_TIMED_ITEMS", 3)
     monkeypatch.setattr(pool, "_SECONDS_WORTH_PROCESSES", 0.0)
-    together = pack(folder, tmp_path / "b", settings=PackSettings(canvas=32, workers=2))
+    together = pack(folder, tmp_path / "b", settings=PackSettings(canvas=96, workers=2))
     assert digest(together) == digest(alone)
 
 

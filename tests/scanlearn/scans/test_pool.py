@@ -5,6 +5,7 @@ import os
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 
 from scanlearn.scans import pool
@@ -37,14 +38,45 @@ def test_item_that_takes_its_process_down_costs_only_itself() -> None:
     assert list(results) == [None if number == 7 else number for number in range(20)]
 
 
+def test_arrays_come_home_through_shared_memory_a_crash_between_them() -> None:
+    calls: list[Any] = [partial(np.full, 2000, number) for number in range(30)]
+    calls[11] = partial(os._exit, 3)
+    results: Any = ordered_map(
+        operator.call, calls, workers=2, crashed=None, chunk=4, chunk_bytes=4 * 2000 * 8
+    )
+    for number, found in enumerate(results):
+        if number == 11:
+            assert found is None
+        else:
+            # Before the next one is asked for, its memory is its own.
+            assert found.shape == (2000,)
+            assert (found == number).all()
+    assert number == 29
+
+
+def test_heavy_items_come_in_smaller_chunks() -> None:
+    taken: list[int] = []
+
+    def items() -> Any:
+        for number in range(1000):
+            taken.append(number)
+            yield 5
+
+    results = ordered_map(abs, items(), workers=1, crashed=-1, chunk=10, weigh=abs)
+    for _ in range(100):
+        next(results)
+    # Four chunks of two are in flight at most, beside the one that is being handed out.
+    assert len(taken) <= 110
+    results.close()
+
+
 def test_error_in_the_function_reaches_the_caller() -> None:
     with pytest.raises(TypeError):
         list(ordered_map(abs, ["no number"], workers=1, crashed=0))  # type: ignore[arg-type]
 
 
-def test_processes_that_were_got_ready_for_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_ITEMS_WORTH_GETTING_READY", 10)
-    pool.get_ready(10, workers=2)
+def test_processes_that_were_got_ready_for_do_the_work() -> None:
+    pool.get_ready(2, ("colorsys",))
     assert list(ordered_map(abs, range(-9, 0), workers=2, crashed=-1)) == list(range(9, 0, -1))
 
 

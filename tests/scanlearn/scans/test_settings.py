@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from scanlearn.scans.settings import PackSettings
+from scanlearn.scans.settings import PackSettings, pixel_settings
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,9 @@ def test_windows_of_files_count_only_where_nothing_else_is_asked_for() -> None:
 def test_settings_survive_being_written_down() -> None:
     given = PackSettings(window=("lung", (80.0, 40.0), "bone"), fit="crop")
     assert PackSettings.model_validate_json(given.model_dump_json()) == given
+
+
+def test_archives_from_before_folders_were_labels_are_as_if_they_were_not() -> None:
+    assert "folder_labels" not in PackSettings().fingerprint()
+    assert PackSettings(folder_labels=True).fingerprint()["folder_labels"]
+    assert "folder_labels" not in pixel_settings(PackSettings(folder_labels=True).fingerprint())

@@ -91,3 +91,14 @@ def test_real_labels_survive(real_data: Path, tmp_path: Path) -> None:
     assert archive.shape == (3, 32, 32)
     assert len(set(archive.patients)) == 288
     assert archive.labels("glaucoma").tolist().count("1") == 548
+
+
+def test_folder_per_class_is_packed_with_its_label(make_scans: MakeScans, cache: Path) -> None:
+    folder = make_scans(2)
+    (folder / "mild").mkdir()
+    (folder / "severe").mkdir()
+    (folder / "scan000.png").rename(folder / "mild" / "x.png")
+    (folder / "scan001.png").rename(folder / "severe" / "x.png")
+    settings = PackSettings(canvas=32, folder_labels=True)
+    assert open_archive(folder, settings=settings).labels("folder").tolist() == ["mild", "severe"]
+    assert open_archive(folder, settings=PackSettings(canvas=32)).label_columns == ()

@@ -9,7 +9,14 @@ import pyarrow as pa
 from scanlearn.scans.manifest import Manifest
 from scanlearn.scans.prepare import Job, Plan, Refused
 from scanlearn.scans.survey import Survey
-from scanlearn.scans.tasks import jobs_per_chunk, pieces, scan_id, tasks
+from scanlearn.scans.tasks import (
+    bytes_per_chunk,
+    frames_per_chunk,
+    num_scans,
+    pieces,
+    scan_id,
+    tasks,
+)
 
 
 def surveyed(*num_frames: int) -> Survey:
@@ -46,10 +53,22 @@ def test_every_row_of_a_table_gets_its_jobs_or_one_refusal() -> None:
 
 
 def test_processes_are_given_at_most_four_mebibytes_at_a_time() -> None:
-    assert jobs_per_chunk(surveyed(1, 1), planned(256)) == 16
-    assert jobs_per_chunk(surveyed(1, 1), planned(1024)) == 4
-    assert jobs_per_chunk(surveyed(1, 30), planned(256)) == 2
-    assert jobs_per_chunk(surveyed(1, 5000), planned(256)) == 1
+    assert frames_per_chunk(planned(32)) == 64
+    assert frames_per_chunk(planned(256)) == 64
+    assert frames_per_chunk(planned(1024)) == 4
+    assert frames_per_chunk(planned(4096)) == 1
+
+
+def test_memory_of_a_chunk_holds_the_largest_piece_of_work() -> None:
+    for side in (32, 256, 1024, 4096):
+        longest = max(len(frames) for _, frames, _ in pieces(surveyed(10_000), planned(side)))
+        assert bytes_per_chunk(planned(side)) >= longest * side * side
+    assert bytes_per_chunk(planned(256)) < 5 * 2**20
+
+
+def test_piece_of_work_counts_for_the_scans_it_may_give() -> None:
+    assert num_scans(Job(Path("a"), range(3, 7), 9)) == 4
+    assert num_scans(Refused("unread")) == 1
 
 
 def test_scan_of_several_is_named_by_its_number() -> None:
