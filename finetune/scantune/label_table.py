@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Int8
 
 from scanlearn.core import ScanlearnError
+from scanlearn.scans.tables import cell_text
 
-_BLANK = frozenset({"", "nan", "none", "na", "n/a", "null", "<na>"})
 NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
 # As CheXpert and MIMIC-CXR write it: Irvin et al., AAAI 2019, section 2.
 UNCERTAIN = "-1"
@@ -121,10 +121,8 @@ class NamedTable:
 
 def clean(value: object) -> str | None:
     """Returns a label without blanks around it and with 1.0 as 1; None where it is blank."""
-    text = "" if value is None else str(value).strip()
-    if text.lower() in _BLANK:
-        return None
-    return str(int(float(text))) if NUMBER.fullmatch(text) else text
+    text = cell_text(value)
+    return str(int(float(text))) if text and NUMBER.fullmatch(text) else text
 
 
 def did_you_mean(given: str, known: tuple[str, ...]) -> str:

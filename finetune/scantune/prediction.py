@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 
+from scanlearn.backbones.precision import preferred_device
 from scanlearn.core import ScanlearnError
 from scanlearn.features import extract
 from scanlearn.runs import say, warn_user, write_atomically
@@ -63,7 +63,7 @@ def predict(
         )
     # Asked for before the features are computed: a copied archive may hold no paths.
     paths = _paths(archive) if files and archive.info.get("key") else None
-    backbone = backbone.eval().to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    backbone = backbone.eval().to(preferred_device())
     features = extract(backbone, archive, size=card.size, mean=card.mean, std=card.std)
     probabilities = classifier.probabilities(features)
     with disk_errors(output.parent):

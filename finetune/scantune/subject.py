@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Int
 
 from scanlearn.backbones.build import Backbone, BackboneConfig, build_backbone, weights_hash
+from scanlearn.backbones.precision import preferred_device
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.core import ScanlearnError
 from scanlearn.features import extract, thumbnail_features
@@ -82,7 +82,7 @@ def find_subject(backbone: str | Path, archive: Archive, size: int | None) -> Su
         "weights": weights_hash(network),
         "size": side,
     }
-    network = network.eval().to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    network = network.eval().to(preferred_device())
     return Subject(described, network, folder, (side, mean, std))
 
 

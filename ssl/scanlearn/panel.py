@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from pydantic import Field
 
 from scanlearn import labelfree
 from scanlearn.backbones.build import weights_hash
+from scanlearn.backbones.precision import preferred_device
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.core import ScanlearnError, ViewPlan
 from scanlearn.probing import VIEWS, Probing
@@ -146,7 +146,7 @@ def panel(
         settings=RenderSettings(scale_blur=scale_blur),
     )
     probing = Probing(generator, scans, views, seed, batch_size)
-    network = network.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    network = network.to(preferred_device())
     features = probing.features(network, archive)
     found = Panel.of(features)
     facts: dict[str, str | int] = {

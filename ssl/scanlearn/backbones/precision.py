@@ -32,6 +32,11 @@ def preferred_precision(device: torch.device | str) -> Precision:
     return "fp32"
 
 
+def preferred_device() -> torch.device:
+    """Returns where a network that is not trained runs: a GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def cpu_flags() -> frozenset[str]:
     """Returns the CPU's capability flags as Linux lists them; empty on another system.
 

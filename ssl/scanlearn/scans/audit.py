@@ -33,10 +33,10 @@ from scanlearn.scans.pair_sheet import draw_sheet
 from scanlearn.scans.reader import Archive
 from scanlearn.scans.scan_set import TEST, ScanSet, hindrance, issuer_notes, unknown
 from scanlearn.scans.source import open_archive
+from scanlearn.scans.tables import cell_text
 
 LEAST_CORRELATION = 0.99
 LEAST_DETAIL = 0.8
-_BLANK = frozenset({"", "none", "nan"})
 
 
 def audit(
@@ -115,8 +115,8 @@ def _read_split(
     """Returns the rows that the split column names a side for, and that side."""
     if column is None:
         return None, None
-    sides = np.array([str(value).strip().lower() for value in archive.labels(column)])
-    rows = np.flatnonzero(~np.isin(sides, list(_BLANK)))
+    sides = np.array([(cell_text(value) or "").lower() for value in archive.labels(column)])
+    rows = np.flatnonzero(sides != "")
     if TEST not in sides[rows]:
         known = ", ".join(np.unique(sides[rows])[:5].tolist()) or "blank"
         raise ScanlearnError(

@@ -20,6 +20,13 @@ MAX_COLUMNS = 10_000
 MAX_ROWS = 20_000_000
 _MAX_LINE = 2**22
 _MAX_LISTED = 40
+_BLANK = frozenset({"", "nan", "none", "na", "n/a", "null", "<na>"})
+
+
+def cell_text(value: object) -> str | None:
+    """Returns a cell without blanks around it; None where it says that nothing is there."""
+    text = "" if value is None else str(value).strip()
+    return None if text.lower() in _BLANK else text
 
 
 def read_table(path: Path) -> pa.Table:

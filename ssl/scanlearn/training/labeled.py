@@ -13,6 +13,7 @@ from scanlearn.core import ScanlearnError
 from scanlearn.metrics import asked_classes, macro_auroc, one_hot
 from scanlearn.scans.archive import Archive
 from scanlearn.scans.identity import patient_codes
+from scanlearn.scans.tables import cell_text
 
 FOLDS = 5
 NEIGHBOURS = 20
@@ -20,7 +21,6 @@ KNN_TEMPERATURE = 0.07
 # A fixed penalty: a probe follows one run, and its best penalty would move from epoch to epoch.
 LINEAR_C = 0.01
 _MOST_CLASSES = 20
-_BLANK = frozenset({"", "nan", "none", "na", "n/a", "null", "<na>"})
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class LabeledProbe:
             ScanlearnError: The column is missing, is blank, holds one class only or no classes at
                 all, or a class has too few patients for two folds.
         """
-        texts = [_clean(value) for value in archive.labels(column)]
+        texts = [cell_text(value) for value in archive.labels(column)]
         rows = np.array([row for row, text in enumerate(texts) if text is not None], np.int64)
         counts = Counter(text for text in texts if text is not None)
         classes = tuple(sorted(counts))
@@ -174,8 +174,3 @@ def _folds(y: Int[np.ndarray, " n"], patients: np.ndarray, folds: int) -> Int[np
     for fold, (_, test) in enumerate(dealer.split(y[:, None], y, patient_codes(patients))):
         fold_of[test] = fold
     return fold_of
-
-
-def _clean(value: object) -> str | None:
-    text = "" if value is None else str(value).strip()
-    return None if text.lower() in _BLANK else text

@@ -8,7 +8,7 @@ import pytest
 
 from scanlearn.core import ScanlearnError
 from scanlearn.scans import tables
-from scanlearn.scans.tables import find_column, find_required, read_table
+from scanlearn.scans.tables import cell_text, find_column, find_required, read_table
 
 
 def test_every_csv_value_stays_the_string_it_is(tmp_path: Path) -> None:
@@ -86,3 +86,13 @@ def test_asked_for_column_is_taken_literally(tmp_path: Path) -> None:
     assert find_required(table, tmp_path, "Path 2", ("path",), "path_column") == "Path 2"
     with pytest.raises(ScanlearnError, match="did you mean 'Path 2'"):
         find_required(table, tmp_path, "path2", ("path",), "path_column")
+
+
+def test_a_cell_that_says_nothing_is_none_however_it_says_so() -> None:
+    assert [cell_text(value) for value in (None, " ", "NaN", "n/a", "<NA>", "none")] == [None] * 6
+    assert [cell_text(value) for value in (" yes ", 0, 1.0, "nanny")] == [
+        "yes",
+        "0",
+        "1.0",
+        "nanny",
+    ]
