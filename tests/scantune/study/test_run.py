@@ -52,7 +52,7 @@ def test_labels_are_checked_before_anything_is_trained(plan: Plan, tmp_path: Pat
 def test_an_impossible_split_is_refused_before_anything_is_trained(
     plan: Plan, tmp_path: Path
 ) -> None:
-    labels = "phantom:patients=3,seed=4,size=48x48"
+    labels = "phantom:patients=8,seed=4,size=48x48"
     with pytest.raises(ScanlearnError, match="folds=9"):
         run_study(plan(labels=labels, evaluation={"folds": 9, "budgets": ["all"]}))
     assert not (tmp_path / "study" / "arms").exists()
