@@ -224,13 +224,15 @@ class _Strata:
     Args:
         codes: ``[m]`` the patients.
         inverse: ``[t]`` place in ``codes`` of each scan's patient.
-        counts: ``[m k]`` scans of each patient and class.
+        sizes: ``[m]`` scans of each patient.
+        counts: ``[m k]`` scans of each patient and class; one of two findings is in both.
         by_rarity: ``[k]`` the classes, the one with fewest scans first.
         stratum: ``[m]`` the rarest class of each patient.
     """
 
     codes: Int[np.ndarray, " m"]
     inverse: Int[np.ndarray, " t"]
+    sizes: Int[np.ndarray, " m"]
     counts: Int[np.ndarray, "m k"]
     by_rarity: Int[np.ndarray, " k"]
     stratum: Int[np.ndarray, " m"]
@@ -245,7 +247,7 @@ def _strata(truth: Truth, patients: Int[np.ndarray, " t"]) -> _Strata:
     np.add.at(counts, inverse, member)
     by_rarity = np.argsort(counts.sum(axis=0), kind="stable")
     stratum = by_rarity[np.argmax(counts[:, by_rarity] > 0, axis=1)]
-    return _Strata(codes, inverse, counts, by_rarity, stratum)
+    return _Strata(codes, inverse, np.bincount(inverse), counts, by_rarity, stratum)
 
 
 def _deal(strata: _Strata, folds: int, generator: np.random.Generator) -> Int[np.ndarray, " t"]:
@@ -254,14 +256,15 @@ def _deal(strata: _Strata, folds: int, generator: np.random.Generator) -> Int[np
     Each goes to the fold with the fewest scans of its class so far, then with the fewest scans.
     """
     dealt = np.zeros((folds, strata.counts.shape[1]), dtype=np.int64)
+    scans = np.zeros(folds, dtype=np.int64)
     fold_of = np.zeros(len(strata.codes), dtype=np.int64)
-    sizes = strata.counts.sum(axis=1)
     for number in strata.by_rarity:
         members = generator.permutation(np.flatnonzero(strata.stratum == number))
-        for patient in members[np.argsort(-sizes[members], kind="stable")]:
-            fold = int(np.lexsort((dealt.sum(axis=1), dealt[:, number]))[0])
+        for patient in members[np.argsort(-strata.sizes[members], kind="stable")]:
+            fold = int(np.lexsort((scans, dealt[:, number]))[0])
             fold_of[patient] = fold
             dealt[fold] += strata.counts[patient]
+            scans[fold] += strata.sizes[patient]
     per_scan: np.ndarray = fold_of[strata.inverse]
     return per_scan
 
@@ -276,7 +279,7 @@ def _stratified_order(
     proportions. One patient of each class comes first: without it a small budget may hold no
     positive at all.
     """
-    sizes = strata.counts.sum(axis=1)
+    sizes = strata.sizes
     share = np.empty(len(sizes))
     for number in range(len(strata.by_rarity)):
         members = generator.permutation(np.flatnonzero(strata.stratum == number))

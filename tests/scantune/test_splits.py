@@ -97,6 +97,21 @@ def test_a_budget_takes_whole_patients_until_it_is_reached(labeled: Any) -> None
         assert not subset.is_short
 
 
+def test_a_budget_counts_scans_and_not_their_findings() -> None:
+    rng = np.random.default_rng(0)
+    truth = Truth((rng.random((400, 5)) < 0.5).astype(np.int8), "multilabel")
+    for budget in (30, 100, 250):
+        subset = budget_rows(np.arange(400), truth, np.arange(400), budget, 0)
+        assert subset.num_scans == len(subset.rows) == budget
+
+
+def test_folds_of_findings_hold_about_as_many_scans() -> None:
+    rng = np.random.default_rng(1)
+    truth = Truth((rng.random((500, 4)) < (0.05, 0.3, 0.5, 0.9)).astype(np.int8), "multilabel")
+    sizes = [len(fold.test) for fold in patient_folds(truth, np.arange(500), 5, 0)]
+    assert max(sizes) - min(sizes) <= 10
+
+
 def test_a_budget_is_stratified(labeled: Any) -> None:
     data = labeled(patients=400, rare=0.2)
     for seed in range(5):
