@@ -22,7 +22,7 @@ class EvaluationRow:
     """One line of the table.
 
     Args:
-        learner: "knn" or "linear".
+        learner: Its name, as asked for.
         budget: Label budget, a count of scans or "all".
         auroc: Mean over label seeds and folds; NaN where undefined.
         low: Lower end of the 95 % interval over patients.
