@@ -46,9 +46,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from scantune.labels.truth import Truth
 from scantune.scores import Scores
 from scantune.splits import patient_folds
-from scantune.statistics import (
+from scantune.statistics.intervals import (
     Difference,
     Estimate,
     Interval,
@@ -58,7 +59,6 @@ from scantune.statistics import (
     patient_weights,
     verdict,
 )
-from scantune.truth import Truth
 
 SEEDS = (1, 2, 3, 5)
 FOLDS, LABEL_SEEDS = 5, 2

@@ -35,19 +35,19 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from scanlearn.backbones.build import Backbone, BackboneConfig, build_backbone
-from scanlearn.backbones.precision import preferred_memory_format
-from scanlearn.features import extract
-from scanlearn.scans.archive import Archive
-from scanlearn.scans.source import open_archive
-from scanlearn.training.choices import training_device
-from scantune.evaluation_files import write
-from scantune.evaluation_results import Evaluation, score_table
-from scantune.labels import LabeledSet, read_labels
-from scantune.probe import score_features
+from scanlearn.archive.reader import Archive
+from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone
+from scanlearn.backbones.device import preferred_memory_format
+from scanlearn.features.extract import extract
+from scanlearn.packing.sources import open_archive
+from scanlearn.training.run import training_device
+from scantune.evaluation.outputs import write
+from scantune.evaluation.results import Evaluation, score_table
+from scantune.labels.labeled_set import LabeledSet, read_labels
+from scantune.labels.truth import Truth
 from scantune.scores import Scores
-from scantune.statistics import estimate, patient_weights
-from scantune.truth import Truth
+from scantune.scoring import score_features
+from scantune.statistics.intervals import estimate, patient_weights
 
 GOALS = {
     "features_vs_bare_forward": (">=", 0.95),

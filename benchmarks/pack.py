@@ -47,16 +47,17 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from scanlearn.scans.archive import Archive, ArchiveWriter
-from scanlearn.scans.decode import Undecodable
-from scanlearn.scans.files import ReadSettings, read_frames, read_header
-from scanlearn.scans.manifest import read_manifest
-from scanlearn.scans.pack import pack
-from scanlearn.scans.phantom import PhantomSpec, draw_phantom
-from scanlearn.scans.pool import num_cores
-from scanlearn.scans.prepare import make_plan
-from scanlearn.scans.settings import PackSettings
-from scanlearn.scans.survey import survey
+from scanlearn.archive.reader import Archive
+from scanlearn.archive.writer import ArchiveWriter
+from scanlearn.packing.headers import survey
+from scanlearn.packing.manifest import read_manifest
+from scanlearn.packing.pack import pack
+from scanlearn.packing.parallel import num_cores
+from scanlearn.packing.prepare import make_plan
+from scanlearn.packing.settings import PackSettings
+from scanlearn.phantom.phantom import PhantomSpec, draw_phantom
+from scanlearn.readers.readers import ReadSettings, read_frames, read_header
+from scanlearn.readers.scan import Undecodable
 
 GOALS = {
     "pack_fundus_vs_limit": (">=", 0.85),
@@ -343,8 +344,8 @@ def measure_reading(work: Path, folder: Path, size: Size) -> dict[str, float]:
 
 PACK_MANY = """
 import sys
-from scanlearn.scans.pack import pack
-from scanlearn.scans.settings import PackSettings
+from scanlearn.packing.pack import pack
+from scanlearn.packing.settings import PackSettings
 pack(sys.argv[1], sys.argv[2], settings=PackSettings(canvas=int(sys.argv[3])))
 """
 

@@ -31,19 +31,19 @@ from pathlib import Path
 
 import numpy as np
 
-from scanlearn.backbones.build import Backbone, BackboneConfig, build_backbone
+from scanlearn.archive.reader import Archive
+from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone
 from scanlearn.backbones.weights import load_backbone
-from scanlearn.features import extract, thumbnail_features
+from scanlearn.features.extract import extract, thumbnail_features
 from scanlearn.methods import SimCLRConfig
-from scanlearn.scans.archive import Archive
-from scanlearn.scans.phantom import PhantomSpec, draw_phantom
-from scanlearn.scans.phantom_tasks import TASKS
-from scanlearn.scans.source import open_archive
-from scanlearn.training.pretrain import PretrainConfig, pretrain
-from scanlearn.training.settings import ViewsConfig
-from scantune.labels import read_labels
-from scantune.probe import score_features
-from scantune.statistics import estimate, patient_weights
+from scanlearn.packing.sources import open_archive
+from scanlearn.phantom.phantom import PhantomSpec, draw_phantom
+from scanlearn.phantom.tasks import TASKS
+from scanlearn.training.pretrain import pretrain
+from scanlearn.training.settings import PretrainConfig, ViewsConfig
+from scantune.labels.labeled_set import read_labels
+from scantune.scoring import score_features
+from scantune.statistics.intervals import estimate, patient_weights
 
 SIZE = 32
 CANVAS = 128

@@ -51,18 +51,18 @@ from lightly.transforms import SimCLRTransform
 from PIL import Image
 from torch import nn
 
-from scanlearn.backbones.precision import autocast, preferred_precision
+from scanlearn.archive.reader import Archive
+from scanlearn.archive.writer import ArchiveWriter
+from scanlearn.backbones.device import autocast, preferred_precision
 from scanlearn.core import Progress
-from scanlearn.scans.archive import Archive, ArchiveWriter
-from scanlearn.scans.pack import pack
-from scanlearn.scans.phantom import PhantomSpec, draw_phantom
-from scanlearn.scans.settings import PackSettings
-from scanlearn.training.choices import training_device
-from scanlearn.training.data import StepLoader
-from scanlearn.training.job import Job
+from scanlearn.packing.pack import pack
+from scanlearn.packing.settings import PackSettings
+from scanlearn.phantom.phantom import PhantomSpec, draw_phantom
+from scanlearn.training.batches import StepLoader
 from scanlearn.training.optim import build_optimiser
-from scanlearn.training.pretrain import train
+from scanlearn.training.run import Job, training_device
 from scanlearn.training.settings import PretrainConfig
+from scanlearn.training.trainer import train
 
 WORKERS = 2
 WARM_STEPS = 2

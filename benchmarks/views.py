@@ -41,12 +41,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from scanlearn.backbones.build import BackboneConfig, build_backbone
+from scanlearn.backbones.backbone import BackboneConfig, build_backbone
 from scanlearn.core import ScanBatch, ViewPlan
-from scanlearn.scans.phantom import PhantomSpec, draw_phantom
+from scanlearn.phantom.phantom import PhantomSpec, draw_phantom
 from scanlearn.views.generator import ViewGenerator
-from scanlearn.views.render import DEFAULT_SETTINGS, RenderSettings
 from scanlearn.views.scale import Scale
+from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
 from scanlearn.views.transform import ViewTransform
 from scanlearn.views.uniforms import DrawKey
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 # Names are imported at first use: torch and timm take seconds, `scantune --help` must not.
 _HOMES = {
-    "CompareConfig": "scantune.study.plan",
-    "compare": "scantune.comparison",
-    "evaluate": "scantune.evaluation",
-    "predict": "scantune.prediction",
+    "CompareConfig": "scantune.comparison.plan",
+    "compare": "scantune.comparison.compare",
+    "evaluate": "scantune.evaluation.evaluate",
+    "predict": "scantune.evaluation.predict",
 }
 
 if TYPE_CHECKING:
-    from scantune.comparison import compare
-    from scantune.evaluation import evaluate
-    from scantune.prediction import predict
-    from scantune.study.plan import CompareConfig
+    from scantune.comparison.compare import compare
+    from scantune.comparison.plan import CompareConfig
+    from scantune.evaluation.evaluate import evaluate
+    from scantune.evaluation.predict import predict
 
 __all__ = ["CompareConfig", "compare", "evaluate", "predict"]
 

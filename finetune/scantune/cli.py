@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from scanlearn.calls import call, settings_model
 from scanlearn.cli import Overrides, run, show_config
+from scanlearn.config.loading import call, settings_model
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,7 +30,7 @@ def evaluate_command(
 
     The keys and their defaults: scantune config evaluate.
     """
-    from scantune.evaluation import evaluate
+    from scantune.evaluation.evaluate import evaluate
 
     call(evaluate, backbone, labels, overrides=overrides or ())
 
@@ -45,7 +45,7 @@ def predict_command(
 
     The keys and their defaults: scantune config predict.
     """
-    from scantune.prediction import predict
+    from scantune.evaluation.predict import predict
 
     call(predict, model, scans, overrides=overrides or ())
 
@@ -61,8 +61,8 @@ def compare_command(
     The keys and their defaults: scantune config compare.
     """
     from scanlearn.config import load_config
-    from scantune.comparison import compare
-    from scantune.study.plan import CompareConfig
+    from scantune.comparison.compare import compare
+    from scantune.comparison.plan import CompareConfig
 
     compare(load_config(CompareConfig, config, overrides or (), kind="compare"))
 
@@ -73,18 +73,18 @@ def config_command(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema.")] = False,
 ) -> None:
     """Print a command's settings as commented YAML."""
-    from scanlearn.core import ScanlearnError
+    from scanlearn.errors import ScanlearnError
 
     if command == "evaluate":
-        from scantune.evaluation import evaluate
+        from scantune.evaluation.evaluate import evaluate
 
         show_config(settings_model(evaluate), "scantune evaluate BACKBONE LABELS key=value", schema)
     elif command == "predict":
-        from scantune.prediction import predict
+        from scantune.evaluation.predict import predict
 
         show_config(settings_model(predict), "scantune predict MODEL SCANS key=value", schema)
     elif command == "compare":
-        from scantune.study.plan import CompareConfig
+        from scantune.comparison.plan import CompareConfig
 
         show_config(CompareConfig, "scantune compare FILE.yaml key=value ...", schema)
     else:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from scanlearn.core import ScanlearnError
-from scantune.truth import Truth
+from scanlearn.errors import ScanlearnError
+from scantune.labels.truth import Truth
 
 _FORMAT = 3
 

@@ -15,10 +15,60 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int
 
-from scanlearn.core import ScanlearnError
-from scantune.truth import Truth
+from scanlearn.errors import ScanlearnError
+from scantune.labels.labeled_set import LabeledSet
+from scantune.labels.truth import Truth
+
+
+def folds_of(labeled: LabeledSet, folds: int, seed: int) -> tuple[Fold, ...]:
+    """Returns the folds of one label seed: the given split, or patients dealt by class.
+
+    Raises:
+        ScanlearnError: If they cannot be made.
+    """
+    if labeled.split is not None:
+        return (given_split(labeled.split, labeled.truth, labeled.patients, labeled.rows + 1),)
+    return patient_folds(labeled.truth, labeled.patients, folds, seed)
+
+
+# Folds within the training patients: what a penalty is chosen by, and when to stop.
+
+
+INNER_FOLDS = 5
+
+
+# One patient in five validates; an AUROC of fewer than ten of them would be a toss.
+FEWEST_PATIENTS = 50
+
+
+def inner_folds(truth: Truth, patients: Int[np.ndarray, " t"], seed: int) -> tuple[Fold, ...]:
+    """Returns folds of the training patients; none where there are too few."""
+    try:
+        num_patients = len(np.unique(patients[truth.is_real]))
+        return patient_folds(truth, patients, min(INNER_FOLDS, num_patients), seed)
+    except ScanlearnError:
+        return ()
+
+
+def hold_out(truth: Truth, patients: Int[np.ndarray, " t"], seed: int) -> Fold | None:
+    """Returns training scans to fit on and to validate on, stratified, no patient in both.
+
+    None where there are fewer than 50 patients, or no class has scans with and without it on both
+    sides: then all of them are fitted on, to the last epoch.
+
+    Args:
+        truth: Of the training scans.
+        patients: ``[t]`` patient of each.
+        seed: Of the patients' order.
+    """
+    if len(np.unique(patients[truth.is_real])) < FEWEST_PATIENTS:
+        return None
+    parts = inner_folds(truth, patients, seed)[:1]
+    return next((part for part in parts if truth[part.test].has_contrast()), None)
+
 
 Budget = int | Literal["all"]
+
 
 # Streams of the seeded generator: folds and subsets of one seed are independent.
 _FOLDS, _BUDGETS = 1, 2
@@ -188,21 +238,6 @@ def budget_rows(
             f"a label budget of {budget} leaves one class only to train on; give a larger one"
         )
     return Subset(rows, len(chosen), len(taken), is_short=bool(budget > reached[-1]))
-
-
-def lone_classes(
-    truth: Truth, patients: Int[np.ndarray, " n"], value: Literal[0, 1] = 1
-) -> tuple[int, ...]:
-    """Returns the classes that one patient alone has: no fold can train on such and test it.
-
-    Args:
-        truth: Classes of the scans.
-        patients: ``[n]`` patient of each scan.
-        value: 0 for those that one patient alone is known not to have.
-    """
-    is_such = (truth.matrix == value) & truth.is_real[:, None]
-    counts = [len(np.unique(patients[column])) for column in is_such.T]
-    return tuple(code for code, count in enumerate(counts) if count == 1)
 
 
 def _with_synthetic(

@@ -16,30 +16,31 @@ __version__ = "0.1.0"
 
 # Names are imported at first use: torch and timm take seconds, `scanlearn --help` must not.
 _HOMES = {
-    "Archive": "scanlearn.scans.archive",
+    "Archive": "scanlearn.archive.reader",
     "PretrainConfig": "scanlearn.training.pretrain",
     "Scale": "scanlearn.views.scale",
-    "ScanlearnError": "scanlearn.core",
+    "ScanlearnError": "scanlearn.errors",
     "ViewGenerator": "scanlearn.views.generator",
     "ViewTransform": "scanlearn.views.transform",
     "explain": "scanlearn.views.explain",
     "export": "scanlearn.training.pretrain",
     "load_backbone": "scanlearn.backbones.weights",
     "load_config": "scanlearn.config",
-    "open_archive": "scanlearn.scans.source",
-    "pack": "scanlearn.scans.pack",
+    "open_archive": "scanlearn.packing.sources",
+    "pack": "scanlearn.packing.pack",
     "pretrain": "scanlearn.training.pretrain",
     "preview": "scanlearn.views.preview",
 }
 
 if TYPE_CHECKING:
+    from scanlearn.archive.reader import Archive
     from scanlearn.backbones.weights import load_backbone
     from scanlearn.config import load_config
-    from scanlearn.core import ScanlearnError
-    from scanlearn.scans.archive import Archive
-    from scanlearn.scans.pack import pack
-    from scanlearn.scans.source import open_archive
-    from scanlearn.training.pretrain import PretrainConfig, export, pretrain
+    from scanlearn.errors import ScanlearnError
+    from scanlearn.packing.pack import pack
+    from scanlearn.packing.sources import open_archive
+    from scanlearn.training.pretrain import export, pretrain
+    from scanlearn.training.settings import PretrainConfig
     from scanlearn.views.explain import explain
     from scanlearn.views.generator import ViewGenerator
     from scanlearn.views.preview import preview

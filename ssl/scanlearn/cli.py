@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scanlearn.calls import call, settings_model
+from scanlearn.config.loading import call, settings_model
 
 # Heavy imports (torch, timm, pyarrow) stand inside the commands: --help answers at once.
 
@@ -59,15 +59,15 @@ def pack_command(
     The keys and their defaults: scanlearn config pack.
     """
     from scanlearn.config import load_config
-    from scanlearn.core import ScanlearnError
-    from scanlearn.scans.settings import PackSettings
+    from scanlearn.errors import ScanlearnError
+    from scanlearn.packing.settings import PackSettings
 
     words = list(overrides or ())
     if is_dry_run and archive is not None and "=" in archive:
         words.insert(0, archive)
     settings = load_config(PackSettings, None, words, kind="pack")
     if is_dry_run:
-        from scanlearn.scans.tabulate import tabulate
+        from scanlearn.packing.dry_run import tabulate
 
         print(tabulate(source, settings=settings))
         return
@@ -75,7 +75,7 @@ def pack_command(
         raise ScanlearnError(
             "pack needs the folder to write the archive to; give it after the source, or --dry-run"
         )
-    from scanlearn.scans.pack import pack
+    from scanlearn.packing.pack import pack
 
     pack(source, archive, settings=settings)
 
@@ -91,8 +91,8 @@ def add_command(
     Scans are brought to the archive's own settings; those of withdrawn patients stay out.
     """
     from scanlearn.config import load_config
-    from scanlearn.scans.growth import add
-    from scanlearn.scans.settings import PackSettings
+    from scanlearn.packing.add import add
+    from scanlearn.packing.settings import PackSettings
 
     add(archive, source, settings=load_config(PackSettings, None, overrides or (), kind="add"))
 
@@ -109,7 +109,7 @@ def withdraw_command(
 
     The keys and their defaults: scanlearn config withdraw.
     """
-    from scanlearn.scans.withdrawal import withdraw
+    from scanlearn.archive.withdraw import withdraw
 
     words = [word for word in patients if word.startswith("issuer=")]
     call(withdraw, archive, [word for word in patients if word not in words], overrides=words)
@@ -126,7 +126,7 @@ def summary_command(
 
     The keys and their defaults: scanlearn config summary.
     """
-    from scanlearn.scans.summary import summary
+    from scanlearn.archive.summary import summary
 
     call(summary, archive, overrides=overrides or ())
 
@@ -146,7 +146,7 @@ def audit_command(
 
     The keys and their defaults: scanlearn config audit.
     """
-    from scanlearn.scans.audit import audit
+    from scanlearn.audit.audit import audit
 
     # A phantom, phantom:patients=9, has a colon before its first "=".
     words = [word for word in labels if word.split("=")[0].isidentifier() and "=" in word]
@@ -203,7 +203,8 @@ def pretrain_command(
     The keys and their defaults: scanlearn config pretrain.
     """
     from scanlearn.config import load_config
-    from scanlearn.training.pretrain import PretrainConfig, pretrain
+    from scanlearn.training.pretrain import pretrain
+    from scanlearn.training.settings import PretrainConfig
 
     settings = load_config(PretrainConfig, config, overrides or (), kind="pretrain")
     if is_dry_run:
@@ -240,7 +241,7 @@ def panel_command(
 
     The keys and their defaults: scanlearn config panel.
     """
-    from scanlearn.panel import panel
+    from scanlearn.features.panel import panel
 
     call(panel, backbone, archive, overrides=overrides or ())
 
@@ -253,7 +254,7 @@ def config_command(
     """Print a command's settings as commented YAML."""
     from importlib import import_module
 
-    from scanlearn.core import ScanlearnError
+    from scanlearn.errors import ScanlearnError
 
     if command not in _CONFIGURED:
         *others, last = _CONFIGURED

@@ -18,19 +18,6 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int, Int64, UInt8, UInt16
 from torch import Tensor
 
-from scanlearn.plain import Scan, ScanlearnError, Units
-
-__all__ = [
-    "Losses",
-    "Progress",
-    "Scan",
-    "ScanBatch",
-    "ScanlearnError",
-    "Units",
-    "ViewPlan",
-    "Views",
-]
-
 
 @dataclass(frozen=True)
 class ScanBatch:

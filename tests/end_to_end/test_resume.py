@@ -17,9 +17,9 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.methods import MethodConfig
-from scanlearn.scans.archive import ArchiveWriter
-from scanlearn.training.interrupts import STOPPED_EXIT_CODE
+from scanlearn.training.stopping import STOPPED_EXIT_CODE
 
 STEPS = 8
 
@@ -37,9 +37,10 @@ METHODS: dict[str, dict[str, Any]] = {
 # as such a run. The moment says where the process kills itself.
 SERVER = """
 import json, os, signal, sys, traceback
-from scanlearn import runs
+from scanlearn import files
 from scanlearn.backbones import weights
-from scanlearn.training import keeper, pretrain
+from scanlearn.training import module as keeper
+from scanlearn.training import pretrain
 
 # A further process that imports timm takes seconds; the export's own tests start it.
 weights.check_reload = lambda *_: None
@@ -49,13 +50,13 @@ def die(*_):
 
 def arm(moment):
     if moment == "in a checkpoint":
-        write, count = runs.write_all, []
+        write, count = files.write_all, []
         def torn(descriptor, content):
             if len(content) > 50_000 and count.append(1) is None and len(count) == 2:
                 write(descriptor, content[:30_000])
                 die()
             write(descriptor, content)
-        runs.write_all = torn
+        files.write_all = torn
     if moment == "in a step":
         loss = keeper.Pretrainer.training_step
         def stopped(module, batch, index):

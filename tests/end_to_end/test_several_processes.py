@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from scanlearn.scans.archive import ArchiveWriter
+from scanlearn.archive.writer import ArchiveWriter
 
 pytestmark = pytest.mark.long
 
@@ -28,7 +28,7 @@ COMMAND = """
 import os, time
 from scanlearn.backbones import weights
 from scanlearn.cli import main
-from scanlearn.training import loop
+from scanlearn.training import module as loop
 
 weights.check_reload = lambda *_: None
 step = loop.Pretrainer.training_step

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scanlearn.scans.archive import ArchiveWriter
-from scanlearn.training.interrupts import STOPPED_EXIT_CODE
+from scanlearn.archive.writer import ArchiveWriter
+from scanlearn.training.stopping import STOPPED_EXIT_CODE
 
 STEPS = 9
 BLOCK = 32_768
@@ -23,7 +23,8 @@ BLOCK = 32_768
 START = """
 import json, os, signal, sys
 from scanlearn.backbones import weights
-from scanlearn.training import loop, pretrain
+from scanlearn.training import module as loop
+from scanlearn.training import pretrain
 
 # A further process that imports timm takes seconds; the export's own tests start it.
 weights.check_reload = lambda *_: None

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from scanlearn.config import default_yaml, load_config, parse_value
-from scanlearn.training.pretrain import PretrainConfig, pretrain
-from scantune.study.plan import CompareConfig
+from scanlearn.training.pretrain import pretrain
+from scanlearn.training.settings import PretrainConfig
+from scantune.comparison.plan import CompareConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PRETRAIN = sorted((CONFIGS / "pretrain").glob("*.yaml"))
@@ -41,7 +42,7 @@ def test_a_pretraining_configuration_runs_a_step(path: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("path", COMPARE, ids=lambda path: path.stem)
 def test_a_comparison_runs_a_step_of_each_arm(path: Path, tmp_path: Path) -> None:
-    from scantune.study.run import run_study
+    from scantune.comparison.run import run_study
 
     words = [f"output={tmp_path}", "pretrain.batch_size=8", "pretrain.steps=1", "seeds=[0]"]
     words += ["pretrain.views.size=32", "pretrain.backbone.name=test_resnet", "tasks=[pallor]"]

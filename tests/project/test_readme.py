@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scanlearn.scans.archive import Archive
-from scanlearn.scans.source import open_archive
+from scanlearn.archive.reader import Archive
+from scanlearn.packing.sources import open_archive
 
 ROOT = Path(__file__).resolve().parents[2]
 # What keeps a command of the README short here; the README's own words stay as they are.

@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from scanlearn.cli import app, run
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 
 COMMANDS = (
     *("pack", "add", "withdraw", "summary", "audit", "preview", "explain", "pretrain"),

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scanlearn.core import Progress, ScanBatch, ScanlearnError
+from scanlearn.core import Progress, ScanBatch
+from scanlearn.errors import ScanlearnError
 
 
 def batch(mask: torch.Tensor | None = None) -> ScanBatch:

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scanlearn.scans.archive import Archive, ArchiveWriter
-from scantune.evaluation_results import Evaluation, score_table
-from scantune.labels import LabeledSet, read_labels
-from scantune.probe import score_features
+from scanlearn.archive.reader import Archive
+from scanlearn.archive.writer import ArchiveWriter
+from scantune.evaluation.results import Evaluation, score_table
+from scantune.labels.labeled_set import LabeledSet, read_labels
+from scantune.labels.truth import Truth
 from scantune.scores import Scores
-from scantune.truth import Truth
+from scantune.scoring import score_features
 
 
 @dataclass

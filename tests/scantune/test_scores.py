@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scanlearn.core import ScanlearnError
-from scantune.probe import score_features
+from scanlearn.errors import ScanlearnError
 from scantune.scores import Scores
+from scantune.scoring import score_features
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from scanlearn.backbones.build import Backbone, weights_hash
+from scanlearn.backbones.backbone import Backbone, weights_hash
 from scanlearn.backbones.naming import name_few
 
 LOAD_CALL = 'timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)'

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from scanlearn.backbones.build import Backbone
+from scanlearn.backbones.backbone import Backbone
 from scanlearn.backbones.naming import Renamed, name_few
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 
 # Files of old torch versions lack this counter, which no forward pass reads.
 _COUNTER = "num_batches_tracked"

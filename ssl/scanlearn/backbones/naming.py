@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 
 # Where training scripts put the table of weights; of two networks, a teacher is the better one.
 _NESTED = ("state_dict", "model", "teacher", "student")

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from scanlearn.config.models import models_in
+from scanlearn.config.printing import models_in
 
 
 def explain(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from scanlearn.backbones.build import Backbone
+from scanlearn.backbones.backbone import Backbone
 from scanlearn.core import Losses, Progress, ViewPlan, Views
 
 Optimiser = Literal["lars", "sgd", "adamw"]

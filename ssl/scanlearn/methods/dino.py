@@ -15,11 +15,11 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from scanlearn.backbones.build import Backbone, seeded_weights
+from scanlearn.backbones.backbone import Backbone, seeded_weights
 from scanlearn.core import Losses, Progress, ViewPlan, Views
 from scanlearn.methods.base import Method, MethodSettings, RunFacts
-from scanlearn.methods.momentum import follow, momentum_at, momentum_in_words, teacher_of
 from scanlearn.methods.sizing import num_prototypes, warmup_steps
+from scanlearn.methods.teacher import follow, momentum_at, momentum_in_words, teacher_of
 
 
 class DINOConfig(MethodSettings):

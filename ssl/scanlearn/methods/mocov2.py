@@ -9,23 +9,66 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from scanlearn.backbones.build import Backbone, seeded_weights
-from scanlearn.backbones.parts import has_batch_norm
+from scanlearn.backbones.backbone import Backbone, has_batch_norm, seeded_weights
 from scanlearn.core import Losses, Progress, ViewPlan, Views
 from scanlearn.methods.base import Method, MethodSettings, RunFacts
-from scanlearn.methods.momentum import follow, momentum_at, momentum_in_words, teacher_of
 from scanlearn.methods.sizing import queue_size
-from scanlearn.methods.split import in_groups
+from scanlearn.methods.teacher import follow, momentum_at, momentum_in_words, teacher_of
+
+# BatchNorm statistics per group of scans, as on several devices.
+
+
+def in_groups(
+    backbone: Backbone, views: Float[Tensor, "b c s s"], groups: int
+) -> Float[Tensor, "b d"]:
+    """Returns features of views that pass a backbone in ``groups`` equal parts.
+
+    Each part has BatchNorm statistics of its own; running statistics move as far in a batch as
+    they would without groups. This works with any kind of BatchNorm, where lightly's
+    SplitBatchNorm replaces one; both give the same features.
+
+    Args:
+        backbone: In training mode.
+        views: ``b`` views.
+        groups: How many parts; where it does not divide ``b``, some have one view more.
+    """
+    if groups == 1:
+        return backbone(views)  # type: ignore[no-any-return]
+    with _slowed(backbone, groups):
+        return torch.cat([backbone(part) for part in views.tensor_split(groups)])
+
+
+@contextmanager
+def _slowed(backbone: Backbone, groups: int) -> Iterator[None]:
+    """Lets running statistics move by the ``groups``-th part of what they do in a step."""
+    layers = [
+        (layer, layer.momentum)
+        for layer in backbone.modules()
+        if isinstance(layer, _BatchNorm) and layer.momentum is not None
+    ]
+    try:
+        for layer, momentum in layers:
+            layer.momentum = 1 - (1 - momentum) ** (1 / groups)
+        yield
+    finally:
+        for layer, momentum in layers:
+            layer.momentum = momentum
+
 
 # Of the published eight GPUs, each with BatchNorm statistics of its own.
 _PUBLISHED_GROUPS = 8
+
+
 # Statistics of fewer scans than this are noise.
 _SMALLEST_GROUP = 8
 

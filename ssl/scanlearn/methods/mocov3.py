@@ -16,11 +16,10 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from scanlearn.backbones.build import Backbone, seeded_weights
-from scanlearn.backbones.parts import patch_projection
+from scanlearn.backbones.backbone import Backbone, patch_projection, seeded_weights
 from scanlearn.core import Losses, Progress, ViewPlan, Views
 from scanlearn.methods.base import Method, MethodSettings, RunFacts
-from scanlearn.methods.momentum import follow, momentum_at, momentum_in_words, teacher_of
+from scanlearn.methods.teacher import follow, momentum_at, momentum_in_words, teacher_of
 
 # From this many epochs on, the released code halves the rate of ResNet-50.
 _LONG_EPOCHS = 300

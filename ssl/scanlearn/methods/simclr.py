@@ -14,7 +14,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from scanlearn.backbones.build import Backbone, seeded_weights
+from scanlearn.backbones.backbone import Backbone, seeded_weights
 from scanlearn.core import Losses, Progress, ViewPlan, Views
 from scanlearn.methods.base import Method, MethodSettings, RunFacts
 

@@ -8,17 +8,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scanlearn.core import ScanlearnError
-from scanlearn.runs import warn_user
-from scanlearn.scans.archive import Archive
-from scanlearn.scans.source import open_archive
+from scanlearn.archive.reader import Archive
+from scanlearn.console import warn_user
+from scanlearn.errors import ScanlearnError
+from scanlearn.packing.sources import open_archive
+from scanlearn.training.checkpoint import checkpoint_step
 from scanlearn.training.folder import RunFolder
-from scanlearn.training.interrupts import StopRequest, listening
-from scanlearn.training.job import layout_of
-from scanlearn.training.keeper import checkpoint_step
-from scanlearn.training.memory import is_out_of_memory
-from scanlearn.training.rehearsal import WARM_STEPS, Clock, explain_memory, measure, rehearsed
+from scanlearn.training.rehearsal import (
+    WARM_STEPS,
+    Clock,
+    explain_memory,
+    is_out_of_memory,
+    measure,
+    rehearsed,
+)
+from scanlearn.training.run import layout_of
 from scanlearn.training.settings import PretrainConfig
+from scanlearn.training.stopping import StopRequest, listening
 
 _MEASURED_STEPS = 8
 _MEASURED_S = 10.0

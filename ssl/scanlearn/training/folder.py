@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scanlearn.config import dump_plain, parse_value
-from scanlearn.core import ScanlearnError
-from scanlearn.runs import full_disk_explained, write_all, write_atomically
+from scanlearn.errors import ScanlearnError
+from scanlearn.files import full_disk_explained, write_all, write_atomically
 
 COLUMNS = (
     *("step", "epoch", "loss", "lr", "embedding_std", "views_per_s", "data_wait_share"),

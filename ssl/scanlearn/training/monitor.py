@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from scanlearn import labelfree
 from scanlearn.core import Losses
+from scanlearn.features import labelfree as labelfree
 
 COLLAPSED_BELOW = 0.1
 FLAT_BELOW = 4.0

@@ -10,7 +10,7 @@ from lightly.utils.lars import LARS
 from lightly.utils.scheduler import cosine_schedule
 from torch.optim import Optimizer
 
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 from scanlearn.methods import Method, MethodConfig, RunFacts
 from scanlearn.methods.sizing import warmup_steps
 

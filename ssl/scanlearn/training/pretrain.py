@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scanlearn.backbones.build import weights_hash
-from scanlearn.backbones.weights import Card, export_backbone, load_backbone
-from scanlearn.core import ScanlearnError
-from scanlearn.runs import full_disk_explained, say, track, warn_user, write_atomically
-from scanlearn.scans.archive import Archive
-from scanlearn.scans.source import open_archive
-from scanlearn.training.choices import training_device
-from scanlearn.training.fit import build_trainer, fit_quietly
-from scanlearn.training.folder import COLUMNS, MetricsCsv, RunFolder
-from scanlearn.training.interrupts import BetweenSteps, StopRequest, listening
-from scanlearn.training.job import Job
-from scanlearn.training.keeper import Cadence, Keeper, checkpoint_step, open_wandb
-from scanlearn.training.loop import Pretrainer
-from scanlearn.training.memory import is_out_of_memory
+from scanlearn.archive.reader import Archive
+from scanlearn.backbones.card import Card
+from scanlearn.backbones.weights import export_backbone, load_backbone
+from scanlearn.console import say, warn_user
+from scanlearn.errors import ScanlearnError
+from scanlearn.files import full_disk_explained, write_atomically
+from scanlearn.packing.sources import open_archive
+from scanlearn.training.checkpoint import checkpoint_step
+from scanlearn.training.distributed import Layout, Ranks, run_together
+from scanlearn.training.folder import RunFolder
+from scanlearn.training.module import Pretrainer
 from scanlearn.training.monitor import collapse_warning, final_health, is_late
-from scanlearn.training.optim import build_optimiser
-from scanlearn.training.ranks import ALONE, Layout, Ranks
+from scanlearn.training.rehearsal import is_out_of_memory
+from scanlearn.training.run import Job, training_device
 from scanlearn.training.settings import PretrainConfig
-from scanlearn.training.together import run_together
-from scanlearn.training.watching import open_watch
+from scanlearn.training.stopping import StopRequest, listening
+from scanlearn.training.trainer import train
 
 __all__ = ["PretrainConfig", "PretrainResult", "export", "pretrain"]
 
@@ -177,65 +172,6 @@ def announce(job: Job) -> None:
     say(job.start_line(checkpoint_step(job.run.checkpoint)))
     for warning in job.warnings:
         warn_user(warning)
-
-
-def train(job: Job, stop: StopRequest | None = None, ranks: Ranks = ALONE) -> Pretrainer:
-    """Takes the steps of a run that are still to take, and keeps what a resumed run needs.
-
-    Args:
-        job: The run.
-        stop: Where it is asked to stop; None where nobody does.
-        ranks: The processes that take them together.
-
-    Raises:
-        ScanlearnError: The loss is not finite, or the disk is full.
-        Stopped: The run was asked to stop, and its checkpoint holds the last step.
-    """
-    stop = stop or StopRequest()
-    config, choices, run = job.config, job.choices, job.run
-    initial_hash = weights_hash(job.method)
-    first = checkpoint_step(run.checkpoint)
-    total = choices.total_steps
-    loader = job.loader(first, ranks)
-    metrics = MetricsCsv(run.metrics, COLUMNS, after=first) if ranks.is_first else None
-    cadence = Cadence.of(config, total)
-    watch = ranks.first(lambda: open_watch(job, first) if ranks.is_first else None)
-    with (
-        track(total - first, "pretraining", visible=config.progress) as progress,
-        open_wandb(run, config) if ranks.is_first else nullcontext() as wandb,
-    ):
-        keeper = Keeper(
-            run,
-            metrics,
-            cadence,
-            loader=loader,
-            progress=progress,
-            wandb=wandb,
-            stop=stop,
-            watch=watch,
-        )
-        module = Pretrainer(
-            job.method,
-            job.generator,
-            schedule=choices.schedule,
-            optimiser=partial(build_optimiser, config=choices.method),
-            seed=config.seed,
-            steps_per_epoch=choices.steps_per_epoch,
-            memory_format=choices.memory_format,
-            scan_ids=job.archive.scan_ids.tolist(),
-            after_step=keeper.stepped,
-            initial_hash=initial_hash,
-        )
-        trainer = build_trainer(
-            layout=job.layout if ranks.count > 1 else Layout(training_device(config.device)),
-            precision=choices.precision,
-            steps=total,
-            folder=run.path,
-            accumulate=config.accumulate,
-            callbacks=[BetweenSteps(stop)],
-        )
-        fit_quietly(trainer, module, loader, run.checkpoint if first else None)
-    return module
 
 
 def _finish(job: Job, module: Pretrainer) -> PretrainResult:

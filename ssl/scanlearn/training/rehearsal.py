@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import math
+import re
 import subprocess
 import sys
 import tempfile
@@ -15,26 +18,111 @@ from pathlib import Path
 
 import torch
 
-from scanlearn.runs import warn_user
-from scanlearn.scans.archive import Archive
-from scanlearn.scans.source import open_archive
-from scanlearn.training.choices import training_device
-from scanlearn.training.interrupts import Stopped, StopRequest
-from scanlearn.training.job import Job, layout_of
-from scanlearn.training.memory import (
-    free_memory,
-    is_out_of_memory,
-    largest_that_fits,
-    out_of_memory_sentence,
+from scanlearn.archive.reader import Archive
+from scanlearn.console import warn_user
+from scanlearn.packing.sources import open_archive
+from scanlearn.training.run import Job, layout_of, training_device
+from scanlearn.training.settings import LoggingConfig, PretrainConfig, WatchConfig
+from scanlearn.training.stopping import Stopped, StopRequest
+from scanlearn.training.trainer import train
+
+# Out of memory, in words: which batch would fit.
+
+
+SMALLEST_BATCH = 2
+
+
+# Trials stop once the answer is known to an eighth; a batch is chosen no finer.
+_FINENESS = 8
+
+
+# torch has no class of its own for these; the last is oneDNN's way of saying it.
+_TEXTS = re.compile(
+    r"(can't|cannot) allocate memory|not enough memory|out of memory|alloc_failed|bad_alloc"
+    r"|could not (create|execute) a (primitive(?! desc)|memory)",
+    re.IGNORECASE,
 )
-from scanlearn.training.pretrain import train
-from scanlearn.training.settings import LoggingConfig, PretrainConfig
-from scanlearn.training.watching import WatchConfig
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a GPU or the machine has no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and _TEXTS.search(str(error)) is not None
+
+
+def free_memory() -> None:
+    """Gives back what nobody refers to any more: a trainer and its module refer to each other."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def largest_that_fits(asked: int, fits: Callable[[int], bool]) -> int | None:
+    """The largest batch known to fit, to within an eighth; None where not even the smallest does.
+
+    Halves until a batch fits, then tries between the last two.
+
+    Args:
+        asked: What did not fit; tried once more, since something else may have held the memory.
+        fits: Tries a batch.
+
+    Example:
+        >>> largest_that_fits(1000, lambda batch: batch <= 300)
+        281
+    """
+    if fits(asked):
+        return asked
+    too_many, found = asked, max(asked // 2, SMALLEST_BATCH)
+    while not fits(found):
+        if found == SMALLEST_BATCH:
+            return None
+        too_many, found = found, max(found // 2, SMALLEST_BATCH)
+    while too_many - found > max(1, found // _FINENESS):
+        between = (found + too_many) // 2
+        if fits(between):
+            found = between
+        else:
+            too_many = between
+    return found
+
+
+def out_of_memory_sentence(asked: int, found: int | None, size: int) -> str:
+    """What happened and what would fit.
+
+    Args:
+        asked: The run's batch size.
+        found: The largest that fits; None where none does.
+        size: Side of a view in pixels.
+    """
+    where = f"out of memory with batch_size={asked} and views of {size} px"
+    if found is None:
+        return (
+            f"{where}, and not even batch_size={SMALLEST_BATCH} fits: make views.size or the "
+            "backbone smaller; the last checkpoint is kept."
+        )
+    if found == asked:
+        return (
+            f"{where}, although that batch fits in a trial of its first steps: something else "
+            "holds memory at times; the same command goes on from the last checkpoint."
+        )
+    return (
+        f"{where}: the largest batch that fits here is batch_size={found}, found by trial; "
+        "the last checkpoint is kept, but another batch size is another run and needs another "
+        "output."
+    )
+
 
 # The first steps wait for caches and for the choice of kernels.
 WARM_STEPS = 2
+
+
 # The second step is the first with the optimiser's state in place.
 _TRIAL_STEPS = 2
+
+
 _NO_MEMORY_CODE = 77
 
 

@@ -3,24 +3,59 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from scanlearn.backbones.build import BackboneConfig
+from scanlearn.backbones.backbone import BackboneConfig
 from scanlearn.methods import MethodConfig, SimCLRConfig
-from scanlearn.scans.settings import PackSettings
-from scanlearn.training.watching import WatchConfig
+from scanlearn.packing.settings import PackSettings
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.recipes import RECIPES, Recipe, find_recipe, no_effect_in_words
 from scanlearn.views.scale import Scale
+
+if TYPE_CHECKING:
+    pass
+
+
+class WatchConfig(BaseModel):
+    """What is judged now and then; it changes nothing of what comes out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    panel_epochs: int | None = Field(
+        default=None,
+        ge=1,
+        description="passes between two rows of the label-free panel, in panel.csv; null for none",
+    )
+    probe_epochs: int | None = Field(
+        default=None, ge=1, description="passes between two AUROCs of the labeled probe"
+    )
+    probe: str | None = Field(
+        default=None,
+        description="labeled scans apart from the archive, a table or an archive; no test set, "
+        "once anything is chosen by them",
+    )
+    probe_label: str | None = Field(default=None, description="its label column")
+
+    @model_validator(mode="after")
+    def _whole(self) -> WatchConfig:
+        given = {
+            name: getattr(self, name) is not None
+            for name in ("probe", "probe_label", "probe_epochs")
+        }
+        if any(given.values()) and not all(given.values()):
+            missing = " and ".join(name for name, is_given in given.items() if not is_given)
+            raise ValueError(
+                f"a labeled probe needs probe, probe_label and probe_epochs; give {missing} too"
+            )
+        return self
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is judged at all."""
+        return self.panel_epochs is not None or self.probe_epochs is not None
+
 
 # These change where a run is and what is seen of it, not what comes out; the archive's content is
 # compared by its hash.
@@ -47,10 +82,14 @@ OPERATIONS_HELP = (
     "operations switched off or set by hand: solarize: off, rotation_deg: [7, 15] (weak, strong) "
     "or one number for both; scanlearn explain RECIPE shows what there is"
 )
+
+
 LOCAL_SIZE_HELP = (
     "side of a local view, where the method has any; null is the multiple of a transformer's patch "
     "nearest to 96 / 224 of size"
 )
+
+
 SCALE_BLUR_HELP = "blur shrinks with the view, as its sigma is stated at 224 px"
 
 

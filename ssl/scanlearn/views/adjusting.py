@@ -8,19 +8,19 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from scanlearn.core import ScanlearnError
-from scanlearn.views.acquisition import LEAST_SOFT_SIGMA
+from scanlearn.errors import ScanlearnError
 from scanlearn.views.curves import BY_HAND, Curve, Row
-from scanlearn.views.parameters import (
+from scanlearn.views.operations.acquisition import LEAST_SOFT_SIGMA
+from scanlearn.views.operations.parameters import (
     JITTERED,
     OPERATION_OF,
+    OPERATIONS,
     PARAMETERS,
     identity_of,
     is_decreasing,
     magnitudes_of,
     probability_of,
 )
-from scanlearn.views.ranges import OPERATIONS
 from scanlearn.views.scale import MAX_SCALE
 
 Numbers = float | Sequence[float]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scanlearn.views.parameters import PARAMETERS, SubDial, identity_of
+from scanlearn.views.operations.parameters import PARAMETERS, SubDial, identity_of
 from scanlearn.views.scale import MAX_SCALE, Scale
 
 OFF = "off"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt64
 
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 # Where a histogram shift moves the curve of gray values; its ends stay.

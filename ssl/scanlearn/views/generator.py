@@ -9,13 +9,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from scanlearn.core import ScanBatch, ScanlearnError, ViewPlan, Views
+from scanlearn.core import ScanBatch, ViewPlan, Views
+from scanlearn.errors import ScanlearnError
 from scanlearn.views.draw import Draw
 from scanlearn.views.extras import Extra, apply_extras
 from scanlearn.views.ranges import Ranges
 from scanlearn.views.recipes import Recipe, find_recipe
-from scanlearn.views.render import DEFAULT_SETTINGS, RenderSettings, render_views
+from scanlearn.views.render import render_views
 from scanlearn.views.scale import Scale
+from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
 from scanlearn.views.uniforms import DrawKey, uniforms
 
 # Global and local views of DINO.

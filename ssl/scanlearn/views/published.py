@@ -9,9 +9,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scanlearn.views.acquisition import LEAST_SOFT_SIGMA
 from scanlearn.views.curves import Curve, Row
-from scanlearn.views.parameters import identity_of
+from scanlearn.views.operations.acquisition import LEAST_SOFT_SIGMA
+from scanlearn.views.operations.parameters import identity_of
 
 DERIVED = "derived from Cheng et al. 2025"
 _CHENG = "published: Cheng et al. 2025, table 2"

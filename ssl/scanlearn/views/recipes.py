@@ -10,19 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 
-from scanlearn.core import ScanlearnError
-from scanlearn.views.acquisition import LEAST_SOFT_SIGMA
+from scanlearn.errors import ScanlearnError
 from scanlearn.views.adjusting import Given, adjusted_rows, in_words
 from scanlearn.views.curves import BY_HAND, VIEW_KINDS, Row
-from scanlearn.views.parameters import (
+from scanlearn.views.operations.acquisition import LEAST_SOFT_SIGMA
+from scanlearn.views.operations.parameters import (
     OPERATION_OF,
     PARAMETERS,
+    ViewRanges,
     identity_of,
     magnitudes_of,
     probability_of,
 )
 from scanlearn.views.published import PUBLISHED
-from scanlearn.views.ranges import Ranges, ViewRanges
+from scanlearn.views.ranges import Ranges
 from scanlearn.views.scale import Scale
 
 NO_MEANING = "no meaning on one channel"

@@ -11,13 +11,12 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from scanlearn.core import ScanBatch
-from scanlearn.views.change import change
 from scanlearn.views.draw import Draw
+from scanlearn.views.operations.apply import change
+from scanlearn.views.operations.geometry import is_warped, warp
 from scanlearn.views.resample import Taps, crop_taps
-from scanlearn.views.settings import DEFAULT_SETTINGS as DEFAULT_SETTINGS
-from scanlearn.views.settings import RenderSettings as RenderSettings
+from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
 from scanlearn.views.sideways import Crops, render_sideways
-from scanlearn.views.warp import is_warped, warp
 
 # On a CPU a view of more elements is worked on alone, in its cache; smaller ones all together,
 # which takes fewer calls and lets several threads share them.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import ClassVar
 
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 
 MAX_SCALE = 1.5
 NAMED_SCALES: Mapping[str, float] = {"identity": 0.0, "weak": 0.5, "strong": 1.0}

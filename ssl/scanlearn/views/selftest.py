@@ -16,11 +16,18 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from scanlearn.core import ScanBatch
-from scanlearn.views.parameters import IDENTITY, JITTERED, PARAMETERS
-from scanlearn.views.ranges import OPERATIONS, Ranges, ViewRanges
+from scanlearn.views.operations.parameters import (
+    IDENTITY,
+    JITTERED,
+    OPERATIONS,
+    PARAMETERS,
+    ViewRanges,
+)
+from scanlearn.views.ranges import Ranges
 from scanlearn.views.recipes import NO_MEANING, Recipe
-from scanlearn.views.render import RenderSettings, render_views
+from scanlearn.views.render import render_views
 from scanlearn.views.scale import Scale
+from scanlearn.views.settings import RenderSettings
 from scanlearn.views.uniforms import DrawKey, uniforms
 
 SCALES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)

@@ -11,8 +11,8 @@ from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from scanlearn.core import ScanBatch
+from scanlearn.views.operations.geometry import Background
 from scanlearn.views.resample import Taps, resample, resample_by_matrices
-from scanlearn.views.warp import Background
 
 # Published blur widths are stated for views of this side.
 BLUR_REFERENCE_SIZE = 224

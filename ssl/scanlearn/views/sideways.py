@@ -11,8 +11,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from scanlearn.core import ScanBatch
-from scanlearn.views.change import change_tones, finish
 from scanlearn.views.draw import Draw
+from scanlearn.views.operations.apply import change_tones, finish
 from scanlearn.views.resample import (
     BLUR_REACH,
     ScanTaps,

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64, UInt64
 
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 
 # A parameter's index is its counter: append, never insert, or every seeded run changes.
-PARAMETERS = (
+UNIFORMS = (
     "area",
     "aspect",
     "top",
@@ -104,7 +104,7 @@ def uniforms(key: DrawKey, views: int) -> Float64[np.ndarray, "b v p"]:
     state = _absorb(state, np.full((1, 1, 1), key.step, dtype=np.uint64))
     state = _absorb(state, np.asarray(key.positions, dtype=np.uint64)[:, None, None])
     state = _absorb(state, np.arange(views, dtype=np.uint64)[None, :, None])
-    state = _absorb(state, np.arange(len(PARAMETERS), dtype=np.uint64)[None, None, :])
+    state = _absorb(state, np.arange(len(UNIFORMS), dtype=np.uint64)[None, None, :])
     # The upper 53 bits fill a double's mantissa: every value is exact and below 1.
     return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scanlearn.backbones.build import Backbone, BackboneConfig, build_backbone
+from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone
 from scanlearn.backbones.card import Card
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from scanlearn.backbones.build import Backbone, BackboneConfig, build_backbone, weights_hash
+from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone, weights_hash
 from scanlearn.backbones.fitting import load_adapted, load_fitted
 from scanlearn.backbones.naming import rename
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 
 
 def _build(name: str, channels: int = 1, seed: int = 0, size: int = 64) -> Backbone:

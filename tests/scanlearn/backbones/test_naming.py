@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from scanlearn.backbones.naming import name_few, rename, table_of
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 
 WANTED = {"conv1.weight", "bn1.weight", "layer1.0.conv1.weight"}
 

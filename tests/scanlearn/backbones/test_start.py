@@ -17,12 +17,12 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from scanlearn.backbones import weights
-from scanlearn.backbones.build import Backbone, BackboneConfig, build_backbone, weights_hash
+from scanlearn.backbones import weights as weights
+from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone, weights_hash
 from scanlearn.backbones.card import Card, StartWeights
 from scanlearn.backbones.start import load_start
 from scanlearn.backbones.weights import export_backbone
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 
 Make = Callable[[str, int], Backbone]
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from scanlearn.config import load_config
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 
 
 @pytest.mark.parametrize(

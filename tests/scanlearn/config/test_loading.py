@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from scanlearn.config import load_config
-from scanlearn.core import ScanlearnError
+from scanlearn.config.loading import call, settings_model
+from scanlearn.errors import ScanlearnError
 
 Load = Callable[..., Any]
 
@@ -46,3 +48,15 @@ def test_an_override_leaves_the_rest_of_its_block(load: Load) -> None:
 def test_unknown_configuration_lists_the_shipped_ones(run_model: Any) -> None:
     with pytest.raises(ScanlearnError, match=r"shipped for compare: .*demo"):
         load_config(run_model, "dmeo", kind="compare")
+
+
+def sample(source: str, *, size: int = 64, names: tuple[str, ...] = ("a",)) -> tuple[object, ...]:
+    return source, size, names
+
+
+def test_keyword_arguments_become_checked_settings() -> None:
+    assert set(settings_model(sample).model_fields) == {"size", "names"}
+    assert issubclass(settings_model(sample), BaseModel)
+    assert call(sample, "x", overrides=["size=32"]) == ("x", 32, ("a",))
+    with pytest.raises(ScanlearnError, match="did you mean 'size'"):
+        call(sample, "x", overrides=["sise=32"])

@@ -7,7 +7,7 @@ import pytest
 
 from scanlearn.config import dump_config, load_config, parse_value
 from scanlearn.config.reading import read_yaml
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from scanlearn.backbones.build import BackboneConfig, build_backbone
+from scanlearn.backbones.backbone import BackboneConfig, build_backbone
 from scanlearn.core import Progress, Views
 from scanlearn.methods import Method, MethodConfig, MethodSettings, RunFacts
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from scanlearn.backbones.build import BackboneConfig, build_backbone
+from scanlearn.backbones.backbone import BackboneConfig, build_backbone
 from scanlearn.core import Progress
 from scanlearn.methods import SimCLR, SimCLRConfig
 

@@ -14,7 +14,7 @@ from lightly.models.utils import update_momentum
 from lightly.utils.scheduler import cosine_schedule
 from torch import Tensor
 
-from scanlearn.backbones.build import weights_hash
+from scanlearn.backbones.backbone import weights_hash
 from scanlearn.core import Progress, Views
 from scanlearn.methods.dino import clip_each
 

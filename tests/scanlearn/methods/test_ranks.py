@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from pydantic import TypeAdapter
 from torch.nn.parallel import DistributedDataParallel
-from scanlearn.backbones.build import BackboneConfig, build_backbone
+from scanlearn.backbones.backbone import BackboneConfig, build_backbone
 from scanlearn.core import Progress, Views
 from scanlearn.methods import MethodConfig, RunFacts
 from scanlearn.methods.mocov3 import contrast

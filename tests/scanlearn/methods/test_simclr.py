@@ -12,7 +12,7 @@ from lightly.utils.lars import LARS
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from scanlearn.backbones.build import BackboneConfig, build_backbone, weights_hash
+from scanlearn.backbones.backbone import BackboneConfig, build_backbone, weights_hash
 from scanlearn.core import Progress, Views
 from scanlearn.methods import MethodConfig, RunFacts, SimCLR, SimCLRConfig
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scanlearn.scans.archive import Archive, ArchiveWriter
+from scanlearn.archive.reader import Archive
+from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.training.settings import PretrainConfig
 
 SCANS = 20

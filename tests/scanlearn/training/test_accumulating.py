@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from scanlearn.backbones.build import weights_hash
+from scanlearn.archive.reader import Archive
+from scanlearn.backbones.backbone import weights_hash
 from scanlearn.core import Progress
-from scanlearn.scans.archive import Archive
-from scanlearn.training import pretrain as pretraining
-from scanlearn.training.data import StepLoader
-from scanlearn.training.job import Job
-from scanlearn.training.keeper import Keeper
-from scanlearn.training.loop import Pretrainer
+from scanlearn.training import trainer
+from scanlearn.training.batches import StepLoader
+from scanlearn.training.module import Pretrainer
 from scanlearn.training.optim import build_optimiser
+from scanlearn.training.recorder import Keeper
+from scanlearn.training.run import Job
 from scanlearn.training.settings import PretrainConfig
 
 Configure = Callable[..., PretrainConfig]
@@ -53,7 +53,7 @@ def test_a_step_is_the_mean_of_its_parts(
     optimiser.step()
 
     other = _job(configure, archive, tmp_path / "run", **changes)
-    module = pretraining.train(other)
+    module = trainer.train(other)
     assert module.global_step == 1
     for found, expected in zip(other.method.parameters(), job.method.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
@@ -65,7 +65,7 @@ def test_parts_change_neither_order_nor_uniforms(
     configure: Configure, archive: Archive, tmp_path: Path
 ) -> None:
     trails = [
-        pretraining.train(_job(configure, archive, tmp_path / str(parts), accumulate=parts)).trail
+        trainer.train(_job(configure, archive, tmp_path / str(parts), accumulate=parts)).trail
         for parts in (1, 2, 4)
     ]
     assert trails[0].order_hash == trails[1].order_hash == trails[2].order_hash
@@ -79,7 +79,7 @@ def test_a_method_follows_once_a_step(
     called: list[tuple[str, int]] = []
     for name in ("after_backward", "after_step"):
         monkeypatch.setattr(job.method, name, lambda at, name=name: called.append((name, at.step)))
-    pretraining.train(job)
+    trainer.train(job)
     assert called == [
         (name, step) for step in range(4) for name in ("after_backward", "after_step")
     ]
@@ -89,7 +89,7 @@ def test_a_run_in_parts_goes_on_bit_equal(
     configure: Configure, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = _job(configure, archive, tmp_path / "whole")
-    expected = pretraining.train(whole).trail
+    expected = trainer.train(whole).trail
     stepped = Keeper.stepped
 
     def stop_after_two(keeper: Keeper, module: Pretrainer, num_views: int) -> None:
@@ -101,8 +101,8 @@ def test_a_run_in_parts_goes_on_bit_equal(
     with monkeypatch.context() as patch:
         patch.setattr(Keeper, "stepped", stop_after_two)
         with pytest.raises(KeyboardInterrupt):
-            pretraining.train(job)
+            trainer.train(job)
     again = _job(configure, archive, tmp_path / "run", checkpoint_steps=1)
-    trail = pretraining.train(again).trail
+    trail = trainer.train(again).trail
     assert weights_hash(again.method) == weights_hash(whole.method)
     assert replace(trail, seconds=0) == replace(expected, seconds=0)

@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-from scanlearn.core import ScanlearnError
-from scanlearn.scans.archive import Archive
-from scanlearn.training import estimate, rehearsal
+from scanlearn.archive.reader import Archive
+from scanlearn.errors import ScanlearnError
+from scanlearn.training import estimate as estimate
+from scanlearn.training import rehearsal as rehearsal
 from scanlearn.training.estimate import Estimate, dry_run, mean_and_deciles, num_saves
-from scanlearn.training.interrupts import Stopped
-from scanlearn.training.loop import Pretrainer
+from scanlearn.training.module import Pretrainer
 from scanlearn.training.pretrain import pretrain
 from scanlearn.training.settings import PretrainConfig
+from scanlearn.training.stopping import Stopped
 
 Configure = Callable[..., PretrainConfig]
 

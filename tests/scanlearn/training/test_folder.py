@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 from scanlearn.training.folder import MetricsCsv, open_run
 
 CONFIG = {"seed": 1, "method": {"name": "simclr", "temperature": 0.1}, "output": "a"}

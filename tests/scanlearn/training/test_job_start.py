@@ -9,14 +9,14 @@ import pytest
 import safetensors.torch
 from torch import Tensor
 
-from scanlearn.backbones.build import BackboneConfig, build_backbone, weights_hash
+from scanlearn.archive.reader import Archive
+from scanlearn.backbones.backbone import BackboneConfig, build_backbone, weights_hash
 from scanlearn.backbones.weights import load_backbone
-from scanlearn.core import ScanlearnError
-from scanlearn.scans.archive import Archive
-from scanlearn.training.job import Job
-from scanlearn.training.keeper import Keeper
-from scanlearn.training.loop import Pretrainer
+from scanlearn.errors import ScanlearnError
+from scanlearn.training.module import Pretrainer
 from scanlearn.training.pretrain import pretrain
+from scanlearn.training.recorder import Keeper
+from scanlearn.training.run import Job
 from scanlearn.training.settings import PretrainConfig
 
 Configure = Callable[..., PretrainConfig]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightly.utils.scheduler import cosine_warmup_schedule
 
-from scanlearn.backbones.build import BackboneConfig, build_backbone
+from scanlearn.backbones.backbone import BackboneConfig, build_backbone
 from scanlearn.methods import RunFacts, SimCLRConfig
 from scanlearn.training.optim import Schedule, build_optimiser, schedule_for
 

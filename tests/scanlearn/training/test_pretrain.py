@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import torch
 
-from scanlearn.backbones.build import weights_hash
+from scanlearn.archive.reader import Archive
+from scanlearn.backbones.backbone import weights_hash
 from scanlearn.backbones.weights import load_backbone
-from scanlearn.core import ScanlearnError
-from scanlearn.scans.archive import Archive
-from scanlearn.training import data
-from scanlearn.training.keeper import AtomicCheckpoints, Keeper
-from scanlearn.training.loop import Pretrainer
+from scanlearn.errors import ScanlearnError
+from scanlearn.training import batches as data
+from scanlearn.training.checkpoint import AtomicCheckpoints
+from scanlearn.training.module import Pretrainer
 from scanlearn.training.pretrain import export, pretrain
+from scanlearn.training.recorder import Keeper
 from scanlearn.training.settings import PretrainConfig
 
 Configure = Callable[..., PretrainConfig]
@@ -49,7 +50,7 @@ def test_a_finished_run_is_returned_as_it_is(
     configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = pretrain(configure())
-    monkeypatch.setattr("scanlearn.training.pretrain.train", None)
+    monkeypatch.setattr("scanlearn.training.trainer.train", None)
     assert pretrain(configure()) == result
 
 

@@ -7,14 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from scanlearn.config import default_yaml, dump_config, load_config, parse_value
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 from scanlearn.training.folder import open_run
-from scanlearn.training.settings import (
-    PRESENTATION,
-    LoggingConfig,
-    PretrainConfig,
-    ViewsConfig,
-)
+from scanlearn.training.settings import PRESENTATION, LoggingConfig, PretrainConfig, ViewsConfig
 from scanlearn.views.recipes import find_recipe
 from scanlearn.views.scale import Scale
 

@@ -14,10 +14,10 @@ from types import ModuleType
 
 import pytest
 
-from scanlearn.core import ScanlearnError
-from scanlearn.training.interrupts import Stopped
+from scanlearn.errors import ScanlearnError
+from scanlearn.training.distributed import run_together
 from scanlearn.training.settings import PretrainConfig
-from scanlearn.training.together import run_together
+from scanlearn.training.stopping import Stopped
 
 pytestmark = pytest.mark.long
 
@@ -26,7 +26,7 @@ ACTS = """
 import os, signal, time
 from pathlib import Path
 from scanlearn.core import ScanlearnError
-from scanlearn.training.interrupts import listening
+from scanlearn.training.stopping import listening
 
 def tell(config):
     told = {name: os.environ[name] for name in ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK")}

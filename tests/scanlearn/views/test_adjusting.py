@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 from scanlearn.views.adjusting import Operations, in_words
-from scanlearn.views.parameters import PARAMETERS, identity_of, is_decreasing, probability_of
-from scanlearn.views.ranges import OPERATIONS, ViewRanges
+from scanlearn.views.operations.parameters import (
+    OPERATIONS,
+    PARAMETERS,
+    ViewRanges,
+    identity_of,
+    is_decreasing,
+    probability_of,
+)
 from scanlearn.views.recipes import RECIPES, find_recipe
 from scanlearn.views.scale import Scale
 

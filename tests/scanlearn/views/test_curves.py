@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scanlearn.views.curves import BY_HAND, OFF, Curve, Row, off_curve
-from scanlearn.views.parameters import PARAMETERS, identity_of
+from scanlearn.views.operations.parameters import PARAMETERS, identity_of
 from scanlearn.views.scale import Scale
 
 PAPER = Curve(0, 0.2, 0.4, 0.5, weak_source="derived", strong_source="published: A 2020")

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import kstest
 from torchvision.transforms import ColorJitter
 
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 from scanlearn.views.draw import Draw
 from scanlearn.views.ranges import Ranges
 from scanlearn.views.recipes import RECIPES

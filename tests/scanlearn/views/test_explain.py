@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 from scanlearn.views.explain import WIDTH, explain, explanation
 from scanlearn.views.recipes import RECIPES, find_recipe
 from scanlearn.views.scale import Scale

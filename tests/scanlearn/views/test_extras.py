@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from scanlearn.core import ScanBatch, ScanlearnError, ViewPlan
+from scanlearn.core import ScanBatch, ViewPlan
+from scanlearn.errors import ScanlearnError
 from scanlearn.views.draw import Draw
 from scanlearn.views.extras import Extra, apply_extras, per_array, per_scan
 from scanlearn.views.generator import ViewGenerator

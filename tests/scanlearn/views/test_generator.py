@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from scanlearn.core import ScanBatch, ScanlearnError, ViewPlan
+from scanlearn.core import ScanBatch, ViewPlan
+from scanlearn.errors import ScanlearnError
 from scanlearn.views.draw import Draw
 from scanlearn.views.generator import ViewGenerator, standardise
 from scanlearn.views.recipes import find_recipe

@@ -10,9 +10,8 @@ import pytest
 
 from scanlearn.config import parse_value
 from scanlearn.views.curves import Curve, Row
-from scanlearn.views.parameters import PARAMETERS, is_decreasing
+from scanlearn.views.operations.parameters import PARAMETERS, ViewRanges, is_decreasing
 from scanlearn.views.published import PUBLISHED, weak_crop
-from scanlearn.views.ranges import ViewRanges
 from scanlearn.views.recipes import RECIPES
 from scanlearn.views.scale import Scale
 from scanlearn.views.statistics import view_statistics

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from scanlearn.views.draw import Draw
-from scanlearn.views.ranges import OPERATIONS, Ranges, ViewRanges
+from scanlearn.views.operations.parameters import OPERATIONS, ViewRanges
+from scanlearn.views.ranges import Ranges
 from scanlearn.views.uniforms import DrawKey, uniforms
 
 N = 20_000

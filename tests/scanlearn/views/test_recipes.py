@@ -4,9 +4,9 @@ from dataclasses import fields, replace
 
 import pytest
 
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 from scanlearn.views.curves import Curve, Row
-from scanlearn.views.ranges import OPERATIONS, ViewRanges
+from scanlearn.views.operations.parameters import OPERATIONS, ViewRanges
 from scanlearn.views.recipes import RECIPES, Recipe, TableRow, find_recipe
 from scanlearn.views.scale import Scale
 

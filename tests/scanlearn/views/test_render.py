@@ -13,8 +13,9 @@ from torchvision.transforms.v2 import functional
 from scanlearn.core import ScanBatch
 from scanlearn.views.draw import Draw
 from scanlearn.views.recipes import RECIPES
-from scanlearn.views.render import RenderSettings, render, render_views
+from scanlearn.views.render import render, render_views
 from scanlearn.views.scale import Scale
+from scanlearn.views.settings import RenderSettings
 from scanlearn.views.uniforms import DrawKey, uniforms
 
 MakeBatch = Callable[..., ScanBatch]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 from scanlearn.views.scale import Scale
 
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scanlearn.views import change
 from scanlearn.views.curves import OFF, Curve, Row
-from scanlearn.views.ranges import OPERATIONS
+from scanlearn.views.operations import apply as change
+from scanlearn.views.operations.parameters import OPERATIONS
 from scanlearn.views.recipes import RECIPES, Recipe, find_recipe
 from scanlearn.views.selftest import SCALES, Check, self_test
 

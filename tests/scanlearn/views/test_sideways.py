@@ -9,8 +9,8 @@ import torch
 from torchvision.transforms.v2 import functional
 
 from scanlearn.core import ScanBatch
-from scanlearn.views.change import change
 from scanlearn.views.draw import Draw
+from scanlearn.views.operations.apply import change
 from scanlearn.views.recipes import find_recipe
 from scanlearn.views.resample import crop_taps, resample, sum_lines
 from scanlearn.views.scale import Scale

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from scanlearn.core import ScanlearnError
-from scanlearn.views.uniforms import PARAMETERS, DrawKey, uniforms
+from scanlearn.errors import ScanlearnError
+from scanlearn.views.uniforms import UNIFORMS, DrawKey, uniforms
 
 MASK = 2**64 - 1
 
@@ -66,7 +66,7 @@ def test_uniforms_are_uniform_and_unrelated() -> None:
 
 def test_the_order_of_parameters_is_frozen() -> None:
     # A change here changes every seeded run: append to the end only.
-    assert PARAMETERS[:14] == (
+    assert UNIFORMS[:14] == (
         "area", "aspect", "top", "left", "flip", "jitter", "brightness", "contrast", "saturation",
         "hue", "order", "gray", "blur", "blur_sigma",
     )  # fmt: skip

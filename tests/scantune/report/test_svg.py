@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from scantune.report import svg
+from scantune.report import svg as svg
 
 
 @pytest.mark.parametrize(

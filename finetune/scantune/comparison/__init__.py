@@ -1,0 +1,1 @@
+"""Arms that differ in the augmentation scale, compared."""

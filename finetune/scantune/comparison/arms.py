@@ -1,0 +1,163 @@
+"""The networks of a study: one per arm and pretraining seed, and the proof that they match."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from scanlearn.archive.reader import Archive
+from scanlearn.backbones.backbone import Backbone, weights_hash
+from scanlearn.backbones.weights import load_backbone
+from scanlearn.console import say
+from scanlearn.training.pretrain import PretrainResult, pretrain
+from scanlearn.training.run import choose, initial_backbone, training_device
+from scanlearn.training.settings import PretrainConfig
+from scantune.comparison.folder import StudyFolder
+from scantune.comparison.plan import CompareConfig
+from scantune.comparison.results import Curve, Matched, RunRow, SeedMatch
+
+_CURVE_POINTS = 200
+_MATCHED = {
+    "initial_hash": "initial weights",
+    "order_hash": "data order",
+    "uniforms_hash": "random draws",
+    "steps": "steps",
+}
+
+
+def train_arms(
+    config: CompareConfig, folder: StudyFolder, unlabeled: Archive
+) -> tuple[tuple[RunRow, ...], tuple[str, ...]]:
+    """Trains every arm with every seed, or reads back what is finished.
+
+    Returns:
+        A row per network, seed by seed, and what was warned of.
+    """
+    rows: list[RunRow] = []
+    warned: dict[tuple[str, str], list[int]] = {}
+    total = len(config.arms) * len(config.seeds)
+    for seed in config.seeds:
+        for arm in config.arms:
+            where = f"arm {arm}, seed {seed} ({len(rows) + 1} of {total})"
+            if config.arms[arm].kind == "random":
+                rows.append(_random_row(config, arm, seed, unlabeled))
+                say(f"{where}: the network as the others begin")
+                continue
+            say(f"{where}:")
+            run = folder.run(arm, seed)
+            result = pretrain(config.run_config(arm, seed, run))
+            rows.append(_trained_row(result, arm, seed, folder.path))
+            for text in result.warnings:
+                warned.setdefault((arm, text), []).append(seed)
+    return tuple(rows), tuple(_warning(*key, seeds) for key, seeds in warned.items())
+
+
+def _warning(arm: str, text: str, seeds: Sequence[int]) -> str:
+    which = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    return f"{arm} ({which}): {text}"
+
+
+def load_network(config: CompareConfig, row: RunRow, folder: Path, unlabeled: Archive) -> Backbone:
+    """Returns a network of the study on the device that trains, in evaluation mode."""
+    device = training_device(config.pretrain.device)
+    if config.arms[row.arm].kind == "random":
+        return _initial_backbone(config, row.seed, unlabeled).eval().to(device)
+    return load_backbone(folder / row.backbone)[0].to(device)
+
+
+def matched(rows: Sequence[RunRow]) -> Matched:
+    """Compares all networks of a seed: initial weights, data order, random draws and steps.
+
+    Untrained networks are compared by their initial weights.
+    """
+    problems: list[str] = []
+    per_seed: list[SeedMatch] = []
+    for seed in sorted({row.seed for row in rows}):
+        own = [row for row in rows if row.seed == seed]
+        trained = [row for row in own if row.steps > 0]
+        shared: dict[str, str | int] = {}
+        for key, words in _MATCHED.items():
+            found: dict[str | int, list[str]] = {}
+            for row in own if key == "initial_hash" else trained:
+                found.setdefault(getattr(row, key), []).append(row.arm)
+            if len(found) > 1:
+                groups = " against ".join(", ".join(arms) for arms in found.values())
+                problems.append(f"seed {seed}: {words} differ ({groups}).")
+            shared[key] = next(iter(found)) if len(found) == 1 else "" if key != "steps" else 0
+        per_seed.append(SeedMatch.model_validate({"seed": seed, **shared}))
+    return Matched(ok=not problems, problems=tuple(problems), per_seed=tuple(per_seed))
+
+
+def _initial_run(config: CompareConfig, seed: int, folder: Path) -> PretrainConfig:
+    """The run of any trained arm: before its first step they are all the same."""
+    trained = (name for name, arm in config.arms.items() if arm.kind == "pretrained")
+    return config.run_config(next(trained), seed, folder)
+
+
+def _initial_backbone(config: CompareConfig, seed: int, unlabeled: Archive) -> Backbone:
+    return initial_backbone(_initial_run(config, seed, Path()), unlabeled)[0]
+
+
+def _random_row(config: CompareConfig, arm: str, seed: int, unlabeled: Archive) -> RunRow:
+    backbone = _initial_backbone(config, seed, unlabeled)
+    final = weights_hash(backbone)
+    # The whole method is hashed, as a run hashes it before its first step: equal hashes prove
+    # that this network is the one from which the trained arms of the seed began.
+    run = _initial_run(config, seed, Path())
+    method = choose(run, unlabeled, backbone).method.build(backbone, seed)
+    return RunRow(
+        arm=arm,
+        seed=seed,
+        steps=0,
+        epochs=0.0,
+        views=0,
+        seconds=0.0,
+        views_per_s=0.0,
+        initial_hash=weights_hash(method),
+        final_hash=final,
+        order_hash="",
+        uniforms_hash="",
+        curve=Curve(),
+        backbone="",
+    )
+
+
+def _trained_row(result: PretrainResult, arm: str, seed: int, study: Path) -> RunRow:
+    return RunRow(
+        arm=arm,
+        seed=seed,
+        steps=result.steps,
+        epochs=result.epochs,
+        views=result.views,
+        seconds=result.seconds,
+        views_per_s=result.views_per_s,
+        initial_hash=result.initial_hash,
+        final_hash=result.final_hash,
+        order_hash=result.order_hash,
+        uniforms_hash=result.uniforms_hash,
+        curve=read_curve(result.metrics),
+        backbone=result.backbone.relative_to(study).as_posix(),
+    )
+
+
+def read_curve(metrics: Path) -> Curve:
+    """Reads loss and embedding std from ``metrics.csv``, in at most 200 means over equal spans."""
+    with metrics.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        return Curve()
+    span = math.ceil(len(rows) / _CURVE_POINTS)
+    groups = [rows[first : first + span] for first in range(0, len(rows), span)]
+    return Curve(
+        step=tuple(int(group[-1]["step"]) for group in groups),
+        loss=tuple(_mean(group, "loss") for group in groups),
+        embedding_std=tuple(_mean(group, "embedding_std") for group in groups),
+    )
+
+
+def _mean(rows: Sequence[dict[str, str]], column: str) -> float | None:
+    values = [float(row[column]) for row in rows if row[column]]
+    values = [value for value in values if math.isfinite(value)]
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,86 @@
+"""From a plan to the answer: runs the comparison, writes the report, prints the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from scanlearn.config import load_config
+from scanlearn.console import say
+from scantune.comparison import report as page
+from scantune.comparison import report as tables
+from scantune.comparison.plan import CompareConfig
+from scantune.comparison.results import Results, Score, read_results
+from scantune.comparison.run import run_study
+from scantune.report.wording import budget_name, learner_name
+
+
+def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -> Path:
+    """Says which augmentation scale is better, or that no difference is shown.
+
+    The same call again goes on where it was stopped; finished arms and scores are kept.
+
+    Args:
+        config: The plan; or a YAML file, or the name of a shipped one, to read it from.
+        overrides: ``key=value`` words that win over the file; only with a file or name.
+
+    Returns:
+        The report, ``report.html`` in the study's folder.
+
+    Raises:
+        ScanlearnError: The plan, the scans or the labels cannot be used, the folder holds
+            another study, or the disk is full.
+
+    Example:
+        >>> compare("demo", ["output=runs/demo"])  # doctest: +SKIP
+    """
+    if not isinstance(config, CompareConfig):
+        config = load_config(CompareConfig, config, overrides, kind="compare")
+    elif overrides:
+        raise TypeError("overrides change a file; give them to load_config instead")
+    folder = run_study(config)
+    report = page.write(folder)
+    results = read_results(folder)
+    say("")
+    for line in summary_lines(results):
+        say(line)
+    say(f"Report: {report}")
+    return report
+
+
+def summary_lines(results: Results) -> list[str]:
+    """The verdict and the table of AUROCs with their intervals, for a terminal."""
+    primary = results.verdict.primary
+    budgets = tables.budgets(results)
+    cells = {(s.task, s.learner, s.budget, s.arm): s for s in results.table}
+    arms = tables.ordered_arms(results)
+    width = max(len(arm.name) for arm in arms)
+    lines: list[str] = []
+    for task in page.tasks(results):
+        for learner in tables.learners(results):
+            lines.append(f"AUROC (95 % interval): {task.name}, {learner_name(learner)}")
+            head = "".join(f"{budget_name(budget):>22}" for budget in budgets)
+            lines.append(f"  {'':{width}}{head}")
+            for arm in arms:
+                row = (cells.get((task.name, learner, budget, arm.name)) for budget in budgets)
+                lines.append(f"  {arm.name:{width}}" + "".join(f"{_cell(s):>22}" for s in row))
+            lines.append("")
+    lines.append(results.verdict.sentence)
+    others = [d for d in results.differences if not d.primary]
+    shown = sum(d.verdict in ("better", "worse") for d in others)
+    if others:
+        lines.append(
+            f"Of {len(others)} further comparisons, {shown} show a difference after Holm's "
+            f"correction; {primary.a} against {primary.b} was named in advance."
+        )
+    if results.evidence_note:
+        lines.append(results.evidence_note)
+    return lines
+
+
+def _cell(score: Score | None) -> str:
+    if score is None:
+        return "-"
+    if score.auroc is None or score.low is None or score.high is None:
+        return "undefined"
+    return f"{score.auroc:.3f} ({score.low:.3f}-{score.high:.3f})"

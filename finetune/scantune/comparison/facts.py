@@ -1,0 +1,258 @@
+"""What a reader must know to judge a comparison: its set-up, arms, counts and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+
+from scanlearn.archive.reader import Archive
+from scanlearn.config import dump_plain
+from scanlearn.files import full_disk_explained
+from scanlearn.packing.sources import PHANTOM_PREFIX
+from scanlearn.views.adjusting import in_words
+from scanlearn.views.preview import arm_sheet
+from scanlearn.views.settings import RenderSettings
+from scanlearn.views.statistics import view_statistics
+from scantune.comparison.folder import StudyFolder
+from scantune.comparison.plan import THUMBNAIL, CompareConfig, StudyPretraining
+from scantune.comparison.results import (
+    ArmRow,
+    Counted,
+    Dial,
+    Fact,
+    Parameter,
+    RunRow,
+    Score,
+    Sheet,
+    TaskCount,
+    ViewShare,
+)
+from scantune.labels.labeled_set import LabeledSet
+from scantune.scores import Scores
+
+# Pictures of what each arm saw.
+
+
+_ARMS_A_SHEET = 4
+
+
+_SCANS = 5
+
+
+_DPI = 150
+
+
+def draw_sheets(
+    config: CompareConfig, folder: StudyFolder, unlabeled: Archive
+) -> tuple[Sheet, ...]:
+    """Draws views of the trained arms, the same scans and draws in all of them.
+
+    Returns:
+        The sheets, written to the study's ``figures`` as PNG; one for each four arms.
+    """
+    shared = config.pretrain.views
+    recipe = config.pretrain.build_recipe()
+    if not config.pretrain.method.num_local_views:
+        recipe = replace(recipe, has_local_views=False)
+    settings = RenderSettings(scale_blur=shared.scale_blur)
+    dials = [(name, arm.dial()) for name, arm in config.arms.items() if arm.kind == "pretrained"]
+    folder.figures.mkdir(exist_ok=True)
+    sheets = []
+    for number, start in enumerate(range(0, len(dials), _ARMS_A_SHEET)):
+        members = dict(dials[start : start + _ARMS_A_SHEET])
+        figure = arm_sheet(
+            unlabeled, members, recipe=recipe, scans=_SCANS, size=shared.size, settings=settings
+        )
+        path = folder.figures / f"views_{number + 1}.png"
+        with full_disk_explained(path):
+            figure.savefig(path, dpi=_DPI)
+        title = f"Two views of {min(_SCANS, len(unlabeled))} scans: {', '.join(members)}"
+        sheets.append(Sheet(title=title, file=path.name))
+    return tuple(sheets)
+
+
+EVIDENCE_NOTE = (
+    "These scans were drawn by a program. They show that the instrument works and are no evidence "
+    "about real scans."
+)
+
+
+def setup_facts(config: CompareConfig, runs: Sequence[RunRow]) -> tuple[Fact, ...]:
+    """The set-up that all arms share, for a person."""
+    shared, evaluation = config.pretrain, config.evaluation
+    trained = next(run for run in runs if run.steps > 0)
+    folds = (
+        f"split column {evaluation.split_column}"
+        if evaluation.split_column
+        else f"{evaluation.folds} patient folds"
+    )
+    seeds = evaluation.label_seeds
+    return (
+        Fact(name="Method", value=shared.method.name),
+        Fact(name="Network", value=shared.backbone.in_words),
+        Fact(name="Views", value=_views_text(shared)),
+        Fact(
+            name="Training",
+            value=f"{trained.epochs:.3g} epochs of batches of {shared.batch_size}, "
+            f"{trained.steps:,} steps",
+        ),
+        Fact(
+            name="Evaluation",
+            value=f"frozen features, {folds}, {seeds} label seed{'s' if seeds > 1 else ''}",
+        ),
+    )
+
+
+def _views_text(shared: StudyPretraining) -> str:
+    views = shared.views
+    parts = [f"{views.size} px", f"recipe {shared.build_recipe().name}"]
+    if views.operations:
+        parts.append(f"by hand: {in_words(views.operations)}")
+    if not views.scale_blur:
+        parts.append("blur of 224-px views")
+    return ", ".join(parts)
+
+
+def arm_rows(config: CompareConfig, channels: int) -> tuple[ArmRow, ...]:
+    """The thumbnail and every arm with what its dial resolves to."""
+    recipe = config.pretrain.build_recipe()
+    rows = [ArmRow(name=THUMBNAIL, kind="thumbnail")]
+    for name, arm in config.arms.items():
+        if arm.kind == "random":
+            rows.append(ArmRow(name=name, kind="random"))
+            continue
+        dial = arm.dial()
+        resolved = tuple(
+            Parameter(parameter=row.parameter, value=row.value, source=row.source, note=row.note)
+            for row in recipe.table(dial, channels)
+            if row.note != "off"
+        )
+        rows.append(
+            ArmRow(name=name, kind="pretrained", scale=Dial(**asdict(dial)), resolved=resolved)
+        )
+    return tuple(rows)
+
+
+def view_shares(config: CompareConfig) -> tuple[ViewShare, ...]:
+    """How much two views of a scan share in each trained arm."""
+    recipe, shares = config.pretrain.build_recipe(), []
+    for name, arm in config.arms.items():
+        if arm.kind == "pretrained":
+            found = view_statistics(recipe, arm.dial())
+            shares.append(ViewShare(arm=name, iou=found.iou, disjoint=found.disjoint))
+    return tuple(shares)
+
+
+def counted(archive: Archive) -> Counted:
+    """Size and hash of an archive."""
+    return Counted(
+        scans=len(archive),
+        patients=len(set(archive.patients)) if archive.patients_known else None,
+        hash=archive.content_hash,
+        shape=archive.shape,
+    )
+
+
+def task_counts(tasks: Mapping[str, LabeledSet]) -> tuple[TaskCount, ...]:
+    """Scans, patients and classes of every task."""
+    return tuple(
+        TaskCount(
+            name=name,
+            classes=labeled.classes,
+            scans=len(labeled),
+            patients=labeled.num_patients,
+            counts=labeled.counts,
+        )
+        for name, labeled in tasks.items()
+    )
+
+
+def data_warnings(
+    unlabeled: Archive,
+    labels: Archive,
+    tasks: Mapping[str, LabeledSet],
+    scores: Mapping[tuple[str, str], Sequence[Scores]],
+) -> tuple[str, ...]:
+    """What a reader should know about the scans and labels."""
+    found: list[str] = []
+    if unlabeled.content_hash == labels.content_hash:
+        found.append(
+            "The labeled scans are the unlabeled ones: every arm has seen the test scans, though "
+            "not their labels."
+        )
+    if not labels.patients_known:
+        found.append(
+            "The patients of the labeled scans are not known: each scan counts as its own "
+            "patient, and intervals are too narrow where a patient has several."
+        )
+    for name, labeled in tasks.items():
+        if labeled.num_blank:
+            found.append(f"{name}: {labeled.num_blank} scans without a label are left out.")
+        if labeled.num_uncertain:
+            found.append(f"{name}: {labeled.num_uncertain} uncertain scans (-1) are left out.")
+        found += [f"{name}: {note}." for note in labeled.notes]
+        unknown = ", ".join(f"{key} {n}" for key, n in labeled.unknown.items() if n)
+        if unknown:
+            found.append(f"{name}: scans of which a finding is unknown are masked: {unknown}.")
+    for (task, _), members in scores.items():
+        found += [f"{task}: {note}." for note in members[0].notes]
+    return tuple(dict.fromkeys(found))
+
+
+def thumbnail_warnings(config: CompareConfig, table: Sequence[Score]) -> tuple[str, ...]:
+    """Names the trained arms that the thumbnail equals, with the primary learner and budget."""
+    setting = (config.primary.learner, config.primary_budget)
+    found = []
+    for task in config.tasks:
+        aurocs: dict[str, float] = {
+            s.arm: s.auroc
+            for s in table
+            if s.task == task and (s.learner, s.budget) == setting and s.auroc is not None
+        }
+        reference = aurocs.get(THUMBNAIL)
+        if reference is None:
+            continue
+        trained = [name for name, arm in config.arms.items() if arm.kind == "pretrained"]
+        below = [
+            f"{name} ({aurocs[name]:.3f})"
+            for name in trained
+            if name in aurocs and aurocs[name] <= reference
+        ]
+        if below:
+            found.append(
+                f"{task}: the thumbnail ({reference:.3f}) scores at least as high as "
+                f"{', '.join(below)}: no sign that more was learned there than brightness and "
+                "coarse layout give away."
+            )
+    return tuple(found)
+
+
+def evidence_note(unlabeled: Archive, labels: Archive) -> str | None:
+    """What stands in the way of believing the numbers; None for real scans."""
+    return EVIDENCE_NOTE if unlabeled.synthetic_phantom or labels.synthetic_phantom else None
+
+
+def command_text(config: CompareConfig) -> str:
+    """The command that repeats the study; no path of the user's stands in it."""
+    words = [f"{key}={_placeholder(key, getattr(config, key))}" for key in _PATHS]
+    if config.pretrain.backbone.weights_path is not None:
+        words.append(f"pretrain.backbone.weights={_WEIGHTS}")
+    return " ".join(["scantune compare config.yaml", *words])
+
+
+def config_text(config: CompareConfig) -> str:
+    """The resolved configuration without the user's paths, as YAML."""
+    plain = config.model_dump(mode="json")
+    if config.pretrain.backbone.weights_path is not None:
+        plain["pretrain"]["backbone"]["weights"] = _WEIGHTS
+    return dump_plain(plain | {key: _placeholder(key, plain[key]) for key in _PATHS})
+
+
+_WEIGHTS = "WEIGHTS"
+
+
+_PATHS = {"unlabeled": "SCANS", "labels": "LABELS", "output": "FOLDER"}
+
+
+def _placeholder(key: str, value: str) -> str:
+    return value if value.startswith(PHANTOM_PREFIX) else _PATHS[key]

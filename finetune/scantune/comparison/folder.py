@@ -1,0 +1,167 @@
+"""The folder of a study: its files, and whether it may be gone on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from scanlearn.config import dump_plain, parse_value
+from scanlearn.errors import ScanlearnError
+from scanlearn.files import write_atomically
+from scantune.comparison.plan import CompareConfig
+from scantune.comparison.results import FIGURES, RESULTS_FILE, TABLE_FILE
+
+# These change where a study is and what is seen of it, not what comes out; the content of the
+# archives is compared by hash.
+PRESENTATION = frozenset(
+    {
+        "title",
+        "unlabeled",
+        "labels",
+        "output",
+        "leaks",
+        "pack.workers",
+        "pretrain.device",
+        "pretrain.checkpoint_minutes",
+        "pretrain.checkpoint_steps",
+        "pretrain.logging",
+        "pretrain.progress",
+    }
+)
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """Where a study keeps what it has done."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def archives(self) -> Path:
+        """Hashes of the archives the study was started on."""
+        return self.path / "archives.json"
+
+    @property
+    def leaks(self) -> Path:
+        """What the leak audit found."""
+        return self.path / "leaks"
+
+    @property
+    def results(self) -> Path:
+        """Written last."""
+        return self.path / RESULTS_FILE
+
+    @property
+    def table(self) -> Path:
+        """The AUROC table."""
+        return self.path / TABLE_FILE
+
+    @property
+    def figures(self) -> Path:
+        """Pictures for the report."""
+        return self.path / FIGURES
+
+    def run(self, arm: str, seed: int) -> Path:
+        """Run folder of one arm at one pretraining seed."""
+        return self.path / "arms" / arm / f"seed-{seed}"
+
+    def scores(self, task: str, network: str) -> Path:
+        """Out-of-fold scores of one network on one task."""
+        # A column name may hold what a file name cannot.
+        safe = "".join(c if c.isalnum() or c in "-_" else f"%{ord(c):x}" for c in task)
+        return self.path / "scores" / safe / f"{network}.npz"
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds the time spent inside to a stage's total, over all starts of the study."""
+        began = monotonic()
+        yield
+        spent = self.timing()
+        spent[stage] = spent.get(stage, 0.0) + monotonic() - began
+        write_atomically(self.path / "timing.json", json.dumps(spent, indent=1) + "\n")
+
+    def timing(self) -> dict[str, float]:
+        """Seconds spent in each stage."""
+        path = self.path / "timing.json"
+        if not path.is_file():
+            return {}
+        return {str(name): float(value) for name, value in json.loads(path.read_text()).items()}
+
+
+def open_study(config: CompareConfig) -> StudyFolder:
+    """Creates the study's folder, or opens it again where it holds this very study.
+
+    Raises:
+        ScanlearnError: The folder holds another study, or something that is no study.
+    """
+    folder = StudyFolder(Path(config.output).expanduser())
+    now = config.model_dump(mode="json")
+    if folder.config.is_file():
+        before = parse_value(folder.config.read_text(encoding="utf-8"))
+        differing = sorted(_differing(before, now))
+        if differing:
+            shown = ", ".join(differing[:3]) + (", ..." if len(differing) > 3 else "")
+            raise ScanlearnError(
+                f"{folder.path} already holds a different study ({shown}): name another output "
+                "folder, or restore these keys to go on with that study"
+            )
+        return folder
+    exists = folder.path.exists()
+    if exists and (not folder.path.is_dir() or any(_visible(folder.path))):
+        raise ScanlearnError(
+            f"{folder.path} exists and is no study (it has no {folder.config.name}): name an "
+            "output folder that is empty or does not exist"
+        )
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ScanlearnError(
+            f"{folder.path} cannot be made ({error.strerror}); name another output folder"
+        ) from error
+    write_atomically(folder.config, dump_plain(now))
+    return folder
+
+
+def check_archives(folder: StudyFolder, hashes: Mapping[str, str]) -> None:
+    """Records the archives of a new study; refuses others on a later start.
+
+    Args:
+        folder: The study.
+        hashes: Content hash of the ``unlabeled`` and the ``labels`` archive.
+
+    Raises:
+        ScanlearnError: The study was started on scans of other content.
+    """
+    if not folder.archives.is_file():
+        write_atomically(folder.archives, json.dumps(dict(hashes), indent=1) + "\n")
+        return
+    before = json.loads(folder.archives.read_text(encoding="utf-8"))
+    for key, value in hashes.items():
+        if before.get(key) != value:
+            raise ScanlearnError(
+                f"{folder.path} was started on other {key} scans than those given now: name "
+                "another output folder, or give the scans it was started on"
+            )
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    return (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def _differing(before: object, now: object, prefix: str = "") -> Iterator[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in {**before, **now}:
+            name = f"{prefix}{key}"
+            if name not in PRESENTATION:
+                yield from _differing(before.get(key), now.get(key), f"{name}.")
+    elif before != now:
+        yield f"{prefix[:-1]} was {before}, is {now}"

@@ -1,0 +1,94 @@
+"""Whether test patients and test scans are among those that the arms or the probes learn from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from scanlearn.archive.reader import Archive
+from scanlearn.audit.audit import find_leaks
+from scanlearn.audit.result import FACTS_FILE, ScanSet
+from scanlearn.console import say, warn_user
+from scanlearn.errors import ScanlearnError
+from scantune.comparison.folder import StudyFolder
+from scantune.comparison.plan import CompareConfig
+from scantune.comparison.results import Leak
+from scantune.labels.labeled_set import LabeledSet
+
+
+def find_study_leaks(
+    config: CompareConfig,
+    folder: StudyFolder,
+    unlabeled: Archive,
+    labels: Archive,
+    tasks: Mapping[str, LabeledSet],
+) -> tuple[Leak, ...]:
+    """Audits the scans of a study once, and reads back what was found when it goes on.
+
+    Scans without a label for any task are neither learned from by a probe nor tested, and count
+    as unlabeled ones only where they are among these.
+
+    Args:
+        config: The plan.
+        folder: Keeps the findings, in ``leaks``.
+        unlabeled: Scans the arms learn from.
+        labels: Scans the probes learn from and are tested on.
+        tasks: The labels.
+
+    Raises:
+        ScanlearnError: A test patient or the pixels of a test scan are among the scans learned
+            from, and the plan does not say to go on.
+    """
+    path = folder.leaks / FACTS_FILE
+    if not path.is_file():
+        with folder.timed("leak audit"):
+            labeled = _labeled(labels, tasks)
+            found = find_leaks(ScanSet.unlabeled("unlabeled", unlabeled), (labeled,))
+            found.write(folder.leaks)
+        for line in found.lines():
+            say(line)
+    facts = json.loads(path.read_text(encoding="utf-8"))["comparisons"]
+    leaks = tuple(Leak.model_validate(fact) for fact in facts)
+    told = "; ".join(_invalid(leaks))
+    if told and config.leaks == "refuse":
+        raise ScanlearnError(
+            f"{told}: take the scans listed in {folder.leaks} out of the unlabeled ones or the "
+            "labels, or set leaks=warn to go on and have the report say so"
+        )
+    for warning in leak_warnings(leaks):
+        warn_user(warning)
+    return leaks
+
+
+def leak_warnings(leaks: Sequence[Leak]) -> tuple[str, ...]:
+    """What a reader must know of the leaks that were found."""
+    near = (
+        f"{leak.title}: {leak.near:,} pairs of near-duplicates, listed in leaks/audit.csv."
+        for leak in leaks
+        if leak.near
+    )
+    return (*(f"{told}." for told in _invalid(leaks)), *near)
+
+
+def _invalid(leaks: Sequence[Leak]) -> Iterator[str]:
+    for leak in leaks:
+        if leak.invalid_scans:
+            shared = f"{leak.patients:,} patients and " if leak.patients else ""
+            yield (
+                f"{leak.title}: {leak.invalid_scans:,} scans make the result invalid ({shared}"
+                f"{leak.identical:,} scans with identical pixels)"
+            )
+
+
+def _labeled(labels: Archive, tasks: Mapping[str, LabeledSet]) -> ScanSet:
+    rows = np.unique(np.concatenate([labeled.rows for labeled in tasks.values()]))
+    split = np.full(len(labels), "", dtype="<U5")
+    for labeled in tasks.values():
+        if labeled.split is not None:
+            split[labeled.rows] = labeled.split
+    sides = split[rows]
+    return ScanSet.labeled(
+        "labels", labels, rows=rows, split=sides if (sides != "").all() else None
+    )

@@ -1,0 +1,326 @@
+"""Writes the one file a person reads: ``report.html``, self-contained and offline."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from scanlearn.pages import page_template, png_address
+from scanlearn.views.operations.parameters import PARAMETERS
+from scantune.comparison import plots as forest
+from scantune.comparison import plots as plots
+from scantune.comparison import report as tables
+from scantune.comparison.results import (
+    FIGURES,
+    ArmRow,
+    Budget,
+    Difference,
+    Results,
+    RunRow,
+    Score,
+    TaskCount,
+    read_results,
+)
+from scantune.report.svg import standalone
+from scantune.report.wording import budget_name, learner_name
+
+# What the report's tables hold, as plain rows for the page.
+
+
+OUTCOMES = {
+    "better": "better",
+    "worse": "worse",
+    "equivalent": "equivalent",
+    "none": "no difference shown",
+}
+
+
+NOTES = {"fixed": "the same from s = 0.5 on"}
+
+
+def budgets(results: Results) -> list[Budget]:
+    """Label budgets, fewest first, all labels last."""
+    found = {score.budget for score in results.table}
+    counts: list[Budget] = sorted(budget for budget in found if isinstance(budget, int))
+    return [*counts, "all"] if "all" in found else counts
+
+
+def learners(results: Results) -> list[str]:
+    """Learners, that of the primary comparison first."""
+    found = dict.fromkeys(score.learner for score in results.table)
+    lead = results.verdict.primary.learner
+    return [lead, *(name for name in found if name != lead)]
+
+
+def ordered_arms(results: Results) -> list[ArmRow]:
+    """References first, then the trained arms in the order of the configuration."""
+    rank = {"thumbnail": 0, "random": 1, "pretrained": 2}
+    return sorted(results.arms, key=lambda arm: rank[arm.kind])
+
+
+@dataclass(frozen=True)
+class AurocTable:
+    """One task: a row per arm, a cell per learner and budget.
+
+    Args:
+        task: Its name.
+        columns: Learner in words and its budgets in words.
+        rows: Arm and one cell per column; None where it was not scored.
+        best: Per row and column, whether it is the highest of its column among trained arms.
+    """
+
+    task: str
+    columns: list[tuple[str, list[str]]]
+    rows: list[tuple[ArmRow, list[Score | None]]]
+    best: list[list[bool]]
+
+
+def auroc_table(results: Results, task: str) -> AurocTable:
+    """The AUROC of every arm on one task."""
+    keys = [(learner, budget) for learner in learners(results) for budget in budgets(results)]
+    cells = {(s.arm, s.learner, s.budget): s for s in results.table if s.task == task}
+    arms = ordered_arms(results)
+    rows = [(arm, [cells.get((arm.name, *key)) for key in keys]) for arm in arms]
+    tops = []
+    for column in range(len(keys)):
+        found = (row[column] for arm, row in rows if arm.kind == "pretrained")
+        tops.append(max((s.auroc for s in found if s and s.auroc is not None), default=None))
+    best = [
+        [
+            arm.kind == "pretrained" and s is not None and s.auroc is not None and s.auroc == top
+            for s, top in zip(row, tops, strict=True)
+        ]
+        for arm, row in rows
+    ]
+    named = [budget_name(budget) for budget in budgets(results)]
+    columns = [(learner_name(learner), named) for learner in learners(results)]
+    return AurocTable(task, columns, rows, best)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The differences of one pair of arms, the primary comparison first."""
+
+    a: str
+    b: str
+    axis: Markup
+    rows: list[tuple[Difference, Markup]]
+
+    @property
+    def primary(self) -> bool:
+        """Whether the primary comparison is among them."""
+        return any(difference.primary for difference, _ in self.rows)
+
+    @property
+    def summary(self) -> str:
+        """How many of the rows read how."""
+        counts = Counter(OUTCOMES[difference.verdict] for difference, _ in self.rows)
+        return ", ".join(f"{counts[text]} {text}" for text in OUTCOMES.values() if counts[text])
+
+
+def pairs(results: Results) -> list[Pair]:
+    """Differences by pair of arms, the primary pair first, each with its forest cell."""
+    colours, margin = plots.palette(results), results.margin
+    found: dict[tuple[str, str], list[Difference]] = {}
+    for difference in sorted(results.differences, key=lambda d: not d.primary):
+        found.setdefault((difference.a, difference.b), []).append(difference)
+    made = []
+    for (a, b), rows in found.items():
+        limits = forest.forest_range(rows, margin)
+        cells = [(d, forest.forest_cell(d, limits, margin, colours)) for d in rows]
+        made.append(Pair(a, b, forest.forest_axis(limits), cells))
+    return made
+
+
+def p_text(value: float | None) -> str:
+    """A p value for a person."""
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+@dataclass(frozen=True)
+class DialTable:
+    """Resolved augmentation parameters: a row per parameter, a cell per trained arm."""
+
+    arms: list[ArmRow]
+    rows: list[tuple[str, list[str], str]]
+
+
+def dial_table(results: Results) -> DialTable:
+    """What each arm's scale resolved to, with the notes of each parameter joined."""
+    arms = [arm for arm in results.arms if arm.kind == "pretrained" and arm.resolved]
+    names = dict.fromkeys(p.parameter for arm in arms for p in arm.resolved)
+    rows = []
+    for name in names:
+        own = [next((p for p in arm.resolved if p.parameter == name), None) for arm in arms]
+        values = [p.value if p else "–" for p in own]
+        notes = dict.fromkeys(NOTES.get(p.note, p.note) for p in own if p and p.note)
+        # What is neither the identity nor published is said arm by arm.
+        ours = [
+            f"{arm.name}: {p.source}"
+            for arm, p in zip(arms, own, strict=True)
+            if p and p.source not in ("identity", "") and not p.source.startswith("published")
+        ]
+        title = PARAMETERS[name].title if name in PARAMETERS else name
+        rows.append((title, values, "; ".join([*ours, *notes])))
+    return DialTable(arms, rows)
+
+
+def proof_rows(results: Results) -> list[tuple[RunRow, bool]]:
+    """Runs by seed; True marks the first run of a seed."""
+    rank = {arm.name: index for index, arm in enumerate(ordered_arms(results))}
+    runs = sorted(results.runs, key=lambda run: (run.seed, rank.get(run.arm, 99)))
+    return [(run, index == 0 or runs[index - 1].seed != run.seed) for index, run in enumerate(runs)]
+
+
+def duration(seconds: float) -> str:
+    """``3 min 32 s``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def winner(results: Results) -> str | None:
+    """The arm that the primary comparison shows to be better; None where it shows none."""
+    primary = results.verdict.primary
+    return {"better": primary.a, "worse": primary.b}.get(results.verdict.kind)
+
+
+def headline(results: Results) -> str:
+    """The verdict in a few words."""
+    verdict = results.verdict
+    a, b = verdict.primary.a, verdict.primary.b
+    words = {
+        "better": f"{a} is better than {b}",
+        "worse": f"{b} is better than {a}",
+        "equivalent": f"{a} and {b} are equivalent",
+        "none": "No difference shown",
+    }[verdict.kind]
+    return words[0].upper() + words[1:]
+
+
+REPORT_FILE = "report.html"
+
+
+def write(folder: Path | str) -> Path:
+    """Writes ``report.html`` and its plots as ``figures/*.svg`` from the folder's results.
+
+    Args:
+        folder: The output folder of a finished comparison.
+
+    Returns:
+        The report.
+
+    Raises:
+        ScanlearnError: The folder holds no readable results.
+    """
+    folder = Path(folder)
+    results = read_results(folder)
+    drawings = draw(results)
+    _save_figures(folder / FIGURES, drawings)
+    page = page_template("scantune.comparison", "report.html.j2", _filters()).render(
+        r=results,
+        drawings=drawings,
+        sheets=[(sheet, _embedded(folder / FIGURES / sheet.file)) for sheet in results.sheets],
+        created=_date(results.created),
+        winner=tables.winner(results),
+        headline=tables.headline(results),
+        primary_task=results.verdict.primary.task,
+        arms=tables.ordered_arms(results),
+        colours=plots.palette(results),
+        light=plots.LIGHT,
+        dark=plots.DARK,
+        auroc=[tables.auroc_table(results, task.name) for task in tasks(results)],
+        pairs=tables.pairs(results),
+        dial=tables.dial_table(results),
+        proof=tables.proof_rows(results),
+        learners=tables.learners(results),
+    )
+    path = folder / REPORT_FILE
+    aside = path.with_suffix(".html.part")
+    aside.write_text(page, encoding="utf-8")
+    return aside.replace(path)
+
+
+def tasks(results: Results) -> list[TaskCount]:
+    """Tasks, that of the primary comparison first."""
+    lead = results.verdict.primary.task
+    return sorted(results.tasks, key=lambda task: task.name != lead)
+
+
+def draw(results: Results) -> dict[str, list[tuple[str, Markup]]]:
+    """All plots of the report.
+
+    Returns:
+        ``auroc``, ``labels`` and ``traces``: named drawings, in the order to show them.
+    """
+    colours, arms = plots.palette(results), tables.ordered_arms(results)
+    learners, budgets = tables.learners(results), tables.budgets(results)
+    ordered = [task.name for task in tasks(results)]
+    lead = results.verdict.primary.budget
+    shown = [s for s in results.table if s.budget == lead]
+    limits = plots.auroc_range(shown)
+    panels = [
+        (task, plots.auroc_panel(task, _cells(shown, task), arms, learners, limits, colours))
+        for task in ordered
+    ]
+    own = {arm.name: colours[arm.name] for arm in arms}
+    drawn = [s for s in results.table if s.learner == learners[0]]
+    ends = plots.auroc_range([s.model_copy(update={"per_seed": ()}) for s in drawn])
+    curves = [(task, plots.label_curves(task, learners[0], drawn, ends, own)) for task in ordered]
+    named = {"loss": "Loss", "embedding_std": "Embedding std × √d"}
+    traces = [(name, plots.traces(results.runs, key, colours)) for key, name in named.items()]
+    return {
+        "auroc": panels,
+        "labels": curves if len(budgets) > 1 else [],
+        "traces": [(name, drawing) for name, drawing in traces if drawing is not None],
+    }
+
+
+def _cells(scores: list[Score], task: str) -> dict[tuple[str, str], Score]:
+    return {(s.arm, s.learner): s for s in scores if s.task == task}
+
+
+def _filters() -> dict[str, Callable[..., str]]:
+    return {
+        "interval": plots.interval_text,
+        "difference": forest.difference_text,
+        "learner": learner_name,
+        "budget": budget_name,
+        "outcome": tables.OUTCOMES.__getitem__,
+        "p": tables.p_text,
+        "tight": lambda text: text.replace(" = ", "\u00a0=\u00a0").replace(" %", "\u00a0%"),
+        "duration": tables.duration,
+        "thousands": lambda number: f"{number:,.0f}",
+        "short": lambda text: text[:10],
+    }
+
+
+def _date(created: str) -> str:
+    return f"{datetime.datetime.fromisoformat(created):%d %B %Y, %H:%M} UTC"
+
+
+def _embedded(picture: Path) -> str | None:
+    """The picture as a data address; None where the file is gone."""
+    if not picture.is_file():
+        return None
+    return png_address(picture.read_bytes())
+
+
+def _save_figures(folder: Path, drawings: dict[str, list[tuple[str, Markup]]]) -> None:
+    folder.mkdir(exist_ok=True)
+    for group, members in drawings.items():
+        for index, (_, drawing) in enumerate(members):
+            text = standalone(drawing, plots.LIGHT)
+            (folder / f"{group}_{index + 1}.svg").write_text(text, encoding="utf-8")

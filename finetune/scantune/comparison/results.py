@@ -1,0 +1,300 @@
+"""What a comparison found, as ``results.json`` holds it: the contract between study and report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from scanlearn.errors import ScanlearnError
+
+Budget = int | Literal["all"]
+ArmKind = Literal["random", "pretrained", "thumbnail"]
+Outcome = Literal["better", "worse", "equivalent", "none"]
+
+RESULTS_FILE = "results.json"
+TABLE_FILE = "results.csv"
+FIGURES = "figures"
+
+
+class Record(BaseModel):
+    """A frozen row of ``results.json``; a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Primary(Record):
+    """The one comparison named in advance: is ``a`` better than ``b``?"""
+
+    task: str
+    learner: str
+    budget: Budget
+    a: str
+    b: str
+
+
+class Verdict(Record):
+    """The answer in one sentence; ``kind`` is seen from arm ``a`` of the primary comparison."""
+
+    kind: Outcome
+    sentence: str
+    primary: Primary
+
+
+class Counted(Record):
+    """Size and content hash of an archive; ``patients`` is None where nobody knows them."""
+
+    scans: int
+    patients: int | None
+    hash: str
+    shape: tuple[int, int, int] | None = None
+
+
+class TaskCount(Record):
+    """Labeled scans, patients and scans per class of one task."""
+
+    name: str
+    classes: tuple[str, ...]
+    scans: int
+    patients: int
+    counts: dict[str, int]
+
+
+class Dial(Record):
+    """The four sub-dials of an arm."""
+
+    crop: float
+    geometry: float
+    photometric: float
+    acquisition: float
+
+
+class Parameter(Record):
+    """One resolved augmentation parameter: its value and where that comes from."""
+
+    parameter: str
+    value: str
+    source: str
+    note: str = ""
+
+
+class ArmRow(Record):
+    """One arm; ``scale`` and ``resolved`` are empty unless it was pretrained."""
+
+    name: str
+    kind: ArmKind
+    scale: Dial | None = None
+    resolved: tuple[Parameter, ...] = ()
+
+    @property
+    def scale_text(self) -> str:
+        """``s = 0.5``; the sub-dials by name where they differ."""
+        if self.scale is None:
+            return "no network" if self.kind == "thumbnail" else "not trained"
+        dials = self.scale.model_dump()
+        extra = dials.pop("acquisition")
+        if len(set(dials.values())) == 1:
+            text = f"s = {self.scale.crop:g}"
+            return f"{text}, acquisition {extra:g}" if extra else text
+        dials |= {"acquisition": extra}
+        return ", ".join(f"{name} {value:g}" for name, value in dials.items())
+
+
+class Curve(Record):
+    """Loss and embedding std (times sqrt d: 1 healthy, 0 collapsed) over optimiser steps."""
+
+    step: tuple[int, ...] = ()
+    loss: tuple[float | None, ...] = ()
+    embedding_std: tuple[float | None, ...] = ()
+
+
+class RunRow(Record):
+    """One network: an arm at one pretraining seed."""
+
+    arm: str
+    seed: int
+    steps: int
+    epochs: float
+    views: int
+    seconds: float
+    views_per_s: float
+    initial_hash: str
+    final_hash: str
+    order_hash: str
+    uniforms_hash: str
+    curve: Curve
+    backbone: str
+
+
+class SeedMatch(Record):
+    """What all pretrained arms of one seed share; empty where they do not."""
+
+    seed: int
+    initial_hash: str
+    order_hash: str
+    uniforms_hash: str
+    steps: int
+
+
+class Matched(Record):
+    """The proof that arms differ in the dial alone."""
+
+    ok: bool
+    problems: tuple[str, ...] = ()
+    per_seed: tuple[SeedMatch, ...] = ()
+
+
+class Score(Record):
+    """AUROC of one arm: mean over pretraining seeds, folds and label seeds, with its interval.
+
+    ``train_scans`` and ``train_patients`` are means over folds and label seeds. AUROC and its
+    limits are None where it is undefined.
+    """
+
+    arm: str
+    task: str
+    learner: str
+    budget: Budget
+    auroc: float | None
+    low: float | None
+    high: float | None
+    per_seed: tuple[float | None, ...]
+    train_scans: float
+    train_patients: float
+    test_patients: int
+
+
+class Difference(Record):
+    """AUROC of arm ``a`` minus that of arm ``b``, on the same folds and patients.
+
+    ``p_holm`` is None for the primary comparison; ``verdict`` rests on it for all others.
+    ``delong_p`` is DeLong's paired test of these networks, of two classes and a given split alone.
+    """
+
+    task: str
+    learner: str
+    budget: Budget
+    a: str
+    b: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+    df: float | None
+    seeds: int
+    verdict: Outcome
+    primary: bool = False
+    delong_p: float | None = None
+
+
+class ViewShare(Record):
+    """Mean overlap of an arm's two views, and how often they do not touch at all."""
+
+    arm: str
+    iou: float
+    disjoint: float
+
+
+class Sheet(Record):
+    """A picture of an arm's views, in the ``figures`` folder."""
+
+    title: str
+    file: str
+
+
+class Fact(Record):
+    """One line of the set-up: what, and its value."""
+
+    name: str
+    value: str
+
+
+class Leak(Record):
+    """What the audit found between two sets of scans, or in one set across its folds.
+
+    ``patients`` is None where they cannot be compared; ``invalid_scans`` are the scans of the
+    second set for which a result is invalid. `scanlearn.audit.result` says what is counted.
+    """
+
+    first: str
+    second: str
+    first_scans: int
+    second_scans: int
+    patients: int | None
+    identical: int
+    near: int
+    near_by_turn: dict[str, int]
+    proposed: int
+    without_contrast: int
+    invalid_scans: int
+    notes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Which sets, in words."""
+        within = self.first == self.second
+        return f"within {self.first}" if within else f"{self.first} and {self.second}"
+
+
+class Rejected(Record):
+    """Scans that could not be read and were set aside."""
+
+    unlabeled: int = 0
+    labels: int = 0
+
+
+class Results(Record):
+    """All that a comparison found."""
+
+    format: Literal[1] = 1
+    title: str
+    created: str
+    evidence_note: str | None
+    versions: dict[str, str]
+    command: str
+    config: str
+    margin: float
+    setup: tuple[Fact, ...]
+    verdict: Verdict
+    unlabeled: Counted
+    labels: Counted
+    tasks: tuple[TaskCount, ...]
+    arms: tuple[ArmRow, ...]
+    runs: tuple[RunRow, ...]
+    matched: Matched
+    table: tuple[Score, ...]
+    differences: tuple[Difference, ...]
+    view_statistics: tuple[ViewShare, ...]
+    sheets: tuple[Sheet, ...]
+    warnings: tuple[str, ...]
+    rejected: Rejected
+    leaks: tuple[Leak, ...] = ()
+    timing: dict[str, float]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Pretraining seeds, ascending."""
+        return tuple(sorted({run.seed for run in self.runs}))
+
+
+def read_results(folder: Path) -> Results:
+    """Reads ``results.json`` of a finished comparison.
+
+    Raises:
+        ScanlearnError: There is none, or it is not one this version can read.
+    """
+    path = folder / RESULTS_FILE
+    if not path.is_file():
+        raise ScanlearnError(
+            f"{folder}: holds no {RESULTS_FILE}; give the output folder of a finished comparison"
+        )
+    try:
+        return Results.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ScanlearnError(
+            f"{path}: {where}: {first['msg']}; run the comparison again with this version"
+        ) from None

@@ -1,0 +1,145 @@
+"""Runs a comparison: trains the arms, scores them, and leaves ``results.json``."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from scanlearn.archive.reader import Archive
+from scanlearn.console import say
+from scanlearn.errors import ScanlearnError
+from scanlearn.files import write_atomically
+from scanlearn.packing.sources import open_archive
+from scanlearn.provenance import provenance
+from scantune.comparison import facts as facts
+from scantune.comparison.arms import matched, train_arms
+from scantune.comparison.facts import draw_sheets
+from scantune.comparison.folder import StudyFolder, check_archives, open_study
+from scantune.comparison.leaks import find_study_leaks, leak_warnings
+from scantune.comparison.plan import CompareConfig
+from scantune.comparison.results import Rejected, Results, Score
+from scantune.comparison.scores import networks_of, read_tasks, score_all
+from scantune.comparison.summary import difference_rows, estimate_all, score_rows, state_verdict
+
+
+def run_study(config: CompareConfig) -> Path:
+    """Trains and scores every arm, or goes on with a study that was stopped.
+
+    Finished networks and scores are read back, never made again.
+
+    Args:
+        config: The plan.
+
+    Returns:
+        The study's folder, with ``results.json``, ``results.csv`` and ``figures/``.
+
+    Raises:
+        ScanlearnError: The scans or labels cannot be used, test scans leak, the folder holds
+            another study, or the disk is full.
+    """
+    folder = open_study(config)
+    unlabeled, labels = _open_archives(config)
+    tasks = read_tasks(config, labels)
+    check_archives(folder, {"unlabeled": unlabeled.content_hash, "labels": labels.content_hash})
+    leaks = find_study_leaks(config, folder, unlabeled, labels, tasks)
+    with folder.timed("pretraining"):
+        runs, run_warnings = train_arms(config, folder, unlabeled)
+    networks = networks_of(config, folder, runs, unlabeled, labels)
+    scores = score_all(config, folder, networks, tasks)
+    with folder.timed("intervals"):
+        estimates = estimate_all(config, scores)
+    table = score_rows(estimates, scores)
+    differences = difference_rows(config, estimates, scores)
+    proof = matched(runs)
+    arms = facts.arm_rows(config, unlabeled.shape[0])
+    results = Results(
+        title=config.title,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        evidence_note=facts.evidence_note(unlabeled, labels),
+        versions=_versions(),
+        command=facts.command_text(config),
+        config=facts.config_text(config),
+        margin=config.margin,
+        setup=facts.setup_facts(config, runs),
+        verdict=state_verdict(config, arms, table, differences, proof),
+        unlabeled=facts.counted(unlabeled),
+        labels=facts.counted(labels),
+        tasks=facts.task_counts(tasks),
+        arms=arms,
+        runs=runs,
+        matched=proof,
+        table=table,
+        differences=differences,
+        view_statistics=facts.view_shares(config),
+        sheets=draw_sheets(config, folder, unlabeled),
+        warnings=(
+            *facts.data_warnings(unlabeled, labels, tasks, scores),
+            *facts.thumbnail_warnings(config, table),
+            *leak_warnings(leaks),
+            *run_warnings,
+        ),
+        rejected=Rejected(unlabeled=unlabeled.num_rejected, labels=labels.num_rejected),
+        leaks=leaks,
+        timing=folder.timing(),
+    )
+    _write(folder, results)
+    return folder.path
+
+
+def _open_archives(config: CompareConfig) -> tuple[Archive, Archive]:
+    """Opens both sets of scans, packed alike."""
+    unlabeled = open_archive(
+        config.unlabeled,
+        settings=config.pack_settings(config.unlabeled_columns, config.pack.channels),
+    )
+    channels = unlabeled.shape[0]
+    assert channels in (1, 3), f"an archive has 1 or 3 channels, not {channels}"
+    labels = open_archive(
+        config.labels,
+        settings=config.pack_settings(config.label_columns, 1 if channels == 1 else 3),
+    )
+    if labels.shape[0] != channels:
+        raise ScanlearnError(
+            f"the unlabeled scans have {channels} channels and the labeled ones "
+            f"{labels.shape[0]}: pack both with pack.channels={channels}"
+        )
+    return unlabeled, labels
+
+
+def _versions() -> dict[str, str]:
+    known = provenance()
+    versions = known["versions"]
+    assert isinstance(versions, dict)
+    commit, _, dirty = str(known["commit"] or "").partition("-")
+    if not commit:
+        return versions
+    return versions | {"commit": commit[:12] + (f"-{dirty}" if dirty else "")}
+
+
+def _write(folder: StudyFolder, results: Results) -> None:
+    write_atomically(folder.table, table_csv(results.table))
+    write_atomically(folder.results, results.model_dump_json(indent=1) + "\n")
+    say(f"{folder.results.name} and {folder.table.name} written")
+
+
+def table_csv(table: Sequence[Score]) -> str:
+    """The table as CSV, one row per arm, task, learner and budget; undefined is blank."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = [name for name in Score.model_fields if name != "per_seed"]
+    seeds = max((len(score.per_seed) for score in table), default=0)
+    writer.writerow([*names, *(f"auroc_{number + 1}" for number in range(seeds))])
+    for score in table:
+        cells = [getattr(score, name) for name in names]
+        writer.writerow([_cell(value) for value in (*cells, *score.per_seed)])
+    return out.getvalue()
+
+
+def _cell(value: object) -> object:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else value

@@ -1,0 +1,1 @@
+"""One backbone, measured on labeled scans."""

@@ -1,0 +1,111 @@
+"""What is evaluated: a backbone's folder, a run, an untrained network or the thumbnail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float32, Int
+
+from scanlearn.archive.reader import Archive
+from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone, weights_hash
+from scanlearn.backbones.device import preferred_device
+from scanlearn.backbones.weights import load_backbone
+from scanlearn.errors import ScanlearnError
+from scanlearn.features.extract import extract, thumbnail_features
+from scanlearn.packing.sources import cache_folder
+from scantune.evaluation.classifier import View
+
+THUMBNAIL = "thumbnail"
+_RANDOM = "random:"
+_RANDOM_SIZE = 64
+_THUMBNAIL_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A backbone, or the thumbnail, and how scans are shown to it.
+
+    Args:
+        described: What it is, by name and hash.
+        network: In evaluation mode, on the device that computes; None of the thumbnail.
+        folder: Where its weights lie; None where it has none on disk.
+        view: Side in pixels, and mean and std of each channel.
+    """
+
+    described: dict[str, Any]
+    network: Backbone | None
+    folder: Path | None
+    view: View
+
+    def features(self, archive: Archive, rows: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n d"]:
+        """Returns the frozen features of some scans; a network's are kept in the cache."""
+        size, mean, std = self.view
+        if self.network is None:
+            return thumbnail_features(archive, rows, side=size)
+        cache = cache_folder() / "features"
+        return extract(self.network, archive, rows, size=size, mean=mean, std=std, cache=cache)
+
+
+def find_subject(backbone: str | Path, archive: Archive, size: int | None) -> Subject:
+    """Returns what a name stands for.
+
+    Args:
+        backbone: As of `evaluate`.
+        archive: The scans: a network is made for their channels, and one that was never trained
+            sees them standardised by their own mean and std.
+        size: Side of a view in pixels; None for the backbone's own.
+
+    Raises:
+        ScanlearnError: There is no such backbone, or it cannot be loaded.
+    """
+    if str(backbone) == THUMBNAIL:
+        side = size or _THUMBNAIL_SIZE
+        described = {"kind": THUMBNAIL, "size": side}
+        return Subject(described, None, None, (side, archive.mean, archive.std))
+    folder = _folder_of(backbone)
+    if folder is None and str(backbone).startswith(_RANDOM):
+        name, _, seed = str(backbone).removeprefix(_RANDOM).partition(":")
+        if seed and not seed.isdecimal():
+            raise ScanlearnError(f"{backbone}: '{seed}' is no seed; write {_RANDOM}{name}:0")
+        kind, side, mean, std = "random", size or _RANDOM_SIZE, archive.mean, archive.std
+        config = BackboneConfig(name=name)
+        network = build_backbone(config, archive.shape[0], int(seed or 0), size=side)
+    else:
+        network, card = load_backbone(folder or backbone, channels=archive.shape[0])
+        kind, side, mean, std = "loaded", size or card.size, card.mean, card.std
+    described = {
+        "kind": kind,
+        "architecture": network.name,
+        "weights": weights_hash(network),
+        "size": side,
+    }
+    network = network.eval().to(preferred_device())
+    return Subject(described, network, folder, (side, mean, std))
+
+
+def channels_of(backbone: str | Path) -> Literal[1, 3, "auto"]:
+    """Returns the channels that a backbone on disk was trained on; auto where there is none.
+
+    Raises:
+        ScanlearnError: It cannot be loaded.
+    """
+    folder = None if str(backbone) == THUMBNAIL else _folder_of(backbone)
+    channels = None if folder is None else load_backbone(folder)[1].channels
+    return 1 if channels == 1 else 3 if channels == 3 else "auto"
+
+
+def _folder_of(backbone: str | Path) -> Path | None:
+    """Returns the folder that holds the weights; None where the name is no folder on disk."""
+    folder = Path(str(backbone).removeprefix("local-dir:")).expanduser()
+    if not folder.is_dir():
+        return None
+    if (folder / "backbone").is_dir():
+        return folder / "backbone"
+    if (folder / "config.yaml").is_file() and not (folder / "card.json").is_file():
+        raise ScanlearnError(
+            f"{folder}: this run has no backbone yet; finish it with scanlearn pretrain"
+        )
+    return folder

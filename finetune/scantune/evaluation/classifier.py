@@ -1,0 +1,293 @@
+"""The fitted classifier, kept in a folder and used again.
+
+A linear probe's folder holds ``backbone/``, as timm loads it, and ``probe.safetensors``; that of a
+tuned network is itself one that timm loads, with as many outputs as there are classes. Beside them
+lies ``classifier.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from jaxtyping import Float, Shaped
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+
+from scanlearn.backbones.backbone import Backbone
+from scanlearn.backbones.card import Card
+from scanlearn.backbones.weights import check_reload, load_backbone, load_classifying, write_weights
+from scanlearn.errors import ScanlearnError
+from scanlearn.files import disk_errors, link_or_copy, publish, start_partial
+from scantune.labels.labeled_set import LabeledSet
+from scantune.labels.truth import Task
+from scantune.learners.frozen import Fit, fit_linear, probabilities
+from scantune.learners.mixing import PLAIN, ProbeRows
+from scantune.statistics.metrics import SPECIFICITY, thresholds_of
+
+CARD, PROBE, BACKBONE = "classifier.json", "probe.safetensors", "backbone"
+# Of the classifier that is kept.
+SEED = 0
+# Side in pixels, and mean and std of each channel.
+View = tuple[int, Sequence[float], Sequence[float]]
+
+
+class ClassifierCard(BaseModel):
+    """What a classifier is, and what it takes to use it.
+
+    Args:
+        format: Of this file.
+        learner: What fitted it.
+        target: The label column it was fitted on.
+        task: Whether the classes exclude each other; see `truth.Truth`.
+        classes: Names of the classes, in the order of their probabilities.
+        thresholds: At or above which a class is called: for ``specificity`` on scans of patients
+            whom the models of inner folds had not seen; None where they were too few.
+        specificity: What the thresholds aim at.
+        chosen_c: Inverse regularisation strength of a probe; of findings one each.
+        scans: Labeled scans it was fitted on.
+        patients: Their patients.
+        size: Side of a view in pixels.
+        channels: Channels of a view, to which the backbone is adapted.
+        mean: Mean of each channel, subtracted from a view.
+        std: Standard deviation, divided by.
+        packing: Settings that scans are packed with.
+        probe_hash: sha256 of the probe's file; None where the network has its classifier.
+        network_hash: Of the weights of a network with its classifier; None under a probe.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 3
+    learner: str
+    target: str
+    task: Task
+    classes: tuple[str, ...]
+    thresholds: tuple[float | None, ...]
+    specificity: float
+    chosen_c: tuple[float, ...] = ()
+    scans: int
+    patients: int
+    size: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    packing: dict[str, Any]
+    probe_hash: str | None = None
+    network_hash: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        labeled: LabeledSet,
+        validation: Float[np.ndarray, "n k"],
+        view: View,
+        packing: Mapping[str, Any],
+        **fitted: Any,
+    ) -> ClassifierCard:
+        """Returns the card of a classifier fitted on a labeled set.
+
+        Args:
+            labeled: The set.
+            validation: ``[n k]`` scores that set the thresholds; NaN where there is none.
+            view: What it looks at.
+            packing: Settings of the archive that the scans are from.
+            fitted: The learner, and what is its own.
+        """
+        size, mean, std = view
+        thresholds = thresholds_of(validation, labeled.truth).tolist()
+        return cls(
+            target=labeled.target,
+            task=labeled.truth.task,
+            classes=labeled.classes,
+            thresholds=tuple(None if np.isnan(one) else one for one in thresholds),
+            specificity=SPECIFICITY,
+            scans=labeled.num_scans,
+            patients=labeled.num_patients,
+            size=size,
+            channels=len(mean),
+            mean=tuple(mean),
+            std=tuple(std),
+            packing=dict(packing),
+            **fitted,
+        )
+
+
+def keep_classifier(
+    folder: Path,
+    features: Shaped[np.ndarray, "n d"],
+    labeled: LabeledSet,
+    backbone: Path,
+    *,
+    view: View,
+    packing: Mapping[str, Any],
+    rows: ProbeRows = PLAIN,
+) -> Path:
+    """Fits a linear probe on all labeled scans and writes it with its backbone.
+
+    What a classifier is worth is told by models of the same kind that did not see the test
+    patients; this one has seen all of them.
+
+    Args:
+        folder: Where; a classifier that is there is replaced.
+        features: ``[n d]``, a row per scan of ``labeled``.
+        labeled: Classes and patients.
+        backbone: The backbone's folder; its files are linked, or copied where that cannot be.
+        view: The views that the features are of.
+        packing: Settings of the archive that the scans are from.
+        rows: How the probe's training scans are mixed and weighed.
+
+    Raises:
+        ScanlearnError: The disk is full or may not be written to.
+    """
+    fit = fit_linear(features, labeled.truth, labeled.patients, features[:0], seed=SEED, rows=rows)
+    probe = safetensors.numpy.save({"weights": fit.weights, "intercepts": fit.intercepts})
+    card = ClassifierCard.of(
+        labeled,
+        fit.validation,
+        view,
+        packing,
+        learner="linear",
+        chosen_c=fit.chosen_c,
+        probe_hash=hashlib.sha256(probe).hexdigest(),
+    )
+
+    def write(partial: Path) -> None:
+        (partial / BACKBONE).mkdir()
+        for file in sorted(backbone.iterdir()):
+            if file.is_file():
+                link_or_copy(file, partial / BACKBONE / file.name)
+        (partial / PROBE).write_bytes(probe)
+
+    return _published(folder, card, write)
+
+
+def keep_network(
+    folder: Path,
+    network: Backbone,
+    fit: Fit,
+    labeled: LabeledSet,
+    *,
+    learner: str,
+    view: View,
+    packing: Mapping[str, Any],
+) -> Path:
+    """Writes a network with its classifier as a folder that timm alone loads, which is tried.
+
+    Args:
+        folder: Where; a classifier that is there is replaced.
+        network: Fitted on the labeled scans.
+        fit: Its answer: thresholds are set on the training scans that it was validated on.
+        labeled: Classes and patients.
+        learner: What fitted it.
+        view: What the network looks at.
+        packing: Settings of the archive that the scans are from.
+
+    Raises:
+        ScanlearnError: The disk is full or may not be written to, or timm does not load it.
+    """
+    size, mean, std = view
+    export = Card.of(network, size=size, mean=tuple(mean), std=tuple(std), method=learner)
+    card = ClassifierCard.of(
+        labeled,
+        fit.validation,
+        view,
+        packing,
+        learner=learner,
+        network_hash=export.weights_hash,
+    )
+
+    def write(partial: Path) -> None:
+        write_weights(network, partial, export)
+        check_reload(partial, network, size)
+
+    return _published(folder, card, write)
+
+
+def _published(folder: Path, card: ClassifierCard, write: Callable[[Path], None]) -> Path:
+    """Writes a classifier aside, and puts it in the place of one that is there."""
+    partial = start_partial(folder)
+    try:
+        with disk_errors(folder.parent):
+            write(partial)
+            (partial / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
+            if (folder / CARD).is_file():
+                shutil.rmtree(folder)
+        if not publish(partial, folder):
+            raise ScanlearnError(f"{folder}: something else lies there; choose another output")
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+class Classifier:
+    """A kept classifier, loaded strictly or not at all.
+
+    Args:
+        folder: Where it was kept.
+
+    Raises:
+        ScanlearnError: A file is missing, cut short, changed, or not what the card says.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.card = _read_card(folder / CARD)
+        self.backbone: Backbone
+        if self.card.network_hash is not None:
+            self.backbone, export = load_classifying(folder)
+            if export.weights_hash != self.card.network_hash:
+                raise ScanlearnError(
+                    f"{folder}: the network is not the one that {CARD} vouches for; keep the "
+                    "classifier again"
+                )
+            k = len(self.card.classes)
+            self._weights, self._intercepts = np.eye(k), np.zeros(k)
+        else:
+            self._weights, self._intercepts = _read_probe(folder / PROBE, self.card)
+            self.backbone = load_backbone(folder / BACKBONE, channels=self.card.channels)[0]
+        if self.backbone.num_features != len(self._weights):
+            raise ScanlearnError(
+                f"{folder}: the backbone makes {self.backbone.num_features} features and the probe"
+                f" takes {len(self._weights)}; keep the classifier again"
+            )
+
+    def probabilities(self, features: Shaped[np.ndarray, "n d"]) -> Float[np.ndarray, "n k"]:
+        """Returns the probability of each class, ``[n k]``, from what the backbone gives."""
+        logits = np.asarray(features, np.float64) @ self._weights + self._intercepts
+        return probabilities(logits, is_exclusive=self.card.task != "multilabel")
+
+
+def _read_card(path: Path) -> ClassifierCard:
+    if not path.is_file():
+        raise ScanlearnError(
+            f"{path.parent}: is no classifier (it holds no {CARD}); evaluate with output= keeps one"
+        )
+    try:
+        return ClassifierCard.model_validate(json.loads(path.read_text("utf-8")))
+    except (ValueError, ValidationError) as error:
+        raise ScanlearnError(
+            f"{path}: is not the card of a classifier; keep the classifier again"
+        ) from error
+
+
+def _read_probe(
+    path: Path, card: ClassifierCard
+) -> tuple[Float[np.ndarray, "d k"], Float[np.ndarray, " k"]]:
+    try:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != card.probe_hash:
+            raise ScanlearnError(
+                f"{path}: is not the probe that {CARD} vouches for; keep the classifier again"
+            )
+        found = safetensors.numpy.load(content)
+        return found["weights"], found["intercepts"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ScanlearnError(
+            f"{path}: is missing or no probe; keep the classifier again"
+        ) from error

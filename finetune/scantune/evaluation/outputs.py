@@ -1,0 +1,215 @@
+"""What `evaluate` writes: metrics, predictions, the table of classes, figures and a page."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scanlearn.archive.reader import Archive
+from scanlearn.console import say
+from scanlearn.errors import ScanlearnError
+from scanlearn.files import disk_errors, write_atomically
+from scantune.evaluation.figures import draw_figures
+from scantune.evaluation.page import evaluation_page
+from scantune.evaluation.results import Evaluation, EvaluationRow
+from scantune.evaluation.worst import worst_errors, worst_sheet
+from scantune.scores import Scores
+
+_METRICS, _PREDICTIONS, _CLASSES = "metrics.json", "predictions.csv", "classes.csv"
+_PAGE, _FIGURES, _WORST = "evaluation.html", "figures.png", "worst_errors.png"
+_FORMAT = 3
+MACRO = "macro average"
+
+
+def check_output(folder: Path, inputs: dict[str, Any]) -> None:
+    """Checks that the folder holds no evaluation of something else.
+
+    Raises:
+        ScanlearnError: If it does.
+    """
+    try:
+        found = json.loads((folder / _METRICS).read_text("utf-8"))["inputs"]
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError, OSError):
+        found = None
+    if found != inputs:
+        raise ScanlearnError(
+            f"{folder} already holds the evaluation of something else; choose another output"
+        )
+
+
+def write(
+    evaluation: Evaluation, archives: Sequence[Archive], folder: Path, *, worst: int = 0
+) -> None:
+    """Writes the page, its figures, ``metrics.json``, ``classes.csv`` and ``predictions.csv``.
+
+    Args:
+        evaluation: What was found.
+        archives: Where the labeled scans are packed, by their number in ``labeled.sources``.
+        folder: Where to write.
+        worst: Scans of the worst errors to show in ``worst_errors.png`` and on the page, of
+            findings for each: those of the learner with the highest AUROC at the largest label
+            budget. 0 lets no scan out of the archive.
+
+    Raises:
+        ScanlearnError: If the disk is full or may not be written to.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    labeled, scores = evaluation.labeled, evaluation.scores
+    title = f"{labeled.target}: {labeled.num_scans:,} scans of {labeled.num_patients:,} patients"
+    figures = draw_figures(scores, evaluation.table, title)
+    files: dict[str, str | bytes] = {
+        _PREDICTIONS: _predictions(evaluation, archives),
+        _CLASSES: _classes(evaluation),
+        _FIGURES: figures,
+    }
+    sheet = None
+    if worst:
+        best = _best(evaluation)
+        found = worst_errors(scores, best.learner, best.budget, worst)
+        sheet = worst_sheet(found, labeled, archives, best.learner, best.budget)
+        if sheet is not None:
+            files[_WORST] = sheet
+    files[_PAGE] = evaluation_page(evaluation, figures, sheet)
+    # The metrics come last: where they are, all else is whole.
+    files[_METRICS] = json.dumps(_defined(_metrics(evaluation)), indent=1) + "\n"
+    if sheet is None:
+        # An earlier call may have asked for it.
+        (folder / _WORST).unlink(missing_ok=True)
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    say(f"written: {folder / _PAGE}, {', '.join(name for name in files if name != _PAGE)}")
+
+
+def _metrics(evaluation: Evaluation) -> dict[str, Any]:
+    labeled = evaluation.labeled
+    return {
+        "format": _FORMAT,
+        "inputs": evaluation.inputs,
+        "scans": labeled.num_scans,
+        "patients": labeled.num_patients,
+        "tested_scans": int((evaluation.scores.fold_of >= 0).any(axis=0).sum()),
+        "tested_patients": len(evaluation.scores.tested_patients),
+        "counts": labeled.counts,
+        "blank": labeled.num_blank,
+        "uncertain": labeled.num_uncertain,
+        "unknown": labeled.unknown,
+        "synthetic": labeled.num_synthetic,
+        "table": [
+            asdict(row) | {"macro": asdict(row.macro), "exclude_chance": row.num_sure}
+            for row in evaluation.table
+        ],
+        "notes": list(evaluation.notes),
+        "versions": {name: version(name) for name in ("scanlearn", "torch", "numpy", "scipy")},
+    }
+
+
+def _best(evaluation: Evaluation) -> EvaluationRow:
+    """Returns the row of the highest AUROC at the largest label budget."""
+    rows = [row for row in evaluation.table if row.budget == evaluation.scores.budgets[-1]]
+    return max(rows, key=lambda row: -1.0 if np.isnan(row.auroc) else row.auroc)
+
+
+def _defined(value: Any) -> Any:
+    """Returns the value with null for NaN, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _defined(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_defined(item) for item in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def _classes(evaluation: Evaluation) -> str:
+    """Returns a CSV of what each class scores under every learner and label budget."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(
+        [
+            *("learner", "budget", "class", "positives", "negatives", "unknown", "share"),
+            *("auroc", "auroc_low", "auroc_high", "delong_low", "delong_high", "auprc"),
+            *("sensitivity", "sensitivity_low", "sensitivity_high"),
+            *("specificity", "specificity_low", "specificity_high"),
+            *("balanced_accuracy", "brier", "calibration_error", "undefined"),
+        ]
+    )
+    for row in evaluation.table:
+        for one in row.classes:
+            found = one.scores
+            cells = (
+                *(one.share, found.auroc, one.low, one.high),
+                *(one.delong_low, one.delong_high, found.auprc),
+                *(found.sensitivity, one.sensitivity_low, one.sensitivity_high),
+                *(found.specificity, one.specificity_low, one.specificity_high),
+                *(found.balanced_accuracy, found.brier, found.calibration_error),
+            )
+            own = [row.learner, row.budget, one.name, one.scans, one.negatives, one.unknown]
+            table.writerow([*own, *_rounded(cells), one.undefined])
+        if len(row.classes) > 1:
+            mean, none = row.macro, float("nan")
+            cells = (
+                *(none, row.auroc, row.low, row.high, none, none, mean.auprc),
+                *(mean.sensitivity, none, none, mean.specificity, none, none),
+                *(mean.balanced_accuracy, mean.brier, mean.calibration_error),
+            )
+            own = [row.learner, row.budget, MACRO, "", "", ""]
+            table.writerow([*own, *_rounded(cells), row.undefined])
+    return text.getvalue()
+
+
+def _rounded(cells: Sequence[float]) -> list[str]:
+    """Returns numbers to six digits, blank where undefined."""
+    return ["" if np.isnan(cell) else f"{cell:.6g}" for cell in cells]
+
+
+def _predictions(evaluation: Evaluation, archives: Sequence[Archive]) -> str:
+    """Returns a CSV of every tested scan's score under every learner, budget and label seed.
+
+    Scores are written in full: rounded ones would tie, and an AUROC would not come out the same.
+    """
+    scores, labeled = evaluation.scores, evaluation.labeled
+    scans = labeled.gathered(lambda source, rows: archives[source].scan_ids[rows])
+    patients = labeled.gathered(lambda source, rows: _hashed_patients(archives[source], rows))
+    columns, truth = _truth(scores)
+    named = [list(both) + own for *both, own in zip(scans, patients, truth, strict=True)]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    own = [f"score_{name}" for name in scores.classes]
+    table.writerow(["scan", "patient", *columns, "learner", "budget", "label_seed", "fold", *own])
+    tested = np.argwhere(scores.fold_of >= 0).tolist()
+    for learner in scores.learners:
+        for budget in scores.budgets:
+            values = scores.of(learner, budget).tolist()
+            table.writerows(
+                [*named[row], learner, budget, seed, scores.fold_of[seed, row], *values[seed][row]]
+                for seed, row in tested
+            )
+    return text.getvalue()
+
+
+def _hashed_patients(archive: Archive, rows: np.ndarray) -> np.ndarray:
+    # Salted with the archive: the same person is not recognised across sets.
+    salted = (f"{archive.content_hash}:{name}".encode() for name in archive.patients[rows])
+    return np.array([hashlib.sha256(text).hexdigest()[:12] for text in salted], dtype=np.str_)
+
+
+def _truth(scores: Scores) -> tuple[list[str], list[list[str]]]:
+    """Returns names of the columns of what is true, and their values for each scan.
+
+    A scan of one class has its name; of findings each has a column: 1, 0, or blank where unknown.
+    """
+    if scores.truth.is_exclusive:
+        return ["label"], [[scores.classes[code]] for code in scores.truth.classes.tolist()]
+    words = {1: "1", 0: "0", -1: ""}
+    named = [f"label_{name}" for name in scores.classes]
+    return named, [[words[value] for value in row] for row in scores.truth.matrix.tolist()]

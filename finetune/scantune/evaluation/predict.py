@@ -1,0 +1,139 @@
+"""`predict`: a kept classifier on new scans."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from jaxtyping import Float, Int
+from pydantic import Field
+
+from scanlearn.archive.reader import Archive
+from scanlearn.backbones.device import preferred_device
+from scanlearn.console import say, warn_user
+from scanlearn.errors import ScanlearnError
+from scanlearn.features.extract import extract
+from scanlearn.files import disk_errors, write_atomically
+from scanlearn.packing.settings import PackSettings
+from scanlearn.packing.sources import open_archive
+from scantune.evaluation.classifier import Classifier, ClassifierCard
+from scantune.labels.truth import Truth
+
+
+def predict(
+    model: Annotated[str | Path, Field(description="A classifier's folder.")],
+    scans: Annotated[str | Path, Field(description="An archive, a folder or a table.")],
+    *,
+    output: Annotated[Path, Field(description="The CSV to write.", examples=["predictions.csv"])],
+    files: Annotated[
+        bool, Field(description="Whether the CSV names each scan's file; false: its hash alone.")
+    ] = True,
+) -> Float[np.ndarray, "n k"]:
+    """Writes the probability of each class for every scan, in the order of the archive.
+
+    Scans that are not packed yet are packed as the classifier's own were.
+
+    Args:
+        model: Folder of a classifier that `evaluate` kept.
+        scans: An archive, a folder of scans or a table.
+        output: The CSV: a row per scan with its hash, its file, a probability per class, the most
+            probable class (of findings none) and whether each class is called at its threshold.
+        files: Whether files are named.
+
+    Returns:
+        ``[n k]`` the probabilities.
+
+    Raises:
+        ScanlearnError: The classifier or the scans cannot be used, or the disk is full.
+
+    Example:
+        >>> predict("scores/classifier", "new", output=Path("new.csv"))    # doctest: +SKIP
+    """
+    classifier = Classifier(Path(model).expanduser())
+    card, backbone = classifier.card, classifier.backbone
+    settings = PackSettings.model_validate({**card.packing, "channels": backbone.channels})
+    archive = open_archive(scans, settings=settings)
+    if archive.shape[0] != backbone.channels:
+        raise ScanlearnError(
+            f"{archive.path}: the scans have {archive.shape[0]} channels, but the classifier takes "
+            f"{backbone.channels}; pack them with channels={backbone.channels}"
+        )
+    # Asked for before the features are computed: a copied archive may hold no paths.
+    paths = _paths(archive) if files and archive.info.get("key") else None
+    backbone = backbone.eval().to(preferred_device())
+    features = extract(backbone, archive, size=card.size, mean=card.mean, std=card.std)
+    probabilities = classifier.probabilities(features)
+    with disk_errors(output.parent):
+        output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(output, _table(archive, card, probabilities, paths))
+    say(f"{len(archive):,} scans {_in_words(card, probabilities)}: {output}")
+    if archive.num_rejected:
+        where = archive.path / "rejected.csv"
+        warn_user(f"{archive.num_rejected:,} scans could not be read and have no row: {where}")
+    return probabilities
+
+
+def _paths(archive: Archive) -> np.ndarray:
+    try:
+        return archive.paths()
+    except ScanlearnError as error:
+        raise ScanlearnError(f"{error}; files=false leaves them out") from error
+
+
+def _in_words(card: ClassifierCard, probabilities: Float[np.ndarray, "n k"]) -> str:
+    if card.task == "multilabel":
+        by, counts = "with each finding at its threshold", _calls(card, probabilities).sum(axis=0)
+        named = dict(zip((card.classes[code] for code in _called(card)), counts, strict=True))
+    else:
+        by = f"by their most probable {card.target}"
+        counts = np.bincount(probabilities.argmax(axis=1), minlength=len(card.classes))
+        named = dict(zip(card.classes, counts, strict=True))
+    return f"{by} ({', '.join(f'{name}: {count:,}' for name, count in named.items())})"
+
+
+def _called(card: ClassifierCard) -> list[int]:
+    """Returns the classes that are called: those asked about that have a threshold."""
+    asked = Truth(np.zeros((0, len(card.classes)), np.int8), card.task).asked
+    return [code for code in asked if card.thresholds[code] is not None]
+
+
+def _calls(card: ClassifierCard, probabilities: Float[np.ndarray, "n k"]) -> Int[np.ndarray, "n j"]:
+    codes = _called(card)
+    thresholds = np.array([card.thresholds[code] for code in codes], np.float64)
+    calls: np.ndarray = (probabilities[:, codes] >= thresholds).astype(np.int64)
+    return calls
+
+
+def _table(
+    archive: Archive,
+    card: ClassifierCard,
+    probabilities: Float[np.ndarray, "n k"],
+    paths: np.ndarray | None,
+) -> str:
+    # A scan may have any number of findings: none of them is "the" class.
+    is_exclusive = card.task != "multilabel"
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(
+        [
+            *(["scan"] if paths is None else ["scan", "file"]),
+            *(f"probability_{name}" for name in card.classes),
+            *(["most_probable"] if is_exclusive else []),
+            *(f"called_{card.classes[code]}" for code in _called(card)),
+        ]
+    )
+    names = zip(archive.scan_ids, *(() if paths is None else (paths,)), strict=True)
+    calls = _calls(card, probabilities)
+    for name, values, called in zip(names, probabilities, calls, strict=True):
+        table.writerow(
+            [
+                *name,
+                *(f"{value:.6g}" for value in values),
+                *([card.classes[int(values.argmax())]] if is_exclusive else []),
+                *called,
+            ]
+        )
+    return text.getvalue()

@@ -1,0 +1,137 @@
+"""The labeled scans of an evaluation: one archive, or one to train on and one to test on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scanlearn.archive.reader import Archive
+from scanlearn.console import say, warn_user
+from scanlearn.errors import ScanlearnError
+from scanlearn.packing.settings import PackSettings
+from scanlearn.packing.sources import open_archive
+from scantune.labels.external import join, open_external, read_external
+from scantune.labels.labeled_set import LabeledSet, Target, read_labels, scorable
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the labels; each is as of `evaluate`."""
+
+    target: Target
+    classes: tuple[str, ...] | None = None
+    ordinal: bool = False
+    multilabel: bool | None = None
+    split_column: str | None = None
+    synthetic_column: str | None = None
+
+
+@dataclass(frozen=True)
+class LabeledArchives:
+    """A labeled set with its archives.
+
+    Args:
+        archives: That of the labels, and that of the external test set where there is one.
+        labeled: The scans; ``sources`` says which archive each lies in.
+    """
+
+    archives: tuple[Archive, ...]
+    labeled: LabeledSet
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What was asked of which scans, by name and hash."""
+        return {
+            "archive": self.archives[0].content_hash,
+            "test": self.archives[1].content_hash if len(self.archives) > 1 else None,
+            "target": self.labeled.target,
+            "task": self.labeled.truth.task,
+            "classes": list(self.labeled.classes),
+            "synthetic": self.labeled.num_synthetic,
+        }
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Sentences that a person should read beside the numbers."""
+        notes = list(self.labeled.notes)
+        if any(archive.synthetic_phantom for archive in self.archives):
+            notes.append("these scans are drawn by a program: no evidence about real scans")
+        rejected = sum(archive.num_rejected for archive in self.archives)
+        if rejected:
+            notes.append(f"{rejected:,} scans could not be read and were left out")
+        return tuple(notes)
+
+
+def open_labels(
+    labels: str | Path, test: str | Path | None, packing: PackSettings, asked: Question
+) -> LabeledArchives:
+    """Opens labeled scans, and those of an external test set, and says what they hold.
+
+    Args:
+        labels: An archive, a folder or a table.
+        test: Likewise, of other patients; None where the labels are tested too.
+        packing: How they are packed, if they are not.
+        asked: What is asked of the labels.
+
+    Raises:
+        ScanlearnError: They cannot be used, or a patient or a picture is in both.
+    """
+    if test is not None and asked.split_column is not None:
+        raise ScanlearnError(
+            "test and split_column both say which scans are tested; leave one of them out"
+        )
+    archive = open_archive(labels, settings=packing)
+    labeled = read_labels(
+        archive,
+        asked.target,
+        classes=asked.classes,
+        ordinal=asked.ordinal,
+        multilabel=asked.multilabel,
+        split_column=asked.split_column,
+        synthetic_column=asked.synthetic_column,
+        source=Path(labels).name,
+    )
+    _say_labeled(labeled, archive, labeled.target)
+    if test is None:
+        return LabeledArchives((archive,), scorable(labeled))
+    archives = (archive, open_external(test, archive, packing))
+    external = read_external(
+        archives[1],
+        labeled,
+        asked.target,
+        is_chosen=asked.classes is not None,
+        synthetic_column=asked.synthetic_column,
+        source=Path(test).name,
+    )
+    _say_labeled(external, archives[1], f"test set, {labeled.target}")
+    return LabeledArchives(archives, join(labeled, external, archives))
+
+
+def _say_labeled(labeled: LabeledSet, archive: Archive, title: str) -> None:
+    unknown = labeled.unknown
+    masked = {name: f" ({count:,} unknown)" for name, count in unknown.items() if count}
+    counts = (f"{name}: {n:,}{masked.get(name, '')}" for name, n in labeled.counts.items())
+    asides = {
+        "without a label left out": labeled.num_blank,
+        "uncertain (-1) left out": labeled.num_uncertain,
+        "synthetic, for training alone": labeled.num_synthetic,
+    }
+    kind = {"multiclass": "", "ordinal": " by grade", "multilabel": " by finding"}
+    patients = "patient" if labeled.num_patients == 1 else "patients"
+    say(
+        f"{title}: {labeled.num_scans:,} scans of {labeled.num_patients:,} {patients}"
+        f"{kind[labeled.truth.task]} ({', '.join(counts)})"
+        + "".join(f"; {number:,} {what}" for what, number in asides.items() if number)
+    )
+    uncertain = sum(labeled.uncertain)
+    if masked:
+        say(
+            f"unknown findings are masked: {sum(unknown.values()) - uncertain:,} blank, "
+            f"{uncertain:,} uncertain (-1)"
+        )
+    if not archive.patients_known:
+        warn_user(
+            "no patient column was found: each scan counts as a patient of its own, so that one "
+            "person may be trained on and tested; name it with patient_column="
+        )

@@ -1,0 +1,131 @@
+"""The table that labels are read from: its columns by name, its cells as a person wrote them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Bool, Int8
+
+from scanlearn.errors import ScanlearnError
+from scanlearn.packing.tables import cell_text
+
+NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
+# As CheXpert and MIMIC-CXR write it: Irvin et al., AAAI 2019, section 2.
+UNCERTAIN = "-1"
+# More classes than this, with few patients each, are a measurement or names, not a target.
+_MANY_CLASSES = 50
+_PATIENTS_PER_CLASS = 20
+
+
+class LabelTable(Protocol):
+    """What labels are read from; an archive is one."""
+
+    @property
+    def path(self) -> Path:
+        """Where it lies, for messages."""
+
+    @property
+    def patients(self) -> np.ndarray:
+        """``[n]`` str, the patient of each scan."""
+
+    @property
+    def scan_ids(self) -> np.ndarray:
+        """``[n]`` str, the name of each scan."""
+
+    @property
+    def num_rejected(self) -> int:
+        """Scans of the table that could not be read and are not here."""
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """Names of the label columns."""
+
+    def labels(self, column: str) -> np.ndarray:
+        """Returns ``[n]`` object: str as the table held it, or None where blank."""
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a table says of every scan, labeled or not.
+
+    Args:
+        classes: Names of the classes.
+        matrix: ``[n k]`` as of `truth.Truth`; a scan without a label is unknown throughout.
+        uncertain: ``[n k]`` where it is unknown because the table says -1.
+    """
+
+    classes: tuple[str, ...]
+    matrix: Int8[np.ndarray, "n k"]
+    uncertain: Bool[np.ndarray, "n k"]
+
+
+@dataclass(frozen=True)
+class NamedTable:
+    """A table and what messages call it."""
+
+    table: LabelTable
+    name: str
+
+    def raw(self, column: str) -> np.ndarray:
+        """Returns a column as it is.
+
+        Raises:
+            ScanlearnError: There is no such column.
+        """
+        known = self.table.label_columns
+        if not known:
+            raise ScanlearnError(
+                f"{self.name} has no labels, '{column}' or other; give the table that lists its "
+                "scans, or folder_labels=true and target=folder for a folder per class"
+            )
+        if column not in known:
+            raise ScanlearnError(
+                f"{self.name} has no column '{column}'; {did_you_mean(column, known)}its label "
+                f"columns are {', '.join(known)}"
+            )
+        return self.table.labels(column)
+
+    def texts(self, column: str) -> list[str | None]:
+        """Returns a column's cleaned values; None where blank.
+
+        Raises:
+            ScanlearnError: There is no such column, or nothing in it.
+        """
+        texts = [clean(value) for value in self.raw(column)]
+        if texts.count(None) == len(texts):
+            raise ScanlearnError(
+                f"{self.name}: column '{column}' is blank in all {len(texts)} scans; name a column "
+                "that has labels"
+            )
+        return texts
+
+    def where(self, row: int) -> str:
+        """Returns which scan that is, in words."""
+        # Rows are counted from 1, as a person counts the scans of a table below its header. Where
+        # scans are missing they no longer count alike: the scan's own name must do.
+        number = "" if self.table.num_rejected else f" row {row + 1}"
+        return f"{self.name}{number} (scan {self.table.scan_ids[row]})"
+
+    def is_crowded(self, num_classes: int) -> bool:
+        """Whether there are too many classes, and too few patients, for a target."""
+        people = len(set(self.table.patients))
+        return num_classes > _MANY_CLASSES and people < _PATIENTS_PER_CLASS * num_classes
+
+
+def clean(value: object) -> str | None:
+    """Returns a label without blanks around it and with 1.0 as 1; None where it is blank."""
+    text = cell_text(value)
+    return str(int(float(text))) if text and NUMBER.fullmatch(text) else text
+
+
+def did_you_mean(given: str, known: tuple[str, ...]) -> str:
+    """Returns a question after the nearest spelling, ended by a blank; nothing if none is near."""
+    near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'? " if near else ""

@@ -1,0 +1,90 @@
+"""What is true of labeled scans: one class each, grades in their order, or several findings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Int, Int8
+
+from scanlearn.features.auroc import asked_classes, one_hot
+
+Task = Literal["multiclass", "ordinal", "multilabel"]
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """Labels as a table of scans and classes.
+
+    Args:
+        matrix: ``[n k]``, 1 where a scan is of a class, 0 where it is not, -1 where nobody knows.
+        task: "multiclass" and "ordinal" scans are of exactly one class, of two classes or more,
+            and grades have an order; a "multilabel" scan has any number of findings.
+        synthetic: ``[n]`` whether a scan was made by a program, which trains and is never tested,
+            nor validated on; None where none was.
+    """
+
+    matrix: Int8[np.ndarray, "n k"]
+    task: Task = "multiclass"
+    synthetic: Bool[np.ndarray, " n"] | None = None
+
+    @classmethod
+    def of_classes(
+        cls, y: Int[np.ndarray, " n"], num_classes: int, task: Task = "multiclass"
+    ) -> Truth:
+        """Returns the truth of scans that are of one class each."""
+        return cls(one_hot(y, num_classes), task)
+
+    def __len__(self) -> int:
+        return len(self.matrix)
+
+    def __getitem__(self, rows: np.ndarray) -> Truth:
+        synthetic = None if self.synthetic is None else self.synthetic[rows]
+        return Truth(self.matrix[rows], self.task, synthetic)
+
+    @property
+    def num_classes(self) -> int:
+        """Classes, or findings."""
+        return int(self.matrix.shape[1])
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether a scan is of exactly one class."""
+        return self.task != "multilabel"
+
+    @property
+    def classes(self) -> Int[np.ndarray, " n"]:
+        """``[n]`` the class of each scan; only where it is of exactly one."""
+        assert self.is_exclusive, "findings do not exclude each other"
+        classes: np.ndarray = self.matrix.argmax(axis=1)
+        return classes
+
+    @property
+    def is_real(self) -> Bool[np.ndarray, " n"]:
+        """``[n]`` whether a scan is of a patient."""
+        return np.ones(len(self), np.bool_) if self.synthetic is None else ~self.synthetic
+
+    @property
+    def asked(self) -> range:
+        """Classes that are asked about one by one: of two that exclude each other the second."""
+        return asked_classes(self.num_classes) if self.is_exclusive else range(self.num_classes)
+
+    def known(self, code: int) -> Bool[np.ndarray, " n"]:
+        """Returns of which scans it is known whether they are of a class."""
+        known: np.ndarray = self.matrix[:, code] >= 0
+        return known
+
+    def positives(self, code: int) -> Bool[np.ndarray, " n"]:
+        """Returns which scans are known to be of a class."""
+        positives: np.ndarray = self.matrix[:, code] == 1
+        return positives
+
+    def of_finding(self, code: int) -> Truth:
+        """Returns the two classes, without it and with it, of the scans of which it is known."""
+        known = self[self.known(code)]
+        return Truth(one_hot(known.positives(code).astype(np.int64), 2), synthetic=known.synthetic)
+
+    def has_contrast(self) -> bool:
+        """Whether some class has a scan that is of it and a scan that is not."""
+        return bool(((self.matrix == 1).any(axis=0) & (self.matrix == 0).any(axis=0)).any())

@@ -1,0 +1,300 @@
+"""Learners on frozen features: k nearest neighbours and a linear probe.
+
+A learner takes rows of a labeled set to train on and rows to score, and a seed; what it needs
+besides it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+from scipy.special import expit, logit, softmax
+
+from scanlearn.features.auroc import macro_auroc
+from scantune.labels.labeled_set import LabeledSet
+from scantune.labels.truth import Truth
+from scantune.learners.logistic import PenaltyPath, PrincipalAxes
+from scantune.learners.mixing import PLAIN, ProbeRows
+from scantune.splits import inner_folds
+
+NEIGHBOURS = 20
+KNN_TEMPERATURE = 0.07
+C_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a fitted learner answers.
+
+    Args:
+        scores: ``[u k]`` probability of each class for the scans to score.
+        validation: ``[t k]`` the same of the training scans, by models that never saw their
+            patient; NaN for scans that no such model scored.
+    """
+
+    scores: Float[np.ndarray, "u k"]
+    validation: Float[np.ndarray, "t k"]
+
+
+# Takes rows of the labeled set to train on, rows to score, and a seed.
+Learner = Callable[[Int[np.ndarray, " t"], Int[np.ndarray, " u"], int], Fit]
+
+
+@dataclass(frozen=True)
+class LinearFit(Fit):
+    """A fitted linear probe's answer; a class it never saw has a probability of 0.
+
+    Args:
+        scores: ``[u k]`` as of every fit.
+        validation: ``[t k]`` likewise.
+        chosen_c: The inverse regularisation strength that the training patients chose: one, or one
+            for each finding.
+        weights: ``[d k]`` on features as they are given.
+        intercepts: ``[k]``; `probabilities` of both gives the scores.
+    """
+
+    chosen_c: tuple[float, ...]
+    weights: Float[np.ndarray, "d k"]
+    intercepts: Float[np.ndarray, " k"]
+
+
+def frozen_learners(
+    features: Shaped[np.ndarray, "n d"], labeled: LabeledSet, rows: ProbeRows = PLAIN
+) -> dict[str, Learner]:
+    """Returns the learners that need nothing but the features of a labeled set, by name."""
+    return {
+        "knn": partial(_knn, features, labeled),
+        "linear": partial(_linear, features, labeled, rows),
+    }
+
+
+def probabilities(
+    logits: Float[np.ndarray, "n k"], *, is_exclusive: bool
+) -> Float[np.ndarray, "n k"]:
+    """Returns the softmax of classes that exclude each other, the sigmoid of findings."""
+    found: np.ndarray = softmax(logits, axis=1) if is_exclusive else expit(logits)
+    return found
+
+
+def _knn(
+    features: Shaped[np.ndarray, "n d"],
+    labeled: LabeledSet,
+    rows: Int[np.ndarray, " t"],
+    test: Int[np.ndarray, " u"],
+    seed: int,
+) -> Fit:
+    train, truth = features[rows], labeled.truth[rows]
+    votes = fit_knn(train, truth, features[test])
+    return Fit(votes, validate_knn(train, truth, labeled.patients[rows], seed))
+
+
+def _linear(
+    features: Shaped[np.ndarray, "n d"],
+    labeled: LabeledSet,
+    mixed: ProbeRows,
+    rows: Int[np.ndarray, " t"],
+    test: Int[np.ndarray, " u"],
+    seed: int,
+) -> LinearFit:
+    train, truth, patients = features[rows], labeled.truth[rows], labeled.patients[rows]
+    return fit_linear(train, truth, patients, features[test], seed=seed, rows=mixed)
+
+
+def fit_knn(
+    train: Shaped[np.ndarray, "t d"],
+    truth: Truth,
+    test: Shaped[np.ndarray, "u d"],
+    *,
+    neighbours: int = NEIGHBOURS,
+) -> Float[np.ndarray, "u k"]:
+    """Returns each class's share of the votes of the nearest training scans.
+
+    Neighbours are the nearest by cosine, at most as many as there are training scans; a vote
+    weighs exp(cosine / 0.07). On a finding the nearest scans of which it is known vote.
+
+    Args:
+        train: ``[t d]`` features to vote.
+        truth: ``t`` scans' classes.
+        test: ``[u d]`` features to score.
+        neighbours: Voters for each scan.
+
+    Source: Wu et al. 2018 (instance discrimination), section 3.4; k = 20 and the temperature are
+    those of DINO's ``eval_knn.py``.
+    """
+    similarity = _unit_rows(test) @ _unit_rows(train).T
+    member = truth.matrix == 1
+    if (truth.matrix >= 0).all():
+        return _vote(similarity, member, neighbours)
+    known = [truth.known(code) for code in range(truth.num_classes)]
+    shares = [
+        _vote(similarity[:, rows], member[rows, code : code + 1], neighbours)
+        for code, rows in enumerate(known)
+    ]
+    return np.concatenate(shares, axis=1)
+
+
+def _vote(
+    similarity: Float[np.ndarray, "u t"], member: Bool[np.ndarray, "t k"], neighbours: int
+) -> Float[np.ndarray, "u k"]:
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :neighbours]
+    near = np.take_along_axis(similarity, nearest, axis=1)
+    # The nearest neighbour weighs 1: a common factor leaves the shares as they are.
+    votes = np.exp((near - near[:, :1]) / KNN_TEMPERATURE)
+    scores = np.zeros((len(similarity), member.shape[1]))
+    for code in range(member.shape[1]):
+        scores[:, code] = (votes * member[nearest, code]).sum(axis=1)
+    total = votes.sum(axis=1, keepdims=True)
+    # Of a finding that is known of no training scan nothing can be said: 0 for every scan.
+    shares: np.ndarray = np.divide(scores, total, out=np.zeros_like(scores), where=total > 0)
+    return shares
+
+
+def validate_knn(
+    features: Shaped[np.ndarray, "t d"],
+    truth: Truth,
+    patients: Int[np.ndarray, " t"],
+    seed: int,
+) -> Float[np.ndarray, "t k"]:
+    """Returns the votes that each training scan gets from patients of other inner folds."""
+    validation = np.full(truth.matrix.shape, np.nan)
+    for part in inner_folds(truth, patients, seed):
+        votes = fit_knn(features[part.train], truth[part.train], features[part.test])
+        validation[part.test] = votes
+    return validation
+
+
+def fit_linear(
+    train: Shaped[np.ndarray, "t d"],
+    truth: Truth,
+    patients: Int[np.ndarray, " t"],
+    test: Shaped[np.ndarray, "u d"],
+    *,
+    seed: int = 0,
+    rows: ProbeRows = PLAIN,
+) -> LinearFit:
+    """Returns the class probabilities of L2-regularised logistic regression.
+
+    Features are standardised by the training scans. C is the one of ``C_GRID`` with the best
+    AUROC in inner folds of the training patients, the smaller one of equals. Test features enter
+    nothing but the prediction. Each finding has a regression of its own, on the scans of which it
+    is known; one that is the same in all of them is given the share of its positives, 0 or 1.
+
+    Args:
+        train: ``[t d]`` features to fit on.
+        truth: ``t`` scans' classes, at least two.
+        patients: ``[t]`` their patients, for the inner folds.
+        test: ``[u d]`` features to score.
+        seed: Seed of the inner folds, and of mixtures.
+        rows: How the training scans are mixed and weighed.
+    """
+    if truth.is_exclusive:
+        return _regress(train, truth, patients, test, seed, rows)
+    found = [
+        _regress_finding(train, truth, code, patients, test, seed, rows)
+        for code in range(truth.num_classes)
+    ]
+    return LinearFit(
+        scores=np.column_stack([fit.scores for fit in found]),
+        validation=np.column_stack([fit.validation for fit in found]),
+        chosen_c=tuple(c for fit in found for c in fit.chosen_c),
+        weights=np.column_stack([fit.weights for fit in found]),
+        intercepts=np.concatenate([fit.intercepts for fit in found]),
+    )
+
+
+def _regress_finding(
+    train: Shaped[np.ndarray, "t d"],
+    truth: Truth,
+    code: int,
+    patients: Int[np.ndarray, " t"],
+    test: Shaped[np.ndarray, "u d"],
+    seed: int,
+    rows: ProbeRows,
+) -> LinearFit:
+    """Returns the fit of one finding, ``k`` = 1."""
+    known = truth.known(code)
+    # Of a finding that is known of no training scan nothing can be said: 0 for every scan.
+    share = float(truth.positives(code)[known].mean()) if known.any() else 0.0
+    validation = np.full((len(train), 1), np.nan)
+    if share in (0.0, 1.0):
+        weights, intercepts = np.zeros((train.shape[1], 1)), np.array([logit(share)])
+        return LinearFit(np.full((len(test), 1), share), validation, (), weights, intercepts)
+    fit = _regress(train[known], truth.of_finding(code), patients[known], test, seed, rows)
+    validation[known] = fit.validation[:, 1:]
+    weights, intercepts = fit.weights, fit.intercepts
+    return LinearFit(
+        scores=fit.scores[:, 1:],
+        validation=validation,
+        chosen_c=fit.chosen_c,
+        weights=weights[:, 1:] - weights[:, :1],
+        intercepts=intercepts[1:] - intercepts[:1],
+    )
+
+
+def _regress(
+    train: Shaped[np.ndarray, "t d"],
+    truth: Truth,
+    patients: Int[np.ndarray, " t"],
+    test: Shaped[np.ndarray, "u d"],
+    seed: int,
+    rows: ProbeRows,
+) -> LinearFit:
+    axes = PrincipalAxes.of(train)
+    z = axes.project(train)
+    chosen, validation = _choose_c(z, truth, patients, seed, rows)
+    path = _path(z, truth, seed, rows).fit(chosen)
+    weights, intercepts = path.coefficients()
+    weights = axes.matrix @ weights
+    return LinearFit(
+        scores=path.predict(axes.project(test)),
+        validation=validation,
+        chosen_c=(chosen,),
+        weights=weights,
+        intercepts=intercepts - axes.mean @ weights,
+    )
+
+
+def _path(z: Float[np.ndarray, "t e"], truth: Truth, seed: int, rows: ProbeRows) -> PenaltyPath:
+    if rows == PLAIN:
+        return PenaltyPath(z, truth.classes, truth.num_classes)
+    features, y, shares = rows.of(z, truth, seed)
+    return PenaltyPath(features, y, truth.num_classes, shares)
+
+
+def _unit_rows(features: Shaped[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+    features = np.asarray(features, dtype=np.float64)
+    norm = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.where(norm > 0, norm, 1.0)
+
+
+def _choose_c(
+    z: Float[np.ndarray, "t e"],
+    truth: Truth,
+    patients: Int[np.ndarray, " t"],
+    seed: int,
+    rows: ProbeRows,
+) -> tuple[float, Float[np.ndarray, "t k"]]:
+    """Returns the C with the best mean AUROC over inner folds of the training patients.
+
+    Also ``[t k]`` the probabilities that the inner folds' models gave at that C; NaN without folds.
+    """
+    parts, asked = inner_folds(truth, patients, seed), list(truth.asked)
+    scored = np.full((len(parts), len(C_GRID)), np.nan)
+    validation = np.full((len(C_GRID), *truth.matrix.shape), np.nan)
+    for number, part in enumerate(parts):
+        path = _path(z[part.train], truth[part.train], seed, rows)
+        of_test = truth.matrix[part.test][:, asked]
+        for place, c in enumerate(C_GRID):
+            found = path.fit(c).predict(z[part.test])
+            validation[place, part.test] = found
+            scored[number, place] = macro_auroc(found[:, asked], of_test).auroc
+    scored = scored[~np.isnan(scored).any(axis=1)]
+    # Too few patients to choose by: the middle of the grid.
+    best = len(C_GRID) // 2
+    if len(scored):
+        best = int(np.argmax(np.round(scored.mean(axis=0), 12)))
+    return C_GRID[best], validation[best]

@@ -1,0 +1,211 @@
+"""Mixup and CutMix of views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from scantune.labels.truth import Truth
+
+# Rare classes: drawn more often, or weighed more.
+
+
+BETA = 0.999
+
+
+def balanced_shares(truth: Truth) -> Float[np.ndarray, " t"]:
+    """Returns the probability with which each scan is drawn, so that classes are equally likely.
+
+    A scan of several findings counts for the rarest of them, one of none for a class of its own.
+    """
+    has = truth.matrix == 1
+    by_rarity = np.argsort(has.sum(axis=0), kind="stable")
+    rarest = by_rarity[np.argmax(has[:, by_rarity], axis=1)]
+    rarest = np.where(has.any(axis=1), rarest, truth.num_classes)
+    _, codes, counts = np.unique(rarest, return_inverse=True, return_counts=True)
+    shares: np.ndarray = 1 / counts[codes] / len(counts)
+    return shares
+
+
+def effective_weights(counts: Int[np.ndarray, " k"], beta: float = BETA) -> Float[np.ndarray, " k"]:
+    """Returns the weight of each class, (1 - beta) / (1 - beta^n), with a mean of 1 over scans.
+
+    Args:
+        counts: ``[k]`` scans of each class; a class of none weighs 0.
+        beta: 0 weighs all alike, towards 1 they weigh by 1 / n.
+
+    Source: Cui et al., CVPR 2019 (arXiv 1901.05555), equations 2 and 6; there the weights sum to
+    k, here a loss keeps its size.
+
+    Example:
+        >>> effective_weights(np.array([1, 3]), 0.0)
+        array([1., 1.])
+    """
+    counts = np.asarray(counts)
+    weights = np.zeros(len(counts))
+    seen = counts > 0
+    weights[seen] = (1 - beta) / -np.expm1(counts[seen] * np.log(beta)) if beta else 1.0
+    mean: float = (weights * counts).sum() / counts.sum()
+    return weights / mean
+
+
+def class_weights(
+    truth: Truth, beta: float = BETA
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+    """Returns what a scan with each class weighs in the loss, and one without it.
+
+    Where scans have one class each, one without it weighs by its own class: the second is 1.
+
+    Args:
+        truth: Of the training scans.
+        beta: Of the effective number.
+    """
+    having = (truth.matrix == 1).sum(axis=0)
+    if truth.is_exclusive:
+        return effective_weights(having, beta), np.ones(len(having))
+    lacking = (truth.matrix == 0).sum(axis=0)
+    pairs = np.ones((2, len(having)))
+    for place, both in enumerate(zip(having, lacking, strict=True)):
+        if sum(both):
+            pairs[:, place] = effective_weights(np.array(both), beta)
+    return pairs[0], pairs[1]
+
+
+# What a linear probe is fitted on: features, or mixtures of them, and how much each counts.
+
+
+Balance = Literal["none", "sampling", "effective"]
+
+
+@dataclass(frozen=True)
+class ProbeRows:
+    """How the training scans of a linear probe are mixed and weighed.
+
+    Args:
+        mixup: Alpha of Beta(alpha, alpha), a share for each pair; 0 mixes nothing.
+        noise: Standard deviation of what is added, in standard deviations of each feature.
+        balance: "sampling" weighs every class alike, as drawing them equally often would;
+            "effective" by the effective number of scans.
+        beta: Of the effective number.
+    """
+
+    mixup: float = 0.0
+    noise: float = 0.0
+    balance: Balance = "none"
+    beta: float = BETA
+
+    def of(
+        self, z: Float[np.ndarray, "t e"], truth: Truth, seed: int
+    ) -> tuple[Float[np.ndarray, "r e"], Int[np.ndarray, " r"], Float[np.ndarray, " r"]]:
+        """Returns ``r`` rows, their classes, and how many scans each counts for, ``t`` in all.
+
+        Half of the weight stays with the scans as they are. A mixture of two classes is two rows
+        that share its weight.
+
+        Args:
+            z: ``[t e]`` features, of unit variance.
+            truth: Of their scans, one class each.
+            seed: Of partners, shares and noise.
+
+        Source: Zhang et al. 2018 (arXiv 1710.09412), equation 1, at the features as in Verma et
+        al. 2019 (arXiv 1806.05236).
+        """
+        y, shares = truth.classes, self._shares(truth)
+        if not self.mixup and not self.noise:
+            return z, y, shares
+        rng = np.random.default_rng([seed, len(z)])
+        noise = self.noise * rng.normal(size=z.shape)
+        if not self.mixup:
+            return np.concatenate([z, z + noise]), np.tile(y, 2), np.tile(shares / 2, 2)
+        own = rng.beta(self.mixup, self.mixup, len(z))
+        partner = rng.permutation(len(z))
+        mixed = own[:, None] * z + (1 - own[:, None]) * z[partner] + noise
+        parts = (shares, own * shares, (1 - own) * shares[partner])
+        counted = np.concatenate(parts)
+        rows = np.concatenate([z, mixed, mixed])
+        return rows, np.concatenate([y, y, y[partner]]), counted * len(z) / counted.sum()
+
+    def _shares(self, truth: Truth) -> Float[np.ndarray, " t"]:
+        if self.balance == "sampling":
+            return balanced_shares(truth) * len(truth)
+        if self.balance == "effective":
+            weights: np.ndarray = class_weights(truth, self.beta)[0][truth.classes]
+            return weights
+        return np.ones(len(truth))
+
+
+PLAIN = ProbeRows()
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a batch should be called.
+
+    Args:
+        wanted: ``[b k]`` probability of each class.
+        known: ``[b k]`` 1 where it is known, 0 where the loss leaves it out.
+    """
+
+    wanted: Float[Tensor, "b k"]
+    known: Float[Tensor, "b k"]
+
+    def mixed(self, order: Tensor, share: float) -> Targets:
+        """Returns ``share`` of each target and the rest of another's; unknown in one is unknown."""
+        wanted = torch.lerp(self.wanted[order], self.wanted, share)
+        return Targets(wanted, self.known * self.known[order])
+
+    def to(self, device: torch.device) -> Targets:
+        """Returns the targets on a device."""
+        return Targets(self.wanted.to(device), self.known.to(device))
+
+
+def mix_views(
+    views: Float[Tensor, "b c s s"],
+    targets: Targets,
+    rng: np.random.Generator,
+    *,
+    mixup: float,
+    cutmix: float,
+) -> tuple[Float[Tensor, "b c s s"], Targets]:
+    """Mixes every view of a batch with another one of it, and their targets alike.
+
+    Where both are on, each batch takes one of the two by a fair coin. One share serves the batch.
+
+    Args:
+        views: ``[b c s s]``, not changed.
+        targets: Of the views.
+        rng: Draws the share, the partners and the box.
+        mixup: Alpha of Beta(alpha, alpha), from which mixup's share is drawn; 0 is off.
+        cutmix: The same of CutMix: the share of the area that is kept.
+
+    Source: Zhang et al. 2018 (arXiv 1710.09412); Yun et al. 2019 (arXiv 1905.04899), whose share
+    is set anew to the area that a box at the border covers.
+    """
+    if not mixup and not cutmix:
+        return views, targets
+    cuts = cutmix > 0 and (mixup == 0 or rng.random() < 0.5)
+    alpha = cutmix if cuts else mixup
+    share = float(rng.beta(alpha, alpha))
+    order = torch.from_numpy(rng.permutation(len(views))).to(views.device)
+    if not cuts:
+        return torch.lerp(views[order], views, share), targets.mixed(order, share)
+    side = views.shape[-1]
+    top, left, bottom, right = _box(side, share, rng)
+    mixed = views.clone()
+    mixed[..., top:bottom, left:right] = views[order][..., top:bottom, left:right]
+    kept = 1 - (bottom - top) * (right - left) / side**2
+    return mixed, targets.mixed(order, kept)
+
+
+def _box(side: int, share: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Returns a box about a uniform point, of 1 - share of the area before the border cuts it."""
+    half = side * np.sqrt(1 - share) / 2
+    rows, columns = rng.uniform(0, side, 2)
+    low = [max(0, round(middle - half)) for middle in (rows, columns)]
+    high = [min(side, round(middle + half)) for middle in (rows, columns)]
+    return low[0], low[1], high[0], high[1]

@@ -1,0 +1,189 @@
+"""Training of a network with its classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from scanlearn.backbones.backbone import Backbone
+from scanlearn.backbones.classifier import (
+    build_classifying,
+    classifier_names,
+    layer_groups,
+    norm_names,
+    set_classifier,
+)
+from scanlearn.backbones.device import preferred_memory_format
+from scanlearn.core import ViewPlan
+from scanlearn.errors import ScanlearnError
+from scanlearn.views.generator import ViewGenerator
+from scanlearn.views.scale import Scale
+from scanlearn.views.uniforms import DrawKey
+from scantune.learners.course import MIXING, ORDER, Course
+from scantune.learners.frozen import LinearFit, fit_linear
+from scantune.learners.loop import Lesson, Lessons, OnEpoch, teach
+from scantune.learners.mixing import Targets, mix_views
+from scantune.learners.settings import Augment, TuneConfig
+
+# Views of fine-tuning: the training scans go through the dial, no other scan ever does.
+
+
+# A crop may cut a finding away together with its label, so that it goes half as far.
+_CROP_SHARE = 0.5
+
+
+def training_scale(augment: Augment, scale: float) -> Scale:
+    """Returns the dial of the training scans.
+
+    Args:
+        augment: "none" is the identity, "basic" intensity and acquisition alone, "complex"
+            geometry and a mild crop as well.
+        scale: 0 to 1.5.
+
+    Source: the three levels are those of the NIH's chest X-ray tutorial on augmentation; where they
+    lie on the dial is ours.
+    """
+    if augment == "none":
+        return Scale.IDENTITY
+    shared = {"photometric": scale, "acquisition": scale}
+    if augment == "basic":
+        return Scale(crop=0.0, geometry=0.0, **shared)
+    return Scale(crop=_CROP_SHARE * scale, geometry=scale, **shared)
+
+
+def training_views(
+    config: TuneConfig, size: int, mean: Sequence[float], std: Sequence[float]
+) -> ViewGenerator:
+    """Returns the generator of the training views, one of each scan.
+
+    There is none for validation and test: their scans are read by `scanlearn.features.extract`,
+    which knows the identity alone.
+
+    Args:
+        config: Which augmentation.
+        size: Side of a view in pixels.
+        mean: Per channel, of scans on the unit range.
+        std: Per channel, of scans on the unit range.
+    """
+    dial = training_scale(config.augment, config.scale)
+    return ViewGenerator(config.build_recipe(), dial, ViewPlan(1), size, mean, std)
+
+
+# How much less likely than others, by the logarithm of the odds, a class begins that the linear
+# probe never saw; or, of findings, how certain one begins that was the same in all scans.
+_CERTAIN = 8.0
+
+
+def train_network(course: Course, on_epoch: OnEpoch) -> tuple[Backbone, Lessons]:
+    """Returns a trained network with its classifier, and how the training went."""
+    plan, scans, config = course.plan, course.scans, course.config
+    network = untrained_network(course)
+    device = next(network.parameters()).device
+    layout = preferred_memory_format(network)
+    network.to(memory_format=layout)
+    generator = training_views(config, *scans.view)
+    mixing = course.rng(MIXING)
+
+    def batch(
+        places: Int64[np.ndarray, " b"], step: int, targets: Targets
+    ) -> tuple[Tensor, Targets]:
+        stored = scans.stored(course.fitted[places]).to(device)
+        drawn = DrawKey(course.seed, step, np.arange(len(places)))
+        views, targets = mix_views(
+            generator(stored, drawn).global_views[0],
+            targets.to(device),
+            mixing,
+            mixup=config.mixup,
+            cutmix=config.cutmix,
+        )
+        return views.contiguous(memory_format=layout), targets
+
+    def classify() -> Float[np.ndarray, "v k"]:
+        assert course.held_out is not None
+        return scans.seen_by(network, course.held_out)
+
+    optimiser = torch.optim.AdamW(
+        layer_groups(
+            network,
+            learning_rate=plan.learning_rate,
+            weight_decay=plan.weight_decay,
+            layer_decay=plan.layer_decay,
+        )
+    )
+    lesson = Lesson(course.truth, batch, course.validation, classify, course.shares)
+    with _seeded_drops(course.seed, device):
+        lessons = teach(
+            network,
+            optimiser,
+            lesson,
+            course.objective,
+            plan,
+            rng=course.rng(ORDER),
+            on_epoch=on_epoch,
+        )
+    return network, lessons
+
+
+def untrained_network(course: Course) -> Backbone:
+    """Returns the network as its training begins; weights that stay ask for no gradient.
+
+    Raises:
+        ScanlearnError: If the network takes no classifier, or cannot be trained in this mode.
+
+    Source: LP-FT: Kumar et al. 2022 (arXiv 2202.10054).
+    """
+    plan, truth = course.plan, course.truth
+    network = build_classifying(
+        course.backbone,
+        truth.num_classes,
+        course.seed,
+        drop_path=plan.drop_path,
+        is_fresh=plan.mode == "scratch",
+    )
+    if plan.mode == "lpft":
+        # Of all scans at once, which the cache holds: other learners need them too.
+        features = course.scans.seen_by(course.backbone)[course.fitted]
+        patients = course.scans.labeled.patients[course.fitted]
+        fit = fit_linear(features, truth, patients, features[:0], seed=course.seed)
+        set_classifier(network, *_finite(fit, is_exclusive=truth.is_exclusive))
+    if plan.mode == "batchnorm":
+        norms = norm_names(network)
+        if not norms:
+            raise ScanlearnError(
+                f"'{network.name}' has no normalisation layer with a scale and a shift, which is "
+                "all that batchnorm trains; take finetune or linear"
+            )
+        trained = {*norms, *classifier_names(network)}
+        for name, parameter in network.network.named_parameters():
+            parameter.requires_grad_(name in trained)
+    return network
+
+
+def _finite(
+    fit: LinearFit, *, is_exclusive: bool
+) -> tuple[Float[np.ndarray, "d k"], Float[np.ndarray, " k"]]:
+    """Returns a probe's weights and intercepts, of which an infinite one could not be trained."""
+    weights, intercepts = fit.weights.copy(), fit.intercepts.copy()
+    endless = ~np.isfinite(intercepts)
+    if is_exclusive:
+        weights[:, endless] = weights[:, ~endless].mean(axis=1, keepdims=True)
+        intercepts[endless] = intercepts[~endless].mean() - _CERTAIN
+    else:
+        intercepts[endless] = np.sign(intercepts[endless]) * _CERTAIN
+    return weights, intercepts
+
+
+@contextmanager
+def _seeded_drops(seed: int, device: torch.device) -> Iterator[None]:
+    """Dropout and drop path draw from torch's global generators: seeded here, put back after."""
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        torch.default_generator.manual_seed(seed)
+        if gpus:
+            torch.cuda.manual_seed(seed)
+        yield

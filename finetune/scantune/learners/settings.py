@@ -1,0 +1,246 @@
+"""Settings of learners that train step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from scanlearn.views.adjusting import Operations
+from scanlearn.views.recipes import RECIPES, Recipe, find_recipe
+from scanlearn.views.scale import MAX_SCALE
+from scantune.learners.mixing import BETA, Balance, ProbeRows
+
+Mode = Literal["finetune", "lpft", "batchnorm", "scratch", "sgd"]
+Augment = Literal["none", "basic", "complex"]
+
+# Training scans above which fewer passes are made.
+_SCANS_OF_FULL_LENGTH = 2_000
+_MOST_EPOCHS, _FEWEST_EPOCHS = 50, 10
+_LARGEST_BATCH, _SMALLEST_BATCH = 32, 8
+# Share of the epochs that a warm-up takes, or may take at most where a preset says more.
+_WARMUP_SHARE, _MOST_WARMUP = 0.1, 0.2
+
+# Learning rates at a batch of 256. Ours, for AdamW; the tenth of it is
+# LP-FT's (Kumar et al. 2022).
+_OWN: Mapping[Mode, Mapping[str, float]] = {
+    "finetune": {"learning_rate": 2e-3, "layer_decay": 0.75, "weight_decay": 0.05},
+    "lpft": {"learning_rate": 2e-4, "layer_decay": 0.75, "weight_decay": 0.05},
+    "batchnorm": {"learning_rate": 8e-3, "layer_decay": 1.0, "weight_decay": 0.05},
+    "scratch": {"learning_rate": 8e-3, "layer_decay": 1.0, "weight_decay": 0.05},
+    # Cheng et al. 2025 as released; the rate without weight decay is DINO's linear evaluation.
+    "sgd": {
+        "learning_rate": 1e-3,
+        "weight_decay": 0.0,
+        "epochs": 50,
+        "batch": 16,
+        "warmup_epochs": 0,
+        "patience": 50,
+    },
+}
+# Zhou et al. 2023 (RETFound), the released fine-tuning command.
+_RETFOUND: Mapping[str, float] = {
+    "learning_rate": 5e-3,
+    "layer_decay": 0.65,
+    "weight_decay": 0.05,
+    "drop_path": 0.2,
+    "epochs": 50,
+    "batch": 16,
+    "warmup_epochs": 10,
+    "label_smoothing": 0.1,
+    "patience": 50,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training with every number settled.
+
+    Args:
+        mode: What is trained.
+        epochs: Passes over the training scans, unless it stops early.
+        batch: Scans in a step.
+        learning_rate: Of the classifier, at its peak.
+        layer_decay: Share of the rate from a layer to the one before it.
+        weight_decay: AdamW's.
+        drop_path: Stochastic depth.
+        warmup_epochs: Epochs in which the rate rises.
+        label_smoothing: Share of the target spread over all classes.
+        patience: Epochs without a better validation after which it stops; 0 never validates.
+    """
+
+    mode: Mode
+    epochs: int
+    batch: int
+    learning_rate: float
+    layer_decay: float
+    weight_decay: float
+    drop_path: float
+    warmup_epochs: float
+    label_smoothing: float
+    patience: int
+
+
+class TuneConfig(BaseModel):
+    """How networks are fine-tuned; null follows the preset, the learner or the training scans.
+
+    The preset ``retfound`` is the optimisation of RETFound's fine-tuning: batch, epochs, rate,
+    layer decay, weight decay, drop path, warm-up and smoothing, and the best epoch is taken. Its
+    RandAugment and random erasing are not taken: what scans may go through is the dial's to say,
+    by ``augment`` and ``scale``, for only so can augmentation scales be compared.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: Literal["retfound"] | None = Field(
+        default=None, description="null, or retfound: the optimisation of its fine-tuning"
+    )
+    augment: Augment = Field(
+        default="basic",
+        description="none; basic (intensity alone); complex (geometry, intensity and mild crops); "
+        "training scans alone are augmented",
+    )
+    scale: float = Field(
+        default=0.5, ge=0, le=MAX_SCALE, description="the dial of augment, 0 to 1.5"
+    )
+    recipe: str = Field(
+        default="simclr", description=f"whose operations augment: one of {', '.join(RECIPES)}"
+    )
+    operations: Operations = Field(
+        default={}, description="operations switched off or set by hand, as in pretraining"
+    )
+    epochs: int | None = Field(
+        default=None, ge=1, description="passes over the training scans; null is 50 to 10, by count"
+    )
+    batch: int | None = Field(
+        default=None, ge=2, description="scans in a step; null is 8 to 32, by count"
+    )
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="peak at a batch of 256, and less in proportion"
+    )
+    layer_decay: float | None = Field(
+        default=None, gt=0, le=1, description="share of the rate from a layer to the one before it"
+    )
+    weight_decay: float | None = Field(default=None, ge=0, description="AdamW's")
+    drop_path: float | None = Field(
+        default=None, ge=0, lt=1, description="stochastic depth; null is the preset's, or none"
+    )
+    warmup_epochs: float | None = Field(
+        default=None, ge=0, description="epochs in which the rate rises; null is a tenth of them"
+    )
+    label_smoothing: float | None = Field(
+        default=None, ge=0, lt=1, description="share of a label spread over all classes"
+    )
+    patience: int | None = Field(
+        default=None,
+        ge=0,
+        description="epochs without a better AUROC of validation patients before it stops, the "
+        "best epoch taken; null is a fifth of the epochs; 0 trains on all of them to the end",
+    )
+    mixup: float = Field(
+        default=0.0,
+        ge=0,
+        description="alpha of mixup, such as .2; 0 is off, as is best below some 500 scans",
+    )
+    cutmix: float = Field(
+        default=0.0, ge=0, description="alpha of CutMix, such as 1; it can cut a finding away"
+    )
+    feature_mixup: float = Field(
+        default=0.0, ge=0, description="alpha of mixup of the linear probe's features; 0 is off"
+    )
+    feature_noise: float = Field(
+        default=0.0, ge=0, description="noise on the linear probe's features, in their stds"
+    )
+    balance: Balance = Field(
+        default="none",
+        description="sampling draws rare classes as often as common ones; effective weighs classes "
+        "by their effective number",
+    )
+    beta: float = Field(default=BETA, ge=0, lt=1, description="of the effective number")
+
+    @field_validator("recipe")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        find_recipe(value)
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TuneConfig:
+        self.build_recipe()
+        if self.epochs is not None and (self.warmup_epochs or 0) >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs:g} of {self.epochs} epochs; give fewer"
+            )
+        return self
+
+    def build_recipe(self) -> Recipe:
+        """Returns the recipe with its operations adjusted."""
+        return find_recipe(self.recipe).adjusted(self.operations)
+
+    @property
+    def probe_rows(self) -> ProbeRows:
+        """How the linear probe's training scans are mixed and weighed."""
+        return ProbeRows(self.feature_mixup, self.feature_noise, self.balance, self.beta)
+
+    def without_effect(self, learners: Sequence[str]) -> tuple[str, ...]:
+        """Returns the settings that were changed and that none of these learners reads."""
+        read = {name for learner in learners for name in _READ.get(learner, _READ_BY_NETWORKS)}
+        return tuple(name for name in self.model_dump(exclude_defaults=True) if name not in read)
+
+    def plan(self, mode: Mode, num_scans: int, *, has_drop_path: bool = True) -> Plan:
+        """Returns every number settled for a training.
+
+        Args:
+            mode: What is trained; a preset says nothing of ``sgd``.
+            num_scans: Training scans.
+            has_drop_path: Whether the network can have stochastic depth; a preset's is left out
+                where not.
+        """
+        preset = _RETFOUND if self.preset == "retfound" and mode != "sgd" else {}
+        chosen = {**_OWN[mode], **preset, **self._given()}
+        if mode == "lpft" and preset and self.learning_rate is None:
+            chosen["learning_rate"] = preset["learning_rate"] / 10
+        if not has_drop_path and self.drop_path is None:
+            chosen["drop_path"] = 0.0
+        share = _SCANS_OF_FULL_LENGTH / max(1, num_scans)
+        by_count = max(_FEWEST_EPOCHS, round(_MOST_EPOCHS * min(1.0, share)))
+        epochs = int(chosen.get("epochs", by_count))
+        power = 2 ** max(0, (num_scans // 8).bit_length() - 1)
+        batch = int(chosen.get("batch", min(_LARGEST_BATCH, max(_SMALLEST_BATCH, power))))
+        batch = min(batch, num_scans)
+        warmup = chosen.get("warmup_epochs", _WARMUP_SHARE * epochs)
+        if self.warmup_epochs is None:
+            warmup = min(warmup, _MOST_WARMUP * epochs)
+        return Plan(
+            mode=mode,
+            epochs=epochs,
+            batch=batch,
+            learning_rate=chosen["learning_rate"] * batch / 256,
+            layer_decay=chosen.get("layer_decay", 1.0),
+            weight_decay=chosen["weight_decay"],
+            drop_path=chosen.get("drop_path", 0.0),
+            warmup_epochs=warmup,
+            label_smoothing=chosen.get("label_smoothing", 0.0),
+            patience=int(chosen.get("patience", max(5, epochs // 5))),
+        )
+
+    def _given(self) -> dict[str, float]:
+        """The numbers that a person set."""
+        return {name: value for name in _NUMBERS if (value := getattr(self, name)) is not None}
+
+
+DEFAULT = TuneConfig()
+_NUMBERS = (
+    *("epochs", "batch", "learning_rate", "layer_decay", "weight_decay", "drop_path"),
+    *("warmup_epochs", "label_smoothing", "patience"),
+)
+_BY_PROBE = ("feature_mixup", "feature_noise")
+_OF_BALANCE = ("balance", "beta")
+_READ_BY_NETWORKS = tuple(name for name in TuneConfig.model_fields if name not in _BY_PROBE)
+_READ: Mapping[str, tuple[str, ...]] = {
+    "knn": (),
+    "linear": (*_BY_PROBE, *_OF_BALANCE),
+    "sgd": (*(n for n in _NUMBERS if n not in ("layer_decay", "drop_path")), *_OF_BALANCE),
+}

@@ -1,0 +1,171 @@
+"""Out-of-fold scores of a labeled set, by every learner at every label budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from scanlearn.errors import ScanlearnError
+from scantune.labels.labeled_set import LabeledSet
+from scantune.learners.frozen import Learner, frozen_learners
+from scantune.scores import Scores
+from scantune.splits import Budget, budget_rows, folds_of
+from scantune.statistics.metrics import thresholds_of
+
+Name = Literal["knn", "linear"]
+
+
+def score_features(
+    features: Shaped[np.ndarray, "n d"],
+    labeled: LabeledSet,
+    *,
+    learners: Sequence[str] = ("knn", "linear"),
+    budgets: Sequence[Budget] = ("all",),
+    folds: int = 5,
+    label_seeds: int = 3,
+    on_fit: Callable[[], object] | None = None,
+) -> Scores:
+    """Returns out-of-fold scores of frozen features, as `score_learners` does.
+
+    Args:
+        features: ``[n d]``, a row per scan of ``labeled``.
+        labeled: Classes and patients of the scans.
+        learners: Of "knn" and "linear".
+        budgets: As of `score_learners`.
+        folds: Likewise.
+        label_seeds: Likewise.
+        on_fit: Likewise.
+
+    Raises:
+        ScanlearnError: If a feature is not finite, a learner is unknown, or as `score_learners`.
+    """
+    check_features(features, labeled)
+    for learner in learners:
+        if learner not in get_args(Name):
+            raise ScanlearnError(
+                f"learner '{learner}' is unknown; give {' or '.join(get_args(Name))}"
+            )
+    known = frozen_learners(features, labeled)
+    return score_learners(
+        {name: known[name] for name in learners},
+        labeled,
+        budgets=budgets,
+        folds=folds,
+        label_seeds=label_seeds,
+        on_fit=on_fit,
+    )
+
+
+def score_learners(
+    learners: Mapping[str, Learner],
+    labeled: LabeledSet,
+    *,
+    budgets: Sequence[Budget] = ("all",),
+    folds: int = 5,
+    label_seeds: int = 3,
+    on_fit: Callable[[], object] | None = None,
+) -> Scores:
+    """Returns out-of-fold scores for every learner, label budget, label seed and fold.
+
+    Folds and subsets depend on labels, patients and the label seed alone: arms that share a
+    labeled set share them. With a given split there is one fold and only the subsets vary.
+
+    Args:
+        learners: By name.
+        labeled: Classes and patients of the scans, as `scorable` leaves them.
+        budgets: Scans in the training fold, or "all".
+        folds: Patient-level folds; not used where the split is given.
+        label_seeds: Repetitions, seeded 0, 1, ...: other folds, other subsets.
+        on_fit: Called after each model, ``len(learners) * len(budgets) * label_seeds * folds``
+            times, to show progress.
+
+    Raises:
+        ScanlearnError: If an option is empty or unknown, folds cannot be made, or a score is NaN.
+    """
+    _check_request(learners, budgets, label_seeds)
+    plan = [folds_of(labeled, folds, seed) for seed in range(label_seeds)]
+    n, k, num_folds = len(labeled), len(labeled.classes), len(plan[0])
+    fold_of = np.full((label_seeds, n), -1, dtype=np.int64)
+    values = np.full((len(learners), len(budgets), label_seeds, n, k), np.nan)
+    thresholds = np.full((len(learners), len(budgets), label_seeds, num_folds, k), np.nan)
+    used = np.zeros((2, len(budgets), label_seeds, num_folds), dtype=np.int64)
+    short: dict[Budget, int] = {}
+    for seed, parts in enumerate(plan):
+        for number, fold in enumerate(parts):
+            fold_of[seed, fold.test] = number
+            for place, budget in enumerate(budgets):
+                subset = budget_rows(fold.train, labeled.truth, labeled.patients, budget, seed)
+                used[:, place, seed, number] = subset.num_scans, subset.num_patients
+                if subset.is_short:
+                    short[budget] = max(short.get(budget, 0), subset.num_scans)
+                for index, (name, learner) in enumerate(learners.items()):
+                    fit = learner(subset.rows, fold.test, seed)
+                    _check_scores(fit.scores, f"{name} with {budget} labels, fold {number}")
+                    values[index, place, seed, fold.test] = fit.scores
+                    thresholds[index, place, seed, number] = thresholds_of(
+                        fit.validation, labeled.truth[subset.rows]
+                    )
+                    if on_fit is not None:
+                        on_fit()
+    return Scores(
+        learners=tuple(learners),
+        budgets=tuple(str(budget) for budget in budgets),
+        classes=labeled.classes,
+        truth=labeled.truth,
+        patients=labeled.patients,
+        fold_of=fold_of,
+        values=values,
+        thresholds=thresholds,
+        train_scans=used[0],
+        train_patients=used[1],
+        notes=tuple(
+            f"a budget of {budget} labels is larger than the training folds (at most {most} "
+            "scans) and equals all"
+            for budget, most in short.items()
+        ),
+    )
+
+
+def check_features(features: Shaped[np.ndarray, "n d"], labeled: LabeledSet) -> None:
+    """Checks that every labeled scan has features that are numbers.
+
+    Raises:
+        ScanlearnError: If not.
+    """
+    if len(features) != len(labeled):
+        raise ValueError(f"{len(features)} rows of features for {len(labeled)} labeled scans")
+    broken = ~np.isfinite(features).all(axis=1)
+    if broken.any():
+        raise ScanlearnError(
+            f"the features of {int(broken.sum())} of {len(features)} scans are not finite, first "
+            f"in row {int(labeled.rows[np.argmax(broken)]) + 1}; the backbone's weights are broken"
+        )
+
+
+def _check_scores(scores: Float[np.ndarray, "u k"], which: str) -> None:
+    broken = int((~np.isfinite(scores)).any(axis=1).sum())
+    if broken:
+        raise ScanlearnError(
+            f"{which}: {broken} of {len(scores)} test scans got scores that are not numbers; the "
+            "learner went astray: lower its learning rate, or leave it out"
+        )
+
+
+def _check_request(
+    learners: Mapping[str, Learner], budgets: Sequence[Budget], label_seeds: int
+) -> None:
+    for budget in budgets:
+        if budget != "all" and (not isinstance(budget, int) or budget < 1):
+            raise ScanlearnError(
+                f"label budget '{budget}' is no count of scans; give 1 or more, or all"
+            )
+    for kind, number in (
+        ("learners", len(learners)),
+        ("budgets", len(budgets)),
+        ("label_seeds", label_seeds),
+    ):
+        if number < 1:
+            raise ScanlearnError(f"{kind} is empty; give at least one")

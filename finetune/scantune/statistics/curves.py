@@ -1,0 +1,156 @@
+"""Curves behind an evaluation's figures: ROC, precision and recall, calibration, confusion.
+
+A curve is made for each fitted model, a label seed and a fold, and averaged; scores of different
+models are never pooled. Bands come from patient resamples, the models held fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+from scanlearn.features.auroc import mean_of_defined
+from scantune.scores import Scores
+from scantune.statistics.metrics import calibration_bins, predicted_grades
+
+GRID = np.linspace(0.0, 1.0, 101)
+_LEVEL = 0.95
+
+Curve = Callable[
+    [Float[np.ndarray, " n"], Bool[np.ndarray, " n"], Shaped[np.ndarray, " n"]],
+    Float[np.ndarray, " g"],
+]
+
+
+@dataclass(frozen=True)
+class Band:
+    """A curve over `GRID` with its band; NaN where no model defines it.
+
+    Args:
+        mean: ``[g]`` mean over models.
+        low: ``[g]`` lower 2.5 % of patient resamples.
+        high: ``[g]`` upper 2.5 %.
+    """
+
+    mean: Float[np.ndarray, " g"]
+    low: Float[np.ndarray, " g"]
+    high: Float[np.ndarray, " g"]
+
+
+def roc(
+    scores: Float[np.ndarray, " n"],
+    positives: Bool[np.ndarray, " n"],
+    weights: Shaped[np.ndarray, " n"],
+) -> Float[np.ndarray, " g"]:
+    """Returns the sensitivity at each share of false positives in `GRID`.
+
+    Source: vertical averaging of ROC curves: Fawcett, "An introduction to ROC analysis", 2006,
+    section 8.1.
+    """
+    hits, alarms = _counts(scores, positives, weights)
+    if hits[-1] == 0 or alarms[-1] == 0:
+        return np.full(len(GRID), np.nan)
+    curve: np.ndarray = np.interp(GRID, alarms / alarms[-1], hits / hits[-1])
+    # Of several sensitivities at one share the highest is reached.
+    curve[0] = hits[np.flatnonzero(alarms == 0)[-1]] / hits[-1]
+    return curve
+
+
+def precision_recall(
+    scores: Float[np.ndarray, " n"],
+    positives: Bool[np.ndarray, " n"],
+    weights: Shaped[np.ndarray, " n"],
+) -> Float[np.ndarray, " g"]:
+    """Returns the precision at the first threshold that reaches each recall in `GRID`."""
+    hits, alarms = _counts(scores, positives, weights)
+    if hits[-1] == 0 or alarms[-1] == 0:
+        return np.full(len(GRID), np.nan)
+    place = np.searchsorted(hits / hits[-1], np.maximum(GRID, 1e-9) - 1e-12)
+    precision: np.ndarray = hits[place] / (hits[place] + alarms[place])
+    return precision
+
+
+def _counts(
+    scores: Float[np.ndarray, " n"],
+    positives: Bool[np.ndarray, " n"],
+    weights: Shaped[np.ndarray, " n"],
+) -> tuple[Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
+    """Returns positives and negatives called at each threshold, from none to all."""
+    order = np.argsort(-scores, kind="stable")
+    # Equal scores are called together.
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    weight = np.asarray(weights, dtype=np.float64)[order]
+    hits = np.cumsum(weight * positives[order])[last]
+    alarms = np.cumsum(weight * ~positives[order])[last]
+    return np.concatenate([[0.0], hits]), np.concatenate([[0.0], alarms])
+
+
+def band(
+    curve: Curve,
+    scores: Scores,
+    learner: str,
+    budget: str,
+    code: int,
+    weights: Shaped[np.ndarray, "r m"],
+) -> Band:
+    """Returns a class's curve over all models, with its band over patients.
+
+    Args:
+        curve: `roc` or `precision_recall`.
+        scores: Scores of every scan.
+        learner: One of its learners.
+        budget: One of its label budgets.
+        code: The class.
+        weights: ``[r m]`` from `statistics.patient_weights`.
+    """
+    values = scores.of(learner, budget)[..., code]
+    means, drawn = [], []
+    for seed in range(scores.num_label_seeds):
+        for fold in range(scores.num_folds):
+            rows = scores.test_rows(seed, fold, code)
+            one = (values[seed, rows], scores.truth.positives(code)[rows])
+            means.append(curve(*one, np.ones(len(rows))))
+            of_rows = weights[:, scores.patients[rows]]
+            drawn.append([curve(*one, weight) for weight in of_rows])
+    tails = ((1 - _LEVEL) / 2, (1 + _LEVEL) / 2)
+    resampled = mean_of_defined(np.array(drawn))
+    # A resample defines all of a curve or nothing of it.
+    resampled = resampled[~np.isnan(resampled[:, 0])]
+    nothing = np.full((2, len(GRID)), np.nan)
+    low, high = np.quantile(resampled, tails, axis=0) if len(resampled) else nothing
+    return Band(mean_of_defined(np.array(means)), low, high)
+
+
+def reliability(scores: Scores, learner: str, budget: str, code: int) -> Float[np.ndarray, "2 b"]:
+    """Returns mean probability and share of positives in bins, ``[2 b]``, the least probable first.
+
+    Bins are `clinical.calibration_bins`, cut over the scans of all models together, since those
+    of one fold are few; a scan counts once for each label seed that tests it.
+    """
+    values = scores.of(learner, budget)[..., code]
+    counted = (scores.fold_of >= 0) & scores.truth.known(code)
+    probabilities = values[counted]
+    positives = np.broadcast_to(scores.truth.positives(code), values.shape)[counted]
+    place = calibration_bins(probabilities)
+    counts = np.bincount(place)
+    sums = np.stack([np.bincount(place, values) for values in (probabilities, positives)])
+    means: np.ndarray = sums[:, counts > 0] / counts[counts > 0]
+    return means
+
+
+def confusion(scores: Scores, learner: str, budget: str) -> Float[np.ndarray, "k k"]:
+    """Returns scans by class and by the class they are called, mean over label seeds.
+
+    That is the class of the highest score, or `agreement.predicted_grades` of grades.
+    """
+    k = len(scores.classes)
+    counts = np.zeros((k, k))
+    seeds, rows = np.nonzero(scores.fold_of >= 0)
+    tested = scores.of(learner, budget)[seeds, rows]
+    is_ordinal = scores.truth.task == "ordinal"
+    called = predicted_grades(tested) if is_ordinal else tested.argmax(axis=1)
+    np.add.at(counts, (scores.truth.classes[rows], called), 1)
+    return counts / scores.num_label_seeds

@@ -1,0 +1,299 @@
+"""From scores to estimates, intervals, differences and verdicts.
+
+AUROC is taken within each fold, on one fitted model, and then averaged; scores of different
+models are never pooled. A replicate resamples patients: the same patients in all folds, label
+seeds, pretraining seeds and arms, the models held fixed. Intervals are conditional on the folds
+and label subsets, which all arms share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from scipy.special import stdtr, stdtrit
+
+from scanlearn.features.auroc import macro_auroc, macro_auroc_replicates
+from scantune.scores import Scores
+
+VerdictKind = Literal["better", "worse", "equivalent", "none"]
+
+ONE_SEED = "one pretraining seed: this speaks of these two networks only, not of their recipes"
+_ONE_SEED_ARM = "one pretraining seed: this speaks of this network only, not of its recipe"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The AUROC of one backbone with one learner at one label budget.
+
+    Args:
+        auroc: Mean over label seeds and folds; NaN where no fold defines it.
+        per_fold: ``[j f]`` macro AUROC of each label seed and fold; NaN where undefined.
+        replicates: ``[r]`` the same mean under each patient resample. A fold or class that a
+            resample leaves without positives or negatives is left out of that replicate's mean.
+        num_patients: Patients tested.
+        undefined: Classes without a positive or a negative in a fold, summed over folds.
+    """
+
+    auroc: float
+    per_fold: Float[np.ndarray, "j f"]
+    replicates: Float[np.ndarray, " r"]
+    num_patients: int
+    undefined: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An arm's AUROC with its interval.
+
+    Args:
+        estimate: Mean over pretraining seeds.
+        low: Lower end, at least 0.
+        high: Upper end, at most 1.
+        df: Degrees of freedom of Student's t.
+        patient_variance: Variance over patient resamples.
+        seed_variance: Variance between pretraining seeds divided by their number; 0 with one.
+        per_seed: The AUROC of each pretraining seed.
+        note: What a person must know to read it; empty where nothing.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    df: float
+    patient_variance: float
+    seed_variance: float
+    per_seed: tuple[float, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The paired difference of two arms, the first minus the second.
+
+    All but ``p``, the two-sided p-value of no difference, is as in ``Interval``; nothing is
+    clipped.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    p: float
+    df: float
+    patient_variance: float
+    seed_variance: float
+    per_seed: tuple[float, ...]
+    note: str = ""
+
+
+def patient_weights(
+    scores: Scores, *, replicates: int = 2000, seed: int = 0
+) -> Shaped[np.ndarray, "r m"]:
+    """Returns how often each resample draws each patient; one matrix serves all arms.
+
+    Any arm's scores will do: all arms of a task share labels and folds.
+
+    Returns:
+        ``[r m]`` uint16, a column per patient code; patients who are never tested have 0.
+    """
+    tested = scores.tested_patients
+    weights = np.zeros((replicates, int(scores.patients.max()) + 1), dtype=np.uint16)
+    draws = np.random.default_rng(seed).multinomial(
+        len(tested), np.full(len(tested), 1 / len(tested)), size=replicates
+    )
+    weights[:, tested] = draws
+    return weights
+
+
+def estimate(
+    scores: Scores, learner: str, budget: str | int, weights: Shaped[np.ndarray, "r m"]
+) -> Estimate:
+    """Returns the AUROC of one learner at one label budget, and its replicates.
+
+    The weights are those of ``patient_weights``, the same for everything compared.
+    """
+    values, asked = scores.of(learner, budget), list(scores.truth.asked)
+    per_fold = np.full((scores.num_label_seeds, scores.num_folds), np.nan)
+    total, count = np.zeros(len(weights)), np.zeros(len(weights), dtype=np.int64)
+    undefined = 0
+    for label_seed in range(scores.num_label_seeds):
+        for fold in range(scores.num_folds):
+            rows = scores.test_rows(label_seed, fold)
+            tested, truth = values[label_seed, rows][:, asked], scores.truth.matrix[rows][:, asked]
+            macro = macro_auroc(tested, truth)
+            per_fold[label_seed, fold] = macro.auroc
+            undefined += macro.undefined
+            resampled = macro_auroc_replicates(tested, truth, weights[:, scores.patients[rows]])
+            defined = ~np.isnan(resampled)
+            total += np.where(defined, resampled, 0.0)
+            count += defined
+    return Estimate(
+        auroc=float(np.nanmean(per_fold)) if np.isfinite(per_fold).any() else float("nan"),
+        per_fold=per_fold,
+        replicates=np.divide(total, count, out=np.full(len(weights), np.nan), where=count > 0),
+        num_patients=len(scores.tested_patients),
+        undefined=undefined,
+    )
+
+
+def arm_interval(seeds: Sequence[Estimate], *, level: float = 0.95) -> Interval:
+    """Returns the interval of one arm over its pretraining seeds.
+
+    Args:
+        seeds: One estimate per pretraining seed, same learner, budget and weights.
+        level: Nominal coverage.
+    """
+    part = _parts([seed.auroc for seed in seeds], [seed.replicates for seed in seeds], seeds)
+    half = part.half_width(level)
+    return Interval(
+        estimate=part.mean,
+        low=max(0.0, part.mean - half),
+        high=min(1.0, part.mean + half),
+        df=part.df,
+        patient_variance=part.patient_variance,
+        seed_variance=part.seed_variance,
+        per_seed=part.per_seed,
+        note=_ONE_SEED_ARM if len(seeds) == 1 else "",
+    )
+
+
+def paired_difference(
+    first: Sequence[Estimate], second: Sequence[Estimate], *, level: float = 0.95
+) -> Difference:
+    """Returns the difference of two arms, paired by pretraining seed and by patient.
+
+    V = V_pat + s2(d)/n with n seeds; Student's t with Satterthwaite's degrees of freedom. With
+    one seed V = V_pat, m - 1 degrees of freedom, and the note says what that speaks of.
+
+    Args:
+        first: One estimate per pretraining seed.
+        second: The same seeds of the other arm, with the same weights. What has no seed, such as
+            the thumbnail, is repeated.
+        level: Nominal coverage.
+
+    Raises:
+        ValueError: If the arms have different numbers of seeds or of replicates.
+    """
+    if len(first) != len(second) or not first:
+        raise ValueError(
+            f"a paired difference needs the same seeds in both arms, not {len(first)} and "
+            f"{len(second)}"
+        )
+    part = _parts(
+        [a.auroc - b.auroc for a, b in zip(first, second, strict=True)],
+        [a.replicates - b.replicates for a, b in zip(first, second, strict=True)],
+        first,
+    )
+    half = part.half_width(level)
+    return Difference(
+        estimate=part.mean,
+        low=part.mean - half,
+        high=part.mean + half,
+        p=part.p,
+        df=part.df,
+        patient_variance=part.patient_variance,
+        seed_variance=part.seed_variance,
+        per_seed=part.per_seed,
+        note=ONE_SEED if len(first) == 1 else "",
+    )
+
+
+def satterthwaite_df(
+    patient_variance: float, seed_variance: float, num_patients: int, num_seeds: int
+) -> float:
+    """Returns V^2 / (V_pat^2/(m-1) + (s2/n)^2/(n-1)), the degrees of freedom of V.
+
+    Here s2/n is ``seed_variance``, m the patients and n the seeds; one seed gives m - 1.
+
+    Source: Satterthwaite 1946, equation 17.
+    """
+    largest = max(patient_variance, seed_variance)
+    if num_seeds == 1 or largest == 0:
+        return float(num_patients - 1)
+    # Shares instead of variances: the squares of tiny variances would underflow.
+    patients, seeds = patient_variance / largest, seed_variance / largest
+    spread = patients**2 / max(1, num_patients - 1) + seeds**2 / (num_seeds - 1)
+    return float((patients + seeds) ** 2 / spread)
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Returns Holm's adjusted p-values, in the order given; NaN stays NaN and is not counted.
+
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
+
+    Example:
+        >>> [round(p, 2) for p in holm([0.01, 0.04, 0.03])]
+        [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p_values, dtype=float)
+    adjusted = np.full(len(p), np.nan)
+    order = np.argsort(p, kind="stable")[: int((~np.isnan(p)).sum())]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * p[order]))
+    return tuple(float(value) for value in adjusted)
+
+
+def verdict(
+    difference: Difference, *, margin: float = 0.01, p: float | None = None, alpha: float = 0.05
+) -> VerdictKind:
+    """Returns what a difference shows about its first arm.
+
+    An interval wholly within the margin is "equivalent", even where it excludes 0: the margin is
+    the smallest difference that matters. Otherwise a p-value under ``alpha`` is "better" or
+    "worse", and all else "none": no difference shown.
+
+    Args:
+        difference: The first arm minus the second.
+        margin: Half width of the range of equivalence, in AUROC.
+        p: The p-value adjusted for several comparisons; the difference's own where None.
+        alpha: Error rate.
+    """
+    if -margin < difference.low and difference.high < margin:
+        return "equivalent"
+    if (difference.p if p is None else p) < alpha:
+        return "better" if difference.estimate > 0 else "worse"
+    return "none"
+
+
+@dataclass(frozen=True)
+class _Parts:
+    mean: float
+    patient_variance: float
+    seed_variance: float
+    df: float
+    per_seed: tuple[float, ...]
+
+    @property
+    def variance(self) -> float:
+        return self.patient_variance + self.seed_variance
+
+    @property
+    def p(self) -> float:
+        if self.variance == 0:
+            return 1.0 if self.mean == 0 else 0.0
+        return float(2 * stdtr(self.df, -abs(self.mean) / np.sqrt(self.variance)))
+
+    def half_width(self, level: float) -> float:
+        return float(stdtrit(self.df, (1 + level) / 2) * np.sqrt(self.variance))
+
+
+def _parts(
+    values: Sequence[float],
+    replicates: Sequence[Float[np.ndarray, " r"]],
+    estimates: Sequence[Estimate],
+) -> _Parts:
+    resampled = np.mean(replicates, axis=0)
+    resampled = resampled[~np.isnan(resampled)]
+    patient_variance = float(resampled.var(ddof=1)) if len(resampled) > 1 else float("nan")
+    seeds = len(values)
+    seed_variance = float(np.var(values, ddof=1)) / seeds if seeds > 1 else 0.0
+    return _Parts(
+        mean=float(np.mean(values)),
+        patient_variance=patient_variance,
+        seed_variance=seed_variance,
+        df=satterthwaite_df(patient_variance, seed_variance, estimates[0].num_patients, seeds),
+        per_seed=tuple(float(value) for value in values),
+    )

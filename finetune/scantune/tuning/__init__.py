@@ -1,1 +1,0 @@
-"""Learners that train a network, or a probe, step by step."""

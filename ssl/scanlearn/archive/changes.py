@@ -1,0 +1,183 @@
+"""Changing an archive in place: one process at a time, and in one step for whoever opens it.
+
+New files are written beside the old ones, ``archive.json`` is replaced, and what it no longer names
+is removed. A crash leaves the old archive or the new one; the next change tidies up first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from scanlearn.archive.layout import PATHS_FILE, REJECTED_FILE, Layout
+from scanlearn.archive.reader import Archive
+from scanlearn.archive.table import ListWriter, take_census
+from scanlearn.errors import ScanlearnError
+from scanlearn.files import disk_errors, write_atomically
+
+_LOCK_FILE = ".lock"
+_FIRST_CHANGEABLE = 2
+
+
+@contextlib.contextmanager
+def changing(path: Path) -> Iterator[Archive]:
+    """Yields an archive that no other process changes meanwhile.
+
+    Raises:
+        ScanlearnError: There is no archive, it was packed by a release before this was possible,
+            another process is changing it, or it may not be written to.
+    """
+    archive = Archive(path)
+    if archive.info["format_version"] < _FIRST_CHANGEABLE:
+        raise ScanlearnError(
+            f"{path}: was packed by an earlier release and can be read but not changed; pack it"
+            " again"
+        )
+    with disk_errors(path), _locked(path):
+        tidy(Archive(path))
+        yield Archive(path)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            # Let go of when the process ends, however it does.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ScanlearnError(
+                f"{path}: another process is changing it; wait until it has ended"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def commit(archive: Archive, shards: list[dict[str, Any]], info: Mapping[str, Any]) -> Archive:
+    """Makes an archive one of other shards, in one step, and returns it.
+
+    Args:
+        archive: The archive as it was.
+        shards: Entries of its shards in ``archive.json``; the files are there.
+        info: What else of ``archive.json`` changes.
+    """
+    path = archive.path
+    merged = dict(archive.info) | dict(info)
+    shape: tuple[int, int, int] = archive.shape
+    layout = Layout(shape, archive.dtype, merged["has_mask"], tuple(merged["label_columns"]))
+    table = _next_table(archive)
+    merged |= take_census(path, layout, [shard["file"] for shard in shards], path / table)
+    merged["manifest"] = {"file": table, "bytes": (path / table).stat().st_size}
+    merged["shards"] = shards
+    text = json.dumps(merged, indent=1, ensure_ascii=False)
+    write_atomically(path / "archive.json", text + "\n")
+    changed = Archive(path)
+    tidy(changed)
+    return changed
+
+
+def described(path: Path, name: str, num_scans: int) -> dict[str, Any]:
+    """Returns the entry of a shard in ``archive.json``."""
+    return {"file": name, "bytes": (path / name).stat().st_size, "scans": num_scans}
+
+
+def free_number(path: Path) -> int:
+    """Returns the first number that no shard of an archive has or is followed by."""
+    taken = [int(file.stem) for file in (path / "shards").glob("*.arrow")]
+    return max(taken, default=-1) + 1
+
+
+def files_of(names: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    """Returns the names of the files that scans are from: what stands before ``#``."""
+    return pc.replace_substring_regex(names, pattern="#.*$", replacement="")
+
+
+def column(archive: Archive, name: str) -> pa.ChunkedArray:
+    """Returns a column of an archive's table as Arrow holds it, a few bytes a string."""
+    return pq.ParquetFile(archive.table).read(columns=[name]).column(name)
+
+
+def rewrite_list(path: Path, dropped: Container[str], more: Iterable[Sequence[str]] = ()) -> int:
+    """Rewrites a list of an archive in one step and returns how many lines it has.
+
+    Args:
+        path: The CSV.
+        dropped: Lines of these scans or files go.
+        more: Lines that are added.
+    """
+    aside = path.with_name(f".{path.name}.part")
+    number = 0
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = csv.reader(file)
+            header = tuple(next(lines))
+            writer = ListWriter(aside, header, owner_only=path.name == PATHS_FILE)
+            kept = (line for line in lines if line[0].partition("#")[0] not in dropped)
+            for line in chain(kept, more):
+                writer.add(*line)
+                number += 1
+            writer.num_bytes()
+            writer.close()
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return number
+
+
+def read_list(path: Path) -> Iterator[list[str]]:
+    """Yields the lines of a list after its header."""
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = csv.reader(file)
+        next(lines)
+        yield from lines
+
+
+def tidy(archive: Archive) -> None:
+    """Removes what a change that was cut off left, or one that is done leaves: files and paths."""
+    path = archive.path
+    named = {archive.table, *(path / shard["file"] for shard in archive.info["shards"])}
+    for file in (*path.glob("manifest*.parquet"), *(path / "shards").glob("*.arrow")):
+        if file not in named:
+            file.unlink()
+    if (path / PATHS_FILE).is_file():
+        rejected = _first_column(path / REJECTED_FILE)
+        known = pa.chunked_array(
+            [*files_of(column(archive, "scan_id")).chunks, *files_of(rejected).chunks]
+        )
+        listed = _first_column(path / PATHS_FILE)
+        unknown = set(listed.filter(pc.invert(pc.is_in(listed, value_set=known))).to_pylist())
+        if unknown:
+            rewrite_list(path / PATHS_FILE, unknown)
+
+
+def _first_column(path: Path) -> pa.ChunkedArray:
+    parsing = pa_csv.ParseOptions(newlines_in_values=True)
+    converting = pa_csv.ConvertOptions(
+        column_types={"scan_id": pa.string()},
+        include_columns=["scan_id"],
+        strings_can_be_null=False,
+    )
+    table = pa_csv.read_csv(path, parse_options=parsing, convert_options=converting)
+    return table.column("scan_id")
+
+
+def _next_table(archive: Archive) -> str:
+    numbers = (file.stem.partition(".")[2] for file in archive.path.glob("manifest*.parquet"))
+    return f"manifest.{max((int(n) for n in numbers if n.isdigit()), default=0) + 1}.parquet"

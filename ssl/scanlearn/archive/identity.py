@@ -1,0 +1,160 @@
+"""Who and what a scan is, without saying so: keyed hashes of patients, series and paths.
+
+A hash without a key would hide nothing: the numbers of a hospital's patients can all be tried. One
+key serves a user or a site, so that one patient is hashed alike in an archive and in labels.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64, Shaped
+
+from scanlearn.console import say
+from scanlearn.errors import ScanlearnError
+
+KEY_VARIABLE = "SCANLEARN_KEY"
+_HEX_DIGITS = 24
+_LEAST_CHARACTERS = 32
+# Folders with such names say what lies in them, not where it is from.
+_COMMON_NAMES = frozenset(
+    {
+        *("archive", "data", "dicom", "files", "images", "img", "labeled", "labels", "originals"),
+        *("scans", "test", "train", "unlabeled", "val", "validation"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Identities:
+    """Makes the names under which patients, series and scans are known in an archive.
+
+    Args:
+        key: The site's secret.
+        issuer: Who gave the patients their numbers, where nothing else says so: equal numbers of
+            two issuers are two people.
+    """
+
+    key: bytes = field(repr=False)
+    issuer: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells two keys apart, and nothing of either."""
+        return self._hashed("key")
+
+    @property
+    def issuer_hash(self) -> str:
+        """Tells two issuers apart."""
+        return self._hashed("issuer", self.issuer)
+
+    def patient(self, number: str, issuer: str | None = None) -> str:
+        """Returns a patient's name, 24 hexadecimal digits.
+
+        Args:
+            number: The patient's number or name, blanks around it aside.
+            issuer: Who gave it; None for the archive's issuer.
+        """
+        return self._hashed("patient", (issuer or self.issuer).strip(), number.strip())
+
+    def series(self, uid: str) -> str:
+        """Returns the name of a series, 24 hexadecimal digits."""
+        return self._hashed("series", uid)
+
+    def file(self, path: str) -> str:
+        """Returns the name of a file at a path from its source's root, 24 hexadecimal digits."""
+        return self._hashed("file", path)
+
+    def _hashed(self, *parts: str) -> str:
+        # Lengths keep ("ab", "c") and ("a", "bc") apart; file names need not be UTF-8.
+        raw = [part.encode("utf-8", "surrogateescape") for part in parts]
+        text = b"".join(len(part).to_bytes(4, "little") + part for part in raw)
+        return hmac.digest(self.key, text, "sha256").hex()[:_HEX_DIGITS]
+
+
+def read_identities(issuer: str) -> Identities:
+    """Returns identities under this user's key, which is made at the first use.
+
+    The key is the file that ``$SCANLEARN_KEY`` names, or ``scanlearn/key`` in the user's
+    configuration folder, ``$XDG_CONFIG_HOME`` or ``~/.config``.
+
+    Args:
+        issuer: Who gave the patients their numbers, where no file says so.
+
+    Raises:
+        ScanlearnError: The key can be read by others, is too short, or cannot be read or made.
+    """
+    given = os.environ.get(KEY_VARIABLE)
+    path = Path(given).expanduser() if given else _own_key()
+    try:
+        if not given and not path.exists():
+            _make_key(path)
+            say(f"made the key that patients are hashed under: {path} (keep it as you do archives)")
+        text = path.read_text("utf-8").strip()
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "is no text"
+        raise ScanlearnError(
+            f"{path}: the key that patients are hashed under cannot be used ({reason}); set "
+            f"{KEY_VARIABLE} to a file with {_LEAST_CHARACTERS} random characters or more"
+        ) from error
+    if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ScanlearnError(
+            f"{path}: the key that patients are hashed under can be used by others "
+            f"({stat.filemode(mode)}); take their rights away with chmod 600"
+        )
+    if len(text) < _LEAST_CHARACTERS:
+        raise ScanlearnError(
+            f"{path}: the key that patients are hashed under has {len(text)} characters, and its "
+            f"numbers could be found by trying; give {_LEAST_CHARACTERS} random ones or more"
+        )
+    return Identities(text.encode(), issuer)
+
+
+def patient_codes(patients: Shaped[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """Returns ``[n]`` codes of patients from 0, in the order in which they appear.
+
+    What is dealt and drawn by code is then the same under every key.
+    """
+    _, first, inverse = np.unique(patients.astype(str), return_index=True, return_inverse=True)
+    code = np.empty(len(first), np.int64)
+    code[np.argsort(first)] = np.arange(len(first))
+    codes: Int64[np.ndarray, " n"] = code[inverse]
+    return codes
+
+
+def source_name(source: Path) -> str:
+    """Returns what a source is called: its folder, or the next above that is not called `images`.
+
+    Labels and scans of one set often lie in neighbouring folders, and their patients are the same.
+    """
+    path = Path(os.path.abspath(source))  # noqa: PTH100 - a link's own name, and no ".." left
+    folders = [path, *path.parents] if path.is_dir() else list(path.parents)
+    named = (folder.name for folder in folders if folder.name.casefold() not in _COMMON_NAMES)
+    return next(named, "")
+
+
+def _own_key() -> Path:
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "scanlearn" / "key"
+
+
+def _make_key(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    aside = path.with_name(f".key.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(32) + "\n")
+        # Two processes may make one at once: a link, unlike a rename, keeps the first.
+        os.link(aside, path)
+    except FileExistsError:
+        return
+    finally:
+        aside.unlink()

@@ -1,0 +1,1 @@
+"""Duplicates and leaks between sets of scans."""

@@ -1,0 +1,233 @@
+"""`audit`: are test patients or test scans where a network or a probe learns from them?
+
+Three things are looked for between an unlabeled archive and labeled sets, and inside a labeled set
+across its split: shared patients, equal pixels, and near-duplicates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from jaxtyping import Int64, Shaped
+from pydantic import Field
+
+from scanlearn.archive.identity import patient_codes
+from scanlearn.archive.reader import Archive
+from scanlearn.audit import pairs as pairs
+from scanlearn.audit.fingerprint import Fingerprints, fingerprint
+from scanlearn.audit.result import (
+    IDENTICAL,
+    NEAR,
+    PAIR,
+    PATIENT,
+    SHEET_FILE,
+    TEST,
+    Audit,
+    Comparison,
+    ScanSet,
+    hindrance,
+    issuer_notes,
+    unknown,
+)
+from scanlearn.audit.sheet import draw_sheet
+from scanlearn.console import say, track
+from scanlearn.errors import ScanlearnError
+from scanlearn.packing.sources import open_archive
+from scanlearn.packing.tables import cell_text
+
+LEAST_CORRELATION = 0.99
+LEAST_DETAIL = 0.8
+
+
+def audit(
+    archive: Annotated[str | Path, Field(description="An archive, a folder or a table.")],
+    labels: Annotated[Sequence[str | Path], Field(description="Labeled sets, likewise.")],
+    *,
+    split_column: Annotated[
+        str | None,
+        Field(description="Column that says test or not; null: folds keep patients together."),
+    ] = None,
+    output: Annotated[
+        str | Path | None,
+        Field(description="Folder for audit.json, audit.csv and audit.png; null: none."),
+    ] = None,
+    shown: Annotated[int, Field(ge=0, description="Pairs on the sheet, at most.")] = 50,
+) -> Audit:
+    """Looks for leaks between unlabeled and labeled scans, and prints what it found.
+
+    A pair of near-duplicates is proposed by a perceptual hash and counts when, after the best
+    small shift and flip, the correlation of the pixels is .99 or more and that of their detail .8.
+
+    Args:
+        archive: Scans a network is pretrained on.
+        labels: Labeled sets it is judged on.
+        split_column: Label column of every labeled set.
+        output: Folder to write to.
+        shown: Pairs on the sheet.
+
+    Returns:
+        The findings; ``is_invalid`` says whether results on these labels can be believed.
+
+    Raises:
+        ScanlearnError: A source cannot be used, no labeled set is given, or the split column is
+            missing or marks nothing as test.
+
+    Example:
+        >>> audit("packed/scans", ["labels.csv"]).is_invalid       # doctest: +SKIP
+    """
+    if not labels:
+        raise ScanlearnError("audit: no labeled set is given; name one or more after the archive")
+    unlabeled = ScanSet.unlabeled("archive", open_archive(archive))
+    labeled = []
+    for number, source in enumerate(labels, 1):
+        opened = open_archive(source)
+        name = "labels" if len(labels) == 1 else f"labels {number}"
+        rows, split = _read_split(opened, split_column)
+        labeled.append(ScanSet.labeled(name, opened, rows=rows, split=split))
+        if len(labels) > 1:
+            say(f"{name}: {source}")
+    found = find_leaks(unlabeled, labeled)
+    for line in found.lines():
+        say(line)
+    if output is not None:
+        _write(Path(output).expanduser(), found, (unlabeled, *labeled), shown)
+    return found
+
+
+def find_leaks(unlabeled: ScanSet, labeled: Sequence[ScanSet]) -> Audit:
+    """Returns what is shared by unlabeled and labeled scans, and inside each labeled set.
+
+    Besides 134 bytes a scan for the fingerprints, some 300 are held while pairs are looked for.
+    """
+    sets = (unlabeled, *labeled)
+    with track(sum(len(one.rows) for one in sets), "fingerprints") as progress:
+        prints = [fingerprint(one.archive, one.rows, progress) for one in sets]
+    found = []
+    for one, own in zip(labeled, prints[1:], strict=True):
+        found.append(_compare(unlabeled, one, prints[0], own))
+        found.append(_compare(one, one, own, own))
+    return Audit(tuple(found))
+
+
+def _read_split(
+    archive: Archive, column: str | None
+) -> tuple[Int64[np.ndarray, " n"] | None, Shaped[np.ndarray, " n"] | None]:
+    """Returns the rows that the split column names a side for, and that side."""
+    if column is None:
+        return None, None
+    sides = np.array([(cell_text(value) or "").lower() for value in archive.labels(column)])
+    rows = np.flatnonzero(sides != "")
+    if TEST not in sides[rows]:
+        known = ", ".join(np.unique(sides[rows])[:5].tolist()) or "blank"
+        raise ScanlearnError(
+            f"{archive.path.name}: split column '{column}' marks no scan as test (it holds "
+            f"{known}); name another column or leave split_column out"
+        )
+    return rows, sides[rows]
+
+
+def _compare(first: ScanSet, second: ScanSet, one: Fingerprints, other: Fingerprints) -> Comparison:
+    is_within = first is second
+    patients, num_patients, notes = _shared_patients(first, second)
+    found = (
+        pairs.equal_across(one.digests, first.groups)
+        if is_within
+        else pairs.equal_pairs(one.digests, other.digests)
+    )
+    content = one.digests[found[0]] != 0
+    identical = _pairs(first, second, IDENTICAL, *(places[content] for places in found))
+    identical["correlation"] = 1.0
+    near, num_proposed = _near_duplicates(first, second, one, other)
+    together = np.concatenate([patients, identical, near])
+    blank = sum(int((~own.has_contrast).sum()) for own in ((one,) if is_within else (one, other)))
+    # Names are strings, read only where there is something to name.
+    ids = [
+        own.archive.scan_ids[together[key]] if len(together) else np.array([], np.str_)
+        for own, key in ((first, "first"), (second, "second"))
+    ]
+    return Comparison(
+        first=first.name,
+        second=second.name,
+        num_scans=(len(one), len(other)),
+        num_patients=num_patients,
+        num_proposed=num_proposed,
+        num_blank=blank,
+        notes=notes,
+        pairs=together,
+        first_ids=ids[0],
+        second_ids=ids[1],
+    )
+
+
+def _pairs(
+    first: ScanSet,
+    second: ScanSet,
+    kind: int,
+    one: Int64[np.ndarray, " p"],
+    other: Int64[np.ndarray, " p"],
+) -> Shaped[np.ndarray, " p"]:
+    """Returns pairs of the scans in the given places of both sets."""
+    made = np.zeros(len(one), PAIR)
+    made["kind"], made["correlation"] = kind, np.nan
+    made["first"], made["second"] = first.rows[one], second.rows[other]
+    made["is_tested"] = first.is_tested[one] | second.is_tested[other]
+    return made
+
+
+def _near_duplicates(
+    first: ScanSet, second: ScanSet, one: Fingerprints, other: Fingerprints
+) -> tuple[Shaped[np.ndarray, " p"], int]:
+    """Returns the pairs that count, each in its best turn, and how many were proposed."""
+    with track(pairs.NUM_BANDS, "comparing hashes") as progress:
+        proposed = pairs.propose(one.spectra, other.spectra, progress)
+    keep = one.digests[proposed.first] != other.digests[proposed.second]
+    if first is second:
+        keep &= proposed.first < proposed.second
+        keep &= first.groups[proposed.first] != first.groups[proposed.second]
+    proposed = proposed.take(keep)
+    rows = replace(proposed, first=first.rows[proposed.first], second=second.rows[proposed.second])
+    with track(len(rows), "comparing pixels") as progress:
+        r, detail = pairs.correlations(first.archive, second.archive, rows, progress)
+    # Of one pair in several turns the best stays: highest correlation first, then lowest turn.
+    order = np.lexsort((proposed.turn, -r, proposed.second, proposed.first))
+    code = proposed.first[order] * len(other) + proposed.second[order]
+    best = order[np.unique(code, return_index=True)[1]]
+    counted = best[(r[best] >= LEAST_CORRELATION) & (detail[best] >= LEAST_DETAIL)]
+    made = _pairs(first, second, NEAR, proposed.first[counted], proposed.second[counted])
+    made["turn"], made["correlation"] = proposed.turn[counted], np.minimum(r[counted], 1.0)
+    return made, len(best)
+
+
+def _shared_patients(
+    first: ScanSet, second: ScanSet
+) -> tuple[Shaped[np.ndarray, " p"], int | None, tuple[str, ...]]:
+    """Returns a pair for each second scan of a shared patient, the patients' number, and notes."""
+    none = np.zeros(0, PAIR)
+    if first is second:
+        if not first.archive.patients_known:
+            return none, None, (unknown(first),)
+        if not first.has_split:
+            return none, 0, ()
+        patients = patient_codes(first.archive.patients[first.rows])
+        found = pairs.equal_across(patients, first.groups)
+        return _pairs(first, first, PATIENT, *found), len(np.unique(patients[found[1]])), ()
+    reason = hindrance(first, second)
+    if reason:
+        return none, None, (reason,)
+    own, others = (one.archive.patients[one.rows] for one in (first, second))
+    found = pairs.equal_pairs(own, others)
+    made = _pairs(first, second, PATIENT, *found)
+    return made, len(np.unique(others[found[1]])), issuer_notes(first, second)
+
+
+def _write(folder: Path, found: Audit, sets: Sequence[ScanSet], shown: int) -> None:
+    found.write(folder)
+    archives = {one.name: one.archive for one in sets}
+    sheet = draw_sheet(found, archives, shown)
+    if sheet is not None:
+        sheet.save(folder / SHEET_FILE, optimize=True)
+    say(f"audit written to {folder}")

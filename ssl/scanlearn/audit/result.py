@@ -1,0 +1,292 @@
+"""What an audit found: counts for a person, tables for a script, and no path or patient in them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int64, Shaped
+
+from scanlearn.archive.identity import patient_codes
+from scanlearn.archive.reader import Archive
+from scanlearn.audit.fingerprint import TURNS
+from scanlearn.files import write_atomically
+
+# Which scans of an archive take part in an audit, and whose they are.
+
+
+TEST = "test"
+
+
+@dataclass(frozen=True)
+class ScanSet:
+    """Scans of an archive that take part in an audit.
+
+    Args:
+        name: What it is called in tables and files: never a path.
+        archive: Where the scans are.
+        rows: ``[n]`` which of them.
+        groups: ``[n]`` the side of the split each is on; equal pictures within a group are no leak.
+        is_tested: ``[n]`` whether a test may fall on the scan.
+        has_split: Whether the groups are sides of a given split; else they are the patients,
+            which folds may part and do not cut.
+    """
+
+    name: str
+    archive: Archive
+    rows: Int64[np.ndarray, " n"]
+    groups: Int64[np.ndarray, " n"]
+    is_tested: Bool[np.ndarray, " n"]
+    has_split: bool = False
+
+    @classmethod
+    def unlabeled(cls, name: str, archive: Archive) -> ScanSet:
+        """Returns all scans of an archive that a network learns from."""
+        rows = np.arange(len(archive))
+        return cls(name, archive, rows, np.zeros_like(rows), np.zeros(len(rows), np.bool_))
+
+    @classmethod
+    def labeled(
+        cls,
+        name: str,
+        archive: Archive,
+        *,
+        rows: Int64[np.ndarray, " n"] | None = None,
+        split: Shaped[np.ndarray, " n"] | None = None,
+    ) -> ScanSet:
+        """Returns scans that a probe learns from and is tested on.
+
+        Args:
+            name: What the set is called.
+            archive: Where the scans are.
+            rows: ``[n]`` those that have a label; None for all.
+            split: ``[n]`` the side of each, "test" or another; None where every scan may be tested
+                and folds keep patients together.
+        """
+        rows = np.arange(len(archive)) if rows is None else rows
+        if split is not None:
+            groups = np.unique(split, return_inverse=True)[1].astype(np.int64)
+            return cls(name, archive, rows, groups, split == TEST, has_split=True)
+        groups = patient_codes(archive.patients[rows]) if archive.patients_known else rows
+        return cls(name, archive, rows, groups, np.ones(len(rows), np.bool_))
+
+
+def hindrance(first: ScanSet, second: ScanSet) -> str:
+    """Returns why patients of two archives cannot be compared; nothing where they can."""
+    both = f"{first.name} and {second.name}"
+    if first.archive.synthetic_phantom or second.archive.synthetic_phantom:
+        return f"Patients of {both} are not compared: those of drawn scans are nobody."
+    for one in (first, second):
+        if not one.archive.patients_known:
+            return f"Patients of {both} cannot be compared: those of {one.name} are not known."
+    keys = [one.archive.info.get("key") for one in (first, second)]
+    if None in keys:
+        return (
+            f"Patients of {both} cannot be compared, since one was packed without a key; pack it "
+            "again."
+        )
+    if keys[0] != keys[1]:
+        return (
+            f"Patients of {both} cannot be compared, since they were packed under different keys; "
+            "pack both under one."
+        )
+    return ""
+
+
+def unknown(one: ScanSet) -> str:
+    """Returns that nobody knows whose scans these are."""
+    return f"Patients of {one.name} are not known: each scan counts as its own."
+
+
+def issuer_notes(first: ScanSet, second: ScanSet) -> tuple[str, ...]:
+    """Returns what may keep one patient of two archives from being recognised."""
+    issuers = [one.archive.info.get("issuer") for one in (first, second)]
+    if issuers[0] == issuers[1]:
+        return ()
+    return (
+        f"{first.name} and {second.name} have different issuers, so that equal patient numbers "
+        "count as other people; where they are the same people, pack both with one issuer.",
+    )
+
+
+KINDS = ("patient", "identical", "near")
+
+
+PATIENT, IDENTICAL, NEAR = range(len(KINDS))
+
+
+# A pair takes 23 bytes: an archive audited against itself is as many pairs as it has scans.
+PAIR = np.dtype(
+    [
+        ("kind", "i1"),
+        ("first", "i8"),
+        ("second", "i8"),
+        ("turn", "i1"),
+        ("correlation", "f4"),
+        ("is_tested", "?"),
+    ]
+)
+
+
+_COLUMNS = (
+    *("kind", "first", "first_scan", "second", "second_scan", "turn", "correlation"),
+    "is_invalid",
+)
+
+
+FACTS_FILE, TABLE_FILE, SHEET_FILE = "audit.json", "audit.csv", "audit.png"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two sets of scans, or one across its split, and the pairs that should not be there.
+
+    Args:
+        first: Name of the first set.
+        second: Name of the second set; equal to the first where one was compared across its split.
+        num_scans: Scans of either set.
+        num_patients: Patients in both, or on both sides of the split; None where that cannot be
+            known.
+        num_proposed: Pairs whose hashes are close.
+        num_blank: Scans of both without contrast, which look like nothing.
+        notes: What stands in the way of the comparison, a sentence each.
+        pairs: ``[p]`` of `PAIR`: kind, rows of both scans in their archives, how the second must
+            be turned to look like the first, correlation (NaN for patients), and whether a test
+            may fall on one of them.
+        first_ids: ``[p]`` name of the first scan of each pair.
+        second_ids: ``[p]`` name of the second.
+    """
+
+    first: str
+    second: str
+    num_scans: tuple[int, int]
+    num_patients: int | None
+    num_proposed: int
+    num_blank: int
+    notes: tuple[str, ...]
+    pairs: Shaped[np.ndarray, " p"]
+    first_ids: Shaped[np.ndarray, " p"]
+    second_ids: Shaped[np.ndarray, " p"]
+
+    @property
+    def title(self) -> str:
+        """Which sets, in words."""
+        return f"within {self.first}" if self.is_within else f"{self.first} and {self.second}"
+
+    @property
+    def is_within(self) -> bool:
+        """Whether one set was compared across its split."""
+        return self.first == self.second
+
+    def count(self, kind: int) -> int:
+        """Returns how many pairs are of a kind."""
+        return int((self.pairs["kind"] == kind).sum())
+
+    @property
+    def num_invalid(self) -> int:
+        """Scans of the second set in pairs that make a result invalid.
+
+        A patient or equal pixels of a test scan are where they must not be.
+        """
+        invalid = self.pairs["is_tested"] & (self.pairs["kind"] != NEAR)
+        return len(np.unique(self.pairs["second"][invalid]))
+
+    def near_by_turn(self) -> dict[str, int]:
+        """Near-duplicates by how one scan was flipped or turned."""
+        turns = self.pairs["turn"][self.pairs["kind"] == NEAR]
+        counts = np.bincount(turns, minlength=len(TURNS)).tolist()
+        return {name: count for name, count in zip(TURNS, counts, strict=True) if count}
+
+    def facts(self) -> dict[str, Any]:
+        """Returns the counts as plain values."""
+        return {
+            "first": self.first,
+            "second": self.second,
+            "first_scans": self.num_scans[0],
+            "second_scans": self.num_scans[1],
+            "patients": self.num_patients,
+            "identical": self.count(IDENTICAL),
+            "near": self.count(NEAR),
+            "near_by_turn": self.near_by_turn(),
+            "proposed": self.num_proposed,
+            "without_contrast": self.num_blank,
+            "invalid_scans": self.num_invalid,
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All comparisons of an audit."""
+
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def is_invalid(self) -> bool:
+        """Whether something was found that makes a result on the labels invalid."""
+        return any(comparison.num_invalid for comparison in self.comparisons)
+
+    def lines(self) -> Iterator[str]:
+        """Yields the table, then notes, then the verdict, for a terminal."""
+        width = max(len(comparison.title) for comparison in self.comparisons)
+        heads = ("patients", "identical", "near", "proposed")
+        yield f"{'':{width}}" + "".join(f"{head:>12}" for head in heads)
+        for comparison in self.comparisons:
+            facts = comparison.facts()
+            cells = ("?" if facts[head] is None else f"{facts[head]:,}" for head in heads)
+            yield f"{comparison.title:{width}}" + "".join(f"{cell:>12}" for cell in cells)
+        for comparison in self.comparisons:
+            turned = comparison.near_by_turn()
+            if set(turned) - {TURNS[0]}:
+                listed = ", ".join(f"{count:,} {name}" for name, count in turned.items())
+                yield f"{comparison.title}: near-duplicates {listed}."
+            if comparison.num_blank:
+                yield (
+                    f"{comparison.title}: {comparison.num_blank:,} scans show nothing, and are "
+                    "compared with none."
+                )
+        yield from dict.fromkeys(note for found in self.comparisons for note in found.notes)
+        yield self.verdict()
+
+    def verdict(self) -> str:
+        """Returns in one sentence whether a result on the labels can be believed."""
+        if self.is_invalid:
+            return (
+                "A result on these labels would be invalid: patients or equal pixels of test scans "
+                "are where the network or the probe learns."
+            )
+        near = sum(comparison.count(NEAR) for comparison in self.comparisons)
+        if near:
+            return f"Nothing makes a result invalid; look at the {near:,} near-duplicates."
+        return "Nothing was found."
+
+    def write(self, folder: Path) -> None:
+        """Writes ``audit.csv``, a row per pair, and ``audit.json``, the counts."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / TABLE_FILE, self._table())
+        facts = {
+            "format": 1,
+            "is_invalid": self.is_invalid,
+            "comparisons": [comparison.facts() for comparison in self.comparisons],
+        }
+        write_atomically(folder / FACTS_FILE, json.dumps(facts, indent=1) + "\n")
+
+    def _table(self) -> str:
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(_COLUMNS)
+        for found in self.comparisons:
+            ids = zip(found.first_ids.tolist(), found.second_ids.tolist(), strict=True)
+            for (kind, _, _, turn, r, tested), (one, other) in zip(
+                found.pairs.tolist(), ids, strict=True
+            ):
+                shown = ("", "") if kind == PATIENT else (TURNS[turn], f"{r:.4f}")
+                invalid = int(tested and kind != NEAR)
+                rows.writerow((KINDS[kind], found.first, one, found.second, other, *shown, invalid))
+        return text.getvalue()

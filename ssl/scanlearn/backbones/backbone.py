@@ -1,0 +1,395 @@
+"""Backbones made by timm, with weights that depend on a seed and on nothing else."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from scanlearn.errors import ScanlearnError
+
+# Gradient checkpointing: activations are computed again in the backward pass, not kept.
+
+
+def checkpoint_gradients(backbone: Backbone) -> None:
+    """Makes a backbone keep less in memory at the cost of a second forward pass.
+
+    Loss and gradients stay as they are. In a network with BatchNorm the running statistics would
+    not: the second pass would count every batch twice.
+
+    Args:
+        backbone: Changed in place; its weights and its export stay as they are.
+
+    Raises:
+        ScanlearnError: timm has no checkpointing for this network, or it holds BatchNorm.
+
+    Source:
+        Chen, Xu, Zhang and Guestrin, Training Deep Nets with Sublinear Memory Cost
+        (arXiv 1604.06174); timm's ``set_grad_checkpointing``.
+    """
+    if has_batch_norm(backbone):
+        raise ScanlearnError(
+            f"grad_checkpointing: '{backbone.name}' holds BatchNorm, whose running statistics "
+            "would count every batch twice; set it to false, or take a network without BatchNorm, "
+            "such as a ViT, Swin or ConvNeXt."
+        )
+    try:
+        backbone.network.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError) as error:  # timm's two ways to say that it has none
+        raise ScanlearnError(
+            f"grad_checkpointing: timm has none for '{backbone.name}'; set it to false."
+        ) from error
+
+
+# Parts of timm's networks that methods and view sizes depend on.
+
+
+# Sides of a local and a global view in DINO.
+_LOCAL_SHARE = 96 / 224
+
+
+def patch_projection(network: nn.Module) -> nn.Module | None:
+    """The layer that turns patches into tokens; None for a network that is no transformer.
+
+    Args:
+        network: timm's network, or a backbone around it.
+    """
+    embed = getattr(getattr(network, "network", network), "patch_embed", None)
+    projection = getattr(embed, "proj", None)
+    return projection if isinstance(projection, nn.Module) else None
+
+
+def patch_side(network: nn.Module) -> int:
+    """Side of a patch in pixels; 1 for a network without patches.
+
+    Args:
+        network: timm's network, or a backbone around it.
+    """
+    embed = getattr(getattr(network, "network", network), "patch_embed", None)
+    size = getattr(embed, "patch_size", None)
+    return 1 if size is None else int(size[0] if isinstance(size, tuple | list) else size)
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether any layer normalises over the batch."""
+    return any(isinstance(layer, _BatchNorm) for layer in module.modules())
+
+
+def hold_statistics(network: nn.Module) -> None:
+    """Has batch normalisation of a training network use the statistics it has, and keep them."""
+    for layer in network.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.eval()
+
+
+def local_side(network: nn.Module, size: int) -> int:
+    """Side of a local view in pixels: the multiple of the patch nearest to 96 / 224 of ``size``.
+
+    Args:
+        network: timm's network, or a backbone around it.
+        size: Side of a global view in pixels.
+
+    Source: DINO's views of 96 beside those of 224 pixels.
+    """
+    patch = patch_side(network)
+    return max(1, round(_LOCAL_SHARE * size / patch)) * patch
+
+
+def drop_no_path(network: nn.Module) -> None:
+    """Switches the stochastic depth of a network off."""
+    from timm.layers.drop import DropPath
+
+    for layer in network.modules():
+        if isinstance(layer, DropPath):
+            layer.drop_prob = 0.0
+
+
+class BackboneConfig(BaseModel):
+    """Which backbone to build."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(
+        default="resnet18",
+        description="timm architecture, such as resnet18, resnet50, convnext_tiny or "
+        "vit_small_patch16_224; with weights=pretrained also with a tag (resnet50.a1_in1k)",
+    )
+    weights: str | None = Field(
+        default=None,
+        min_length=1,
+        description="what it starts from: null (random, from the seed), pretrained (timm's own), "
+        "hf-hub:OWNER/NAME, a weight file (timm's or torchvision's names) or an exported backbone",
+    )
+    channels: int | None = Field(
+        default=None, ge=1, description="input channels; null takes the archive's"
+    )
+    drop_path: float | None = Field(
+        default=None,
+        ge=0.0,
+        lt=1.0,
+        description="stochastic depth: the share of residual branches dropped while training; "
+        "null is the method's own for a transformer, and none for other networks",
+    )
+
+    @property
+    def untrained(self) -> BackboneConfig:
+        """The same network from random weights."""
+        plain = self.name.split(".")[0]
+        return self.model_copy(update={"name": plain, "weights": None})
+
+    @property
+    def weights_path(self) -> Path | None:
+        """The user's file or folder it starts from; None where it starts from none."""
+        if self.weights in (None, "pretrained") or self.weights.startswith("hf-hub:"):
+            return None
+        return Path(self.weights.removeprefix("local-dir:")).expanduser()
+
+    @property
+    def in_words(self) -> str:
+        """The network and what it starts from, without the user's folders."""
+        if self.weights is None:
+            return self.name
+        return f"{self.name} from {self.weights_path.name if self.weights_path else self.weights}"
+
+
+class Backbone(nn.Module):
+    """A timm network without its classifier: a view in, one feature vector out.
+
+    Args:
+        network: The timm network, built with ``num_classes=0``; with a classifier, its class
+            scores take the place of the features.
+        name: Its timm architecture.
+        channels: Channels of a view.
+        model_args: What timm needs beside name and channels to build the same network again.
+    """
+
+    def __init__(
+        self, network: nn.Module, *, name: str, channels: int, model_args: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.name = name
+        self.channels = channels
+        self.model_args = dict(model_args)
+        self.num_classes = int(getattr(network, "num_classes", 0) or 0)
+        # Where timm puts a layer between pooling and classifier, that layer's width counts.
+        self.num_features = int(
+            self.num_classes or getattr(network, "head_hidden_size", None) or network.num_features  # type: ignore[arg-type]
+        )
+
+    def forward(self, views: Float[Tensor, "b c s s"]) -> Float[Tensor, "b d"]:
+        """Returns the pooled features of standardised views."""
+        features: Tensor = self.network(views)
+        return features
+
+    @property
+    def is_convolutional(self) -> bool:
+        """Whether convolutions do the work: such a network is faster in channels_last memory.
+
+        A transformer has one spatial convolution, its patch projection; two make a network
+        convolutional.
+        """
+        spatial = (
+            module
+            for module in self.network.modules()
+            if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1
+        )
+        return sum(1 for _ in spatial) > 1
+
+
+@contextmanager
+def seeded_weights(seed: int, *names: str) -> Iterator[None]:
+    """Initialises every weight made inside from ``seed`` and ``names``; the global generator is
+    afterwards as it was.
+
+    timm, lightly and torch draw initial weights from torch's global CPU generator and offer no
+    other, so it is seeded for the block and put back. Different names give independent weights.
+
+    Args:
+        seed: The run's seed.
+        names: What is being built, such as ``"backbone"``.
+    """  # noqa: D205
+    digest = hashlib.sha256("/".join((str(seed), *names)).encode()).digest()
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: it would also reseed every GPU, which is not put back.
+        torch.default_generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        yield
+
+
+def build_backbone(
+    config: BackboneConfig,
+    channels: int,
+    seed: int,
+    *,
+    size: int | None = None,
+    drop_path: float = 0.0,
+) -> Backbone:
+    """Builds a backbone with random weights that depend on ``seed`` and the configuration alone.
+
+    Args:
+        config: Which backbone, `untrained`; `start.load_start` loads what it starts from.
+        channels: Channels of the archive's scans.
+        seed: The run's seed; arms that share it start from the same weights.
+        size: Side of a view in pixels. Networks with a position table (ViT and kin) are built
+            for it and still take other sizes by interpolation; others ignore it.
+        drop_path: Stochastic depth of a transformer where the configuration leaves it open.
+
+    Raises:
+        ScanlearnError: If timm has no such architecture, the name asks for pretrained weights,
+            the channels differ from the archive's, or the network cannot take the view size.
+    """
+    assert config.weights is None, "build config.untrained, then load_start"
+    check_architecture(config.name, "backbone.name")
+    if config.channels is not None and config.channels != channels:
+        raise ScanlearnError(
+            f"backbone.channels is {config.channels}, but the archive's scans have {channels}: "
+            f"leave it null or pack the scans with pack.channels={config.channels}"
+        )
+    rate = config.drop_path
+    if rate is None:
+        rate = drop_path if drop_path and _is_transformer(config.name) else 0.0
+    with seeded_weights(seed, "backbone", config.name):
+        network, model_args = _create(config.name, channels, rate, size)
+    backbone = Backbone(network, name=config.name, channels=channels, model_args=model_args)
+    if size is not None:
+        check_views(backbone, size)
+    return backbone
+
+
+def _is_transformer(name: str) -> bool:
+    """Whether an architecture works on patches; told without making its weights."""
+    import timm
+
+    with torch.device("meta"):
+        return patch_projection(timm.create_model(name, num_classes=0)) is not None
+
+
+def check_architecture(name: str, where: str) -> None:
+    """Makes sure that ``name`` is a timm architecture without a weight tag.
+
+    Raises:
+        ScanlearnError: If it is not; the sentence starts with ``where`` and offers the nearest
+            spellings.
+    """
+    import timm  # takes seconds, and a configuration is read without it
+
+    if timm.is_model(name) and "." not in name:
+        return
+    plain = name.split(".")[0]
+    if timm.is_model(plain):
+        raise ScanlearnError(
+            f"{where}: '{name}' names pretrained weights, and weights start at random here; "
+            f"write '{plain}', or with it backbone.weights=pretrained"
+        )
+    known = timm.list_models()
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"
+    raise ScanlearnError(f"{where}: timm has no architecture '{name}'; {hint}")
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Returns the sha256 of all weights and buffers: their names, types, shapes and bytes.
+
+    A `Backbone` is hashed under timm's own names, so that the hash of a backbone in memory and of
+    the same one loaded from a folder are equal. Device and memory format do not matter.
+    """
+    return tensors_hash((module.network if isinstance(module, Backbone) else module).state_dict())
+
+
+def tensors_hash(tensors: dict[str, Tensor]) -> str:
+    """Returns the sha256 of named tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def create_network(
+    name: str, channels: int, model_args: dict[str, Any], num_classes: int = 0
+) -> nn.Module:
+    """Makes the timm network of an export, its weights noise, without drop path."""
+    import timm
+
+    with seeded_weights(0, "to be replaced"):
+        network: nn.Module = timm.create_model(
+            name, pretrained=False, num_classes=num_classes, in_chans=channels, **model_args
+        )
+    return network
+
+
+def _create(
+    name: str, channels: int, drop_path: float, size: int | None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Makes the network and returns it with the arguments that shape its weights."""
+    import timm
+
+    shared: dict[str, Any] = {"pretrained": False, "num_classes": 0, "in_chans": channels}
+    if drop_path > 0:
+        shared["drop_path_rate"] = drop_path
+    fixed = timm.get_pretrained_cfg(name)
+    tries: list[dict[str, Any]] = [{}]
+    if fixed is not None and fixed.fixed_input_size:
+        side = {} if size is None else {"img_size": size}
+        # Swin and its like have no dynamic size; they are built for one.
+        tries = [{**side, "dynamic_img_size": True}, side]
+    state = torch.default_generator.get_state()
+    for position, model_args in enumerate(tries):
+        torch.default_generator.set_state(state)
+        try:
+            return timm.create_model(name, **shared, **model_args), model_args
+        except TypeError as error:
+            if "drop_path_rate" in str(error):
+                raise ScanlearnError(
+                    f"backbone.drop_path: '{name}' has no stochastic depth; set it to 0"
+                ) from error
+            if position == len(tries) - 1:
+                raise
+        except (AssertionError, ValueError, RuntimeError) as error:
+            raise ScanlearnError(
+                f"backbone.name: timm cannot build '{name}' for {channels} channels and views "
+                f"of {size} pixels ({error}); choose another architecture or view size"
+            ) from error
+    raise AssertionError("the last try returns or raises")
+
+
+def check_views(backbone: Backbone, size: int, what: str = "views.size") -> None:
+    """Refuses a view size the network cannot take, before a run has begun.
+
+    Args:
+        backbone: The network.
+        size: Side of a view in pixels.
+        what: What has that size, for the sentence.
+
+    Raises:
+        ScanlearnError: It cannot.
+    """
+    side = patch_side(backbone)
+    if size % side:
+        lower = max(side, size // side * side)
+        raise ScanlearnError(
+            f"{what} is {size}, but the patches of '{backbone.name}' are {side} pixels wide: "
+            f"take a multiple of {side}, such as {lower} or {lower + side}"
+        )
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            features = backbone(torch.zeros(2, backbone.channels, size, size))
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise ScanlearnError(
+            f"{what} is {size}, and '{backbone.name}' cannot take {backbone.channels}-channel "
+            f"views of that size ({error}); choose another size or architecture"
+        ) from error
+    finally:
+        backbone.train()
+    assert features.shape == (2, backbone.num_features), backbone.name

@@ -1,0 +1,200 @@
+"""Frozen features of an archive: what every learner on top of a backbone starts from."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
+
+from scanlearn.archive.reader import Archive
+from scanlearn.backbones.backbone import Backbone, weights_hash
+from scanlearn.backbones.device import Precision, autocast, preferred_memory_format
+from scanlearn.console import Progressor, track
+from scanlearn.core import ViewPlan
+from scanlearn.errors import ScanlearnError
+from scanlearn.files import write_atomically
+from scanlearn.views.generator import ViewGenerator
+from scanlearn.views.scale import Scale
+from scanlearn.views.uniforms import DrawKey
+
+# Part of every cache key: raised when the same inputs give other features.
+FEATURES_VERSION = 1
+
+
+def extract(
+    backbone: Backbone,
+    archive: Archive,
+    rows: Int64[np.ndarray, " n"] | None = None,
+    *,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch_size: int = 256,
+    precision: Precision = "fp32",
+    cache: Path | str | None = None,
+    visible: bool = True,
+) -> Float32[np.ndarray, "n d"]:
+    """Returns the features of whole scans: the identity view, standardised, in evaluation mode.
+
+    The backbone runs on the device it is on and is left as it was.
+
+    Args:
+        backbone: What to extract with.
+        archive: The scans.
+        rows: ``[n]`` rows of the archive, in the order wanted; None for all.
+        size: Side of a view in pixels, best that of the training.
+        mean: Per channel, of scans on the unit range, as in the training.
+        std: Per channel, of scans on the unit range, as in the training.
+        batch_size: Scans at a time; it does not change the result.
+        precision: ``bf16`` only where one asks for it: features are compared between arms.
+        cache: Folder in which features are kept under a hash of all they depend on; None keeps
+            nothing.
+        visible: False shows no bar, for work inside other work that has one.
+
+    Raises:
+        ScanlearnError: If the backbone takes another number of channels, or a feature is not
+            finite.
+    """
+    if backbone.channels != archive.shape[0]:
+        raise ScanlearnError(
+            f"{archive.path}: the scans have {archive.shape[0]} channels, but the backbone takes "
+            f"{backbone.channels}; load it with channels={archive.shape[0]}"
+        )
+    rows = _all_rows(archive) if rows is None else np.asarray(rows, dtype=np.int64)
+    kept = None
+    if cache is not None:
+        view = {"size": size, "mean": [float(m) for m in mean], "std": [float(s) for s in std]}
+        kept = (
+            Path(cache) / f"{_key(backbone, archive, rows, {**view, 'precision': precision})}.npy"
+        )
+        found = _read_features(kept, (len(rows), backbone.num_features))
+        if found is not None:
+            return found
+    generator = ViewGenerator("simclr", Scale.IDENTITY, ViewPlan(1), size, mean, std)
+    batches = _whole_scans(archive, rows, generator, batch_size, next(backbone.parameters()).device)
+    with track(len(rows), "features", visible=visible) as progress:
+        features = _run(backbone, batches, len(rows), precision, progress)
+    _check_finite(features, archive, rows)
+    if kept is not None:
+        _keep_features(kept, features)
+    return features
+
+
+def thumbnail_features(
+    archive: Archive, rows: Int64[np.ndarray, " n"] | None = None, *, side: int = 16
+) -> Float32[np.ndarray, "n d"]:
+    """Returns each whole scan shrunk to ``side`` x ``side`` pixels, as one unit-range vector.
+
+    The reference every backbone must beat: a task that it solves needs no backbone.
+
+    Args:
+        archive: The scans.
+        rows: ``[n]`` rows of the archive, in the order wanted; None for all.
+        side: Side of the thumbnail in pixels; a vector has ``side * side * c`` entries.
+    """
+    rows = _all_rows(archive) if rows is None else np.asarray(rows, dtype=np.int64)
+    channels = archive.shape[0]
+    plain = ViewGenerator(
+        "simclr", Scale.IDENTITY, ViewPlan(1), side, (0.0,) * channels, (1.0,) * channels
+    )
+    thumbnails = np.empty((len(rows), channels * side * side), dtype=np.float32)
+    for start, views in _whole_scans(archive, rows, plain, 256, torch.device("cpu")):
+        thumbnails[start : start + len(views)] = views.flatten(1).numpy()
+    return thumbnails
+
+
+def _run(
+    backbone: Backbone,
+    batches: Iterator[tuple[int, Float[Tensor, "b c s s"]]],
+    num_scans: int,
+    precision: Precision,
+    progress: Progressor,
+) -> Float32[np.ndarray, "n d"]:
+    """Passes the scans through the backbone, batch by batch."""
+    features = np.empty((num_scans, backbone.num_features), dtype=np.float32)
+    device = next(backbone.parameters()).device
+    layout = preferred_memory_format(backbone)
+    was_training = backbone.training
+    backbone.eval()
+    try:
+        with torch.no_grad(), autocast(device, precision):
+            for start, views in batches:
+                batch = backbone(views.contiguous(memory_format=layout))
+                features[start : start + len(views)] = batch.float().cpu().numpy()
+                progress.advance(len(views))
+    finally:
+        backbone.train(was_training)
+    return features
+
+
+def _whole_scans(
+    archive: Archive,
+    rows: Int64[np.ndarray, " n"],
+    generator: ViewGenerator,
+    batch_size: int,
+    device: torch.device,
+) -> Iterator[tuple[int, Float[Tensor, "b c s s"]]]:
+    """Yields the position of each batch's first row, and its views on ``device``."""
+    for start in range(0, len(rows), batch_size):
+        chosen = rows[start : start + batch_size]
+        batch = archive.gather(chosen).to(device)
+        # At the identity nothing depends on what is drawn: any key will do.
+        yield start, generator(batch, DrawKey(0, 0, np.arange(len(chosen)))).global_views[0]
+
+
+def _all_rows(archive: Archive) -> Int64[np.ndarray, " n"]:
+    return np.arange(len(archive), dtype=np.int64)
+
+
+def _check_finite(
+    features: Float32[np.ndarray, "n d"], archive: Archive, rows: Int64[np.ndarray, " n"]
+) -> None:
+    broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(broken):
+        raise ScanlearnError(
+            f"{archive.path}: {len(broken)} of {len(rows)} scans have features that are not finite "
+            f"numbers, first '{archive.scan_ids[rows[broken[0]]]}'; the backbone's weights or the "
+            "precision are to blame"
+        )
+
+
+def _key(
+    backbone: Backbone, archive: Archive, rows: Int64[np.ndarray, " n"], settings: dict[str, object]
+) -> str:
+    """Returns a hash of all that features depend on."""
+    facts = {
+        "version": FEATURES_VERSION,
+        "architecture": backbone.name,
+        "model_args": backbone.model_args,
+        "weights": weights_hash(backbone),
+        "archive": archive.content_hash,
+        "rows": hashlib.sha256(rows.tobytes()).hexdigest(),
+        **settings,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40]
+
+
+def _read_features(path: Path, shape: tuple[int, int]) -> Float32[np.ndarray, "n d"] | None:
+    """Returns kept features; None where there are none, or the file is not whole."""
+    if not path.is_file():
+        return None
+    try:
+        kept = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        return None
+    whole = kept.shape == shape and kept.dtype == np.float32
+    return kept if whole else None
+
+
+def _keep_features(path: Path, features: Float32[np.ndarray, "n d"]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    np.save(buffer, features, allow_pickle=False)
+    write_atomically(path, buffer.getvalue())

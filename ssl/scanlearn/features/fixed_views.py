@@ -1,0 +1,127 @@
+"""One fixed set of views for every backbone: the same scans, crops and colours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor, nn
+
+from scanlearn.archive.reader import Archive
+from scanlearn.backbones.backbone import Backbone
+from scanlearn.backbones.device import autocast, preferred_memory_format
+from scanlearn.console import track
+from scanlearn.core import ScanBatch
+from scanlearn.errors import ScanlearnError
+from scanlearn.views.generator import ViewGenerator
+from scanlearn.views.uniforms import DrawKey
+
+VIEWS = 10
+LEAST_SCANS = 1000
+# Keeps the probing order and the probing draws apart from those of a training with the same seed.
+_ORDER_STREAM = 0x70616E656C
+_FIRST_STEP = 1 << 62
+
+
+@dataclass(frozen=True)
+class Probing:
+    """One fixed set of views: the same scans, crops and colours whatever backbone sees them.
+
+    Args:
+        generator: Makes two global views of a scan at a time.
+        scans: Scans to look at; None takes 1,000 or twice the number of features if that is more;
+            never more than there are.
+        views: Views of each scan.
+        seed: Which scans, and which draws.
+        batch_size: Scans at a time; it does not change the result.
+        visible: False shows no bar, for work inside other work that has one.
+    """
+
+    generator: ViewGenerator
+    scans: int | None = None
+    views: int = VIEWS
+    seed: int = 0
+    batch_size: int = 64
+    visible: bool = True
+
+    def rows(self, archive: Archive, num_features: int) -> Int64[np.ndarray, " n"]:
+        """Returns the scans to look at, in an order of which fewer scans are the beginning."""
+        stream = np.random.Philox(key=[self.seed, 0], counter=[0, 0, 0, _ORDER_STREAM])
+        order = np.argsort(stream.random_raw(len(archive)), kind="stable").astype(np.int64)
+        return order[: self.scans or max(LEAST_SCANS, 2 * num_features)]
+
+    def features(self, backbone: Backbone, archive: Archive) -> Float32[np.ndarray, "n v d"]:
+        """Returns a backbone's features of the probing views, in fp32 and evaluation mode.
+
+        The backbone runs on the device it is on and is left as it was.
+
+        Raises:
+            ScanlearnError: It takes another number of channels, there are too few scans or views,
+                or a feature is not finite.
+        """
+        rows = self.rows(archive, backbone.num_features)
+        self._check(backbone, archive, rows)
+        found = np.empty((len(rows), self.views, backbone.num_features), dtype=np.float32)
+        device = next(backbone.parameters()).device
+        layout = preferred_memory_format(backbone)
+        with (
+            in_evaluation(backbone),
+            autocast(device, "fp32"),
+            track(len(rows) * self.views, "probing views", visible=self.visible) as progress,
+        ):
+            for start in range(0, len(rows), self.batch_size):
+                chosen = rows[start : start + self.batch_size]
+                batch = archive.gather(chosen).to(device)
+                for number, view in enumerate(self._views_of(batch, start)):
+                    features = backbone(view.contiguous(memory_format=layout))
+                    found[start : start + len(chosen), number] = features.float().cpu().numpy()
+                    progress.advance(len(chosen))
+        broken = ~np.isfinite(found).all(axis=(1, 2))
+        if broken.any():
+            raise ScanlearnError(
+                f"{int(broken.sum())} of {len(rows)} scans have features that are not finite "
+                f"numbers, first '{archive.scan_ids[rows[np.argmax(broken)]]}': the backbone's "
+                "weights are broken."
+            )
+        return found
+
+    def _views_of(self, batch: ScanBatch, start: int) -> Iterator[Float[Tensor, "b c s s"]]:
+        """Yields the views of a batch; the recipe's first and second view take turns."""
+        positions = np.arange(start, start + len(batch), dtype=np.int64)
+        for number in range(self.views):
+            pair, second = divmod(number, 2)
+            if not second:
+                key = DrawKey(self.seed, _FIRST_STEP + pair, positions)
+                rendered = self.generator(batch, key).global_views
+            yield rendered[second]
+
+    def _check(self, backbone: Backbone, archive: Archive, rows: Int64[np.ndarray, " n"]) -> None:
+        if backbone.channels != archive.shape[0]:
+            raise ScanlearnError(
+                f"{archive.path}: the scans have {archive.shape[0]} channels, but the backbone "
+                f"takes {backbone.channels}; load it with channels={archive.shape[0]}"
+            )
+        for name, number in (("scans", len(rows)), ("views", self.views)):
+            if number < 2:
+                raise ScanlearnError(f"panel: {number} {name} cannot be compared; give 2 or more.")
+
+
+@contextmanager
+def in_evaluation(network: nn.Module) -> Iterator[None]:
+    """Puts a network into evaluation mode, without gradients; every part is put back as it was.
+
+    ``network.train()`` afterwards would not do: it would also wake parts that a method keeps in
+    evaluation mode.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, was_training in modes:
+            module.training = was_training

@@ -1,0 +1,1 @@
+"""A folder or table of scans becomes an archive."""

@@ -1,0 +1,179 @@
+"""`add`: new scans come into an archive, and those that are there are not packed again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from scanlearn.archive.changes import (
+    changing,
+    column,
+    commit,
+    described,
+    files_of,
+    free_number,
+    read_list,
+    rewrite_list,
+)
+from scanlearn.archive.identity import Identities, read_identities, source_name
+from scanlearn.archive.layout import PATHS_FILE, REJECTED_FILE, shard_name
+from scanlearn.archive.reader import Archive, is_archive
+from scanlearn.archive.summary import PAGE_FILE, summary
+from scanlearn.archive.withdraw import aside_of, drop_patients, withdrawn_from
+from scanlearn.console import say, warn_user
+from scanlearn.errors import ScanlearnError
+from scanlearn.files import link_or_copy
+from scanlearn.packing.manifest import Manifest
+from scanlearn.packing.pack import manifest_of, pack_manifest
+from scanlearn.packing.settings import OF_THE_SOURCE, PackSettings, pixel_settings
+
+
+def add(
+    archive: Path | str, source: Path | str | Manifest, *, settings: PackSettings | None = None
+) -> Archive:
+    """Packs the files of a source that an archive does not hold yet, adds them and returns it.
+
+    They are brought to the archive's canvas with its settings and come after the scans that are
+    there, as shards of their own. Files set aside before are tried again; scans of patients who
+    were withdrawn stay out. Runs on the archive as it was cannot be gone on with. A crash leaves
+    the old archive or the new one, and what was packed by then is not packed again.
+
+    Args:
+        archive: The archive's folder.
+        source: A folder of scans, a table, or a manifest already read; the archive's own source
+            with more in it, or another.
+        settings: How the source is read; what is done to pixels may be left out or as it was.
+
+    Raises:
+        ScanlearnError: The source cannot be used, none of its new files can be read, they do not
+            fit the archive, or it cannot be changed.
+    """
+    path = Path(archive).expanduser()
+    with changing(path) as found:
+        settings = _settings_like(found, settings)
+        manifest = source if isinstance(source, Manifest) else manifest_of(source, settings)
+        whose = read_identities(settings.issuer or source_name(manifest.root))
+        manifest = _without_known(found, manifest, whose)
+        aside = aside_of(path)
+        if len(manifest) == 0:
+            shutil.rmtree(aside, ignore_errors=True)
+            say(f"{path} holds all files of {manifest.root} already")
+            return found
+        added = _without_withdrawn(_packed_aside(aside, manifest, settings, found), found)
+        if added is None:
+            shutil.rmtree(aside)
+            say(f"{path}: all new files of {manifest.root} are of patients who were withdrawn")
+            return found
+        found = _joined(found, added)
+        shutil.rmtree(aside)
+        if (path / PAGE_FILE).is_file():
+            summary(found)
+    say(f"added {len(added):,} scans to {path}, which now holds {len(found):,}")
+    if added.num_rejected:
+        warn_user(f"{added.num_rejected:,} could not be packed, for the reasons in rejected.csv")
+    return found
+
+
+def _settings_like(archive: Archive, settings: PackSettings | None) -> PackSettings:
+    """Returns the settings an archive was packed with, for another source.
+
+    Raises:
+        ScanlearnError: The archive was not packed from files, or other settings are given.
+    """
+    kept = pixel_settings(archive.info["settings"])
+    if archive.info["key"] is None:
+        raise ScanlearnError(f"{archive.path}: was not packed from files; nothing can be added")
+    given = settings.model_dump(mode="json", exclude_unset=True) if settings else {}
+    for key, value in given.items():
+        if key not in OF_THE_SOURCE and value != kept.get(key):
+            raise ScanlearnError(
+                f"{archive.path}: was packed with {key}={kept.get(key)}, not {value}, and scans"
+                " that are added are packed alike; leave it out"
+            )
+    return PackSettings.model_validate({**kept, **given})
+
+
+def _without_known(archive: Archive, manifest: Manifest, whose: Identities) -> Manifest:
+    """Returns the files of a manifest that an archive does not hold.
+
+    Raises:
+        ScanlearnError: Names are hashed under another key, or files of another source have the
+            paths of files that are there.
+    """
+    if whose.fingerprint != archive.info["key"]:
+        raise ScanlearnError(
+            f"{archive.path}: its patients are hashed under another key; set SCANLEARN_KEY to that"
+        )
+    known = files_of(column(archive, "scan_id"))
+    paths = manifest.table.column("path")
+    names = pa.array((whose.file(one.as_py() or "") for one in paths), pa.string())
+    is_known = pc.is_in(names, value_set=known)
+    num_known = pc.sum(is_known).as_py() or 0
+    if num_known and whose.issuer_hash not in _issuers(archive):
+        raise ScanlearnError(
+            f"{manifest.root}: {num_known:,} of its files have the paths of files that are in"
+            f" {archive.path} from another source; put its files below one more folder, or give"
+            " issuer= if it is the same source"
+        )
+    return replace(manifest, table=manifest.table.filter(pc.invert(is_known)))
+
+
+def _issuers(archive: Archive) -> list[str]:
+    return list(archive.info.get("issuers") or [archive.info["issuer"]])
+
+
+def _packed_aside(
+    aside: Path, manifest: Manifest, settings: PackSettings, like: Archive
+) -> Archive:
+    """Packs files into an archive beside the one they go to, or finds that done."""
+    source_hash = manifest.content_hash()
+    if is_archive(aside):
+        with contextlib.suppress(ScanlearnError):
+            done = Archive(aside)
+            if done.info["source_hash"] == source_hash:
+                return done
+        shutil.rmtree(aside)
+    return pack_manifest(manifest, aside, settings, source_hash=source_hash, like=like)
+
+
+def _without_withdrawn(added: Archive, archive: Archive) -> Archive | None:
+    """Returns what is added without patients who were withdrawn; None where nothing is left."""
+    patients = column(added, "patient").unique().to_pylist()
+    returned = sorted({*patients} & {*withdrawn_from(archive)["names"]})
+    if len(returned) == len(patients):
+        return None
+    return drop_patients(added, returned) if returned else added
+
+
+def _joined(archive: Archive, added: Archive) -> Archive:
+    """Returns an archive with the scans of another behind its own, in one step."""
+    path, first = archive.path, free_number(archive.path)
+    shards = list(archive.info["shards"])
+    for number, shard in enumerate(added.info["shards"], first):
+        name = shard_name(number)
+        link_or_copy(added.path / shard["file"], path / name)
+        shards.append(described(path, name, shard["scans"]))
+    old, new = archive.info, added.info
+    # Files that were set aside before were tried again: what is said of them now counts.
+    tried = {name for name, _ in read_list(added.path / PATHS_FILE)}
+    rejected = rewrite_list(path / REJECTED_FILE, tried, read_list(added.path / REJECTED_FILE))
+    if (path / PATHS_FILE).is_file():
+        rewrite_list(path / PATHS_FILE, tried, read_list(added.path / PATHS_FILE))
+    text = f"{old['source_hash']} {new['source_hash']}"
+    changes: dict[str, Any] = {
+        "label_columns": list(dict.fromkeys([*old["label_columns"], *new["label_columns"]])),
+        "patients_known": old["patients_known"] and new["patients_known"],
+        "notes": dict(sorted((Counter(old["notes"]) + Counter(new["notes"])).items())),
+        "rejected": rejected,
+        "issuers": sorted({*_issuers(archive), new["issuer"]}),
+        "source_hash": hashlib.sha256(text.encode()).hexdigest(),
+    }
+    return commit(archive, shards, changes)

@@ -1,0 +1,140 @@
+"""Which files of a source are packed: patterns on DICOM tags and on columns of a table."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scanlearn.errors import ScanlearnError
+from scanlearn.packing.manifest import IDENTIFYING_COLUMNS
+from scanlearn.packing.tables import is_one_of
+
+Labels = Mapping[str, str | None]
+Tags = Mapping[str, tuple[str, ...]]
+# Patterns stand in archive.json, which names nobody: a filter on a person would.
+_IDENTIFYING = (*IDENTIFYING_COLUMNS, "OtherPatientIDs", "PatientAddress", "StudyID")
+# Values that are no text: sequences, and runs of bytes.
+_WITHOUT_TEXT = ("SQ", "OB", "OD", "OF", "OL", "OV", "OW", "UN", "OB or OW")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of a filter.
+
+    Args:
+        where: The setting, as ``keep.Modality``.
+        name: The tag or column.
+        is_keep: Whether what matches stays and the rest goes, or the other way round.
+        pattern: Matches a whole value, case folded.
+    """
+
+    where: str
+    name: str
+    is_keep: bool
+    pattern: re.Pattern[str]
+
+    def leaves_out(self, values: tuple[str, ...]) -> bool:
+        """Returns whether a file goes; one without a value fits no pattern."""
+        # Of several values any may match, or all of them as DICOM writes them.
+        candidates = (*values, "\\".join(values)) if values else ()
+        is_match = any(self.pattern.match(value.casefold()) for value in candidates)
+        return is_match != self.is_keep
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The filter of a source.
+
+    Args:
+        rules: Asked in this order; the first that leaves a file out is the reason.
+        columns: Label columns of the table; a column wins over a tag of the same name.
+    """
+
+    rules: tuple[Rule, ...] = ()
+    columns: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Tags and columns that are asked for, each once."""
+        return tuple(dict.fromkeys(rule.name for rule in self.rules))
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """DICOM keywords that headers are asked for."""
+        return tuple(name for name in self.names if name not in self.columns)
+
+    def values(self, name: str, labels: Labels, tags: Tags) -> tuple[str, ...]:
+        """Returns what a file has under a name: the column's value, or all of a tag's."""
+        if name not in self.columns:
+            return tags.get(name, ())
+        label = labels.get(name)
+        return () if label is None else (label.strip(),)
+
+    def left_out_by(self, labels: Labels, tags: Tags | None) -> str | None:
+        """Returns the setting that leaves a file out, None where it stays.
+
+        Args:
+            labels: Its row of the table, by column.
+            tags: Its DICOM tags; None for a file that cannot be read, of which only columns
+                decide, so that it is set aside with its reason.
+        """
+        for rule in self.rules:
+            if tags is None and rule.name not in self.columns:
+                continue
+            if rule.leaves_out(self.values(rule.name, labels, tags or {})):
+                return rule.where
+        return None
+
+
+def make_selection(
+    keep: Mapping[str, tuple[str, ...]],
+    drop: Mapping[str, tuple[str, ...]],
+    columns: tuple[str, ...],
+) -> Selection:
+    """Returns a checked filter.
+
+    Args:
+        keep: Shell-style patterns by tag or column, of which a file must match one of each.
+        drop: Patterns of which it must match none.
+        columns: Label columns of the table, none for a folder.
+
+    Raises:
+        ScanlearnError: A name is neither a DICOM keyword nor a column, or would name a person.
+    """
+    rules = []
+    for kind, patterns in (("keep", keep), ("drop", drop)):
+        for name, allowed in patterns.items():
+            where = f"{kind}.{name}"
+            if name not in columns:
+                _check_keyword(where, name, columns)
+            translated = (fnmatch.translate(pattern.casefold()) for pattern in allowed)
+            rules.append(Rule(where, name, kind == "keep", re.compile("|".join(translated))))
+    return Selection(tuple(rules), columns)
+
+
+def _check_keyword(where: str, name: str, columns: tuple[str, ...]) -> None:
+    from pydicom.datadict import dictionary_VR, keyword_dict
+
+    if name not in keyword_dict:
+        near = _nearest(name, [*columns, *keyword_dict])
+        listed = f" (columns: {', '.join(columns)})" if columns else ""
+        raise ScanlearnError(
+            f"{where}: '{name}' is neither a DICOM keyword nor a column of the table{near}{listed}"
+        )
+    kind = dictionary_VR(keyword_dict[name])
+    if kind == "PN" or is_one_of(name, _IDENTIFYING):
+        raise ScanlearnError(
+            f"{where}: '{name}' names a person, a study or a date, and a filter is written into the"
+            " archive; list the files to pack in a table instead"
+        )
+    if kind in _WITHOUT_TEXT:
+        raise ScanlearnError(f"{where}: '{name}' holds no text (it is {kind}); choose another tag")
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    folded = {other.casefold(): other for other in reversed(known)}
+    found = difflib.get_close_matches(name.casefold(), folded, n=1)
+    return f"; did you mean '{folded[found[0]]}'?" if found else ""

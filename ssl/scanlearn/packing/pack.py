@@ -1,0 +1,391 @@
+"""`pack`: any pile of scans, decoded once, into a memory-mapped archive."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from scanlearn.archive.identity import Identities, read_identities, source_name
+from scanlearn.archive.reader import Archive, is_archive
+from scanlearn.archive.summary import summary
+from scanlearn.archive.writer import ArchiveWriter
+from scanlearn.console import say, track, warn_user
+from scanlearn.errors import ScanlearnError
+from scanlearn.files import require_free
+from scanlearn.packing.filters import make_selection
+from scanlearn.packing.headers import LEFT_OUT, Survey, survey
+from scanlearn.packing.manifest import Manifest, read_manifest
+from scanlearn.packing.parallel import get_ready, num_cores, ordered_map
+from scanlearn.packing.prepare import (
+    Job,
+    ManifestRow,
+    Outcome,
+    Plan,
+    Prepared,
+    Refused,
+    bytes_per_chunk,
+    frames_per_chunk,
+    make_plan,
+    num_scans,
+    pieces,
+    prepare,
+    scan_id,
+    tasks,
+)
+from scanlearn.packing.settings import PackSettings
+from scanlearn.readers.readers import libraries
+
+# Filling an archive: every scan of a manifest, from wherever an earlier process had come.
+
+
+SERIES = "series"
+
+
+EMPTY = "empty slices left out"
+
+
+_SHORT_NAME = 2
+
+
+_CRASHED = "brings down the process that decodes it"
+
+
+Task = tuple[Job | Refused, ManifestRow]
+
+
+def fill(
+    writer: ArchiveWriter, manifest: Manifest, plan: Plan, found: Survey, workers: int
+) -> dict[str, int]:
+    """Writes every scan of a manifest and returns how often each note was made.
+
+    What an earlier process finished is not decoded again. Of a scan nothing is kept in memory.
+
+    Args:
+        writer: The archive.
+        manifest: The files.
+        plan: What every scan is brought to.
+        found: What the headers say.
+        workers: Processes that decode; with 1 this one does.
+    """
+    filling = _Filling(writer, manifest)
+    num_jobs = sum(1 for _ in pieces(found, plan)) - filling.num_done
+    waiting: deque[Task] = deque()
+
+    def jobs() -> Iterator[Job | Refused]:
+        for task in islice(tasks(manifest, found, plan), filling.num_done, None):
+            waiting.append(task)
+            yield task[0]
+
+    outcomes = _prepared(plan, jobs(), workers)
+    with track(num_jobs, "packing") as progress, closing(outcomes):
+        for of_job in outcomes:
+            filling.take(*waiting.popleft(), of_job)
+            progress.advance(rejected=str(writer.num_rejected))
+    return {note: times for note, times in sorted(filling.notes.items()) if times}
+
+
+def _prepared(
+    plan: Plan, jobs: Iterator[Job | Refused], workers: int
+) -> Generator[tuple[Outcome, ...], None, None]:
+    """Yields what becomes of each job: its scans hold until the next is asked for."""
+    work = partial(prepare, plan)
+    if workers == 1:
+        yield from map(work, jobs)
+        return
+    crashed: tuple[Outcome, ...] = (Refused(_CRASHED),)
+    # A decoder may bring its process down, which must never be this one.
+    yield from ordered_map(
+        work,
+        jobs,
+        workers=workers,
+        crashed=crashed,
+        chunk=frames_per_chunk(plan),
+        chunk_bytes=bytes_per_chunk(plan),
+        weigh=num_scans,
+    )
+
+
+class _Filling:
+    """How far an archive is filled.
+
+    Args:
+        writer: The archive; an earlier process may have begun it.
+        manifest: The files.
+    """
+
+    def __init__(self, writer: ArchiveWriter, manifest: Manifest) -> None:
+        reached = writer.resumed
+        self._writer = writer
+        self._manifest = manifest
+        self.num_done: int = reached.get("num_done", 0)
+        self._num_outcomes: int = reached.get("num_outcomes", 0)
+        self._last: list[str] = reached.get("last", ["", ""])
+        self.notes: Counter[str] = Counter(reached.get("notes", {}))
+
+    def take(self, job: Job | Refused, row: ManifestRow, outcomes: tuple[Outcome, ...]) -> None:
+        """Writes what became of a job; an earlier process may have written the first part of it."""
+        file = self._writer.list_file(row[0] or "")
+        for outcome in outcomes[self._num_outcomes :]:
+            self._num_outcomes += 1
+            if isinstance(outcome, Refused):
+                verdict = [scan_id(file, outcome.frame), _nameless(outcome.reason, row)]
+                # A file done in several pieces is set aside once for the same reason.
+                if not (isinstance(job, Job) and job.frames.start and verdict == self._last):
+                    self._writer.reject(*verdict)
+                self._last = verdict
+                continue
+            self.notes.update(outcome.notes)
+            if self._add(row, file, outcome):
+                self._checkpoint()
+        if isinstance(job, Job) and not any(isinstance(one, Refused) for one in outcomes):
+            self.notes[EMPTY] += len(job.frames) - len(outcomes)
+        self.num_done += 1
+        self._num_outcomes = 0
+
+    def _checkpoint(self) -> None:
+        self._writer.checkpoint(
+            {
+                "num_done": self.num_done,
+                "num_outcomes": self._num_outcomes,
+                "last": self._last,
+                "notes": dict(self.notes),
+            }
+        )
+
+    def _add(self, row: ManifestRow, file: str, scan: Prepared) -> bool:
+        """Writes a scan under hashes: a file that names no patient stands for its own."""
+        _, patient, labels = row
+        whose = self._writer.identities
+        assert whose is not None
+        if self._manifest.patients_known:
+            person = whose.patient(patient or "")
+        else:
+            person = whose.patient(scan.patient, scan.issuer) if scan.patient else file
+        series = None if scan.series is None else whose.series(scan.series)
+        return self._writer.add(
+            scan.pixels,
+            scan_id=scan_id(file, scan.frame),
+            patient=person,
+            valid_box=scan.valid_box,
+            spacing_mm=scan.spacing_mm,
+            value_range=scan.value_range,
+            mask=scan.mask,
+            labels={SERIES: series} | labels,
+            tally=scan.tally,
+        )
+
+
+def _nameless(reason: str, row: ManifestRow) -> str:
+    """Returns a reason without the file's name, which decoders like to give."""
+    name = Path(row[0] or "").name
+    return reason.replace(name, "the file") if len(name) > _SHORT_NAME else reason
+
+
+# What reads the kinds of the first files is loaded while processes start.
+_PROBED_NAMES = 1000
+
+
+def pack(
+    source: Path | str | Manifest, archive: Path | str, *, settings: PackSettings | None = None
+) -> Archive:
+    """Decodes scans once and returns the archive they are packed into.
+
+    A scan that cannot be read is set aside in ``rejected.csv`` with the reason. The archive
+    appears at its path when it is complete, with a contact sheet and a page that sums it up (see
+    `summary`); the same scans and settings give the same bytes, and packing them again returns the
+    archive that is there.
+
+    Patients, series and files are known in the archive by hashes under the user's key (see
+    `read_identities`); which file a scan is from stands in ``paths.csv``, which only its owner can
+    read and nothing else needs.
+
+    Args:
+        source: Folder of scans, table (see `read_manifest`), or a manifest already read.
+        archive: Folder to write.
+        settings: None for the defaults.
+
+    Raises:
+        ScanlearnError: The source cannot be used, none of its scans can be read, another archive
+            lies at the path, or the disk is full.
+
+    Example:
+        >>> archive = pack("scans", "packed/scans")                # doctest: +SKIP
+    """
+    settings = settings or PackSettings()
+    target = Path(archive).expanduser()
+    manifest = source if isinstance(source, Manifest) else manifest_of(source, settings)
+    if not target.exists():
+        _get_ready(manifest, settings)
+    source_hash = manifest.content_hash()
+    whose = read_identities(settings.issuer or source_name(manifest.root))
+    found = _existing(target, source_hash, settings, whose)
+    if found is not None:
+        say(f"{target} holds these {len(found):,} scans already")
+        return found
+    packed = pack_manifest(manifest, target, settings, source_hash=source_hash)
+    if settings.summary:
+        summary(packed)
+    _report(packed, manifest)
+    return packed
+
+
+def pack_manifest(
+    manifest: Manifest,
+    target: Path,
+    settings: PackSettings,
+    *,
+    source_hash: str,
+    like: Archive | None = None,
+) -> Archive:
+    """Packs the files of a manifest and returns the archive.
+
+    Args:
+        manifest: The files.
+        target: Folder to write.
+        settings: How they are packed.
+        source_hash: The manifest's.
+        like: An archive that the scans are to fit into.
+
+    Raises:
+        ScanlearnError: No file can be read, they do not fit, or the disk is full.
+    """
+    whose = read_identities(settings.issuer or source_name(manifest.root))
+    canvas = settings.canvas
+    read = settings.reading()
+    selection = make_selection(settings.keep, settings.drop, manifest.label_columns)
+    workers = _workers(settings)
+    _get_ready(manifest, settings)
+    manifest, found_out = survey(manifest, read, selection=selection, workers=workers)
+    plan = make_plan(
+        found_out,
+        canvas=(canvas, canvas) if isinstance(canvas, int) else canvas,
+        channels=settings.channels if like is None else _channels(like),
+        treatment=settings.treatment(),
+        settings=read,
+        workers=workers,
+    )
+    if like is not None:
+        plan = _fitting(plan, like)
+    with ArchiveWriter(
+        target,
+        shape=(plan.channels, *plan.canvas),
+        dtype=plan.dtype,
+        label_columns=_label_columns(manifest, found_out),
+        has_mask=plan.treatment.has_mask,
+        patients_known=manifest.patients_known or found_out.has_patients,
+        source_hash=source_hash,
+        settings=settings.fingerprint(),
+        identities=whose,
+    ) as writer:
+        if writer.resumed:
+            say(f"going on after the {writer.num_scans:,} scans that were packed before")
+        notes = fill(writer, manifest, plan, found_out, workers)
+        if writer.num_scans == 0:
+            reason = writer.first_reason or "every slice is empty"
+            path, _, _ = next(manifest.rows())
+            raise ScanlearnError(
+                f"{manifest.root}: none of {len(manifest):,} scans can be read (the first,"
+                f" {path!r}: {reason}); give a source with pictures, DICOM files or volumes"
+            )
+        said = {"notes": {**found_out.left_out, **notes}, "pixels": plan.treatment.described()}
+        return writer.close(**said)
+
+
+def _get_ready(manifest: Manifest, settings: PackSettings) -> None:
+    names = manifest.table.column("path").slice(0, _PROBED_NAMES).to_pylist()
+    get_ready(_workers(settings), libraries(name for name in names if name))
+
+
+def _workers(settings: PackSettings) -> int:
+    # Where there is but one core, two: what brings a process down must not end packing.
+    return settings.workers or max(2, num_cores())
+
+
+def _channels(archive: Archive) -> Literal[1, 3]:
+    return 1 if archive.shape[0] == 1 else 3
+
+
+def _fitting(plan: Plan, like: Archive) -> Plan:
+    """Returns a plan for scans that go into an archive which is there."""
+    if plan.dtype.itemsize > like.dtype.itemsize:
+        raise ScanlearnError(
+            f"{like.path}: holds 8 bits and some of these files more, which would be lost; pack"
+            " them into an archive of their own"
+        )
+    return replace(plan, dtype=like.dtype)
+
+
+def _label_columns(manifest: Manifest, found: Survey) -> tuple[str, ...]:
+    """Returns the table's columns, and one for the series where files name it."""
+    known = manifest.label_columns
+    return (*known, SERIES) if found.has_series and SERIES not in known else known
+
+
+def manifest_of(source: Path | str, settings: PackSettings) -> Manifest:
+    """Returns the files that a folder or a table lists, read as the settings say."""
+    if is_archive(Path(source).expanduser()):
+        raise ScanlearnError(f"{source}: is an archive already; use it as it is")
+    return read_manifest(
+        source,
+        path_column=settings.path_column,
+        patient_column=settings.patient_column,
+        follow_links=settings.follow_links,
+        open_containers=settings.open_containers,
+        folder_labels=settings.folder_labels,
+    )
+
+
+def _existing(
+    target: Path, source_hash: str, settings: PackSettings, whose: Identities
+) -> Archive | None:
+    if not is_archive(target):
+        require_free(target)
+        return None
+    found = Archive(target)
+    same_scans = found.info["source_hash"] == source_hash
+    same_settings = found.info["settings"] == settings.fingerprint()
+    names = (found.info.get("key"), found.info.get("issuer"))
+    same_names = names == (whose.fingerprint, whose.issuer_hash)
+    if same_scans and same_settings and same_names:
+        return found
+    what = "the same scans with other settings" if same_scans else "an archive of other scans"
+    if same_scans and same_settings:
+        what = "the same scans, their patients hashed under another key or issuer,"
+    raise ScanlearnError(f"{target}: holds {what} already; remove it or choose another path")
+
+
+def _report(archive: Archive, manifest: Manifest) -> None:
+    channels, height, width = archive.shape
+    num_patients = archive.info["patients"]
+    whose = f"of {num_patients:,} patients"
+    if not archive.patients_known:
+        whose = "of unknown patients (each counts as its own)"
+        if num_patients < len(archive):
+            whose = "of partly unknown patients (a file that names none counts as its own)"
+    say(
+        f"packed {len(archive):,} scans {whose} into {archive.path}: {channels} x {height} x"
+        f" {width}, {archive.dtype.name}"
+    )
+    if archive.num_rejected:
+        where = archive.path / "rejected.csv"
+        noun = "scan" if archive.num_rejected == 1 else "scans"
+        warn_user(
+            f"{archive.num_rejected:,} {noun} could not be packed, for the reasons in {where}"
+        )
+    if manifest.ignored:
+        listed = ", ".join(f"{n:,} {suffix}" for suffix, n in manifest.ignored[:5])
+        say(f"files that are no scans were left alone: {listed}")
+    if manifest.withheld:
+        say(
+            f"columns kept out, since they may name a person or a file: "
+            f"{', '.join(manifest.withheld)} (rename one that is a label)"
+        )
+    for note, times in archive.info["notes"].items():
+        counts_itself = note == EMPTY or note.startswith(LEFT_OUT)
+        say(f"{note}: {times:,}" if counts_itself else f"{note} in {times:,} scans")

@@ -1,0 +1,378 @@
+"""One function over many items on all cores: in order, in bounded memory, surviving crashes."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate, islice
+from multiprocessing.context import BaseContext
+from statistics import median
+from time import perf_counter
+from types import ModuleType
+from typing import Any, TypeVar, cast
+
+# Results of worker processes on their way home: large arrays through memory that is shared.
+
+
+# Shorter ones cost less inside the pickle.
+_LEAST_BYTES = 4096
+
+
+_ALIGNED_TO = 64
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """Something pickled, its large arrays aside.
+
+    Args:
+        pickled: All but the arrays.
+        sizes: Bytes of each array, which lie one after the other where both sides know of.
+        seconds: How long it took to make.
+    """
+
+    pickled: bytes
+    sizes: tuple[int, ...]
+    seconds: float = 0.0
+
+
+class Slots:
+    """Places of equal size in memory that processes share.
+
+    The memory has no name that a killed process could leave behind. It is handed to processes as
+    they start.
+
+    Args:
+        number: How many places.
+        num_bytes: Size of each; 0 shares nothing, and arrays travel inside the pickle.
+        context: What starts the processes.
+    """
+
+    def __init__(self, number: int, num_bytes: int, context: BaseContext) -> None:
+        self._num_bytes = _padded(num_bytes)
+        # Filled with zeros here and now: a disk that has no room for it says so at once.
+        self._memory: Any = context.RawArray("b", max(1, number * self._num_bytes))
+
+    def wrap(self, value: Any, slot: int, seconds: float = 0.0) -> Parcel:
+        """Puts the arrays of something into a place, as far as there is room, and pickles it."""
+        place = self._place(slot)
+        sizes: list[int] = []
+        filled = 0
+
+        def take(buffer: pickle.PickleBuffer) -> bool:
+            nonlocal filled
+            with buffer.raw() as raw:
+                end = filled + raw.nbytes
+                if raw.nbytes < _LEAST_BYTES or end > len(place):
+                    return True
+                place[filled:end] = raw
+                sizes.append(raw.nbytes)
+                filled += _padded(raw.nbytes)
+                return False
+
+        pickled = pickle.dumps(value, protocol=5, buffer_callback=take)
+        return Parcel(pickled, tuple(sizes), seconds)
+
+    def unwrap(self, parcel: Parcel, slot: int) -> Any:
+        """Returns what was wrapped; its arrays are views, which hold until the place is reused."""
+        place = self._place(slot)
+        starts = accumulate(map(_padded, parcel.sizes), initial=0)
+        views = [
+            place[start : start + size] for start, size in zip(starts, parcel.sizes, strict=False)
+        ]
+        return pickle.loads(parcel.pickled, buffers=views)
+
+    def _place(self, slot: int) -> memoryview:
+        start = slot * self._num_bytes
+        return memoryview(self._memory).cast("B")[start : start + self._num_bytes]
+
+
+def _padded(num_bytes: int) -> int:
+    return -(-num_bytes // _ALIGNED_TO) * _ALIGNED_TO
+
+
+_START_METHOD = "forkserver" if os.name == "posix" else "spawn"
+
+
+_CHUNKS_PER_WORKER = 4
+
+
+# Long enough that handing it over costs little, short enough that no process waits long for the
+# last one.
+_SECONDS_PER_CHUNK = 0.1
+
+
+_TIMED_ITEMS = 64
+
+
+_SECONDS_WORTH_PROCESSES = 1.0
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+_KEPT_BYTES = 2**25
+
+
+Item = TypeVar("Item")
+
+
+Result = TypeVar("Result")
+
+
+_SHARED_CONTEXT: Any = multiprocessing.get_context(_START_METHOD)
+
+
+_Process: Any = _SHARED_CONTEXT.Process
+
+
+class _WorkerProcess(_Process):  # type: ignore[misc]
+    """A process that does not import the user's script."""
+
+    def start(self) -> None:
+        with _hidden_main():
+            super().start()
+
+
+def num_cores() -> int:
+    """Returns how many cores this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def ordered_map(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int,
+    crashed: Result,
+    chunk: int = 16,
+    chunk_bytes: int = 0,
+    weigh: Callable[[Item], int] | None = None,
+) -> Generator[Result, None, None]:
+    """Yields ``function(item)`` for each item, in order; at most a few chunks are in flight.
+
+    An item that takes its process down (a fault in a decoder, memory used up) is tried once more
+    alone; if that fails too its result is ``crashed`` and the others go on.
+
+    Args:
+        function: A function of a module, picklable.
+        items: What to call it with; consumed as results are.
+        workers: Processes.
+        crashed: Result of an item that no process survives.
+        chunk: Most items that a process is given at a time; of items that take long it is given
+            fewer.
+        chunk_bytes: Memory for the arrays in the results of a chunk. They travel through it
+            uncopied and hold only until the next result is asked for; with 0 they are the
+            caller's.
+        weigh: How many items an item counts as; None for one.
+    """
+    waiting = iter(items)
+    in_flight = workers * _CHUNKS_PER_WORKER
+    context = _context()
+    slots = Slots(in_flight, chunk_bytes, context)
+    executor = _executor(workers, slots, context)
+    free, size = list(range(in_flight)), 1
+    flying: deque[tuple[list[Item], int, Future[Parcel]]] = deque()
+    try:
+        while True:
+            while free:
+                work = _take(waiting, size, weigh)
+                if not work:
+                    break
+                slot = free.pop()
+                flying.append((work, slot, _send(executor, function, work, slot)))
+            if not flying:
+                return
+            oldest, slot, future = flying.popleft()
+            try:
+                parcel = future.result()
+            except BrokenProcessPool:
+                # Waited for: what has not ended yet would write into places that are used again.
+                executor.shutdown(wait=True, cancel_futures=True)
+                results = [_alone(function, item, crashed) for item in oldest]
+                executor = _executor(workers, slots, context)
+                flying = deque(
+                    (work, place, _send(executor, function, work, place))
+                    for work, place, _ in flying
+                )
+            else:
+                results = slots.unwrap(parcel, slot)
+                weight = sum(map(weigh, oldest)) if weigh else len(oldest)
+                size = _next_size(weight, parcel.seconds, chunk)
+            yield from results
+            free.append(slot)
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def get_ready(workers: int, modules: Sequence[str] = ()) -> None:
+    """Begins to load what processes need, while this one still finds out what there is to do.
+
+    Args:
+        workers: Processes; for one nothing is done.
+        modules: Further modules that the work will load.
+    """
+    if _START_METHOD == "forkserver" and workers > 1:
+        from multiprocessing import forkserver
+
+        with _hidden_main():
+            _context(modules)
+            forkserver.ensure_running()
+
+
+def map_where_worth(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    num_items: int,
+    *,
+    workers: int,
+    crashed: Result,
+    chunk: int = 16,
+) -> Generator[Result, None, None]:
+    """Yields ``function(item)`` for each item, in order, over processes where they save time.
+
+    The first items are done here and timed: processes, which take a while to start, come in where
+    they save more than that.
+
+    Args:
+        function: A function of a module, picklable.
+        items: What to call it with.
+        num_items: How many there are.
+        workers: Processes.
+        crashed: Result of an item that no process survives.
+        chunk: Most items that a process is given at a time.
+    """
+    waiting = iter(items)
+    times: list[float] = []
+    for item in islice(waiting, _TIMED_ITEMS):
+        start = perf_counter()
+        result = function(item)
+        times.append(perf_counter() - start)
+        yield result
+    left = num_items - _TIMED_ITEMS
+    # The middle one: the first of a kind of file loads what reads it.
+    if workers == 1 or left <= 0 or left * median(times) < _SECONDS_WORTH_PROCESSES:
+        yield from map(function, waiting)
+        return
+    yield from ordered_map(function, waiting, workers=workers, crashed=crashed, chunk=chunk)
+
+
+def _send(
+    executor: ProcessPoolExecutor, function: Callable[[Item], Result], work: list[Item], slot: int
+) -> Future[Parcel]:
+    try:
+        return executor.submit(_each, function, work, slot)
+    except BrokenProcessPool as error:
+        # A process ended since; whoever waits for this result will see it and start others.
+        broken: Future[Parcel] = Future()
+        broken.set_exception(error)
+        return broken
+
+
+def _take(items: Iterator[Item], size: int, weigh: Callable[[Item], int] | None) -> list[Item]:
+    if weigh is None:
+        return list(islice(items, size))
+    work: list[Item] = []
+    weight = 0
+    while weight < size and (more := list(islice(items, 1))):
+        work += more
+        weight += weigh(more[0])
+    return work
+
+
+def _next_size(size: int, seconds: float, most: int) -> int:
+    """Returns how many items make a chunk, when one of ``size`` took so long."""
+    worth = int(size * _SECONDS_PER_CHUNK / max(seconds, 1e-6))
+    return max(1, min(most, 2 * size, worth))
+
+
+_shared: Slots
+
+
+def _each(function: Callable[[Item], Result], items: list[Item], slot: int) -> Parcel:
+    start = perf_counter()
+    results = [function(item) for item in items]
+    return _shared.wrap(results, slot, perf_counter() - start)
+
+
+def _alone(function: Callable[[Item], Result], item: Item, crashed: Result) -> Result:
+    context = _context()
+    slots = Slots(1, 0, context)
+    with _executor(1, slots, context) as executor:
+        try:
+            (result,) = slots.unwrap(executor.submit(_each, function, [item], 0).result(), 0)
+        except BrokenProcessPool:
+            return crashed
+    return cast(Result, result)
+
+
+def _executor(workers: int, slots: Slots, context: BaseContext) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(slots,)
+    )
+
+
+def _context(modules: Sequence[str] = ()) -> BaseContext:
+    # A context of our own: the shared one belongs to the user's program.
+    context: Any = type(_SHARED_CONTEXT)()
+    context.Process = _WorkerProcess
+    context.set_forkserver_preload([__name__, "scanlearn.packing.prepare", *modules])
+    return cast(BaseContext, context)
+
+
+@contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Keeps a new process from running the user's script again, which it needs nothing of.
+
+    Without it, a script that packs at its top level, with no ``if __name__ == "__main__"``, would
+    start itself over in every worker and fail.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _start_worker(slots: Slots) -> None:
+    global _shared
+    _shared = slots
+    _keep_freed_memory()
+    # Ctrl-C is the parent's to answer; a killed parent must not leave workers waiting for ever.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _keep_freed_memory() -> None:
+    """Keeps the C library from giving pictures' memory back to the system after each of them.
+
+    Getting it again, page by page, takes a tenth of the time that decoding a photograph does.
+    """
+    if sys.platform == "linux":
+        # Constants of glibc; other C libraries have no such function.
+        with contextlib.suppress(AttributeError, OSError):
+            tune = ctypes.CDLL(None).mallopt
+            tune(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+            tune(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,79 @@
+"""`open_archive`: wherever an archive is asked for, a folder, a table or the phantom will do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from scanlearn.archive.identity import read_identities, source_name
+from scanlearn.archive.reader import FORMAT_VERSION, Archive, is_archive
+from scanlearn.console import say
+from scanlearn.packing.pack import manifest_of, pack
+from scanlearn.packing.settings import PackSettings
+
+PHANTOM_PREFIX = "phantom:"
+_MAX_NAME_LENGTH = 40
+
+
+def open_archive(
+    source: Path | str, *, settings: PackSettings | None = None, cache: Path | str | None = None
+) -> Archive:
+    """Returns the archive that a path or a phantom's description stands for.
+
+    A folder of scans or a table is packed into the cache first, once for the same files and
+    settings; a phantom is drawn there.
+
+    Args:
+        source: An archive, a folder of scans, a table, or
+            ``phantom:patients=600,seed=1,height=96,width=96``.
+        settings: How scans are packed; None for the defaults. An archive is taken as it is, and
+            columns are looked for in tables only.
+        cache: Folder for packed sources; None takes ``$SCANLEARN_CACHE`` or
+            ``~/.cache/scanlearn``.
+
+    Raises:
+        ScanlearnError: The source cannot be used, or the disk of the cache is full.
+    """
+    base = cache_folder() if cache is None else Path(cache).expanduser()
+    if str(source).startswith(PHANTOM_PREFIX):
+        return _open_phantom(str(source), base)
+    path = Path(source).expanduser()
+    if is_archive(path):
+        return Archive(path)
+    settings = settings or PackSettings()
+    manifest = manifest_of(path, settings)
+    known_as = (path if path.is_dir() else path.parent).absolute().name
+    whose = read_identities(settings.issuer or source_name(manifest.root))
+    names = (whose.fingerprint, whose.issuer_hash)
+    target = base / _name(known_as, manifest.content_hash(), settings.fingerprint(), *names)
+    if is_archive(target):
+        return Archive(target)
+    say(f"packing {path} into the cache first: {target}")
+    return pack(manifest, target, settings=settings)
+
+
+def cache_folder() -> Path:
+    """Returns where packed sources are kept: ``$SCANLEARN_CACHE`` or ``~/.cache/scanlearn``."""
+    return Path(os.environ.get("SCANLEARN_CACHE") or Path.home() / ".cache" / "scanlearn")
+
+
+def _name(stem: str, *parts: object) -> str:
+    text = json.dumps([FORMAT_VERSION, *parts], sort_keys=True)
+    return f"{stem[:_MAX_NAME_LENGTH]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _open_phantom(source: str, base: Path) -> Archive:
+    from scanlearn.phantom import phantom as phantom
+
+    spec = phantom.PhantomSpec.parse(source.removeprefix(PHANTOM_PREFIX))
+    # The program that draws is part of the key: a phantom changed by an update is drawn anew.
+    program = hashlib.sha256()
+    for file in sorted(Path(phantom.__file__).parent.glob("phantom*.py")):
+        program.update(file.read_bytes())
+    target = base / _name("phantom", repr(spec), program.hexdigest())
+    if is_archive(target):
+        return Archive(target)
+    say(f"drawing {source} into the cache first: {target}")
+    return phantom.write_phantom(spec, target)

@@ -1,0 +1,114 @@
+"""CT windows: the Hounsfield units that are shown as black and as white."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Num, UInt8
+
+from scanlearn.readers.scan import Scan, Undecodable
+
+WindowName = Literal["lung", "mediastinum", "brain", "subdural", "bone", "abdomen", "liver"]
+Window = WindowName | tuple[float, float]
+# Width and level in HU. Where practice gives a span (mediastinum 350-400/40-50, bone
+# 1800-2000/400-500, abdomen 350-400/40-50), one value of it.
+WINDOWS: dict[WindowName, tuple[float, float]] = {
+    "lung": (1500, -600),
+    "mediastinum": (350, 50),
+    "brain": (80, 40),
+    "subdural": (200, 75),
+    "bone": (1800, 400),
+    "abdomen": (400, 50),
+    "liver": (150, 30),
+}
+# HU -32768 to 32767 are stored as 0 to 65535: the same for every scan of an archive.
+HU_OF_ZERO = -32768
+_NO_UNIT = "a volume that names no unit taken for Hounsfield units"
+_NO_AIR = "nothing below 0 in what is taken for Hounsfield units"
+_COARSE = "a step of stored values is more than 1 HU"
+
+
+def read_window(given: object) -> object:
+    """Returns what a person gave as one window or three, checked.
+
+    Args:
+        given: None, a name, ``[width, level]``, or three of these.
+
+    Raises:
+        ValueError: It is none of them.
+    """
+    if given is None:
+        return None
+    parts = list(given) if isinstance(given, list | tuple) else [given]
+    if len(parts) == 3:
+        return tuple(_one(part, given) for part in parts)
+    return _one(given, given)
+
+
+def _one(part: object, given: object) -> Window:
+    for name in WINDOWS:
+        if part == name:
+            return name
+    if isinstance(part, list | tuple) and len(part) == 2:
+        width, level = part
+        numbers = [each for each in part if isinstance(each, int | float)]
+        if len(numbers) == 2 and np.isfinite(numbers).all() and width > 0:
+            return float(width), float(level)
+    known = ", ".join(WINDOWS)
+    raise ValueError(
+        f"{given} is no window; give one of {known}, numbers as [width, level] in HU with a width"
+        " above 0, or three of these in a list for three channels"
+    )
+
+
+def edges(window: Window) -> tuple[float, float]:
+    """Returns the HU that a window shows as black and as white: level -+ half the width."""
+    width, level = WINDOWS[window] if isinstance(window, str) else window
+    return level - width / 2, level + width / 2
+
+
+def in_hounsfield(scan: Scan) -> tuple[Scan, tuple[str, ...]]:
+    """Returns a scan whose stored values are HU + 32768, and what is doubtful of it, in words.
+
+    Args:
+        scan: A CT slice, or slices of a volume as channels.
+
+    Raises:
+        Undecodable: Its values are no Hounsfield units.
+    """
+    units = scan.units
+    if units is None:
+        raise Undecodable("has no Hounsfield units that a window could be laid on")
+    if units.name not in (None, "HU"):
+        raise Undecodable(f"holds {units.name}, no Hounsfield units that a window could be laid on")
+    measured = units.slope * scan.pixels.astype(np.float64) + units.intercept
+    notes = () if units.name == "HU" else (_NO_UNIT,)
+    if units.name is None and measured.min() >= 0:
+        notes = (*notes, _NO_AIR)
+    if abs(units.slope) > 1:
+        notes = (*notes, _COARSE)
+    stored = np.rint(measured - HU_OF_ZERO).clip(0, 65535).astype(np.uint16)
+    return replace(scan, pixels=stored, value_range=None, units=None), notes
+
+
+def stored_range(window: tuple[float, float]) -> tuple[float, float]:
+    """Returns the edges of a window as stored values."""
+    return window[0] - HU_OF_ZERO, window[1] - HU_OF_ZERO
+
+
+def render_windows(
+    pixels: Num[np.ndarray, "1 h w"], windows: tuple[tuple[float, float], ...]
+) -> UInt8[np.ndarray, "c h w"]:
+    """Returns one channel of 0 to 255 for each window.
+
+    Args:
+        pixels: HU + 32768.
+        windows: Edges of each, in HU.
+    """
+    planes = []
+    for low, high in map(stored_range, windows):
+        unit = np.clip((pixels[0].astype(np.float32) - low) / (high - low), 0, 1)
+        planes.append(np.rint(255 * unit).astype(np.uint8))
+    return np.stack(planes)

@@ -1,0 +1,1 @@
+"""Synthetic eyes with planted tasks."""

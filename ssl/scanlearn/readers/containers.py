@@ -1,0 +1,357 @@
+"""Zip and tar archives: what they hold, which of it may be read, and reading it."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+import tarfile
+import tempfile
+import weakref
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scanlearn.files import disk_errors
+from scanlearn.readers.scan import Undecodable
+
+# Paths of scans: files, and members of archives, as ``scans.zip/a/1.png``.
+
+
+CONTAINER_SUFFIXES = (".zip", ".tar", ".npz")
+
+
+_MOST_IN_MEMORY = 2**26
+
+
+_HAS_PROC = Path("/proc/self/fd").is_dir()
+
+
+_INTO = re.compile(r"\.(zip|tar|npz)[/\\]", re.IGNORECASE)
+
+
+def inside(path: Path) -> tuple[Path, str] | None:
+    """Returns the container that a path leads into and the path inside; None for any other."""
+    text = os.fspath(path)
+    for match in _INTO.finditer(text):
+        container = Path(text[: match.end() - 1])
+        if container.is_file():
+            return container, text[match.end() :].replace(os.sep, "/")
+    return None
+
+
+def stamp(path: str | Path) -> tuple[int, int] | None:
+    """Returns size and time of change of a file, or of the container that holds it."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - of a string, for speed
+    except NotADirectoryError:
+        place = inside(Path(path))
+        return None if place is None else stamp(place[0])
+    except (OSError, ValueError):  # A name too long, or with a NUL: no such file.
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def is_there(path: Path) -> bool:
+    """Returns whether a file lies at a path, or in the container that it leads into."""
+    try:
+        if path.is_file():
+            return True
+        place = inside(path)
+        return place is not None and place[1] in open_container(place[0]).members
+    except (OSError, ValueError):
+        return False
+
+
+def head(path: Path, num_bytes: int) -> bytes:
+    """Returns the first bytes of a file or member; none of what is no regular file.
+
+    Raises:
+        OSError: It may not be read.
+        Undecodable: It is damaged in its archive.
+    """
+    place = inside(path)
+    if place is not None:
+        return next(open_container(place[0]).chunks(place[1]), b"")[:num_bytes]
+    # A pipe would be waited for without end.
+    if not path.is_file():
+        return b""
+    with path.open("rb", buffering=0) as file:
+        return file.read(num_bytes)
+
+
+@contextmanager
+def as_file(path: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    """Gives a path that readers can open: itself, or a temporary copy of an archive's member.
+
+    The copy is in memory where that is possible, and on disk where it is large or its reader looks
+    at its ending.
+
+    Args:
+        path: A file, or a path into an archive.
+        suffixes: Endings that readers look at; of a member's name nothing else is used on disk.
+
+    Raises:
+        Undecodable: The member is not there or damaged.
+        ScanlearnError: The disk for temporary files is full.
+    """
+    place = inside(path)
+    if place is None:
+        yield path
+        return
+    container, name = open_container(place[0]), place[1]
+    suffix = next((end for end in suffixes if name.lower().endswith(end)), "")
+    num_bytes, _ = container.members.get(name, (0, None))
+    if sys.platform == "linux" and not suffix and num_bytes <= _MOST_IN_MEMORY and _HAS_PROC:
+        with os.fdopen(os.memfd_create("scan"), "wb") as file:
+            for chunk in container.chunks(name):
+                file.write(chunk)
+            file.flush()
+            yield Path(f"/proc/self/fd/{file.fileno()}")
+        return
+    with tempfile.TemporaryDirectory(prefix="scanlearn-") as folder:
+        _copy(container, name, Path(folder, f"scan{suffix}"))
+        # The voxels of a pair lie beside their header.
+        voxels = f"{name[:-4]}.img"
+        if suffix == ".hdr" and voxels in container.members:
+            _copy(container, voxels, Path(folder, "scan.img"))
+        yield Path(folder, f"scan{suffix}")
+
+
+def _copy(container: Container, name: str, target: Path) -> None:
+    with disk_errors(target.parent.parent), target.open("wb") as file:
+        for chunk in container.chunks(name):
+            file.write(chunk)
+
+
+# A member is copied out of its archive to be read: more would fill the disk for temporary files.
+MAX_MEMBER_BYTES = 2**30
+
+
+# Names of members are held in memory.
+MAX_MEMBERS = 2**21
+
+
+_MAX_DIRECTORY_BYTES = 2**28
+
+
+_NESTED = re.compile(r".*\.(zip|tar|npz|7z|rar|tgz|tbz2?|txz|tar\.\w+)", re.IGNORECASE | re.DOTALL)
+
+
+_ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
+
+
+_CHUNK_BYTES = 2**18
+
+
+# The others (bzip2, LZMA) let a few bytes ask for gigabytes of working memory.
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+_ZIP_HEADER_BYTES, _ZIP_END_BYTES = 30, 22
+
+
+_ZIP64_LOCATOR_BYTES, _ZIP64_END_BYTES = 20, 56
+
+
+_TAR_BLOCK_BYTES = 512
+
+
+class Listed(NamedTuple):
+    """A member as its archive lists it.
+
+    Args:
+        name: Its path, as stored.
+        num_bytes: Its size, as claimed.
+        place: Where its content is found.
+        reason: Why it may not be read; None where it may.
+    """
+
+    name: str
+    num_bytes: int
+    place: Any
+    reason: str | None
+
+
+class Container:
+    """An opened zip or tar archive.
+
+    Hidden members are left out, as hidden files of a folder are.
+
+    Args:
+        listed: Its members.
+        read: Yields the content at a place, a piece at a time.
+
+    Attributes:
+        members: Size and place of every member that may be read, by its path.
+        refused: Path and reason of every other one; another may have the same path.
+    """
+
+    def __init__(
+        self, listed: Iterable[Listed], read: Callable[[Any, int], Iterator[bytes]]
+    ) -> None:
+        self.members: dict[str, tuple[int, Any]] = {}
+        self.refused: list[tuple[str, str]] = []
+        self._read = read
+        for number, member in enumerate(listed):
+            if number == MAX_MEMBERS:
+                raise Undecodable(f"holds more than {MAX_MEMBERS:,} members")
+            # "./a//b" and "a/b" are one path.
+            parts = [part for part in member.name.split("/") if part not in ("", ".")]
+            name = "/".join(parts)
+            if any(part.startswith(".") for part in parts) and not _leads_out(member.name):
+                continue
+            reason = _name_refused(member.name) or member.reason
+            if reason is None and member.num_bytes > MAX_MEMBER_BYTES:
+                reason = f"claims {member.num_bytes:,} bytes, more than {MAX_MEMBER_BYTES:,}"
+            if reason is None and name in self.members:
+                reason = "has the path of an earlier member of its archive"
+            if reason is None:
+                self.members[name] = (member.num_bytes, member.place)
+            else:
+                self.refused.append((as_text(name), reason))
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """Yields the content of a member, a piece at a time.
+
+        Raises:
+            Undecodable: There is no such member, or its content is damaged.
+        """
+        if name not in self.members:
+            raise Undecodable("file not found")
+        num_bytes, place = self.members[name]
+        try:
+            yield from self._read(place, num_bytes)
+        except Exception as error:
+            # Whatever the parsers of archives raise on damaged bytes; they may give the name.
+            kind = type(error).__name__
+            raise Undecodable(f"is cut short or damaged in its archive ({kind})") from error
+
+
+def open_container(path: Path) -> Container:
+    """Returns an archive; the last few stay open in their process.
+
+    Raises:
+        Undecodable: It is damaged, or what it claims cannot be.
+    """
+    try:
+        status = path.stat()
+        return _opened(path, status.st_size, status.st_mtime_ns)
+    except Undecodable:
+        raise
+    except Exception as error:
+        # Not in the error's own words, which may give a path.
+        kind = getattr(error, "strerror", None) or type(error).__name__
+        raise Undecodable(f"is damaged or no archive ({kind})") from error
+
+
+def as_text(name: str) -> str:
+    """Returns a file name that can be written down: bytes that are no UTF-8 become escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+@lru_cache(maxsize=4)
+def _opened(path: Path, size: int, time_ns: int) -> Container:
+    del size, time_ns  # A changed file is another key.
+    return _open_tar(path) if path.suffix.lower() == ".tar" else _open_zip(path)
+
+
+def _open_zip(path: Path) -> Container:
+    _check_directory(path)
+    file = zipfile.ZipFile(path)
+    by_place = sorted(file.infolist(), key=lambda member: member.header_offset)
+    for member, following in pairwise(by_place):
+        end = member.header_offset + _ZIP_HEADER_BYTES + member.compress_size
+        if end > following.header_offset:
+            raise Undecodable("has members that overlap, as those of decompression bombs do")
+
+    def read(member: zipfile.ZipInfo, num_bytes: int) -> Iterator[bytes]:
+        del num_bytes
+        with file.open(member) as content:
+            while chunk := content.read(_CHUNK_BYTES):
+                yield chunk
+
+    members = (member for member in file.infolist() if not member.is_dir())
+    listed = (Listed(one.filename, one.file_size, one, _zip_refused(one)) for one in members)
+    return Container(listed, read)
+
+
+def _check_directory(path: Path) -> None:
+    """Refuses a list of members that would fill the memory, which zipfile reads in one go."""
+    with path.open("rb") as file:
+        num_bytes = file.seek(0, os.SEEK_END)
+        file.seek(max(0, num_bytes - 2**16 - _ZIP_END_BYTES - _ZIP64_END_BYTES))
+        tail = file.read()
+    place = tail.rfind(b"PK\x05\x06")
+    size = int.from_bytes(tail[place + 12 : place + 16], "little")
+    wide = place - _ZIP64_LOCATOR_BYTES - _ZIP64_END_BYTES
+    if wide >= 0 and tail[wide : wide + 4] == b"PK\x06\x06":
+        size = int.from_bytes(tail[wide + 40 : wide + 48], "little")
+    if place >= 0 and size > _MAX_DIRECTORY_BYTES:
+        raise Undecodable(f"claims a list of members of {size:,} bytes")
+
+
+def _open_tar(path: Path) -> Container:
+    file = path.open("rb")
+
+    def read(place: int, num_bytes: int) -> Iterator[bytes]:
+        end = place + num_bytes
+        while place < end:
+            file.seek(place)
+            chunk = file.read(min(end - place, _CHUNK_BYTES))
+            if not chunk:
+                raise EOFError
+            place += len(chunk)
+            yield chunk
+
+    with tarfile.open(path, "r:") as archive:
+        container = Container(_tar_members(archive), read)
+        end = archive.offset
+    weakref.finalize(container, file.close)
+    # A damaged header is taken for the end by tarfile.
+    file.seek(end)
+    if file.read(_TAR_BLOCK_BYTES).strip(b"\0"):
+        raise Undecodable(f"is damaged at byte {end:,}")
+    return container
+
+
+def _tar_members(archive: tarfile.TarFile) -> Iterator[Listed]:
+    while (member := archive.next()) is not None:
+        # It keeps every member it has passed.
+        archive.members.clear()  # type: ignore[attr-defined]
+        if not member.isdir():
+            yield Listed(member.name, member.size, member.offset_data, _tar_refused(member))
+
+
+def _leads_out(name: str) -> bool:
+    return _ABSOLUTE.match(name) is not None or ".." in re.split(r"[/\\]", name)
+
+
+def _name_refused(name: str) -> str | None:
+    if as_text(name) != name:
+        return "has a name that is not UTF-8"
+    if _leads_out(name):
+        return "has a name that leads out of its archive"
+    if _NESTED.fullmatch(name):
+        return "is an archive inside an archive; unpack the outer one"
+    return None
+
+
+def _zip_refused(member: zipfile.ZipInfo) -> str | None:
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG):
+        return "is a link, pipe or device"
+    if member.flag_bits & 1:
+        return "is encrypted"
+    return None if member.compress_type in _ZIP_METHODS else "is neither deflated nor stored"
+
+
+def _tar_refused(member: tarfile.TarInfo) -> str | None:
+    if not member.isreg():
+        return "is a link, pipe or device"
+    return "is stored as a sparse file" if member.issparse() else None

@@ -1,0 +1,291 @@
+"""MedMNIST's npz files: rows of arrays to scans, read in their order without holding an array."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+
+from scanlearn.errors import ScanlearnError
+from scanlearn.readers.scan import MAX_FRAMES, MAX_PIXELS, Frame, Header, Scan, Undecodable
+
+SPLITS = ("train", "val", "test")
+# More rows, or bytes of labels, than any such set has.
+MAX_ROWS = 2**21
+MAX_ROW_BYTES = 2**28
+_MAX_LABEL_BYTES = 2**28
+_CHUNK_BYTES = 2**20
+_DIGITS = 7
+_COLOURS = 3
+_FOREGROUND = 0.05
+
+
+@dataclass(frozen=True)
+class _Array:
+    """What the header of an array says.
+
+    Args:
+        shape: Rows first.
+        dtype: Of its values.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """``[h w]``, ``[h w 3]`` or, for volumes, ``[d h w]``."""
+        return self.shape[1:]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return math.prod(self.row_shape) * self.dtype.itemsize
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether rows are RGB."""
+        return len(self.shape) == 4 and self.shape[3] == _COLOURS
+
+    @property
+    def num_frames(self) -> int:
+        """Scans that a row gives: one, or the slices of a volume."""
+        return self.shape[1] if len(self.shape) == 4 and not self.is_colour else 1
+
+
+class _Rows:
+    """The rows of one array, cheap in their order: an earlier one starts over.
+
+    Args:
+        path: The npz file.
+        split: Which images.
+    """
+
+    def __init__(self, path: Path, split: str) -> None:
+        self._file = zipfile.ZipFile(path)
+        self._name = f"{split}_images.npy"
+        self._stream, self.array = _open_array(self._file, self._name)
+        _check_images(self.array)
+        self._next = 0
+        self._ends = self.array.shape[0]
+        self._last: tuple[int, np.ndarray[Any, Any]] | None = None
+
+    def row(self, number: int) -> np.ndarray[Any, Any]:
+        """Returns one row.
+
+        Raises:
+            Undecodable: There is no such row, or the file is damaged before its end.
+        """
+        if self._last is not None and self._last[0] == number:
+            return self._last[1]
+        if not 0 <= number < self._ends:
+            raise Undecodable("is cut short or damaged in its archive")
+        if number < self._next:
+            self._stream.close()
+            self._stream, _ = _open_array(self._file, self._name)
+            self._next = 0
+        size = self.array.row_bytes
+        try:
+            _skip(self._stream, (number - self._next) * size)
+            values = _exactly(self._stream, size)
+        except Undecodable:
+            # Out of time somewhere on the way.
+            self._next = self.array.shape[0]
+            raise
+        except Exception as error:
+            # Whatever zlib and zipfile raise; later rows would only find it again, one by one.
+            self._ends = number
+            raise Undecodable("is cut short or damaged in its archive") from error
+        self._next = number + 1
+        found = np.frombuffer(values, self.array.dtype).reshape(self.array.row_shape)
+        self._last = (number, found)
+        return found
+
+
+def list_rows(path: Path) -> pa.Table:
+    """Returns the rows of an npz file: ``path``, then the label columns, ``split`` the last.
+
+    Images are ``train_images``, ``val_images`` and ``test_images``, ``[n h w]``, ``[n h w 3]`` or,
+    for volumes, ``[n d h w]`` of uint8 or uint16; labels ``train_labels`` and so on, ``[n]`` or
+    ``[n k]``. One column of labels is called ``label``, several ``label_0`` and so on.
+
+    Raises:
+        ScanlearnError: It is no such file, or damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            tables = [_list_split(file, split) for split in SPLITS if _has(file, split, "images")]
+            if not tables:
+                names = ", ".join(sorted(file.namelist())[:5])
+                raise Undecodable(f"holds no train_images, val_images or test_images ({names})")
+        num_rows = sum(table.num_rows for table in tables)
+        if not 0 < num_rows <= MAX_ROWS:
+            raise Undecodable(f"claims {num_rows:,} images (allowed: 1 to {MAX_ROWS:,})")
+        if len({tuple(table.column_names) for table in tables}) > 1:
+            raise Undecodable("has other labels in one split than in another")
+    except Undecodable as error:
+        raise ScanlearnError(f"{path}: {error}; give an npz file as MedMNIST has them") from error
+    except Exception as error:
+        kind = type(error).__name__
+        raise ScanlearnError(f"{path}: is damaged or no npz file ({kind}); get it again") from error
+    return pa.concat_tables(tables)
+
+
+def read_header(path: Path, row: str) -> Header:
+    """Returns what the file says of a row, as ``train/0000012``.
+
+    Raises:
+        Undecodable: There is no such row, or the file is damaged.
+    """
+    split, _ = _parsed(row)
+    array = _rows(path, split).array
+    is_volume = len(array.row_shape) == 3 and not array.is_colour
+    height, width = array.row_shape[1:] if is_volume else array.row_shape[:2]
+    return Header(
+        is_colour=array.is_colour,
+        is_deep=array.dtype.itemsize > 1,
+        num_frames=array.num_frames,
+        size=(height, width),
+        bits=8 * array.dtype.itemsize,
+        kind="npz",
+    )
+
+
+def read_frames(
+    path: Path, row: str, frames: range, *, empty_below: float = 0.0
+) -> Iterator[Frame]:
+    """Yields the scan of a row, or some slices of its volume along its first axis.
+
+    Args:
+        path: The npz file.
+        row: Which row, as ``train/0000012``.
+        frames: Which slices, from 0.
+        empty_below: Slices of a volume with a smaller share of foreground are left out, which is
+            what lies more than a twentieth of its range above its lowest value.
+
+    Raises:
+        Undecodable: There is no such row, or the file is damaged.
+    """
+    split, number = _parsed(row)
+    rows = _rows(path, split)
+    values = rows.row(number)
+    if rows.array.is_colour:
+        yield Frame(1, Scan(np.ascontiguousarray(values.transpose(2, 0, 1))))
+    elif values.ndim == 2:
+        yield Frame(1, Scan(values[None]))
+    else:
+        low, high = int(values.min()), int(values.max())
+        is_foreground = values > low + _FOREGROUND * (high - low)
+        for index in frames:
+            if is_foreground[index].mean() >= empty_below:
+                yield Frame(index + 1, Scan(values[index][None]))
+
+
+def _rows(path: Path, split: str) -> _Rows:
+    try:
+        status = path.stat()
+        return _opened(path, split, status.st_size, status.st_mtime_ns)
+    except Undecodable:
+        raise
+    except Exception as error:
+        raise Undecodable(f"lies in a damaged npz file ({type(error).__name__})") from error
+
+
+@lru_cache(maxsize=len(SPLITS))
+def _opened(path: Path, split: str, size: int, time_ns: int) -> _Rows:
+    del size, time_ns  # A changed file is another key.
+    return _Rows(path, split)
+
+
+def _parsed(row: str) -> tuple[str, int]:
+    split, _, number = row.partition("/")
+    if split not in SPLITS or not number.isdecimal():
+        raise Undecodable("is no row of an npz file, as train/0000012")
+    return split, int(number)
+
+
+def _has(file: zipfile.ZipFile, split: str, what: str) -> bool:
+    return f"{split}_{what}.npy" in file.NameToInfo
+
+
+def _open_array(file: zipfile.ZipFile, name: str) -> tuple[IO[bytes], _Array]:
+    """Returns an array's values as a stream, and its header."""
+    info = file.getinfo(name)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
+        raise Undecodable(f"has {name} neither deflated nor stored, or encrypted")
+    stream = file.open(info)
+    version = np.lib.format.read_magic(stream)
+    # The header of a later version may claim gigabytes, and would be read before it is judged.
+    if version != (1, 0):
+        raise Undecodable(f"has {name} in version {version} of the npy format (allowed: 1.0)")
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype.hasobject:
+        raise Undecodable(f"has {name} as pickled objects, which may run a program when read")
+    num_bytes = math.prod(shape) * dtype.itemsize
+    if num_bytes != info.file_size - stream.tell():
+        raise Undecodable(f"claims {shape} of {dtype} in {name}, which is not what it holds")
+    if is_fortran and len(shape) > 1:
+        raise Undecodable(f"has {name} in Fortran order; save it in C order")
+    return stream, _Array(tuple(shape), dtype)
+
+
+def _check_images(array: _Array) -> None:
+    shape, dtype = array.shape, array.dtype
+    if len(shape) not in (3, 4) or min(shape[1:]) < 1:
+        raise Undecodable(f"has images of shape {shape}, neither [n h w], [n h w 3] nor [n d h w]")
+    if dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
+        raise Undecodable(f"has images of {dtype}, of which nobody says what is black")
+    height, width = shape[1:3] if array.is_colour or len(shape) == 3 else shape[2:]
+    if height * width > MAX_PIXELS or array.num_frames > MAX_FRAMES:
+        raise Undecodable(f"claims images of shape {shape[1:]}, more than any scan has")
+    if array.row_bytes > MAX_ROW_BYTES:
+        raise Undecodable(f"claims {array.row_bytes:,} bytes an image, more than {MAX_ROW_BYTES:,}")
+
+
+def _list_split(file: zipfile.ZipFile, split: str) -> pa.Table:
+    stream, images = _open_array(file, f"{split}_images.npy")
+    stream.close()
+    _check_images(images)
+    num_rows = images.shape[0]
+    if num_rows > MAX_ROWS:
+        raise Undecodable(f"claims {num_rows:,} images, more than {MAX_ROWS:,}")
+    columns = {"path": pa.array(f"{split}/{row:0{_DIGITS}d}" for row in range(num_rows))}
+    if _has(file, split, "labels"):
+        labels = _read_labels(file, f"{split}_labels.npy", num_rows)
+        names = ["label"] if labels.shape[1] == 1 else [f"label_{k}" for k in range(len(labels.T))]
+        columns |= {
+            name: pa.array(values.astype(str).tolist(), pa.string())
+            for name, values in zip(names, labels.T, strict=True)
+        }
+    columns["split"] = pa.array([split] * num_rows, pa.string())
+    return pa.table(columns)
+
+
+def _read_labels(file: zipfile.ZipFile, name: str, num_rows: int) -> np.ndarray[Any, Any]:
+    stream, array = _open_array(file, name)
+    with stream:
+        if array.row_bytes * num_rows > _MAX_LABEL_BYTES or array.dtype.kind not in "biuU":
+            raise Undecodable(f"has {array.shape} labels of {array.dtype}; whole numbers are read")
+        if array.shape[:1] != (num_rows,) or len(array.shape) not in (1, 2):
+            raise Undecodable(f"has {array.shape} labels in {name} for {num_rows:,} images")
+        values = np.frombuffer(_exactly(stream, array.row_bytes * num_rows), array.dtype)
+    return values.reshape(num_rows, -1)
+
+
+def _skip(stream: IO[bytes], num_bytes: int) -> None:
+    while num_bytes > 0:
+        num_bytes -= len(_exactly(stream, min(num_bytes, _CHUNK_BYTES)))
+
+
+def _exactly(stream: IO[bytes], num_bytes: int) -> bytes:
+    found = stream.read(num_bytes)
+    if len(found) != num_bytes:
+        raise EOFError
+    return found

@@ -1,0 +1,228 @@
+"""NIfTI volumes to scans: slices along an axis, shown as DICOM viewers show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from scanlearn.readers.scan import (
+    MAX_FRAMES,
+    MAX_PIXELS,
+    Frame,
+    Header,
+    Scan,
+    Undecodable,
+    Units,
+    refusing,
+)
+from scanlearn.readers.values import (
+    foreground_from,
+    foreground_range,
+    from_zero,
+    percentile_range,
+    stored_depth,
+)
+
+Axis = Literal["sagittal", "coronal", "axial"]
+_AXES: tuple[Axis, ...] = ("sagittal", "coronal", "axial")
+NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz")
+MAX_VOXELS = 2**30
+# A volume is read whole: a few megabytes of gzip may claim many gigabytes.
+_MAX_VOLUME_BYTES = 2**30
+# Millimetres of the units that a header may name; most name none and mean millimetres.
+_UNIT_MM = {"meter": 1000.0, "micron": 0.001}
+
+
+@dataclass(frozen=True)
+class _Volumes:
+    """An opened file: its voxels as stored, and how they lie.
+
+    Args:
+        voxels: Proxy that reads ``[x y z t]`` from disk when it is indexed.
+        slope: Factor from stored to real values.
+        intercept: Real value of a stored 0.
+        order: Voxel axis that runs along each of left-right, back-front, foot-head.
+        flips: Whether that axis runs the other way.
+        spacing_mm: Size of a voxel along those axes.
+    """
+
+    voxels: Any
+    slope: float
+    intercept: float
+    order: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+    spacing_mm: tuple[float, float, float]
+
+    @property
+    def num_volumes(self) -> int:
+        """Volumes in the file, 1 unless it is 4-D."""
+        return int(np.prod(self.voxels.shape[3:]))
+
+    def num_slices(self, axis: int) -> int:
+        """Slices of one volume."""
+        return int(self.voxels.shape[self.order[axis]])
+
+
+def read_header(path: Path, *, axis: Axis = "axial") -> Header:
+    """Returns what the header of a volume says, without reading its voxels.
+
+    Raises:
+        Undecodable: It is no volume of numbers, or claims too many voxels or slices.
+    """
+    with refusing(path):
+        volumes = _open(path)
+        along = _AXES.index(axis)
+        num_frames = volumes.num_volumes * volumes.num_slices(along)
+        if num_frames > MAX_FRAMES:
+            raise Undecodable(f"claims {num_frames:,} slices, more than {MAX_FRAMES:,}")
+        down, across = (place for place in (2, 1, 0) if place != along)
+        num_bytes = int(volumes.voxels.dtype.itemsize)
+        return Header(
+            is_colour=False,
+            is_deep=num_bytes > 1,
+            num_frames=num_frames,
+            size=(volumes.num_slices(down), volumes.num_slices(across)),
+            bits=8 * num_bytes,
+            kind="nifti",
+        )
+
+
+def read_frames(
+    path: Path,
+    frames: range,
+    *,
+    axis: Axis = "axial",
+    empty_below: float = 0.0,
+    foreground: bool = False,
+    neighbours: bool = False,
+) -> Iterator[Frame]:
+    """Yields slices of a volume, of a 4-D file volume after volume.
+
+    Voxels are turned to the nearest anatomical axes, whatever order they are stored in. Axial
+    slices run from foot to head and have the front at the top and the patient's right at the
+    left; coronal and sagittal ones have the head at the top. All slices of a volume share one
+    value range, its .5 and 99.5 percentiles.
+
+    Args:
+        path: The file.
+        frames: Which slices, from 0.
+        axis: What the slices are perpendicular to.
+        empty_below: Slices with a smaller share of foreground are left out. Foreground is what
+            lies more than a twentieth of the range above the lowest value of it.
+        foreground: Whether the percentiles are those of the volume's foreground, and a stored 0 is
+            the zero of the volume.
+        neighbours: Whether a slice and those before and after it make three channels; the first
+            and the last slice stand in for those that are missing.
+
+    Raises:
+        Undecodable: The file cannot be read; the message says why.
+    """
+    with refusing(path):
+        volumes = _open(path)
+    along = _AXES.index(axis)
+    num_slices = volumes.num_slices(along)
+    down, across = (place for place in (2, 1, 0) if place != along)
+    spacing = (volumes.spacing_mm[down], volumes.spacing_mm[across])
+    usable = spacing if all(np.isfinite(mm) and mm > 0 for mm in spacing) else None
+    reach = (-1, 0, 1) if neighbours else (0,)
+    for number in range(frames.start // num_slices, -(-frames.stop // num_slices)):
+        with refusing(path):
+            volume, notes = _volume(volumes, number)
+            if foreground:
+                volume, more = from_zero(volume)
+                notes = (*notes, *more)
+        low, high = percentile_range(volume.pixels)
+        shown = foreground_range(volume.pixels) if foreground else (low, high)
+        first = number * num_slices
+        for index in range(max(frames.start, first), min(frames.stop, first + num_slices)):
+            near = np.clip([index - first + step for step in reach], 0, num_slices - 1)
+            # `take` would copy the whole volume for every slice of it.
+            planes = np.moveaxis(volume.pixels, along, 0)[near]
+            middle = planes[len(reach) // 2]
+            if (middle > foreground_from(low, high)).mean() < empty_below:
+                continue
+            pixels = np.ascontiguousarray(planes[:, ::-1, ::-1].mT)
+            yield Frame(index + 1, Scan(pixels, usable, shown, volume.units), notes)
+
+
+def _open(path: Path) -> _Volumes:
+    import nibabel
+    from nibabel import arrayproxy
+    from nibabel.spatialimages import HeaderDataError, ImageDataError, SpatialImage
+
+    proxy: Any = arrayproxy.ArrayProxy
+
+    try:
+        image: Any = _load(path)
+    except (nibabel.filebasedimages.ImageFileError, HeaderDataError, ImageDataError) as error:
+        reason = str(error).replace(str(path), path.name).splitlines()[0][:200]
+        raise Undecodable(f"is no volume that can be read ({reason})") from error
+    if not isinstance(image, SpatialImage) or len(image.shape) < 3:
+        raise Undecodable(f"holds a {type(image).__name__} of shape {image.shape}, no 3-D volume")
+    stored: Any = image.dataobj
+    shape = tuple(int(size) for size in stored.shape)
+    if min(shape) < 1 or int(np.prod(shape[:3], dtype=object)) > MAX_VOXELS:
+        raise Undecodable(f"claims {shape} voxels (allowed: 1 to {MAX_VOXELS:,} in a volume)")
+    if int(np.prod(shape[:3])) * stored.dtype.itemsize > _MAX_VOLUME_BYTES:
+        raise Undecodable(f"claims {shape} voxels of {stored.dtype}, more than 1 GiB in a volume")
+    if max(shape[0] * shape[1], shape[1] * shape[2], shape[0] * shape[2]) > MAX_PIXELS:
+        raise Undecodable(f"claims {shape} voxels, slices of more than {MAX_PIXELS:,} pixels")
+    if stored.dtype.kind not in "iuf":
+        raise Undecodable(f"holds voxels of type {stored.dtype}, which are no gray values")
+    slope = 1.0 if stored.slope is None else float(stored.slope)
+    if slope == 0 or not np.isfinite(slope):
+        raise Undecodable(f"has a scale slope of {slope}")
+    # Without slope and intercept, which do not change what is brighter but would make all floats.
+    voxels = proxy(stored.file_like, (shape, stored.dtype, stored.offset))
+    intercept = 0.0 if stored.inter is None else float(stored.inter)
+    return _Volumes(voxels, slope, intercept, *_orientation(image))
+
+
+def _load(path: Path) -> Any:
+    import nibabel
+
+    if path.name.lower().endswith(NIFTI_SUFFIXES):
+        return nibabel.load(path)
+    with path.open("rb") as file:
+        version_2 = file.read(4) in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
+    kind: Any = nibabel.Nifti2Image if version_2 else nibabel.Nifti1Image
+    holder = nibabel.FileHolder(filename=str(path))
+    return kind.from_file_map({"header": holder, "image": holder})
+
+
+def _orientation(
+    image: Any,
+) -> tuple[tuple[int, int, int], tuple[bool, bool, bool], tuple[float, float, float]]:
+    from nibabel import orientations
+
+    orientation: Any = orientations.io_orientation
+    found = orientation(image.affine)
+    if not np.isfinite(found).all():
+        raise Undecodable("does not say how its axes lie in the patient")
+    units = getattr(image.header, "get_xyzt_units", None)
+    factor = _UNIT_MM.get(units()[0], 1.0) if units else 1.0
+    zooms = [float(zoom) * factor for zoom in image.header.get_zooms()[:3]]
+    order = [int(np.flatnonzero(found[:, 0] == place)[0]) for place in range(3)]
+    flips = [bool(found[voxel_axis, 1] < 0) for voxel_axis in order]
+    x, y, z = order
+    return (x, y, z), (flips[0], flips[1], flips[2]), (zooms[x], zooms[y], zooms[z])
+
+
+def _volume(volumes: _Volumes, number: int) -> tuple[Scan, tuple[str, ...]]:
+    """Returns ``[x y z]`` towards right, front and head, and what of it was changed, in words."""
+    later = np.unravel_index(number, volumes.voxels.shape[3:], order="F")
+    stored = np.asarray(volumes.voxels[(..., *(int(place) for place in later))])
+    turned = stored.transpose(volumes.order)
+    turned = turned[tuple(slice(None, None, -1 if flip else 1) for flip in volumes.flips)]
+    pixels, scale, offset = stored_depth(turned)
+    slope = volumes.slope / scale
+    units = Units(slope, volumes.intercept - slope * offset)
+    if slope < 0:
+        top = int(np.iinfo(pixels.dtype).max)
+        pixels, units = top - pixels, Units(-slope, units.intercept + slope * top)
+    notes = () if scale == 1 else ("more than 16 bits or floating point scaled to 16 bits",)
+    return Scan(pixels, units=units), notes

@@ -1,0 +1,212 @@
+"""What is kept of a run while it trains: rows of metrics, checkpoints, the bar on the terminal."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from scanlearn.console import Progressor, warn_user
+from scanlearn.training.batches import StepLoader
+from scanlearn.training.folder import MetricsCsv, RunFolder
+from scanlearn.training.module import Pretrainer
+from scanlearn.training.monitor import CollapseWatch, Health, is_late
+from scanlearn.training.settings import PretrainConfig
+from scanlearn.training.stopping import Stopped, StopRequest
+from scanlearn.training.wandb_log import WandbRun
+from scanlearn.training.watch import Watch
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How often something is kept.
+
+    Args:
+        total_steps: Steps of the run; the last one is always kept.
+        log_steps: Steps between two rows of metrics.
+        checkpoint_minutes: Minutes between two checkpoints.
+        checkpoint_steps: Steps between two checkpoints, as well as the minutes; None for none.
+    """
+
+    total_steps: int
+    log_steps: int
+    checkpoint_minutes: float
+    checkpoint_steps: int | None = None
+
+    @classmethod
+    def of(cls, config: PretrainConfig, total_steps: int) -> Cadence:
+        """What a configuration asks for."""
+        return cls(
+            total_steps=total_steps,
+            log_steps=config.logging.row_every(total_steps),
+            checkpoint_minutes=config.checkpoint_minutes,
+            checkpoint_steps=config.checkpoint_steps,
+        )
+
+    def logs(self, step: int) -> bool:
+        """Whether the step, counted from 1, gets a row."""
+        return step % self.log_steps == 0 or step == self.total_steps
+
+    def saves(self, step: int, minutes: float) -> bool:
+        """Whether a checkpoint follows the step, ``minutes`` after the one before."""
+        by_step = self.checkpoint_steps is not None and step % self.checkpoint_steps == 0
+        return by_step or step == self.total_steps or minutes >= self.checkpoint_minutes
+
+
+class Keeper:
+    """Follows a training run, step by step.
+
+    Args:
+        run: Where things are kept.
+        metrics: Rows of metrics; None in a process that writes no files.
+        cadence: How often.
+        loader: Hands out the batches, and knows how long the run waited for them.
+        progress: The bar.
+        wandb: Gets the rows too, once a checkpoint covers them; None where it is off.
+        stop: Knows whether the run was asked to stop.
+        watch: Judges the backbone now and then; None where nothing is judged.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        metrics: MetricsCsv | None,
+        cadence: Cadence,
+        *,
+        loader: StepLoader,
+        progress: Progressor,
+        wandb: WandbRun | None,
+        stop: StopRequest,
+        watch: Watch | None = None,
+    ) -> None:
+        self._run = run
+        self._metrics = metrics
+        self._cadence = cadence
+        self._loader = loader
+        self._progress = progress
+        self._wandb = wandb
+        self._stop = stop
+        self._watch = watch
+        self._collapse = CollapseWatch()
+        self._views = 0
+        self.start()
+
+    def start(self) -> None:
+        """Starts the clocks."""
+        now = time.perf_counter()
+        self._stepped_s = now
+        self._saved_s = now
+        self._row_s = now
+        self._row_wait_s = self._loader.waited_s
+
+    def stepped(self, module: Pretrainer, num_views: int) -> None:
+        """Keeps what is due after a step.
+
+        Args:
+            module: The run.
+            num_views: Views the step has seen.
+
+        Raises:
+            ScanlearnError: The disk is full; the last checkpoint is whole.
+            Stopped: The run was asked to stop; its checkpoint holds this step.
+        """
+        now = time.perf_counter()
+        trail = module.trail
+        module.trail = replace(trail, seconds=trail.seconds + now - self._stepped_s)
+        self._stepped_s = now
+        self._views += num_views
+        step = module.global_step
+        if self._cadence.logs(step):
+            module.average_losses()
+        if self._metrics is not None and self._cadence.logs(step):
+            self._write_row(module, step, now)
+        else:
+            self._progress.advance()
+        if self._watch is not None:
+            self._judge(self._watch, module, step)
+        asked = self._stop.agreed(module.device)
+        is_due = self._cadence.saves(step, (now - self._saved_s) / 60)
+        # Clocks differ, and all processes must save after the same step.
+        if asked or module.trainer.strategy.reduce_boolean_decision(is_due, all=False):
+            module.trainer.save_checkpoint(self._run.checkpoint)
+            self._saved_s = now
+            if self._wandb is not None:
+                self._wandb.release()
+        if asked:
+            raise Stopped(
+                f"stopped by {asked} after step {step:,} of {self._cadence.total_steps:,}, which "
+                "its checkpoint holds: the same command goes on from there."
+            )
+
+    def _write_row(self, module: Pretrainer, step: int, now: float) -> None:
+        assert module.losses is not None
+        assert self._metrics is not None
+        elapsed = max(now - self._row_s, 1e-9)
+        waited = self._loader.waited_s
+        health = Health.of(module.losses)
+        row = {
+            "step": step,
+            "epoch": step / module.steps_per_epoch,
+            "loss": float(module.losses.total.detach()),
+            "lr": module.schedule.at(step - 1),
+            "embedding_std": health.spread,
+            "views_per_s": self._views / elapsed,
+            "data_wait_share": min(1.0, (waited - self._row_wait_s) / elapsed),
+            "embedding_rank": health.rank,
+            "loss_vs_chance": health.loss_vs_chance,
+        }
+        self._metrics.append(row)
+        if self._wandb is not None:
+            self._wandb.hold(step, {key: value for key, value in row.items() if key != "step"})
+        self._progress.advance(
+            loss=f"{row['loss']:.3f}",
+            views=f"{row['views_per_s']:,.0f}/s",
+            data_wait=f"{row['data_wait_share']:.1%}",
+        )
+        self._views, self._row_s, self._row_wait_s = 0, now, waited
+        is_warm = step > module.schedule.warmup_steps
+        must_know = module.method.must_fall_below_chance and is_late(
+            step, self._cadence.total_steps
+        )
+        for warning in self._collapse.row(health, is_warm=is_warm, is_late=must_know):
+            warn_user(warning)
+
+    def _judge(self, watch: Watch, module: Pretrainer, step: int) -> None:
+        began = time.perf_counter()
+        made = watch.row(module.method.exported, step)
+        if made and self._wandb is not None:
+            self._wandb.hold(step, {f"watch/{name}": value for name, value in made.items()})
+        # Time spent on judging is no time in training.
+        passed = time.perf_counter() - began
+        self._stepped_s += passed
+        self._row_s += passed
+
+
+@contextmanager
+def open_wandb(run: RunFolder, config: PretrainConfig) -> Iterator[WandbRun | None]:
+    """Opens the wandb run of a run folder where the configuration asks for one.
+
+    Args:
+        run: The run folder.
+        config: Its configuration; paths are left out of what wandb is given.
+    """
+    mode = config.logging.wandb
+    if mode == "off":
+        yield None
+        return
+    shown = config.model_dump(
+        mode="json", exclude={"archive", "output", "pack", "logging", "watch"}
+    )
+    opened = WandbRun(
+        run.path,
+        mode=mode,
+        project=config.logging.project,
+        run_id=json.loads(run.provenance.read_text())["run_id"],
+        config=shown,
+    )
+    try:
+        yield opened
+    finally:
+        opened.finish()

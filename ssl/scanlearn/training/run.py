@@ -1,0 +1,356 @@
+"""A run, resolved: what it trains on what, and whether its folder may be used."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+
+from scanlearn.archive.reader import Archive
+from scanlearn.backbones.backbone import (
+    Backbone,
+    build_backbone,
+    check_views,
+    checkpoint_gradients,
+    local_side,
+)
+from scanlearn.backbones.card import StartWeights
+from scanlearn.backbones.device import preferred_memory_format, preferred_precision
+from scanlearn.backbones.start import load_start
+from scanlearn.errors import ScanlearnError
+from scanlearn.files import write_atomically
+from scanlearn.methods import Method, MethodConfig, RunFacts
+from scanlearn.provenance import provenance
+from scanlearn.training.batches import StepLoader, steps_in_epoch
+from scanlearn.training.checkpoint import checkpoint_step
+from scanlearn.training.distributed import Layout, Ranks
+from scanlearn.training.folder import RunFolder, open_run
+from scanlearn.training.optim import Schedule, schedule_for
+from scanlearn.training.settings import PRESENTATION, PretrainConfig
+from scanlearn.views.generator import ViewGenerator
+from scanlearn.views.scale import Scale
+from scanlearn.views.settings import RenderSettings
+
+# What a run chooses for itself from its configuration, its archive and the machine, and why.
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The resolved settings of a run; a resumed run keeps those of its first start.
+
+    Args:
+        precision: Number format of the training step.
+        is_channels_last: Whether networks and views lie in memory channel by pixel.
+        steps_per_epoch: Optimiser steps in one pass over the archive.
+        schedule: The learning rate and the weight decay.
+        method: The method without open settings.
+        local_size: Side of a local view in pixels.
+        reasons: What was chosen for this archive and this run, and why, in words.
+    """
+
+    precision: Literal["fp32", "bf16"]
+    is_channels_last: bool
+    steps_per_epoch: int
+    schedule: Schedule
+    method: MethodConfig
+    local_size: int
+    reasons: tuple[str, ...]
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the run."""
+        return self.schedule.total_steps
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Layout of networks and views."""
+        return torch.channels_last if self.is_channels_last else torch.contiguous_format
+
+    def plain(self) -> dict[str, Any]:
+        """Plain values, as they are recorded."""
+        return {**asdict(self), "method": self.method.model_dump(mode="json")}
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> Choices:
+        """Takes up what an earlier start recorded."""
+        return cls(
+            **{
+                **values,
+                "schedule": Schedule(**values["schedule"]),
+                "method": TypeAdapter(MethodConfig).validate_python(values["method"]),
+                "reasons": tuple(values["reasons"]),
+            }
+        )
+
+
+def training_device(asked: Literal["auto", "cpu", "gpu"]) -> torch.device:
+    """Where the run trains."""
+    is_gpu = asked == "gpu" or (asked == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if is_gpu else "cpu")
+
+
+def initial_backbone(
+    config: PretrainConfig, archive: Archive, *, is_resumed: bool = False
+) -> tuple[Backbone, StartWeights | None]:
+    """The backbone of a run before its first step, and what it starts from if not random weights.
+
+    Args:
+        config: The configuration.
+        archive: The packed scans.
+        is_resumed: Whether a checkpoint will replace the weights: those that the run started from
+            are then not read.
+
+    Raises:
+        ScanlearnError: See `build_backbone` and `load_start`.
+    """
+    backbone = build_backbone(
+        config.backbone.untrained,
+        archive.shape[0],
+        config.seed,
+        size=config.views.size,
+        drop_path=config.method.drop_path,
+    )
+    return backbone, None if is_resumed else load_start(backbone, config.backbone)
+
+
+def choose(
+    config: PretrainConfig, archive: Archive, backbone: Backbone, *, ranks: int = 1
+) -> Choices:
+    """Resolves what the configuration leaves open.
+
+    Args:
+        config: The configuration.
+        archive: The packed scans.
+        backbone: The network to be trained.
+        ranks: Processes that share a batch.
+
+    Raises:
+        ScanlearnError: The batch is larger than the archive.
+    """
+    per_epoch = steps_in_epoch(len(archive), config.batch_size)
+    precision = config.precision
+    if precision == "auto":
+        precision = preferred_precision(training_device(config.device))
+    channels_last = config.channels_last
+    if channels_last == "auto":
+        channels_last = preferred_memory_format(backbone) == torch.channels_last
+    facts = RunFacts(
+        num_scans=len(archive),
+        batch_size=config.batch_size,
+        ranks=ranks,
+        total_steps=config.total_steps(per_epoch),
+        steps_per_epoch=per_epoch,
+        parts=config.accumulate,
+    )
+    method, reasons = config.method.resolved(facts, backbone)
+    return Choices(
+        precision=precision,
+        is_channels_last=channels_last,
+        steps_per_epoch=per_epoch,
+        schedule=schedule_for(method, facts),
+        method=method,
+        local_size=config.views.local_size or local_side(backbone, config.views.size),
+        reasons=(*_left_out(len(archive), config.batch_size), *reasons),
+    )
+
+
+def _left_out(num_scans: int, batch_size: int) -> tuple[str, ...]:
+    rest = num_scans % batch_size
+    if not rest:
+        return ()
+    return (
+        f"each pass leaves {rest:,} of {num_scans:,} scans out, other ones every time: they do not "
+        f"fill a batch of {batch_size}",
+    )
+
+
+PHANTOM_NOTE = "drawn by a program; no evidence about real scans"
+
+
+_SAMPLE = 256
+
+
+_WORTH_A_WARNING = 0.01
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run with everything it needs before its first step: nothing here changes with time."""
+
+    config: PretrainConfig
+    archive: Archive
+    run: RunFolder
+    choices: Choices
+    method: Method
+    generator: ViewGenerator
+    start: StartWeights | None
+
+    @classmethod
+    def of(cls, config: PretrainConfig, archive: Archive) -> Job:
+        """Resolves a configuration; creates or opens the run folder last.
+
+        Raises:
+            ScanlearnError: See `pretrain`.
+        """
+        run = RunFolder(Path(config.output))
+        is_resumed = checkpoint_step(run.checkpoint) > 0 or run.result.is_file()
+        backbone, start = initial_backbone(config, archive, is_resumed=is_resumed)
+        if config.grad_checkpointing:
+            checkpoint_gradients(backbone)
+        # What an earlier start chose holds, whatever this machine would choose.
+        choices = _earlier(run) or choose(config, archive, backbone, ranks=layout_of(config).ranks)
+        method = choices.method.build(backbone, config.seed)
+        if method.plan.local_views:
+            check_views(backbone, choices.local_size, "the side of a local view")
+        generator = ViewGenerator(
+            config.build_recipe(),
+            Scale.parse(config.views.scale),
+            method.plan,
+            config.views.size,
+            archive.mean,
+            archive.std,
+            local_size=choices.local_size,
+            settings=_render_settings(config, choices),
+        )
+        open_run(run.path, config.model_dump(mode="json"), ignored=PRESENTATION)
+        start = _record(run, archive, choices, start)
+        return cls(config, archive, run, choices, method, generator, start)
+
+    @property
+    def layout(self) -> Layout:
+        """Where the run trains, in how many processes."""
+        return layout_of(self.config)
+
+    @property
+    def note(self) -> str | None:
+        """What a reader must know before believing results of this run; None for real scans."""
+        return PHANTOM_NOTE if self.archive.synthetic_phantom else None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What deserves a look before the first step."""
+        rows = np.linspace(0, len(self.archive) - 1, min(len(self.archive), _SAMPLE))
+        boxes = self.archive.gather(rows.astype(np.int64)).valid_box.numpy()
+        share = self.generator.upsampled_share(boxes)
+        found = (*self.config.warnings, *self.layout.warnings(self.method))
+        if share < _WORTH_A_WARNING:
+            return found
+        height, width = self.archive.shape[1:]
+        is_canvas_full = bool((boxes[:, 2] == height).any() or (boxes[:, 3] == width).any())
+        remedy = "pack at a larger pack.canvas, or make" if is_canvas_full else "make"
+        return (
+            *found,
+            f"{share:.0%} of the views enlarge their crop, so that the crop dial also sets the "
+            f"resolution: the packed scans (up to {boxes[:, 2].max()} x {boxes[:, 3].max()} px) "
+            f"are small for views of {self.generator.size} px; {remedy} views.size smaller.",
+        )
+
+    def loader(self, first: int, ranks: Ranks) -> StepLoader:
+        """Hands out a process's share of the batches from a step on."""
+        return StepLoader(
+            self.archive,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            first=first,
+            stop=self.choices.total_steps,
+            rank=ranks.rank,
+            ranks=ranks.count,
+            parts=self.config.accumulate,
+        )
+
+    def start_line(self, first: int) -> str:
+        """What begins, in one line."""
+        config, schedule = self.config, self.choices.schedule
+        begins = f"resuming at step {first:,} of" if first else "pretraining for"
+        return (
+            f"{begins} {schedule.total_steps:,} steps of {config.batch_size} scans "
+            f"{self.layout.in_words(self.method)}"
+            f"({len(self.archive):,} in the archive): {config.method.name}, "
+            f"{config.backbone.in_words}, {self._sizes()}, scale {self.generator.scale}, "
+            f"{self.choices.precision}, learning rate {schedule.peak:.3g} after a warm-up of "
+            f"{schedule.warmup_steps:,} steps ({schedule.reason})"
+            + "".join(f"\n  {reason}" for reason in self._reasons(first))
+        )
+
+    def _reasons(self, first: int) -> tuple[str, ...]:
+        begun = () if first or self.start is None else (f"begins from {self.start.in_words}",)
+        return (*begun, *self.choices.reasons)
+
+    def _sizes(self) -> str:
+        plan, size = self.method.plan, f"{self.config.views.size} px"
+        if not plan.local_views:
+            return size
+        return f"{plan.global_views} x {size} + {plan.local_views} x {self.choices.local_size} px"
+
+
+def layout_of(config: PretrainConfig) -> Layout:
+    """Where a run trains, in how many processes.
+
+    Raises:
+        ScanlearnError: See `Layout.of`.
+    """
+    return Layout.of(config, training_device(config.device))
+
+
+def _render_settings(config: PretrainConfig, choices: Choices) -> RenderSettings:
+    # A CPU that trains in bf16 has matrix units for it; a GPU is fast either way.
+    has_units = choices.precision == "bf16" and training_device(config.device).type == "cpu"
+    return RenderSettings(
+        scale_blur=config.views.scale_blur, resampler="matrices" if has_units else "bands"
+    )
+
+
+def _earlier(run: RunFolder) -> Choices | None:
+    """What an earlier start of the run chose; None where there was none."""
+    if not run.provenance.is_file():
+        return None
+    return Choices.from_plain(json.loads(run.provenance.read_text())["chosen"])
+
+
+def _record(
+    run: RunFolder, archive: Archive, choices: Choices, start: StartWeights | None
+) -> StartWeights | None:
+    """Writes the provenance of a new run; checks an earlier start's.
+
+    Returns:
+        What the run began from, be it now or at its earlier start.
+    """
+    if not run.provenance.is_file():
+        facts = {
+            "scans": len(archive),
+            "patients": len(set(archive.patients)),
+            "shape": list(archive.shape),
+            "hash": archive.content_hash,
+        }
+        content = {
+            # Random, since two arms may share everything from which a name could be made.
+            "run_id": secrets.token_hex(4),
+            **provenance(),
+            "archive": facts,
+            "start": None if start is None else start.model_dump(mode="json"),
+            "chosen": choices.plain(),
+        }
+        write_atomically(run.provenance, json.dumps(content, indent=2) + "\n")
+        return start
+    before: Mapping[str, Any] = json.loads(run.provenance.read_text())
+    if before["archive"]["hash"] != archive.content_hash:
+        raise ScanlearnError(
+            f"{run.path} was started on an archive of {before['archive']['scans']} scans whose "
+            f"content differs from the one given ({len(archive)} scans): "
+            "name another output folder, or give the archive it was started on."
+        )
+    earlier = before.get("start")
+    begun = None if earlier is None else StartWeights.model_validate(earlier)
+    if start is not None and begun is not None and start.weights_hash != begun.weights_hash:
+        raise ScanlearnError(
+            f"{run.path} was started from {begun.in_words}, and backbone.weights now holds others: "
+            "name another output folder, or give the weights it was started from."
+        )
+    return begun

@@ -1,0 +1,165 @@
+"""A run that is asked to stop finishes its step, keeps it, and ends with a code to start again on.
+
+Schedulers ask by SIGTERM, and SLURM by SIGUSR1 where it is told to (``--signal=USR1@120``).
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import distributed
+
+from scanlearn.console import say
+
+# EX_TEMPFAIL of sysexits.h: "try again later". 143, which a process ended by SIGTERM shows, would
+# not tell a run that kept its last step from one that did not.
+STOPPED_EXIT_CODE = 75
+# Windows knows no SIGUSR1.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
+
+class Stopped(SystemExit):
+    """A run was asked to stop and did; the same command goes on from its last checkpoint.
+
+    A SystemExit: a script of one's own that calls `pretrain` then ends with
+    `STOPPED_EXIT_CODE` too, and what catches errors does not take it for one.
+
+    Args:
+        reason: What was asked by whom and what is kept, in one sentence.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(STOPPED_EXIT_CODE)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class StopRequest:
+    """What was asked of a run.
+
+    While steps are taken a request waits for the end of the step. Before the first and after the
+    last, when everything worth keeping is kept, it is followed at once.
+
+    Args:
+        enough: A further reason to stop after a step, asked once after each: a rehearsal's.
+    """
+
+    def __init__(self, enough: Callable[[], bool] = lambda: False) -> None:
+        self._enough = enough
+        self._asked: int = 0
+        self._is_stepping = False
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether a signal has come."""
+        return self._asked > 0
+
+    def agreed(self, device: torch.device) -> str | None:
+        """Why to stop now; each process must ask once after each step.
+
+        A scheduler may signal any of the processes, and all must write the checkpoint after the
+        same step: the largest signal number that any of them has got counts.
+
+        Args:
+            device: Where this process trains.
+        """
+        is_enough = self._enough()
+        asked = self._asked
+        if distributed.is_available() and distributed.is_initialized():
+            shared = torch.full((1,), asked, device=device)
+            distributed.all_reduce(shared, distributed.ReduceOp.MAX)
+            asked = int(shared)
+        if asked:
+            return signal.Signals(asked).name
+        return "enough" if is_enough else None
+
+    def install(self) -> None:
+        """Listens from now on, in the place of whatever listened before."""
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self._follow)
+
+    def begin_steps(self) -> None:
+        """From now on a request waits for the end of the step."""
+        self._is_stepping = True
+        self.install()
+
+    def end_steps(self) -> None:
+        """From now on a request is followed at once, as is one that nobody has seen yet.
+
+        Raises:
+            Stopped: There is one.
+        """
+        self._is_stepping = False
+        if self._asked:
+            self._stop_at_once()
+
+    def _follow(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self._asked = number
+        if not self._is_stepping:
+            self._stop_at_once()
+
+    def _stop_at_once(self) -> None:
+        raise Stopped(
+            f"stopped by {signal.Signals(self._asked).name} between steps: "
+            "the same command goes on from the last checkpoint."
+        )
+
+
+class BetweenSteps(pl.Callback):
+    """Makes a request to stop wait for the end of the step, and keeps Lightning's hands off it.
+
+    Lightning puts a handler of its own in front of ours just before training begins. Its handler
+    calls a collective from wherever the signal strikes, where several processes may hang, and
+    ends the run without a checkpoint; its handler under SLURM requeues the job by itself.
+
+    Args:
+        request: The run's.
+    """
+
+    def __init__(self, request: StopRequest) -> None:
+        self._request = request
+
+    def on_train_start(self, *_: Any) -> None:
+        """Steps begin."""
+        self._request.begin_steps()
+
+    def on_train_end(self, *_: Any) -> None:
+        """The last step is taken and kept."""
+        self._request.end_steps()
+
+
+@contextmanager
+def listening(enough: Callable[[], bool] = lambda: False) -> Iterator[StopRequest]:
+    """Listens inside the block for a request to stop; afterwards all is as it was.
+
+    Python hands signals to its main thread alone: in any other nothing is listened to.
+
+    Args:
+        enough: See `StopRequest`.
+
+    Raises:
+        Stopped: The block was stopped; the sentence that says so is printed.
+    """
+    request = StopRequest(enough)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    request.install()
+    try:
+        yield request
+    except Stopped as stopped:
+        say(str(stopped))
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                # None: set by a library written in C, which Python cannot put back.
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)

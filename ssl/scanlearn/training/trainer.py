@@ -1,0 +1,143 @@
+"""Lightning's Trainer, set up to keep quiet, write nowhere but where told, and resume by step."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import pytorch_lightning as pl
+
+from scanlearn.backbones.backbone import weights_hash
+from scanlearn.console import track
+from scanlearn.training.batches import StepLoader
+from scanlearn.training.checkpoint import AtomicCheckpoints, checkpoint_step
+from scanlearn.training.distributed import ALONE, Layout, Ranks
+from scanlearn.training.folder import COLUMNS, MetricsCsv
+from scanlearn.training.module import Pretrainer
+from scanlearn.training.optim import build_optimiser
+from scanlearn.training.quiet import quiet
+from scanlearn.training.recorder import Cadence, Keeper, open_wandb
+from scanlearn.training.run import Job, training_device
+from scanlearn.training.stopping import BetweenSteps, StopRequest
+from scanlearn.training.watch import open_watch
+
+
+def train(job: Job, stop: StopRequest | None = None, ranks: Ranks = ALONE) -> Pretrainer:
+    """Takes the steps of a run that are still to take, and keeps what a resumed run needs.
+
+    Args:
+        job: The run.
+        stop: Where it is asked to stop; None where nobody does.
+        ranks: The processes that take them together.
+
+    Raises:
+        ScanlearnError: The loss is not finite, or the disk is full.
+        Stopped: The run was asked to stop, and its checkpoint holds the last step.
+    """
+    stop = stop or StopRequest()
+    config, choices, run = job.config, job.choices, job.run
+    initial_hash = weights_hash(job.method)
+    first = checkpoint_step(run.checkpoint)
+    total = choices.total_steps
+    loader = job.loader(first, ranks)
+    metrics = MetricsCsv(run.metrics, COLUMNS, after=first) if ranks.is_first else None
+    cadence = Cadence.of(config, total)
+    watch = ranks.first(lambda: open_watch(job, first) if ranks.is_first else None)
+    with (
+        track(total - first, "pretraining", visible=config.progress) as progress,
+        open_wandb(run, config) if ranks.is_first else nullcontext() as wandb,
+    ):
+        keeper = Keeper(
+            run,
+            metrics,
+            cadence,
+            loader=loader,
+            progress=progress,
+            wandb=wandb,
+            stop=stop,
+            watch=watch,
+        )
+        module = Pretrainer(
+            job.method,
+            job.generator,
+            schedule=choices.schedule,
+            optimiser=partial(build_optimiser, config=choices.method),
+            seed=config.seed,
+            steps_per_epoch=choices.steps_per_epoch,
+            memory_format=choices.memory_format,
+            scan_ids=job.archive.scan_ids.tolist(),
+            after_step=keeper.stepped,
+            initial_hash=initial_hash,
+        )
+        trainer = build_trainer(
+            layout=job.layout if ranks.count > 1 else Layout(training_device(config.device)),
+            precision=choices.precision,
+            steps=total,
+            folder=run.path,
+            accumulate=config.accumulate,
+            callbacks=[BetweenSteps(stop)],
+        )
+        fit_quietly(trainer, module, loader, run.checkpoint if first else None)
+    return module
+
+
+def build_trainer(
+    *,
+    layout: Layout,
+    precision: Literal["fp32", "bf16"],
+    steps: int,
+    folder: Path,
+    accumulate: int = 1,
+    callbacks: Sequence[pl.Callback] = (),
+) -> pl.Trainer:
+    """Returns a Trainer without epochs, loggers, bars or checkpoints of its own.
+
+    Args:
+        layout: Where to train, in how many processes.
+        precision: Number format of the step; weights and views stay in fp32.
+        steps: Optimiser steps at which the run ends.
+        folder: The run folder.
+        accumulate: Parts of a batch, after the last of which the optimiser steps.
+        callbacks: What follows the training beside the module.
+    """
+    with quiet():
+        return pl.Trainer(
+            **layout.trainer_arguments(),
+            precision="bf16-mixed" if precision == "bf16" else "32-true",
+            max_steps=steps,
+            accumulate_grad_batches=accumulate,
+            max_epochs=-1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            default_root_dir=folder,
+            plugins=[AtomicCheckpoints()],
+            callbacks=list(callbacks),
+        )
+
+
+def fit_quietly(
+    trainer: pl.Trainer, module: Pretrainer, loader: StepLoader, checkpoint: Path | None
+) -> None:
+    """Trains to the last step, from a checkpoint where there is one.
+
+    Raises:
+        KeyboardInterrupt: The user stopped the run.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with quiet():
+            trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        # Lightning ends the whole process here, deaf to further interrupts: not a library's call.
+        signal.signal(signal.SIGINT, before)
+        raise KeyboardInterrupt from None

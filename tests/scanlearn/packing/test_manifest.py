@@ -1,0 +1,482 @@
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scanlearn.errors import ScanlearnError
+from scanlearn.packing.manifest import list_container, list_folder, read_manifest, walk
+
+MakeScans = Callable[..., Path]
+
+
+def write_table(path: Path, text: str) -> Path:
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_folder_lists_every_image_in_order_and_leaves_hidden_files_out(tmp_path: Path) -> None:
+    for name in ("b/2.PNG", "a/10.jpg", "a/9.jpeg", ".hidden/x.png", "a/._9.jpg", "a/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    manifest = read_manifest(tmp_path)
+    assert manifest.table["path"].to_pylist() == ["a/10.jpg", "a/9.jpeg", "b/2.PNG"]
+    assert manifest.ignored == ((".txt", 1),)
+
+
+def test_folder_does_not_know_patients_so_each_scan_is_its_own(make_scans: MakeScans) -> None:
+    manifest = read_manifest(make_scans(3))
+    assert not manifest.patients_known
+    assert manifest.table["patient"] == manifest.table["path"]
+
+
+def test_table_in_a_folder_is_not_read_unasked(make_scans: MakeScans) -> None:
+    folder = make_scans(3)
+    write_table(folder / "manifest.csv", "path,patient_id\nscan000.png,p1\n")
+    assert len(read_manifest(folder)) == 3
+
+
+def test_names_with_spaces_unicode_and_newlines_are_kept(tmp_path: Path) -> None:
+    names = ["a b.png", "line\nbreak.png", 'Über,"x".png', "眼.png"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert read_manifest(tmp_path).table["path"].to_pylist() == sorted(names)
+
+
+def test_name_that_is_not_utf8_is_set_aside_not_fatal(make_scans: MakeScans) -> None:
+    folder = make_scans(1)
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).touch()
+    manifest = read_manifest(folder)
+    assert manifest.table["path"].to_pylist() == ["\\xff.png (escaped)", "scan000.png"]
+    assert list(manifest.refused) == ["\\xff.png (escaped)"]
+    assert manifest.file("\\xff.png (escaped)") == folder
+    assert manifest.file("scan000.png") == folder / "scan000.png"
+
+
+def test_zip_gives_the_paths_that_its_folder_has(make_scans: MakeScans, tmp_path: Path) -> None:
+    folder = make_scans(3)
+    archive = Path(shutil.make_archive(str(tmp_path / "a"), "zip", folder))
+    manifest = read_manifest(archive)
+    assert manifest.table == read_manifest(folder).table
+    assert manifest.root == archive
+    before = manifest.content_hash()
+    os.utime(archive, ns=(1, 1))
+    assert manifest.content_hash() != before
+
+
+def test_npz_gives_its_labels_and_splits(tmp_path: Path) -> None:
+    images = np.zeros((2, 8, 8), np.uint8)
+    np.savez(tmp_path / "m.npz", test_images=images, test_labels=np.array([[1], [0]]))
+    manifest = read_manifest(tmp_path / "m.npz")
+    assert list(manifest.rows()) == [
+        ("test/0000000", "test/0000000", {"label": "1", "split": "test"}),
+        ("test/0000001", "test/0000001", {"label": "0", "split": "test"}),
+    ]
+    assert not manifest.patients_known
+
+
+def test_table_may_name_members_of_an_archive(make_scans: MakeScans, tmp_path: Path) -> None:
+    shutil.make_archive(str(tmp_path / "a"), "tar", make_scans(2))
+    table = write_table(tmp_path / "t.csv", "path\na.tar/scan001.png\n")
+    manifest = read_manifest(table)
+    assert manifest.root == tmp_path
+    assert manifest.table["path"].to_pylist() == ["a.tar/scan001.png"]
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.TGZ"])
+def test_compressed_tar_is_refused_with_what_to_do(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(ScanlearnError, match=r"compressed tar.*; unpack it, or give a \.tar"):
+        read_manifest(tmp_path / name)
+
+
+def test_empty_folder_is_one_clear_sentence(tmp_path: Path) -> None:
+    (tmp_path / "a.doc").touch()
+    with pytest.raises(ScanlearnError, match=r"holds no scan \(1 \.doc found\)"):
+        read_manifest(tmp_path)
+
+
+def test_nothing_at_the_path_is_one_clear_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ScanlearnError, match="no such file or folder"):
+        read_manifest(tmp_path / "nowhere")
+
+
+def test_other_file_is_not_taken_for_a_table(tmp_path: Path) -> None:
+    (tmp_path / "a.xlsx").touch()
+    with pytest.raises(ScanlearnError, match="neither a folder of scans nor a table"):
+        read_manifest(tmp_path / "a.xlsx")
+
+
+@pytest.mark.parametrize("path_name", ["path", "Filename", "image", "Image Index"])
+@pytest.mark.parametrize("patient_name", ["patient_id", "Patient ID", "PatientID", "subject_id"])
+def test_table_columns_are_found_by_their_usual_names(
+    make_scans: MakeScans, path_name: str, patient_name: str
+) -> None:
+    folder = make_scans(2)
+    text = f"{patient_name},{path_name}\np1,scan000.png\np2,scan001.png\n"
+    manifest = read_manifest(write_table(folder / "t.csv", text))
+    assert manifest.patients_known
+    assert list(manifest.rows()) == [("scan000.png", "p1", {}), ("scan001.png", "p2", {})]
+
+
+def test_labels_keep_their_raw_strings_and_blanks_are_null(make_scans: MakeScans) -> None:
+    folder = make_scans(3)
+    rows = "scan000.png,007,1.0,a|b\nscan001.png,7,,  \nscan002.png,7,NA,0\n"
+    table = write_table(folder / "t.csv", "path,patient,grade,other\n" + rows)
+    manifest = read_manifest(table)
+    assert manifest.table["patient"].to_pylist() == ["007", "7", "7"]
+    assert manifest.table["grade"].to_pylist() == ["1.0", None, "NA"]
+    assert manifest.table["other"].to_pylist() == ["a|b", None, "0"]
+
+
+@pytest.mark.parametrize("start", ["\ufeff", ""])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_dialects_are_read(make_scans: MakeScans, start: str, delimiter: str) -> None:
+    folder = make_scans(1)
+    text = f'{start}path,patient,say\n"scan000.png",p,"x"\n'.replace(",", delimiter)
+    manifest = read_manifest(write_table(folder / "t.csv", text))
+    assert list(manifest.rows()) == [("scan000.png", "p", {"say": "x"})]
+
+
+def test_row_with_too_many_values_is_named(make_scans: MakeScans) -> None:
+    folder = make_scans(1)
+    table = write_table(folder / "t.csv", "path,y\nscan000.png,1\nscan001.png,1,2\n")
+    with pytest.raises(ScanlearnError, match="row 3 has 3 values for 2 columns"):
+        read_manifest(table)
+
+
+def test_parquet_gives_the_same_manifest_as_csv(make_scans: MakeScans) -> None:
+    folder = make_scans(2)
+    text = "path,patient,grade\nscan000.png,1,0\nscan001.png,2,\n"
+    columns = {
+        "path": ["scan000.png", "scan001.png"],
+        "patient": [1, 2],
+        "grade": [0.0, float("nan")],
+        "image_bytes": [b"x", b"y"],
+    }
+    pq.write_table(pa.table(columns), folder / "t.parquet")
+    from_csv = read_manifest(write_table(folder / "t.csv", text))
+    assert read_manifest(folder / "t.parquet").table == from_csv.table
+
+
+def test_paths_may_start_from_the_images_folder(make_scans: MakeScans, tmp_path: Path) -> None:
+    folder = make_scans(2, "images")
+    manifest = read_manifest(write_table(tmp_path / "t.csv", "path\nscan000.png\n"))
+    assert manifest.root == folder
+    assert not manifest.patients_known
+
+
+def test_bare_names_are_found_in_nested_folders(make_scans: MakeScans, tmp_path: Path) -> None:
+    (tmp_path / "images_001").mkdir()
+    make_scans(2, "images_001/images")
+    manifest = read_manifest(write_table(tmp_path / "t.csv", "path\nscan001.png\ngone.png\n"))
+    assert manifest.table["path"].to_pylist() == ["images_001/images/scan001.png", "gone.png"]
+
+
+def test_root_says_where_paths_start(make_scans: MakeScans, tmp_path: Path) -> None:
+    folder = make_scans(2)
+    table = write_table(tmp_path / "t.csv", "path\nscan000.png\n")
+    assert read_manifest(table, root=folder).root == folder
+
+
+def test_table_whose_paths_lead_nowhere_is_refused(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.csv", "path\ngone.png\n")
+    with pytest.raises(ScanlearnError, match=r"none of its first 1 paths .*'gone\.png'.*root"):
+        read_manifest(table)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"path_column": "pth"}, "no column 'pth' for path_column; did you mean 'path'"),
+        ({"patient_column": "case"}, r"no column 'case' .*\(columns: path, caze\)"),
+    ],
+)
+def test_missing_column_lists_columns_and_the_nearest_spelling(
+    make_scans: MakeScans, settings: dict[str, str], message: str
+) -> None:
+    table = write_table(make_scans(1) / "t.csv", "path,caze\nscan000.png,1\n")
+    with pytest.raises(ScanlearnError, match=message):
+        read_manifest(table, **settings)
+
+
+def test_table_without_a_usual_path_column_says_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(ScanlearnError, match=r"with path_column \(columns: a, b\)"):
+        read_manifest(write_table(tmp_path / "t.csv", "a,b\n1,2\n"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no column called"),
+        (b"path\n", "no row"),
+        (b"path,y,y\na,1,2\n", "'y' appears twice"),
+        (b"path\n\xff\xfe\n", "cannot be read as a table"),
+        (b'path\n"open\n', "cannot be read as a table"),
+    ],
+)
+def test_broken_table_is_one_clear_sentence(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(ScanlearnError, match=message):
+        read_manifest(tmp_path / "t.csv")
+
+
+def test_broken_parquet_is_one_clear_sentence(tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(ScanlearnError, match="cannot be read as a table"):
+        read_manifest(tmp_path / "t.parquet")
+
+
+def test_nih_findings_become_columns_of_zero_and_one(make_scans: MakeScans) -> None:
+    folder = make_scans(3)
+    text = (
+        "Image Index,Finding Labels,Follow-up #,Patient ID,\n"
+        "scan000.png,Edema|Mass,0,1,\nscan001.png,No Finding,1,1,\nscan002.png,,0,2,\n"
+    )
+    manifest = read_manifest(write_table(folder / "Data_Entry_2017.csv", text))
+    assert manifest.label_columns == (
+        "Finding Labels", "Follow-up #", "Edema", "Mass", "No Finding",
+    )  # fmt: skip
+    assert manifest.table["Edema"].to_pylist() == ["1", "0", None]
+    assert manifest.table["No Finding"].to_pylist() == ["0", "1", None]
+    assert manifest.table["patient"].to_pylist() == ["1", "1", "2"]
+
+
+def test_hash_follows_rows_and_files_but_not_the_place(
+    make_scans: MakeScans, tmp_path: Path
+) -> None:
+    folder = make_scans(2)
+    first = read_manifest(folder).content_hash()
+    assert read_manifest(folder).content_hash() == first
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert read_manifest(moved).content_hash() == first
+    os.utime(moved / "scan000.png", ns=(1, 1))
+    assert read_manifest(moved).content_hash() != first
+
+
+def test_real_nih_table_has_682_patients(real_data: Path) -> None:
+    manifest = read_manifest(real_data / "nih1000" / "Data_Entry_2017.csv")
+    assert len(manifest) == 1000
+    assert len(set(manifest.table["patient"].to_pylist())) == 682
+    assert manifest.table["Pneumonia"].to_pylist().count("1") == 500
+    assert manifest.table["No Finding"].to_pylist().count("1") == 500
+
+
+def test_real_kermany_table_has_3344_patients(real_data: Path) -> None:
+    manifest = read_manifest(real_data / "kermany_cxr" / "manifest.csv")
+    assert len(manifest) == 5840
+    assert len(set(manifest.table["patient"].to_pylist())) == 3344
+    assert manifest.label_columns == ("orig_split", "pneumonia", "subtype")
+
+
+def test_first_folder_below_a_source_is_a_label_where_asked_for(tmp_path: Path) -> None:
+    for name in ("normal/a/1.png", "normal/2.png", "virus/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert read_manifest(tmp_path).label_columns == ()
+    manifest = read_manifest(tmp_path, folder_labels=True)
+    assert manifest.label_columns == ("folder",)
+    assert manifest.table["folder"].to_pylist() == ["normal", "normal", "virus"]
+
+
+def test_folders_in_a_zip_are_labels_too(make_scans: MakeScans, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.move(make_scans(2, name="mild"), source / "mild")
+    shutil.move(make_scans(1, name="severe"), source / "severe")
+    packed = Path(shutil.make_archive(str(tmp_path / "all"), "zip", source))
+    manifest = read_manifest(packed, folder_labels=True)
+    assert manifest.table["folder"].to_pylist() == ["mild", "mild", "severe"]
+
+
+def test_scan_outside_any_folder_has_no_folder_label(tmp_path: Path) -> None:
+    (tmp_path / "mild").mkdir()
+    for name in ("mild/1.png", "2.png", "3.png"):
+        (tmp_path / name).touch()
+    with pytest.raises(ScanlearnError, match=r"2 of 3 scans lie directly in it, first 2\.png"):
+        read_manifest(tmp_path, folder_labels=True)
+
+
+def test_table_has_labels_of_its_own(make_scans: MakeScans) -> None:
+    table = write_table(make_scans(1) / "t.csv", "path,y\nscan000.png,1\n")
+    with pytest.raises(ScanlearnError, match="has labels of its own"):
+        read_manifest(table, folder_labels=True)
+
+
+def make(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def paths(folder: Path, **chosen: bool) -> list[str]:
+    listed: list[str] = list_folder(folder, **chosen).paths.to_pylist()
+    return listed
+
+
+def test_paths_are_in_order_whatever_the_folders(tmp_path: Path) -> None:
+    names = ["b.png", "a/2.png", "a/10.png", "a.png", "ä/1.png", "眼.png", "a b.png"]
+    assert paths(make(tmp_path, *names, ".h/1.png", "a/.2.png", "n.txt")) == sorted(names)
+
+
+def test_link_out_of_the_folder_is_set_aside_with_the_setting_that_follows_it(
+    tmp_path: Path,
+) -> None:
+    make(tmp_path, "out/1.png", "in/2.png", "in/a")
+    for name, target in (("l.png", "out/1.png"), ("l", "out/1.png"), ("text.txt", "out/1.png")):
+        (tmp_path / "in" / name).symlink_to(tmp_path / target)
+    (tmp_path / "in" / "folder").symlink_to(tmp_path / "out")
+    (tmp_path / "in" / "up.png").symlink_to("../out/1.png")
+    found = list_folder(tmp_path / "in")
+    assert found.paths.to_pylist() == ["2.png", "folder", "l", "l.png", "up.png"]
+    assert set(found.refused) == {"folder", "l", "l.png", "up.png"}
+    assert all("follow_links=true" in reason for reason in found.refused.values())
+    followed = list_folder(tmp_path / "in", follow_links=True)
+    assert not followed.refused
+    assert followed.paths.to_pylist() == ["2.png", "folder/1.png", "l.png", "up.png"]
+
+
+def test_link_inside_the_folder_is_read_where_it_is_a_file(tmp_path: Path) -> None:
+    make(tmp_path, "a/1.png")
+    (tmp_path / "l.png").symlink_to("a/1.png")
+    (tmp_path / "b").symlink_to("a")
+    assert paths(tmp_path) == ["a/1.png", "l.png"]
+    assert paths(tmp_path, follow_links=True) == ["a/1.png", "l.png"]
+
+
+def test_folder_that_is_a_link_itself_is_its_own_tree(tmp_path: Path) -> None:
+    make(tmp_path, "real/1.png")
+    (tmp_path / "real" / "l.png").symlink_to(tmp_path / "real" / "1.png")
+    (tmp_path / "source").symlink_to("real")
+    assert not list_folder(tmp_path / "source").refused
+
+
+@pytest.mark.parametrize("follow_links", [False, True])
+def test_loops_of_links_end(tmp_path: Path, follow_links: bool) -> None:
+    make(tmp_path, "a/b/1.png")
+    (tmp_path / "a" / "b" / "up").symlink_to(tmp_path)
+    (tmp_path / "a" / "self").symlink_to("self")
+    (tmp_path / "x.png").symlink_to("y.png")
+    (tmp_path / "y.png").symlink_to("x.png")
+    assert paths(tmp_path, follow_links=follow_links) == ["a/b/1.png", "x.png", "y.png"]
+
+
+def test_many_links_between_folders_are_walked_once(tmp_path: Path) -> None:
+    for name in range(30):
+        make(tmp_path, f"{name}/1.png")
+    for name in range(30):
+        for other in range(30):
+            (tmp_path / f"{name}" / f"to{other}").symlink_to(tmp_path / f"{other}")
+    assert len(paths(tmp_path, follow_links=True)) == 30
+
+
+def test_broken_link_is_listed_to_be_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    assert paths(tmp_path) == ["gone.png"]
+
+
+def test_names_that_are_not_utf8_are_set_aside_under_escapes(tmp_path: Path) -> None:
+    raw = os.fsencode(tmp_path)
+    for name in (b"\xff.png", b"a\xfc.zip", b"x.\xff"):
+        Path(os.fsdecode(raw + b"/" + name)).touch()
+    make(tmp_path, "\\xff.png")
+    Path(os.fsdecode(raw + b"/d\xe9")).mkdir()
+    Path(os.fsdecode(raw + b"/d\xe9/1.png")).touch()
+    found = list_folder(tmp_path)
+    assert found.paths.to_pylist() == [
+        *("\\xff.png", "\\xff.png (escaped)", "a\\xfc.zip (escaped)", "d\\xe9/1.png (escaped)")
+    ]
+    assert "\\xff.png" not in found.refused
+    assert set(found.refused.values()) == {"has a name that is not UTF-8; rename it"}
+    assert found.ignored == (("other endings", 1),)
+
+
+def test_endings_that_are_shown_hold_no_markup(tmp_path: Path) -> None:
+    make(tmp_path, "1.png", "a.<b>", "b.\x1b[31m", "c.txt", "d.averyverylongending")
+    assert dict(list_folder(tmp_path).ignored) == {"other endings": 3, ".txt": 1}
+
+
+def test_pipes_and_sockets_are_listed_by_name_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.dcm")
+    os.mkfifo(tmp_path / "pipe")
+    here = Path.cwd()
+    os.chdir(tmp_path)  # The address of a socket is short.
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind("s.png")
+    finally:
+        os.chdir(here)
+    found = list_folder(tmp_path)
+    assert found.paths.to_pylist() == ["a.dcm", "s.png"]
+    assert found.ignored == (("no ending", 1),)
+
+
+def test_archives_in_a_folder_are_counted_or_opened_on_request(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("x/2.png", b"x")
+        file.writestr("../3.png", b"x")
+        file.writestr("notes.txt", b"x")
+    np.savez(tmp_path / "m.npz", val_images=np.zeros((2, 8, 8), np.uint8))
+    (tmp_path / "broken.tar").write_text("no archive")
+    make(tmp_path, "1.png")
+    left_alone = list_folder(tmp_path)
+    assert left_alone.paths.to_pylist() == ["1.png"]
+    assert dict(left_alone.ignored) == {".zip": 1, ".npz": 1, ".tar": 1}
+    opened = list_folder(tmp_path, open_containers=True)
+    assert opened.paths.to_pylist() == [
+        *("1.png", "a.zip/../3.png", "a.zip/x/2.png", "broken.tar"),
+        *("m.npz/val/0000000", "m.npz/val/0000001"),
+    ]
+    assert set(opened.refused) == {"a.zip/../3.png", "broken.tar"}
+    assert str(tmp_path) not in str(opened.refused)
+
+
+def test_members_are_told_by_their_content_where_they_have_no_ending(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("scan", b"\x89PNG and so on")
+        file.writestr("1.2.3", b"no scan")
+    found = list_container(tmp_path / "a.zip")
+    assert found.paths.to_pylist() == ["scan"]
+    assert found.ignored == ((".3", 1),)
+
+
+def test_archive_that_cannot_be_opened_or_holds_no_scan_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_text("no archive")
+    with pytest.raises(ScanlearnError, match=r"a\.tar: is damaged or no archive"):
+        list_container(tmp_path / "a.tar")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("a.txt", b"x")
+    with pytest.raises(ScanlearnError, match=r"a\.zip: holds no scan \(1 \.txt found\)"):
+        list_container(tmp_path / "a.zip")
+
+
+def test_same_name_twice_in_an_archive_leaves_the_first_readable(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for name in ("a.png", "./a.png", "/a.png"):
+            file.writestr(name, b"x")
+    found = list_container(tmp_path / "a.zip")
+    assert found.paths.to_pylist() == ["a.png", "a.png (again)", "a.png (again) (again)"]
+    assert "a.png" not in found.refused
+
+
+def test_folder_that_cannot_be_listed_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ScanlearnError, match=r"cannot be listed .*make the folder readable"):
+        list(walk(tmp_path / "gone"))
+
+
+@pytest.mark.long
+def test_a_hundred_thousand_files_in_one_folder_are_listed_in_seconds(tmp_path: Path) -> None:
+    for number in range(100_000):
+        os.close(os.open(tmp_path / f"{number:06d}.png", os.O_CREAT))
+    start = time.monotonic()
+    assert len(list_folder(tmp_path).paths) == 100_000
+    assert time.monotonic() - start < 20

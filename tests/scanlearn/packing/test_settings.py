@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from scanlearn.packing.settings import PackSettings, pixel_settings
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"window": "lung", "intensity": "percentile"}, "intensity=percentile does too"),
+        ({"window": "lung", "field_of_view": "fundus"}, "a window is for CT"),
+        ({"window": ["lung", "bone", "liver"], "neighbours": True}, "both fill the three"),
+        ({"window": ["lung", "bone", "liver"], "channels": 1}, "three windows fill three"),
+        ({"neighbours": True, "channels": 1}, "neighbours fill three channels"),
+        ({"window": "lungs"}, "lungs is no window"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    given: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        PackSettings(**given)
+
+
+def test_windows_become_edges_in_their_order() -> None:
+    assert PackSettings().treatment().windows == ()
+    assert PackSettings(window="brain").treatment().windows == ((0, 80),)
+    assert PackSettings(window=(80.0, 40.0)).treatment().windows == ((0, 80),)
+    three = PackSettings(window=("brain", (10.0, 5.0), "liver")).treatment().windows
+    assert three == ((0, 80), (0, 10), (-45, 105))
+
+
+def test_windows_of_files_count_only_where_nothing_else_is_asked_for() -> None:
+    shown = [
+        PackSettings(**given).reading().shows
+        for given in (
+            {},
+            {"intensity": "percentile"},
+            {"intensity": "foreground"},
+            {"window": "lung"},
+        )
+    ]
+    assert shown == ["file", "file", "foreground", "nothing"]
+
+
+def test_settings_survive_being_written_down() -> None:
+    given = PackSettings(window=("lung", (80.0, 40.0), "bone"), fit="crop")
+    assert PackSettings.model_validate_json(given.model_dump_json()) == given
+
+
+def test_archives_from_before_folders_were_labels_are_as_if_they_were_not() -> None:
+    assert "folder_labels" not in PackSettings().fingerprint()
+    assert PackSettings(folder_labels=True).fingerprint()["folder_labels"]
+    assert "folder_labels" not in pixel_settings(PackSettings(folder_labels=True).fingerprint())

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from scanlearn.archive.reader import Archive
+from scanlearn.core import Losses, Views
+from scanlearn.errors import ScanlearnError
+from scanlearn.methods import Method
+from scanlearn.training.batches import rows_of_steps
+from scanlearn.training.run import Job
+from scanlearn.training.settings import PretrainConfig
+from scanlearn.training.trainer import train
+from scanlearn.views.generator import ViewGenerator
+
+Configure = Callable[..., PretrainConfig]
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_optimiser_step(
+    configure: Configure, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job.of(configure(checkpoint_steps=1), archive)
+    loss = type(job.method).loss
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def failing(method: Method, views: Views, at: Any) -> Losses:
+        losses = loss(method, views, at)
+        if at.step < 3:
+            return losses
+        # BatchNorm's statistics moved in the forward pass; the optimiser moves parameters.
+        seen.append({name: p.detach().clone() for name, p in method.named_parameters()})
+        return replace(losses, total=losses.total * float("nan"))
+
+    monkeypatch.setattr(type(job.method), "loss", failing)
+    with pytest.raises(ScanlearnError) as caught:
+        train(job)
+    rows = next(rows_of_steps(20, 8, 0, 3, 4))
+    assert "the loss is nan at step 3" in str(caught.value)
+    assert f"scan{rows[0]:02d}.png" in str(caught.value)
+    assert "lower method.learning_rate" in str(caught.value)
+    saved = torch.load(job.run.checkpoint, weights_only=True)
+    assert saved["global_step"] == 3
+    for name, p in job.method.named_parameters():
+        assert torch.equal(p, seen[0][name])
+        assert torch.equal(saved["state_dict"][f"method.{name}"], p)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_stops_before_the_optimiser_step(
+    configure: Configure, archive: Archive, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    job = Job.of(configure(checkpoint_steps=1), archive)
+    loss = type(job.method).loss
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def failing(method: Method, views: Views, at: Any) -> Losses:
+        losses = loss(method, views, at)
+        if at.step < 3:
+            return losses
+        seen.append({name: p.detach().clone() for name, p in method.named_parameters()})
+        losses.total.register_hook(lambda gradient: gradient * value)
+        return losses
+
+    monkeypatch.setattr(type(job.method), "loss", failing)
+    with pytest.raises(ScanlearnError) as caught:
+        train(job)
+    told = str(caught.value)
+    assert re.search(
+        r"the loss is \d\S*, but \d+ of \d+ gradients \(.+, \.\.\.\) are not finite", told
+    )
+    assert "at step 3" in told
+    assert torch.load(job.run.checkpoint, weights_only=True)["global_step"] == 3
+    for name, p in job.method.named_parameters():
+        assert torch.equal(p, seen[0][name])
+
+
+def test_a_large_gradient_whose_square_overflows_is_no_reason_to_stop(
+    configure: Configure, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job.of(configure(steps=1), archive)
+    loss = type(job.method).loss
+    lengths: list[float] = []
+
+    def large(method: Method, views: Views, at: Any) -> Losses:
+        losses = loss(method, views, at)
+        losses.total.register_hook(lambda gradient: gradient * 1e25)
+        return losses
+
+    def after_backward(method: Method, at: Any) -> None:
+        gradients = [p.grad for p in method.parameters() if p.grad is not None]
+        assert all(gradient.isfinite().all() for gradient in gradients)
+        lengths.append(float(torch.nn.utils.get_total_norm(gradients)))
+        for gradient in gradients:
+            gradient.zero_()
+
+    monkeypatch.setattr(type(job.method), "loss", large)
+    monkeypatch.setattr(type(job.method), "after_backward", after_backward)
+    train(job)
+    assert lengths == [float("inf")]
+
+
+def test_scans_whose_views_are_not_finite_are_named(
+    configure: Configure, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job.of(configure(), archive)
+    generate = ViewGenerator.__call__
+
+    def broken(generator: ViewGenerator, batch: Any, key: Any) -> Views:
+        views = generate(generator, batch, key)
+        views.global_views[1][2] = float("inf")
+        return views
+
+    monkeypatch.setattr(ViewGenerator, "__call__", broken)
+    rows = next(rows_of_steps(20, 8, 0, 0, 1))
+    with pytest.raises(ScanlearnError, match=rf"1 of its scans .*\(scan{rows[2]:02d}\.png\)"):
+        train(job)
+
+
+def test_weights_move_and_the_rate_follows_the_schedule(
+    configure: Configure, archive: Archive
+) -> None:
+    job = Job.of(configure(steps=6), archive)
+    before = {name: p.detach().clone() for name, p in job.method.named_parameters()}
+    module = train(job)
+    assert all(not torch.equal(p, before[name]) for name, p in job.method.named_parameters())
+    optimiser = module.trainer.optimizers[0]
+    assert {group["lr"] for group in optimiser.param_groups} == {job.choices.schedule.at(5)}
+
+
+def test_views_lie_in_memory_as_the_network_does(
+    configure: Configure,
+    draw_archive: Callable[[int], Archive],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = Job.of(configure(steps=1, channels_last=True), draw_archive(3))
+    loss = type(job.method).loss
+    layouts: list[tuple[int, ...]] = []
+
+    def watching(method: Method, views: Views, at: Any) -> Losses:
+        layouts.extend(view.stride() for view in views.global_views)
+        return loss(method, views, at)
+
+    monkeypatch.setattr(type(job.method), "loss", watching)
+    train(job)
+    assert layouts == [(768, 1, 48, 3)] * 2

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from scanlearn.archive.reader import Archive
+from scanlearn.training import pretrain as pretraining
+from scanlearn.training import trainer
+from scanlearn.training.module import Pretrainer
+from scanlearn.training.pretrain import pretrain
+from scanlearn.training.recorder import Keeper
+from scanlearn.training.run import Job
+from scanlearn.training.settings import PretrainConfig
+from scanlearn.training.stopping import SIGNALS, STOPPED_EXIT_CODE, Stopped, StopRequest
+
+CPU = torch.device("cpu")
+Configure = Callable[..., PretrainConfig]
+
+
+def stop_at(
+    monkeypatch: pytest.MonkeyPatch, number: int, *, step: int, method: str = "training_step"
+) -> None:
+    """Sends a signal to this process in the middle of a step."""
+    original = getattr(Pretrainer, method)
+
+    def signalled(module: Pretrainer, *arguments: Any) -> Any:
+        if module.global_step == step:
+            os.kill(os.getpid(), number)
+        return original(module, *arguments)
+
+    monkeypatch.setattr(Pretrainer, method, signalled)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_run_asked_to_stop_finishes_the_step_keeps_it_and_says_so(
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    tmp_path: Path,
+) -> None:
+    whole = pretrain(configure(output=str(tmp_path / "whole")))
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        stop_at(patch, number, step=2)
+        with pytest.raises(Stopped) as caught:
+            pretrain(configure())
+    assert caught.value.code == STOPPED_EXIT_CODE == 75
+    assert f"stopped by {number.name} after step 3 of 5" in capsys.readouterr().out
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 3
+    resumed = pretrain(configure())
+    assert resumed.final_hash == whole.final_hash
+    assert resumed.order_hash == whole.order_hash
+    assert resumed.metrics.read_text().count("\n") == 6
+
+
+def test_lightnings_own_handler_has_no_say(
+    configure: Configure, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_at(monkeypatch, signal.SIGTERM, step=1)
+    seen: list[bool] = []
+    stepped = Keeper.stepped
+
+    def watching(keeper: Keeper, module: Pretrainer, num_views: int) -> None:
+        seen.append(module.trainer.received_sigterm)
+        stepped(keeper, module, num_views)
+
+    monkeypatch.setattr(Keeper, "stepped", watching)
+    with pytest.raises(Stopped):
+        trainer.train(Job.of(configure(), archive), StopRequest())
+    assert seen == [False, False]
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_the_handlers_of_before_are_put_back(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, is_stopped: bool
+) -> None:
+    def mine(*_: object) -> None: ...
+
+    before = {number: signal.signal(number, mine) for number in SIGNALS}
+    try:
+        if is_stopped:
+            stop_at(monkeypatch, signal.SIGTERM, step=1)
+            with pytest.raises(Stopped):
+                pretrain(configure())
+        else:
+            pretrain(configure())
+        assert all(signal.getsignal(number) is mine for number in SIGNALS)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_request_outside_the_steps_is_followed_at_once(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slow(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("went on after the request")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretraining, "export_backbone", slow)
+        with pytest.raises(Stopped, match="between steps"):
+            pretrain(configure())
+    assert "goes on from the last checkpoint" in capsys.readouterr().out
+    assert pretrain(configure()).steps == 5
+
+
+def test_a_request_in_the_last_step_leaves_only_the_export_to_do(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(patch, signal.SIGTERM, step=4)
+        with pytest.raises(Stopped, match="after step 5 of 5"):
+            pretrain(configure())
+    stop_at(monkeypatch, signal.SIGTERM, step=4, method="on_train_batch_start")
+    assert pretrain(configure()).steps == 5
+
+
+def test_a_run_in_another_thread_listens_to_nothing_and_works(configure: Configure) -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    found: list[Any] = []
+
+    def work() -> None:
+        result = pretrain(configure())
+        found.extend((result.steps, [signal.getsignal(number) for number in SIGNALS]))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [5, before]
+
+
+def test_a_script_that_trains_ends_with_the_code_of_a_stopped_run() -> None:
+    code = (
+        "import os, signal\n"
+        "from scanlearn.training.stopping import listening\n"
+        "with listening():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (STOPPED_EXIT_CODE, "")
+    assert done.stdout.count("\n") == 1
+
+
+def test_without_a_request_a_run_goes_on_until_it_has_enough() -> None:
+    answers = iter([False, True])
+    request = StopRequest(lambda: next(answers))
+    assert request.agreed(CPU) is None
+    assert request.agreed(CPU) == "enough"
+    assert not request.is_asked
+
+
+TWO_PROCESSES = """
+import os, signal, sys
+import torch
+from torch import distributed
+from scanlearn.training.stopping import listening
+
+rank = int(sys.argv[1])
+distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
+with listening() as request:
+    request.begin_steps()
+    assert request.agreed(torch.device("cpu")) is None
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert request.agreed(torch.device("cpu")) == "SIGTERM"
+    print("both stop")
+distributed.destroy_process_group()
+"""
+
+
+def test_one_process_that_is_asked_stops_all_after_the_same_step(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_PROCESSES, str(rank), str(tmp_path / "store")],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        answers = [process.communicate(timeout=120)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert answers == ["both stop\n"] * 2
+    assert [process.returncode for process in processes] == [0, 0]

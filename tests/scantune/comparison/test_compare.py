@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scanlearn.errors import ScanlearnError
+from scantune.comparison import results as r
+from scantune.comparison.compare import compare, summary_lines
+from scantune.comparison.plan import CompareConfig
+
+YAML = """\
+unlabeled: phantom:patients=8,seed=3,size=48x48
+labels: phantom:patients=24,seed=4,size=48x48
+tasks: [pallor]
+arms: {weak: {scale: 0.5}, strong: {scale: 1}}
+seeds: [0]
+pretrain:
+  backbone: {name: test_resnet}
+  views: {size: 32}
+  batch_size: 8
+  steps: 2
+evaluation: {learners: [knn], budgets: [all], folds: 2, label_seeds: 1, replicates: 200}
+primary: {learner: knn}
+"""
+
+
+def made_up() -> r.Results:
+    def score(arm: str, auroc: float | None) -> r.Score:
+        return r.Score(
+            arm=arm,
+            task="pallor",
+            learner="knn",
+            budget="all",
+            auroc=auroc,
+            low=None if auroc is None else auroc - 0.05,
+            high=None if auroc is None else auroc + 0.05,
+            per_seed=(auroc,),
+            train_scans=24,
+            train_patients=12,
+            test_patients=24,
+        )
+
+    primary = r.Primary(task="pallor", learner="knn", budget="all", a="weak", b="strong")
+    archive = r.Counted(scans=4, patients=2, hash="0")
+    facts: dict[str, Any] = dict.fromkeys(
+        ("setup", "runs", "differences", "view_statistics", "sheets", "warnings"), ()
+    )
+    return r.Results(
+        title="t",
+        created="2026-01-01T00:00:00+00:00",
+        evidence_note="no evidence",
+        versions={},
+        command="c",
+        config="",
+        margin=0.01,
+        verdict=r.Verdict(kind="none", sentence="No difference shown.", primary=primary),
+        unlabeled=archive,
+        labels=archive,
+        tasks=(r.TaskCount(name="pallor", classes=("0", "1"), scans=4, patients=2, counts={}),),
+        arms=(r.ArmRow(name="weak", kind="random"), r.ArmRow(name="strong", kind="random")),
+        matched=r.Matched(ok=True),
+        table=(score("weak", 0.75), score("strong", None)),
+        rejected=r.Rejected(),
+        timing={},
+        **facts,
+    )
+
+
+def test_the_terminal_gets_table_verdict_and_evidence_note() -> None:
+    lines = summary_lines(made_up())
+    text = "\n".join(lines)
+    assert "AUROC (95 % interval): pallor, kNN" in lines
+    assert "0.750 (0.700-0.800)" in text
+    assert "undefined" in text
+    assert lines[-2:] == ["No difference shown.", "no evidence"]
+
+
+def test_overrides_belong_to_a_file() -> None:
+    config = CompareConfig(unlabeled="a", labels="b", tasks=("t",), output="o")
+    with pytest.raises(TypeError, match="overrides"):
+        compare(config, ["seeds=[1]"])
+
+
+def test_an_unknown_plan_is_refused() -> None:
+    with pytest.raises(ScanlearnError, match="neither a file nor a shipped one"):
+        compare("no-such-plan")
+
+
+@pytest.mark.long
+def test_a_comparison_ends_in_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SCANLEARN_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "tiny.yaml"
+    path.write_text(YAML)
+    report = compare(path, [f"output={tmp_path / 'study'}"])
+    text = report.read_text(encoding="utf-8")
+    assert str(tmp_path) not in text
+    assert "data:image/png;base64," in text
+    assert (report.parent / "results.csv").is_file()
+    printed = capsys.readouterr().out
+    assert f"Report: {report}" in printed
+    assert "One pretraining seed" in printed

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from scanlearn.archive.reader import Archive
+from scanlearn.config import parse_value
+from scanlearn.packing.sources import open_archive
+from scantune.comparison import facts as facts
+from scantune.comparison.facts import draw_sheets
+from scantune.comparison.folder import open_study
+from scantune.comparison.plan import CompareConfig
+from scantune.comparison.results import RunRow, Score
+
+Plan = Callable[..., CompareConfig]
+
+
+def test_no_path_of_the_user_is_told(plan: Plan) -> None:
+    config = plan(unlabeled="/home/jane/scans", labels="C:/jane/labels.csv")
+    for text in (facts.command_text(config), facts.config_text(config)):
+        assert "jane" not in text
+        assert config.output not in text
+
+
+def test_a_start_file_is_told_without_its_folder(plan: Plan) -> None:
+    backbone = {"name": "test_resnet", "weights": "/home/jane/nets/start.pth"}
+    config = plan(
+        arms={"weak": {"scale": 0.5}, "strong": {"scale": 1}},
+        pretrain={"backbone": backbone},
+    )
+    assert "pretrain.backbone.weights=WEIGHTS" in facts.command_text(config)
+    assert "weights: WEIGHTS" in facts.config_text(config)
+    assert "jane" not in facts.command_text(config) + facts.config_text(config)
+
+
+def test_a_phantom_is_told_for_it_is_no_path(plan: Plan) -> None:
+    config = plan()
+    assert f"unlabeled={config.unlabeled}" in facts.command_text(config)
+
+
+def test_the_told_configuration_is_the_plan(plan: Plan) -> None:
+    config = plan()
+    told = parse_value(facts.config_text(config))
+    assert CompareConfig.model_validate({**told, "output": config.output}) == config
+
+
+def test_trained_arms_have_a_resolved_dial_and_references_none(plan: Plan) -> None:
+    rows = {row.name: row for row in facts.arm_rows(plan(), 1)}
+    assert list(rows) == ["thumbnail", "weak", "strong", "random"]
+    assert rows["random"].resolved == rows["thumbnail"].resolved == ()
+    values = {p.parameter: p.value for p in rows["strong"].resolved}
+    assert values["crop_min"] == "0.08"
+
+
+def test_what_a_recipe_lacks_is_not_told_of_an_arm(plan: Plan) -> None:
+    rows = {row.name: row for row in facts.arm_rows(plan(), 3)}
+    told = [parameter.parameter for parameter in rows["weak"].resolved]
+    assert "blur_p" in told
+    assert "rotation_deg" not in told
+    pretrain = {"views": {"size": 32, "operations": {"blur": "off", "rotation_deg": 7}}}
+    by_hand = {row.name: row for row in facts.arm_rows(plan(pretrain=pretrain), 3)}
+    told = {parameter.parameter: parameter.source for parameter in by_hand["weak"].resolved}
+    assert "blur_p" not in told
+    assert told["rotation_deg"] == "by hand"
+
+
+def test_the_set_up_says_what_was_set_by_hand(plan: Plan) -> None:
+    views = {"size": 32, "operations": {"blur": "off", "rotation_deg": [7, 15]}}
+    config = plan(pretrain={"views": views | {"scale_blur": False}})
+    hashes = dict.fromkeys(("initial_hash", "final_hash", "order_hash", "uniforms_hash"), "a1")
+    counts = {"seed": 0, "steps": 2, "epochs": 1, "views": 32, "seconds": 1, "views_per_s": 32}
+    run = RunRow.model_validate(
+        {"arm": "weak", "backbone": "test_resnet", "curve": {}, **hashes, **counts}
+    )
+    told = {fact.name: fact.value for fact in facts.setup_facts(config, [run])}
+    assert told["Views"] == (
+        "32 px, recipe simclr, by hand: blur off, rotation_deg 7/15, blur of 224-px views"
+    )
+
+
+def test_weaker_views_share_more(plan: Plan) -> None:
+    shares = {share.arm: share for share in facts.view_shares(plan())}
+    assert shares["weak"].iou > shares["strong"].iou
+    assert shares["weak"].disjoint < shares["strong"].disjoint
+
+
+def test_an_arm_no_better_than_the_thumbnail_is_named(plan: Plan) -> None:
+    table = [
+        Score(
+            arm=arm,
+            task="pallor",
+            learner="linear",
+            budget="all",
+            auroc=auroc,
+            low=None,
+            high=None,
+            per_seed=(auroc,),
+            train_scans=24,
+            train_patients=12,
+            test_patients=24,
+        )
+        for arm, auroc in (("thumbnail", 0.8), ("weak", 0.79), ("strong", 0.9), ("random", 0.5))
+    ]
+    (warning,) = facts.thumbnail_warnings(plan(), table)
+    assert "weak (0.790)" in warning
+    assert "strong" not in warning
+    assert facts.thumbnail_warnings(plan(), table[1:]) == ()
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return open_archive("phantom:patients=2,seed=3,size=48x48", cache=tmp_path / "cache")
+
+
+def test_a_sheet_shows_every_trained_arm(plan: Plan, archive: Archive) -> None:
+    config = plan()
+    folder = open_study(config)
+    (sheet,) = draw_sheets(config, folder, archive)
+    assert sheet.title == "Two views of 4 scans: weak, strong"
+    with Image.open(folder.figures / sheet.file) as picture:
+        assert picture.width > 600
+        # A picture that travels holds no note of where it was made.
+        assert set(picture.info) <= {"Software", "dpi"}
+
+
+def test_many_arms_take_several_sheets(plan: Plan, archive: Archive) -> None:
+    names = ("weak", "strong", "c", "d", "e")
+    config = plan(arms={name: {"scale": 0.1 * n} for n, name in enumerate(names, 1)})
+    sheets = draw_sheets(config, open_study(config), archive)
+    assert [sheet.file for sheet in sheets] == ["views_1.png", "views_2.png"]
+    assert sheets[1].title.endswith(": e")

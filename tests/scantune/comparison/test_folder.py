@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scanlearn.errors import ScanlearnError
+from scantune.comparison.folder import check_archives, open_study
+from scantune.comparison.plan import CompareConfig
+
+Plan = Callable[..., CompareConfig]
+
+
+def test_the_same_study_is_gone_on_with(plan: Plan) -> None:
+    assert open_study(plan()) == open_study(plan())
+
+
+def test_another_study_is_refused_with_the_differing_key(plan: Plan) -> None:
+    open_study(plan())
+    other = plan(evaluation={"budgets": [10, "all"], "folds": 3, "replicates": 200})
+    with pytest.raises(ScanlearnError, match=r"different study \(.*evaluation\.folds was 2, is 3"):
+        open_study(other)
+
+
+def test_where_and_how_it_is_shown_may_change(plan: Plan) -> None:
+    open_study(plan())
+    open_study(plan(title="Another heading", unlabeled="elsewhere"))
+
+
+def test_a_folder_that_is_no_study_is_left_alone(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "thesis.docx").touch()
+    with pytest.raises(ScanlearnError, match="is no study"):
+        open_study(plan())
+
+
+def test_other_scans_are_refused(plan: Plan) -> None:
+    folder = open_study(plan())
+    check_archives(folder, {"unlabeled": "a", "labels": "b"})
+    check_archives(folder, {"unlabeled": "a", "labels": "b"})
+    with pytest.raises(ScanlearnError, match="other labels scans"):
+        check_archives(folder, {"unlabeled": "a", "labels": "c"})
+
+
+def test_time_adds_up_over_starts(plan: Plan) -> None:
+    folder = open_study(plan())
+    with folder.timed("probes"):
+        pass
+    first = folder.timing()["probes"]
+    with folder.timed("probes"):
+        pass
+    assert folder.timing()["probes"] >= first
+
+
+def test_a_task_name_cannot_leave_the_folder(plan: Plan) -> None:
+    folder = open_study(plan())
+    path = folder.scores("../a b/c", "weak-seed-0")
+    assert path.parent.parent == folder.path / "scores"

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from scanlearn.config import load_config
+from scanlearn.errors import ScanlearnError
+from scanlearn.training.settings import PretrainConfig, ViewsConfig
+from scantune.comparison import plan as blocks
+from scantune.comparison.plan import CompareConfig, StudyPretraining, StudyViews
+
+Plan = Callable[..., CompareConfig]
+
+
+TINY_PRETRAIN: dict[str, Any] = {"backbone": {"name": "test_resnet"}, "batch_size": 8, "steps": 2}
+
+
+def test_runs_of_a_seed_differ_in_scale_and_output_alone(plan: Plan) -> None:
+    config = plan()
+    weak = config.run_config("weak", 0, Path("a")).model_dump()
+    strong = config.run_config("strong", 0, Path("b")).model_dump()
+    differing = {key for key in weak if weak[key] != strong[key]}
+    assert differing == {"output", "views"}
+    assert {k for k in weak["views"] if weak["views"][k] != strong["views"][k]} == {"scale"}
+
+
+def test_canvas_keeps_the_smallest_crop_at_view_size(plan: Plan) -> None:
+    # SimCLR's smallest crop at s = 1 has area .08.
+    assert plan().canvas() == math.ceil(32 / math.sqrt(0.08))
+    gentle = {"identity": {"scale": 0}, "random": {"kind": "random"}}
+    only_identity = plan(arms=gentle, primary={"better": "identity", "than": "random"})
+    assert only_identity.canvas() == 32
+    assert plan(pack={"canvas": 100}).canvas() == 100
+
+
+def test_a_canvas_is_large_enough_for_local_views_at_their_size(plan: Plan) -> None:
+    pretrain = {**TINY_PRETRAIN, "views": {"size": 32, "recipe": "dino"}}
+    # Global views of 32 px from an area of .4, local ones of 14 px from an area of .05.
+    assert plan(pretrain=pretrain).canvas() == math.ceil(14 / math.sqrt(0.05))
+    larger = {"size": 32, "recipe": "dino", "operations": {"crop_min": {"local": [0.4, 0.3]}}}
+    by_hand = plan(pretrain={**TINY_PRETRAIN, "views": larger})
+    assert by_hand.canvas() == math.ceil(32 / math.sqrt(0.4))
+
+
+def test_operations_are_those_of_every_run(plan: Plan) -> None:
+    views = {"size": 32, "operations": {"gray": "off", "hue": [0.05, 0.1]}, "scale_blur": False}
+    config = plan(pretrain={**TINY_PRETRAIN, "views": views})
+    for arm in ("weak", "strong"):
+        run = config.run_config(arm, 0, Path("a")).views
+        assert run.operations == {"gray": "off", "hue": (0.05, 0.1)}
+        assert run.scale_blur is False
+        assert run.build_recipe() == config.pretrain.views.build_recipe()
+
+
+def test_operations_of_a_lever_that_one_arm_has_are_allowed(plan: Plan) -> None:
+    noisy = {"crop": 0.5, "geometry": 0.5, "photometric": 0.5, "acquisition": 1}
+    pretrain = {**TINY_PRETRAIN, "views": {"size": 32, "operations": {"noise_std": 0.05}}}
+    arms = {"weak": {"scale": 0.5}, "strong": {"scale": noisy}}
+    assert plan(arms=arms, pretrain=pretrain).run_config("weak", 0, Path("a"))
+    with pytest.raises(ValidationError, match="acquisition is 0"):
+        plan(pretrain=pretrain)
+
+
+def test_primary_defaults_to_the_first_task_and_all_labels(plan: Plan) -> None:
+    config = plan(tasks=["pallor", "lesion"])
+    assert (config.primary_task, config.primary_budget) == ("pallor", "all")
+    counts = plan(evaluation={"budgets": [10, 20]})
+    assert counts.primary_budget == 20
+
+
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [
+        ({"arms": {"weak": {"scale": -1}, "strong": {"scale": 1}}}, "-1"),
+        ({"arms": {"weak": {"scale": "weakk"}, "strong": {"scale": 1}}}, "weakk"),
+        ({"arms": {"weak": {}, "strong": {"scale": 1}}}, "needs a scale"),
+        ({"arms": {"weak": {"scale": 0.5}}}, "at least 2"),
+        (
+            {"arms": {"weak": {"kind": "random"}, "strong": {"kind": "random"}}},
+            "no arm is pretrained",
+        ),
+        (
+            {"arms": {"weak": {"kind": "random", "scale": 1}, "strong": {"scale": 1}}},
+            "leave scale out",
+        ),
+        ({"arms": {"../weak": {"scale": 0.5}, "strong": {"scale": 1}}}, "cannot name an arm"),
+        ({"arms": {"thumbnail": {"scale": 0.5}, "strong": {"scale": 1}}}, "cannot name an arm"),
+        ({"primary": {"better": "weka"}}, "did you mean 'weak'"),
+        ({"primary": {"better": "strong"}}, "with itself"),
+        ({"primary": {"task": "palor"}}, "did you mean 'pallor'"),
+        ({"primary": {"budget": 11}}, "not in evaluation.budgets"),
+        ({"primary": {"learner": "knn"}, "evaluation": {"learners": ["linear"]}}, "not in eval"),
+        ({"seeds": [0, 0]}, "twice"),
+        ({"seeds": [-1]}, "0 or more"),
+        ({"tasks": []}, "at least 1"),
+        ({"evaluation": {"budgets": [1]}}, "2 scans or more"),
+        ({"pretrain": {"views": {"recipe": "simclrr"}}}, "did you mean 'simclr'"),
+        ({"pretrain": {"views": {"scale": 1}}}, "Extra inputs"),
+        ({"pretrain": {"views": {"operations": {"blurr": "off"}}}}, "did you mean 'blur'"),
+    ],
+)
+def test_a_bad_plan_is_refused(plan: Plan, replaced: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        plan(**replaced)
+
+
+def test_a_misspelt_key_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("unlabeled: a\nlabels: b\ntasks: [t]\noutput: o\nseed: [0]\n")
+    with pytest.raises(ScanlearnError, match=r"line 5.*'seed'.*did you mean 'seeds'"):
+        load_config(CompareConfig, path, kind="compare")
+
+
+def test_an_untrained_arm_that_begins_from_given_weights_is_not_called_random(plan: Plan) -> None:
+    given = {**TINY_PRETRAIN, "backbone": {"name": "test_resnet", "weights": "pretrained"}}
+    with pytest.raises(ValidationError, match=r"would not be random; call it start"):
+        plan(pretrain=given)
+    arms = {"weak": {"scale": 0.5}, "strong": {"scale": 1}, "start": {"kind": "random"}}
+    assert plan(pretrain=given, arms=arms).pretrain.backbone.weights == "pretrained"
+
+
+def test_a_plan_names_every_key_of_a_run_but_what_arms_decide() -> None:
+    # One machine: on several, every process would go through the whole comparison.
+    own = {"archive", "output", "seed", "pack", "nodes"}
+    assert set(StudyPretraining.model_fields) == set(PretrainConfig.model_fields) - own
+    assert set(StudyViews.model_fields) == set(ViewsConfig.model_fields) - {"scale"}
+
+
+def test_shared_keys_have_the_defaults_of_a_run() -> None:
+    for name, field in StudyPretraining.model_fields.items():
+        if name != "views":
+            assert field.default == PretrainConfig.model_fields[name].default, name
+
+
+def test_views_of_a_study_are_those_of_a_run_at_a_scale() -> None:
+    views = StudyViews(recipe="dino", size=32, operations={"blur": False}, scale_blur=False)
+    run = views.at(0.7)
+    assert run == ViewsConfig(
+        recipe="dino", size=32, operations={"blur": "off"}, scale_blur=False, scale=0.7
+    )
+    assert run.build_recipe() == views.build_recipe()
+    assert StudyViews(operations={"blur": "off"}) == StudyViews(operations={"blur": False})
+    for name in set(StudyViews.model_fields) - {"recipe"}:
+        field, own = StudyViews.model_fields[name], ViewsConfig.model_fields[name]
+        assert (field.default, field.description) == (own.default, own.description)
+
+
+def test_every_key_is_described() -> None:
+    members = [m for m in vars(blocks).values() if isinstance(m, type)]
+    models = [m for m in members if issubclass(m, BaseModel) and m.__module__ == blocks.__name__]
+    assert len(models) > 4
+    assert all(f.description for model in models for f in model.model_fields.values())

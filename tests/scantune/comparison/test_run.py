@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scanlearn.config import dump_config
+from scanlearn.errors import ScanlearnError
+from scantune.comparison.plan import CompareConfig
+from scantune.comparison.results import Results, Score, read_results
+from scantune.comparison.run import run_study, table_csv
+
+Plan = Callable[..., CompareConfig]
+RUN = (
+    "import sys; from pathlib import Path; from scanlearn.config import load_config;"
+    "from scantune.comparison.plan import CompareConfig;"
+    "from scantune.comparison.run import run_study;"
+    "run_study(load_config(CompareConfig, sys.argv[1], kind='compare'))"
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCANLEARN_CACHE", str(tmp_path / "cache"))
+
+
+def fingerprint(folder: Path) -> dict[str, tuple[int, str]]:
+    """Time of change and content of every network and score below a study."""
+    files = [*folder.glob("arms/*/*/backbone/*"), *folder.glob("scores/*/*.npz")]
+    return {
+        str(path.relative_to(folder)): (
+            path.stat().st_mtime_ns,
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
+        for path in files
+    }
+
+
+def test_labels_are_checked_before_anything_is_trained(plan: Plan, tmp_path: Path) -> None:
+    with pytest.raises(ScanlearnError, match=r"'palor'.*did you mean 'pallor'"):
+        run_study(plan(tasks=["palor"]))
+    assert not (tmp_path / "study" / "arms").exists()
+
+
+def test_an_impossible_split_is_refused_before_anything_is_trained(
+    plan: Plan, tmp_path: Path
+) -> None:
+    labels = "phantom:patients=8,seed=4,size=48x48"
+    with pytest.raises(ScanlearnError, match="folds=9"):
+        run_study(plan(labels=labels, evaluation={"folds": 9, "budgets": ["all"]}))
+    assert not (tmp_path / "study" / "arms").exists()
+
+
+def test_scans_of_other_channels_are_refused(plan: Plan) -> None:
+    gray = "phantom:patients=24,seed=4,size=48x48,channels=1"
+    with pytest.raises(ScanlearnError, match=r"3 channels and the labeled ones 1"):
+        run_study(plan(labels=gray))
+
+
+def test_undefined_cells_of_the_table_are_blank() -> None:
+    score = Score(
+        arm="weak",
+        task="t",
+        learner="knn",
+        budget=10,
+        auroc=None,
+        low=None,
+        high=None,
+        per_seed=(0.5, None),
+        train_scans=10,
+        train_patients=5,
+        test_patients=7,
+    )
+    rows = list(csv.reader(table_csv([score]).splitlines()))
+    assert rows[0][-2:] == ["auroc_1", "auroc_2"]
+    assert dict(zip(rows[0], rows[1], strict=True))["auroc"] == ""
+
+
+def check_whole(results: Results, config: CompareConfig) -> None:
+    arms = {"thumbnail", *config.arms}
+    assert results.matched.ok, results.matched.problems
+    assert results.evidence_note is not None
+    assert {s.arm for s in results.table} == arms
+    assert len(results.table) == len(arms) * 2 * 2
+    by_arm = {run.arm: run for run in results.runs}
+    assert len({run.initial_hash for run in results.runs}) == 1
+    assert by_arm["weak"].order_hash == by_arm["strong"].order_hash
+    assert by_arm["weak"].final_hash != by_arm["strong"].final_hash
+    assert results.verdict.sentence.endswith("these two networks only.")
+
+
+@pytest.mark.long
+def test_a_killed_study_goes_on_and_redoes_nothing_finished(plan: Plan, tmp_path: Path) -> None:
+    config = plan()
+    folder = tmp_path / "study"
+    (tmp_path / "study.yaml").write_text(dump_config(config))
+    command = [sys.executable, "-c", RUN, str(tmp_path / "study.yaml")]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while not (folder / "arms" / "weak" / "seed-0" / "result.json").is_file():
+        assert process.poll() is None, "the study ended before it could be killed"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    killed = fingerprint(folder)
+    assert any("weak" in name for name in killed)
+    assert not (folder / "results.json").exists()
+
+    assert run_study(config) == folder
+    done = fingerprint(folder)
+    assert {name: done[name] for name in killed if "weak" in name} == {
+        name: value for name, value in killed.items() if "weak" in name
+    }
+    results = read_results(folder)
+    check_whole(results, config)
+
+    lost = folder / "scores" / "pallor" / "strong-seed-0.npz"
+    lost.unlink()
+    (folder / "results.json").unlink()
+    run_study(config)
+    again = fingerprint(folder)
+    name = str(lost.relative_to(folder))
+    assert {k: v for k, v in again.items() if k != name} == {
+        k: v for k, v in done.items() if k != name
+    }
+    assert read_results(folder).table == results.table

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+from PIL import Image
+
+from scanlearn.backbones import weights as weights
+from scanlearn.backbones.backbone import BackboneConfig, build_backbone
+from scanlearn.backbones.card import Card
+from scanlearn.backbones.weights import export_backbone, load_backbone
+from scanlearn.errors import ScanlearnError
+from scanlearn.features.extract import extract
+from scanlearn.packing.pack import pack
+from scanlearn.packing.settings import PackSettings
+from scanlearn.packing.sources import open_archive
+from scantune.evaluation import predict as prediction
+from scantune.evaluation.evaluate import evaluate
+from scantune.evaluation.predict import predict
+from scantune.labels.labeled_set import read_labels
+from scantune.learners.frozen import fit_linear
+from scantune.learners.settings import TuneConfig
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of two kinds with a table, an exported backbone and an evaluation of it."""
+    folder = tmp_path_factory.mktemp("predict")
+    rng = np.random.default_rng(0)
+    rows = ["path,patient,bright"]
+    for index in range(40):
+        pixels = rng.integers(0, 120, (40, 36)) + 100 * (index % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index:02d}.png")
+        rows.append(f"{index:02d}.png,p{index // 4},{index % 2}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    backbone = build_backbone(BackboneConfig(name="test_resnet"), 1, 0)
+    card = Card.of(backbone, size=32, mean=(0.4,), std=(0.25,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "check_reload", lambda *_: None)
+        patch.setenv("SCANLEARN_CACHE", str(folder / "cache"))
+        exported = export_backbone(backbone, folder / "exported", card)
+        evaluate(
+            exported,
+            folder / "labels.csv",
+            target="bright",
+            folds=2,
+            label_seeds=1,
+            output=folder / "scores",
+        )
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cached(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCANLEARN_CACHE", str(workplace / "cache"))
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_new_scans_get_a_row_with_file_probabilities_and_calls(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = workplace / "new"
+    new.mkdir()
+    rng = np.random.default_rng(1)
+    for name, offset in (("dark", 0), ("light", 100)):
+        pixels = rng.integers(0, 120, (50, 40)) + offset
+        Image.fromarray(pixels.astype(np.uint8)).save(new / f"{name}.png")
+    (new / "broken.png").write_text("no picture")
+    found = predict(workplace / "scores" / "classifier", new, output=workplace / "new.csv")
+    rows = read(workplace / "new.csv")
+    assert [row["file"] for row in rows] == ["dark.png", "light.png"]
+    assert [row["most_probable"] for row in rows] == ["0", "1"]
+    assert [row["called_1"] for row in rows] == ["0", "1"]
+    assert [float(row["probability_1"]) for row in rows] == pytest.approx(found[:, 1], rel=1e-5)
+    said = capsys.readouterr()
+    assert "2 scans by their most probable bright (0: 1, 1: 1)" in said.out
+    assert "1 scans could not be read" in said.err
+
+
+def test_prediction_is_the_probe_on_the_backbones_features(workplace: Path) -> None:
+    labels = workplace / "labels.csv"
+    model = workplace / "scores" / "classifier"
+    found = predict(model, labels, output=workplace / "same.csv", files=False)
+    assert "file" not in read(workplace / "same.csv")[0]
+    archive = open_archive(labels)
+    backbone, card = load_backbone(workplace / "exported")
+    features = extract(backbone, archive, size=32, mean=card.mean, std=card.std)
+    data = read_labels(archive, "bright")
+    fit = fit_linear(features, data.truth, data.patients, features)
+    np.testing.assert_allclose(found, fit.scores, atol=1e-5)
+
+
+def test_findings_are_called_each_at_its_threshold_and_none_is_the_most_probable(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, lines = workplace / "findings.csv", ["path,patient,found"]
+    for index in range(40):
+        patient = index // 4
+        found = ["light"] * (index % 2) + ["late"] * (patient % 2)
+        lines.append(f"{index:02d}.png,p{patient},{'|'.join(found) or 'No Finding'}")
+    table.write_text("\n".join(lines) + "\n")
+    evaluate(
+        workplace / "exported",
+        table,
+        target="found",
+        folds=2,
+        label_seeds=1,
+        output=tmp_path / "out",
+    )
+    predict(tmp_path / "out" / "classifier", table, output=tmp_path / "found.csv")
+    rows = read(tmp_path / "found.csv")
+    assert "most_probable" not in rows[0]
+    assert {"probability_late", "probability_light", "called_light"} <= set(rows[0])
+    calls = sum(int(row["called_light"]) for row in rows)
+    assert f"light: {calls})" in capsys.readouterr().out
+
+
+def test_archive_of_other_channels_is_one_clear_sentence(workplace: Path) -> None:
+    model = workplace / "scores" / "classifier"
+    with pytest.raises(ScanlearnError, match="pack them with channels=1"):
+        predict(model, "phantom:patients=2,seed=0,size=32x32", output=workplace / "x.csv")
+    assert not (workplace / "x.csv").exists()
+    with pytest.raises(ScanlearnError, match="is no classifier"):
+        predict(workplace / "scores", workplace / "labels.csv", output=workplace / "x.csv")
+
+
+def test_archive_without_its_paths_is_told_before_any_work_and_how_to_go_on(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, output = workplace / "scores" / "classifier", tmp_path / "x.csv"
+    packed = pack(workplace / "labels.csv", tmp_path / "packed", settings=PackSettings(channels=1))
+    (packed.path / "paths.csv").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction, "extract", lambda *_, **__: pytest.fail("worked before asking"))
+        with pytest.raises(ScanlearnError, match=r"paths\.csv.*files=false"):
+            predict(model, packed.path, output=output)
+    predict(model, packed.path, output=output, files=False)
+    assert "file" not in read(output)[0]
+
+
+@pytest.mark.long
+def test_a_tuned_network_is_kept_and_predicts_as_it_was_scored(workplace: Path) -> None:
+    labels, output = workplace / "labels.csv", workplace / "tuned"
+    evaluation = evaluate(
+        workplace / "exported",
+        labels,
+        target="bright",
+        learners=("linear", "finetune"),
+        folds=2,
+        label_seeds=1,
+        tune=TuneConfig(epochs=12, augment="complex", learning_rate=0.02, batch=8),
+        output=output,
+    )
+    assert [row.learner for row in evaluation.table] == ["linear", "finetune"]
+    assert evaluation.table[1].auroc > 0.9
+    assert "finetune with all labels: fewer than 50 patients" in " ".join(evaluation.notes)
+    found = predict(output / "classifier", labels, output=workplace / "tuned.csv")
+    bright = [row["most_probable"] for row in read(workplace / "tuned.csv")]
+    assert np.mean([name == str(row % 2) for row, name in enumerate(bright)]) > 0.9
+    network = timm.create_model(f"local-dir:{output / 'classifier'}", pretrained=True).eval()
+    assert network.num_classes == found.shape[1] == 2

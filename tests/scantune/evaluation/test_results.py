@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scanlearn.features.auroc import auroc
+from scantune.evaluation.results import Evaluation, class_table, say_table, score_table
+from scantune.labels.labeled_set import LabeledSet
+from scantune.scores import Scores
+from scantune.scoring import score_features
+from scantune.statistics.delong import class_interval
+from scantune.statistics.intervals import estimate, patient_weights
+from scantune.statistics.metrics import Agreement, threshold_at
+
+
+def said(evaluation: Evaluation, capsys: pytest.CaptureFixture[Any]) -> list[str]:
+    say_table(evaluation)
+    lines: list[str] = capsys.readouterr().out.splitlines()
+    return lines
+
+
+def test_the_table_is_said_with_its_notes(
+    evaluation: Evaluation, capsys: pytest.CaptureFixture[Any]
+) -> None:
+    lines = said(evaluation, capsys)
+    assert len(lines) == (1 + 4) + (1 + 2 + 1) + 1
+    assert lines[0].split()[:2] == ["learner", "labels"]
+    assert f"{evaluation.table[0].auroc:.3f}" in lines[1]
+    assert lines[-1] == "note: read me"
+
+
+def test_a_kappa_of_grades_is_said(
+    evaluation: Evaluation, capsys: pytest.CaptureFixture[Any]
+) -> None:
+    row = replace(evaluation.table[-1], agreement=Agreement(0.71, 0.6, 0.8, 0))
+    lines = said(replace(evaluation, table=(row,)), capsys)
+    assert any("quadratic kappa 0.710  0.600 to 0.800" in line for line in lines)
+
+
+def test_only_ordered_classes_have_a_kappa(evaluation: Evaluation) -> None:
+    assert all(row.agreement is None for row in evaluation.table)
+    truth = replace(evaluation.scores.truth, task="ordinal")
+    graded = score_table(replace(evaluation.scores, truth=truth))
+    assert all(row.agreement is not None for row in graded)
+
+
+def test_findings_have_a_row_each_and_a_macro_over_what_is_defined(
+    finding_scores: Scores,
+) -> None:
+    (row,) = score_table(finding_scores)
+    assert [one.name for one in row.classes] == ["Edema", "Effusion", "Hernia"]
+    hernia = row.classes[2]
+    assert hernia.scans == 1
+    # One scan has it: each label seed defines its AUROC in one of two folds.
+    assert hernia.undefined == row.undefined == 2
+    assert row.macro.auprc == pytest.approx(np.mean([one.scores.auprc for one in row.classes]))
+    known = [one.scans + one.negatives for one in row.classes]
+    assert [one.unknown for one in row.classes] == [120 - number for number in known]
+    assert row.classes[0].unknown > 0
+    assert row.num_sure == sum(one.low > 0.5 or one.high < 0.5 for one in row.classes)
+
+
+def test_macro_leaves_out_what_no_model_defines(finding_scores: Scores) -> None:
+    matrix = finding_scores.truth.matrix.copy()
+    matrix[:, 2] = np.minimum(matrix[:, 2], 0)
+    none = replace(finding_scores, truth=replace(finding_scores.truth, matrix=matrix))
+    (row,) = score_table(none)
+    assert np.isnan(row.classes[2].scores.auprc)
+    assert row.macro.auprc == pytest.approx(np.mean([one.scores.auprc for one in row.classes[:2]]))
+
+
+def scored(data: LabeledSet, signal: float = 1.0) -> Scores:
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=(len(data.classes), 6)) * signal
+    features = rng.normal(size=(len(data), 6)) + means[data.truth.classes]
+    return score_features(features, data, learners=("knn", "linear"), folds=3, label_seeds=2)
+
+
+def test_two_classes_give_one_row_whose_auroc_is_that_of_the_table(
+    labeled: Callable[..., LabeledSet],
+) -> None:
+    scores = scored(labeled())
+    weights = patient_weights(scores, replicates=200)
+    for learner in scores.learners:
+        (row,) = class_table(scores, learner, "all", weights)
+        whole = estimate(scores, learner, "all", weights)
+        assert row.name == "1"
+        assert row.scores.auroc == pytest.approx(whole.auroc)
+        assert row.low < row.scores.auroc < row.high
+        assert row.scans == int((scores.truth.classes == 1).sum())
+
+
+def test_each_class_is_scored_against_the_rest_fold_by_fold(
+    labeled: Callable[..., LabeledSet],
+) -> None:
+    scores = scored(labeled(patients=80, classes=3))
+    rows = class_table(scores, "linear", "all", patient_weights(scores, replicates=50))
+    assert [row.name for row in rows] == ["0", "1", "2"]
+    values = scores.of("linear", "all")
+    for code, row in enumerate(rows):
+        slow = [
+            auroc(values[seed, at, code], scores.truth.classes[at] == code)
+            for seed in range(2)
+            for at in (scores.test_rows(seed, fold) for fold in range(3))
+        ]
+        assert row.scores.auroc == pytest.approx(np.mean(slow))
+    assert sum(row.share for row in rows) == pytest.approx(1.0)
+
+
+def test_thresholds_come_from_training_patients_alone(labeled: Callable[..., LabeledSet]) -> None:
+    data = labeled(patients=80)
+    features = np.random.default_rng(1).normal(size=(len(data), 5)) + data.truth.classes[:, None]
+    first = score_features(features, data, folds=2, label_seeds=1)
+    # What a fold tests is made noise: its own thresholds stay, its scores do not.
+    moved = features.copy()
+    tested = first.test_rows(0, 0)
+    moved[tested] = np.random.default_rng(2).normal(size=(len(tested), 5)) * 9
+    second = score_features(moved, data, folds=2, label_seeds=1)
+    for learner in ("knn", "linear"):
+        one, other = (scores.thresholds_of(learner, "all")[0, 0] for scores in (first, second))
+        np.testing.assert_array_equal(one, other)
+        values = [scores.of(learner, "all")[0, tested] for scores in (first, second)]
+        assert not np.allclose(values[0], values[1])
+        assert np.isfinite(one).all()
+
+
+def test_specificity_on_test_patients_is_near_what_was_aimed_at(
+    labeled: Callable[..., LabeledSet],
+) -> None:
+    scores = scored(labeled(patients=600))
+    weights = patient_weights(scores, replicates=20)
+    for learner in scores.learners:
+        (row,) = class_table(scores, learner, "all", weights)
+        assert row.scores.specificity == pytest.approx(0.9, abs=0.05)
+        assert row.scores.sensitivity > 0.1
+
+
+def test_too_few_patients_for_inner_folds_leave_thresholds_undefined(
+    labeled: Callable[..., LabeledSet],
+) -> None:
+    data = labeled(patients=40)
+    features = np.random.default_rng(0).normal(size=(len(data), 3))
+    scores = score_features(features, data, budgets=(2,), folds=2, label_seeds=1)
+    (row,) = class_table(scores, "linear", 2, patient_weights(scores, replicates=20))
+    assert np.isnan(row.scores.sensitivity)
+    assert np.isfinite(row.scores.auroc)
+
+
+def test_class_missing_from_some_folds_is_counted_and_left_out(
+    labeled: Callable[..., LabeledSet], make_scores: Callable[..., Scores]
+) -> None:
+    y = np.array([0, 1, 0, 1, 0, 0])
+    fold_of = np.array([[0, 0, 0, 0, 1, 1]])
+    scores = make_scores(y, np.arange(6), np.array([0.1, 0.9, 0.2, 0.8, 0.3, 0.4]), fold_of)
+    (row,) = class_table(scores, "linear", "all", patient_weights(scores, replicates=20))
+    assert row.undefined == 1
+    assert row.scores.auroc == 1.0
+    assert threshold_at(np.array([0.1, 0.9]), np.array([False, True])) > 0.1
+
+
+def test_a_given_split_has_delongs_interval_of_its_clustered_test_set(
+    labeled: Callable[..., LabeledSet],
+) -> None:
+    data = labeled(patients=80, split=True)
+    features = np.random.default_rng(3).normal(size=(len(data), 4)) + data.truth.classes[:, None]
+    scores = score_features(features, data, learners=("linear",), budgets=(60,), label_seeds=3)
+    (row,) = class_table(scores, "linear", 60, patient_weights(scores))
+    expected = class_interval(scores, "linear", 60, 1)
+    assert (row.delong_low, row.delong_high) == (expected.low, expected.high)
+    assert expected.estimate == pytest.approx(row.scores.auroc)
+    # Two ways to the same: patients counted, and patients resampled.
+    assert row.delong_high - row.delong_low == pytest.approx(row.high - row.low, rel=0.15)
+
+
+def test_folds_have_no_fixed_test_set_for_delong(labeled: Callable[..., LabeledSet]) -> None:
+    scores = scored(labeled())
+    (row,) = class_table(scores, "linear", "all", patient_weights(scores, replicates=20))
+    assert np.isnan([row.delong_low, row.delong_high]).all()
+
+
+def test_sensitivity_and_specificity_have_intervals_over_patients(
+    labeled: Callable[..., LabeledSet],
+) -> None:
+    narrow, wide = (
+        class_table(scores, "linear", "all", patient_weights(scores, replicates=200))[0]
+        for scores in (scored(labeled(patients=number)) for number in (300, 60))
+    )
+    for row in (narrow, wide):
+        assert row.sensitivity_low < row.scores.sensitivity < row.sensitivity_high
+        assert row.specificity_low < row.scores.specificity < row.specificity_high
+        assert row.scans + row.negatives > 0 == row.unknown
+    assert narrow.sensitivity_high - narrow.sensitivity_low < 0.7 * (
+        wide.sensitivity_high - wide.sensitivity_low
+    )
+
+
+def test_unknown_findings_are_counted_and_left_out(finding_scores: Scores) -> None:
+    rows = class_table(finding_scores, "linear", "all", patient_weights(finding_scores))
+    known = finding_scores.truth.known(0)
+    assert rows[0].unknown == int((~known).sum()) > 0
+    assert rows[0].share == pytest.approx(finding_scores.truth.positives(0)[known].mean())
+    assert rows[1].unknown == 0

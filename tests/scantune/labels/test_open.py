@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scanlearn.errors import ScanlearnError
+from scanlearn.packing.settings import PackSettings
+from scantune.labels.open import LabeledArchives, Question, open_labels
+
+PACKING = PackSettings(canvas=16, workers=1)
+Table = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCANLEARN_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def write_table(tmp_path: Path) -> Table:
+    """Writes scans of noise and their table: a header, then a row for each scan after its path."""
+
+    def write(name: str, header: str, rows: list[str], seed: int = 0) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        pixels = np.random.default_rng(seed).integers(0, 255, (len(rows), 8, 8)).astype(np.uint8)
+        for number, image in enumerate(pixels):
+            Image.fromarray(image).save(folder / f"{number}.png")
+        lines = [f"path,{header}", *(f"{number}.png,{row}" for number, row in enumerate(rows))]
+        (folder / "t.csv").write_text("\n".join(lines) + "\n")
+        return folder / "t.csv"
+
+    return write
+
+
+def opened(labels: Any, test: Any = None, **asked: Any) -> LabeledArchives:
+    return open_labels(labels, test, PACKING, Question(**{"target": "y", **asked}))
+
+
+def test_what_is_masked_left_out_or_synthetic_is_said(
+    write_table: Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["p,1,0,", "q,0,1,", "q,-1,1,", "r,,1,", "s,,,", "t,-1,,", "q,1,1,yes"]
+    table = write_table("a", "patient,A,B,made", rows)
+    found = opened(table, target=("A", "B"), synthetic_column="made")
+    said = capsys.readouterr().out
+    assert (
+        "A, B: 4 scans of 3 patients by finding (A: 1 (2 unknown), B: 3); 1 without a label left "
+        "out; 1 uncertain (-1) left out; 1 synthetic, for training alone"
+    ) in said
+    assert "unknown findings are masked: 1 blank, 1 uncertain (-1)" in said
+    assert found.described["synthetic"] == 1
+    assert found.described["task"] == "multilabel"
+
+
+def test_both_sets_of_an_external_test_are_said(
+    write_table: Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = write_table("a", "patient,y", ["p,0", "q,1"])
+    second = write_table("b", "patient,y", ["r,1", "s,0", "s,0"], seed=1)
+    found = opened(first, second)
+    said = capsys.readouterr().out
+    assert "y: 2 scans of 2 patients (0: 1, 1: 1)" in said
+    assert "test set, y: 3 scans of 2 patients (0: 2, 1: 1)" in said
+    assert len(found.archives) == 2
+    assert found.described["test"] == found.archives[1].content_hash
+    assert len(found.labeled) == 5
+
+
+def test_scans_that_cannot_be_read_are_told(write_table: Table) -> None:
+    table = write_table("a", "patient,y", ["p,0", "q,1", "r,1", "s,0", "t,0"])
+    (table.parent / "4.png").unlink()
+    assert opened(table).caveats == ("1 scans could not be read and were left out",)
+
+
+def test_a_given_split_and_an_external_test_exclude_each_other(write_table: Table) -> None:
+    first = write_table("a", "patient,y,side", ["p,0,train", "q,1,test"])
+    with pytest.raises(ScanlearnError, match="test and split_column both say"):
+        opened(first, first, split_column="side")
+
+
+def test_the_labels_are_no_external_test_of_themselves(write_table: Table) -> None:
+    table = write_table("a", "patient,y", ["p,0", "q,1"])
+    with pytest.raises(ScanlearnError, match="2 of 2 patients of the test set"):
+        opened(table, table)
+    unknown = write_table("b", "y", ["0", "1"])
+    with pytest.raises(ScanlearnError, match="2 of 2 scans of the test set are, pixel by pixel"):
+        opened(unknown, unknown)

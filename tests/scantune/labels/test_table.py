@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scanlearn.errors import ScanlearnError
+from scantune.labels.table import NamedTable, clean, did_you_mean
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, None), (" ", None), ("NaN", None), (" a ", "a"), ("1.0", "1"), ("-1.", "-1")],
+)
+def test_a_cell_is_cleaned(value: str | None, text: str | None) -> None:
+    assert clean(value) == text
+
+
+def test_the_nearest_spelling_is_asked_after() -> None:
+    assert did_you_mean("pneumona", ("age", "pneumonia")) == "did you mean 'pneumonia'? "
+    assert did_you_mean("x", ("age", "pneumonia")) == ""
+
+
+def test_a_missing_column_names_those_that_are_there(table: Any) -> None:
+    named = NamedTable(table({"y": ["0"]}), "scans")
+    with pytest.raises(ScanlearnError, match="scans has no column 'z'; its label columns are y"):
+        named.texts("z")
+
+
+def test_scans_without_any_label_are_one_sentence(table: Any) -> None:
+    class Bare(table):  # type: ignore[misc]
+        label_columns = ()
+
+    with pytest.raises(ScanlearnError, match="scans has no labels, 'y' or other; give the table"):
+        NamedTable(Bare({"y": ["0"]}), "scans").texts("y")
+
+
+def test_many_classes_of_few_patients_are_a_crowd(table: Any) -> None:
+    named = NamedTable(table({"y": ["0"] * 100}, np.arange(100).astype(str)), "scans")
+    assert named.is_crowded(51)
+    assert not named.is_crowded(50)

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from scantune.learners import logistic as logistic
+from scantune.learners.logistic import PenaltyPath, PrincipalAxes
+
+CS = (1e-4, 1e-2, 1.0, 10.0)
+
+
+def principal_axes(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides on the axes of the first."""
+    axes = PrincipalAxes.of(train)
+    return axes.project(train), axes.project(test)
+
+
+def collinear(n: int, d: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Features whose variances span four orders of magnitude, on offsets of their own."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, classes, n)
+    hidden = rng.normal(size=(n, d)) * np.logspace(0, -2, d)
+    hidden[:, :classes] += np.eye(classes)[y]
+    return hidden @ rng.normal(size=(d, d)) + rng.normal(size=d), y
+
+
+def by_scikit_learn(train: np.ndarray, y: np.ndarray, test: np.ndarray, c: float) -> np.ndarray:
+    mean, std = train.mean(axis=0), train.std(axis=0)
+    model = LogisticRegression(C=c, tol=1e-9, max_iter=100_000).fit((train - mean) / std, y)
+    probabilities: np.ndarray = model.predict_proba((test - mean) / std)
+    return probabilities
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("d", [10, 90])
+def test_every_fit_of_the_path_equals_that_of_scikit_learn(
+    classes: int, d: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logistic, "_TOLERANCE", 1e-8)
+    monkeypatch.setattr(logistic, "_MAX_STEPS", 10_000)
+    x, y = collinear(100, d, classes)
+    train, test = x[:70], x[70:]
+    z, z_test = principal_axes(train, test)
+    path = PenaltyPath(z, y[:70], classes)
+    for c in CS:
+        expected = by_scikit_learn(train, y[:70], test, c)
+        np.testing.assert_allclose(path.fit(c).predict(z_test), expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_the_tolerance_in_use_moves_no_probability_by_a_hundredth(classes: int) -> None:
+    x, y = collinear(300, 60, classes)
+    z, z_test = principal_axes(x[:200], x[200:])
+    path = PenaltyPath(z, y[:200], classes)
+    for c in CS[:-1]:
+        expected = by_scikit_learn(x[:200], y[:200], x[200:], c)
+        assert np.abs(path.fit(c).predict(z_test) - expected).max() < 0.01
+
+
+def test_axes_come_from_the_training_scans_alone() -> None:
+    x, _ = collinear(50, 8, 2)
+    other = x[30:].copy()
+    other[0] *= 1e6
+    z, z_test = principal_axes(x[:30], x[30:])
+    z_again, z_other = principal_axes(x[:30], other)
+    np.testing.assert_array_equal(z, z_again)
+    np.testing.assert_allclose(z_test[1:], z_other[1:], rtol=1e-12)
+
+
+def test_no_more_axes_than_training_scans() -> None:
+    x, _ = collinear(60, 200, 2)
+    z, z_test = principal_axes(x[:20], x[20:])
+    assert z.shape[1] < 20
+    assert z_test.shape == (40, z.shape[1])
+    standardised = (x[:20] - x[:20].mean(axis=0)) / x[:20].std(axis=0)
+    np.testing.assert_allclose(z @ z.T, standardised @ standardised.T, atol=1e-4)
+
+
+def test_a_dimension_that_does_not_move_is_left_out() -> None:
+    x, y = collinear(60, 5, 2)
+    dead = np.full((60, 1), 0.1) + 1e-9 * np.random.default_rng(0).normal(size=(60, 1))
+    z, z_test = principal_axes(x[:40], x[40:])
+    padded, padded_test = principal_axes(np.hstack([x, dead])[:40], np.hstack([x, 1e9 * dead])[40:])
+    plain = PenaltyPath(z, y[:40], 2).fit(1.0).predict(z_test)
+    np.testing.assert_allclose(
+        PenaltyPath(padded, y[:40], 2).fit(1.0).predict(padded_test), plain, atol=1e-9
+    )
+
+
+def test_constant_features_give_the_class_shares() -> None:
+    y = np.array([0, 0, 0, 1])
+    z, z_test = principal_axes(np.ones((4, 3)), np.ones((2, 3)))
+    probabilities = PenaltyPath(z, y, 2).fit(1.0).predict(z_test)
+    np.testing.assert_allclose(probabilities, [[0.75, 0.25]] * 2, atol=1e-6)
+
+
+def test_a_class_without_training_scans_has_probability_zero() -> None:
+    x, y = collinear(60, 5, 2)
+    z, z_test = principal_axes(x[:40], x[40:])
+    probabilities = PenaltyPath(z, 2 * y[:40], 4).fit(1.0).predict(z_test)
+    assert (probabilities[:, [1, 3]] == 0).all()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_row_that_counts_for_two_is_a_row_that_stands_twice(classes: int) -> None:
+    x, y = collinear(60, 5, classes)
+    z, z_test = principal_axes(x[:40], x[40:])
+    twice = np.arange(40) % 3 == 0
+    weighed = PenaltyPath(z, y[:40], classes, 1.0 + twice).fit(1.0).predict(z_test)
+    z_more, y_more = np.concatenate([z, z[twice]]), np.concatenate([y[:40], y[:40][twice]])
+    repeated = PenaltyPath(z_more, y_more, classes).fit(1.0).predict(z_test)
+    np.testing.assert_allclose(weighed, repeated, atol=2e-3)
+    plain = PenaltyPath(z, y[:40], classes).fit(1.0).predict(z_test)
+    assert np.abs(weighed - plain).max() > 1e-2

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+
+from scanlearn.backbones.backbone import Backbone, weights_hash
+from scanlearn.errors import ScanlearnError
+from scanlearn.features.auroc import auroc
+from scanlearn.views import generator as generator
+from scanlearn.views.scale import Scale
+from scantune.learners import network as augment
+from scantune.learners.course import LabeledScans
+from scantune.learners.settings import Mode, TuneConfig
+from scantune.learners.tuned import Tuned, scores_of, tune_network, tuned_learner
+
+TRAIN, TEST = np.arange(100), np.arange(100, 120)
+QUICK: dict[str, Any] = {"epochs": 2, "batch": 16}
+Make = Callable[[str], Backbone]
+
+
+def tuned(
+    scans: LabeledScans, backbone: Backbone, mode: Mode = "finetune", **settings: Any
+) -> Tuned:
+    config = TuneConfig.model_validate({**QUICK, **settings})
+    return tune_network(backbone, scans, config, mode, TRAIN, seed=0)
+
+
+@pytest.mark.parametrize("mode", get_args(Mode))
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_the_same_seed_gives_the_same_weights_and_leaves_the_backbone(
+    scans: LabeledScans, backbone: Make, mode: Mode, name: str
+) -> None:
+    network = backbone(name)
+    before = weights_hash(network)
+    options: dict[str, Any] = {"augment": "complex", "mixup": 0.2, "balance": "sampling"}
+    if name == "test_vit" and mode != "sgd":
+        options["drop_path"] = 0.2
+    torch.manual_seed(1)
+    first = tuned(scans, network, mode, **options)
+    torch.manual_seed(2)
+    state = torch.random.get_rng_state()
+    second = tuned(scans, network, mode, **options)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert weights_hash(first.network) == weights_hash(second.network)
+    scores = scores_of(first, scans, TEST)
+    np.testing.assert_array_equal(scores, scores_of(second, scans, TEST))
+    np.testing.assert_allclose(scores.sum(axis=1), 1)
+    assert weights_hash(network) == before
+
+
+def test_another_seed_gives_others(scans: LabeledScans, backbone: Make) -> None:
+    network, config = backbone("test_resnet"), TuneConfig.model_validate(QUICK)
+    hashes = {
+        weights_hash(tune_network(network, scans, config, "finetune", TRAIN, seed=seed).network)
+        for seed in (0, 1)
+    }
+    assert len(hashes) == 2
+
+
+def test_a_finding_that_is_plain_to_see_is_learned(scans: LabeledScans, backbone: Make) -> None:
+    found = tuned(scans, backbone("test_resnet"), "scratch", epochs=12, augment="none")
+    positives = scans.labeled.truth.positives(1)[TEST]
+    assert auroc(scores_of(found, scans, TEST)[:, 1], positives) > 0.9
+    assert found.lessons.losses[-1] < 0.7 * found.lessons.losses[0]
+
+
+@pytest.mark.parametrize("mode", get_args(Mode))
+def test_findings_with_unknown_labels_are_learned_each_for_itself(
+    findings: LabeledScans, backbone: Make, mode: Mode
+) -> None:
+    found = tuned(findings, backbone("test_resnet"), mode, balance="effective")
+    scores = scores_of(found, findings, TEST)
+    assert scores.shape == (len(TEST), 2)
+    assert np.all((scores >= 0) & (scores <= 1))
+    assert np.abs(scores.sum(axis=1) - 1).max() > 1e-3
+
+
+def test_validation_scores_are_those_of_patients_it_was_not_fitted_on(
+    scans: LabeledScans, backbone: Make
+) -> None:
+    found = tuned(scans, backbone("test_resnet"))
+    held_out = ~np.isnan(found.validation).any(axis=1)
+    assert 0.15 < held_out.mean() < 0.25
+    np.testing.assert_allclose(
+        found.validation[held_out], scores_of(found, scans, TRAIN[held_out]), atol=1e-6
+    )
+    patients = scans.labeled.patients[TRAIN]
+    assert not set(patients[held_out]) & set(patients[~held_out])
+
+
+def test_without_patience_all_scans_are_fitted_on(scans: LabeledScans, backbone: Make) -> None:
+    found = tuned(scans, backbone("test_resnet"), patience=0)
+    assert np.isnan(found.validation).all()
+    assert found.lessons.epoch == 2
+
+
+@pytest.mark.parametrize("mode", ["finetune", "batchnorm"])
+def test_scans_that_are_scored_are_never_augmented(
+    scans: LabeledScans, backbone: Make, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[Scale, set[int]] = {}
+    render = generator.ViewGenerator.render
+
+    def watched(self: generator.ViewGenerator, batch: Any, draw: Any) -> Any:
+        seen.setdefault(self.scale, set()).update(batch.ids.tolist())
+        return render(self, batch, draw)
+
+    monkeypatch.setattr(generator.ViewGenerator, "render", watched)
+    found = tuned(scans, backbone("test_resnet"), mode, augment="complex", scale=1.5)
+    scores_of(found, scans, TEST)
+    strong = augment.training_scale("complex", 1.5)
+    held_out = TRAIN[~np.isnan(found.validation).any(axis=1)]
+    assert set(seen) == {strong, Scale.IDENTITY}
+    assert seen[Scale.IDENTITY] == {*held_out, *TEST}
+    assert seen[strong] == {*TRAIN} - {*held_out}
+
+
+def test_scores_at_the_strongest_scale_are_those_of_plain_scans(
+    scans: LabeledScans, backbone: Make
+) -> None:
+    found = tuned(scans, backbone("test_resnet"), augment="complex", scale=1.5)
+    size, mean, std = scans.view
+    plain = generator.ViewGenerator(
+        "simclr", Scale.IDENTITY, generator.ViewPlan(1), size, mean, std
+    )
+    batch = scans.stored(TEST)
+    views = plain(batch, generator.DrawKey(9, 9, np.arange(len(TEST)))).global_views[0]
+    with torch.no_grad():
+        expected = torch.softmax(found.network(views), dim=1).numpy()
+    np.testing.assert_allclose(scores_of(found, scans, TEST), expected, atol=1e-5)
+
+
+def test_augmentation_changes_what_is_learned(scans: LabeledScans, backbone: Make) -> None:
+    hashes = {
+        weights_hash(tuned(scans, backbone("test_resnet"), **settings).network)
+        for settings in (
+            {"augment": "none"},
+            {"augment": "basic"},
+            {"augment": "complex"},
+            {"augment": "none", "mixup": 0.4},
+            {"augment": "none", "cutmix": 1.0},
+            {"augment": "none", "balance": "sampling"},
+            {"augment": "none", "balance": "effective", "beta": 0.9},
+            {"augment": "none", "label_smoothing": 0.1},
+        )
+    }
+    assert len(hashes) == 8
+
+
+def test_densenet_and_a_network_without_drop_path_take_the_preset(
+    scans: LabeledScans, backbone: Make
+) -> None:
+    config = TuneConfig(preset="retfound", epochs=1, batch=20, patience=0)
+    found = tune_network(backbone("densenet121"), scans, config, "finetune", TRAIN[:20], seed=0)
+    assert found.plan.drop_path == 0.0
+    assert scores_of(found, scans, TEST).shape == (len(TEST), 2)
+    asked = config.model_copy(update={"drop_path": 0.1})
+    with pytest.raises(ScanlearnError, match="no stochastic depth"):
+        tune_network(backbone("densenet121"), scans, asked, "finetune", TRAIN[:20], seed=0)
+
+
+def test_a_learner_answers_for_every_scan(scans: LabeledScans, backbone: Make) -> None:
+    told: list[tuple[int, int, float]] = []
+    learner = tuned_learner(
+        backbone("test_resnet"),
+        scans,
+        TuneConfig.model_validate(QUICK),
+        "finetune",
+        lambda *given: told.append(given),
+    )
+    fit = learner(TRAIN, TEST, 0)
+    assert fit.scores.shape == (len(TEST), 2)
+    assert fit.validation.shape == (len(TRAIN), 2)
+    assert [(epoch, epochs) for epoch, epochs, _ in told] == [(1, 2), (2, 2)]

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from scanlearn.errors import ScanlearnError
+from scantune.labels.labeled_set import scorable
+from scantune.labels.truth import Truth
+from scantune.learners.frozen import Fit
+from scantune.scoring import score_features, score_learners
+from scantune.statistics.intervals import arm_interval, estimate, patient_weights
+
+
+def test_every_scan_is_scored_once_under_each_label_seed(informative: Any, labeled: Any) -> None:
+    data = labeled()
+    scores = score_features(informative(data), data, budgets=(20, "all"), label_seeds=2)
+    assert scores.values.shape == (2, 2, 2, len(data), 2)
+    assert np.isfinite(scores.values).all()
+    np.testing.assert_allclose(scores.values.sum(axis=-1), 1)
+    assert sorted(np.unique(scores.fold_of)) == [0, 1, 2, 3, 4]
+    assert (scores.train_scans[0] >= 20).all()
+    assert (scores.train_scans[0] <= 22).all()
+    assert (scores.train_patients < scores.train_scans).all()
+
+
+def test_folds_and_subsets_are_the_same_for_every_backbone(informative: Any, labeled: Any) -> None:
+    data = labeled()
+    first, second = (
+        score_features(informative(data, seed=seed), data, learners=("knn",), budgets=(20, "all"))
+        for seed in (0, 1)
+    )
+    assert first.design_hash() == second.design_hash()
+    assert not np.array_equal(first.values, second.values)
+
+
+def test_the_same_call_gives_the_same_scores(informative: Any, labeled: Any) -> None:
+    data = labeled(patients=30)
+    features = informative(data)
+    first, second = (score_features(features, data, label_seeds=1, folds=3) for _ in range(2))
+    np.testing.assert_array_equal(first.values, second.values)
+
+
+def test_a_budget_beyond_the_fold_is_said_and_equals_all(informative: Any, labeled: Any) -> None:
+    data = labeled()
+    scores = score_features(informative(data), data, budgets=(9999, "all"), label_seeds=1)
+    np.testing.assert_array_equal(scores.of("linear", 9999), scores.of("linear", "all"))
+    assert "9999 labels is larger" in scores.notes[0]
+
+
+def test_several_classes_are_scored(informative: Any, labeled: Any) -> None:
+    data = labeled(patients=120, classes=4)
+    scores = score_features(informative(data, strength=4.0), data, label_seeds=1)
+    weights = patient_weights(scores, replicates=50)
+    for learner in ("knn", "linear"):
+        found = estimate(scores, learner, "all", weights)
+        assert 0.75 < found.auroc < 1.0
+        assert found.undefined == 0
+
+
+@pytest.mark.parametrize("learner", ["knn", "linear"])
+def test_shuffled_labels_give_half_within_the_interval(
+    informative: Any, labeled: Any, learner: str
+) -> None:
+    inside = 0
+    for seed in range(8):
+        data = labeled(patients=100, seed=seed)
+        features = informative(data, strength=2.0, seed=seed)
+        # Whole patients are shuffled: what their scans share stays together.
+        order = np.random.default_rng(seed).permutation(data.patients.max() + 1)
+        majority = np.array(
+            [
+                data.truth.classes[data.patients == p].mean() > 0.5
+                for p in range(data.patients.max() + 1)
+            ]
+        )
+        drawn = majority[order][data.patients].astype(int)
+        shuffled = replace(data, truth=Truth.of_classes(drawn, 2))
+        scores = score_features(features, shuffled, learners=(learner,), label_seeds=2)
+        found = arm_interval([estimate(scores, learner, "all", patient_weights(scores))])
+        inside += found.low <= 0.5 <= found.high
+        assert abs(found.estimate - 0.5) < 0.2
+    assert inside >= 6
+
+
+def test_progress_is_told_once_for_each_model(informative: Any, labeled: Any) -> None:
+    data, told = labeled(), []
+    score_features(
+        informative(data),
+        data,
+        budgets=(20, "all"),
+        folds=3,
+        label_seeds=2,
+        on_fit=lambda: told.append(1),
+    )
+    assert len(told) == 2 * 2 * 3 * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"learners": ("forest",)}, "learner 'forest' is unknown; give knn or linear"),
+        ({"budgets": ("some",)}, "label budget 'some'"),
+        ({"budgets": (0,)}, "label budget '0'"),
+        ({"label_seeds": 0}, "label_seeds is empty"),
+        ({"learners": ()}, "learners is empty"),
+    ],
+)
+def test_an_unknown_option_is_one_sentence(
+    informative: Any, labeled: Any, options: Any, said: str
+) -> None:
+    data = labeled()
+    with pytest.raises(ScanlearnError, match=said):
+        score_features(informative(data), data, **options)
+
+
+def test_features_that_are_not_finite_are_refused_with_their_row(
+    informative: Any, labeled: Any
+) -> None:
+    data = labeled()
+    features = informative(data)
+    features[6, 3] = np.nan
+    with pytest.raises(ScanlearnError, match=r"1 of \d+ scans are not finite, first in row 7"):
+        score_features(features, data)
+
+
+@pytest.mark.long
+def test_a_thousand_scans_are_scored_in_under_forty_seconds(informative: Any, labeled: Any) -> None:
+    data = labeled(patients=500)
+    rng = np.random.default_rng(0)
+    features = informative(data, d=64) @ rng.normal(size=(64, 512))
+    features = np.maximum(features + rng.normal(size=features.shape), 0)
+    start = time.process_time()
+    score_features(features, data, budgets=(50, 100, "all"))
+    assert time.process_time() - start < 40
+
+
+def test_test_labels_enter_nothing(informative: Any, labeled: Any) -> None:
+    data = labeled(split=True, patients=80)
+    assert data.split is not None
+    features = informative(data)
+    y = np.where(data.split == "test", 1 - data.truth.classes, data.truth.classes)
+    flipped = replace(data, truth=Truth.of_classes(y, 2))
+    options: dict[str, Any] = {"budgets": (30, "all"), "label_seeds": 2}
+    first, second = (score_features(features, one, **options) for one in (data, flipped))
+    np.testing.assert_array_equal(first.values, second.values)
+
+
+def test_a_class_of_one_patient_is_refused_before_anything_is_fitted(labeled: Any) -> None:
+    data = labeled(patients=30, classes=3)
+    y = np.where(data.patients == 4, 2, data.truth.classes % 2)
+    with pytest.raises(ScanlearnError, match="target: one patient alone has class 2, so that no"):
+        scorable(replace(data, truth=Truth.of_classes(y, 3)))
+
+
+def test_a_finding_of_one_patient_is_masked_and_said(informative: Any, labeled: Any) -> None:
+    data = labeled(patients=30, classes=2)
+    matrix = data.truth.matrix.copy()
+    matrix[:, 1] = data.patients == 4
+    found = scorable(replace(data, truth=Truth(matrix, "multilabel")))
+    assert found.notes == (
+        "one patient alone has 1: no fold can train on that and test it, and these scans are "
+        "masked",
+    )
+    assert found.unknown == {"0": 0, "1": int((data.patients == 4).sum())}
+    assert found.counts["1"] == 0
+    scores = score_features(informative(data), found, label_seeds=1, folds=3)
+    assert estimate(scores, "linear", "all", patient_weights(scores)).undefined == 3
+
+
+def test_a_given_split_may_test_the_only_patient_of_a_class(labeled: Any) -> None:
+    data = labeled(patients=30, classes=2, split=True)
+    y = (data.patients == 4).astype(int)
+    given = replace(data, truth=Truth.of_classes(y, 2))
+    assert scorable(given) is given
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scores_that_are_no_numbers_are_one_sentence(labeled: Any, value: float) -> None:
+    data = labeled()
+
+    def astray(rows: np.ndarray, test: np.ndarray, seed: int) -> Fit:
+        scores = np.full((len(test), 2), 0.5)
+        scores[:2, 1] = value
+        return Fit(scores, np.full((len(rows), 2), np.nan))
+
+    with pytest.raises(ScanlearnError, match=r"net with all labels, fold 0: 2 of .* not numbers"):
+        score_learners({"net": astray}, data)
+
+
+def test_synthetic_scans_train_and_are_neither_tested_nor_validated_nor_counted(
+    informative: Any, labeled: Any
+) -> None:
+    data = labeled(patients=80)
+    synthetic = np.random.default_rng(0).random(len(data)) < 0.3
+    marked = replace(data, truth=replace(data.truth, synthetic=synthetic))
+    features = informative(data)
+    scores = score_features(features, marked, label_seeds=2, budgets=(20, "all"))
+    assert (scores.fold_of[:, synthetic] == -1).all()
+    assert (scores.fold_of[:, ~synthetic] >= 0).all()
+    assert np.isnan(scores.values[..., synthetic, :]).all()
+    assert scores.train_scans[1].max() <= marked.num_scans
+    without = data[np.flatnonzero(~synthetic)]
+    plain = score_features(features[~synthetic], without, label_seeds=2, budgets=(20, "all"))
+    assert not np.array_equal(plain.values, scores.values[..., ~synthetic, :])
+    np.testing.assert_array_equal(plain.train_scans, scores.train_scans)
+    np.testing.assert_array_equal(plain.fold_of, scores.fold_of[:, ~synthetic])
+
+
+def test_one_patient_cannot_be_trained_on_and_tested(labeled: Any) -> None:
+    data = labeled(patients=12)
+    one = replace(data, patients=np.zeros_like(data.patients))
+    with pytest.raises(ScanlearnError, match="labeled scans are of one patient, who cannot be"):
+        scorable(one)
+
+
+def test_what_one_patient_alone_is_known_to_be_without_is_masked_too(labeled: Any) -> None:
+    data = labeled(patients=12)
+    matrix = np.where(np.arange(2) == 0, data.truth.matrix, 1).astype(np.int8)
+    matrix[:, 1] = np.where(data.patients % 2, 1, -1)
+    matrix[data.patients == 4, 1] = 0
+    found = scorable(replace(data, truth=Truth(matrix, "multilabel")))
+    assert "one patient alone is known to be without 1" in found.notes[0]
+    assert not (found.truth.matrix[:, 1] == 0).any()
+    assert found.counts == {"0": data.counts["0"], "1": int((data.patients % 2).sum())}
