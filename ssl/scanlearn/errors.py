@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class ScanlearnError(ValueError):
     """What a user gave cannot be used.
@@ -9,3 +12,14 @@ class ScanlearnError(ValueError):
     The message is one sentence that says where, what was given, what is allowed and what to
     do. The command line prints it without a traceback and exits with code 2.
     """
+
+
+def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Returns `` (did you mean 'x'?)`` with the nearest of the known names; empty where none is.
+
+    Args:
+        known: The names allowed.
+        cutoff: How alike the two must be, 0 to 1.
+    """
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -8,9 +8,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from scanlearn.backbones.backbone import BackboneConfig
+from scanlearn.config.settings import Settings
 from scanlearn.methods import MethodConfig, SimCLRConfig
 from scanlearn.packing.settings import PackSettings
 from scanlearn.training.settings import (
@@ -31,13 +32,7 @@ from scantune.comparison.results import Budget
 # The blocks of a plan that every arm shares: training, packing and scoring.
 
 
-class Block(BaseModel):
-    """A frozen block of a plan; a key it does not know is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StudyViews(Block):
+class StudyViews(Settings):
     """What all arms' views share."""
 
     recipe: str | None = Field(
@@ -69,7 +64,7 @@ class StudyViews(Block):
         return ViewsConfig(**dict(self), scale=scale)
 
 
-class StudyPretraining(Block):
+class StudyPretraining(Settings):
     """How every arm is trained: all of a pretraining run but its scans, its seed and its dial."""
 
     backbone: BackboneConfig = Field(default=BackboneConfig(), description="the network")
@@ -134,7 +129,7 @@ class StudyPretraining(Block):
         return value
 
 
-class StudyPacking(Block):
+class StudyPacking(Settings):
     """How both sets of scans are packed; unused with packed archives."""
 
     canvas: int | None = Field(
@@ -152,14 +147,14 @@ class StudyPacking(Block):
     workers: int = Field(default=0, ge=0, description="processes that decode; 0 is one per core")
 
 
-class Columns(Block):
+class Columns(Settings):
     """Columns of a table of scans."""
 
     path: str | None = Field(default=None, description="column of file names; null finds it")
     patient: str | None = Field(default=None, description="column of patients; null finds it")
 
 
-class EvaluationConfig(Block):
+class EvaluationConfig(Settings):
     """How backbones are scored."""
 
     learners: tuple[Literal["linear", "knn"], ...] = Field(
@@ -193,7 +188,7 @@ THUMBNAIL = "thumbnail"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
 
 
-class ArmConfig(Block):
+class ArmConfig(Settings):
     """One arm of the comparison."""
 
     kind: Literal["pretrained", "random"] = Field(
@@ -221,7 +216,7 @@ class ArmConfig(Block):
         return Scale.parse(self.scale)
 
 
-class PrimaryConfig(Block):
+class PrimaryConfig(Settings):
     """The one comparison named in advance; all others are corrected for their number."""
 
     task: str | None = Field(default=None, description="null is the first task")
@@ -240,7 +235,7 @@ def _default_arms() -> dict[str, ArmConfig]:
     }
 
 
-class CompareConfig(Block):
+class CompareConfig(Settings):
     """A comparison of augmentation scales: arms matched in everything but the dial."""
 
     title: str = Field(default="Weak or strong augmentation?", description="heading of the report")

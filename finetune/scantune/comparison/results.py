@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
 
 Budget = int | Literal["all"]
@@ -18,10 +19,8 @@ TABLE_FILE = "results.csv"
 FIGURES = "figures"
 
 
-class Record(BaseModel):
+class Record(Settings):
     """A frozen row of ``results.json``; a key it does not know is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Primary(Record):

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 from jaxtyping import Float, Shaped
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from scanlearn.backbones.backbone import Backbone
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.weights import check_reload, load_backbone, load_classifying, write_weights
+from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, link_or_copy, publish, start_partial
 from scantune.labels.labeled_set import LabeledSet
@@ -38,7 +39,7 @@ SEED = 0
 View = tuple[int, Sequence[float], Sequence[float]]
 
 
-class ClassifierCard(BaseModel):
+class ClassifierCard(Settings):
     """What a classifier is, and what it takes to use it.
 
     Args:
@@ -61,8 +62,6 @@ class ClassifierCard(BaseModel):
         probe_hash: sha256 of the probe's file; None where the network has its classifier.
         network_hash: Of the weights of a network with its classifier; None under a probe.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: int = 3
     learner: str

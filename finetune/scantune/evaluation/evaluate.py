@@ -18,10 +18,10 @@ from scantune.evaluation.classifier import SEED, keep_classifier, keep_network
 from scantune.evaluation.outputs import check_output, write
 from scantune.evaluation.results import Evaluation, say_table, score_table
 from scantune.labels.open import Question, open_labels
-from scantune.learners.by_name import Kept, Name, kept_learner, learners_by_name, stopping_notes
+from scantune.learners.by_name import Kept, kept_learner, learners_by_name, stopping_notes
 from scantune.learners.course import LabeledScans
 from scantune.learners.frozen import Fit
-from scantune.learners.settings import DEFAULT, TuneConfig
+from scantune.learners.settings import DEFAULT, Name, TuneConfig
 from scantune.learners.tuned import tune_network
 from scantune.scoring import check_features, score_learners
 from scantune.splits import Budget

@@ -13,12 +13,11 @@ from scanlearn.errors import ScanlearnError
 from scantune.learners.course import LabeledScans
 from scantune.learners.frozen import Learner, frozen_learners
 from scantune.learners.loop import OnEpoch, unheard
-from scantune.learners.settings import Mode, TuneConfig
+from scantune.learners.settings import Mode, Name, TuneConfig
 from scantune.learners.tuned import tuned_learner
 from scantune.scores import Scores
 from scantune.splits import FEWEST_PATIENTS
 
-Name = Literal["knn", "linear", "sgd", "finetune", "lpft", "batchnorm", "scratch"]
 Kept = Literal["linear", "finetune", "lpft", "batchnorm", "scratch"]
 
 

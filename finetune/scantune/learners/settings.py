@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from scanlearn.config.settings import Settings
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.recipes import RECIPES, Recipe, find_recipe
 from scanlearn.views.scale import MAX_SCALE
 from scantune.learners.mixing import BETA, Balance, ProbeRows
 
+Name = Literal["knn", "linear", "sgd", "finetune", "lpft", "batchnorm", "scratch"]
 Mode = Literal["finetune", "lpft", "batchnorm", "scratch", "sgd"]
 Augment = Literal["none", "basic", "complex"]
 
@@ -83,7 +85,7 @@ class Plan:
     patience: int
 
 
-class TuneConfig(BaseModel):
+class TuneConfig(Settings):
     """How networks are fine-tuned; null follows the preset, the learner or the training scans.
 
     The preset ``retfound`` is the optimisation of RETFound's fine-tuning: batch, epochs, rate,
@@ -91,8 +93,6 @@ class TuneConfig(BaseModel):
     RandAugment and random erasing are not taken: what scans may go through is the dial's to say,
     by ``augment`` and ``scale``, for only so can augmentation scales be compared.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: Literal["retfound"] | None = Field(
         default=None, description="null, or retfound: the optimisation of its fine-tuning"

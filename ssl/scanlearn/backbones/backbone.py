@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
 
 # Gradient checkpointing: activations are computed again in the backward pass, not kept.
@@ -113,10 +114,8 @@ def drop_no_path(network: nn.Module) -> None:
             layer.drop_prob = 0.0
 
 
-class BackboneConfig(BaseModel):
+class BackboneConfig(Settings):
     """Which backbone to build."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(
         default="resnet18",

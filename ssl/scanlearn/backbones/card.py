@@ -5,19 +5,18 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from scanlearn.backbones.backbone import Backbone, weights_hash
 from scanlearn.backbones.naming import name_few
+from scanlearn.config.settings import Settings
 
 LOAD_CALL = 'timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)'
 LOAD_CLASSIFIER = 'timm.create_model("local-dir:FOLDER", pretrained=True)'
 
 
-class StartWeights(BaseModel):
+class StartWeights(Settings):
     """What the backbone of a run began from, where that was not random weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["timm", "hub", "file", "backbone"] = Field(
         description="timm's own weights, a hub model, a weight file or an exported backbone"
@@ -42,10 +41,8 @@ class StartWeights(BaseModel):
         return f"{self.source}{digest}{left_out}"
 
 
-class Card(BaseModel):
+class Card(Settings):
     """What a backbone is and where it comes from; ``card.json`` of a backbone folder."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = Field(default=1, description="version of this card's layout")
     load: str = Field(

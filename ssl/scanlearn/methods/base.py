@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import nn
 
 from scanlearn.backbones.backbone import Backbone
+from scanlearn.config.settings import Settings
 from scanlearn.core import Losses, Progress, ViewPlan, Views
 
 Optimiser = Literal["lars", "sgd", "adamw"]
@@ -41,13 +42,11 @@ class RunFacts:
         return Progress(0, self.total_steps, self.steps_per_epoch)
 
 
-class MethodSettings(BaseModel, ABC):
+class MethodSettings(Settings, ABC):
     """The settings of a method: its recipe, number for number, as defaults.
 
     What is null follows from the run; `resolved` fills it in.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     # The recipe of views that was published with the method.
     recipe: ClassVar[str]

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PositiveInt,
     model_validator,
 )
 
+from scanlearn.config.settings import Settings
 from scanlearn.packing.canvas import FieldOfView, Fit, Intensity, Treatment
 from scanlearn.packing.windows import Window, edges, read_window
 from scanlearn.readers.nifti import Axis
@@ -43,10 +42,8 @@ def pixel_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_as_patterns), Field(min_length=1)]
 
 
-class PackSettings(BaseModel):
+class PackSettings(Settings):
     """How scans are packed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     canvas: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
         default=256,

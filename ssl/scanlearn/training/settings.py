@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from scanlearn.backbones.backbone import BackboneConfig
+from scanlearn.config.settings import Settings
 from scanlearn.methods import MethodConfig, SimCLRConfig
 from scanlearn.packing.settings import PackSettings
 from scanlearn.views.adjusting import Operations
@@ -18,10 +19,8 @@ if TYPE_CHECKING:
     pass
 
 
-class WatchConfig(BaseModel):
+class WatchConfig(Settings):
     """What is judged now and then; it changes nothing of what comes out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     panel_epochs: int | None = Field(
         default=None,
@@ -93,10 +92,8 @@ LOCAL_SIZE_HELP = (
 SCALE_BLUR_HELP = "blur shrinks with the view, as its sigma is stated at 224 px"
 
 
-class ViewsConfig(BaseModel):
+class ViewsConfig(Settings):
     """How views are made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: str | None = Field(
         default=None, description=f"null is the method's own; or one of {', '.join(RECIPES)}"
@@ -135,10 +132,8 @@ class ViewsConfig(BaseModel):
         return find_recipe(self.recipe or of_method).adjusted(self.operations)
 
 
-class LoggingConfig(BaseModel):
+class LoggingConfig(Settings):
     """Where figures go beside metrics.csv."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     every_steps: int | None = Field(
         default=None, ge=1, description="steps between two rows; null makes about 1,000 rows"
@@ -153,10 +148,8 @@ class LoggingConfig(BaseModel):
         return self.every_steps or max(1, total_steps // 1000)
 
 
-class PretrainConfig(BaseModel):
+class PretrainConfig(Settings):
     """One pretraining run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     archive: str = Field(
         description="packed archive; or a folder of scans, a CSV or Parquet table, or "
