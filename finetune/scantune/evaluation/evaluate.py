@@ -18,10 +18,16 @@ from scantune.evaluation.classifier import SEED, keep_classifier, keep_network
 from scantune.evaluation.outputs import check_output, write
 from scantune.evaluation.results import Evaluation, say_table, score_table
 from scantune.labels.open import Question, open_labels
-from scantune.learners.by_name import Kept, kept_learner, learners_by_name, stopping_notes
-from scantune.learners.course import LabeledScans
-from scantune.learners.frozen import Fit
-from scantune.learners.settings import DEFAULT, Name, TuneConfig
+from scantune.learners.by_name import (
+    frozen_learner,
+    kept_learner,
+    learners_by_name,
+    stopping_notes,
+)
+from scantune.learners.frozen import LinearFit
+from scantune.learners.learner import Fit, LabeledScans
+from scantune.learners.settings import DEFAULT, TuneConfig
+from scantune.learners.table import LEARNERS, LEARNERS_HELP, LearnerName
 from scantune.learners.tuned import tune_network
 from scantune.scoring import check_features, score_learners
 from scantune.splits import Budget
@@ -50,11 +56,10 @@ def evaluate(
         Field(description="Scans of other patients to test on, likewise; null tests on labels."),
     ] = None,
     learners: Annotated[
-        tuple[Name, ...],
+        tuple[LearnerName, ...],
         Field(
             min_length=1,
-            description="On frozen features knn, linear (probe), sgd (probe trained by steps); "
-            "networks finetune, lpft, batchnorm, scratch, which take minutes each.",
+            description=LEARNERS_HELP,
         ),
     ] = ("knn", "linear"),
     budgets: Annotated[
@@ -124,8 +129,7 @@ def evaluate(
             finding that is not known of a scan is masked there.
         test: An external test set, with the same column or columns: all scans of ``labels`` train
             and all of these are tested. A patient or a picture in both is an error.
-        learners: On frozen features "knn", "linear" and "sgd"; and networks tuned on the training
-            scans, see `tuning.fit.tune`.
+        learners: Names of rows of `learners.table`.
         budgets: Scans in the training folds, reached in whole patients, or "all".
         folds: Patient-level folds.
         label_seeds: Repetitions.
@@ -207,7 +211,7 @@ def _show(progress: Progressor, epoch: int, epochs: int, value: float) -> None:
 
 
 def _keep(
-    folder: Path, learner: Kept, scans: LabeledScans, subject: Subject, tune: TuneConfig
+    folder: Path, learner: str, scans: LabeledScans, subject: Subject, tune: TuneConfig
 ) -> None:
     """Keeps a learner fitted on all labels, but those of an external test set."""
     labeled = scans.labeled
@@ -215,20 +219,23 @@ def _keep(
     if labeled.sources is not None:
         own = np.flatnonzero(labeled.sources == 0)
     packing = pixel_settings(scans.archives[0].info["settings"])
-    if learner == "linear":
+    kind = LEARNERS[learner]
+    if not kind.needs_network:
         if subject.folder is None:
             return
         features = subject.features(scans.archives[0], labeled.rows[own])
+        rows = np.arange(len(own))
+        probe = frozen_learner(learner, features, labeled[own], tune)(rows, rows[:0], SEED)
+        assert isinstance(probe, LinearFit), f"{learner} keeps no classifier"
         keep_classifier(
             folder,
-            features,
+            probe,
             labeled[own],
             subject.folder,
+            learner=learner,
             view=subject.view,
             packing=packing,
-            rows=tune.probe_rows,
         )
-        what = "a linear probe"
     else:
         assert subject.network is not None, "learners_by_name has refused it"
         with track(1, f"{learner} on all labels") as progress:
@@ -247,5 +254,4 @@ def _keep(
             view=subject.view,
             packing=packing,
         )
-        what = f"a network by {learner}"
-    say(f"kept: {folder}, {what} fitted on all labels; scantune predict uses it")
+    say(f"kept: {folder}, {kind.title} fitted on all labels; scantune predict uses it")

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from scanlearn.config.settings import Settings
-from scantune.learners.settings import DEFAULT, Name, TuneConfig
+from scantune.learners.settings import DEFAULT, TuneConfig
+from scantune.learners.table import LEARNERS_HELP, LearnerName
 from scantune.splits import Budget
 
 
@@ -21,11 +22,10 @@ def _as_written(values: Any) -> Any:
 class ScoringSettings(Settings):
     """Learners, label budgets, folds, and what the label columns hold."""
 
-    learners: tuple[Name, ...] = Field(
+    learners: tuple[LearnerName, ...] = Field(
         default=("knn", "linear"),
         min_length=1,
-        description="On frozen features knn, linear (probe), sgd (probe trained by steps); "
-        "networks finetune, lpft, batchnorm, scratch, which take minutes each.",
+        description=LEARNERS_HELP,
     )
     budgets: tuple[Budget, ...] = Field(
         default=("all",), min_length=1, description="Labeled training scans: counts, or all."
