@@ -30,9 +30,12 @@ def evaluate_command(
 
     The keys and their defaults: scantune config evaluate.
     """
-    from scantune.evaluation.evaluate import evaluate
+    from scanlearn.config import load_config
+    from scantune.evaluation.evaluate import evaluate_with
+    from scantune.evaluation.settings import EvaluateConfig
 
-    call(evaluate, backbone, labels, overrides=overrides or ())
+    settings = load_config(EvaluateConfig, None, overrides or (), kind="evaluate")
+    evaluate_with(backbone, labels, settings)
 
 
 @app.command("predict")
@@ -76,9 +79,9 @@ def config_command(
     from scanlearn.errors import ScanlearnError
 
     if command == "evaluate":
-        from scantune.evaluation.evaluate import evaluate
+        from scantune.evaluation.settings import EvaluateConfig
 
-        show_config(settings_model(evaluate), "scantune evaluate BACKBONE LABELS key=value", schema)
+        show_config(EvaluateConfig, "scantune evaluate BACKBONE LABELS key=value", schema)
     elif command == "predict":
         from scantune.evaluation.predict import predict
 

@@ -18,15 +18,15 @@ Overrides = Annotated[
 
 # Module and name of the settings, or of the function whose keywords they are; other arguments.
 _CONFIGURED = {
-    "pack": ("scans.settings", "PackSettings", "SOURCE ARCHIVE"),
-    "add": ("scans.settings", "PackSettings", "ARCHIVE SOURCE"),
-    "withdraw": ("scans.withdrawal", "withdraw", "ARCHIVE PATIENT..."),
-    "summary": ("scans.summary", "summary", "ARCHIVE"),
-    "audit": ("scans.audit", "audit", "ARCHIVE LABELS"),
+    "pack": ("packing.settings", "PackSettings", "SOURCE ARCHIVE"),
+    "add": ("packing.settings", "PackSettings", "ARCHIVE SOURCE"),
+    "withdraw": ("archive.withdraw", "withdraw", "ARCHIVE PATIENT..."),
+    "summary": ("archive.summary", "summary", "ARCHIVE"),
+    "audit": ("audit.audit", "audit", "ARCHIVE LABELS"),
     "preview": ("views.preview", "preview", "ARCHIVE"),
     "explain": ("views.explain", "explain", "RECIPE"),
     "pretrain": ("training.pretrain", "PretrainConfig", "FILE.yaml"),
-    "panel": ("panel", "panel", "BACKBONE ARCHIVE"),
+    "panel": ("features.panel", "panel", "BACKBONE ARCHIVE"),
 }
 
 app = typer.Typer(

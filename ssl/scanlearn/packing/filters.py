@@ -119,7 +119,7 @@ def _check_keyword(where: str, name: str, columns: tuple[str, ...]) -> None:
     kind = value_representation(name)
     if kind is None:
         near = did_you_mean(name, [*columns, *keywords()])
-        listed = f" (columns: {', '.join(columns)})" if columns else ""
+        listed = f"; the columns are {', '.join(columns)}" if columns else ""
         raise ScanlearnError(
             f"{where}: {name!r} is neither a DICOM keyword nor a column of the table{near}{listed}"
         )

@@ -86,11 +86,11 @@ def find_required(
     if given is None:
         raise ScanlearnError(
             f"{source}: has no column called {', '.join(usual)}; name one of its columns with"
-            f" {setting} (columns: {columns})"
+            f" {setting}: {columns}"
         )
     near = did_you_mean(given, table.column_names)
     raise ScanlearnError(
-        f"{source}: has no column {given!r} for {setting}{near} (columns: {columns})"
+        f"{source}: has no column {given!r} for {setting}{near}; its columns are {columns}"
     )
 
 

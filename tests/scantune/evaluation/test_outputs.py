@@ -50,7 +50,7 @@ def test_metrics_hold_the_table_and_what_was_evaluated(
 
 
 def test_every_key_of_the_metrics_is_documented(folder: Path) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "evaluation.md").read_text()
     metrics = json.loads((folder / "metrics.json").read_text())
     (row, *_) = metrics["table"]
     keys = {*metrics, *row, *row["macro"], *row["classes"][0], *row["classes"][0]["scores"]}
