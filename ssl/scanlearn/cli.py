@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from scanlearn.config.loading import call, settings_model
+from scanlearn.errors import ScanlearnError
 
 # Heavy imports (torch, timm, pyarrow) stand inside the commands: --help answers at once.
 
@@ -254,8 +255,6 @@ def config_command(
     """Print a command's settings as commented YAML."""
     from importlib import import_module
 
-    from scanlearn.errors import ScanlearnError
-
     if command not in _CONFIGURED:
         *others, last = _CONFIGURED
         raise ScanlearnError(
@@ -276,12 +275,9 @@ def show_config(model: Any, command: str, schema: bool) -> None:
 
 def run(application: typer.Typer) -> None:
     """Runs a command line: what a user gave wrongly is one sentence and exit code 2."""
-    # A ValueError of ours: recognised by name, so that torch is not imported for --help.
     try:
         application()
-    except ValueError as error:
-        if not any(kind.__name__ == "ScanlearnError" for kind in type(error).__mro__):
-            raise
+    except ScanlearnError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
