@@ -28,7 +28,7 @@ SCANTUNE = [
 ]
 DOORS = {
     "nibabel": ("scanlearn.readers",),
-    "pydicom": ("scanlearn.readers", "scanlearn.packing.filters"),
+    "pydicom": ("scanlearn.readers",),
     "timm": ("scanlearn.backbones",),
     "lightly": ("scanlearn.methods", "scanlearn.training"),
     "pytorch_lightning": ("scanlearn.training",),
