@@ -78,7 +78,7 @@ def test_a_full_disk_keeps_the_old_file_and_says_where(
         raise OSError(reason, os.strerror(reason))
 
     monkeypatch.setattr(os, "write", full)
-    with pytest.raises(ScanlearnError, match=r"no space left in .* while writing last\.ckpt.*free"):
+    with pytest.raises(ScanlearnError, match=r"last\.ckpt: the disk is full; free some"):
         write_atomically(path, "new")
     monkeypatch.undo()
     assert path.read_text() == "old"
@@ -116,7 +116,7 @@ def test_provenance_names_versions_and_nobody() -> None:
 
 
 def test_wandb_is_not_imported_unless_asked_for() -> None:
-    code = "import sys, scanlearn.runs; sys.exit('wandb' in sys.modules)"
+    code = "import sys, scanlearn.training.wandb_log; sys.exit('wandb' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -126,7 +126,7 @@ def test_wandb_offline_writes_nothing_that_identifies(tmp_path: Path) -> None:
     folder = tmp_path / "a_folder_of_mine"
     folder.mkdir()
     code = (
-        "import sys; from pathlib import Path; from scanlearn.runs import WandbRun\n"
+        "import sys; from pathlib import Path; from scanlearn.training.wandb_log import WandbRun\n"
         "for start in range(2):\n"
         "    run = WandbRun(Path(sys.argv[1]), mode='offline', project='p', run_id='abc',"
         " config={'seed': 3})\n"

@@ -7,7 +7,10 @@ import pytest
 
 from scanlearn.pages import page_template, png_address
 
-TEMPLATES = [("scanlearn.scans", "summary.html.j2"), ("scantune", "evaluation.html.j2")]
+TEMPLATES = [
+    ("scanlearn.archive", "summary.html.j2"),
+    ("scantune.evaluation", "evaluation.html.j2"),
+]
 
 
 @pytest.mark.parametrize(("package", "name"), TEMPLATES)
@@ -32,7 +35,7 @@ def test_a_name_that_was_not_given_is_an_error() -> None:
     from jinja2 import UndefinedError
 
     with pytest.raises(UndefinedError):
-        page_template("scanlearn.scans", "summary.html.j2").render()
+        page_template("scanlearn.archive", "summary.html.j2").render()
 
 
 def test_an_address_holds_the_picture() -> None:

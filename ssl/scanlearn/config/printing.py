@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticUndefined
 
 # What a configuration's pydantic models say of themselves.
@@ -66,21 +68,15 @@ def _yaml_lines(model: type[BaseModel], depth: int) -> list[str]:
         elif required and inner and not field.examples:
             lines += [f"{indent}{name}:", *_yaml_lines(inner[0], depth + 1)]
         else:
-            lines += _scalar_lines(name, value, indent)
+            annotation: Any = Any if required else field.annotation
+            adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+            plain = adapter.dump_python(value, mode="json", exclude_unset=True)
+            lines += _value_lines(name, plain, indent)
     return lines
 
 
-def _scalar_lines(name: str, value: Any, indent: str) -> list[str]:
+def _value_lines(name: str, plain: Any, indent: str) -> list[str]:
     """Returns the YAML lines of one key whose value is no model."""
-    if isinstance(value, Mapping):
-        plain: Any = {
-            key: item.model_dump(mode="json", exclude_unset=True)
-            if isinstance(item, BaseModel)
-            else item
-            for key, item in value.items()
-        }
-    else:
-        plain = list(value) if isinstance(value, tuple) else value
     flow = isinstance(plain, list) or plain == {}
     text = yaml.safe_dump(
         {name: plain}, sort_keys=False, default_flow_style=None if flow else False
@@ -90,4 +86,12 @@ def _scalar_lines(name: str, value: Any, indent: str) -> list[str]:
 
 def json_schema(model: type[BaseModel]) -> str:
     """Returns the JSON schema of a configuration, for editors that complete YAML."""
-    return json.dumps(model.model_json_schema(), indent=2)
+    return json.dumps(model.model_json_schema(schema_generator=_JsonSchema), indent=2)
+
+
+class _JsonSchema(GenerateJsonSchema):
+    def encode_default(self, dft: Any) -> Any:
+        # As its own type writes it; pydantic would write a dataclass field by field.
+        if is_dataclass(dft):
+            return TypeAdapter(type(dft)).dump_python(dft, mode="json")
+        return super().encode_default(dft)

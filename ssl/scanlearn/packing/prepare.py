@@ -19,9 +19,8 @@ from scanlearn.packing.headers import Survey
 from scanlearn.packing.manifest import Manifest
 from scanlearn.packing.parallel import ordered_map
 from scanlearn.readers.limits import limited
-from scanlearn.readers.pictures import Shrink
-from scanlearn.readers.readers import ReadSettings, read_frames
-from scanlearn.readers.scan import Frame, Undecodable
+from scanlearn.readers.readers import read_frames
+from scanlearn.readers.scan import Frame, ReadSettings, Shrink, Undecodable
 
 _MAX_ITEM_BYTES = 4 * 2**20
 _MOST_AT_ONCE = 64
@@ -141,7 +140,8 @@ def make_plan(
     elif channels == "auto":
         probes = () if preprocess.windows else found.colour
         channels = 3 if _any_has_colour(settings, probes, workers) else 1
-    read = replace(settings, at_least=max(canvas), gray=channels == 1)
+    shrink = _shrink(canvas, preprocess)
+    read = replace(settings, at_least=max(canvas), gray=channels == 1, shrink=shrink)
     return PackPlan(canvas, channels, preprocess.dtype(found.is_deep), preprocess, read)
 
 
@@ -234,7 +234,7 @@ def prepare(plan: PackPlan, item: WorkItem | Refused) -> tuple[Outcome, ...]:
         with limited():
             outcomes = [
                 _packed(plan, item, frame)
-                for frame in read_frames(item.path, item.frames, plan.read, shrink=_shrink(plan))
+                for frame in read_frames(item.path, item.frames, plan.read)
             ]
     except Undecodable as error:
         return (Refused(str(error)),)
@@ -244,10 +244,10 @@ def prepare(plan: PackPlan, item: WorkItem | Refused) -> tuple[Outcome, ...]:
     return tuple(outcomes)
 
 
-def _shrink(plan: PackPlan) -> Shrink | None:
-    if plan.preprocess.field_of_view != "none":
+def _shrink(canvas: tuple[int, int], preprocess: Preprocess) -> Shrink | None:
+    if preprocess.field_of_view != "none":
         return None  # It is cut out first.
-    return partial(shrink_picture, canvas=plan.canvas, how=plan.preprocess.fit)
+    return partial(shrink_picture, canvas=canvas, how=preprocess.fit)
 
 
 def _packed(plan: PackPlan, item: WorkItem, frame: Frame) -> Outcome:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import ScanlearnError, did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
+
+# What a person writes for a scale: a number, a name, or one of these for each sub-dial.
+Written = float | str | Mapping[str, float | str]
 
 MAX_SCALE = 1.5
 NAMED_SCALES: Mapping[str, float] = {"identity": 0.0, "weak": 0.5, "strong": 1.0}
@@ -34,6 +40,8 @@ class Scale:
         True
         >>> Scale.parse({"crop": "weak", "geometry": 0, "photometric": 1})
         Scale(crop=0.5, geometry=0.0, photometric=1.0, acquisition=0.0)
+
+    As a field of settings (``scale: Scale``) it is parsed once and dumped as it was written.
     """
 
     crop: float
@@ -44,6 +52,9 @@ class Scale:
     IDENTITY: ClassVar[Scale]
     WEAK: ClassVar[Scale]
     STRONG: ClassVar[Scale]
+
+    # How a person wrote it, where it was parsed; no part of its value.
+    _written: ClassVar[Written | None] = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -57,35 +68,68 @@ class Scale:
         return cls(crop=value, geometry=value, photometric=value)
 
     @classmethod
-    def parse(cls, given: Scale | float | str | Mapping[str, float | str]) -> Scale:
+    def parse(cls, written: Scale | Written) -> Scale:
         """Returns the scale a person wrote.
 
         Args:
-            given: A number from 0 to 1.5, one of the names identity, weak and strong, or a
+            written: A number from 0 to 1.5, one of the names identity, weak and strong, or a
                 mapping from sub-dials (crop, geometry, photometric, acquisition) to either.
                 A mapping names the first three; acquisition is 0 where it is left out.
 
         Raises:
             ScanlearnError: The name, the number or a sub-dial is not one of those.
         """
-        if isinstance(given, Scale):
-            return given
-        if not isinstance(given, Mapping):
-            return cls.of(_number(given, where="scale"))
+        if isinstance(written, Scale):
+            return written
+        if isinstance(written, Mapping):
+            scale = cls._of_dials(written)
+        else:
+            scale = cls.of(_number(written, where="scale"))
+        object.__setattr__(scale, "_written", _plain(written))
+        return scale
+
+    @classmethod
+    def _of_dials(cls, written: Mapping[str, float | str]) -> Scale:
         dials = [field.name for field in fields(cls)]
-        unknown = [str(key) for key in given if key not in dials]
+        unknown = [str(key) for key in written if key not in dials]
         if unknown:
             raise ScanlearnError(
-                f"scale: '{unknown[0]}' is not a sub-dial{_nearest(unknown[0], dials)}; "
-                f"give {', '.join(dials)}."
+                f"scale: '{unknown[0]}' is not a sub-dial{did_you_mean(unknown[0], dials)}; "
+                f"allowed are {', '.join(dials)}."
             )
-        missing = [dial for dial in dials if dial != "acquisition" and dial not in given]
+        missing = [dial for dial in dials if dial != "acquisition" and dial not in written]
         if missing:
             raise ScanlearnError(
-                f"scale: {', '.join(missing)} not given; name crop, geometry and photometric, "
-                "or give one number for all of them."
+                f"scale: {', '.join(missing)} not given; give crop, geometry and photometric, "
+                "or one number for all of them."
             )
-        return cls(**{dial: _number(value, where=f"scale.{dial}") for dial, value in given.items()})
+        return cls(
+            **{dial: _number(value, where=f"scale.{dial}") for dial, value in written.items()}
+        )
+
+    @property
+    def written(self) -> Written:
+        """The scale as a person wrote it; else one number where that says it all, or a mapping."""
+        if self._written is not None:
+            return self._written
+        if self.crop == self.geometry == self.photometric and self.acquisition == 0:
+            return self.crop
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[Any], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        written = handler.generate_schema(float | str | dict[str, float | str])
+        return core_schema.no_info_plain_validator_function(
+            cls.parse,
+            json_schema_input_schema=written,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda scale: scale.written, return_schema=written
+            ),
+        )
 
     def __str__(self) -> str:
         """Writes one number where one number says it all, the sub-dials otherwise."""
@@ -106,7 +150,7 @@ def _number(given: object, *, where: str) -> float:
             given = float(text)
         except ValueError:
             raise ScanlearnError(
-                f"{where}: '{given}' is not a scale{_nearest(text, list(NAMED_SCALES))}; "
+                f"{where}: '{given}' is not a scale{did_you_mean(text, NAMED_SCALES)}; "
                 f"give a number from 0 to {MAX_SCALE} or one of {', '.join(NAMED_SCALES)}."
             ) from None
     is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
@@ -118,9 +162,14 @@ def _number(given: object, *, where: str) -> float:
     return float(given)  # type: ignore[arg-type]
 
 
-def _nearest(given: str, allowed: list[str]) -> str:
-    close = get_close_matches(given, allowed, n=1)
-    return f" (did you mean '{close[0]}'?)" if close else ""
+def _plain(written: Any) -> Written:
+    """Numbers as floats and a mapping as a dict of its own, as a YAML holds them."""
+    if isinstance(written, Mapping):
+        return {
+            str(dial): value if isinstance(value, str) else float(value)
+            for dial, value in written.items()
+        }
+    return written if isinstance(written, str) else float(written)
 
 
 Scale.IDENTITY = Scale.of(NAMED_SCALES["identity"])

@@ -22,7 +22,7 @@ from scanlearn.packing.prepare import (
     scan_name,
     work_items,
 )
-from scanlearn.readers.readers import ReadSettings
+from scanlearn.readers.scan import ReadSettings
 
 
 def surveyed(*paths: Path) -> Survey:
