@@ -56,8 +56,8 @@ from scanlearn.packing.parallel import num_cores
 from scanlearn.packing.prepare import make_plan
 from scanlearn.packing.settings import PackSettings
 from scanlearn.phantom.phantom import PhantomSpec, draw_phantom
-from scanlearn.readers.readers import ReadSettings, read_frames, read_header
-from scanlearn.readers.scan import Undecodable
+from scanlearn.readers.readers import read_frames, read_header
+from scanlearn.readers.scan import ReadSettings, Undecodable
 
 GOALS = {
     "pack_fundus_vs_limit": (">=", 0.85),

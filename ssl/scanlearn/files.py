@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import itertools
 import os
@@ -14,6 +13,20 @@ from pathlib import Path
 from platform import node
 
 from scanlearn.errors import ScanlearnError
+
+_FULL = (
+    "the disk is full; free some space there or choose another folder, then run the same command "
+    "again: files that were complete are kept"
+)
+_NOT_WRITABLE = "may not be written to; choose a folder that you own"
+_IS_FILE = "part of this path is a file; choose another folder"
+_REASONS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _FULL),
+    **dict.fromkeys((errno.EACCES, errno.EROFS, errno.EPERM), _NOT_WRITABLE),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), _IS_FILE),
+}
+# Stands for the process in the name of a folder that was left behind on purpose.
+_NOBODY = 0
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -27,7 +40,7 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     content = data.encode() if isinstance(data, str) else data
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with full_disk_explained(path):
+        with disk_errors(path):
             descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             try:
                 write_all(descriptor, content)
@@ -58,52 +71,22 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def full_disk_explained(path: Path) -> Iterator[None]:
-    """Turns "no space left" inside the block into one sentence that says where.
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns a full disk or a place that may not be written to into one sentence.
+
+    Args:
+        path: The file or folder that is written.
 
     Raises:
-        ScanlearnError: The disk or the user's quota is full.
+        ScanlearnError: The disk or the user's quota is full, or the place may not be written to.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        reason = _REASONS.get(error.errno or 0)
+        if reason is None:
             raise
-        raise ScanlearnError(
-            f"no space left in {path.parent} while writing {path.name}: "
-            "the last complete files are kept; free some space and start the same command again."
-        ) from error
-
-
-# Folders that appear complete or not at all, and disk errors in one sentence.
-
-
-_NOBODY = 0
-
-
-@contextlib.contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turns a full disk or a folder that may not be written into one clear sentence.
-
-    Raises:
-        ScanlearnError: The disk that holds ``folder`` is full, or may not be written to.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ScanlearnError(
-                f"{folder}: the disk is full; free some space there or choose another folder"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise ScanlearnError(
-                f"{folder}: may not be written to; choose a folder that belongs to you"
-            ) from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST):
-            raise ScanlearnError(
-                f"{folder}: part of this path is a file; choose another folder"
-            ) from error
-        raise
+        raise ScanlearnError(f"{path}: {reason}") from error
 
 
 def _partial_prefix(target: Path) -> str:

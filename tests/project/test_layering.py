@@ -18,18 +18,17 @@ SCANLEARN = [
     "cli",
 ]
 SCANTUNE = [
-    "report",
     "labels",
     "scores, splits, statistics",
     "learners",
-    "scoring",
+    "scoring, report",
     "evaluation",
     "comparison",
     "cli",
 ]
 DOORS = {
     "nibabel": ("scanlearn.readers",),
-    "pydicom": ("scanlearn.readers", "scanlearn.packing.filters"),
+    "pydicom": ("scanlearn.readers",),
     "timm": ("scanlearn.backbones",),
     "lightly": ("scanlearn.methods", "scanlearn.training"),
     "pytorch_lightning": ("scanlearn.training",),

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 from scanlearn.archive.reader import Archive
 from scanlearn.config import dump_plain
-from scanlearn.files import full_disk_explained
+from scanlearn.files import disk_errors
 from scanlearn.packing.sources import PHANTOM_PREFIX
 from scanlearn.views.adjusting import in_words
 from scanlearn.views.preview import arm_sheet
@@ -64,7 +64,7 @@ def draw_sheets(
             unlabeled, members, recipe=recipe, scans=_SCANS, size=shared.size, settings=settings
         )
         path = folder.figures / f"views_{number + 1}.png"
-        with full_disk_explained(path):
+        with disk_errors(path):
             figure.savefig(path, dpi=_DPI)
         title = f"Two views of {min(_SCANS, len(unlabeled))} scans: {', '.join(members)}"
         sheets.append(Sheet(title=title, file=path.name))

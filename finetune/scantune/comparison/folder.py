@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from scanlearn.config import dump_plain, parse_value
+from scanlearn.config.folder import CONFIG_FILE, open_folder
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import write_atomically
 from scantune.comparison.plan import CompareConfig
@@ -43,7 +43,7 @@ class StudyFolder:
     @property
     def config(self) -> Path:
         """The resolved configuration."""
-        return self.path / "config.yaml"
+        return self.path / CONFIG_FILE
 
     @property
     def archives(self) -> Path:
@@ -101,33 +101,10 @@ def open_study(config: CompareConfig) -> StudyFolder:
     """Creates the study's folder, or opens it again where it holds this very study.
 
     Raises:
-        ScanlearnError: The folder holds another study, or something that is no study.
+        ScanlearnError: See `open_folder`.
     """
     folder = StudyFolder(Path(config.output).expanduser())
-    now = config.model_dump(mode="json")
-    if folder.config.is_file():
-        before = parse_value(folder.config.read_text(encoding="utf-8"))
-        differing = sorted(_differing(before, now))
-        if differing:
-            shown = ", ".join(differing[:3]) + (", ..." if len(differing) > 3 else "")
-            raise ScanlearnError(
-                f"{folder.path} already holds a different study ({shown}): name another output "
-                "folder, or restore these keys to go on with that study"
-            )
-        return folder
-    exists = folder.path.exists()
-    if exists and (not folder.path.is_dir() or any(_visible(folder.path))):
-        raise ScanlearnError(
-            f"{folder.path} exists and is no study (it has no {folder.config.name}): name an "
-            "output folder that is empty or does not exist"
-        )
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ScanlearnError(
-            f"{folder.path} cannot be made ({error.strerror}); name another output folder"
-        ) from error
-    write_atomically(folder.config, dump_plain(now))
+    open_folder(folder.path, config, kind="study", ignored=PRESENTATION)
     return folder
 
 
@@ -151,17 +128,3 @@ def check_archives(folder: StudyFolder, hashes: Mapping[str, str]) -> None:
                 f"{folder.path} was started on other {key} scans than those given now: name "
                 "another output folder, or give the scans it was started on"
             )
-
-
-def _visible(folder: Path) -> Iterator[Path]:
-    return (entry for entry in folder.iterdir() if not entry.name.startswith("."))
-
-
-def _differing(before: object, now: object, prefix: str = "") -> Iterator[str]:
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in {**before, **now}:
-            name = f"{prefix}{key}"
-            if name not in PRESENTATION:
-                yield from _differing(before.get(key), now.get(key), f"{name}.")
-    elif before != now:
-        yield f"{prefix[:-1]} was {before}, is {now}"

@@ -25,7 +25,7 @@ _THUMBNAIL_SIZE = 16
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedBackbone:
     """A backbone, or the thumbnail, and how scans are shown to it.
 
     Args:
@@ -49,7 +49,7 @@ class Subject:
         return extract(self.network, archive, rows, size=size, mean=mean, std=std, cache=cache)
 
 
-def find_subject(backbone: str | Path, archive: Archive, size: int | None) -> Subject:
+def open_backbone(backbone: str | Path, archive: Archive, size: int | None) -> EvaluatedBackbone:
     """Returns what a name stands for.
 
     Args:
@@ -64,7 +64,7 @@ def find_subject(backbone: str | Path, archive: Archive, size: int | None) -> Su
     if str(backbone) == THUMBNAIL:
         side = size or _THUMBNAIL_SIZE
         described = {"kind": THUMBNAIL, "size": side}
-        return Subject(described, None, None, (side, archive.mean, archive.std))
+        return EvaluatedBackbone(described, None, None, (side, archive.mean, archive.std))
     folder = _folder_of(backbone)
     if folder is None and str(backbone).startswith(_RANDOM):
         name, _, seed = str(backbone).removeprefix(_RANDOM).partition(":")
@@ -83,7 +83,7 @@ def find_subject(backbone: str | Path, archive: Archive, size: int | None) -> Su
         "size": side,
     }
     network = network.eval().to(preferred_device())
-    return Subject(described, network, folder, (side, mean, std))
+    return EvaluatedBackbone(described, network, folder, (side, mean, std))
 
 
 def channels_of(backbone: str | Path) -> Literal[1, 3, "auto"]:

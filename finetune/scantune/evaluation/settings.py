@@ -1,13 +1,16 @@
-"""How a backbone is scored: the settings that `evaluate` and `compare` share."""
+"""Settings of scoring a backbone: those `evaluate` and `compare` share, and those of `evaluate`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Required, TypedDict
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from scanlearn.config.settings import Settings
-from scantune.learners.settings import DEFAULT, Name, TuneConfig
+from scantune.learners.settings import DEFAULT, TuneConfig
+from scantune.learners.table import LEARNERS_HELP, LearnerName
 from scantune.splits import Budget
 
 
@@ -21,39 +24,122 @@ def _as_written(values: Any) -> Any:
 class ScoringSettings(Settings):
     """Learners, label budgets, folds, and what the label columns hold."""
 
-    learners: tuple[Name, ...] = Field(
+    learners: tuple[LearnerName, ...] = Field(
         default=("knn", "linear"),
         min_length=1,
-        description="On frozen features knn, linear (probe), sgd (probe trained by steps); "
-        "networks finetune, lpft, batchnorm, scratch, which take minutes each.",
+        description=LEARNERS_HELP,
     )
     budgets: tuple[Budget, ...] = Field(
-        default=("all",), min_length=1, description="Labeled training scans: counts, or all."
+        default=("all",),
+        min_length=1,
+        description="Label budgets: numbers of labeled scans to train on, in whole patients, or "
+        "all.",
     )
-    folds: int = Field(default=5, ge=2, description="Patient folds; unused with a split column.")
+    folds: int = Field(
+        default=5,
+        ge=2,
+        description="Cross-validation folds over patients; not used with split_column or test.",
+    )
     label_seeds: int = Field(
-        default=3, ge=1, description="Repetitions with other folds and subsets."
+        default=3, ge=1, description="Repetitions, each with other folds and other subsets."
     )
-    test: str | None = Field(
+    test: str | Path | None = Field(
         default=None,
-        description="Scans of other patients to test on, likewise; null tests on labels.",
+        description="External test set of other patients: an archive, a folder or a table; all "
+        "labels train. null tests on folds of the labels.",
     )
     classes: Annotated[tuple[str, ...] | None, BeforeValidator(_as_written)] = Field(
         default=None,
-        description="All values of the label column, in order; null takes those found.",
+        description="All values allowed in the label column, in order; of listed findings, those "
+        "to score. null uses every value in the column.",
     )
     ordinal: bool = Field(
         default=False,
-        description="Whether classes are grades, in numeric order or that of classes.",
+        description="Whether the classes are grades, in numeric order or in that of classes; adds "
+        "quadratic kappa.",
     )
     multilabel: bool | None = Field(
         default=None,
-        description="Whether the column lists findings; null: where some value holds |.",
+        description="Whether the label column lists several findings with | between; null detects "
+        "it.",
     )
     split_column: str | None = Field(
-        default=None, description="Column of train and test, instead of folds."
+        default=None,
+        description="Column with train and test (val trains too), used in place of folds.",
     )
     synthetic_column: str | None = Field(
-        default=None, description="Column that marks scans to train on and never to test."
+        default=None,
+        description="Column that marks synthetic scans (1, true, yes): they train, are never "
+        "tested, and no budget counts them.",
     )
-    tune: TuneConfig = Field(default=DEFAULT, description="How learners train that do so by steps.")
+    tune: TuneConfig = Field(
+        default=DEFAULT, description="How learners train that do so step by step."
+    )
+
+
+class _Target(Settings):
+    """What a labeled set is read for; apart, so that it heads the printed settings."""
+
+    target: str | tuple[str, ...] = Field(
+        description="The label column, or a list of columns with one finding each.",
+        examples=["diagnosis"],
+    )
+
+
+class EvaluateConfig(ScoringSettings, _Target):
+    """All settings of `evaluate`."""
+
+    patient_column: str | None = Field(
+        default=None, description="Column with the patient of each scan; null finds it."
+    )
+    folder_labels: bool = Field(
+        default=False,
+        description="Use the first folder below labels as the class; the label column is folder.",
+    )
+    size: int | None = Field(
+        default=None, ge=8, description="Side of a view in pixels; null is the backbone's own."
+    )
+    keep: bool = Field(
+        default=True,
+        description="Fit the last learner on all labels and keep it in output, for predict.",
+    )
+    worst: int = Field(
+        default=0,
+        ge=0,
+        le=500,
+        description="Number of test scans with the most confident errors to draw into output; 0 "
+        "writes no pixels.",
+    )
+    output: Path | None = Field(
+        default=None,
+        description="Folder for the page, tables and metrics; null prints the table alone.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> EvaluateConfig:
+        if self.worst and self.output is None:
+            raise ValueError(f"worst={self.worst} draws scans into output; give output=FOLDER")
+        return self
+
+
+class EvaluateOptions(TypedDict, total=False):
+    """`EvaluateConfig` as keywords of a Python call, for editors and mypy; described there."""
+
+    target: Required[str | Sequence[str]]
+    learners: Sequence[str]
+    budgets: Sequence[Budget]
+    folds: int
+    label_seeds: int
+    test: str | Path | None
+    classes: Sequence[str | float] | None
+    ordinal: bool
+    multilabel: bool | None
+    split_column: str | None
+    synthetic_column: str | None
+    tune: TuneConfig
+    patient_column: str | None
+    folder_labels: bool
+    size: int | None
+    keep: bool
+    worst: int
+    output: str | Path | None

@@ -1,1 +1,8 @@
-"""Metrics, intervals and tests."""
+"""Numbers from out-of-fold scores: intervals, differences, metrics and curves.
+
+- `intervals.py`: AUROC of an arm over patients and seeds, paired differences, verdicts
+- `delong.py`: DeLong's intervals and paired tests on one fixed test set
+- `metrics.py`: the table of metrics, thresholds, intervals of shares
+- `agreement.py`: quadratic kappa of grades
+- `curves.py`: ROC, precision and recall, calibration and confusion as arrays
+"""

@@ -117,6 +117,23 @@ def load_config(
         raise ScanlearnError(explain(error, model, data, name, lines, given)) from None
 
 
+def check_settings(model: type[Model], values: Mapping[str, Any], name: str) -> Model:
+    """Returns settings made of the keyword arguments of a Python call.
+
+    Args:
+        model: The pydantic model to fill.
+        values: By field; they need not be parsed.
+        name: What was called, named first in an error.
+
+    Raises:
+        ScanlearnError: Key, what was given and what is allowed, in one sentence.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ScanlearnError(explain(error, model, values, name, {})) from None
+
+
 def _override(data: Mapping[str, Any], word: str) -> dict[str, Any]:
     """Returns ``data`` with one ``a.b=value`` applied; ``data`` itself stays as it is."""
     key, equals, text = word.partition("=")

@@ -19,9 +19,8 @@ from scanlearn.packing.headers import Survey
 from scanlearn.packing.manifest import Manifest
 from scanlearn.packing.parallel import ordered_map
 from scanlearn.readers.limits import limited
-from scanlearn.readers.pictures import Shrink
-from scanlearn.readers.readers import ReadSettings, read_frames
-from scanlearn.readers.scan import Frame, Pixels, Undecodable
+from scanlearn.readers.readers import read_frames
+from scanlearn.readers.scan import Frame, Pixels, ReadSettings, Shrink, Undecodable
 from scanlearn.readers.values import Box
 
 # From rows of a manifest to pieces of work: a file may give several scans.
@@ -216,7 +215,9 @@ def make_plan(
     elif channels == "auto":
         probes = () if treatment.windows else found.colour
         channels = 3 if _any_has_colour(settings, probes, workers) else 1
-    read = replace(settings, at_least=max(canvas), gray=channels == 1)
+    read = replace(
+        settings, at_least=max(canvas), gray=channels == 1, shrink=_shrink(canvas, treatment)
+    )
     return Plan(canvas, channels, treatment.dtype(found.is_deep), treatment, read)
 
 
@@ -254,8 +255,7 @@ def prepare(plan: Plan, job: Job | Refused) -> tuple[Outcome, ...]:
     try:
         with limited():
             outcomes = [
-                _placed(plan, job, frame)
-                for frame in read_frames(job.path, job.frames, plan.read, shrink=_shrink(plan))
+                _placed(plan, job, frame) for frame in read_frames(job.path, job.frames, plan.read)
             ]
     except Undecodable as error:
         return (Refused(str(error)),)
@@ -265,10 +265,10 @@ def prepare(plan: Plan, job: Job | Refused) -> tuple[Outcome, ...]:
     return tuple(outcomes)
 
 
-def _shrink(plan: Plan) -> Shrink | None:
-    if plan.treatment.field_of_view != "none":
+def _shrink(canvas: tuple[int, int], treatment: Treatment) -> Shrink | None:
+    if treatment.field_of_view != "none":
         return None  # It is cut out first.
-    return partial(shrink_picture, canvas=plan.canvas, how=plan.treatment.fit)
+    return partial(shrink_picture, canvas=canvas, how=treatment.fit)
 
 
 def _placed(plan: Plan, job: Job, frame: Frame) -> Outcome:

@@ -15,8 +15,7 @@ from pydantic import (
 from scanlearn.config.settings import Settings
 from scanlearn.packing.canvas import FieldOfView, Fit, Intensity, Treatment
 from scanlearn.packing.windows import Window, edges, read_window
-from scanlearn.readers.nifti import Axis
-from scanlearn.readers.readers import ReadSettings
+from scanlearn.readers.scan import Axis, ReadSettings
 
 
 def _as_patterns(given: Any) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scanlearn.config import dump_plain, parse_value
-from scanlearn.errors import ScanlearnError
-from scanlearn.files import full_disk_explained, write_all, write_atomically
+from scanlearn.config.folder import CONFIG_FILE, open_folder
+from scanlearn.config.settings import Settings
+from scanlearn.files import disk_errors, write_all, write_atomically
 
 COLUMNS = (
     *("step", "epoch", "loss", "lr", "embedding_std", "views_per_s", "data_wait_share"),
@@ -26,7 +26,7 @@ class RunFolder:
     @property
     def config(self) -> Path:
         """The resolved configuration."""
-        return self.path / "config.yaml"
+        return self.path / CONFIG_FILE
 
     @property
     def provenance(self) -> Path:
@@ -59,64 +59,20 @@ class RunFolder:
         return self.path / "backbone"
 
 
-def open_run(
-    folder: Path, config: Mapping[str, object], *, ignored: frozenset[str] = frozenset()
-) -> RunFolder:
+def open_run(folder: Path, config: Settings, *, ignored: frozenset[str] = frozenset()) -> RunFolder:
     """Creates a run folder, or opens it again where it holds this very run.
 
-    Args:
-        folder: Where the run is, or will be.
-        config: The resolved configuration, as nested plain values.
-        ignored: Dotted keys that may differ from an earlier start: they do not change the result.
-
     Raises:
-        ScanlearnError: The folder holds another run, or something that is no run.
+        ScanlearnError: See `open_folder`.
     """
     run = RunFolder(folder)
-    if run.config.is_file():
-        before = parse_value(run.config.read_text())
-        differing = sorted(_differing(before, config, ignored))
-        if differing:
-            shown = ", ".join(differing[:3]) + (", ..." if len(differing) > 3 else "")
-            raise ScanlearnError(
-                f"{folder} already holds a different run ({shown}): name another output folder, "
-                "or restore these keys to go on with that run."
-            )
-        # A kill in the middle of a write leaves its half file; many would fill the disk.
-        for torn in (*folder.glob(".*.part"), *run.checkpoint.parent.glob(".*.part")):
-            torn.unlink(missing_ok=True)
-        return run
-    if folder.exists() and (not folder.is_dir() or any(_visible(folder))):
-        raise ScanlearnError(
-            f"{folder} exists and is no run folder (it has no config.yaml): "
-            "name an output folder that is empty or does not exist."
-        )
-    with full_disk_explained(run.checkpoint):
-        run.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(run.config, dump_plain(config))
+    open_folder(folder, config, kind="run", ignored=ignored)
+    # A kill in the middle of a write leaves its half file; many would fill the disk.
+    for torn in (*folder.glob(".*.part"), *run.checkpoint.parent.glob(".*.part")):
+        torn.unlink(missing_ok=True)
+    with disk_errors(run.checkpoint):
+        run.checkpoint.parent.mkdir(exist_ok=True)
     return run
-
-
-def _visible(folder: Path) -> Iterator[Path]:
-    """What a start that was killed before its config.yaml does not leave behind."""
-    return (
-        entry
-        for entry in folder.iterdir()
-        if not entry.name.startswith(".")
-        and not (entry.name == "checkpoints" and not any(entry.iterdir()))
-    )
-
-
-def _differing(
-    before: object, now: object, ignored: frozenset[str], prefix: str = ""
-) -> Iterator[str]:
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in {**before, **now}:
-            name = f"{prefix}{key}"
-            if name not in ignored:
-                yield from _differing(before.get(key), now.get(key), ignored, f"{name}.")
-    elif before != now:
-        yield f"{prefix[:-1]} was {before}, is {now}"
 
 
 class MetricsCsv:
@@ -146,7 +102,7 @@ class MetricsCsv:
         assert set(row) == set(self._columns), set(row) ^ set(self._columns)
         values = (row[name] for name in self._columns)
         text = ",".join(str(v) if isinstance(v, int) else f"{v:.6g}" for v in values)
-        with full_disk_explained(self._path):
+        with disk_errors(self._path):
             descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND)
             try:
                 write_all(descriptor, f"{text}\n".encode())

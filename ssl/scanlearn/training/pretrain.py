@@ -12,14 +12,14 @@ from scanlearn.backbones.card import Card
 from scanlearn.backbones.weights import export_backbone, load_backbone
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import full_disk_explained, write_atomically
+from scanlearn.files import disk_errors, write_atomically
 from scanlearn.packing.sources import open_archive
 from scanlearn.training.checkpoint import checkpoint_step
 from scanlearn.training.distributed import Layout, Ranks, run_together
 from scanlearn.training.folder import RunFolder
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.monitor import collapse_warning, final_health, is_late
-from scanlearn.training.rehearsal import is_out_of_memory
+from scanlearn.training.rehearsal import explain_memory, is_out_of_memory
 from scanlearn.training.run import Job, training_device
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.stopping import StopRequest, listening
@@ -117,10 +117,7 @@ def _pretrain_here(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
         except (MemoryError, RuntimeError, OSError) as error:
             if not is_out_of_memory(error):
                 raise
-        # Not in the handler, whose traceback keeps the run's tensors alive. Not at the top, since
-        # a rehearsal is made of what is in this module.
-        from scanlearn.training.rehearsal import explain_memory
-
+        # Not in the handler, whose traceback keeps the run's tensors alive.
         raise ScanlearnError(explain_memory(config, stop))
 
 
@@ -195,7 +192,7 @@ def _finish(job: Job, module: Pretrainer) -> PretrainResult:
         start=job.start,
         evidence_note=job.note,
     )
-    with full_disk_explained(run.backbone):
+    with disk_errors(run.backbone):
         export_backbone(backbone, run.backbone, card)
     health = final_health(run.metrics)
     must_know = job.method.must_fall_below_chance and is_late(steps, steps)

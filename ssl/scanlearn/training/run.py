@@ -219,7 +219,7 @@ class Job:
             local_size=choices.local_size,
             settings=RenderSettings(scale_blur=config.views.scale_blur),
         )
-        open_run(run.path, config.model_dump(mode="json"), ignored=PRESENTATION)
+        open_run(run.path, config, ignored=PRESENTATION)
         start = _record(run, archive, choices, start)
         return cls(config, archive, run, choices, method, generator, start)
 

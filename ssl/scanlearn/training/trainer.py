@@ -15,11 +15,10 @@ from scanlearn.backbones.backbone import weights_hash
 from scanlearn.console import track
 from scanlearn.training.batches import StepLoader
 from scanlearn.training.checkpoint import AtomicCheckpoints, checkpoint_step
-from scanlearn.training.distributed import ALONE, Layout, Ranks
+from scanlearn.training.distributed import ALONE, Layout, Ranks, quiet
 from scanlearn.training.folder import COLUMNS, MetricsCsv
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.optim import build_optimiser
-from scanlearn.training.quiet import quiet
 from scanlearn.training.recorder import Cadence, Keeper, open_wandb
 from scanlearn.training.run import Job, training_device
 from scanlearn.training.stopping import BetweenSteps, StopRequest

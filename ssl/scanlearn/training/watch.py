@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int64
@@ -23,14 +23,11 @@ from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import open_archive
 from scanlearn.packing.tables import cell_text
 from scanlearn.training.folder import MetricsCsv
+from scanlearn.training.run import Job
 from scanlearn.training.settings import WatchConfig
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.scale import Scale
 from scanlearn.views.settings import RenderSettings
-
-if TYPE_CHECKING:
-    from scanlearn.training.run import Job
-
 
 # A labeled probe: what a backbone's frozen features tell of labels, while it trains.
 

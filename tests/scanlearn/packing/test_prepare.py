@@ -24,7 +24,7 @@ from scanlearn.packing.prepare import (
     scan_id,
     tasks,
 )
-from scanlearn.readers.readers import ReadSettings
+from scanlearn.readers.scan import ReadSettings
 
 
 def surveyed(*paths: Path) -> Survey:

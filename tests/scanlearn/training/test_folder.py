@@ -6,10 +6,24 @@ from pathlib import Path
 
 import pytest
 
+from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
 from scanlearn.training.folder import MetricsCsv, open_run
 
-CONFIG = {"seed": 1, "method": {"name": "simclr", "temperature": 0.1}, "output": "a"}
+
+class Method(Settings):
+    name: str = "simclr"
+    temperature: float = 0.1
+
+
+class Config(Settings):
+    seed: int = 1
+    method: Method = Method()
+    output: str = "a"
+    steps: int | None = None
+
+
+CONFIG = Config()
 IGNORED = frozenset({"output"})
 
 
@@ -21,14 +35,14 @@ def test_a_new_run_holds_its_configuration(tmp_path: Path) -> None:
 
 def test_the_same_run_is_opened_again(tmp_path: Path) -> None:
     first = open_run(tmp_path / "run", CONFIG, ignored=IGNORED)
-    again = open_run(tmp_path / "run", {**CONFIG, "output": "b"}, ignored=IGNORED)
+    again = open_run(tmp_path / "run", Config(output="b"), ignored=IGNORED)
     assert again == first
     assert "output: a" in again.config.read_text()
 
 
 def test_a_different_run_is_refused_naming_the_keys(tmp_path: Path) -> None:
     open_run(tmp_path / "run", CONFIG)
-    other = {**CONFIG, "seed": 2, "method": {"name": "simclr", "temperature": 0.2}}
+    other = Config(seed=2, method=Method(temperature=0.2))
     with pytest.raises(ScanlearnError) as caught:
         open_run(tmp_path / "run", other)
     text = str(caught.value)
@@ -40,12 +54,29 @@ def test_a_different_run_is_refused_naming_the_keys(tmp_path: Path) -> None:
 def test_a_key_that_is_new_or_gone_counts_as_different(tmp_path: Path) -> None:
     open_run(tmp_path / "run", CONFIG)
     with pytest.raises(ScanlearnError, match="steps was None, is 5"):
-        open_run(tmp_path / "run", {**CONFIG, "steps": 5})
+        open_run(tmp_path / "run", Config(steps=5))
+
+
+def test_a_key_that_an_earlier_version_did_not_know_counts_as_its_default(tmp_path: Path) -> None:
+    run = open_run(tmp_path / "run", CONFIG)
+    earlier = run.config.read_text().replace("steps: null\n", "")
+    assert "steps" not in earlier
+    run.config.write_text(earlier)
+    open_run(tmp_path / "run", CONFIG)
+    with pytest.raises(ScanlearnError, match="steps was None, is 5"):
+        open_run(tmp_path / "run", Config(steps=5))
+
+
+def test_a_configuration_of_gone_keys_is_another_one(tmp_path: Path) -> None:
+    run = open_run(tmp_path / "run", CONFIG)
+    run.config.write_text(run.config.read_text() + "gone: 3\n")
+    with pytest.raises(ScanlearnError, match="gone was 3, is None"):
+        open_run(tmp_path / "run", CONFIG)
 
 
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(ScanlearnError, match="is no run folder"):
+    with pytest.raises(ScanlearnError, match="not the folder of a run"):
         open_run(tmp_path, CONFIG)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -89,5 +120,5 @@ def test_a_full_disk_stops_a_row_in_words(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "write", full)
-    with pytest.raises(ScanlearnError, match=r"while writing m\.csv"):
+    with pytest.raises(ScanlearnError, match=r"m\.csv: the disk is full"):
         metrics.append({"step": 1})

@@ -67,8 +67,7 @@ def test_a_run_with_other_operations_is_another_run(
     configure: Callable[..., PretrainConfig], tmp_path: Path, changed: dict[str, object]
 ) -> None:
     def start(views: dict[str, object]) -> None:
-        config = configure(views=views).model_dump(mode="json")
-        open_run(tmp_path / "run", config, ignored=PRESENTATION)
+        open_run(tmp_path / "run", configure(views=views), ignored=PRESENTATION)
 
     start({"operations": {"hue": 0.05}})
     start({"operations": {"hue": 0.05}})

@@ -31,7 +31,7 @@ def test_where_and_how_it_is_shown_may_change(plan: Plan) -> None:
 def test_a_folder_that_is_no_study_is_left_alone(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "thesis.docx").touch()
-    with pytest.raises(ScanlearnError, match="is no study"):
+    with pytest.raises(ScanlearnError, match="not the folder of a study"):
         open_study(plan())
 
 

@@ -8,7 +8,7 @@ import pytest
 from scanlearn.archive.reader import Archive
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.sources import open_archive
-from scantune.evaluation.backbone import THUMBNAIL, channels_of, find_subject
+from scantune.evaluation.backbone import THUMBNAIL, channels_of, open_backbone
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +19,11 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 
 
 def test_the_thumbnail_has_no_network(archive: Archive) -> None:
-    subject = find_subject(THUMBNAIL, archive, None)
+    subject = open_backbone(THUMBNAIL, archive, None)
     assert subject.network is None
     assert subject.described == {"kind": "thumbnail", "size": 16}
     assert subject.features(archive, np.arange(2)).shape == (2, 3 * 16 * 16)
-    assert find_subject(THUMBNAIL, archive, 8).features(archive, np.arange(1)).shape == (1, 192)
+    assert open_backbone(THUMBNAIL, archive, 8).features(archive, np.arange(1)).shape == (1, 192)
     assert channels_of(THUMBNAIL) == "auto"
 
 
@@ -32,7 +32,7 @@ def test_an_untrained_network_is_the_one_of_its_seed(
 ) -> None:
     monkeypatch.setenv("SCANLEARN_CACHE", str(tmp_path))
     subject, same, other = (
-        find_subject(f"random:test_resnet{seed}", archive, 32) for seed in ("", ":0", ":1")
+        open_backbone(f"random:test_resnet{seed}", archive, 32) for seed in ("", ":0", ":1")
     )
     assert subject.described == same.described != other.described
     assert subject.network is not None
@@ -44,9 +44,9 @@ def test_an_untrained_network_is_the_one_of_its_seed(
 
 def test_what_has_no_weights_is_one_sentence(archive: Archive, tmp_path: Path) -> None:
     with pytest.raises(ScanlearnError, match="'x' is no seed"):
-        find_subject("random:test_resnet:x", archive, None)
+        open_backbone("random:test_resnet:x", archive, None)
     with pytest.raises(ScanlearnError, match="no such backbone folder"):
-        find_subject(tmp_path / "none", archive, None)
+        open_backbone(tmp_path / "none", archive, None)
     (tmp_path / "config.yaml").touch()
     with pytest.raises(ScanlearnError, match="this run has no backbone yet"):
         channels_of(tmp_path)

@@ -14,10 +14,10 @@ from scanlearn.backbones import weights as weights
 from scanlearn.backbones.backbone import BackboneConfig, build_backbone
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.weights import export_backbone
-from scanlearn.config.loading import settings_model
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.sources import open_archive
 from scantune.evaluation.evaluate import evaluate
+from scantune.evaluation.settings import EvaluateConfig, EvaluateOptions
 from scantune.learners.settings import TuneConfig
 
 PHANTOM = "phantom:patients=20,seed=4,size=48x48"
@@ -102,7 +102,7 @@ def test_a_network_is_tuned_beside_the_probe(tmp_path: Path) -> None:
 
 def test_the_thumbnail_cannot_be_tuned() -> None:
     message = refused("thumbnail", PHANTOM, target="pallor", learners=("finetune",))
-    assert message.startswith("learner 'finetune' trains on a network")
+    assert message.startswith("learner 'finetune' needs a network")
 
 
 def test_another_view_size_is_another_evaluation(exported: Path) -> None:
@@ -159,9 +159,19 @@ def test_a_tampered_backbone_is_refused(exported: Path, tmp_path: Path) -> None:
 
 def test_classes_and_columns_are_read_from_the_command_line_as_written() -> None:
     words = {"target": ["a", "b"], "classes": [0, 1, "2"]}
-    settings = settings_model(evaluate).model_validate(words)
+    settings = EvaluateConfig.model_validate(words)
     assert settings.classes == ("0", "1", "2")
     assert settings.target == ("a", "b")
+
+
+def test_every_setting_is_a_keyword_of_the_function() -> None:
+    assert set(EvaluateOptions.__annotations__) == set(EvaluateConfig.model_fields)
+    assert next(iter(EvaluateConfig.model_fields)) == "target"
+
+
+def test_a_keyword_that_is_wrong_is_one_sentence() -> None:
+    assert "'folds' is 1" in refused("thumbnail", PHANTOM, target="pallor", folds=1)
+    assert "did you mean 'budgets'" in refused("thumbnail", PHANTOM, target="pallor", budget=5)
 
 
 def test_a_seed_that_is_no_number_is_refused() -> None:

@@ -1,0 +1,81 @@
+"""The output folder of long work: begun with its ``config.yaml``, gone on with by the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from scanlearn.config.reading import dump_plain, parse_value
+from scanlearn.config.settings import Settings
+from scanlearn.errors import ScanlearnError
+from scanlearn.files import disk_errors, write_atomically
+
+CONFIG_FILE = "config.yaml"
+_NAMED = 3
+
+
+def open_folder(
+    folder: Path, config: Settings, *, kind: str, ignored: frozenset[str] = frozenset()
+) -> None:
+    """Creates an output folder with its configuration, or checks that it holds this very one.
+
+    A key that an earlier version did not know counts as its default.
+
+    Args:
+        folder: Where the work is, or will be.
+        config: The resolved configuration.
+        kind: What the folder holds, as a message calls it, such as "run".
+        ignored: Dotted keys that may differ from an earlier start: they do not change the result.
+
+    Raises:
+        ScanlearnError: The folder holds other work or other files, or cannot be written.
+    """
+    path, now = folder / CONFIG_FILE, config.model_dump(mode="json")
+    if path.is_file():
+        before = _completed(parse_value(path.read_text(encoding="utf-8")), type(config))
+        differing = sorted(_differing(before, now, ignored))
+        if differing:
+            named = ", ".join(differing[:_NAMED]) + (", ..." if len(differing) > _NAMED else "")
+            raise ScanlearnError(
+                f"{folder} already holds a different {kind} ({named}): name another output folder, "
+                f"or restore these keys to continue that {kind}"
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(_foreign(folder))):
+        raise ScanlearnError(
+            f"{folder} exists and is not the folder of a {kind} (it has no {CONFIG_FILE}): name an "
+            "output folder that is empty or does not exist"
+        )
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, dump_plain(now))
+
+
+def _completed(before: object, model: type[Settings]) -> object:
+    """Adds the defaults of keys that are new; leaves alone what this version cannot read."""
+    try:
+        return model.model_validate(before).model_dump(mode="json")
+    except ValidationError:
+        return before
+
+
+def _foreign(folder: Path) -> Iterator[Path]:
+    """Yields what a start that was killed before its ``config.yaml`` does not leave behind."""
+    for entry in folder.iterdir():
+        is_empty_folder = entry.is_dir() and not any(entry.iterdir())
+        if not entry.name.startswith(".") and not is_empty_folder:
+            yield entry
+
+
+def _differing(
+    before: object, now: object, ignored: frozenset[str], prefix: str = ""
+) -> Iterator[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in {**before, **now}:
+            name = f"{prefix}{key}"
+            if name not in ignored:
+                yield from _differing(before.get(key), now.get(key), ignored, f"{name}.")
+    elif before != now:
+        yield f"{prefix[:-1]} was {before}, is {now}"
