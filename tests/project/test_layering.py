@@ -18,11 +18,10 @@ SCANLEARN = [
     "cli",
 ]
 SCANTUNE = [
-    "report",
     "labels",
     "scores, splits, statistics",
     "learners",
-    "scoring",
+    "scoring, report",
     "evaluation",
     "comparison",
     "cli",

@@ -87,7 +87,7 @@ def test_headers_carry_size_bits_kind_and_the_tags_asked_for(mixed: Manifest) ->
     assert isinstance(broken, str)
     assert (ct.kind, ct.size, ct.bits, ct.tags) == ("DICOM", (4, 5), 8, {"Modality": ("CT",)})
     assert (mr.bits, mr.num_frames) == (16, 3)
-    assert (picture.kind, picture.size, picture.tags) == ("image", (4, 5), {})
+    assert (picture.kind, picture.size, picture.tags) == ("picture", (4, 5), {})
 
 
 def test_memory_does_not_grow_with_the_files() -> None:
