@@ -22,7 +22,10 @@ def test_a_folder_without_a_place_is_named(house: Any, modules: list[Any], root:
         house.draw([*modules, shed])
 
 
-def test_an_import_that_goes_up_is_named(house: Any, modules: list[Any], root: Any) -> None:
-    upward = house.Module("scanlearn.readers.new", root / "new.py", frozenset({"scanlearn.cli"}))
-    with pytest.raises(RecursionError):
-        house.draw([*modules, upward])
+def test_an_import_that_does_not_go_down_is_named(
+    house: Any, modules: list[Any], root: Any
+) -> None:
+    sideways = frozenset({"scanlearn.features.panel"})
+    module = house.Module("scanlearn.methods.new", root / "new.py", sideways)
+    with pytest.raises(ValueError, match=r"methods imports scanlearn\.features"):
+        house.draw([*modules, module])
