@@ -135,7 +135,7 @@ def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> 
 
 
 def report(figures: Mapping[str, float], goals: Goals, path: Path | None) -> None:
-    """Prints the figures with their goals, and writes them to a JSON file where one is asked for."""
+    """Prints the figures with their goals; writes them as JSON too, unless ``path`` is None."""
     print(f"\n{'figure':44s} {'value':>10s}  goal")
     for name, value in figures.items():
         goal = "{} {:g}".format(*goals[name]) if name in goals else ""
