@@ -30,7 +30,7 @@ _AXES: tuple[Axis, ...] = ("sagittal", "coronal", "axial")
 _SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz")
 _NIFTI_2_SIZES = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
 # A volume is read whole: a few megabytes of gzip may claim many gigabytes.
-_MAX_VOLUME_BYTES = 2**30
+MAX_VOLUME_BYTES = 2**30
 # Millimetres of the units that a header may name; most name none and mean millimetres.
 _UNIT_MM = {"meter": 1000.0, "micron": 0.001}
 
@@ -137,7 +137,7 @@ def _open(path: Path) -> _Volumes:
     shape = tuple(int(size) for size in stored.shape)
     if min(shape) < 1 or int(np.prod(shape[:3], dtype=object)) > MAX_VOXELS:
         raise Undecodable(f"claims {shape} voxels (allowed: 1 to {MAX_VOXELS:,} in a volume)")
-    if int(np.prod(shape[:3])) * stored.dtype.itemsize > _MAX_VOLUME_BYTES:
+    if int(np.prod(shape[:3])) * stored.dtype.itemsize > MAX_VOLUME_BYTES:
         raise Undecodable(f"claims {shape} voxels of {stored.dtype}, more than 1 GiB in a volume")
     if max(shape[0] * shape[1], shape[1] * shape[2], shape[0] * shape[2]) > MAX_PIXELS:
         raise Undecodable(f"claims {shape} voxels, slices of more than {MAX_PIXELS:,} pixels")
