@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
-from scanlearn.readers import dicom, medmnist, nifti, pictures
+from scanlearn.readers import dicom, medmnist, nifti, numpy_arrays, pictures
 from scanlearn.readers.containers import as_file, head, inside
 from scanlearn.readers.scan import Frame, Header, Reader, ReadSettings, Undecodable
 
@@ -18,6 +18,7 @@ READERS = (
     dicom.READER,
     nifti.READER,
     medmnist.READER,
+    numpy_arrays.READER,
     pictures.READER,
 )
 SCAN_SUFFIXES = tuple(suffix for reader in READERS for suffix in reader.suffixes)
