@@ -47,6 +47,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.packing.headers import survey
@@ -189,7 +190,7 @@ def work_of(folder: Path) -> Work:
         found,
         canvas=(side, side),
         channels=settings.channels,
-        treatment=settings.treatment(),
+        preprocess=settings.preprocess(),
         settings=settings.reading(),
     )
     files = [folder / str(path) for path, _, _ in manifest.rows()]
@@ -310,7 +311,7 @@ def measure_reading(work: Path, folder: Path, size: Size) -> dict[str, float]:
     with ArchiveWriter(work / "read", shape=shape[1:], dtype=np.uint8) as writer:
         for index in range(size.read):
             big[index] = some[index % len(some)]
-            writer.add(some[index % len(some)], scan_id=str(index), patient=str(index))
+            writer.add(PackedScan(some[index % len(some)]), Origin(str(index), str(index)))
         archive = writer.close()
     big.flush()
     big = np.memmap(work / "big", np.uint8, "r", shape=shape)

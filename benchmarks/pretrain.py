@@ -51,6 +51,7 @@ from lightly.transforms import SimCLRTransform
 from PIL import Image
 from torch import nn
 
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.backbones.device import autocast, preferred_precision
@@ -141,7 +142,7 @@ def pack_repeated(
             name = f"{index:05d}"
             pixels = batch.pixels[0].numpy()
             box = (top, left, bottom, right)
-            writer.add(pixels, scan_id=name, patient=name, valid_box=box)
+            writer.add(PackedScan(pixels, valid_box=box), Origin(name, name))
         return writer.close(), seconds
 
 

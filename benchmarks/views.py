@@ -5,9 +5,7 @@ uint8 to standardised float tensors. Everyone crops .08 to 1 of the area, flips,
 .8 .2 at p .8, drops colour at p .2 and blurs at p .5 with sigma .1 to 2; the kernel is a tenth of
 the view where it can be chosen. All else is each library's default.
 
-* ours_bands, ours_matrices: `ViewGenerator` on batches of 32 at 224 px and of 64 at 64 px, as
-  pretraining calls it, with each of its resamplers: sums in fp32, products in bf16. Ratios take
-  the better one on this machine, and `plain` the first.
+* ours: `ViewGenerator` on batches of 32 at 224 px and of 64 at 64 px, as pretraining calls it.
 * ours_single: `ViewTransform` on one PIL image at a time.
 * lightly: its `SimCLRTransform` on PIL images.
 * torchvision_pil, torchvision_tensor: transforms v2 on PIL images and on uint8 tensors.
@@ -46,7 +44,6 @@ from scanlearn.core import ScanBatch, ViewPlan
 from scanlearn.phantom.phantom import PhantomSpec, draw_phantom
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.scale import Scale
-from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
 from scanlearn.views.transform import ViewTransform
 from scanlearn.views.uniforms import DrawKey
 
@@ -59,7 +56,6 @@ SIGMA = (0.1, 2.0)
 # Views of a larger batch pass 32 MiB, from where on the C library hands memory back after each
 # batch and every page of the next is faulted in anew: at 224 px batches of 64 are a sixth slower.
 OUR_BATCH = {224: 32, 64: 64}
-BANDS, MATRICES = RenderSettings(resampler="bands"), RenderSettings(resampler="matrices")
 GPU_BATCH = 256
 RIVALS = ("lightly", "kornia", "albumentations")
 TWO_VIEWS = ViewPlan(2)
@@ -112,10 +108,9 @@ def generating(
     size: int,
     recipe: str = "simclr",
     plan: ViewPlan = TWO_VIEWS,
-    settings: RenderSettings = DEFAULT_SETTINGS,
 ) -> Variant:
     """This package, a batch at a time."""
-    generator = ViewGenerator(recipe, Scale.STRONG, plan, size, MEAN, STD, settings=settings)
+    generator = ViewGenerator(recipe, Scale.STRONG, plan, size, MEAN, STD)
     positions = np.arange(len(batch))
     step = iter(range(2**62))
     return (
@@ -201,8 +196,7 @@ def variants(pixels: np.ndarray[Any, Any], size: int) -> dict[str, Variant]:
     lightly = SimCLRTransform(input_size=size, normalize={"mean": list(MEAN), "std": list(STD)})
     theirs = torchvision_transform(size)
     found = {
-        "ours_bands": generating(our_batch, size, settings=BANDS),
-        "ours_matrices": generating(our_batch, size, settings=MATRICES),
+        "ours": generating(our_batch, size),
         "ours_single": one_by_one(single, images, 2),
         "lightly": one_by_one(lightly, images, 2),
         "torchvision_pil": one_by_one(theirs, images, 1),
@@ -252,12 +246,7 @@ def figures_of(rates: Mapping[str, list[float]], size: int) -> dict[str, float]:
     }
     rivals = {name: rates[name] for name in RIVALS if name in rates}
     rivals["torchvision"] = faster(rates, "torchvision_pil", "torchvision_tensor")
-    ours = {
-        "": faster(rates, "ours_bands", "ours_matrices"),
-        "_plain": rates["ours_bands"],
-        "_single": rates["ours_single"],
-    }
-    for suffix, mine in ours.items():
+    for suffix, mine in (("", rates["ours"]), ("_single", rates["ours_single"])):
         for name, values in rivals.items():
             # Of the same repeat: what slows the machine for a while slows both.
             each = [a / b for a, b in zip(mine, values, strict=True)]

@@ -119,6 +119,17 @@ def balanced_accuracy(fold: OneVsRest) -> float:
     return (sensitivity(fold) + specificity(fold)) / 2
 
 
+def f1(fold: OneVsRest) -> float:
+    """Returns the harmonic mean of precision and sensitivity at the threshold.
+
+    0 where no positive is called.
+
+    Source: van Rijsbergen, Information Retrieval, 1979, chapter 7, with beta = 1.
+    """
+    hits = int((fold.called & fold.positives).sum())
+    return 2 * hits / int(fold.called.sum() + fold.positives.sum())
+
+
 def brier(fold: OneVsRest) -> float:
     """Returns the mean squared difference of probability and truth.
 
@@ -197,6 +208,14 @@ METRICS: tuple[Metric, ...] = (
         "bal",
         "Mean of sensitivity and specificity.",
         balanced_accuracy,
+        at_threshold=True,
+    ),
+    Metric(
+        "f1",
+        "F1",
+        "F1",
+        "Harmonic mean of precision and sensitivity at the threshold.",
+        f1,
         at_threshold=True,
     ),
     Metric(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_curve
+from sklearn.metrics import f1_score, roc_curve
 
 from scantune.labels.truth import Truth
 from scantune.statistics.metrics import (
@@ -45,6 +45,15 @@ def test_sensitivity_at_the_threshold_is_that_of_the_roc_curve() -> None:
     assert found["balanced_accuracy"] == pytest.approx(
         (found["sensitivity"] + found["specificity"]) / 2
     )
+
+
+def test_f1_is_that_of_scikit_learn_and_0_where_no_positive_is_called() -> None:
+    scores, positives = drawn()
+    for threshold in (0.1, 0.37, 0.8):
+        expected = f1_score(positives, scores >= threshold)
+        found = score_metrics(OneVsRest(scores, positives, threshold))
+        assert found["f1"] == pytest.approx(expected)
+    assert score_metrics(OneVsRest(scores, positives, 2.0))["f1"] == 0.0
 
 
 def test_threshold_is_undefined_without_negatives_or_scores() -> None:
