@@ -14,8 +14,8 @@ from scantune.learners.frozen import LinearFit, fit_each_finding, linear_learner
 from scantune.learners.learner import Learner, LearnerInputs, probabilities
 from scantune.splits import inner_folds
 
-# Limits of the temperature, by its natural logarithm.
-_LOG_TEMPERATURES = (-7.0, 7.0)
+# Limits of the temperature, by its natural logarithm: lower ones make ties of 0 and 1.
+_LOG_TEMPERATURES = (-3.0, 7.0)
 
 
 def build(inputs: LearnerInputs) -> Learner:
