@@ -102,7 +102,7 @@ def test_progress_is_told_once_for_each_model(informative: Any, labeled: Any) ->
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"learners": ("forest",)}, "learner 'forest' is unknown; choose from knn, linear"),
+        ({"learners": ("forest",)}, "learner 'forest' is unknown; choose from knn, ncm, linear"),
         ({"budgets": ("some",)}, "label budget 'some'"),
         ({"budgets": (0,)}, "label budget '0'"),
         ({"label_seeds": 0}, "label_seeds is empty"),

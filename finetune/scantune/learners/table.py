@@ -63,6 +63,7 @@ _ROWS = (
         build="frozen:build_knn",
         keeps_classifier=False,
     ),
+    LearnerKind("ncm", "nearest class mean", "distance to the class means", build="ncm:build"),
     LearnerKind(
         "linear",
         "linear probe",

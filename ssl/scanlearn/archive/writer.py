@@ -6,13 +6,13 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from scanlearn import __version__
 from scanlearn.archive.identity import Identities
 from scanlearn.archive.layout import (
     PATHS_FILE,
@@ -105,7 +105,7 @@ class ArchiveWriter:
             "issuer": identities.issuer_hash if identities else None,
         }
         # Another release may decode or fit differently: it starts over.
-        self._header = self._info | {"release": __version__}
+        self._header = self._info | {"release": version("scanlearn")}
         self._archive: Archive | None = None
         left = take_up(self.path, self._is_same) if source_hash else None
         self._partial = left or start_partial(self.path)

@@ -286,8 +286,8 @@ def gray(
     window = given if given is not None and _is_usable(*given, function) else None
     if window is not None and function == "SIGMOID":
         return _sigmoid(values * slope + intercept, *window), (0.0, 65535.0), (), None
-    pixels, scale, offset = stored_depth(values)
-    notes = () if scale == 1 else ("more than 16 bits or floating point scaled to 16 bits",)
+    depth = stored_depth(values)
+    pixels, scale, offset, notes = depth.pixels, depth.scale, depth.offset, depth.notes
     stored = None
     if window is not None:
         limits = [(edge - intercept) / slope for edge in _edges(*window, function)]
