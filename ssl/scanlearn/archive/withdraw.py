@@ -14,12 +14,11 @@ from pydantic import Field
 from scanlearn.archive.changes import (
     changing,
     commit,
-    described,
     files_of,
     free_number,
 )
 from scanlearn.archive.identity import read_identities
-from scanlearn.archive.layout import REJECTED_FILE, shard_name
+from scanlearn.archive.layout import REJECTED_FILE, file_entry, shard_name
 from scanlearn.archive.lists import rewrite_list
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.shards import sync
@@ -185,4 +184,4 @@ def _without(path: Path, shard: dict[str, Any], gone: pa.Array, name: str) -> di
                 if rest.num_rows:
                     writer.write_batch(rest)
     sync(path / name)
-    return described(path, name, num_kept)
+    return file_entry(path, name) | {"scans": num_kept}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,18 +165,18 @@ def test_archive_without_a_key_is_asked_by_stored_names(tmp_path: Path) -> None:
 def test_crash_leaves_the_old_archive_or_the_new_one_and_the_next_change_tidies_up(
     folder: Path, archive: Archive, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    write, whole = changes.write_atomically, archive.content_hash
+    write, whole = changes.write_info, archive.content_hash
 
     class Crash(BaseException):
         pass
 
-    def crash(path: Path, data: str) -> None:
+    def crash(path: Path, info: dict[str, Any]) -> None:
         if where == "after":
-            write(path, data)
+            write(path, info)
         raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(changes, "write_atomically", crash)
+        patch.setattr(changes, "write_info", crash)
         with pytest.raises(Crash):
             withdraw(archive.path, ["p1"], issuer="site")
     left = Archive(archive.path)
