@@ -40,7 +40,7 @@ def test_description_that_is_none_is_one_clear_sentence(path: Path, text: str) -
 def test_archive_of_a_later_release_says_so(path: Path) -> None:
     info = json.loads((path / "archive.json").read_text())
     (path / "archive.json").write_text(json.dumps(info | {"format_version": 3}))
-    with pytest.raises(ScanlearnError, match="has archive format 3, this release reads up to 2"):
+    with pytest.raises(ScanlearnError, match=r"archive format 3, .* up to 2;"):
         Archive(path)
 
 
