@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
+from scanlearn.archive.identity import KEY_VARIABLE, Identities, read_identities
 from scanlearn.archive.layout import PATHS_FILE, REJECTED_FILE, Layout, file_entry, write_info
 from scanlearn.archive.lists import rewrite_list
 from scanlearn.archive.reader import Archive
@@ -65,6 +66,21 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def identities_of(archive: Archive, issuer: str) -> Identities:
+    """Returns identities under this user's key, which must be the one of the archive.
+
+    Raises:
+        ScanlearnError: Patients of the archive are hashed under another key.
+    """
+    identities = read_identities(issuer)
+    if identities.fingerprint != archive.info["key"]:
+        raise ScanlearnError(
+            f"{archive.path}: its patients are hashed under another key; set {KEY_VARIABLE} to the"
+            " file of that key"
+        )
+    return identities
 
 
 def commit(archive: Archive, shards: list[dict[str, Any]], info: Mapping[str, Any]) -> Archive:

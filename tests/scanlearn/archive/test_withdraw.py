@@ -114,7 +114,7 @@ def test_withdrawing_again_says_so_and_changes_nothing(
     first = withdraw(archive.path, ["p1"], issuer="site")
     again = withdraw(archive.path, ["p1"], issuer="site")
     assert again.info == first.info
-    assert "have been withdrawn already" in capsys.readouterr().out
+    assert "were withdrawn before" in capsys.readouterr().out
 
 
 def test_patients_can_be_named_as_the_archive_stores_them(archive: Archive) -> None:
@@ -132,13 +132,13 @@ def test_file_can_be_named_where_patients_are_unknown(
 @pytest.mark.parametrize("issuer", [None, "elsewhere"])
 def test_unknown_patient_is_one_clear_sentence(archive: Archive, issuer: str | None) -> None:
     before = archive.info
-    with pytest.raises(ScanlearnError, match=r"holds no patient 'p1' of issuer .*give issuer="):
+    with pytest.raises(ScanlearnError, match=r"holds no patient 'p1' of issuer .*issuer="):
         withdraw(archive.path, ["p1"], issuer=issuer)
     assert Archive(archive.path).info == before
 
 
 def test_archive_is_never_left_without_a_scan(archive: Archive) -> None:
-    with pytest.raises(ScanlearnError, match="every scan is of the patients"):
+    with pytest.raises(ScanlearnError, match="every scan is of these patients"):
         withdraw(archive.path, [f"p{number}" for number in range(5)], issuer="site")
     assert len(Archive(archive.path)) == 10
 

@@ -125,7 +125,7 @@ def test_withdrawn_patient_whose_scans_are_all_there_is_new_adds_nothing(
 
 def test_equal_paths_of_another_source_are_refused(archive: Archive, tmp_path: Path) -> None:
     other = draw(tmp_path / "other", 2, 7)
-    with pytest.raises(ScanlearnError, match="1 of its files have the paths of files"):
+    with pytest.raises(ScanlearnError, match="1 of its files have the same paths"):
         add(archive.path, other)
 
 
