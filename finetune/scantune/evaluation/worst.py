@@ -14,8 +14,8 @@ from scanlearn.archive.reader import Archive
 from scanlearn.archive.sheets import fitted, picture
 from scanlearn.features.auroc import mean_of_defined
 from scantune.labels.labeled_set import LabeledSet
-from scantune.report.wording import budget_name, learner_name
 from scantune.scores import Scores
+from scantune.wording import budget_name, learner_name
 
 _INK, _FAINT, _PAPER, _WRONG = "#1b2430", "#5c6673", "#ffffff", "#b8304a"
 _COLUMNS = 5

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,14 +13,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64, UInt64
+from markupsafe import Markup
 from pydantic import Field
 
+from scanlearn import svg
 from scanlearn.archive.layout import LABEL_PREFIX, scans_per_batch
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.sheets import contact_sheet, sampled_rows
 from scanlearn.core import ScanBatch
 from scanlearn.files import disk_errors, write_atomically
 from scanlearn.pages import page_template, png_address
+from scanlearn.palette import hue
 
 # A look at the packed scans themselves: sizes, intensities, and scans that occur twice.
 
@@ -229,7 +231,7 @@ def _page(archive: Archive, seen: Look, sheet: bytes) -> str:
         seen=seen,
         sizes=_sizes(seen),
         quantiles=_quantiles(seen),
-        curves=_curves(seen),
+        histogram=_drawn_histogram(seen),
     )
 
 
@@ -322,17 +324,22 @@ def _quantiles(seen: Look) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _curves(seen: Look) -> list[str]:
-    """Returns an SVG polygon of each channel's histogram, 0 to 1 across and upwards."""
+def _drawn_histogram(seen: Look) -> Markup:
+    """Returns a drawing of each channel's histogram, 0 to 1 across."""
     shares = seen.histogram / np.maximum(1, seen.histogram.sum(axis=1, keepdims=True))
     # Black borders and burnt-out film pile up at the ends and would flatten all between them.
     top = max(float(shares[:, 1:-1].max(initial=0.0)) * 1.15, 1e-9)
-    return [" ".join(_corners(np.minimum(share / top, 1.0))) for share in shares]
-
-
-def _corners(heights: Sequence[float] | Any) -> Iterator[str]:
-    yield f"0,{1:g}"
-    for number, height in enumerate(heights):
-        for edge in (number, number + 1):
-            yield f"{edge / BINS:.4f},{1 - height:.4f}"
-    yield "1,1"
+    across, up = svg.Axis(0, BINS, 0, 480), svg.Axis(0, top, 120, 0)
+    body = [svg.box(0, 0, 480, 120, css="band")]
+    # Red, green, blue; one channel alone is gray.
+    colours = ["var(--ref)"] if len(shares) == 1 else [hue(3), hue(1), hue(0)]
+    for share, colour in zip(shares, colours, strict=False):
+        edges = zip(np.repeat(np.arange(BINS + 1), 2)[1:-1], np.repeat(share, 2), strict=True)
+        outline = [(across.at(edge), up.at(height)) for edge, height in edges]
+        points = [(0.0, 120.0), *outline, (480.0, 120.0)]
+        body.append(svg.area(points, colour=colour, opacity=0.75 if len(shares) == 1 else 0.4))
+    body += svg.ticks_below(svg.Axis(0, 1, 0, 480), 136)
+    body.append(
+        svg.text(240, 150, "unit value inside valid boxes", css="muted small", anchor="middle")
+    )
+    return svg.figure(480, 154, "Histogram of unit values", body)
