@@ -81,8 +81,12 @@ _ROWS = (
         reads=(*_STEPS, *_BALANCE),
         # Cheng et al. 2025 as released; the rate without weight decay is DINO's linear evaluation.
         numbers={
-            **{"learning_rate": 1e-3, "weight_decay": 0.0, "warmup_epochs": 0},
-            **{"epochs": 50, "batch": 16, "patience": 50},
+            "learning_rate": 1e-3,
+            "weight_decay": 0.0,
+            "warmup_epochs": 0,
+            "epochs": 50,
+            "batch": 16,
+            "patience": 50,
         },
     ),
     _tuned("finetune", "fine-tuning", "all weights", numbers=_ALL_WEIGHTS),
