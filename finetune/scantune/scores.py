@@ -143,7 +143,7 @@ class Scores:
             texts: dict[str, Any] = {
                 name: tuple(str(text) for text in file[name]) for name in _TEXTS
             }
-            arrays = {name: np.asarray(file[name]) for name in _ARRAYS}
+            arrays: dict[str, Any] = {name: np.asarray(file[name]) for name in _ARRAYS}
             truth = Truth(np.asarray(file["truth"]), str(file["task"]))  # type: ignore[arg-type]
         return cls(truth=truth, **texts, **arrays)
 

@@ -1,4 +1,4 @@
-"""Who may import what, as the design says."""
+"""Who may import what, folder by folder, and that no imports run in a circle."""
 
 from __future__ import annotations
 
@@ -118,3 +118,18 @@ def test_readers_and_statistics_know_nothing_of_torch(modules: list[Any]) -> Non
         assert inside
         for module in inside:
             assert not any(_is_within(used, "torch") for used in module.imports), module.name
+
+
+def test_no_imports_run_in_a_circle(modules: list[Any], house: Any) -> None:
+    imports = {name: targets - {name} for name, targets in house.module_imports(modules).items()}
+    finished: set[str] = set()
+
+    def follow(name: str, path: list[str]) -> None:
+        assert name not in path, "circle: " + " -> ".join([*path[path.index(name) :], name])
+        if name not in finished:
+            for target in sorted(imports[name]):
+                follow(target, [*path, name])
+            finished.add(name)
+
+    for name in imports:
+        follow(name, [])

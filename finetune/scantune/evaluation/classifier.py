@@ -144,7 +144,9 @@ def keep_classifier(
     Raises:
         ScanlearnError: The disk is full or may not be written to.
     """
-    probe = safetensors.numpy.save({"weights": fit.weights, "intercepts": fit.intercepts})
+    # safetensors writes the memory as it lies: a transposed array would be read back scrambled.
+    weights = np.ascontiguousarray(fit.weights)
+    probe = safetensors.numpy.save({"weights": weights, "intercepts": fit.intercepts})
     card = ClassifierCard.of(
         labeled,
         fit.validation,

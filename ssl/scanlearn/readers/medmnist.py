@@ -217,19 +217,37 @@ def _open_array(file: zipfile.ZipFile, name: str) -> tuple[IO[bytes], _Array]:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
         raise Undecodable(f"has {name} neither deflated nor stored, or encrypted")
     stream = file.open(info)
+    try:
+        shape, is_fortran, dtype = read_array_header(stream, info.file_size)
+    except Undecodable as error:
+        raise Undecodable(f"has {name}, which {error}") from error
+    if is_fortran and len(shape) > 1:
+        raise Undecodable(f"has {name} in Fortran order; save it in C order")
+    return stream, _Array(shape, dtype)
+
+
+def read_array_header(
+    stream: IO[bytes], num_bytes: int
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Returns shape, whether it is in Fortran order, and dtype of a stored array, as NumPy does.
+
+    Args:
+        stream: At its start; it is left where the values begin.
+        num_bytes: Size of all of it.
+
+    Raises:
+        Undecodable: It holds objects, or not as many values as it claims.
+    """
     version = np.lib.format.read_magic(stream)
     # The header of a later version may claim gigabytes, and would be read before it is judged.
     if version != (1, 0):
-        raise Undecodable(f"has {name} in version {version} of the npy format (allowed: 1.0)")
+        raise Undecodable(f"is in version {version} of the npy format (allowed: 1.0)")
     shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     if dtype.hasobject:
-        raise Undecodable(f"has {name} as pickled objects, which may run a program when read")
-    num_bytes = math.prod(shape) * dtype.itemsize
-    if num_bytes != info.file_size - stream.tell():
-        raise Undecodable(f"claims {shape} of {dtype} in {name}, which is not what it holds")
-    if is_fortran and len(shape) > 1:
-        raise Undecodable(f"has {name} in Fortran order; save it in C order")
-    return stream, _Array(tuple(shape), dtype)
+        raise Undecodable("holds pickled objects, and reading these may run a program")
+    if math.prod(shape) * dtype.itemsize != num_bytes - stream.tell():
+        raise Undecodable(f"claims {shape} of {dtype}, which is not what it holds")
+    return tuple(shape), is_fortran, dtype
 
 
 def _check_images(array: _Array) -> None:

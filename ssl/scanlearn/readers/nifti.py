@@ -22,15 +22,15 @@ from scanlearn.readers.scan import (
     Units,
     refusing,
 )
-from scanlearn.readers.values import from_zero, stored_depth
-from scanlearn.readers.volumes import slices
+from scanlearn.readers.values import inverted, stored_depth
+from scanlearn.readers.volumes import as_volume
 
 MAX_VOXELS = 2**30
 _AXES: tuple[Axis, ...] = ("sagittal", "coronal", "axial")
 _SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz")
 _NIFTI_2_SIZES = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
 # A volume is read whole: a few megabytes of gzip may claim many gigabytes.
-_MAX_VOLUME_BYTES = 2**30
+MAX_VOLUME_BYTES = 2**30
 # Millimetres of the units that a header may name; most name none and mean millimetres.
 _UNIT_MM = {"meter": 1000.0, "micron": 0.001}
 
@@ -99,20 +99,16 @@ def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame
     along, down, across = _directions(settings.axis)
     num_slices = volumes.num_slices(along)
     spacing = (volumes.spacing_mm[down], volumes.spacing_mm[across])
-    is_known = all(np.isfinite(mm) and mm > 0 for mm in spacing)
+    usable = spacing if all(np.isfinite(mm) and mm > 0 for mm in spacing) else None
     for number in range(frames.start // num_slices, -(-frames.stop // num_slices)):
         with refusing(path):
-            volume, notes = _volume(volumes, number)
-            if settings.shows == "foreground":
-                volume, more = from_zero(volume)
-                notes = (*notes, *more)
-        yield from slices(
-            replace(volume, spacing_mm=spacing if is_known else None),
+            scan, notes = _volume(volumes, number)
+            volume = as_volume(replace(scan, spacing_mm=usable), notes, settings)
+        yield from volume.slices(
             frames,
             settings,
             as_stack=lambda pixels: np.moveaxis(pixels, along, 0)[:, ::-1, ::-1].mT,
             first=number * num_slices,
-            notes=notes,
         )
 
 
@@ -141,7 +137,7 @@ def _open(path: Path) -> _Volumes:
     shape = tuple(int(size) for size in stored.shape)
     if min(shape) < 1 or int(np.prod(shape[:3], dtype=object)) > MAX_VOXELS:
         raise Undecodable(f"claims {shape} voxels (allowed: 1 to {MAX_VOXELS:,} in a volume)")
-    if int(np.prod(shape[:3])) * stored.dtype.itemsize > _MAX_VOLUME_BYTES:
+    if int(np.prod(shape[:3])) * stored.dtype.itemsize > MAX_VOLUME_BYTES:
         raise Undecodable(f"claims {shape} voxels of {stored.dtype}, more than 1 GiB in a volume")
     if max(shape[0] * shape[1], shape[1] * shape[2], shape[0] * shape[2]) > MAX_PIXELS:
         raise Undecodable(f"claims {shape} voxels, slices of more than {MAX_PIXELS:,} pixels")
@@ -189,17 +185,13 @@ def _orientation(
 def _volume(volumes: _Volumes, number: int) -> tuple[Scan, tuple[str, ...]]:
     """Returns ``[x y z]`` towards right, front and head, and what of it was changed, in words."""
     later = np.unravel_index(number, volumes.voxels.shape[3:], order="F")
-    stored = np.asarray(volumes.voxels[(..., *(int(place) for place in later))])
-    turned = stored.transpose(volumes.order)
+    voxels = np.asarray(volumes.voxels[(..., *(int(place) for place in later))])
+    turned = voxels.transpose(volumes.order)
     turned = turned[tuple(slice(None, None, -1 if flip else 1) for flip in volumes.flips)]
-    pixels, scale, offset = stored_depth(turned)
-    slope = volumes.slope / scale
-    units = Units(slope, volumes.intercept - slope * offset)
-    if slope < 0:
-        top = int(np.iinfo(pixels.dtype).max)
-        pixels, units = top - pixels, Units(-slope, units.intercept + slope * top)
-    notes = () if scale == 1 else ("more than 16 bits or floating point scaled to 16 bits",)
-    return Scan(pixels, units=units), notes
+    stored = stored_depth(turned)
+    slope = volumes.slope / stored.scale
+    scan = Scan(stored.pixels, units=Units(slope, volumes.intercept - slope * stored.offset))
+    return (inverted(scan) if slope < 0 else scan), stored.notes
 
 
 READER = Reader(
