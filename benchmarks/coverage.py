@@ -35,15 +35,13 @@ less often. That is shown, and no goal is set for it.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from common import options, save
 from scipy.special import ndtr, ndtri
 
 from scantune.labels.truth import Truth
@@ -240,12 +238,11 @@ def line(setting: Setting, n: int, row: Row) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    parser = options(
+        __doc__,
+        quick="200 repetitions instead of 1,000",
+        only="settings whose names contain this word",
     )
-    parser.add_argument("--quick", action="store_true", help="200 repetitions instead of 1,000")
-    parser.add_argument("--only", default="", help="settings whose names hold this word")
-    parser.add_argument("--json", type=Path, help="write the figures as one flat object")
     arguments = parser.parse_args()
     repetitions = 200 if arguments.quick else 1000
     print(f"{repetitions} repetitions. Share of intervals that hold the truth, of an arm and of a")
@@ -263,8 +260,7 @@ def main() -> None:
             print(line(setting, n, row), flush=True)
     print(f"\n{time.perf_counter() - start:.0f} s; goals with five seeds:", end=" ")
     print(", ".join(f"{name} {least} to {most}" for name, (least, most) in GOALS.items()))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    save(figures, arguments.json)
 
 
 if __name__ == "__main__":

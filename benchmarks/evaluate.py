@@ -21,10 +21,6 @@ Repeats are interleaved and medians taken. Scans are the X-rays of nih1000 in $S
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import json
-import os
 import statistics
 import tempfile
 import time
@@ -33,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import median_ratio, options, report, silence, workplace
 from sklearn.metrics import roc_auc_score
 
 from scanlearn.archive.reader import Archive
@@ -107,7 +104,7 @@ def bare_seconds(network: Backbone, channels: int, count: int) -> float:
 def rest_seconds(found: np.ndarray, archive: Archive, labeled: LabeledSet) -> float:
     """Seconds of all that follows the features."""
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    with tempfile.TemporaryDirectory() as folder, silence():
         scores = score_features(found, labeled, label_seeds=1)
         write(Evaluation({}, score_table(scores), labeled, scores, ()), [archive], Path(folder))
     return time.perf_counter() - start
@@ -129,13 +126,11 @@ def measure_features(arguments: argparse.Namespace) -> dict[str, float]:
         taken["rest"].append(rest_seconds(found, archive, labeled))
         cells = ", ".join(f"{name} {every[-1]:.2f} s" for name, every in taken.items())
         print(f"  repeat {repeat + 1}  {cells}", flush=True)
-    # Of the same repeat: what slows the machine for a while slows both.
-    pairs = list(zip(*taken.values(), strict=True))
     return {
         "features_scans_per_s": len(labeled) / statistics.median(taken["features"]),
-        "features_vs_bare_forward": statistics.median(bare / own for own, bare, _ in pairs),
+        "features_vs_bare_forward": median_ratio(taken["bare"], taken["features"]),
         "rest_seconds": statistics.median(taken["rest"]),
-        "rest_share": statistics.median(rest / own for own, _, rest in pairs),
+        "rest_share": median_ratio(taken["rest"], taken["features"]),
     }
 
 
@@ -191,39 +186,22 @@ def measure_bootstrap(arguments: argparse.Namespace) -> dict[str, float]:
         print(f"  repeat {repeat + 1}  bootstrap {own[-1]:.2f} s, loop {looped[-1]:.0f} s")
     return {
         "bootstrap_seconds": statistics.median(own),
-        "bootstrap_vs_sklearn_loop": statistics.median(
-            loop / ours for loop, ours in zip(looped, own, strict=True)
-        ),
+        "bootstrap_vs_sklearn_loop": median_ratio(looped, own),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    parser = options(
+        __doc__, quick="fewer repeats of fewer scans", only="features or bootstrap", data=True
     )
-    parser.add_argument("--quick", action="store_true", help="fewer repeats of fewer scans")
-    parser.add_argument("--only", default="", help="features or bootstrap")
-    parser.add_argument("--data", type=Path, default=os.environ.get("SCANLEARN_DATA"))
-    parser.add_argument("--json", type=Path, help="write the figures as one flat object")
     arguments = parser.parse_args()
-    arguments.data = None if arguments.data is None else Path(arguments.data)
     figures: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        key = Path(folder) / "key"
-        key.write_text("0123456789abcdef" * 4)
-        key.chmod(0o600)
-        # The user's own key and cache stay untouched.
-        os.environ.update(SCANLEARN_KEY=str(key), SCANLEARN_CACHE=str(Path(folder) / "cache"))
+    with workplace():
         if arguments.only in "features":
             figures |= measure_features(arguments)
     if arguments.only in "bootstrap":
         figures |= measure_bootstrap(arguments)
-    print(f"\n{'figure':36s} {'value':>10s}  goal")
-    for name, value in figures.items():
-        goal = "{} {:g}".format(*GOALS[name]) if name in GOALS else ""
-        print(f"{name:36s} {value:10.3f}  {goal}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    report(figures, GOALS, arguments.json)
 
 
 if __name__ == "__main__":

@@ -27,26 +27,35 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
-import json
 import multiprocessing
-import os
 import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from common import (
+    draw,
+    draw_files,
+    interleaved,
+    link_files,
+    median_ratio,
+    options,
+    real_files,
+    report,
+    silence,
+    workplace,
+)
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.packing.headers import survey
@@ -55,9 +64,8 @@ from scanlearn.packing.pack import pack
 from scanlearn.packing.parallel import num_cores
 from scanlearn.packing.prepare import make_plan
 from scanlearn.packing.settings import PackSettings
-from scanlearn.phantom.phantom import PhantomSpec, draw_phantom
-from scanlearn.readers.readers import ReadSettings, read_frames, read_header
-from scanlearn.readers.scan import Undecodable
+from scanlearn.readers.readers import read_frames, read_header
+from scanlearn.readers.scan import ReadSettings, Undecodable
 
 GOALS = {
     "pack_fundus_vs_limit": (">=", 0.85),
@@ -84,36 +92,6 @@ class Size(NamedTuple):
 
 FULL = Size(repeats=5, fundus=5000, xray=60_000, dicom=4000, read=8000, batches=100)
 QUICK = Size(repeats=2, fundus=1500, xray=20_000, dicom=1000, read=4000, batches=40)
-
-
-def link_files(files: list[Path], folder: Path, count: int) -> Path:
-    """Fills a folder with ``count`` files: copies of the given ones and further names of these."""
-    folder.mkdir()
-    copies = [folder / f"{index:06d}{file.suffix}" for index, file in enumerate(files[:count])]
-    for file, copy in zip(files, copies, strict=False):
-        shutil.copyfile(file, copy)
-    for index in range(len(copies), count):
-        copy = copies[index % len(copies)]
-        os.link(copy, folder / f"{index:06d}{copy.suffix}")
-    return folder
-
-
-def draw(count: int, side: int, channels: int) -> Iterator[Image.Image]:
-    """Yields phantoms as pictures of ``side`` pixels."""
-    spec = PhantomSpec(patients=(count + 1) // 2, height=96, width=96, channels=channels)
-    for index in range(count):
-        pixels = draw_phantom(spec, index).pixels
-        image = Image.fromarray(pixels[0] if channels == 1 else np.moveaxis(pixels, 0, -1))
-        yield image.resize((side, side))
-
-
-def draw_files(folder: Path, count: int, side: int, channels: int = 1) -> list[Path]:
-    """Draws phantoms and saves them as JPEG."""
-    folder.mkdir()
-    files = [folder / f"{index:03d}.jpg" for index in range(count)]
-    for file, image in zip(files, draw(count, side, channels), strict=True):
-        image.save(file, quality=90)
-    return files
 
 
 def draw_dicom(folder: Path, count: int) -> list[Path]:
@@ -151,9 +129,8 @@ def sources(data: Path | None, work: Path, size: Size) -> dict[str, Path]:
         xray = draw_files(work / "drawn_xray", 200, SIDE)
         dicom = draw_dicom(work / "drawn_dicom", 24)
     else:
-        fundus = sorted((data / "hygd" / "originals").glob("*.jp*g"))
-        folders = (data / "kermany_cxr" / "images", data / "nih1000" / "images")
-        xray = sorted(file for folder in folders for file in folder.glob("*.jp*g"))
+        fundus = real_files(data, "hygd/originals")
+        xray = real_files(data, "kermany_cxr/images", "nih1000/images")
         # Spread, so that fewer files are the same mix.
         xray = xray[:: max(1, len(xray) // size.xray)]
         dicom = sorted((data / "readers" / "dicom").rglob("*.dcm"))
@@ -163,12 +140,6 @@ def sources(data: Path | None, work: Path, size: Size) -> dict[str, Path]:
         "xray": link_files(xray, work / "xray", size.xray),
         "dicom": link_files(dicom, work / "dicom", size.dicom),
     }
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
 
 
 class Work(NamedTuple):
@@ -189,7 +160,7 @@ def work_of(folder: Path) -> Work:
         found,
         canvas=(side, side),
         channels=settings.channels,
-        treatment=settings.treatment(),
+        preprocess=settings.preprocess(),
         settings=settings.reading(),
     )
     files = [folder / str(path) for path, _, _ in manifest.rows()]
@@ -237,39 +208,22 @@ def pack_rate(folder: Path) -> float:
     return len(archive) / seconds
 
 
-def median_ratio(some: list[float], others: list[float]) -> float:
-    # Of the same repeat: what slows the machine for a while slows both.
-    return statistics.median(one / other for one, other in zip(some, others, strict=True))
-
-
 def measure_packing(name: str, folder: Path, size: Size) -> dict[str, float]:
     work, cores = work_of(folder), num_cores()
     # A quarter of the files in one process takes as long as all of them in four.
     part = Work(work.files[::4], work.num_frames[::4], work.read)
-    ways: dict[str, Callable[[], float]] = {
-        "pack": lambda: pack_rate(folder),
-        "limit": lambda: loop_rate(work, cores),
-        "alone": lambda: loop_rate(part, 1),
+    ways = {
+        f"{name} pack": lambda: pack_rate(folder),
+        f"{name} limit": lambda: loop_rate(work, cores),
+        f"{name} alone": lambda: loop_rate(part, 1),
     }
-    rates = interleaved(name, ways, size.repeats)
+    packing, limit, alone = interleaved(ways, size.repeats, "scans/s").values()
     return {
-        f"pack_{name}_scans_per_s": statistics.median(rates["pack"]),
-        f"limit_{name}_scans_per_s": statistics.median(rates["limit"]),
-        f"pack_{name}_vs_limit": median_ratio(rates["pack"], rates["limit"]),
-        f"pack_{name}_vs_one_loop_x_cores": median_ratio(rates["pack"], rates["alone"]) / cores,
+        f"pack_{name}_scans_per_s": statistics.median(packing),
+        f"limit_{name}_scans_per_s": statistics.median(limit),
+        f"pack_{name}_vs_limit": median_ratio(packing, limit),
+        f"pack_{name}_vs_one_loop_x_cores": median_ratio(packing, alone) / cores,
     }
-
-
-def interleaved(
-    name: str, ways: dict[str, Callable[[], float]], repeats: int
-) -> dict[str, list[float]]:
-    rates: dict[str, list[float]] = {way: [] for way in ways}
-    for repeat in range(repeats):
-        for way, rate in ways.items():
-            rates[way].append(rate())
-            found = rates[way][-1]
-            print(f"  repeat {repeat + 1}  {name:8s} {way:8s} {found:10.1f} scans/s", flush=True)
-    return rates
 
 
 class Pictures(torch.utils.data.Dataset[torch.Tensor]):
@@ -310,7 +264,7 @@ def measure_reading(work: Path, folder: Path, size: Size) -> dict[str, float]:
     with ArchiveWriter(work / "read", shape=shape[1:], dtype=np.uint8) as writer:
         for index in range(size.read):
             big[index] = some[index % len(some)]
-            writer.add(some[index % len(some)], scan_id=str(index), patient=str(index))
+            writer.add(PackedScan(some[index % len(some)]), Origin(str(index), str(index)))
         archive = writer.close()
     big.flush()
     big = np.memmap(work / "big", np.uint8, "r", shape=shape)
@@ -327,18 +281,17 @@ def measure_reading(work: Path, folder: Path, size: Size) -> dict[str, float]:
         return size.batches * BATCH / (time.perf_counter() - start)
 
     # Short turns, many times: a disturbance meets few of them.
-    turns: dict[str, list[float]] = {"archive": [], "memmap": []}
-    for _ in range(5 * size.repeats):
-        turns["archive"].append(rate(archive.gather))
-        turns["memmap"].append(rate(lambda rows: big[rows]))
-    loader = interleaved("read", {"loader": lambda: loader_rate(folder, 20)}, size.repeats)
+    ways = {"archive": lambda: rate(archive.gather), "memmap": lambda: rate(lambda rows: big[rows])}
+    turns = interleaved(ways, 5 * size.repeats)
+    loader = {"read loader": lambda: loader_rate(folder, 20)}
+    (loaded,) = interleaved(loader, size.repeats, "scans/s").values()
     ours = statistics.median(turns["archive"])
     return {
         "read_scans_per_s": ours,
         "memmap_scans_per_s": statistics.median(turns["memmap"]),
-        "pil_loader_scans_per_s": statistics.median(loader["loader"]),
+        "pil_loader_scans_per_s": statistics.median(loaded),
         "read_vs_memmap": median_ratio(turns["archive"], turns["memmap"]),
-        "read_vs_pil_loader": ours / statistics.median(loader["loader"]),
+        "read_vs_pil_loader": ours / statistics.median(loaded),
     }
 
 
@@ -387,10 +340,10 @@ def measure_memory(work: Path) -> dict[str, float]:
     return {"peak_mb_100k": peak, "pack_100k_s": time.perf_counter() - start}
 
 
-def measure(data: Path | None, work: Path, arguments: argparse.Namespace) -> dict[str, float]:
+def measure(work: Path, arguments: argparse.Namespace) -> dict[str, float]:
     size = QUICK if arguments.quick else FULL
     print(f"{num_cores()} cores, {size.repeats} repeats")
-    folders = sources(data, work, size)
+    folders = sources(arguments.data, work, size)
     figures: dict[str, float] = {}
     for name, folder in folders.items():
         if arguments.only in f"pack_{name}":
@@ -403,28 +356,17 @@ def measure(data: Path | None, work: Path, arguments: argparse.Namespace) -> dic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    parser = options(
+        __doc__,
+        quick="fewer repeats of fewer scans",
+        only="parts whose names contain this word",
+        data=True,
     )
-    parser.add_argument("--quick", action="store_true", help="fewer repeats of fewer scans")
-    parser.add_argument("--only", default="", help="parts whose names hold this word")
     parser.add_argument("--memory", action="store_true", help="most memory of 100,000 scans too")
-    parser.add_argument("--data", type=Path, default=os.environ.get("SCANLEARN_DATA"))
-    parser.add_argument("--json", type=Path, help="write the figures as one flat object")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        key = Path(folder) / "key"
-        key.write_text("0123456789abcdef" * 4)
-        key.chmod(0o600)
-        os.environ["SCANLEARN_KEY"] = str(key)  # The user's own stays untouched.
-        data = None if arguments.data is None else Path(arguments.data)
-        figures = measure(data, Path(folder), arguments)
-    print(f"\n{'figure':36s} {'value':>10s}  goal")
-    for name, value in figures.items():
-        goal = "{} {:g}".format(*GOALS[name]) if name in GOALS else ""
-        print(f"{name:36s} {value:10.3f}  {goal}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    with workplace() as folder:
+        figures = measure(folder, arguments)
+    report(figures, GOALS, arguments.json)
 
 
 if __name__ == "__main__":

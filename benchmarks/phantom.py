@@ -20,16 +20,13 @@ Exits with 1 where a claim fails. A run that was stopped goes on with `--work` t
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
 import sys
 import tempfile
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
+from common import hush, options, save
 
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone
@@ -178,17 +175,12 @@ def draw_rate(side: int, scans: int = 60) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="one pretraining seed each")
+    parser = options(__doc__, quick="one pretraining seed each")
     parser.add_argument("--phantoms", type=int, nargs="+", default=[0, 1], help="phantom seeds")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="pretraining seeds")
     parser.add_argument("--work", type=Path, help="folder for archives and runs; kept")
-    parser.add_argument("--json", type=Path, help="write the figures as one flat object")
     arguments = parser.parse_args()
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
+    hush()
     seeds = arguments.seeds[:1] if arguments.quick else arguments.seeds
     print("Drawn by a program; no evidence about real scans.")
     figures = {f"draw_{side}_scans_per_s": draw_rate(side) for side in (64, 96)}
@@ -201,8 +193,7 @@ def main() -> int:
             failed += claims(measured, figures, f"phantom{phantom_seed}")
     print("\n" + "\n".join(f"{side}: {rate:.0f}" for side, rate in list(figures.items())[:2]))
     print("\n".join(f"FAILED {claim}" for claim in failed) or "every claim holds")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    save(figures, arguments.json)
     return 1 if failed else 0
 
 

@@ -23,11 +23,8 @@ Scans come from $SCANLEARN_DATA or --data; without either, phantoms are drawn an
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
-import io
 import json
-import logging
 import multiprocessing
 import os
 import resource
@@ -36,7 +33,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +41,18 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torchvision
+from common import (
+    draw_files,
+    hush,
+    interleaved,
+    link_files,
+    median_ratio,
+    options,
+    real_files,
+    report,
+    silence,
+    workplace,
+)
 from lightly.data import LightlyDataset
 from lightly.loss import NTXentLoss
 from lightly.models.modules import SimCLRProjectionHead
@@ -51,13 +60,13 @@ from lightly.transforms import SimCLRTransform
 from PIL import Image
 from torch import nn
 
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.backbones.device import autocast, preferred_precision
 from scanlearn.core import Progress
 from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
-from scanlearn.phantom.phantom import PhantomSpec, draw_phantom
 from scanlearn.training.batches import StepLoader
 from scanlearn.training.optim import build_optimiser
 from scanlearn.training.run import Job, training_device
@@ -96,28 +105,6 @@ class Source(NamedTuple):
     pack_s: float
 
 
-def link_files(files: list[Path], folder: Path, count: int) -> Path:
-    """Fills a folder with links to the files, each as often as it takes to make ``count``."""
-    folder.mkdir()
-    for index in range(count):
-        file = files[index % len(files)]
-        (folder / f"{index:05d}{file.suffix}").symlink_to(file.resolve())
-    return folder
-
-
-def draw_files(folder: Path, count: int, side: int, channels: int) -> list[Path]:
-    """Draws phantoms and saves them as JPEG of ``side`` pixels."""
-    folder.mkdir()
-    spec = PhantomSpec(patients=(count + 1) // 2, height=96, width=96, channels=channels)
-    files = []
-    for index in range(count):
-        pixels = draw_phantom(spec, index).pixels
-        image = Image.fromarray(pixels[0] if channels == 1 else np.moveaxis(pixels, 0, -1))
-        files.append(folder / f"{index:03d}.jpg")
-        image.resize((side, side)).save(files[-1], quality=90)
-    return files
-
-
 def pack_repeated(
     files: list[Path], work: Path, channels: int, count: int
 ) -> tuple[Archive, float]:
@@ -127,7 +114,7 @@ def pack_repeated(
         The archive, and the seconds it takes to pack ``count`` such files.
     """
     start = time.perf_counter()
-    settings = PackSettings(channels=channels, follow_links=True)  # type: ignore[arg-type]
+    settings = PackSettings(channels=channels)  # type: ignore[arg-type]
     once = pack(
         link_files(files, work / "once", len(files)), work / "packed_once", settings=settings
     )
@@ -141,15 +128,15 @@ def pack_repeated(
             name = f"{index:05d}"
             pixels = batch.pixels[0].numpy()
             box = (top, left, bottom, right)
-            writer.add(pixels, scan_id=name, patient=name, valid_box=box)
+            writer.add(PackedScan(pixels, valid_box=box), Origin(name, name))
         return writer.close(), seconds
 
 
 def sources(data: Path | None, work: Path, count: int) -> dict[str, Source]:
     """X-rays of 224 px on one channel and on three, and fundus originals of about 1,900 px."""
     if data is not None:
-        small = sorted((data / "kermany_cxr" / "images").glob("*.jp*g"))[:count]
-        large = sorted((data / "hygd" / "originals").glob("*.jp*g"))
+        small = real_files(data, "kermany_cxr/images")[:count]
+        large = real_files(data, "hygd/originals")
     else:
         small = draw_files(work / "drawn", 200, 224, channels=1)
         large = draw_files(work / "drawn_large", 12, 1900, channels=3)
@@ -181,7 +168,7 @@ def pretrain_rate(task: Task, source: Source, work: Path, steps: int) -> tuple[f
     """Views/s of this package's loop, and the share of its time spent waiting for data."""
     config = pretrain_config(task, source, work, WARM_STEPS + steps)
     job = Job.of(config, source.archive)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with silence():
         train(job)
     with job.run.metrics.open() as file:
         rows = list(csv.DictReader(file))[WARM_STEPS:]
@@ -412,8 +399,7 @@ RATIOS = {
 
 def train_and_weigh(variant: Variant, source: Source, arguments: argparse.Namespace) -> None:
     """Trains three steps and writes down the most memory it took, in KB."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
+    hush()
     variant.rate({variant.source: source}, arguments, 1)
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     peak = sum(resource.getrusage(kind).ru_maxrss for kind in kinds)
@@ -447,47 +433,33 @@ def measure(made: dict[str, Source], arguments: argparse.Namespace) -> dict[str,
         for variant in variants
         if arguments.memory
     }
-    rates: dict[str, list[float]] = {variant.name: [] for variant in variants}
-    for repeat in range(repeats):
-        for variant in variants:
-            rates[variant.name].append(variant.rate(made, arguments, steps))
-            found = rates[variant.name][-1]
-            print(f"  repeat {repeat + 1}  {variant.name:30s} {found:8.1f} views/s", flush=True)
-    figures |= {f"{name}_views_per_s": statistics.median(all_) for name, all_ in rates.items()}
-    for figure, (one, other, _) in RATIOS.items():
-        if one in rates and other in rates:
-            # Of the same repeat: what slows the machine for a while slows both.
-            pairs = zip(rates[one], rates[other], strict=True)
-            figures[figure] = statistics.median(x / y for x, y in pairs)
+    ways = {variant.name: partial(variant.rate, made, arguments, steps) for variant in variants}
+    rates = interleaved(ways, repeats, "views/s")
+    figures |= {f"{name}_views_per_s": statistics.median(each) for name, each in rates.items()}
+    for figure, (first, second, _) in RATIOS.items():
+        if first in rates and second in rates:
+            figures[figure] = median_ratio(rates[first], rates[second])
     return figures
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    parser = options(
+        __doc__,
+        quick="fewer and shorter repeats",
+        only="variants whose names contain this word",
+        data=True,
     )
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter repeats")
-    parser.add_argument("--only", default="", help="variants whose names hold this word")
     parser.add_argument("--memory", action="store_true", help="peak memory of each variant too")
     parser.add_argument("--lightly-train", help="an interpreter that has lightly-train")
-    parser.add_argument("--data", type=Path, default=os.environ.get("SCANLEARN_DATA"))
-    parser.add_argument("--json", type=Path, help="write the figures as one flat object")
     arguments = parser.parse_args()
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
+    hush()
     arguments.precision = preferred_precision(training_device("auto"))
-    with tempfile.TemporaryDirectory() as folder:
-        arguments.work = Path(folder)
-        data = None if arguments.data is None else Path(arguments.data)
-        made = sources(data, arguments.work, NUM_SCANS)
+    with workplace() as arguments.work:
+        made = sources(arguments.data, arguments.work, NUM_SCANS)
         figures = measure(made, arguments)
         figures |= {f"pack_{name}_s": source.pack_s for name, source in made.items()}
-    print(f"\n{'figure':44s} {'value':>9s}  goal")
-    for name, value in figures.items():
-        goal = f">= {RATIOS[name][2]:.2f}" if name in RATIOS else ""
-        print(f"{name:44s} {value:9.3f}  {goal}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    goals = {name: (">=", goal) for name, (_, _, goal) in RATIOS.items()}
+    report(figures, goals, arguments.json)
 
 
 if __name__ == "__main__":

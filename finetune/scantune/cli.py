@@ -6,19 +6,29 @@ from typing import Annotated
 
 import typer
 
-from scanlearn.cli import Overrides, run, show_config
-from scanlearn.config.loading import call, settings_model
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Score backbones on labeled scans, and compare augmentation scales.",
+from scanlearn.cli import (
+    Config,
+    Configured,
+    Overrides,
+    Scans,
+    Schema,
+    application,
+    print_settings,
+    run,
+    settings_hint,
 )
+from scanlearn.config.loading import call
+
+CONFIGURED = {
+    "evaluate": Configured("scantune.evaluation.settings", "EvaluateConfig", "BACKBONE LABELS"),
+    "predict": Configured("scantune.evaluation.predict", "predict", "MODEL SCANS"),
+    "compare": Configured("scantune.comparison.plan", "CompareConfig", "FILE.yaml"),
+}
+
+app = application("Score backbones on labeled scans, and compare augmentation scales.")
 
 
-@app.command("evaluate")
+@app.command("evaluate", epilog=settings_hint("scantune config evaluate"))
 def evaluate_command(
     backbone: Annotated[str, typer.Argument(help="A backbone folder, a run folder or thumbnail.")],
     labels: Annotated[str, typer.Argument(help="An archive, a folder or a table with labels.")],
@@ -26,9 +36,7 @@ def evaluate_command(
 ) -> None:
     """Score one backbone on labeled scans.
 
-    Prints AUROC over patient folds, with patient-clustered intervals.
-
-    The keys and their defaults: scantune config evaluate.
+    Prints the AUROC over patient folds with intervals that resample patients.
     """
     from scanlearn.config import load_config
     from scantune.evaluation.evaluate import evaluate_with
@@ -38,30 +46,24 @@ def evaluate_command(
     evaluate_with(backbone, labels, settings)
 
 
-@app.command("predict")
+@app.command("predict", epilog=settings_hint("scantune config predict"))
 def predict_command(
-    model: Annotated[str, typer.Argument(help="A classifier that evaluate kept.")],
-    scans: Annotated[str, typer.Argument(help="An archive, a folder of scans or a table.")],
+    model: Annotated[str, typer.Argument(help="A classifier folder written by evaluate.")],
+    scans: Scans,
     overrides: Overrides = None,
 ) -> None:
-    """Score new scans with a kept classifier, into a CSV.
-
-    The keys and their defaults: scantune config predict.
-    """
+    """Score new scans with a saved classifier and write a CSV."""
     from scantune.evaluation.predict import predict
 
     call(predict, model, scans, overrides=overrides or ())
 
 
-@app.command("compare")
-def compare_command(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped one.")],
-    overrides: Overrides = None,
-) -> None:
-    """Say which augmentation scale is better.
+@app.command("compare", epilog=settings_hint("scantune config compare"))
+def compare_command(config: Config, overrides: Overrides = None) -> None:
+    """Compare augmentation scales: pretrain, score and report every arm.
 
-    Or that no difference is shown. The same command again goes on where it was stopped.
-    The keys and their defaults: scantune config compare.
+    Reports which scale is better, or that no difference is shown. Run the same command again to
+    resume a stopped comparison.
     """
     from scanlearn.config import load_config
     from scantune.comparison.compare import compare
@@ -72,28 +74,11 @@ def compare_command(
 
 @app.command("config")
 def config_command(
-    command: Annotated[str, typer.Argument(help="evaluate, predict or compare.")],
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema.")] = False,
+    command: Annotated[str, typer.Argument(help=f"One of {', '.join(CONFIGURED)}.")],
+    schema: Schema = False,
 ) -> None:
     """Print a command's settings as commented YAML."""
-    from scanlearn.errors import ScanlearnError
-
-    if command == "evaluate":
-        from scantune.evaluation.settings import EvaluateConfig
-
-        show_config(EvaluateConfig, "scantune evaluate BACKBONE LABELS key=value", schema)
-    elif command == "predict":
-        from scantune.evaluation.predict import predict
-
-        show_config(settings_model(predict), "scantune predict MODEL SCANS key=value", schema)
-    elif command == "compare":
-        from scantune.comparison.plan import CompareConfig
-
-        show_config(CompareConfig, "scantune compare FILE.yaml key=value ...", schema)
-    else:
-        raise ScanlearnError(
-            f"'{command}' has no configuration; ask for evaluate, predict or compare"
-        )
+    print_settings("scantune", CONFIGURED, command, schema)
 
 
 def main() -> None:

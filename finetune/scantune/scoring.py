@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
 from scanlearn.errors import ScanlearnError
 from scantune.labels.labeled_set import LabeledSet
-from scantune.learners.frozen import Learner, frozen_learners
+from scantune.learners.by_name import FROZEN_LEARNERS, frozen_learner
+from scantune.learners.learner import Learner
 from scantune.scores import Scores
 from scantune.splits import Budget, budget_rows, folds_of
 from scantune.statistics.metrics import thresholds_of
-
-Name = Literal["knn", "linear"]
 
 
 def score_features(
@@ -33,7 +31,7 @@ def score_features(
     Args:
         features: ``[n d]``, a row per scan of ``labeled``.
         labeled: Classes and patients of the scans.
-        learners: Of "knn" and "linear".
+        learners: Names of `FROZEN_LEARNERS`.
         budgets: As of `score_learners`.
         folds: Likewise.
         label_seeds: Likewise.
@@ -44,13 +42,12 @@ def score_features(
     """
     check_features(features, labeled)
     for learner in learners:
-        if learner not in get_args(Name):
+        if learner not in FROZEN_LEARNERS:
             raise ScanlearnError(
-                f"learner '{learner}' is unknown; give {' or '.join(get_args(Name))}"
+                f"learner '{learner}' is unknown; choose from {', '.join(FROZEN_LEARNERS)}"
             )
-    known = frozen_learners(features, labeled)
     return score_learners(
-        {name: known[name] for name in learners},
+        {name: frozen_learner(name, features, labeled) for name in learners},
         labeled,
         budgets=budgets,
         folds=folds,

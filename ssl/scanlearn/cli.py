@@ -3,43 +3,79 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated
 
 import typer
 
 from scanlearn.config.loading import call, settings_model
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import ScanlearnError, did_you_mean
 
 # Heavy imports (torch, timm, pyarrow) stand inside the commands: --help answers at once.
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings, a.b=value; they win over the YAML."),
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Settings as key=value, nested ones as a.b=value; they override the YAML file.",
+    ),
 ]
+Config = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped one.")]
+Packed = Annotated[str, typer.Argument(help="A packed archive.")]
+Scans = Annotated[str, typer.Argument(help="An archive, a folder of scans or a table.")]
+Schema = Annotated[bool, typer.Option("--schema", help="Print the JSON schema instead.")]
 
-# Module and name of the settings, or of the function whose keywords they are; other arguments.
-_CONFIGURED = {
-    "pack": ("packing.settings", "PackSettings", "SOURCE ARCHIVE"),
-    "add": ("packing.settings", "PackSettings", "ARCHIVE SOURCE"),
-    "withdraw": ("archive.withdraw", "withdraw", "ARCHIVE PATIENT..."),
-    "summary": ("archive.summary", "summary", "ARCHIVE"),
-    "audit": ("audit.audit", "audit", "ARCHIVE LABELS"),
-    "preview": ("views.preview", "preview", "ARCHIVE"),
-    "explain": ("views.explain", "explain", "RECIPE"),
-    "pretrain": ("training.pretrain", "PretrainConfig", "FILE.yaml"),
-    "panel": ("features.panel", "panel", "BACKBONE ARCHIVE"),
+
+@dataclass(frozen=True)
+class Configured:
+    """A command that has settings.
+
+    Args:
+        module: Module of its settings.
+        name: Their class, or the function whose keyword-only arguments they are.
+        usage: What stands before the settings on the command line.
+    """
+
+    module: str
+    name: str
+    usage: str
+
+
+CONFIGURED = {
+    "pack": Configured("scanlearn.packing.settings", "PackSettings", "SOURCE ARCHIVE"),
+    "add": Configured("scanlearn.packing.settings", "PackSettings", "ARCHIVE SOURCE"),
+    "withdraw": Configured("scanlearn.archive.withdraw", "withdraw", "ARCHIVE PATIENT..."),
+    "summary": Configured("scanlearn.archive.summary", "summary", "ARCHIVE"),
+    "audit": Configured("scanlearn.audit.audit", "audit", "ARCHIVE LABELS"),
+    "preview": Configured("scanlearn.views.preview", "preview", "ARCHIVE"),
+    "explain": Configured("scanlearn.views.explain", "explain", "RECIPE"),
+    "pretrain": Configured("scanlearn.training.settings", "PretrainConfig", "FILE.yaml"),
+    "panel": Configured("scanlearn.features.panel", "panel", "BACKBONE ARCHIVE"),
 }
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Pretrain a backbone on unlabeled scans, with one tunable augmentation scale.",
-)
+
+def application(text: str) -> typer.Typer:
+    """Returns an empty command line that introduces itself with ``text``."""
+    return typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        help=text,
+    )
 
 
-@app.command("pack")
+app = application("Pretrain a backbone on unlabeled scans, with one tunable augmentation scale.")
+
+
+def settings_hint(command: str) -> str:
+    """Returns the last line of a command's help."""
+    return f"All settings with their defaults: {command}"
+
+
+@app.command("pack", epilog=settings_hint("scanlearn config pack"))
 def pack_command(
     source: Annotated[
         str, typer.Argument(help="A folder of scans, a zip, tar or npz, a CSV or Parquet table.")
@@ -50,17 +86,14 @@ def pack_command(
     ] = None,
     overrides: Overrides = None,
     is_dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Read headers only; print what is there.")
+        bool, typer.Option("--dry-run", help="Read headers only and print what the source holds.")
     ] = False,
 ) -> None:
     """Decode scans once into a memory-mapped archive.
 
-    What cannot be read is set aside in rejected.csv with the reason.
-
-    The keys and their defaults: scanlearn config pack.
+    Files that cannot be read are listed in rejected.csv with the reason.
     """
     from scanlearn.config import load_config
-    from scanlearn.errors import ScanlearnError
     from scanlearn.packing.settings import PackSettings
 
     words = list(overrides or ())
@@ -81,15 +114,15 @@ def pack_command(
     pack(source, archive, settings=settings)
 
 
-@app.command("add")
+@app.command("add", epilog=settings_hint("scanlearn config add"))
 def add_command(
-    archive: Annotated[str, typer.Argument(help="A packed archive.")],
+    archive: Packed,
     source: Annotated[str, typer.Argument(help="A folder of scans, or a CSV or Parquet table.")],
     overrides: Overrides = None,
 ) -> None:
-    """Pack what is new in a source into an archive that is there.
+    """Add the new scans of a source to an existing archive.
 
-    Scans are brought to the archive's own settings; those of withdrawn patients stay out.
+    The archive's own settings apply; scans of withdrawn patients are not added.
     """
     from scanlearn.config import load_config
     from scanlearn.packing.add import add
@@ -98,54 +131,47 @@ def add_command(
     add(archive, source, settings=load_config(PackSettings, None, overrides or (), kind="add"))
 
 
-@app.command("withdraw")
+@app.command("withdraw", epilog=settings_hint("scanlearn config withdraw"))
 def withdraw_command(
-    archive: Annotated[str, typer.Argument(help="A packed archive.")],
+    archive: Packed,
     patients: Annotated[
         list[str],
-        typer.Argument(metavar="PATIENT... [KEY=VALUE]...", help="Their numbers; then settings."),
+        typer.Argument(
+            metavar="PATIENT... [KEY=VALUE]...", help="Patient identifiers, then settings."
+        ),
     ],
 ) -> None:
-    """Take all scans of patients out of an archive, off the disk.
-
-    The keys and their defaults: scanlearn config withdraw.
-    """
+    """Permanently delete all scans of given patients from an archive."""
     from scanlearn.archive.withdraw import withdraw
 
     words = [word for word in patients if word.startswith("issuer=")]
     call(withdraw, archive, [word for word in patients if word not in words], overrides=words)
 
 
-@app.command("summary")
-def summary_command(
-    archive: Annotated[str, typer.Argument(help="A packed archive.")],
-    overrides: Overrides = None,
-) -> None:
+@app.command("summary", epilog=settings_hint("scanlearn config summary"))
+def summary_command(archive: Packed, overrides: Overrides = None) -> None:
     """Write an archive's contact sheet and one-page summary.
 
-    contact_sheet.png and summary.html lie in the archive afterwards; pack writes them too.
-
-    The keys and their defaults: scanlearn config summary.
+    Both are written into the archive as contact_sheet.png and summary.html; pack does so too.
     """
     from scanlearn.archive.summary import summary
 
     call(summary, archive, overrides=overrides or ())
 
 
-@app.command("audit")
+@app.command("audit", epilog=settings_hint("scanlearn config audit"))
 def audit_command(
-    archive: Annotated[str, typer.Argument(help="An archive, a folder of scans or a table.")],
+    archive: Scans,
     labels: Annotated[
         list[str],
-        typer.Argument(metavar="LABELS... [KEY=VALUE]...", help="Labeled sets; then settings."),
+        typer.Argument(metavar="LABELS... [KEY=VALUE]...", help="Labeled sets, then settings."),
     ],
 ) -> None:
-    """Look for test patients and test scans among those learned from.
+    """Look for test patients and test scans in the training scans.
 
-    Between an archive and labeled sets, and in each of these across its split: shared patients,
-    identical pixels, near-duplicates. Exit code 1 where a result would be invalid, else 0.
-
-    The keys and their defaults: scanlearn config audit.
+    Finds shared patients, identical pixels and near-duplicates, between the archive and each
+    labeled set and across each labeled set's own split. Exit code 1 if a result would be invalid,
+    else 0.
     """
     from scanlearn.audit.audit import audit
 
@@ -156,52 +182,46 @@ def audit_command(
         raise typer.Exit(1)
 
 
-@app.command("preview")
-def preview_command(
-    archive: Annotated[str, typer.Argument(help="An archive, a folder of scans or a table.")],
-    overrides: Overrides = None,
-) -> None:
-    """Draw a sheet of views at several scales.
+@app.command("preview", epilog=settings_hint("scanlearn config preview"))
+def preview_command(archive: Scans, overrides: Overrides = None) -> None:
+    """Draw a sheet of views at several augmentation scales.
 
-    Scans stand in rows, augmentation scales in columns, one draw growing along a row.
-
-    The keys and their defaults: scanlearn config preview.
+    Each row is one scan, each column one scale; along a row one random draw grows stronger.
     """
     from scanlearn.views.preview import preview
 
     call(preview, archive, overrides=overrides or ())
 
 
-@app.command("explain")
+@app.command("explain", epilog=settings_hint("scanlearn config explain"))
 def explain_command(
     recipe: Annotated[str, typer.Argument(help="A recipe, such as simclr or dino.")],
     overrides: Overrides = None,
 ) -> None:
-    """Print what a recipe comes to at a scale.
+    """Print the numbers of a recipe at one augmentation scale.
 
-    A table of every operation in use: its numbers, their units and where they are from.
-
-    The keys and their defaults: scanlearn config explain.
+    Lists every active operation with its parameters, their units and the source they are from.
     """
     from scanlearn.views.explain import explain
 
     call(explain, recipe, overrides=overrides or ())
 
 
-@app.command("pretrain")
+@app.command("pretrain", epilog=settings_hint("scanlearn config pretrain"))
 def pretrain_command(
-    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped one.")],
+    config: Config,
     overrides: Overrides = None,
     is_dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Take a few steps; print time, memory and disk.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Run a few steps and print the time, memory and disk needed."
+        ),
     ] = False,
 ) -> None:
     """Pretrain a backbone on unlabeled scans.
 
-    The same command again resumes a run that was stopped. SIGTERM and SIGUSR1 end it after a step
-    and a checkpoint, with exit code 75.
-
-    The keys and their defaults: scanlearn config pretrain.
+    Run the same command again to resume a stopped run. SIGTERM and SIGUSR1 stop a run after the
+    current step; it saves a checkpoint and exits with code 75.
     """
     from scanlearn.config import load_config
     from scanlearn.training.pretrain import pretrain
@@ -221,26 +241,24 @@ def export_command(
     run: Annotated[str, typer.Argument(help="The folder of a finished run.")],
     folder: Annotated[str, typer.Argument(help="The folder to write the backbone to.")],
 ) -> None:
-    """Write a run's backbone for timm, and reload it.
+    """Export a run's backbone to a folder that timm loads.
 
-    Done is said only when a fresh process loads it with equal features.
+    A fresh process loads it again and checks that its features are equal.
     """
     from scanlearn.training.pretrain import export
 
     export(run, folder)
 
 
-@app.command("panel")
+@app.command("panel", epilog=settings_hint("scanlearn config panel"))
 def panel_command(
     backbone: Annotated[str, typer.Argument(help="A backbone folder.")],
-    archive: Annotated[str, typer.Argument(help="An archive, a folder of scans or a table.")],
+    archive: Scans,
     overrides: Overrides = None,
 ) -> None:
-    """Judge a backbone without labels.
+    """Measure a backbone without labels.
 
-    Ranks, spectrum and distances of its features, on one fixed set of views.
-
-    The keys and their defaults: scanlearn config panel.
+    Prints rank, spectrum and distances of its features on one fixed set of views.
     """
     from scanlearn.features.panel import panel
 
@@ -249,39 +267,40 @@ def panel_command(
 
 @app.command("config")
 def config_command(
-    command: Annotated[str, typer.Argument(help="A command with settings, such as pack.")],
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema.")] = False,
+    command: Annotated[str, typer.Argument(help=f"One of {', '.join(CONFIGURED)}.")],
+    schema: Schema = False,
 ) -> None:
     """Print a command's settings as commented YAML."""
-    from importlib import import_module
-
-    if command not in _CONFIGURED:
-        *others, last = _CONFIGURED
-        raise ScanlearnError(
-            f"'{command}' has no configuration; ask for {', '.join(others)} or {last}"
-        )
-    module, name, words = _CONFIGURED[command]
-    found = getattr(import_module(f"scanlearn.{module}"), name)
-    model = found if isinstance(found, type) else settings_model(found)
-    show_config(model, f"scanlearn {command} {words} key=value ...", schema)
+    print_settings("scanlearn", CONFIGURED, command, schema)
 
 
-def show_config(model: Any, command: str, schema: bool) -> None:
-    """Prints a configuration's commented default YAML, or its JSON schema."""
+def print_settings(
+    program: str, configured: Mapping[str, Configured], command: str, schema: bool
+) -> None:
+    """Prints the commented default YAML of a command's settings, or their JSON schema."""
     from scanlearn.config import default_yaml, json_schema
 
-    print(json_schema(model) if schema else default_yaml(model, command), end="")
+    if command not in configured:
+        raise ScanlearnError(
+            f"'{command}' is not a command with settings{did_you_mean(command, configured)};"
+            f" allowed: {', '.join(configured)}"
+        )
+    row = configured[command]
+    settings = getattr(import_module(row.module), row.name)
+    model = settings if isinstance(settings, type) else settings_model(settings)
+    usage = f"{program} {command} {row.usage} key=value ..."
+    print(json_schema(model) if schema else default_yaml(model, usage), end="")
 
 
 def run(application: typer.Typer) -> None:
-    """Runs a command line: what a user gave wrongly is one sentence and exit code 2."""
+    """Runs a command line: wrong input ends in one sentence and exit code 2."""
     try:
         application()
     except ScanlearnError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("stopped; run the same command again to resume", file=sys.stderr)
         raise SystemExit(130) from None
 
 

@@ -17,9 +17,12 @@ class ScanlearnError(ValueError):
 def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     """Returns `` (did you mean 'x'?)`` with the nearest of the known names; empty where none is.
 
+    Case does not count.
+
     Args:
         known: The names allowed.
         cutoff: How alike the two must be, 0 to 1.
     """
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    by_folded = {other.casefold(): other for other in known}
+    near = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=cutoff)
+    return f" (did you mean {by_folded[near[0]]!r}?)" if near else ""

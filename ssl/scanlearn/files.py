@@ -29,7 +29,7 @@ _REASONS = {
 _NOBODY = 0
 
 
-def write_atomically(path: Path, data: bytes | str) -> None:
+def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
     """Writes a file so that a reader, a crash or a full disk never sees half of it.
 
     The data are written aside, flushed to the disk and renamed over ``path``.
@@ -41,7 +41,7 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with disk_errors(path):
-            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
             try:
                 write_all(descriptor, content)
                 os.fsync(descriptor)

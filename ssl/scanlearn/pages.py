@@ -20,7 +20,7 @@ def page_template(
     filled in is escaped; a name that nothing was given for is an error.
 
     Args:
-        package: Such as "scanlearn.scans".
+        package: Such as "scanlearn.archive".
         name: File of the template.
         filters: More filters, by name.
     """

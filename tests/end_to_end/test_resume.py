@@ -17,6 +17,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.methods import MethodConfig
 from scanlearn.training.stopping import STOPPED_EXIT_CODE
@@ -144,7 +145,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index in range(20):
             coarse = random.integers(0, 256, (3, 6 + index % 4, 6 + index % 4))
             pixels = coarse.repeat(12, 1).repeat(12, 2)[:, :72, :72].astype(np.uint8)
-            writer.add(pixels, scan_id=str(index), patient=str(index))
+            writer.add(PackedScan(pixels), Origin(str(index), str(index)))
     return path
 
 

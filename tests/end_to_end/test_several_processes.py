@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.writer import ArchiveWriter
 
 pytestmark = pytest.mark.long
@@ -57,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index in range(20):
             coarse = random.integers(0, 256, (1, 4 + index % 5, 4 + index % 5))
             pixels = coarse.repeat(12, 1).repeat(12, 2)[:, :48, :48].astype(np.uint8)
-            writer.add(pixels, scan_id=f"scan{index:02d}", patient=str(index))
+            writer.add(PackedScan(pixels), Origin(f"scan{index:02d}", str(index)))
     values = {
         "archive": str(folder / "archive"),
         "output": str(folder / "none"),

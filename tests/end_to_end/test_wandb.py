@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.training.stopping import STOPPED_EXIT_CODE
 
@@ -111,7 +112,7 @@ def test_three_starts_are_one_run_and_no_step_is_told_twice(tmp_path: Path) -> N
     with ArchiveWriter(tmp_path / "scans", shape=(1, 24, 24), dtype=np.uint8) as writer:
         for index in range(20):
             pixels = random.integers(0, 256, (1, 24, 24)).astype(np.uint8)
-            writer.add(pixels, scan_id=str(index), patient=str(index))
+            writer.add(PackedScan(pixels), Origin(str(index), str(index)))
     # Killed after step 5, of which the checkpoint after step 4 knows nothing.
     assert start(tmp_path, step=5, number=signal.SIGKILL) == -signal.SIGKILL
     assert start(tmp_path, step=6, number=signal.SIGTERM) == STOPPED_EXIT_CODE

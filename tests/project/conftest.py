@@ -1,33 +1,29 @@
 from __future__ import annotations
 
-import ast
-from dataclasses import dataclass
+import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@dataclass(frozen=True)
-class Module:
-    """A source file: its dotted name and every absolute module it imports, wherever it does."""
-
-    name: str
-    path: Path
-    imports: frozenset[str]
-
-
-def _imports(path: Path) -> frozenset[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            found.add(str(node.module))
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return frozenset(found)
+def _load_script(path: Path) -> ModuleType:
+    """Imports a script as ``python PATH`` does: its own folder is searched first."""
+    name = f"script_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
 
 
 @pytest.fixture(scope="session")
@@ -36,11 +32,17 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def modules() -> list[Module]:
-    found = []
-    for source in (ROOT / "ssl", ROOT / "finetune"):
-        for path in sorted(source.rglob("*.py")):
-            dotted = ".".join(path.relative_to(source).with_suffix("").parts)
-            found.append(Module(dotted.removesuffix(".__init__"), path, _imports(path)))
+def house() -> Any:
+    return _load_script(ROOT / "docs" / "house.py")
+
+
+@pytest.fixture(scope="session")
+def coverage() -> Any:
+    return _load_script(ROOT / "benchmarks" / "coverage.py")
+
+
+@pytest.fixture(scope="session")
+def modules(house: Any) -> list[Any]:
+    found: list[Any] = house.read_modules()
     assert len(found) > 30
     return found

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
-
-
-@pytest.fixture(scope="module")
-def coverage(root: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("coverage", root / "benchmarks" / "coverage.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_truth_of_a_network_is_the_auroc_of_very_many_patients(coverage: Any) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 
@@ -88,11 +89,12 @@ def write_archive(tmp_path: Path) -> Callable[..., Archive]:
         with ArchiveWriter(tmp_path / name, shape=shape, dtype=dtype, **settings) as writer:
             for row, one in enumerate(pixels):
                 writer.add(
-                    one,
-                    scan_id=f"{name}-{row}",
-                    patient=f"{name}-p{row}" if patients is None else patients[row],
-                    valid_box=None if boxes is None else boxes[row],
-                    labels={column: values[row] for column, values in columns.items()},
+                    PackedScan(one, valid_box=None if boxes is None else boxes[row]),
+                    Origin(
+                        f"{name}-{row}",
+                        f"{name}-p{row}" if patients is None else patients[row],
+                        {column: values[row] for column, values in columns.items()},
+                    ),
                 )
             return writer.close()
 

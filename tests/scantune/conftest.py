@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scantune.evaluation.results import Evaluation, score_table
@@ -137,10 +138,12 @@ def scan_archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     ) as writer:
         for row in range(40):
             writer.add(
-                np.full((1, 8, 8), 3 * row, np.uint8),
-                scan_id=f"{row:024x}",
-                patient=f"person-{row // 2}",
-                labels={"finding": None if row == 3 else str(row // 2 % 2)},
+                PackedScan(np.full((1, 8, 8), 3 * row, np.uint8)),
+                Origin(
+                    f"{row:024x}",
+                    f"person-{row // 2}",
+                    {"finding": None if row == 3 else str(row // 2 % 2)},
+                ),
             )
         return writer.close()
 

@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from scantune.cli import CONFIGURED, app
 
 
 def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -30,18 +33,19 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code, "--help"], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    assert all(f"\n  {name} " in done.stdout for name in ("evaluate", "compare", "config"))
+    assert all(f"\n  {name} " in done.stdout for name in (*CONFIGURED, "config"))
 
 
-@pytest.mark.parametrize("name", ["evaluate", "compare"])
+@pytest.mark.parametrize("name", CONFIGURED)
 def test_config_prints_a_commented_yaml_and_a_schema(name: str) -> None:
     from scanlearn.config import parse_value
 
-    printed = command("config", name)
-    assert printed.returncode == 0, printed.stderr
-    keys = set(parse_value(printed.stdout))
-    schema = command("config", name, "--schema")
-    assert keys == set(json.loads(schema.stdout)["properties"])
+    printed = CliRunner().invoke(app, ["config", name])
+    assert printed.exit_code == 0, printed.exception
+    assert printed.stdout.startswith(f"# scantune {name} {CONFIGURED[name].usage} key=value")
+    schema = CliRunner().invoke(app, ["config", name, "--schema"])
+    assert set(parse_value(printed.stdout)) == set(json.loads(schema.stdout)["properties"])
+    assert f"scantune config {name}" in CliRunner().invoke(app, [name, "--help"]).stdout
 
 
 def test_a_misspelt_scale_is_one_sentence(tmp_path: Path) -> None:

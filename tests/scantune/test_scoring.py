@@ -10,7 +10,7 @@ import pytest
 from scanlearn.errors import ScanlearnError
 from scantune.labels.labeled_set import scorable
 from scantune.labels.truth import Truth
-from scantune.learners.frozen import Fit
+from scantune.learners.learner import Fit
 from scantune.scoring import score_features, score_learners
 from scantune.statistics.intervals import arm_interval, estimate, patient_weights
 
@@ -102,7 +102,7 @@ def test_progress_is_told_once_for_each_model(informative: Any, labeled: Any) ->
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"learners": ("forest",)}, "learner 'forest' is unknown; give knn or linear"),
+        ({"learners": ("forest",)}, "learner 'forest' is unknown; choose from knn, ncm, linear"),
         ({"budgets": ("some",)}, "label budget 'some'"),
         ({"budgets": (0,)}, "label budget '0'"),
         ({"label_seeds": 0}, "label_seeds is empty"),

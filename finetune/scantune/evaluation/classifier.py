@@ -28,8 +28,8 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, link_or_copy, publish, start_partial
 from scantune.labels.labeled_set import LabeledSet
 from scantune.labels.truth import Task
-from scantune.learners.frozen import Fit, fit_linear, probabilities
-from scantune.learners.mixing import PLAIN, ProbeRows
+from scantune.learners.frozen import LinearFit
+from scantune.learners.learner import Fit, probabilities
 from scantune.statistics.metrics import SPECIFICITY, thresholds_of
 
 CARD, PROBE, BACKBONE = "classifier.json", "probe.safetensors", "backbone"
@@ -120,39 +120,39 @@ class ClassifierCard(Settings):
 
 def keep_classifier(
     folder: Path,
-    features: Shaped[np.ndarray, "n d"],
+    fit: LinearFit,
     labeled: LabeledSet,
     backbone: Path,
     *,
+    learner: str,
     view: View,
     packing: Mapping[str, Any],
-    rows: ProbeRows = PLAIN,
 ) -> Path:
-    """Fits a linear probe on all labeled scans and writes it with its backbone.
+    """Writes a linear classifier of all labeled scans with its backbone.
 
     What a classifier is worth is told by models of the same kind that did not see the test
     patients; this one has seen all of them.
 
     Args:
         folder: Where; a classifier that is there is replaced.
-        features: ``[n d]``, a row per scan of ``labeled``.
+        fit: Fitted on the features of ``labeled``.
         labeled: Classes and patients.
         backbone: The backbone's folder; its files are linked, or copied where that cannot be.
         view: The views that the features are of.
         packing: Settings of the archive that the scans are from.
-        rows: How the probe's training scans are mixed and weighed.
 
     Raises:
         ScanlearnError: The disk is full or may not be written to.
     """
-    fit = fit_linear(features, labeled.truth, labeled.patients, features[:0], seed=SEED, rows=rows)
-    probe = safetensors.numpy.save({"weights": fit.weights, "intercepts": fit.intercepts})
+    # safetensors writes the memory as it lies: a transposed array would be read back scrambled.
+    weights = np.ascontiguousarray(fit.weights)
+    probe = safetensors.numpy.save({"weights": weights, "intercepts": fit.intercepts})
     card = ClassifierCard.of(
         labeled,
         fit.validation,
         view,
         packing,
-        learner="linear",
+        learner=learner,
         chosen_c=fit.chosen_c,
         probe_hash=hashlib.sha256(probe).hexdigest(),
     )

@@ -25,9 +25,15 @@ from scantune.evaluation.results import Evaluation, say_table, score_table
 from scantune.evaluation.settings import EvaluateConfig, EvaluateOptions, ScoringSettings
 from scantune.labels.labeled_set import LabeledSet
 from scantune.labels.open import LabeledArchives, Question, open_labels
-from scantune.learners.by_name import kept_learner, learners_by_name, stopping_notes
-from scantune.learners.course import LabeledScans
-from scantune.learners.frozen import Fit
+from scantune.learners.by_name import (
+    frozen_learner,
+    kept_learner,
+    learners_by_name,
+    stopping_notes,
+)
+from scantune.learners.frozen import LinearFit
+from scantune.learners.learner import Fit, LabeledScans
+from scantune.learners.table import LEARNERS
 from scantune.learners.tuned import tune_network
 from scantune.scores import Scores
 from scantune.scoring import check_features, score_learners
@@ -195,33 +201,37 @@ def _write(task: _Task, evaluation: Evaluation, settings: EvaluateConfig, output
 
 def _keep(task: _Task, settings: EvaluateConfig, folder: Path) -> None:
     """Keeps a learner fitted on all labels except those of an external test set."""
-    labeled, backbone, learner = task.labels.labeled, task.backbone, kept_learner(settings.learners)
+    labeled, backbone = task.labels.labeled, task.backbone
+    kind = LEARNERS[kept_learner(settings.learners)]
     archive = task.labels.archives[0]
     rows = np.arange(len(labeled))
     if labeled.sources is not None:
         rows = np.flatnonzero(labeled.sources == 0)
     packing = pixel_settings(archive.info["settings"])
-    if learner == "linear":
+    if not kind.needs_network:
         if backbone.folder is None:
             return
+        features, everyone = backbone.features(archive, labeled.rows[rows]), np.arange(len(rows))
+        learner = frozen_learner(kind.name, features, labeled[rows], settings.tune)
+        fit = learner(everyone, everyone[:0], SEED)
+        assert isinstance(fit, LinearFit), f"the row of {kind.name} says that it can be kept"
         keep_classifier(
             folder,
-            backbone.features(archive, labeled.rows[rows]),
+            fit,
             labeled[rows],
             backbone.folder,
+            learner=kind.name,
             view=backbone.view,
             packing=packing,
-            rows=settings.tune.probe_rows,
         )
-        kind = "a linear probe"
     else:
         assert backbone.network is not None, "learners_by_name has refused it"
-        with track(1, f"{learner} on all labels") as progress:
+        with track(1, f"{kind.name} on all labels") as progress:
             tuned = tune_network(
                 backbone.network,
                 task.scans,
                 settings.tune,
-                learner,
+                kind.name,
                 rows,
                 seed=SEED,
                 on_epoch=partial(_show_epoch, progress),
@@ -232,9 +242,8 @@ def _keep(task: _Task, settings: EvaluateConfig, folder: Path) -> None:
             tuned.network,
             Fit(tuned.validation[:0], tuned.validation),
             labeled[rows],
-            learner=learner,
+            learner=kind.name,
             view=backbone.view,
             packing=packing,
         )
-        kind = f"a network tuned by {learner}"
-    say(f"kept: {folder}, {kind}, fitted on all labels; use it with scantune predict")
+    say(f"kept: {folder}, {kind.title} fitted on all labels; use it with scantune predict")

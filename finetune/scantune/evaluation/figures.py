@@ -190,11 +190,11 @@ def _draw_forest(axes: Axes, rows: Sequence[ClassRow], colour_of: dict[str, int]
     axes.set_ylim(len(rows) - 0.4, -0.6)
     for place, row in enumerate(rows):
         colour = COLOURS[colour_of[row.name]] if row.name in colour_of else _FAINT
-        if np.isnan(row.scores.auroc):
+        if np.isnan(row.auroc):
             axes.text(0.51, place, "undefined", fontsize=size, color=_FAINT, va="center")
             continue
         axes.plot([row.low, row.high], [place, place], color=colour, linewidth=1.4)
-        axes.plot([row.scores.auroc], [place], color=colour, marker="o", markersize=3.5)
+        axes.plot([row.auroc], [place], color=colour, marker="o", markersize=3.5)
     names = [f"{_short(row.name, _LETTERS + 4)}  {row.scans:,}" for row in rows]
     axes.set_yticks(range(len(rows)), names, fontsize=size)
     axes.set_xlabel("numbers: scans of a finding", fontsize=8.5, color=_FAINT)

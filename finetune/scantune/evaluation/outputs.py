@@ -6,8 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from scantune.evaluation.page import evaluation_page
 from scantune.evaluation.results import Evaluation, EvaluationRow
 from scantune.evaluation.worst import worst_errors, worst_sheet
 from scantune.scores import Scores
+from scantune.statistics.metrics import AUROC, METRICS, Ends, Metric
 
 _METRICS, _PREDICTIONS, _CLASSES = "metrics.json", "predictions.csv", "classes.csv"
 _PAGE, _FIGURES, _WORST = "evaluation.html", "figures.png", "worst_errors.png"
@@ -106,10 +106,7 @@ def _metrics(evaluation: Evaluation) -> dict[str, Any]:
         "uncertain": labeled.num_uncertain,
         "unknown": labeled.unknown,
         "synthetic": labeled.num_synthetic,
-        "table": [
-            asdict(row) | {"macro": asdict(row.macro), "exclude_chance": row.num_sure}
-            for row in evaluation.table
-        ],
+        "table": [row.as_json() for row in evaluation.table],
         "notes": list(evaluation.notes),
         "versions": {name: version(name) for name in ("scanlearn", "torch", "numpy", "scipy")},
     }
@@ -133,43 +130,44 @@ def _defined(value: Any) -> Any:
 def _classes(evaluation: Evaluation) -> str:
     """Returns a CSV of what each class scores under every learner and label budget."""
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(
-        [
-            *("learner", "budget", "class", "positives", "negatives", "unknown", "share"),
-            *("auroc", "auroc_low", "auroc_high", "delong_low", "delong_high", "auprc"),
-            *("sensitivity", "sensitivity_low", "sensitivity_high"),
-            *("specificity", "specificity_low", "specificity_high"),
-            *("balanced_accuracy", "brier", "calibration_error", "undefined"),
-        ]
-    )
+    columns = ("learner", "budget", "class", "positives", "negatives", "unknown", "share")
+    metrics = [name for metric in METRICS for name in _metric_columns(metric)]
+    table = csv.DictWriter(text, [*columns, *metrics, "undefined"], lineterminator="\n")
+    table.writeheader()
     for row in evaluation.table:
-        for one in row.classes:
-            found = one.scores
-            cells = (
-                *(one.share, found.auroc, one.low, one.high),
-                *(one.delong_low, one.delong_high, found.auprc),
-                *(found.sensitivity, one.sensitivity_low, one.sensitivity_high),
-                *(found.specificity, one.specificity_low, one.specificity_high),
-                *(found.balanced_accuracy, found.brier, found.calibration_error),
-            )
-            own = [row.learner, row.budget, one.name, one.scans, one.negatives, one.unknown]
-            table.writerow([*own, *_rounded(cells), one.undefined])
+        cell = {"learner": row.learner, "budget": row.budget}
+        for line in row.classes:
+            numbers = {"share": line.share, **line.scores}
+            ends = {**line.intervals, "delong": line.delong}
+            counts = {
+                "positives": line.scans,
+                "negatives": line.negatives,
+                "unknown": line.unknown,
+                "undefined": line.undefined,
+            }
+            table.writerow(cell | {"class": line.name} | counts | _rounded(numbers, ends))
         if len(row.classes) > 1:
-            mean, none = row.macro, float("nan")
-            cells = (
-                *(none, row.auroc, row.low, row.high, none, none, mean.auprc),
-                *(mean.sensitivity, none, none, mean.specificity, none, none),
-                *(mean.balanced_accuracy, mean.brier, mean.calibration_error),
-            )
-            own = [row.learner, row.budget, MACRO, "", "", ""]
-            table.writerow([*own, *_rounded(cells), row.undefined])
+            numbers = row.macro | {AUROC.name: row.auroc}
+            ends = {AUROC.name: Ends(row.low, row.high)}
+            mean = {"class": MACRO, "undefined": row.undefined}
+            table.writerow(cell | mean | _rounded(numbers, ends))
     return text.getvalue()
 
 
-def _rounded(cells: Sequence[float]) -> list[str]:
-    """Returns numbers to six digits, blank where undefined."""
-    return ["" if np.isnan(cell) else f"{cell:.6g}" for cell in cells]
+def _metric_columns(metric: Metric) -> Iterator[str]:
+    """Yields a metric's column and those of its intervals."""
+    yield metric.name
+    kinds = [metric.name] if metric is AUROC or metric.share_of else []
+    for kind in [*kinds, "delong"] if metric is AUROC else kinds:
+        yield from (f"{kind}_low", f"{kind}_high")
+
+
+def _rounded(numbers: Mapping[str, float], ends: Mapping[str, Ends]) -> dict[str, str]:
+    """Returns numbers and intervals to six digits, blank where undefined, by column."""
+    named = dict(numbers)
+    for name, pair in ends.items():
+        named |= {f"{name}_low": pair.low, f"{name}_high": pair.high}
+    return {name: "" if np.isnan(number) else f"{number:.6g}" for name, number in named.items()}
 
 
 def _predictions(evaluation: Evaluation, archives: Sequence[Archive]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from scanlearn.pages import page_template, png_address
 from scantune.evaluation.results import Evaluation
 from scantune.report.wording import budget_name, learner_name
-from scantune.statistics.metrics import SPECIFICITY
+from scantune.statistics.metrics import METRICS, SPECIFICITY
 
 _HASH_LETTERS = 12
 
@@ -46,6 +46,7 @@ def evaluation_page(evaluation: Evaluation, figures: bytes, worst: bytes | None 
         frequencies=_frequencies(evaluation),
         asides=_asides(evaluation),
         told=list(_told(evaluation.inputs)),
+        metrics=METRICS,
         specificity=SPECIFICITY,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -12,18 +12,20 @@ from scanlearn.console import say
 from scanlearn.features.auroc import auroc_replicates, mean_of_defined
 from scantune.labels.labeled_set import LabeledSet
 from scantune.scores import Scores
+from scantune.statistics.agreement import Agreement, grade_agreement
 from scantune.statistics.delong import class_interval
 from scantune.statistics.intervals import Estimate, arm_interval, estimate, patient_weights
 from scantune.statistics.metrics import (
+    AUROC,
+    METRICS,
     SPECIFICITY,
-    Agreement,
-    ClinicalScores,
-    grade_agreement,
+    Ends,
+    OneVsRest,
+    mean_metrics,
+    score_metrics,
     share_interval,
     share_replicates,
 )
-
-# What each class scores against the rest: its AUROC with an interval, and clinical scores.
 
 
 @dataclass(frozen=True)
@@ -35,21 +37,15 @@ class ClassRow:
 
     Args:
         name: The class.
-        scans: Scans of it that are tested.
+        scans: Tested scans of it.
         negatives: Tested scans that are not of it.
-        unknown: Tested scans of which nobody knows, left out of all that follows.
-        share: Its scans' share of the known, the average precision of a blind guess.
-        scores: The scores.
-        low: Lower end of the 95 % interval of the AUROC over patients.
-        high: Upper end.
-        delong_low: Lower end of DeLong's 95 % interval, patients clustered; only of a given split,
+        unknown: Tested scans whose label is not known, left out of all that follows.
+        share: Share of positives among the known, the average precision of guessing.
+        scores: Each of `METRICS` by its name.
+        intervals: 95 % intervals over patients, thresholds held fixed, of the AUROC and of each
+            metric that is a share.
+        delong: DeLong's 95 % interval of the AUROC, patients clustered; only of a given split,
             where all models test the same scans, and NaN with folds.
-        delong_high: Upper end.
-        sensitivity_low: Lower end of the 95 % interval of the sensitivity over patients, the
-            threshold held fixed.
-        sensitivity_high: Upper end.
-        specificity_low: Likewise of the specificity.
-        specificity_high: Upper end.
         undefined: Models, one for each label seed and fold, whose AUROC is undefined.
     """
 
@@ -58,21 +54,42 @@ class ClassRow:
     negatives: int
     unknown: int
     share: float
-    scores: ClinicalScores
-    low: float
-    high: float
-    delong_low: float
-    delong_high: float
-    sensitivity_low: float
-    sensitivity_high: float
-    specificity_low: float
-    specificity_high: float
+    scores: dict[str, float]
+    intervals: dict[str, Ends]
+    delong: Ends
     undefined: int
+
+    @property
+    def auroc(self) -> float:
+        """Mean over models."""
+        return self.scores[AUROC.name]
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval of the AUROC."""
+        return self.intervals[AUROC.name].low
+
+    @property
+    def high(self) -> float:
+        """Upper end."""
+        return self.intervals[AUROC.name].high
 
     @property
     def excludes_chance(self) -> bool:
         """Whether the interval lies above .5 or below it."""
         return self.low > 0.5 or self.high < 0.5
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the row as in metrics.json; the AUROC's interval is ``low`` and ``high``."""
+        ends = {"": self.intervals[AUROC.name], "delong_": self.delong}
+        ends |= {f"{key}_": pair for key, pair in self.intervals.items() if key != AUROC.name}
+        plain = {name: getattr(self, name) for name in ("name", *_COUNTS, "share", "scores")}
+        for prefix, pair in ends.items():
+            plain |= {f"{prefix}low": pair.low, f"{prefix}high": pair.high}
+        return plain | {"undefined": self.undefined}
+
+
+_COUNTS = ("scans", "negatives", "unknown")
 
 
 def class_table(
@@ -81,10 +98,7 @@ def class_table(
     """Returns a row for each class, of two classes for the second alone.
 
     Args:
-        scores: Scores of every scan.
-        learner: One of its learners.
-        budget: One of its label budgets.
-        weights: ``[r m]`` from `statistics.patient_weights`.
+        weights: ``[r m]`` from `intervals.patient_weights`.
     """
     codes = scores.truth.asked
     return tuple(_row(scores, learner, budget, weights, code) for code in codes)
@@ -99,33 +113,39 @@ def _row(
 ) -> ClassRow:
     values = scores.of(learner, budget)[..., code]
     thresholds = scores.thresholds_of(learner, budget)[..., code]
-    found, replicates = [], []
+    by_model, replicates = [], []
     for seed, fold in np.ndindex(thresholds.shape):
         rows = scores.test_rows(seed, fold, code)
         tested, positives = values[seed, rows], scores.truth.positives(code)[rows]
-        found.append(ClinicalScores.of(tested, positives, float(thresholds[seed, fold])))
-        drawn = weights[:, scores.patients[rows]]
-        replicates.append(auroc_replicates(tested, positives, drawn))
-    aurocs = np.array([one.auroc for one in found])
-    mean = mean_of_defined(np.array([list(asdict(one).values()) for one in found]))
-    estimate = Estimate(
-        auroc=float(mean[0]),
-        per_fold=aurocs.reshape(thresholds.shape),
-        replicates=mean_of_defined(np.array(replicates)),
-        num_patients=len(scores.tested_patients),
-        undefined=int(np.isnan(aurocs).sum()),
+        threshold = float(thresholds[seed, fold])
+        by_model.append(score_metrics(OneVsRest(tested, positives, threshold)))
+        replicates.append(auroc_replicates(tested, positives, weights[:, scores.patients[rows]]))
+    means = mean_metrics(by_model)
+    aurocs = np.array([model[AUROC.name] for model in by_model])
+    interval = arm_interval(
+        [
+            Estimate(
+                auroc=means[AUROC.name],
+                per_fold=aurocs.reshape(thresholds.shape),
+                replicates=mean_of_defined(np.array(replicates)),
+                num_patients=len(scores.tested_patients),
+                undefined=int(np.isnan(aurocs).sum()),
+            )
+        ]
     )
-    interval = arm_interval([estimate])
     is_tested = (scores.fold_of >= 0).any(axis=0)
     is_known, of_class = scores.truth.known(code), scores.truth.positives(code)
-    sides = is_tested & of_class, is_tested & is_known & ~of_class
-    scans, negatives = (int(side.sum()) for side in sides)
+    sides = {"positives": is_tested & of_class, "negatives": is_tested & is_known & ~of_class}
+    scans, negatives = (int(side.sum()) for side in sides.values())
     called = values >= np.take_along_axis(thresholds, np.maximum(scores.fold_of, 0), axis=1)
-    right, has_threshold = called == of_class, ~np.isnan(thresholds)
-    sensitivity, specificity = (
-        _share_interval(scores, share, right, has_threshold, side, weights)
-        for share, side in zip(mean[2:4], sides, strict=True)
-    )
+    is_right, has_threshold = called == of_class, ~np.isnan(thresholds)
+    intervals = {AUROC.name: Ends(interval.low, interval.high)}
+    for metric in METRICS:
+        if metric.share_of is not None:
+            side, mean = sides[metric.share_of], means[metric.name]
+            intervals[metric.name] = _share_interval(
+                scores, mean, is_right, has_threshold, side, weights
+            )
     delong = class_interval(scores, learner, budget, code)
     return ClassRow(
         name=scores.classes[code],
@@ -133,33 +153,27 @@ def _row(
         negatives=negatives,
         unknown=int((is_tested & ~is_known).sum()),
         share=scans / (scans + negatives) if scans + negatives else float("nan"),
-        scores=ClinicalScores(*(float(value) for value in mean)),
-        low=interval.low,
-        high=interval.high,
-        delong_low=delong.low,
-        delong_high=delong.high,
-        sensitivity_low=sensitivity[0],
-        sensitivity_high=sensitivity[1],
-        specificity_low=specificity[0],
-        specificity_high=specificity[1],
-        undefined=estimate.undefined,
+        scores=means,
+        intervals=intervals,
+        delong=Ends(delong.low, delong.high),
+        undefined=int(np.isnan(aurocs).sum()),
     )
 
 
 def _share_interval(
     scores: Scores,
     share: float,
-    right: Bool[np.ndarray, "j n"],
+    is_right: Bool[np.ndarray, "j n"],
     has_threshold: Bool[np.ndarray, "j f"],
     side: Bool[np.ndarray, " n"],
     weights: Shaped[np.ndarray, "r m"],
-) -> tuple[float, float]:
+) -> Ends:
     """Returns the interval of the share of a side called right, positives or negatives."""
     replicates = []
     for seed, fold in np.argwhere(has_threshold):
         rows = np.flatnonzero((scores.fold_of[seed] == fold) & side)
         drawn = weights[:, scores.patients[rows]]
-        replicates.append(share_replicates(right[seed, rows], drawn))
+        replicates.append(share_replicates(is_right[seed, rows], drawn))
     patients = np.unique(scores.patients[side])
     return share_interval(share, np.array(replicates), len(patients), int(side.sum()))
 
@@ -195,20 +209,29 @@ class EvaluationRow:
     agreement: Agreement | None = None
 
     @property
-    def macro(self) -> ClinicalScores:
-        """Means over the classes; a class whose score is undefined is left out of that mean."""
-        found = np.array([list(asdict(one.scores).values()) for one in self.classes])
-        return ClinicalScores(*(float(value) for value in mean_of_defined(found)))
+    def macro(self) -> dict[str, float]:
+        """Mean of each metric over the classes that define it."""
+        return mean_metrics([row.scores for row in self.classes])
 
     @property
     def num_sure(self) -> int:
         """Classes whose interval excludes an AUROC of .5."""
-        return sum(one.excludes_chance for one in self.classes)
+        return sum(row.excludes_chance for row in self.classes)
 
     @property
     def num_defined(self) -> int:
         """Classes that have an AUROC."""
-        return sum(not np.isnan(one.scores.auroc) for one in self.classes)
+        return sum(not np.isnan(row.auroc) for row in self.classes)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the row as metrics.json holds it."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return plain | {
+            "classes": [row.as_json() for row in self.classes],
+            "agreement": None if self.agreement is None else asdict(self.agreement),
+            "macro": self.macro,
+            "exclude_chance": self.num_sure,
+        }
 
 
 @dataclass(frozen=True)
@@ -233,26 +256,26 @@ class Evaluation:
 def score_table(scores: Scores) -> tuple[EvaluationRow, ...]:
     """Returns a row per learner and label budget, with intervals over patients."""
     weights = patient_weights(scores)
+    is_ordinal = scores.truth.task == "ordinal"
     rows = []
     for learner in scores.learners:
         for place, budget in enumerate(scores.budgets):
-            found = estimate(scores, learner, budget, weights)
-            interval = arm_interval([found])
+            whole = estimate(scores, learner, budget, weights)
+            interval = arm_interval([whole])
+            agreement = grade_agreement(scores, learner, budget, weights) if is_ordinal else None
             rows.append(
                 EvaluationRow(
                     learner=learner,
                     budget=budget,
-                    auroc=found.auroc,
+                    auroc=whole.auroc,
                     low=interval.low,
                     high=interval.high,
-                    per_fold=tuple(tuple(float(v) for v in row) for row in found.per_fold),
+                    per_fold=tuple(tuple(fold_aurocs) for fold_aurocs in whole.per_fold.tolist()),
                     train_scans=float(scores.train_scans[place].mean()),
                     train_patients=float(scores.train_patients[place].mean()),
-                    undefined=found.undefined,
+                    undefined=whole.undefined,
                     classes=class_table(scores, learner, budget, weights),
-                    agreement=grade_agreement(scores, learner, budget, weights)
-                    if scores.truth.task == "ordinal"
-                    else None,
+                    agreement=agreement,
                 )
             )
     return tuple(rows)
@@ -263,7 +286,7 @@ def say_table(evaluation: Evaluation) -> None:
     say(f"{'learner':<11}{'labels':>7}{'scans':>8}{'patients':>10}{'AUROC':>8}  95 % interval")
     for row in evaluation.table:
         text = f"{row.learner:<11}{row.budget:>7}{row.train_scans:>8.0f}{row.train_patients:>10.0f}"
-        aside = f"  ({row.undefined} undefined left out)" if row.undefined else ""
+        aside = f"  ({row.undefined} undefined, left out)" if row.undefined else ""
         say(f"{text}{row.auroc:>8.3f}  {row.low:.3f} to {row.high:.3f}{aside}")
     _say_classes(evaluation)
     for note in evaluation.notes:
@@ -271,25 +294,24 @@ def say_table(evaluation: Evaluation) -> None:
 
 
 def _say_classes(evaluation: Evaluation) -> None:
-    """Prints what each class scores with the largest label budget."""
+    """Prints each metric of each class with the largest label budget."""
     last = evaluation.scores.budgets[-1]
-    head = f"{'learner':<11}{'class':<20}{'scans':>6}{'AUROC':>7}{'AUPRC':>7}{'share':>7}"
-    say(f"{head}{'sens':>7}{'spec':>7}{'Brier':>7}{'ECE':>7}  with {last} labels")
+    heads = "".join(f"{metric.short:>7}" for metric in METRICS)
+    say(f"{'learner':<11}{'class':<20}{'scans':>6}{'share':>7}{heads}  with {last} labels")
     for row in evaluation.table:
         if row.budget != last:
             continue
-        for one in row.classes:
-            found = one.scores
-            text = f"{row.learner:<11}{one.name[:19]:<20}{one.scans:>6}"
-            cells = (
-                *(found.auroc, found.auprc, one.share, found.sensitivity, found.specificity),
-                *(found.brier, found.calibration_error),
-            )
-            say(text + "".join("      -" if np.isnan(cell) else f"{cell:>7.3f}" for cell in cells))
+        for line in row.classes:
+            cells = (line.share, *(line.scores[metric.name] for metric in METRICS))
+            numbers = "".join(f"{'-' if np.isnan(n) else f'{n:.3f}':>7}" for n in cells)
+            say(f"{row.learner:<11}{line.name[:19]:<20}{line.scans:>6}{numbers}")
         if len(row.classes) > 1:
-            say(f"{row.learner}: {row.num_sure} of {row.num_defined} classes exclude .5")
+            say(f"{row.learner}: {row.num_sure} of {row.num_defined} AUROC intervals exclude .5")
         if row.agreement is not None:
-            found_at = row.agreement
-            interval = f"{found_at.low:.3f} to {found_at.high:.3f}"
-            say(f"{row.learner}: quadratic kappa {found_at.kappa:.3f}  {interval}")
-    say(f"sens, spec: at the threshold for {SPECIFICITY:.0%} specificity on training patients")
+            kappa = row.agreement
+            say(
+                f"{row.learner}: quadratic kappa {kappa.kappa:.3f}  {kappa.low:.3f} to "
+                f"{kappa.high:.3f}"
+            )
+    at_threshold = ", ".join(metric.short for metric in METRICS if metric.at_threshold)
+    say(f"{at_threshold}: at the threshold for {SPECIFICITY:.0%} specificity on training patients")

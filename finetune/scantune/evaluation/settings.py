@@ -9,7 +9,8 @@ from typing import Annotated, Any, Required, TypedDict
 from pydantic import BeforeValidator, Field, model_validator
 
 from scanlearn.config.settings import Settings
-from scantune.learners.settings import DEFAULT, Name, TuneConfig
+from scantune.learners.settings import DEFAULT, TuneConfig
+from scantune.learners.table import LEARNERS_HELP, LearnerName
 from scantune.splits import Budget
 
 
@@ -23,11 +24,10 @@ def _as_written(values: Any) -> Any:
 class ScoringSettings(Settings):
     """Learners, label budgets, folds, and what the label columns hold."""
 
-    learners: tuple[Name, ...] = Field(
+    learners: tuple[LearnerName, ...] = Field(
         default=("knn", "linear"),
         min_length=1,
-        description="On frozen features: knn, linear (probe), sgd (probe trained step by step). "
-        "Networks, minutes per fit: finetune, lpft, batchnorm, scratch.",
+        description=LEARNERS_HELP,
     )
     budgets: tuple[Budget, ...] = Field(
         default=("all",),
@@ -126,7 +126,7 @@ class EvaluateOptions(TypedDict, total=False):
     """`EvaluateConfig` as keywords of a Python call, for editors and mypy; described there."""
 
     target: Required[str | Sequence[str]]
-    learners: Sequence[Name]
+    learners: Sequence[str]
     budgets: Sequence[Budget]
     folds: int
     label_seeds: int

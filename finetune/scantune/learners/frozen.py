@@ -1,8 +1,4 @@
-"""Learners on frozen features: k nearest neighbours and a linear probe.
-
-A learner takes rows of a labeled set to train on and rows to score, and a seed; what it needs
-besides it holds.
-"""
+"""Learners on frozen features: k nearest neighbours and a linear probe."""
 
 from __future__ import annotations
 
@@ -12,36 +8,18 @@ from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
-from scipy.special import expit, logit, softmax
+from scipy.special import logit
 
 from scanlearn.features.auroc import macro_auroc
-from scantune.labels.labeled_set import LabeledSet
 from scantune.labels.truth import Truth
+from scantune.learners.learner import Fit, Learner, LearnerInputs
 from scantune.learners.logistic import PenaltyPath, PrincipalAxes
-from scantune.learners.mixing import PLAIN, ProbeRows
+from scantune.learners.weighting import PLAIN, ProbeRows
 from scantune.splits import inner_folds
 
 NEIGHBOURS = 20
 KNN_TEMPERATURE = 0.07
 C_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What a fitted learner answers.
-
-    Args:
-        scores: ``[u k]`` probability of each class for the scans to score.
-        validation: ``[t k]`` the same of the training scans, by models that never saw their
-            patient; NaN for scans that no such model scored.
-    """
-
-    scores: Float[np.ndarray, "u k"]
-    validation: Float[np.ndarray, "t k"]
-
-
-# Takes rows of the labeled set to train on, rows to score, and a seed.
-Learner = Callable[[Int[np.ndarray, " t"], Int[np.ndarray, " u"], int], Fit]
 
 
 @dataclass(frozen=True)
@@ -62,46 +40,44 @@ class LinearFit(Fit):
     intercepts: Float[np.ndarray, " k"]
 
 
-def frozen_learners(
-    features: Shaped[np.ndarray, "n d"], labeled: LabeledSet, rows: ProbeRows = PLAIN
-) -> dict[str, Learner]:
-    """Returns the learners that need nothing but the features of a labeled set, by name."""
-    return {
-        "knn": partial(_knn, features, labeled),
-        "linear": partial(_linear, features, labeled, rows),
-    }
+# Takes features, classes that exclude each other and patients to train on, and features to score.
+FitClasses = Callable[
+    [
+        Shaped[np.ndarray, "t d"],
+        Truth,
+        Int[np.ndarray, " t"],
+        Shaped[np.ndarray, "u d"],
+    ],
+    LinearFit,
+]
 
 
-def probabilities(
-    logits: Float[np.ndarray, "n k"], *, is_exclusive: bool
-) -> Float[np.ndarray, "n k"]:
-    """Returns the softmax of classes that exclude each other, the sigmoid of findings."""
-    found: np.ndarray = softmax(logits, axis=1) if is_exclusive else expit(logits)
-    return found
+def build_knn(inputs: LearnerInputs) -> Learner:
+    """Returns nearest neighbours on the features."""
+    features, labeled = inputs.features, inputs.labeled
+
+    def learn(rows: Int[np.ndarray, " t"], test: Int[np.ndarray, " u"], seed: int) -> Fit:
+        train, truth = features[rows], labeled.truth[rows]
+        votes = fit_knn(train, truth, features[test])
+        return Fit(votes, validate_knn(train, truth, labeled.patients[rows], seed))
+
+    return learn
 
 
-def _knn(
-    features: Shaped[np.ndarray, "n d"],
-    labeled: LabeledSet,
-    rows: Int[np.ndarray, " t"],
-    test: Int[np.ndarray, " u"],
-    seed: int,
-) -> Fit:
-    train, truth = features[rows], labeled.truth[rows]
-    votes = fit_knn(train, truth, features[test])
-    return Fit(votes, validate_knn(train, truth, labeled.patients[rows], seed))
+def build_linear(inputs: LearnerInputs) -> Learner:
+    """Returns the linear probe on the features."""
+    return linear_learner(partial(fit_linear, rows=inputs.config.probe_rows), inputs)
 
 
-def _linear(
-    features: Shaped[np.ndarray, "n d"],
-    labeled: LabeledSet,
-    mixed: ProbeRows,
-    rows: Int[np.ndarray, " t"],
-    test: Int[np.ndarray, " u"],
-    seed: int,
-) -> LinearFit:
-    train, truth, patients = features[rows], labeled.truth[rows], labeled.patients[rows]
-    return fit_linear(train, truth, patients, features[test], seed=seed, rows=mixed)
+def linear_learner(fit: Callable[..., LinearFit], inputs: LearnerInputs) -> Learner:
+    """Returns a learner from a function of the signature of `fit_linear`."""
+    features, labeled = inputs.features, inputs.labeled
+
+    def learn(rows: Int[np.ndarray, " t"], test: Int[np.ndarray, " u"], seed: int) -> Fit:
+        train, truth, patients = features[rows], labeled.truth[rows], labeled.patients[rows]
+        return fit(train, truth, patients, features[test], seed=seed)
+
+    return learn
 
 
 def fit_knn(
@@ -180,8 +156,7 @@ def fit_linear(
 
     Features are standardised by the training scans. C is the one of ``C_GRID`` with the best
     AUROC in inner folds of the training patients, the smaller one of equals. Test features enter
-    nothing but the prediction. Each finding has a regression of its own, on the scans of which it
-    is known; one that is the same in all of them is given the share of its positives, 0 or 1.
+    nothing but the prediction. Each finding has a regression of its own.
 
     Args:
         train: ``[t d]`` features to fit on.
@@ -191,29 +166,42 @@ def fit_linear(
         seed: Seed of the inner folds, and of mixtures.
         rows: How the training scans are mixed and weighed.
     """
+    return fit_each_finding(partial(_regress, seed=seed, rows=rows), train, truth, patients, test)
+
+
+def fit_each_finding(
+    fit: FitClasses,
+    train: Shaped[np.ndarray, "t d"],
+    truth: Truth,
+    patients: Int[np.ndarray, " t"],
+    test: Shaped[np.ndarray, "u d"],
+) -> LinearFit:
+    """Returns the fit of classes that exclude each other; of findings one of each, joined.
+
+    A finding is fitted as two classes on the scans of which it is known. One that is the same in
+    all of them is given the share of its positives, 0 or 1.
+    """
     if truth.is_exclusive:
-        return _regress(train, truth, patients, test, seed, rows)
-    found = [
-        _regress_finding(train, truth, code, patients, test, seed, rows)
-        for code in range(truth.num_classes)
+        return fit(train, truth, patients, test)
+    fits = [
+        _fit_finding(fit, train, truth, code, patients, test) for code in range(truth.num_classes)
     ]
     return LinearFit(
-        scores=np.column_stack([fit.scores for fit in found]),
-        validation=np.column_stack([fit.validation for fit in found]),
-        chosen_c=tuple(c for fit in found for c in fit.chosen_c),
-        weights=np.column_stack([fit.weights for fit in found]),
-        intercepts=np.concatenate([fit.intercepts for fit in found]),
+        scores=np.column_stack([each.scores for each in fits]),
+        validation=np.column_stack([each.validation for each in fits]),
+        chosen_c=tuple(c for each in fits for c in each.chosen_c),
+        weights=np.column_stack([each.weights for each in fits]),
+        intercepts=np.concatenate([each.intercepts for each in fits]),
     )
 
 
-def _regress_finding(
+def _fit_finding(
+    fit: FitClasses,
     train: Shaped[np.ndarray, "t d"],
     truth: Truth,
     code: int,
     patients: Int[np.ndarray, " t"],
     test: Shaped[np.ndarray, "u d"],
-    seed: int,
-    rows: ProbeRows,
 ) -> LinearFit:
     """Returns the fit of one finding, ``k`` = 1."""
     known = truth.known(code)
@@ -223,13 +211,13 @@ def _regress_finding(
     if share in (0.0, 1.0):
         weights, intercepts = np.zeros((train.shape[1], 1)), np.array([logit(share)])
         return LinearFit(np.full((len(test), 1), share), validation, (), weights, intercepts)
-    fit = _regress(train[known], truth.of_finding(code), patients[known], test, seed, rows)
-    validation[known] = fit.validation[:, 1:]
-    weights, intercepts = fit.weights, fit.intercepts
+    two_classes = fit(train[known], truth.of_finding(code), patients[known], test)
+    validation[known] = two_classes.validation[:, 1:]
+    weights, intercepts = two_classes.weights, two_classes.intercepts
     return LinearFit(
-        scores=fit.scores[:, 1:],
+        scores=two_classes.scores[:, 1:],
         validation=validation,
-        chosen_c=fit.chosen_c,
+        chosen_c=two_classes.chosen_c,
         weights=weights[:, 1:] - weights[:, :1],
         intercepts=intercepts[1:] - intercepts[:1],
     )
@@ -240,6 +228,7 @@ def _regress(
     truth: Truth,
     patients: Int[np.ndarray, " t"],
     test: Shaped[np.ndarray, "u d"],
+    *,
     seed: int,
     rows: ProbeRows,
 ) -> LinearFit:
@@ -282,19 +271,19 @@ def _choose_c(
 
     Also ``[t k]`` the probabilities that the inner folds' models gave at that C; NaN without folds.
     """
-    parts, asked = inner_folds(truth, patients, seed), list(truth.asked)
-    scored = np.full((len(parts), len(C_GRID)), np.nan)
+    folds, asked = inner_folds(truth, patients, seed), list(truth.asked)
+    aurocs = np.full((len(folds), len(C_GRID)), np.nan)
     validation = np.full((len(C_GRID), *truth.matrix.shape), np.nan)
-    for number, part in enumerate(parts):
-        path = _path(z[part.train], truth[part.train], seed, rows)
-        of_test = truth.matrix[part.test][:, asked]
+    for number, fold in enumerate(folds):
+        path = _path(z[fold.train], truth[fold.train], seed, rows)
+        test_truth = truth.matrix[fold.test][:, asked]
         for place, c in enumerate(C_GRID):
-            found = path.fit(c).predict(z[part.test])
-            validation[place, part.test] = found
-            scored[number, place] = macro_auroc(found[:, asked], of_test).auroc
-    scored = scored[~np.isnan(scored).any(axis=1)]
+            scores = path.fit(c).predict(z[fold.test])
+            validation[place, fold.test] = scores
+            aurocs[number, place] = macro_auroc(scores[:, asked], test_truth).auroc
+    aurocs = aurocs[~np.isnan(aurocs).any(axis=1)]
     # Too few patients to choose by: the middle of the grid.
     best = len(C_GRID) // 2
-    if len(scored):
-        best = int(np.argmax(np.round(scored.mean(axis=0), 12)))
+    if len(aurocs):
+        best = int(np.argmax(np.round(aurocs.mean(axis=0), 12)))
     return C_GRID[best], validation[best]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,23 +18,14 @@ from scanlearn.backbones.device import autocast, preferred_precision
 from scanlearn.errors import ScanlearnError
 from scanlearn.features.auroc import macro_auroc
 from scantune.labels.truth import Truth
-from scantune.learners.frozen import probabilities
-from scantune.learners.mixing import Targets
-from scantune.learners.objective import Objective
-from scantune.learners.settings import Plan
-
-# Told after each epoch: its number from 1, the epochs planned, and the AUROC, NaN without one.
-OnEpoch = Callable[[int, int, float], object]
-
-
-def unheard(epoch: int, epochs: int, value: float) -> None:
-    """Tells nobody of an epoch."""
-    del epoch, epochs, value
+from scantune.learners.learner import OnEpoch, ignore_epoch, probabilities
+from scantune.learners.objective import Objective, Targets
+from scantune.learners.settings import TunePlan
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What is learned from, and what is validated on.
+class Split:
+    """What is trained on, and what it is validated on.
 
     Args:
         truth: Of the ``t`` scans that are fitted.
@@ -53,7 +44,7 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Lessons:
+class History:
     """How a training went.
 
     Args:
@@ -69,16 +60,16 @@ class Lessons:
     validation: Float[np.ndarray, "v k"] | None
 
 
-def teach(
+def train(
     model: nn.Module,
     optimiser: Optimizer,
-    lesson: Lesson,
+    split: Split,
     objective: Objective,
-    plan: Plan,
+    plan: TunePlan,
     *,
     rng: np.random.Generator,
-    on_epoch: OnEpoch = unheard,
-) -> Lessons:
+    on_epoch: OnEpoch = ignore_epoch,
+) -> History:
     """Trains a model, which afterwards has the weights of its best epoch and is in evaluation mode.
 
     The best epoch has the highest AUROC on validation patients, of equals the lowest loss; where
@@ -87,47 +78,63 @@ def teach(
     Args:
         model: Inputs in, ``[b k]`` logits out.
         optimiser: Its groups' rates are the peaks.
-        lesson: The scans.
-        objective: The loss.
-        plan: Epochs, batch, warm-up and patience.
         rng: Draws the order of the scans.
-        on_epoch: Told after each epoch.
 
     Raises:
         ScanlearnError: If the loss is not finite.
     """
     peaks = [group["lr"] for group in optimiser.param_groups]
-    per_epoch = max(1, len(lesson.truth) // plan.batch)
+    per_epoch = max(1, len(split.truth) // plan.batch)
     losses: list[float] = []
-    values: list[float] = []
-    best: tuple[tuple[float, float], int, dict[str, Tensor], np.ndarray] | None = None
+    aurocs: list[float] = []
+    best: _Epoch | None = None
     for epoch in range(plan.epochs):
         total = 0.0
         model.train()
         if plan.mode == "lpft":
             # The probe was fitted on features by these statistics; by a batch's it would be lost.
             hold_statistics(model)
-        for place, rows in enumerate(_batches(lesson, plan.batch, per_epoch, rng)):
+        for place, rows in enumerate(_batches(split, plan.batch, per_epoch, rng)):
             step = epoch * per_epoch + place
             factor = rate_factor(step, per_epoch * plan.epochs, plan.warmup_epochs * per_epoch)
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
-            total += _step(model, optimiser, objective, lesson, rows, step)
+            total += _step(model, optimiser, objective, split, rows, step)
         losses.append(total / per_epoch)
         model.eval()
-        value, rank, found = _validated(lesson, objective)
-        values.append(value)
-        on_epoch(epoch + 1, plan.epochs, value)
-        if found is None:
+        now = None if split.validation is None else _validate(split, split.validation, objective)
+        aurocs.append(float("nan") if now is None else now.auroc)
+        on_epoch(epoch + 1, plan.epochs, aurocs[-1])
+        if now is None:
             continue
-        if best is None or rank > best[0]:
-            best = (rank, epoch, copy.deepcopy(model.state_dict()), found)
-        elif epoch - best[1] >= plan.patience:
+        if best is None or now.rank > best.rank:
+            best = replace(now, number=epoch + 1, weights=copy.deepcopy(model.state_dict()))
+        elif epoch + 1 - best.number >= plan.patience:
             break
     if best is None:
-        return Lessons(plan.epochs, tuple(losses), tuple(values), None)
-    model.load_state_dict(best[2])
-    return Lessons(best[1] + 1, tuple(losses), tuple(values), best[3])
+        return History(plan.epochs, tuple(losses), tuple(aurocs), None)
+    model.load_state_dict(best.weights)
+    return History(best.number, tuple(losses), tuple(aurocs), best.probabilities)
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """What the validation scans say of an epoch, by whose rank the best one is taken."""
+
+    auroc: float
+    rank: tuple[float, float]
+    probabilities: Float[np.ndarray, "v k"]
+    number: int = 0
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+def _validate(split: Split, validation: Truth, objective: Objective) -> _Epoch:
+    logits = split.classify()
+    truth, asked = validation.matrix, list(validation.asked)
+    scores = probabilities(np.asarray(logits, np.float64), is_exclusive=objective.is_exclusive)
+    loss = float(objective.loss(torch.from_numpy(logits).float(), objective.targets(truth)))
+    auroc = macro_auroc(scores[:, asked], truth[:, asked]).auroc
+    return _Epoch(auroc, (0.0 if math.isnan(auroc) else round(auroc, 12), -loss), scores)
 
 
 def rate_factor(step: int, total: int, warmup: float) -> float:
@@ -153,20 +160,20 @@ def _step(
     model: nn.Module,
     optimiser: Optimizer,
     objective: Objective,
-    lesson: Lesson,
+    split: Split,
     rows: Int64[np.ndarray, " b"],
     step: int,
 ) -> float:
     """Takes one step and returns its loss."""
-    inputs, targets = lesson.batch(rows, step, objective.targets(lesson.truth.matrix[rows]))
+    inputs, targets = split.batch(rows, step, objective.targets(split.truth.matrix[rows]))
     with autocast(inputs.device, preferred_precision(inputs.device)):
         logits = model(inputs)
     loss = objective.loss(logits.float(), targets.to(inputs.device))
     value = float(loss.detach())
     if not math.isfinite(value):
         raise ScanlearnError(
-            f"the loss of step {step + 1} is {value}; lower tune.learning_rate, which is at "
-            f"{max(group['lr'] for group in optimiser.param_groups):.2g} here"
+            f"the loss of step {step + 1} is {value}; lower tune.learning_rate (here "
+            f"{max(group['lr'] for group in optimiser.param_groups):.2g})"
         )
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -175,29 +182,14 @@ def _step(
 
 
 def _batches(
-    lesson: Lesson, batch: int, per_epoch: int, rng: np.random.Generator
+    split: Split, batch: int, per_epoch: int, rng: np.random.Generator
 ) -> Iterator[Int64[np.ndarray, " b"]]:
     """Yields the scans of an epoch's steps; those that fill no batch wait for another epoch."""
-    num_scans = len(lesson.truth)
+    num_scans = len(split.truth)
     order = (
         rng.permutation(num_scans)
-        if lesson.shares is None
-        else rng.choice(num_scans, per_epoch * batch, p=lesson.shares)
+        if split.shares is None
+        else rng.choice(num_scans, per_epoch * batch, p=split.shares)
     )
     for place in range(per_epoch):
         yield order[place * batch : (place + 1) * batch].astype(np.int64)
-
-
-def _validated(
-    lesson: Lesson, objective: Objective
-) -> tuple[float, tuple[float, float], Float[np.ndarray, "v k"] | None]:
-    """Returns the AUROC, what epochs are ranked by, and the probabilities behind them."""
-    if lesson.validation is None:
-        return float("nan"), (0.0, 0.0), None
-    logits = lesson.classify()
-    truth, asked = lesson.validation.matrix, list(lesson.validation.asked)
-    found = probabilities(np.asarray(logits, np.float64), is_exclusive=objective.is_exclusive)
-    loss = float(objective.loss(torch.from_numpy(logits).float(), objective.targets(truth)))
-    value = macro_auroc(found[:, asked], truth[:, asked]).auroc
-    rank = (0.0 if math.isnan(value) else round(value, 12), -loss)
-    return value, rank, found

@@ -1,4 +1,7 @@
-"""Training of a network with its classifier."""
+"""Training of a network with its classifier: its views, its first weights, its optimiser.
+
+The training scans go through the dial, no other scan ever does.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +27,18 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.scale import Scale
 from scanlearn.views.uniforms import DrawKey
-from scantune.learners.course import MIXING, ORDER, Course
 from scantune.learners.frozen import LinearFit, fit_linear
-from scantune.learners.loop import Lesson, Lessons, OnEpoch, teach
-from scantune.learners.mixing import Targets, mix_views
+from scantune.learners.learner import OnEpoch
+from scantune.learners.loop import History, Split, train
+from scantune.learners.objective import Targets, mix_views
 from scantune.learners.settings import Augment, TuneConfig
-
-# Views of fine-tuning: the training scans go through the dial, no other scan ever does.
-
+from scantune.learners.trial import MIXING, ORDER, Trial
 
 # A crop may cut a finding away together with its label, so that it goes half as far.
 _CROP_SHARE = 0.5
+# How much less likely than others, by the logarithm of the odds, a class begins that the linear
+# probe never saw; or, of findings, how certain one begins that was the same in all scans.
+_CERTAIN = 8.0
 
 
 def training_scale(augment: Augment, scale: float) -> Scale:
@@ -65,35 +69,29 @@ def training_views(
     which knows the identity alone.
 
     Args:
-        config: Which augmentation.
         size: Side of a view in pixels.
         mean: Per channel, of scans on the unit range.
-        std: Per channel, of scans on the unit range.
+        std: The same.
     """
     dial = training_scale(config.augment, config.scale)
     return ViewGenerator(config.build_recipe(), dial, ViewPlan(1), size, mean, std)
 
 
-# How much less likely than others, by the logarithm of the odds, a class begins that the linear
-# probe never saw; or, of findings, how certain one begins that was the same in all scans.
-_CERTAIN = 8.0
-
-
-def train_network(course: Course, on_epoch: OnEpoch) -> tuple[Backbone, Lessons]:
+def train_network(trial: Trial, on_epoch: OnEpoch) -> tuple[Backbone, History]:
     """Returns a trained network with its classifier, and how the training went."""
-    plan, scans, config = course.plan, course.scans, course.config
-    network = untrained_network(course)
+    plan, scans, config = trial.plan, trial.scans, trial.config
+    network = untrained_network(trial)
     device = next(network.parameters()).device
     layout = preferred_memory_format(network)
     network.to(memory_format=layout)
     generator = training_views(config, *scans.view)
-    mixing = course.rng(MIXING)
+    mixing = trial.rng(MIXING)
 
     def batch(
         places: Int64[np.ndarray, " b"], step: int, targets: Targets
     ) -> tuple[Tensor, Targets]:
-        stored = scans.stored(course.fitted[places]).to(device)
-        drawn = DrawKey(course.seed, step, np.arange(len(places)))
+        stored = scans.stored(trial.fitted[places]).to(device)
+        drawn = DrawKey(trial.seed, step, np.arange(len(places)))
         views, targets = mix_views(
             generator(stored, drawn).global_views[0],
             targets.to(device),
@@ -104,8 +102,8 @@ def train_network(course: Course, on_epoch: OnEpoch) -> tuple[Backbone, Lessons]
         return views.contiguous(memory_format=layout), targets
 
     def classify() -> Float[np.ndarray, "v k"]:
-        assert course.held_out is not None
-        return scans.seen_by(network, course.held_out)
+        assert trial.held_out is not None
+        return scans.outputs(network, trial.held_out)
 
     optimiser = torch.optim.AdamW(
         layer_groups(
@@ -115,21 +113,21 @@ def train_network(course: Course, on_epoch: OnEpoch) -> tuple[Backbone, Lessons]
             layer_decay=plan.layer_decay,
         )
     )
-    lesson = Lesson(course.truth, batch, course.validation, classify, course.shares)
-    with _seeded_drops(course.seed, device):
-        lessons = teach(
+    split = Split(trial.truth, batch, trial.validation, classify, trial.shares)
+    with _seeded_drops(trial.seed, device):
+        history = train(
             network,
             optimiser,
-            lesson,
-            course.objective,
+            split,
+            trial.objective,
             plan,
-            rng=course.rng(ORDER),
+            rng=trial.rng(ORDER),
             on_epoch=on_epoch,
         )
-    return network, lessons
+    return network, history
 
 
-def untrained_network(course: Course) -> Backbone:
+def untrained_network(trial: Trial) -> Backbone:
     """Returns the network as its training begins; weights that stay ask for no gradient.
 
     Raises:
@@ -137,19 +135,19 @@ def untrained_network(course: Course) -> Backbone:
 
     Source: LP-FT: Kumar et al. 2022 (arXiv 2202.10054).
     """
-    plan, truth = course.plan, course.truth
+    plan, truth = trial.plan, trial.truth
     network = build_classifying(
-        course.backbone,
+        trial.backbone,
         truth.num_classes,
-        course.seed,
+        trial.seed,
         drop_path=plan.drop_path,
         is_fresh=plan.mode == "scratch",
     )
     if plan.mode == "lpft":
         # Of all scans at once, which the cache holds: other learners need them too.
-        features = course.scans.seen_by(course.backbone)[course.fitted]
-        patients = course.scans.labeled.patients[course.fitted]
-        fit = fit_linear(features, truth, patients, features[:0], seed=course.seed)
+        features = trial.scans.outputs(trial.backbone)[trial.fitted]
+        patients = trial.scans.labeled.patients[trial.fitted]
+        fit = fit_linear(features, truth, patients, features[:0], seed=trial.seed)
         set_classifier(network, *_finite(fit, is_exclusive=truth.is_exclusive))
     if plan.mode == "batchnorm":
         norms = norm_names(network)
@@ -169,12 +167,12 @@ def _finite(
 ) -> tuple[Float[np.ndarray, "d k"], Float[np.ndarray, " k"]]:
     """Returns a probe's weights and intercepts, of which an infinite one could not be trained."""
     weights, intercepts = fit.weights.copy(), fit.intercepts.copy()
-    endless = ~np.isfinite(intercepts)
+    infinite = ~np.isfinite(intercepts)
     if is_exclusive:
-        weights[:, endless] = weights[:, ~endless].mean(axis=1, keepdims=True)
-        intercepts[endless] = intercepts[~endless].mean() - _CERTAIN
+        weights[:, infinite] = weights[:, ~infinite].mean(axis=1, keepdims=True)
+        intercepts[infinite] = intercepts[~infinite].mean() - _CERTAIN
     else:
-        intercepts[endless] = np.sign(intercepts[endless]) * _CERTAIN
+        intercepts[infinite] = np.sign(intercepts[infinite]) * _CERTAIN
     return weights, intercepts
 
 

@@ -1,4 +1,7 @@
-"""What training minimises: cross-entropy of one class, or of each finding that is known."""
+"""What a training by steps minimises: targets, their loss, and mixtures of views and targets.
+
+The loss is the cross-entropy of one class, or of each finding that is known.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,29 @@ from torch import Tensor
 from torch.nn import functional
 
 from scantune.labels.truth import Truth
-from scantune.learners.mixing import Targets, class_weights
+from scantune.learners.weighting import class_weights
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a batch should be called.
+
+    Args:
+        wanted: ``[b k]`` probability of each class.
+        known: ``[b k]`` 1 where it is known, 0 where the loss leaves it out.
+    """
+
+    wanted: Float[Tensor, "b k"]
+    known: Float[Tensor, "b k"]
+
+    def mixed(self, order: Tensor, share: float) -> Targets:
+        """Returns ``share`` of each target and the rest of another's; unknown in one is unknown."""
+        wanted = torch.lerp(self.wanted[order], self.wanted, share)
+        return Targets(wanted, self.known * self.known[order])
+
+    def to(self, device: torch.device) -> Targets:
+        """Returns the targets on a device."""
+        return Targets(self.wanted.to(device), self.known.to(device))
 
 
 @dataclass(frozen=True)
@@ -69,3 +94,50 @@ class Objective:
         no = lacking * (1 - targets.wanted) * functional.logsigmoid(-logits)
         total = -((yes + no) * targets.known).sum()
         return total / targets.known.sum().clamp(min=1)
+
+
+def mix_views(
+    views: Float[Tensor, "b c s s"],
+    targets: Targets,
+    rng: np.random.Generator,
+    *,
+    mixup: float,
+    cutmix: float,
+) -> tuple[Float[Tensor, "b c s s"], Targets]:
+    """Mixes every view of a batch with another one of it, and their targets alike.
+
+    Where both are on, each batch takes one of the two by a fair coin. One share serves the batch.
+
+    Args:
+        views: ``[b c s s]``, not changed.
+        targets: Of the views.
+        rng: Draws the share, the partners and the box.
+        mixup: Alpha of Beta(alpha, alpha), from which mixup's share is drawn; 0 is off.
+        cutmix: The same of CutMix: the share of the area that is kept.
+
+    Source: Zhang et al. 2018 (arXiv 1710.09412); Yun et al. 2019 (arXiv 1905.04899), whose share
+    is set anew to the area that a box at the border covers.
+    """
+    if not mixup and not cutmix:
+        return views, targets
+    cuts = cutmix > 0 and (mixup == 0 or rng.random() < 0.5)
+    alpha = cutmix if cuts else mixup
+    share = float(rng.beta(alpha, alpha))
+    order = torch.from_numpy(rng.permutation(len(views))).to(views.device)
+    if not cuts:
+        return torch.lerp(views[order], views, share), targets.mixed(order, share)
+    side = views.shape[-1]
+    top, left, bottom, right = _box(side, share, rng)
+    mixed = views.clone()
+    mixed[..., top:bottom, left:right] = views[order][..., top:bottom, left:right]
+    kept = 1 - (bottom - top) * (right - left) / side**2
+    return mixed, targets.mixed(order, kept)
+
+
+def _box(side: int, share: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Returns a box about a uniform point, of 1 - share of the area before the border cuts it."""
+    half = side * np.sqrt(1 - share) / 2
+    rows, columns = rng.uniform(0, side, 2)
+    low = [max(0, round(middle - half)) for middle in (rows, columns)]
+    high = [min(side, round(middle + half)) for middle in (rows, columns)]
+    return low[0], low[1], high[0], high[1]

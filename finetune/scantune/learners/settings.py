@@ -12,10 +12,9 @@ from scanlearn.config.settings import Settings
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.recipes import RECIPES, Recipe, find_recipe
 from scanlearn.views.scale import MAX_SCALE
-from scantune.learners.mixing import BETA, Balance, ProbeRows
+from scantune.learners.table import LEARNERS
+from scantune.learners.weighting import BETA, Balance, ProbeRows
 
-Name = Literal["knn", "linear", "sgd", "finetune", "lpft", "batchnorm", "scratch"]
-Mode = Literal["finetune", "lpft", "batchnorm", "scratch", "sgd"]
 Augment = Literal["none", "basic", "complex"]
 
 # Training scans above which fewer passes are made.
@@ -25,23 +24,6 @@ _LARGEST_BATCH, _SMALLEST_BATCH = 32, 8
 # Share of the epochs that a warm-up takes, or may take at most where a preset says more.
 _WARMUP_SHARE, _MOST_WARMUP = 0.1, 0.2
 
-# Learning rates at a batch of 256. Ours, for AdamW; the tenth of it is
-# LP-FT's (Kumar et al. 2022).
-_OWN: Mapping[Mode, Mapping[str, float]] = {
-    "finetune": {"learning_rate": 2e-3, "layer_decay": 0.75, "weight_decay": 0.05},
-    "lpft": {"learning_rate": 2e-4, "layer_decay": 0.75, "weight_decay": 0.05},
-    "batchnorm": {"learning_rate": 8e-3, "layer_decay": 1.0, "weight_decay": 0.05},
-    "scratch": {"learning_rate": 8e-3, "layer_decay": 1.0, "weight_decay": 0.05},
-    # Cheng et al. 2025 as released; the rate without weight decay is DINO's linear evaluation.
-    "sgd": {
-        "learning_rate": 1e-3,
-        "weight_decay": 0.0,
-        "epochs": 50,
-        "batch": 16,
-        "warmup_epochs": 0,
-        "patience": 50,
-    },
-}
 # Zhou et al. 2023 (RETFound), the released fine-tuning command.
 _RETFOUND: Mapping[str, float] = {
     "learning_rate": 5e-3,
@@ -57,23 +39,15 @@ _RETFOUND: Mapping[str, float] = {
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A training with every number settled.
+class TunePlan:
+    """A training with every number settled, each described in `TuneConfig`.
 
     Args:
-        mode: What is trained.
-        epochs: Passes over the training scans, unless it stops early.
-        batch: Scans in a step.
-        learning_rate: Of the classifier, at its peak.
-        layer_decay: Share of the rate from a layer to the one before it.
-        weight_decay: AdamW's.
-        drop_path: Stochastic depth.
-        warmup_epochs: Epochs in which the rate rises.
-        label_smoothing: Share of the target spread over all classes.
-        patience: Epochs without a better validation after which it stops; 0 never validates.
+        mode: Name of the learner.
+        learning_rate: Peak of the classifier's, scaled to the batch.
     """
 
-    mode: Mode
+    mode: str
     epochs: int
     batch: int
     learning_rate: float
@@ -186,49 +160,50 @@ class TuneConfig(Settings):
 
     def without_effect(self, learners: Sequence[str]) -> tuple[str, ...]:
         """Returns the settings that were changed and that none of these learners reads."""
-        read = {name for learner in learners for name in _READ.get(learner, _READ_BY_NETWORKS)}
-        return tuple(name for name in self.model_dump(exclude_defaults=True) if name not in read)
+        read = {key for name in learners for key in LEARNERS[name].reads}
+        return tuple(key for key in self.model_dump(exclude_defaults=True) if key not in read)
 
-    def plan(self, mode: Mode, num_scans: int, *, has_drop_path: bool = True) -> Plan:
+    def plan(self, mode: str, num_scans: int, *, has_drop_path: bool = True) -> TunePlan:
         """Returns every number settled for a training.
 
+        What the user set wins over the preset, the preset over the learner's own numbers, and
+        these over what follows from the number of scans.
+
         Args:
-            mode: What is trained; a preset says nothing of ``sgd``.
+            mode: Name of a learner that trains by steps.
             num_scans: Training scans.
             has_drop_path: Whether the network can have stochastic depth; a preset's is left out
                 where not.
         """
-        preset = _RETFOUND if self.preset == "retfound" and mode != "sgd" else {}
-        chosen = {**_OWN[mode], **preset, **self._given()}
-        if mode == "lpft" and preset and self.learning_rate is None:
-            chosen["learning_rate"] = preset["learning_rate"] / 10
-        if not has_drop_path and self.drop_path is None:
-            chosen["drop_path"] = 0.0
+        kind = LEARNERS[mode]
+        preset = _RETFOUND if self.preset == "retfound" and "preset" in kind.reads else {}
+        numbers = {**kind.numbers, **preset}
+        numbers["learning_rate"] /= kind.rate_divisor
+        if not has_drop_path:
+            numbers["drop_path"] = 0.0
+        set_by_user = {name: getattr(self, name) for name in _NUMBERS}
+        numbers |= {name: value for name, value in set_by_user.items() if value is not None}
         share = _SCANS_OF_FULL_LENGTH / max(1, num_scans)
         by_count = max(_FEWEST_EPOCHS, round(_MOST_EPOCHS * min(1.0, share)))
-        epochs = int(chosen.get("epochs", by_count))
+        epochs = int(numbers.get("epochs", by_count))
         power = 2 ** max(0, (num_scans // 8).bit_length() - 1)
-        batch = int(chosen.get("batch", min(_LARGEST_BATCH, max(_SMALLEST_BATCH, power))))
+        batch = int(numbers.get("batch", min(_LARGEST_BATCH, max(_SMALLEST_BATCH, power))))
         batch = min(batch, num_scans)
-        warmup = chosen.get("warmup_epochs", _WARMUP_SHARE * epochs)
+        warmup = numbers.get("warmup_epochs", _WARMUP_SHARE * epochs)
         if self.warmup_epochs is None:
             warmup = min(warmup, _MOST_WARMUP * epochs)
-        return Plan(
+        return TunePlan(
             mode=mode,
             epochs=epochs,
             batch=batch,
-            learning_rate=chosen["learning_rate"] * batch / 256,
-            layer_decay=chosen.get("layer_decay", 1.0),
-            weight_decay=chosen["weight_decay"],
-            drop_path=chosen.get("drop_path", 0.0),
+            learning_rate=numbers["learning_rate"] * batch / 256,
+            layer_decay=numbers.get("layer_decay", 1.0),
+            weight_decay=numbers["weight_decay"],
+            drop_path=numbers.get("drop_path", 0.0),
             warmup_epochs=warmup,
-            label_smoothing=chosen.get("label_smoothing", 0.0),
-            patience=int(chosen.get("patience", max(5, epochs // 5))),
+            label_smoothing=numbers.get("label_smoothing", 0.0),
+            patience=int(numbers.get("patience", max(5, epochs // 5))),
         )
-
-    def _given(self) -> dict[str, float]:
-        """The numbers that a person set."""
-        return {name: value for name in _NUMBERS if (value := getattr(self, name)) is not None}
 
 
 DEFAULT = TuneConfig()
@@ -236,11 +211,3 @@ _NUMBERS = (
     *("epochs", "batch", "learning_rate", "layer_decay", "weight_decay", "drop_path"),
     *("warmup_epochs", "label_smoothing", "patience"),
 )
-_BY_PROBE = ("feature_mixup", "feature_noise")
-_OF_BALANCE = ("balance", "beta")
-_READ_BY_NETWORKS = tuple(name for name in TuneConfig.model_fields if name not in _BY_PROBE)
-_READ: Mapping[str, tuple[str, ...]] = {
-    "knn": (),
-    "linear": (*_BY_PROBE, *_OF_BALANCE),
-    "sgd": (*(n for n in _NUMBERS if n not in ("layer_decay", "drop_path")), *_OF_BALANCE),
-}

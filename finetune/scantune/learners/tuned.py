@@ -1,4 +1,4 @@
-"""Learners that train step by step: a network tuned on labeled scans, or a probe."""
+"""Learners that train by steps: a network tuned on labeled scans, or a linear probe."""
 
 from __future__ import annotations
 
@@ -7,18 +7,31 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import nn
+from jaxtyping import Float, Float32, Int, Int64
+from torch import Tensor, nn
 
-from scanlearn.backbones.backbone import Backbone
-from scanlearn.backbones.classifier import has_drop_path
-from scantune.learners.course import Course, LabeledScans
-from scantune.learners.frozen import Fit, Learner, probabilities
-from scantune.learners.loop import Lessons, OnEpoch, unheard
+from scanlearn.backbones.backbone import Backbone, seeded_weights
+from scanlearn.backbones.classifier import has_drop_path, with_last_tokens
+from scantune.learners.learner import (
+    Fit,
+    LabeledScans,
+    Learner,
+    LearnerInputs,
+    OnEpoch,
+    ignore_epoch,
+    probabilities,
+)
+from scantune.learners.loop import History, Split, train
 from scantune.learners.network import train_network
-from scantune.learners.settings import Mode, Plan, TuneConfig
-from scantune.learners.stepwise import token_features, train_probe
+from scantune.learners.objective import Targets
+from scantune.learners.settings import TuneConfig, TunePlan
+from scantune.learners.trial import ORDER, Trial
 from scantune.splits import hold_out
+
+# Blocks whose class tokens DINO's linear evaluation takes of a small network.
+_BLOCKS = 4
+_MOMENTUM = 0.9
+_STD = 0.01
 
 
 @dataclass(frozen=True)
@@ -30,26 +43,47 @@ class Tuned:
         probe: The linear layer of ``sgd``; None where the network has a classifier.
         validation: ``[t k]`` probabilities of the training scans that were held out; NaN in the
             rows of all others.
-        lessons: How the training went.
+        history: How the training went.
         plan: What it was to be.
     """
 
     network: Backbone
     probe: nn.Linear | None
     validation: Float[np.ndarray, "t k"]
-    lessons: Lessons
-    plan: Plan
+    history: History
+    plan: TunePlan
+
+
+def build(inputs: LearnerInputs) -> Learner:
+    """Returns a learner that trains anew, from the backbone, on every subset it is given."""
+    network, scans = inputs.network, inputs.scans
+    assert network is not None, "learners_by_name has refused it"
+    assert scans is not None, "learners_by_name gives them"
+
+    def learn(rows: Int[np.ndarray, " t"], test: Int[np.ndarray, " u"], seed: int) -> Fit:
+        tuned = tune_network(
+            network,
+            scans,
+            inputs.config,
+            inputs.kind.name,
+            rows,
+            seed=seed,
+            on_epoch=inputs.on_epoch,
+        )
+        return Fit(scores_of(tuned, scans, test), tuned.validation)
+
+    return learn
 
 
 def tune_network(
     backbone: Backbone,
     scans: LabeledScans,
     config: TuneConfig,
-    mode: Mode,
-    train: Int[np.ndarray, " t"],
+    mode: str,
+    rows: Int[np.ndarray, " t"],
     *,
     seed: int,
-    on_epoch: OnEpoch = unheard,
+    on_epoch: OnEpoch = ignore_epoch,
 ) -> Tuned:
     """Trains on some rows of the labeled set; a part of their patients validates.
 
@@ -57,33 +91,28 @@ def tune_network(
 
     Args:
         backbone: What the training begins from, on the device that trains; left as it is.
-        scans: The labeled set.
-        config: How it is trained.
-        mode: ``finetune`` trains all weights; ``lpft`` all, from a linear probe's classifier;
-            ``batchnorm`` scales and shifts of normalisation layers and the classifier;
-            ``scratch`` all, from random ones; ``sgd`` a linear probe by steps.
-        train: ``[t]`` rows of the labeled set.
+        mode: Name of a learner that trains by steps.
+        rows: ``[t]`` rows of the labeled set.
         seed: Of new weights, held-out patients, order of the scans and their views.
-        on_epoch: Told after each epoch.
 
     Raises:
         ScanlearnError: If the network cannot be trained so, or a loss is not finite.
     """
-    labeled, plan = scans.labeled, config.plan(mode, len(train))
-    part = hold_out(labeled.truth[train], labeled.patients[train], seed) if plan.patience else None
-    fitted, held_out = (train, None) if part is None else (train[part.train], train[part.test])
+    labeled, plan = scans.labeled, config.plan(mode, len(rows))
+    fold = hold_out(labeled.truth[rows], labeled.patients[rows], seed) if plan.patience else None
+    fitted, held_out = (rows, None) if fold is None else (rows[fold.train], rows[fold.test])
     can_drop = plan.drop_path == 0 or has_drop_path(backbone)
     plan = config.plan(mode, len(fitted), has_drop_path=can_drop)
-    course = Course(backbone, scans, config, plan, fitted, held_out, seed)
+    trial = Trial(backbone, scans, config, plan, fitted, held_out, seed)
     network, probe = backbone, None
     if mode == "sgd":
-        probe, lessons = train_probe(course, on_epoch)
+        probe, history = _train_probe(trial, on_epoch)
     else:
-        network, lessons = train_network(course, on_epoch)
-    validation = np.full((len(train), labeled.truth.num_classes), np.nan)
-    if part is not None and lessons.validation is not None:
-        validation[part.test] = lessons.validation
-    return Tuned(network, probe, validation, lessons, plan)
+        network, history = train_network(trial, on_epoch)
+    validation = np.full((len(rows), labeled.truth.num_classes), np.nan)
+    if fold is not None and history.validation is not None:
+        validation[fold.test] = history.validation
+    return Tuned(network, probe, validation, history, plan)
 
 
 def scores_of(
@@ -91,35 +120,65 @@ def scores_of(
 ) -> Float[np.ndarray, "u k"]:
     """Returns the probability of each class for rows of the labeled set, never augmented."""
     if tuned.probe is None:
-        logits: np.ndarray = scans.seen_by(tuned.network, rows)
+        logits: np.ndarray = scans.outputs(tuned.network, rows)
     else:
-        tokens = token_features(tuned.network, scans)[rows]
-        with torch.no_grad():
-            logits = tuned.probe(torch.from_numpy(tokens)).numpy()
+        logits = _logits(tuned.probe, torch.from_numpy(token_features(tuned.network, scans)[rows]))
     is_exclusive = scans.labeled.truth.is_exclusive
     return probabilities(logits.astype(np.float64), is_exclusive=is_exclusive)
 
 
-def tuned_learner(
-    backbone: Backbone,
-    scans: LabeledScans,
-    config: TuneConfig,
-    mode: Mode,
-    on_epoch: OnEpoch = unheard,
-) -> Learner:
-    """Returns a learner that tunes the backbone anew for every subset it is given."""
-    return partial(_learn, backbone, scans, config, mode, on_epoch)
+def token_features(backbone: Backbone, scans: LabeledScans) -> Float32[np.ndarray, "n d"]:
+    """Returns the class tokens of the last four blocks, of all labeled scans.
+
+    A network without class tokens gives its own features.
+    """
+    return scans.outputs(with_last_tokens(backbone, _BLOCKS))
 
 
-def _learn(
-    backbone: Backbone,
-    scans: LabeledScans,
-    config: TuneConfig,
-    mode: Mode,
-    on_epoch: OnEpoch,
-    rows: Int[np.ndarray, " t"],
-    test: Int[np.ndarray, " u"],
-    seed: int,
-) -> Fit:
-    tuned = tune_network(backbone, scans, config, mode, rows, seed=seed, on_epoch=on_epoch)
-    return Fit(scores_of(tuned, scans, test), tuned.validation)
+def _train_probe(trial: Trial, on_epoch: OnEpoch) -> tuple[nn.Linear, History]:
+    """Returns a linear probe on the last class tokens, and how the training went.
+
+    The released evaluations crop and mirror the training scans anew in each epoch; here the
+    features are extracted once, from whole scans.
+
+    Source: Cheng et al. 2025 (arXiv 2501.02451), released code; DINO (arXiv 2104.14294), released
+    linear evaluation.
+    """
+    plan = trial.plan
+    tokens = torch.from_numpy(token_features(trial.backbone, trial.scans))
+    with seeded_weights(trial.seed, "probe"):
+        probe = nn.Linear(tokens.shape[1], trial.truth.num_classes)
+        nn.init.normal_(probe.weight, std=_STD)
+        nn.init.zeros_(probe.bias)
+
+    def batch(
+        places: Int64[np.ndarray, " b"], step: int, targets: Targets
+    ) -> tuple[Tensor, Targets]:
+        del step
+        return tokens[trial.fitted[places]], targets
+
+    optimiser = torch.optim.SGD(
+        probe.parameters(),
+        lr=plan.learning_rate,
+        momentum=_MOMENTUM,
+        weight_decay=plan.weight_decay,
+    )
+    # Without held-out scans there is no validation, and `classify` is never called.
+    classify = partial(_logits, probe, tokens[[] if trial.held_out is None else trial.held_out])
+    split = Split(trial.truth, batch, trial.validation, classify, trial.shares)
+    history = train(
+        probe,
+        optimiser,
+        split,
+        trial.objective,
+        plan,
+        rng=trial.rng(ORDER),
+        on_epoch=on_epoch,
+    )
+    return probe, history
+
+
+@torch.no_grad()
+def _logits(probe: nn.Linear, tokens: Float[Tensor, "u d"]) -> Float32[np.ndarray, "u k"]:
+    logits: np.ndarray = probe(tokens).numpy()
+    return logits

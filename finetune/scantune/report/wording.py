@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-_LEARNERS = {
-    "knn": "kNN",
-    "linear": "linear probe",
-    "sgd": "SGD probe",
-    "lpft": "LP-FT",
-    "finetune": "fine-tuning",
-    "batchnorm": "BatchNorm only",
-    "scratch": "from scratch",
-}
+from scantune.learners.table import LEARNERS
 
 
 def learner_name(learner: str) -> str:
     """Returns the learner in words; an unknown one as it is."""
-    return _LEARNERS.get(learner, learner)
+    return LEARNERS[learner].title if learner in LEARNERS else learner
 
 
 def budget_name(budget: str | int) -> str:

@@ -2,6 +2,7 @@
 
 - `intervals.py`: AUROC of an arm over patients and seeds, paired differences, verdicts
 - `delong.py`: DeLong's intervals and paired tests on one fixed test set
-- `metrics.py`: the table of metrics, thresholds, intervals of shares, quadratic kappa
+- `metrics.py`: the table of metrics, thresholds, intervals of shares
+- `agreement.py`: quadratic kappa of grades
 - `curves.py`: ROC, precision and recall, calibration and confusion as arrays
 """

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Shaped
 
 from scanlearn.features.auroc import mean_of_defined
 from scantune.scores import Scores
-from scantune.statistics.metrics import calibration_bins, predicted_grades
+from scantune.statistics.agreement import predicted_grades
+from scantune.statistics.metrics import calibration_bins
 
 GRID = np.linspace(0.0, 1.0, 101)
 _LEVEL = 0.95

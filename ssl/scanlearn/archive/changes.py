@@ -7,22 +7,20 @@ is removed. A crash leaves the old archive or the new one; the next change tidie
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
 from scanlearn.archive.layout import PATHS_FILE, REJECTED_FILE, Layout
+from scanlearn.archive.lists import rewrite_list
 from scanlearn.archive.reader import Archive
-from scanlearn.archive.table import ListWriter, take_census
+from scanlearn.archive.table import arrow_column, write_table
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, write_atomically
 
@@ -83,7 +81,7 @@ def commit(archive: Archive, shards: list[dict[str, Any]], info: Mapping[str, An
     shape: tuple[int, int, int] = archive.shape
     layout = Layout(shape, archive.dtype, merged["has_mask"], tuple(merged["label_columns"]))
     table = _next_table(archive)
-    merged |= take_census(path, layout, [shard["file"] for shard in shards], path / table)
+    merged |= write_table(path, layout, [shard["file"] for shard in shards], path / table)
     merged["manifest"] = {"file": table, "bytes": (path / table).stat().st_size}
     merged["shards"] = shards
     text = json.dumps(merged, indent=1, ensure_ascii=False)
@@ -109,46 +107,6 @@ def files_of(names: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
     return pc.replace_substring_regex(names, pattern="#.*$", replacement="")
 
 
-def column(archive: Archive, name: str) -> pa.ChunkedArray:
-    """Returns a column of an archive's table as Arrow holds it, a few bytes a string."""
-    return pq.ParquetFile(archive.table).read(columns=[name]).column(name)
-
-
-def rewrite_list(path: Path, dropped: Container[str], more: Iterable[Sequence[str]] = ()) -> int:
-    """Rewrites a list of an archive in one step and returns how many lines it has.
-
-    Args:
-        path: The CSV.
-        dropped: Lines of these scans or files go.
-        more: Lines that are added.
-    """
-    aside = path.with_name(f".{path.name}.part")
-    number = 0
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = csv.reader(file)
-            header = tuple(next(lines))
-            writer = ListWriter(aside, header, owner_only=path.name == PATHS_FILE)
-            kept = (line for line in lines if line[0].partition("#")[0] not in dropped)
-            for line in chain(kept, more):
-                writer.add(*line)
-                number += 1
-            writer.num_bytes()
-            writer.close()
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    return number
-
-
-def read_list(path: Path) -> Iterator[list[str]]:
-    """Yields the lines of a list after its header."""
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = csv.reader(file)
-        next(lines)
-        yield from lines
-
-
 def tidy(archive: Archive) -> None:
     """Removes what a change that was cut off left, or one that is done leaves: files and paths."""
     path = archive.path
@@ -159,7 +117,7 @@ def tidy(archive: Archive) -> None:
     if (path / PATHS_FILE).is_file():
         rejected = _first_column(path / REJECTED_FILE)
         known = pa.chunked_array(
-            [*files_of(column(archive, "scan_id")).chunks, *files_of(rejected).chunks]
+            [*files_of(arrow_column(archive.table, "scan_id")).chunks, *files_of(rejected).chunks]
         )
         listed = _first_column(path / PATHS_FILE)
         unknown = set(listed.filter(pc.invert(pc.is_in(listed, value_set=known))).to_pylist())

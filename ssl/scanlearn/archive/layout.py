@@ -1,42 +1,98 @@
-"""What an archive holds on disk: files, columns, and what is counted of each scan."""
+"""What an archive holds on disk: its files, the columns of a shard, and what a packed scan is."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float64, Int64, UInt8, UInt16
+from jaxtyping import Bool, Float64, Int64
 from PIL import Image
 
 from scanlearn.readers.scan import Pixels
-
-# Label columns carry a prefix, since a user's table may have one called "patient" or "scan_id".
-LABEL_PREFIX = "label:"
-
+from scanlearn.readers.values import Box
 
 TABLE_FILE = "manifest.parquet"
-
-
 PATHS_FILE = "paths.csv"
-
-
 REJECTED_FILE = "rejected.csv"
-
-
+# Label columns carry a prefix, since a user's table may have one called "patient" or "scan_id".
+LABEL_PREFIX = "label:"
 MAX_SCANS_PER_BATCH = 256
-
-
-BATCHES_PER_SHARD = 16
-
-
 MAX_BATCH_BYTES = 128 * 2**20
+DIGEST_BYTES = 32
+
+
+class ValueRange(NamedTuple):
+    """Stored values that mean 0 and 1."""
+
+    low: float
+    high: float
+
+
+class Spacing(NamedTuple):
+    """Height and width of a canvas pixel in millimetres."""
+
+    y: float
+    x: float
+
+
+@dataclass(frozen=True)
+class PackedScan:
+    """A scan on its canvas.
+
+    Args:
+        pixels: ``[c h w]``, stored values.
+        valid_box: Top, left, bottom, right in canvas pixels; None for the whole canvas.
+        value_range: None for the range of the dtype.
+        spacing_mm: None where unknown.
+        mask: ``[h w]``, True inside the field of view; None for all of the valid box.
+    """
+
+    pixels: Pixels
+    valid_box: Box | None = None
+    value_range: ValueRange | None = None
+    spacing_mm: Spacing | None = None
+    mask: Bool[np.ndarray, "h w"] | None = None
+
+    @property
+    def box(self) -> Box:
+        """The valid box, in numbers."""
+        return self.valid_box or (0, 0, *self.pixels.shape[1:])
+
+    @property
+    def unit_range(self) -> ValueRange:
+        """The value range, in numbers."""
+        return self.value_range or ValueRange(0.0, float(np.iinfo(self.pixels.dtype).max))
+
+    @property
+    def spacing(self) -> Spacing:
+        """The spacing, NaN where unknown."""
+        return self.spacing_mm or Spacing(np.nan, np.nan)
+
+    @cached_property
+    def sums(self) -> ScanSums:
+        """Digest and sums. Made once: they travel with the scan from one process to another."""
+        return _sums_of(self)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a packed scan comes from, as the archive stores it.
+
+    Args:
+        scan_id: Name of the scan in the archive.
+        patient: Name of the patient.
+        labels: Raw label strings by column; None or a missing column for blank.
+    """
+
+    scan_id: str
+    patient: str
+    labels: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,87 +133,21 @@ class Layout:
         labels = (pa.field(LABEL_PREFIX + name, pa.string()) for name in self.label_columns)
         return pa.schema([*fields, *labels])
 
-
-@dataclass(frozen=True)
-class Row:
-    """One scan as it is written.
-
-    Args:
-        pixels: ``[c h w]``, stored values.
-        valid_box: Top, left, bottom, right in canvas pixels.
-        spacing_mm: Height and width of a canvas pixel; NaN where unknown.
-        value_range: Stored values that mean 0 and 1.
-        mask: ``[h w]``, True inside the field of view; None in an archive without masks.
-        scan_id: Name of the scan in its archive.
-        patient: Name of the patient.
-        tally: What was counted of it.
-        labels: A string or None for each label column, in their order.
-    """
-
-    pixels: Pixels
-    valid_box: tuple[int, int, int, int]
-    spacing_mm: tuple[float, float]
-    value_range: tuple[float, float]
-    mask: Bool[np.ndarray, "h w"] | None
-    scan_id: str
-    patient: str
-    tally: ScanTally
-    labels: tuple[str | None, ...] = ()
-
-
-Place = tuple[
-    tuple[int, int, int, int] | None, tuple[float, float] | None, tuple[float, float] | None
-]
-
-
-def make_row(
-    layout: Layout,
-    pixels: Pixels,
-    *,
-    names: tuple[str, str],
-    place: Place,
-    mask: Bool[np.ndarray, "h w"] | None,
-    labels: Mapping[str, str | None],
-    tally: ScanTally | None,
-) -> Row:
-    """Returns a scan as it is written, checked and with what was left open filled in.
-
-    Args:
-        layout: What every scan has.
-        pixels: ``[c h w]``, on the canvas.
-        names: Of the scan and of its patient.
-        place: Valid box, None for the whole canvas; spacing, None where unknown; value range, None
-            for the range of the dtype.
-        mask: ``[h w]`` field of view; None, where the archive has masks, for the valid box.
-        labels: Raw label strings by column.
-        tally: What was counted of exactly this scan; None counts it here.
-    """
-    (scan_id, patient), (valid_box, spacing_mm, value_range) = names, place
-    shape = layout.shape
-    assert pixels.shape == shape, f"scan {scan_id!r}: {pixels.shape} != {shape}"
-    assert pixels.dtype == layout.dtype, f"scan {scan_id!r} holds {pixels.dtype}"
-    box = valid_box or (0, 0, *shape[1:])
-    low, high = value_range or (0.0, float(np.iinfo(pixels.dtype).max))
-    assert 0 <= box[0] < box[2] <= shape[1], f"scan {scan_id!r}: box {box}"
-    assert 0 <= box[1] < box[3] <= shape[2], f"scan {scan_id!r}: box {box}"
-    assert low < high, f"scan {scan_id!r}: value range {low}, {high}"
-    if not layout.has_mask:
+    def fitted(self, scan: PackedScan) -> PackedScan:
+        """Returns a scan checked against the layout, with a mask where scans have one."""
+        box, (low, high) = scan.box, scan.unit_range
+        assert scan.pixels.shape == self.shape, f"{scan.pixels.shape} != {self.shape}"
+        assert scan.pixels.dtype == self.dtype, f"a scan of {scan.pixels.dtype}"
+        assert 0 <= box[0] < box[2] <= self.shape[1], f"box {box}"
+        assert 0 <= box[1] < box[3] <= self.shape[2], f"box {box}"
+        assert low < high, f"value range {low}, {high}"
+        if self.has_mask == (scan.mask is not None):
+            return scan
         mask = None
-    elif mask is None:
-        mask = np.zeros(shape[1:], np.bool_)
-        mask[box[0] : box[2], box[1] : box[3]] = True
-        tally = None
-    return Row(
-        pixels=pixels,
-        valid_box=box,
-        spacing_mm=spacing_mm or (np.nan, np.nan),
-        value_range=(low, high),
-        mask=mask,
-        scan_id=scan_id,
-        patient=patient,
-        tally=tally or tally_scan(pixels, box, (low, high), spacing_mm, mask),
-        labels=tuple(labels.get(column) for column in layout.label_columns),
-    )
+        if self.has_mask:
+            mask = np.zeros(self.shape[1:], np.bool_)
+            mask[box[0] : box[2], box[1] : box[3]] = True
+        return replace(scan, mask=mask)
 
 
 def scans_per_batch(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> int:
@@ -177,12 +167,9 @@ def shard_name(number: int) -> str:
     return f"shards/{number:05d}.arrow"
 
 
-DIGEST_BYTES = 32
-
-
 @dataclass(frozen=True)
-class ScanTally:
-    """What is counted of one scan.
+class ScanSums:
+    """Digest and sums of one scan; those of all scans give an archive's hash, mean and std.
 
     Args:
         digest: sha256 over pixels, valid box, value range, spacing and mask.
@@ -199,25 +186,16 @@ def num_sums(channels: int) -> int:
     return 1 + 2 * channels
 
 
-def tally_scan(
-    pixels: UInt8[np.ndarray, "c h w"] | UInt16[np.ndarray, "c h w"],
-    valid_box: tuple[int, int, int, int],
-    value_range: tuple[float, float],
-    spacing_mm: tuple[float, float] | None = None,
-    mask: Bool[np.ndarray, "h w"] | None = None,
-) -> ScanTally:
-    """Counts one scan; packing does it where the scan is decoded, in many processes."""
-    digest = hashlib.sha256(np.ascontiguousarray(pixels).data)
-    digest.update(
-        struct.pack("<4i4f", *valid_box, *value_range, *(spacing_mm or (math.nan, math.nan)))
-    )
-    if mask is not None:
-        digest.update(np.ascontiguousarray(mask).data)
-    low, high = (float(np.float32(value)) for value in value_range)
-    unit, squares = _unit_values(pixels.dtype.itemsize, low, high)
-    top, left, bottom, right = valid_box
+def _sums_of(scan: PackedScan) -> ScanSums:
+    digest = hashlib.sha256(np.ascontiguousarray(scan.pixels).data)
+    digest.update(struct.pack("<4i4f", *scan.box, *scan.unit_range, *scan.spacing))
+    if scan.mask is not None:
+        digest.update(np.ascontiguousarray(scan.mask).data)
+    low, high = (float(np.float32(value)) for value in scan.unit_range)
+    unit, squares = _unit_values(scan.pixels.dtype.itemsize, low, high)
+    top, left, bottom, right = scan.box
     # Values are counted, not converted: exact, and several times as fast as float64 pixels.
-    inside = pixels[:, top:bottom, left:right]
+    inside = scan.pixels[:, top:bottom, left:right]
     # Gray scans among coloured ones repeat their channel.
     num_counted = 1 if len(inside) > 1 and (inside[1:] == inside[:1]).all() else len(inside)
     counts = [_counts(plane) for plane in inside[:num_counted]]
@@ -225,9 +203,8 @@ def tally_scan(
     repeats = len(inside) // num_counted
     first = [float((count * unit).sum()) for count in counts] * repeats
     second = [float((count * squares).sum()) for count in counts] * repeats
-    return ScanTally(
-        digest.digest(), np.array([(bottom - top) * (right - left), *first, *second], np.float64)
-    )
+    sums = np.array([(bottom - top) * (right - left), *first, *second], np.float64)
+    return ScanSums(digest.digest(), sums)
 
 
 @lru_cache(maxsize=4)

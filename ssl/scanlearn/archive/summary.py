@@ -98,11 +98,9 @@ def _histogram(archive: Archive, rows: Int64[np.ndarray, " k"]) -> Int64[np.ndar
     channels, height, width = archive.shape
     step = max(1, height // _GRID), max(1, width // _GRID)
     at_once = scans_per_batch(archive.shape, archive.dtype)
-    buffer = np.empty((min(at_once, len(rows)), *archive.shape), archive.dtype)
     histogram = np.zeros((channels, BINS), np.int64)
     for start in range(0, len(rows), at_once):
-        some = rows[start : start + at_once]
-        histogram += _counted(archive.gather(some, buffer[: len(some)]), step)
+        histogram += _counted(archive.gather(rows[start : start + at_once]), step)
     return histogram
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,18 +13,18 @@ from pydantic import Field
 
 from scanlearn.archive.changes import (
     changing,
-    column,
     commit,
     described,
     files_of,
     free_number,
-    rewrite_list,
 )
 from scanlearn.archive.identity import read_identities
 from scanlearn.archive.layout import REJECTED_FILE, shard_name
+from scanlearn.archive.lists import rewrite_list
 from scanlearn.archive.reader import Archive
+from scanlearn.archive.shards import sync
 from scanlearn.archive.summary import PAGE_FILE, SHEET_FILE, summary
-from scanlearn.archive.writer import AlignedWriter, sync
+from scanlearn.archive.table import arrow_column
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import sweep
@@ -100,8 +99,8 @@ def drop_patients(archive: Archive, names: list[str]) -> Archive:
     """
     before = withdrawn_from(archive)
     path, gone = archive.path, pa.array(names, pa.string())
-    is_gone = pc.is_in(column(archive, "patient"), value_set=gone)
-    removed = column(archive, "scan_id").filter(is_gone)
+    is_gone = pc.is_in(arrow_column(archive.table, "patient"), value_set=gone)
+    removed = arrow_column(archive.table, "scan_id").filter(is_gone)
     if len(removed) == len(archive):
         raise ScanlearnError(
             f"{path}: every scan is of the patients that are withdrawn; remove the folder"
@@ -134,7 +133,7 @@ def drop_patients(archive: Archive, names: list[str]) -> Archive:
 
 def _stored_names(archive: Archive, patients: Sequence[str], issuer: str | None) -> list[str]:
     """Returns the names under which an archive stores patients, each once."""
-    known = column(archive, "patient")
+    known = arrow_column(archive.table, "patient")
     before = withdrawn_from(archive)["names"]
     whose = read_identities(issuer or "") if archive.info["key"] else None
     if whose is not None and whose.fingerprint != archive.info["key"]:
@@ -179,7 +178,7 @@ def _without(path: Path, shard: dict[str, Any], gone: pa.Array, name: str) -> di
             return None
         with (
             pa.OSFile(str(path / name), "wb") as sink,
-            closing(AlignedWriter(sink, file.schema)) as writer,
+            pa.ipc.new_file(sink, file.schema) as writer,
         ):
             for number, rows in zip(numbers, kept, strict=True):
                 rest = file.get_batch(number).filter(rows)

@@ -1,37 +1,32 @@
-"""The packed archive: scans decoded once, written here and read through memory maps."""
+"""Writing an archive: shards and lists beside its place, moved there when they are complete."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from jaxtyping import Bool
 
-from scanlearn import __version__
 from scanlearn.archive.identity import Identities
 from scanlearn.archive.layout import (
-    BATCHES_PER_SHARD,
-    LABEL_PREFIX,
     PATHS_FILE,
     REJECTED_FILE,
     TABLE_FILE,
     Layout,
-    Row,
-    ScanTally,
-    make_row,
+    Origin,
+    PackedScan,
     shard_name,
 )
-from scanlearn.archive.reader import FORMAT_VERSION, Archive, is_archive
-from scanlearn.archive.table import ListWriter, take_census
+from scanlearn.archive.lists import ListWriter
+from scanlearn.archive.reader import FORMAT_VERSION, Archive
+from scanlearn.archive.shards import ShardWriter
+from scanlearn.archive.table import write_table
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import (
     disk_errors,
@@ -42,265 +37,9 @@ from scanlearn.files import (
     take_up,
     write_atomically,
 )
-from scanlearn.readers.scan import Pixels
-
-# Arrow files whose first column begins at multiples of 64 bytes, where copies out of it start.
-
-
-_ALIGNED_TO = 64
-
-
-_ARROW_ALIGNS_TO = 8
-
-
-# The magic number of a file, and the marker and length of each message.
-_MAGIC_BYTES = 8
-
-
-_PREFIX_BYTES = 8
-
-
-_NAME = "padding"
-
-
-class AlignedWriter:
-    """Writes record batches into a file, each after as much padding as its first column asks for.
-
-    Arrow aligns to 8 bytes; a scan of 64 kB is then copied out of a memory map a tenth slower
-    than out of a plain array. The padding is metadata of a batch that no reader looks at.
-
-    Args:
-        sink: An open file at its start.
-        schema: Columns of the batches.
-    """
-
-    def __init__(self, sink: Any, schema: pa.Schema) -> None:
-        self._sink = sink
-        self._writer = pa.ipc.new_file(sink, schema)
-        self._sizes = _sizes_before_columns(schema)
-        # It is written with the first batch.
-        self._place = _MAGIC_BYTES + len(schema.serialize())
-
-    def write_batch(self, batch: pa.RecordBatch) -> None:
-        """Writes one record batch."""
-        fitting = (
-            padding
-            for padding, size in self._sizes.items()
-            if (self._place + size) % _ALIGNED_TO == 0
-        )
-        padding = next(fitting, "")
-        self._writer.write_batch(batch, custom_metadata={_NAME: padding})
-        self._place = self._sink.tell()
-
-    def close(self) -> None:
-        """Writes the end of the file, which stays open."""
-        self._writer.close()
-
-
-def _sizes_before_columns(schema: pa.Schema) -> dict[str, int]:
-    """Returns how many bytes precede the columns of a record batch by its padding.
-
-    They follow from the schema and the padding, so that any batch with a row tells them.
-    """
-    row = pa.RecordBatch.from_arrays([pa.nulls(1, field.type) for field in schema], schema=schema)
-    sizes = {}
-    for number in range(_ALIGNED_TO // _ARROW_ALIGNS_TO):
-        padding = "-" * (_ARROW_ALIGNS_TO * number)
-        written = pa.BufferOutputStream()
-        writer = pa.ipc.new_stream(written, schema)
-        writer.write_batch(row, custom_metadata={_NAME: padding})
-        _, batch = pa.ipc.MessageReader.open_stream(written.getvalue())
-        sizes[padding] = _PREFIX_BYTES + batch.metadata.size
-    return sizes
-
-
-# How far a writer of an archive had come when it last finished a shard, for one that goes on.
-
-
-_FILE = "checkpoint.json"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What is on disk for good, and what the writer's caller needs to go on from there.
-
-    Args:
-        header: What the archive is made from and how; only a writer of the same goes on.
-        shards: File, bytes and scans of each finished shard, as in ``archive.json``.
-        list_bytes: How long each list was, by file name.
-        facts: What else the writer keeps.
-        state: What its caller keeps.
-    """
-
-    header: dict[str, Any]
-    shards: list[dict[str, Any]]
-    list_bytes: dict[str, int]
-    facts: dict[str, Any]
-    state: dict[str, Any]
-
-    def write(self, folder: Path) -> None:
-        """Writes it in one step, in the place of the one before."""
-        write_atomically(folder / _FILE, json.dumps(asdict(self)))
-
-    @property
-    def counts(self) -> list[int]:
-        """Scans of each finished shard."""
-        return [int(shard["scans"]) for shard in self.shards]
-
-
-def read_checkpoint(folder: Path, header: Mapping[str, Any]) -> Checkpoint | None:
-    """Returns the checkpoint in a folder; None where it is of another archive or not whole."""
-    try:
-        found = Checkpoint(**json.loads((folder / _FILE).read_text("utf-8")))
-        sizes = {file: (folder / file).stat().st_size for file in found.list_bytes}
-        sizes |= {str(one["file"]): (folder / one["file"]).stat().st_size for one in found.shards}
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    is_same = found.header == json.loads(json.dumps(dict(header)))
-    has_shards = all(sizes[one["file"]] == one["bytes"] for one in found.shards)
-    has_lists = all(sizes[file] >= size for file, size in found.list_bytes.items())
-    return found if is_same and has_shards and has_lists else None
-
-
-def drop_checkpoint(folder: Path) -> None:
-    """Removes what no complete archive has."""
-    (folder / _FILE).unlink(missing_ok=True)
-
-
-def _fixed(values: np.ndarray[Any, np.dtype[Any]], of: pa.DataType) -> pa.Array:
-    """Returns rows of equal length as an Arrow array of type ``of``, without a copy."""
-    is_tensor = isinstance(of, pa.FixedShapeTensorType)
-    storage = of.storage_type if is_tensor else of
-    flat = pa.array(values.reshape(-1))
-    array = pa.FixedSizeListArray.from_arrays(flat, type=storage)
-    return pa.ExtensionArray.from_storage(of, array) if is_tensor else array
-
-
-def _open_sink(path: Path) -> Any:
-    # Arrow's own file: one of Python's would be handed a copy of every buffer.
-    return pa.OSFile(str(path), "wb")
-
-
-def sync(path: Path) -> None:
-    """Waits until a file is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-class ShardWriter:
-    """Writes rows into numbered shards below a folder.
-
-    Args:
-        folder: Where ``shards/`` is, or is made.
-        layout: What every row has.
-        kept: Scans of each shard that an earlier writer finished there.
-    """
-
-    def __init__(self, folder: Path, layout: Layout, kept: Sequence[int] = ()) -> None:
-        self._folder = folder
-        self._layout = layout
-        self._schema = layout.schema()
-        self._pixels = np.empty((layout.rows_per_batch, *layout.shape), layout.dtype)
-        # A byte each: Arrow packs booleans into bits, which no numpy array can view.
-        self._masks = np.empty((layout.rows_per_batch * layout.has_mask, *layout.shape[1:]), "u1")
-        self._rows: list[Row] = []
-        self._sink: Any = None
-        self._writer: Any = None
-        self._batches = 0
-        self.counts: list[int] = list(kept)
-        (folder / "shards").mkdir(exist_ok=True)
-
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def add(self, row: Row) -> bool:
-        """Takes one row, its arrays copied; returns whether a shard is complete and on disk now."""
-        self._pixels[len(self._rows)] = row.pixels
-        if row.mask is not None:
-            self._masks[len(self._rows)] = row.mask
-        self._rows.append(row)
-        if len(self._rows) == len(self._pixels):
-            self._flush()
-        return self._sink is None and not self._rows
-
-    def close(self) -> None:
-        """Writes what is left and closes the last shard."""
-        if self._rows:
-            self._flush()
-        self._end_shard()
-
-    def abort(self) -> None:
-        """Lets go of the open shard without writing what is left."""
-        self._rows.clear()
-        sink, self._sink = self._sink, None
-        if sink is not None:
-            # On a full disk closing fails too, and the first error is the one to tell.
-            with contextlib.suppress(OSError):
-                sink.close()
-
-    def _flush(self) -> None:
-        if self._sink is None:
-            self._sink = _open_sink(self._folder / shard_name(len(self.counts)))
-            self._writer = AlignedWriter(self._sink, self._schema)
-            self.counts.append(0)
-        self._writer.write_batch(self._record_batch())
-        self.counts[-1] += len(self._rows)
-        self._rows.clear()
-        self._batches += 1
-        if self._batches % BATCHES_PER_SHARD == 0:
-            self._end_shard()
-
-    def _end_shard(self) -> None:
-        if self._sink is None:
-            return
-        self._writer.close()
-        self._sink.close()
-        self._sink = None
-        if self._batches % BATCHES_PER_SHARD == 0:
-            # A later writer may go on from here, after a power failure too.
-            sync(self._folder / shard_name(len(self.counts) - 1))
-
-    def _record_batch(self) -> pa.RecordBatch:
-        rows = self._rows
-        columns: dict[str, Any] = {
-            "pixels": self._pixels[: len(rows)],
-            "valid_box": np.array([row.valid_box for row in rows], np.int32),
-            "spacing_mm": np.array([row.spacing_mm for row in rows], np.float32),
-            "value_range": np.array([row.value_range for row in rows], np.float32),
-            "scan_id": [row.scan_id for row in rows],
-            "patient": [row.patient for row in rows],
-            "digest": [row.tally.digest for row in rows],
-            "sums": np.stack([row.tally.sums for row in rows]),
-        }
-        if self._layout.has_mask:
-            columns["mask"] = self._masks[: len(rows)]
-        labels = zip(*(row.labels for row in rows), strict=True)
-        names = (LABEL_PREFIX + name for name in self._layout.label_columns)
-        columns |= dict(zip(names, labels, strict=True))
-        arrays = [
-            _fixed(values, field.type)
-            if isinstance(values, np.ndarray)
-            else pa.array(values, field.type)
-            for field, values in ((field, columns[field.name]) for field in self._schema)
-        ]
-        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
-
-
-__all__ = ["FORMAT_VERSION", "Archive", "ArchiveWriter", "is_archive"]
-
 
 _LISTS = {REJECTED_FILE: ("scan_id", "reason"), PATHS_FILE: ("scan_id", "path")}
+_CHECKPOINT_FILE = "checkpoint.json"
 
 
 class ArchiveWriter:
@@ -328,7 +67,7 @@ class ArchiveWriter:
 
     Example:
         >>> with ArchiveWriter("drawn", shape=(1, 8, 8), dtype=np.uint8) as writer:
-        ...     writer.add(np.zeros((1, 8, 8), np.uint8), scan_id="a", patient="p")
+        ...     writer.add(PackedScan(np.zeros((1, 8, 8), np.uint8)), Origin("a", patient="p"))
         ...     archive = writer.close()                           # doctest: +SKIP
     """
 
@@ -366,7 +105,7 @@ class ArchiveWriter:
             "issuer": identities.issuer_hash if identities else None,
         }
         # Another release may decode or fit differently: it starts over.
-        self._header = self._info | {"release": __version__}
+        self._header = self._info | {"release": version("scanlearn")}
         self._archive: Archive | None = None
         left = take_up(self.path, self._is_same) if source_hash else None
         self._partial = left or start_partial(self.path)
@@ -415,31 +154,8 @@ class ArchiveWriter:
         elif self._archive is None:
             self.close()
 
-    def add(
-        self,
-        pixels: Pixels,
-        *,
-        scan_id: str,
-        patient: str,
-        valid_box: tuple[int, int, int, int] | None = None,
-        spacing_mm: tuple[float, float] | None = None,
-        value_range: tuple[float, float] | None = None,
-        mask: Bool[np.ndarray, "h w"] | None = None,
-        labels: Mapping[str, str | None] | None = None,
-        tally: ScanTally | None = None,
-    ) -> bool:
+    def add(self, scan: PackedScan, origin: Origin) -> bool:
         """Adds one scan; scans keep the order in which they are added.
-
-        Args:
-            pixels: ``[c h w]``, on the canvas.
-            scan_id: Name of the scan.
-            patient: Name of the patient.
-            valid_box: Top, left, bottom, right; None for the whole canvas.
-            spacing_mm: Height and width of a canvas pixel; None where unknown.
-            value_range: Stored values that mean 0 and 1; None for the range of the dtype.
-            mask: ``[h w]`` field of view; None, where the archive has masks, for the valid box.
-            labels: Raw label strings by column; None or a missing column for blank.
-            tally: What was counted of exactly this scan; None counts it here.
 
         Returns:
             Whether everything so far is on disk for good, which is the time for a `checkpoint`.
@@ -447,18 +163,9 @@ class ArchiveWriter:
         Raises:
             ScanlearnError: The disk is full or may not be written to.
         """
-        row = make_row(
-            self._layout,
-            pixels,
-            names=(scan_id, patient),
-            place=(valid_box, spacing_mm, value_range),
-            mask=mask,
-            labels=labels or {},
-            tally=tally,
-        )
         self.num_scans += 1
         with disk_errors(self._beside):
-            return self._shards.add(row)
+            return self._shards.add(scan, origin)
 
     def list_file(self, path: str) -> str:
         """Writes a file's path down for the owner alone; returns the name its scans go by."""
@@ -549,7 +256,7 @@ class ArchiveWriter:
             file.close()
         shards = self._described_shards()
         names = [shard["file"] for shard in shards]
-        self._info |= take_census(self._partial, self._layout, names, self._partial / TABLE_FILE)
+        self._info |= write_table(self._partial, self._layout, names, self._partial / TABLE_FILE)
         self._info |= {
             "rejected": self.num_rejected,
             "manifest": self._described(TABLE_FILE),
@@ -566,3 +273,50 @@ class ArchiveWriter:
 
     def _described(self, name: str) -> dict[str, Any]:
         return {"file": name, "bytes": (self._partial / name).stat().st_size}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is on disk for good, and what the writer's caller needs to go on from there.
+
+    Args:
+        header: What the archive is made from and how; only a writer of the same goes on.
+        shards: File, bytes and scans of each finished shard, as in ``archive.json``.
+        list_bytes: How long each list was, by file name.
+        facts: What else the writer keeps.
+        state: What its caller keeps.
+    """
+
+    header: dict[str, Any]
+    shards: list[dict[str, Any]]
+    list_bytes: dict[str, int]
+    facts: dict[str, Any]
+    state: dict[str, Any]
+
+    def write(self, folder: Path) -> None:
+        """Writes it in one step, in the place of the one before."""
+        write_atomically(folder / _CHECKPOINT_FILE, json.dumps(asdict(self)))
+
+    @property
+    def counts(self) -> list[int]:
+        """Scans of each finished shard."""
+        return [int(shard["scans"]) for shard in self.shards]
+
+
+def read_checkpoint(folder: Path, header: Mapping[str, Any]) -> Checkpoint | None:
+    """Returns the checkpoint in a folder; None where it is of another archive or not whole."""
+    try:
+        found = Checkpoint(**json.loads((folder / _CHECKPOINT_FILE).read_text("utf-8")))
+        sizes = {file: (folder / file).stat().st_size for file in found.list_bytes}
+        sizes |= {str(one["file"]): (folder / one["file"]).stat().st_size for one in found.shards}
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    is_same = found.header == json.loads(json.dumps(dict(header)))
+    has_shards = all(sizes[one["file"]] == one["bytes"] for one in found.shards)
+    has_lists = all(sizes[file] >= size for file, size in found.list_bytes.items())
+    return found if is_same and has_shards and has_lists else None
+
+
+def drop_checkpoint(folder: Path) -> None:
+    """Removes what no complete archive has."""
+    (folder / _CHECKPOINT_FILE).unlink(missing_ok=True)

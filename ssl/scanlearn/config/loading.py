@@ -37,8 +37,6 @@ def settings_model(function: Callable[..., Any]) -> Any:
 
 def call(function: Callable[..., Any], *positional: Any, overrides: Any) -> Any:
     """Calls a function with ``key=value`` words as its checked keyword-only arguments."""
-    from scanlearn.config import load_config
-
     settings = load_config(settings_model(function), None, overrides, kind=function.__name__)
     return function(
         *positional, **{key: getattr(settings, key) for key in settings.model_fields_set}

@@ -15,18 +15,17 @@ import pyarrow.compute as pc
 
 from scanlearn.archive.changes import (
     changing,
-    column,
     commit,
     described,
     files_of,
     free_number,
-    read_list,
-    rewrite_list,
 )
 from scanlearn.archive.identity import Identities, read_identities, source_name
 from scanlearn.archive.layout import PATHS_FILE, REJECTED_FILE, shard_name
+from scanlearn.archive.lists import read_list, rewrite_list
 from scanlearn.archive.reader import Archive, is_archive
 from scanlearn.archive.summary import PAGE_FILE, summary
+from scanlearn.archive.table import arrow_column
 from scanlearn.archive.withdraw import aside_of, drop_patients, withdrawn_from
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
@@ -112,7 +111,7 @@ def _without_known(archive: Archive, manifest: Manifest, whose: Identities) -> M
         raise ScanlearnError(
             f"{archive.path}: its patients are hashed under another key; set SCANLEARN_KEY to that"
         )
-    known = files_of(column(archive, "scan_id"))
+    known = files_of(arrow_column(archive.table, "scan_id"))
     paths = manifest.table.column("path")
     names = pa.array((whose.file(one.as_py() or "") for one in paths), pa.string())
     is_known = pc.is_in(names, value_set=known)
@@ -146,7 +145,7 @@ def _packed_aside(
 
 def _without_withdrawn(added: Archive, archive: Archive) -> Archive | None:
     """Returns what is added without patients who were withdrawn; None where nothing is left."""
-    patients = column(added, "patient").unique().to_pylist()
+    patients = arrow_column(added.table, "patient").unique().to_pylist()
     returned = sorted({*patients} & {*withdrawn_from(archive)["names"]})
     if len(returned) == len(patients):
         return None

@@ -9,20 +9,21 @@ import numpy as np
 from jaxtyping import Bool, UInt8, UInt16
 from PIL import Image
 
+from scanlearn.archive.layout import PackedScan, Spacing, ValueRange
 from scanlearn.packing.fundus import NO_FIELD, Field, field_mask, find_field
 from scanlearn.packing.windows import HU_OF_ZERO, in_hounsfield, render_windows, stored_range
 from scanlearn.readers.scan import Pixels, Scan
-from scanlearn.readers.values import Box, foreground_range, from_zero, value_range
-
-# From a decoded scan to the canvas: everything that packing does to pixels, in order.
-
+from scanlearn.readers.values import foreground_range, from_zero, value_range
 
 Intensity = Literal["full", "percentile", "foreground"]
-
-
 FieldOfView = Literal["none", "fundus"]
-
-
+Fit = Literal["pad", "crop"]
+# ITU-R BT.601 luma, the weights of Pillow's own conversion.
+_LUMA = (0.299, 0.587, 0.114)
+# A box average goes before the fine resize where it leaves this much of the shrinking to it. Large
+# photographs take half the time of one that leaves 3; in those of the fundus a pixel differs by a
+# quarter of a gray level on average from what the fine resize alone makes of it.
+_REDUCING_GAP = 1.5
 _SHOWN = {
     "full": "0 and 1 are the ends of 8 or 16 bits, of DICOM its window, else percentiles .5 and"
     " 99.5 (of a volume, for all its slices)",
@@ -34,7 +35,7 @@ _SHOWN = {
 
 
 @dataclass(frozen=True)
-class Treatment:
+class Preprocess:
     """What is done to the pixels of every scan.
 
     Args:
@@ -90,31 +91,10 @@ class Treatment:
         return said
 
 
-@dataclass(frozen=True)
-class Placed:
-    """A scan on its canvas.
-
-    Args:
-        pixels: ``[c h w]``.
-        valid_box: Top, left, bottom, right.
-        spacing_mm: Height and width of a canvas pixel; None where unknown.
-        value_range: Stored values that mean 0 and 1.
-        mask: ``[h w]``, True inside the field of view; None for all of the valid box.
-        notes: What was done or found wanting, in words.
-    """
-
-    pixels: Pixels
-    valid_box: Box
-    spacing_mm: tuple[float, float] | None
-    value_range: tuple[float, float]
-    mask: Bool[np.ndarray, "h w"] | None = None
-    notes: tuple[str, ...] = ()
-
-
 def place(
-    scan: Scan, canvas: tuple[int, int], channels: Literal[1, 3], treatment: Treatment
-) -> Placed:
-    """Returns a scan on its canvas.
+    scan: Scan, canvas: tuple[int, int], channels: Literal[1, 3], preprocess: Preprocess
+) -> tuple[PackedScan, tuple[str, ...]]:
+    """Returns a scan on its canvas, and what was done or found wanting, in words.
 
     In this order: the field of view is cut out, values become HU or start at zero, the scan is
     resized and cropped or padded, windows are drawn, and black and white are set.
@@ -123,31 +103,32 @@ def place(
         scan: As decoded.
         canvas: Rows and columns.
         channels: 1 (colour becomes luma) or 3 (gray is repeated).
-        treatment: What is done.
+        preprocess: What is done to the pixels.
 
     Raises:
         Undecodable: A window is asked for and the scan's values are no Hounsfield units.
     """
     notes: tuple[str, ...] = ()
     field = None
-    if treatment.field_of_view == "fundus":
+    if preprocess.field_of_view == "fundus":
         field = find_field(scan.pixels)
         notes = (NO_FIELD,) if field is None else ()
     if field is not None:
         top, left, bottom, right = field.box
         scan = replace(scan, pixels=scan.pixels[:, top:bottom, left:right])
-    said: tuple[str, ...] = ()
-    if treatment.windows:
-        scan, said = in_hounsfield(scan)
-    elif treatment.intensity == "foreground" and scan.value_range is None:
-        scan, said = from_zero(scan)
-    drawn = len(treatment.windows) > 1
-    pixels, box, spacing = fit_to_canvas(scan, canvas, 1 if drawn else channels, treatment.fit)
-    shown = _shown(scan, pixels[:, : box[2], : box[3]], treatment)
-    if drawn:
-        pixels = render_windows(pixels, treatment.windows)
-    mask = None if field is None else _mask(field, canvas, treatment.fit)
-    return Placed(pixels, box, spacing, shown, mask, (*notes, *said))
+    doubts: tuple[str, ...] = ()
+    if preprocess.windows:
+        scan, doubts = in_hounsfield(scan)
+    elif preprocess.intensity == "foreground" and scan.value_range is None:
+        scan, doubts = from_zero(scan)
+    is_drawn = len(preprocess.windows) > 1
+    packed = fit_to_canvas(scan, canvas, 1 if is_drawn else channels, preprocess.fit)
+    bottom, right = packed.box[2:]
+    unit_range = _unit_range(scan, packed.pixels[:, :bottom, :right], preprocess)
+    pixels = render_windows(packed.pixels, preprocess.windows) if is_drawn else packed.pixels
+    mask = None if field is None else _mask(field, canvas, preprocess.fit)
+    packed = replace(packed, pixels=pixels, value_range=unit_range, mask=mask)
+    return packed, (*notes, *doubts)
 
 
 def _mask(field: Field, canvas: tuple[int, int], how: Fit) -> Bool[np.ndarray, "h w"]:
@@ -162,29 +143,18 @@ def _mask(field: Field, canvas: tuple[int, int], how: Fit) -> Bool[np.ndarray, "
     return mask
 
 
-def _shown(scan: Scan, pixels: Pixels, treatment: Treatment) -> tuple[float, float]:
+def _unit_range(scan: Scan, pixels: Pixels, preprocess: Preprocess) -> ValueRange:
     """Returns the stored values that mean 0 and 1."""
-    if treatment.windows:
-        return stored_range(treatment.windows[0]) if len(treatment.windows) == 1 else (0.0, 255.0)
-    if treatment.intensity == "foreground":
+    if len(preprocess.windows) > 1:
+        return ValueRange(0.0, 255.0)
+    if preprocess.windows:
+        return ValueRange(*stored_range(preprocess.windows[0]))
+    if preprocess.intensity == "foreground":
         # A volume brings the range of all its slices.
-        return scan.value_range or foreground_range(pixels)
+        return ValueRange(*(scan.value_range or foreground_range(pixels)))
     # The range belongs to the scan's own depth: 8-bit scans among 16-bit ones keep 0 to 255.
-    stored = scan.value_range if treatment.intensity == "full" else None
-    return stored or value_range(pixels, treatment.intensity)
-
-
-Fit = Literal["pad", "crop"]
-
-
-# ITU-R BT.601 luma, the weights of Pillow's own conversion.
-_LUMA = (0.299, 0.587, 0.114)
-
-
-# A box average goes before the fine resize where it leaves this much of the shrinking to it. Large
-# photographs take half the time of one that leaves 3; in those of the fundus a pixel differs by a
-# quarter of a gray level on average from what the fine resize alone makes of it.
-_REDUCING_GAP = 1.5
+    stored = scan.value_range if preprocess.intensity == "full" else None
+    return ValueRange(*(stored or value_range(pixels, preprocess.intensity)))
 
 
 @dataclass(frozen=True)
@@ -229,8 +199,8 @@ def fit(size: tuple[int, int], canvas: tuple[int, int], how: Fit = "pad") -> Fit
 
 def fit_to_canvas(
     scan: Scan, canvas: tuple[int, int], channels: Literal[1, 3], how: Fit = "pad"
-) -> tuple[Pixels, Box, tuple[float, float] | None]:
-    """Returns a scan on its canvas, the box it fills, and the spacing of a canvas pixel.
+) -> PackedScan:
+    """Returns a scan on its canvas, in its own dtype, with the box it fills.
 
     The aspect is kept and nothing is ever enlarged: a smaller scan keeps its size. The scan lies
     at the top left; padding at the bottom and right is 0.
@@ -240,10 +210,6 @@ def fit_to_canvas(
         canvas: Rows and columns of the canvas.
         channels: 1 (colour becomes luma) or 3 (gray is repeated).
         how: "pad" or "crop", see `fit`.
-
-    Returns:
-        Pixels ``[channels h w]`` in the dtype of the scan; top, left, bottom, right; height and
-        width of a canvas pixel in mm, or None.
     """
     source = to_gray(scan.pixels) if channels == 1 else scan.pixels
     fitting = fit((source.shape[1], source.shape[2]), canvas, how)
@@ -255,10 +221,11 @@ def fit_to_canvas(
         fitted = _resize(source, fitting)
     pixels = np.zeros((channels, *canvas), source.dtype)
     pixels[:, :rows, :columns] = fitted
-    spacing = scan.spacing_mm
-    if spacing is not None:
-        spacing = (spacing[0] * (bottom - top) / rows, spacing[1] * (right - left) / columns)
-    return pixels, (0, 0, rows, columns), spacing
+    spacing = None
+    if scan.spacing_mm is not None:
+        high, wide = scan.spacing_mm
+        spacing = Spacing(high * (bottom - top) / rows, wide * (right - left) / columns)
+    return PackedScan(pixels, (0, 0, rows, columns), spacing_mm=spacing)
 
 
 def shrink_picture(image: Image.Image, canvas: tuple[int, int], how: Fit = "pad") -> Image.Image:

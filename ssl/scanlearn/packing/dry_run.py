@@ -23,7 +23,6 @@ from scanlearn.readers.scan import Header
 
 TAGS = ("Modality", "BodyPartExamined", "ViewPosition", "SeriesDescription", "ImageType")
 _IDENTIFIERS = ("IssuerOfPatientID", "PatientID", "SeriesInstanceUID")
-_KINDS = {"image": "picture", "dicom": "DICOM", "nifti": "NIfTI", "npz": "row of npz"}
 _NONE = "(none)"
 _SHOWN_VALUES = 8
 # Of a column with more values than this the further ones are counted together: a million files
@@ -91,7 +90,7 @@ class _Table:
         self._scans_kept += num_kept
         values = {name: self._selection.values(name, labels, header.tags) for name in self._columns}
         shown = {name: "\\".join(value) for name, value in values.items()} | {
-            "kind of file": _KINDS.get(header.kind, header.kind),
+            "kind of file": header.kind,
             "rows x columns": f"{header.size[0]} x {header.size[1]}",
             "bits": str(header.bits),
             "frames": str(header.num_frames),

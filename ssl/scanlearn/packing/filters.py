@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.packing.manifest import IDENTIFYING_COLUMNS
 from scanlearn.packing.tables import is_one_of
+from scanlearn.readers.dicom import keywords, value_representation
 
 Labels = Mapping[str, str | None]
 Tags = Mapping[str, tuple[str, ...]]
@@ -116,25 +116,19 @@ def make_selection(
 
 
 def _check_keyword(where: str, name: str, columns: tuple[str, ...]) -> None:
-    from pydicom.datadict import dictionary_VR, keyword_dict
-
-    if name not in keyword_dict:
-        near = _nearest(name, [*columns, *keyword_dict])
-        listed = f" (columns: {', '.join(columns)})" if columns else ""
+    kind = value_representation(name)
+    if kind is None:
+        near = did_you_mean(name, [*columns, *keywords()])
+        listed = f"; the columns are {', '.join(columns)}" if columns else ""
         raise ScanlearnError(
-            f"{where}: '{name}' is neither a DICOM keyword nor a column of the table{near}{listed}"
+            f"{where}: {name!r} is neither a DICOM keyword nor a column of the table{near}{listed}"
         )
-    kind = dictionary_VR(keyword_dict[name])
     if kind == "PN" or is_one_of(name, _IDENTIFYING):
         raise ScanlearnError(
-            f"{where}: '{name}' names a person, a study or a date, and a filter is written into the"
-            " archive; list the files to pack in a table instead"
+            f"{where}: {name!r} can identify a person, and filters are stored in the archive; list"
+            " the files to pack in a table instead"
         )
     if kind in _WITHOUT_TEXT:
-        raise ScanlearnError(f"{where}: '{name}' holds no text (it is {kind}); choose another tag")
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    folded = {other.casefold(): other for other in reversed(known)}
-    found = difflib.get_close_matches(name.casefold(), folded, n=1)
-    return f"; did you mean '{folded[found[0]]}'?" if found else ""
+        raise ScanlearnError(
+            f"{where}: {name!r} holds no text (its type is {kind}); choose another keyword"
+        )

@@ -19,8 +19,8 @@ from scanlearn.packing.filters import Selection
 from scanlearn.packing.manifest import Manifest
 from scanlearn.packing.parallel import map_where_worth
 from scanlearn.readers.limits import limited
-from scanlearn.readers.readers import ReadSettings, read_header
-from scanlearn.readers.scan import Header, Undecodable
+from scanlearn.readers.readers import read_header
+from scanlearn.readers.scan import Header, ReadSettings, Undecodable
 
 # Colour files are often gray scans saved as RGB. Some are decoded to see.
 _COLOUR_PROBES = 32

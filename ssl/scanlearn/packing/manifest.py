@@ -29,8 +29,7 @@ from scanlearn.readers.containers import (
     open_container,
     stamp,
 )
-from scanlearn.readers.medmnist import list_rows
-from scanlearn.readers.readers import SCAN_SUFFIXES, is_scan, may_be_scan
+from scanlearn.readers.readers import SCAN_SUFFIXES, is_scan, list_rows, may_be_scan
 from scanlearn.readers.scan import Undecodable
 
 # What lies in a folder tree, a zip or a tar: its scans, and what is set aside unread.
@@ -208,8 +207,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _list_members(found: _Found, container: Path, start: str) -> None:
     try:
-        if container.suffix.lower() == ".npz":
-            for path in list_rows(container).column("path").to_pylist():
+        rows = list_rows(container)
+        if rows is not None:
+            for path in rows.column("path").to_pylist():
                 found.add(start + path)
             return
         opened = open_container(container)
@@ -346,12 +346,17 @@ def read_manifest(
         return _as_manifest(source, found, folder_labels=folder_labels)
     if not source.exists():
         raise ScanlearnError(f"{source}: there is no such file or folder; check the path")
-    if folder_labels and source.suffix.lower() in (*TABLE_SUFFIXES, ".npz"):
+    is_table = source.suffix.lower() in TABLE_SUFFIXES
+    rows = None if is_table else list_rows(source)
+    if folder_labels and (is_table or rows is not None):
         raise ScanlearnError(
-            f"{source}: has labels of its own, and folder_labels is for a folder, a zip or a tar; "
-            "leave it out"
+            f"{source}: has labels of its own; leave out folder_labels, which is for a folder, a"
+            " zip or a tar"
         )
-    if source.suffix.lower() not in TABLE_SUFFIXES:
+    if rows is not None:
+        columns = rows.add_column(1, "patient", rows.column("path"))
+        return Manifest(source, columns, tuple(rows.column_names[1:]), patients_known=False)
+    if not is_table:
         return _read_container(source, folder_labels=folder_labels)
     table = read_table(source)
     paths_in = find_required(table, source, path_column, PATH_COLUMNS, "path_column")
@@ -407,13 +412,7 @@ def _first_folders(root: Path, paths: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _read_container(source: Path, *, folder_labels: bool) -> Manifest:
-    suffix = source.suffix.lower()
-    if suffix == ".npz":
-        rows = list_rows(source)
-        labels = rows.column_names[1:]
-        table = rows.add_column(1, "patient", rows.column("path"))
-        return Manifest(source, table, tuple(labels), patients_known=False)
-    if suffix in CONTAINER_SUFFIXES:
+    if source.suffix.lower() in CONTAINER_SUFFIXES:
         return _as_manifest(source, list_container(source), folder_labels=folder_labels)
     if source.name.lower().endswith(_PACKED_TARS):
         raise ScanlearnError(

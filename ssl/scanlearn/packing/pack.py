@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from scanlearn.archive.identity import Identities, read_identities, source_name
+from scanlearn.archive.layout import Origin
 from scanlearn.archive.reader import Archive, is_archive
 from scanlearn.archive.summary import summary
 from scanlearn.archive.writer import ArchiveWriter
@@ -23,170 +24,26 @@ from scanlearn.packing.headers import LEFT_OUT, Survey, survey
 from scanlearn.packing.manifest import Manifest, read_manifest
 from scanlearn.packing.parallel import get_ready, num_cores, ordered_map
 from scanlearn.packing.prepare import (
-    Job,
     ManifestRow,
     Outcome,
-    Plan,
+    PackPlan,
     Prepared,
     Refused,
-    bytes_per_chunk,
-    frames_per_chunk,
+    WorkItem,
     make_plan,
     num_scans,
     pieces,
     prepare,
-    scan_id,
-    tasks,
+    scan_name,
+    work_items,
 )
 from scanlearn.packing.settings import PackSettings
 from scanlearn.readers.readers import libraries
 
-# Filling an archive: every scan of a manifest, from wherever an earlier process had come.
-
-
 SERIES = "series"
-
-
 EMPTY = "empty slices left out"
-
-
 _SHORT_NAME = 2
-
-
 _CRASHED = "brings down the process that decodes it"
-
-
-Task = tuple[Job | Refused, ManifestRow]
-
-
-def fill(
-    writer: ArchiveWriter, manifest: Manifest, plan: Plan, found: Survey, workers: int
-) -> dict[str, int]:
-    """Writes every scan of a manifest and returns how often each note was made.
-
-    What an earlier process finished is not decoded again. Of a scan nothing is kept in memory.
-
-    Args:
-        writer: The archive.
-        manifest: The files.
-        plan: What every scan is brought to.
-        found: What the headers say.
-        workers: Processes that decode; with 1 this one does.
-    """
-    filling = _Filling(writer, manifest)
-    num_jobs = sum(1 for _ in pieces(found, plan)) - filling.num_done
-    waiting: deque[Task] = deque()
-
-    def jobs() -> Iterator[Job | Refused]:
-        for task in islice(tasks(manifest, found, plan), filling.num_done, None):
-            waiting.append(task)
-            yield task[0]
-
-    outcomes = _prepared(plan, jobs(), workers)
-    with track(num_jobs, "packing") as progress, closing(outcomes):
-        for of_job in outcomes:
-            filling.take(*waiting.popleft(), of_job)
-            progress.advance(rejected=str(writer.num_rejected))
-    return {note: times for note, times in sorted(filling.notes.items()) if times}
-
-
-def _prepared(
-    plan: Plan, jobs: Iterator[Job | Refused], workers: int
-) -> Generator[tuple[Outcome, ...], None, None]:
-    """Yields what becomes of each job: its scans hold until the next is asked for."""
-    work = partial(prepare, plan)
-    if workers == 1:
-        yield from map(work, jobs)
-        return
-    crashed: tuple[Outcome, ...] = (Refused(_CRASHED),)
-    # A decoder may bring its process down, which must never be this one.
-    yield from ordered_map(
-        work,
-        jobs,
-        workers=workers,
-        crashed=crashed,
-        chunk=frames_per_chunk(plan),
-        chunk_bytes=bytes_per_chunk(plan),
-        weigh=num_scans,
-    )
-
-
-class _Filling:
-    """How far an archive is filled.
-
-    Args:
-        writer: The archive; an earlier process may have begun it.
-        manifest: The files.
-    """
-
-    def __init__(self, writer: ArchiveWriter, manifest: Manifest) -> None:
-        reached = writer.resumed
-        self._writer = writer
-        self._manifest = manifest
-        self.num_done: int = reached.get("num_done", 0)
-        self._num_outcomes: int = reached.get("num_outcomes", 0)
-        self._last: list[str] = reached.get("last", ["", ""])
-        self.notes: Counter[str] = Counter(reached.get("notes", {}))
-
-    def take(self, job: Job | Refused, row: ManifestRow, outcomes: tuple[Outcome, ...]) -> None:
-        """Writes what became of a job; an earlier process may have written the first part of it."""
-        file = self._writer.list_file(row[0] or "")
-        for outcome in outcomes[self._num_outcomes :]:
-            self._num_outcomes += 1
-            if isinstance(outcome, Refused):
-                verdict = [scan_id(file, outcome.frame), _nameless(outcome.reason, row)]
-                # A file done in several pieces is set aside once for the same reason.
-                if not (isinstance(job, Job) and job.frames.start and verdict == self._last):
-                    self._writer.reject(*verdict)
-                self._last = verdict
-                continue
-            self.notes.update(outcome.notes)
-            if self._add(row, file, outcome):
-                self._checkpoint()
-        if isinstance(job, Job) and not any(isinstance(one, Refused) for one in outcomes):
-            self.notes[EMPTY] += len(job.frames) - len(outcomes)
-        self.num_done += 1
-        self._num_outcomes = 0
-
-    def _checkpoint(self) -> None:
-        self._writer.checkpoint(
-            {
-                "num_done": self.num_done,
-                "num_outcomes": self._num_outcomes,
-                "last": self._last,
-                "notes": dict(self.notes),
-            }
-        )
-
-    def _add(self, row: ManifestRow, file: str, scan: Prepared) -> bool:
-        """Writes a scan under hashes: a file that names no patient stands for its own."""
-        _, patient, labels = row
-        whose = self._writer.identities
-        assert whose is not None
-        if self._manifest.patients_known:
-            person = whose.patient(patient or "")
-        else:
-            person = whose.patient(scan.patient, scan.issuer) if scan.patient else file
-        series = None if scan.series is None else whose.series(scan.series)
-        return self._writer.add(
-            scan.pixels,
-            scan_id=scan_id(file, scan.frame),
-            patient=person,
-            valid_box=scan.valid_box,
-            spacing_mm=scan.spacing_mm,
-            value_range=scan.value_range,
-            mask=scan.mask,
-            labels={SERIES: series} | labels,
-            tally=scan.tally,
-        )
-
-
-def _nameless(reason: str, row: ManifestRow) -> str:
-    """Returns a reason without the file's name, which decoders like to give."""
-    name = Path(row[0] or "").name
-    return reason.replace(name, "the file") if len(name) > _SHORT_NAME else reason
-
-
 # What reads the kinds of the first files is loaded while processes start.
 _PROBED_NAMES = 1000
 
@@ -266,7 +123,7 @@ def pack_manifest(
         found_out,
         canvas=(canvas, canvas) if isinstance(canvas, int) else canvas,
         channels=settings.channels if like is None else _channels(like),
-        treatment=settings.treatment(),
+        preprocess=settings.preprocess(),
         settings=read,
         workers=workers,
     )
@@ -277,7 +134,7 @@ def pack_manifest(
         shape=(plan.channels, *plan.canvas),
         dtype=plan.dtype,
         label_columns=_label_columns(manifest, found_out),
-        has_mask=plan.treatment.has_mask,
+        has_mask=plan.preprocess.has_mask,
         patients_known=manifest.patients_known or found_out.has_patients,
         source_hash=source_hash,
         settings=settings.fingerprint(),
@@ -285,7 +142,7 @@ def pack_manifest(
     ) as writer:
         if writer.resumed:
             say(f"going on after the {writer.num_scans:,} scans that were packed before")
-        notes = fill(writer, manifest, plan, found_out, workers)
+        notes = write_scans(writer, manifest, plan, found_out, workers)
         if writer.num_scans == 0:
             reason = writer.first_reason or "every slice is empty"
             path, _, _ = next(manifest.rows())
@@ -293,7 +150,7 @@ def pack_manifest(
                 f"{manifest.root}: none of {len(manifest):,} scans can be read (the first,"
                 f" {path!r}: {reason}); give a source with pictures, DICOM files or volumes"
             )
-        said = {"notes": {**found_out.left_out, **notes}, "pixels": plan.treatment.described()}
+        said = {"notes": {**found_out.left_out, **notes}, "pixels": plan.preprocess.described()}
         return writer.close(**said)
 
 
@@ -311,7 +168,7 @@ def _channels(archive: Archive) -> Literal[1, 3]:
     return 1 if archive.shape[0] == 1 else 3
 
 
-def _fitting(plan: Plan, like: Archive) -> Plan:
+def _fitting(plan: PackPlan, like: Archive) -> PackPlan:
     """Returns a plan for scans that go into an archive which is there."""
     if plan.dtype.itemsize > like.dtype.itemsize:
         raise ScanlearnError(
@@ -339,6 +196,130 @@ def manifest_of(source: Path | str, settings: PackSettings) -> Manifest:
         open_containers=settings.open_containers,
         folder_labels=settings.folder_labels,
     )
+
+
+def write_scans(
+    writer: ArchiveWriter, manifest: Manifest, plan: PackPlan, found: Survey, workers: int
+) -> dict[str, int]:
+    """Writes every scan of a manifest and returns how often each note was made.
+
+    What an earlier process finished is not decoded again. Of a scan nothing is kept in memory.
+
+    Args:
+        writer: The archive.
+        manifest: The files.
+        plan: What every scan is brought to.
+        found: What the headers say.
+        workers: Processes that decode; with 1 this one does.
+    """
+    loop = _WriteLoop(writer, manifest)
+    num_items = sum(1 for _ in pieces(found, plan)) - loop.num_done
+    waiting: deque[tuple[WorkItem | Refused, ManifestRow]] = deque()
+
+    def items() -> Iterator[WorkItem | Refused]:
+        for item, row in islice(work_items(manifest, found, plan), loop.num_done, None):
+            waiting.append((item, row))
+            yield item
+
+    outcomes = _prepared(plan, items(), workers)
+    with track(num_items, "packing") as progress, closing(outcomes):
+        for of_item in outcomes:
+            loop.take(*waiting.popleft(), of_item)
+            progress.advance(rejected=str(writer.num_rejected))
+    return {note: times for note, times in sorted(loop.notes.items()) if times}
+
+
+def _prepared(
+    plan: PackPlan, items: Iterator[WorkItem | Refused], workers: int
+) -> Generator[tuple[Outcome, ...], None, None]:
+    """Yields what becomes of each piece of work: its scans hold until the next is asked for."""
+    work = partial(prepare, plan)
+    if workers == 1:
+        yield from map(work, items)
+        return
+    crashed: tuple[Outcome, ...] = (Refused(_CRASHED),)
+    # A decoder may bring its process down, which must never be this one.
+    yield from ordered_map(
+        work,
+        items,
+        workers=workers,
+        crashed=crashed,
+        chunk=plan.frames_per_chunk,
+        chunk_bytes=plan.bytes_per_chunk,
+        weigh=num_scans,
+    )
+
+
+class _WriteLoop:
+    """How far an archive is filled.
+
+    Args:
+        writer: The archive; an earlier process may have begun it.
+        manifest: The files.
+    """
+
+    def __init__(self, writer: ArchiveWriter, manifest: Manifest) -> None:
+        reached = writer.resumed
+        self._writer = writer
+        self._manifest = manifest
+        self.num_done: int = reached.get("num_done", 0)
+        self._num_outcomes: int = reached.get("num_outcomes", 0)
+        self._last: list[str] = reached.get("last", ["", ""])
+        self.notes: Counter[str] = Counter(reached.get("notes", {}))
+
+    def take(
+        self, item: WorkItem | Refused, row: ManifestRow, outcomes: tuple[Outcome, ...]
+    ) -> None:
+        """Writes what became of a piece of work, but for what an earlier process has written."""
+        file = self._writer.list_file(row[0] or "")
+        for outcome in outcomes[self._num_outcomes :]:
+            self._num_outcomes += 1
+            if isinstance(outcome, Refused):
+                verdict = [scan_name(file, outcome.page), _nameless(outcome.reason, row)]
+                # A file done in several pieces is set aside once for the same reason.
+                if not (isinstance(item, WorkItem) and item.frames.start and verdict == self._last):
+                    self._writer.reject(*verdict)
+                self._last = verdict
+                continue
+            self.notes.update(outcome.notes)
+            if self._add(row, file, outcome):
+                self._checkpoint()
+        if isinstance(item, WorkItem) and not any(isinstance(one, Refused) for one in outcomes):
+            self.notes[EMPTY] += len(item.frames) - len(outcomes)
+        self.num_done += 1
+        self._num_outcomes = 0
+
+    def _checkpoint(self) -> None:
+        self._writer.checkpoint(
+            {
+                "num_done": self.num_done,
+                "num_outcomes": self._num_outcomes,
+                "last": self._last,
+                "notes": dict(self.notes),
+            }
+        )
+
+    def _add(self, row: ManifestRow, file: str, outcome: Prepared) -> bool:
+        """Writes a scan under hashes: a file that names no patient stands for its own."""
+        _, patient, labels = row
+        hashes = self._writer.identities
+        assert hashes is not None
+        if self._manifest.patients_known:
+            patient = hashes.patient(patient or "")
+        elif outcome.patient:
+            patient = hashes.patient(outcome.patient, outcome.issuer)
+        else:
+            patient = file
+        series = None if outcome.series is None else hashes.series(outcome.series)
+        name = scan_name(file, outcome.page)
+        origin = Origin(scan_id=name, patient=patient, labels={SERIES: series} | labels)
+        return self._writer.add(outcome.scan, origin)
+
+
+def _nameless(reason: str, row: ManifestRow) -> str:
+    """Returns a reason without the file's name, which decoders like to give."""
+    name = Path(row[0] or "").name
+    return reason.replace(name, "the file") if len(name) > _SHORT_NAME else reason
 
 
 def _existing(

@@ -1,4 +1,4 @@
-"""What is done to one file on its way into an archive; runs in worker processes."""
+"""From rows of a manifest to packed scans: the plan, its pieces of work, and what a worker does."""
 
 from __future__ import annotations
 
@@ -13,128 +13,62 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool
 
-from scanlearn.archive.layout import ScanTally, tally_scan
-from scanlearn.packing.canvas import Treatment, place, shrink_picture
+from scanlearn.archive.layout import PackedScan
+from scanlearn.packing.canvas import Preprocess, place, shrink_picture
 from scanlearn.packing.headers import Survey
 from scanlearn.packing.manifest import Manifest
 from scanlearn.packing.parallel import ordered_map
 from scanlearn.readers.limits import limited
-from scanlearn.readers.pictures import Shrink
-from scanlearn.readers.readers import ReadSettings, read_frames
-from scanlearn.readers.scan import Frame, Pixels, Undecodable
-from scanlearn.readers.values import Box
+from scanlearn.readers.readers import read_frames
+from scanlearn.readers.scan import Frame, ReadSettings, Shrink, Undecodable
 
-# From rows of a manifest to pieces of work: a file may give several scans.
-
-
-_MAX_CHUNK_BYTES = 4 * 2**20
-
-
+_MAX_ITEM_BYTES = 4 * 2**20
 _MOST_AT_ONCE = 64
-
+# Colour files are often gray scans saved as RGB: a pixel whose channels differ by more than JPEG
+# noise is coloured, and a scan with one in a thousand of them is too.
+_COLOUR_SPREAD = 12 / 255
+_COLOUR_SHARE = 0.001
+_PROBE_SIDE = 256
 
 # Path, patient and labels.
 ManifestRow = tuple[str | None, str | None, dict[str, str | None]]
 
 
-def pieces(found: Survey, plan: Plan) -> Iterator[tuple[int, range, int]]:
-    """Yields row, frames and all frames of its file for each piece of work, in order."""
-    size = _frames_per_job(plan)
-    for row, num_frames in enumerate(found.num_frames):
-        for start in range(0, num_frames, size):
-            yield row, range(start, min(start + size, num_frames)), num_frames
-
-
-def tasks(
-    manifest: Manifest, found: Survey, plan: Plan
-) -> Iterator[tuple[Job | Refused, ManifestRow]]:
-    """Yields each piece of work with the row of the manifest that it belongs to."""
-    is_repeated = _is_repeated(manifest)
-    by_row = groupby(pieces(found, plan), key=lambda piece: piece[0])
-    for number, (row, (_, of_row)) in enumerate(zip(manifest.rows(), by_row, strict=True)):
-        path, patient, _ = row
-        refused = None
-        if path is None:
-            refused = Refused("the table gives no path")
-        elif path in manifest.refused:
-            refused = Refused(manifest.refused[path])
-        elif patient is None:
-            refused = Refused("the table gives no patient")
-        elif is_repeated[number]:
-            refused = Refused("an earlier row of the table has the same path")
-        if refused is not None:
-            yield refused, row
-            continue
-        for _, frames, num_frames in of_row:
-            yield Job(manifest.root / str(path), frames, num_frames), row
-
-
-def _is_repeated(manifest: Manifest) -> Bool[np.ndarray, " n"]:
-    """Returns of each row whether an earlier one has the same path, ``[n]``.
-
-    Arrow numbers paths as they first appear; a set of a million of them would take 200 MB.
-    """
-    paths = manifest.table.column("path").combine_chunks()
-    numbers = paths.dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    seen_before = np.maximum.accumulate(numbers)
-    repeated: Bool[np.ndarray, " n"] = np.append(False, numbers[1:] <= seen_before[:-1])
-    return repeated
-
-
-def _scan_bytes(plan: Plan) -> int:
-    return plan.channels * plan.canvas[0] * plan.canvas[1] * plan.dtype.itemsize
-
-
-def scan_id(file: str, frame: int | None) -> str:
-    """Returns a file's name, and for one of several scans of it the number, as ``3fa9...#3``."""
-    return file if frame is None else f"{file}#{frame}"
-
-
-def frames_per_chunk(plan: Plan) -> int:
-    """Returns how many scans a process is given at a time: 64, at most 4 MiB of packed ones."""
-    return min(_MOST_AT_ONCE, _frames_per_job(plan))
-
-
-def bytes_per_chunk(plan: Plan) -> int:
-    """Returns what memory the largest piece of work takes when it is done."""
-    mask_bytes = plan.canvas[0] * plan.canvas[1] if plan.treatment.has_mask else 0
-    # Arrays begin at multiples of 64 bytes.
-    return _frames_per_job(plan) * (_scan_bytes(plan) + mask_bytes + 2 * 64)
-
-
-def num_scans(job: Job | Refused) -> int:
-    """Returns how many scans a piece of work may give."""
-    return len(job.frames) if isinstance(job, Job) else 1
-
-
-def _frames_per_job(plan: Plan) -> int:
-    return max(1, _MAX_CHUNK_BYTES // _scan_bytes(plan))
-
-
-# Colour files are often gray scans saved as RGB: a pixel whose channels differ by more than JPEG
-# noise is coloured, and a scan with one in a thousand of them is too.
-_COLOUR_SPREAD = 12 / 255
-
-
-_COLOUR_SHARE = 0.001
-
-
-_PROBE_SIDE = 256
-
-
 @dataclass(frozen=True)
-class Plan:
+class PackPlan:
     """What every scan is brought to."""
 
     canvas: tuple[int, int]
     channels: Literal[1, 3]
     dtype: np.dtype[Any]
-    treatment: Treatment = field(default_factory=Treatment)
+    preprocess: Preprocess = field(default_factory=Preprocess)
     read: ReadSettings = field(default_factory=ReadSettings)
+
+    @property
+    def scan_bytes(self) -> int:
+        """Bytes of the pixels of a packed scan."""
+        return self.channels * self.canvas[0] * self.canvas[1] * self.dtype.itemsize
+
+    @property
+    def frames_per_item(self) -> int:
+        """Scans of a file that are one piece of work: at most 4 MiB of packed ones."""
+        return max(1, _MAX_ITEM_BYTES // self.scan_bytes)
+
+    @property
+    def frames_per_chunk(self) -> int:
+        """Scans that a process is given at a time: 64, at most 4 MiB of packed ones."""
+        return min(_MOST_AT_ONCE, self.frames_per_item)
+
+    @property
+    def bytes_per_chunk(self) -> int:
+        """Memory that the largest piece of work takes when it is done."""
+        mask_bytes = self.canvas[0] * self.canvas[1] if self.preprocess.has_mask else 0
+        # Arrays begin at multiples of 64 bytes.
+        return self.frames_per_item * (self.scan_bytes + mask_bytes + 2 * 64)
 
 
 @dataclass(frozen=True)
-class Job:
+class WorkItem:
     """Some frames of one file.
 
     Args:
@@ -153,38 +87,28 @@ class Prepared:
     """A scan ready to be written.
 
     Args:
-        pixels: ``[c h w]``, on the canvas.
-        valid_box: Top, left, bottom, right.
-        spacing_mm: Height and width of a canvas pixel; None where unknown.
-        value_range: Stored values that mean 0 and 1.
+        scan: On the canvas.
         notes: What of the file was left out, in words.
-        frame: Number of the scan in its file, from 1; None where the file holds one.
+        page: Number of the scan in its file, from 1; None where the file holds one.
         patient: Patient that the file names.
         series: Series that the file names.
         issuer: Who gave the patient that number, where the file says so.
-        mask: ``[h w]``, True inside the field of view; None for all of the valid box.
-        tally: What was counted of it.
     """
 
-    pixels: Pixels
-    valid_box: Box
-    spacing_mm: tuple[float, float] | None
-    value_range: tuple[float, float]
-    notes: tuple[str, ...]
-    frame: int | None = None
+    scan: PackedScan
+    notes: tuple[str, ...] = ()
+    page: int | None = None
     patient: str | None = None
     series: str | None = None
     issuer: str | None = None
-    mask: Bool[np.ndarray, "h w"] | None = None
-    tally: ScanTally | None = None
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A file, or one frame of it, set aside."""
+    """A file, or one page of it, set aside."""
 
     reason: str
-    frame: int | None = None
+    page: int | None = None
 
 
 Outcome = Prepared | Refused
@@ -195,10 +119,10 @@ def make_plan(
     *,
     canvas: tuple[int, int],
     channels: Literal[1, 3, "auto"],
-    treatment: Treatment | None = None,
+    preprocess: Preprocess | None = None,
     settings: ReadSettings | None = None,
     workers: int = 1,
-) -> Plan:
+) -> PackPlan:
     """Returns what scans are brought to; dtype and "auto" channels come from all file headers.
 
     Args:
@@ -206,26 +130,27 @@ def make_plan(
         canvas: Rows and columns.
         channels: 1, 3, or "auto": 3 where a sample of the files that store colour shows some, and
             where windows or neighbouring slices fill them.
-        treatment: What is done to pixels; None for the defaults.
+        preprocess: What is done to pixels; None for the defaults.
         settings: What of a file is read; None for the defaults.
         workers: Processes that decode the sample; with 1 this one does.
     """
-    settings, treatment = settings or ReadSettings(), treatment or Treatment()
-    if len(treatment.windows) > 1 or settings.neighbours:
+    settings, preprocess = settings or ReadSettings(), preprocess or Preprocess()
+    if len(preprocess.windows) > 1 or settings.neighbours:
         channels = 3
     elif channels == "auto":
-        probes = () if treatment.windows else found.colour
+        probes = () if preprocess.windows else found.colour
         channels = 3 if _any_has_colour(settings, probes, workers) else 1
-    read = replace(settings, at_least=max(canvas), gray=channels == 1)
-    return Plan(canvas, channels, treatment.dtype(found.is_deep), treatment, read)
+    shrink = _shrink(canvas, preprocess)
+    read = replace(settings, at_least=max(canvas), gray=channels == 1, shrink=shrink)
+    return PackPlan(canvas, channels, preprocess.dtype(found.is_deep), preprocess, read)
 
 
 def _any_has_colour(settings: ReadSettings, paths: Sequence[Path], workers: int) -> bool:
-    look = partial(_has_colour, settings)
+    probe = partial(_has_colour, settings)
     if workers == 1 or not paths:
-        return any(map(look, paths))
-    with closing(ordered_map(look, paths, workers=workers, crashed=False)) as found:
-        return any(found)
+        return any(map(probe, paths))
+    with closing(ordered_map(probe, paths, workers=workers, crashed=False)) as answers:
+        return any(answers)
 
 
 def _has_colour(settings: ReadSettings, path: Path) -> bool:
@@ -242,20 +167,74 @@ def _has_colour(settings: ReadSettings, path: Path) -> bool:
     return bool((spread > _COLOUR_SPREAD * np.iinfo(pixels.dtype).max).mean() > _COLOUR_SHARE)
 
 
-def prepare(plan: Plan, job: Job | Refused) -> tuple[Outcome, ...]:
+def pieces(found: Survey, plan: PackPlan) -> Iterator[tuple[int, range, int]]:
+    """Yields row, frames and all frames of its file for each piece of work, in order."""
+    size = plan.frames_per_item
+    for row, num_frames in enumerate(found.num_frames):
+        for start in range(0, num_frames, size):
+            yield row, range(start, min(start + size, num_frames)), num_frames
+
+
+def work_items(
+    manifest: Manifest, found: Survey, plan: PackPlan
+) -> Iterator[tuple[WorkItem | Refused, ManifestRow]]:
+    """Yields each piece of work with the row of the manifest that it belongs to."""
+    is_repeated = _is_repeated(manifest)
+    by_row = groupby(pieces(found, plan), key=lambda piece: piece[0])
+    for number, (row, (_, of_row)) in enumerate(zip(manifest.rows(), by_row, strict=True)):
+        path, patient, _ = row
+        reason = None
+        if path is None:
+            reason = "the table gives no path"
+        elif path in manifest.refused:
+            reason = manifest.refused[path]
+        elif patient is None:
+            reason = "the table gives no patient"
+        elif is_repeated[number]:
+            reason = "an earlier row of the table has the same path"
+        if reason is not None:
+            yield Refused(reason), row
+            continue
+        for _, frames, num_frames in of_row:
+            yield WorkItem(manifest.root / str(path), frames, num_frames), row
+
+
+def _is_repeated(manifest: Manifest) -> Bool[np.ndarray, " n"]:
+    """Returns of each row whether an earlier one has the same path, ``[n]``.
+
+    Arrow numbers paths as they first appear; a set of a million of them would take 200 MB.
+    """
+    paths = manifest.table.column("path").combine_chunks()
+    numbers = paths.dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    seen_before = np.maximum.accumulate(numbers)
+    repeated: Bool[np.ndarray, " n"] = np.append(False, numbers[1:] <= seen_before[:-1])
+    return repeated
+
+
+def num_scans(item: WorkItem | Refused) -> int:
+    """Returns how many scans a piece of work may give."""
+    return len(item.frames) if isinstance(item, WorkItem) else 1
+
+
+def scan_name(file: str, page: int | None) -> str:
+    """Returns a file's name, and for one of several scans of it the number, as ``3fa9...#3``."""
+    return file if page is None else f"{file}#{page}"
+
+
+def prepare(plan: PackPlan, item: WorkItem | Refused) -> tuple[Outcome, ...]:
     """Decodes some frames of a file and brings them to the canvas; runs in a worker process.
 
     Returns:
         What becomes of each frame; fewer than asked for where slices are empty, and a single
         refusal where none can be read.
     """
-    if isinstance(job, Refused):
-        return (job,)
+    if isinstance(item, Refused):
+        return (item,)
     try:
         with limited():
             outcomes = [
-                _placed(plan, job, frame)
-                for frame in read_frames(job.path, job.frames, plan.read, shrink=_shrink(plan))
+                _packed(plan, item, frame)
+                for frame in read_frames(item.path, item.frames, plan.read)
             ]
     except Undecodable as error:
         return (Refused(str(error)),)
@@ -265,36 +244,30 @@ def prepare(plan: Plan, job: Job | Refused) -> tuple[Outcome, ...]:
     return tuple(outcomes)
 
 
-def _shrink(plan: Plan) -> Shrink | None:
-    if plan.treatment.field_of_view != "none":
+def _shrink(canvas: tuple[int, int], preprocess: Preprocess) -> Shrink | None:
+    if preprocess.field_of_view != "none":
         return None  # It is cut out first.
-    return partial(shrink_picture, canvas=plan.canvas, how=plan.treatment.fit)
+    return partial(shrink_picture, canvas=canvas, how=preprocess.fit)
 
 
-def _placed(plan: Plan, job: Job, frame: Frame) -> Outcome:
+def _packed(plan: PackPlan, item: WorkItem, frame: Frame) -> Outcome:
     """Brings one scan to the canvas."""
-    number = frame.number if job.of > 1 else None
-    scan = frame.scan
-    if isinstance(scan, Undecodable):
-        return Refused(str(scan), number)
+    page = frame.number if item.of > 1 else None
+    if isinstance(frame.scan, Undecodable):
+        return Refused(str(frame.scan), page)
     try:
-        placed = place(scan, plan.canvas, plan.channels, plan.treatment)
+        scan, notes = place(frame.scan, plan.canvas, plan.channels, plan.preprocess)
     except Undecodable as error:
-        return Refused(str(error), number)
-    if placed.pixels.dtype.itemsize > plan.dtype.itemsize:
-        return Refused("has more bits than its header said; it changed while it was packed", number)
-    pixels = placed.pixels.astype(plan.dtype, copy=False)
-    where = (placed.valid_box, placed.value_range, placed.spacing_mm)
+        return Refused(str(error), page)
+    if scan.pixels.dtype.itemsize > plan.dtype.itemsize:
+        return Refused("has more bits than its header said; it changed while it was packed", page)
+    scan = replace(scan, pixels=scan.pixels.astype(plan.dtype, copy=False))
+    _ = scan.sums  # Made here, in one of many processes; they travel with the scan.
     return Prepared(
-        pixels,
-        placed.valid_box,
-        placed.spacing_mm,
-        placed.value_range,
-        (*frame.notes, *placed.notes),
-        number,
-        frame.patient,
-        frame.series,
-        frame.issuer,
-        placed.mask,
-        tally_scan(pixels, *where, placed.mask if plan.treatment.has_mask else None),
+        scan,
+        notes=(*frame.notes, *notes),
+        page=page,
+        patient=frame.patient,
+        series=frame.series,
+        issuer=frame.issuer,
     )

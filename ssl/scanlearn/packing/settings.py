@@ -13,10 +13,9 @@ from pydantic import (
 )
 
 from scanlearn.config.settings import Settings
-from scanlearn.packing.canvas import FieldOfView, Fit, Intensity, Treatment
+from scanlearn.packing.canvas import FieldOfView, Fit, Intensity, Preprocess
 from scanlearn.packing.windows import Window, edges, read_window
-from scanlearn.readers.nifti import Axis
-from scanlearn.readers.readers import ReadSettings
+from scanlearn.readers.scan import Axis, ReadSettings
 
 
 def _as_patterns(given: Any) -> Any:
@@ -136,7 +135,7 @@ class PackSettings(Settings):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> PackSettings:
-        is_triple = len(self.treatment().windows) > 1
+        is_triple = len(self.preprocess().windows) > 1
         if self.window is not None and self.intensity != "full":
             raise ValueError(
                 f"a window says what becomes 0 and 1, and intensity={self.intensity} does too; give"
@@ -156,11 +155,11 @@ class PackSettings(Settings):
             raise ValueError(f"{filled} fill three channels, but channels=1; leave it at auto")
         return self
 
-    def treatment(self) -> Treatment:
+    def preprocess(self) -> Preprocess:
         """Returns what is done to the pixels of every scan."""
         given = self.window
         several = given if isinstance(given, tuple) and len(given) == 3 else (given,)
-        return Treatment(
+        return Preprocess(
             intensity=self.intensity,
             fit=self.fit,
             field_of_view=self.field_of_view,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import ScanlearnError, did_you_mean
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 # More than any table of scans has; a hostile one would fill the memory.
@@ -87,13 +86,11 @@ def find_required(
     if given is None:
         raise ScanlearnError(
             f"{source}: has no column called {', '.join(usual)}; name one of its columns with"
-            f" {setting} (columns: {columns})"
+            f" {setting}: {columns}"
         )
-    near = {_plain(name): name for name in table.column_names}
-    matches = difflib.get_close_matches(_plain(given), near, n=1)
-    hint = f"; did you mean {near[matches[0]]!r}?" if matches else ""
+    near = did_you_mean(given, table.column_names)
     raise ScanlearnError(
-        f"{source}: has no column {given!r} for {setting}{hint} (columns: {columns})"
+        f"{source}: has no column {given!r} for {setting}{near}; its columns are {columns}"
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.console import track
@@ -211,13 +212,10 @@ def write_phantom(spec: PhantomSpec, path: Path | str) -> Archive:
     with writer, track(len(spec), "drawing the phantom") as progress:
         for index in range(len(spec)):
             scan = draw_phantom(spec, index)
+            labels = {task: str(label) for task, label in scan.labels.items()}
             writer.add(
-                scan.pixels,
-                scan_id=scan.scan_id,
-                patient=scan.patient,
-                valid_box=scan.valid_box,
-                mask=scan.mask,
-                labels={task: str(label) for task, label in scan.labels.items()},
+                PackedScan(scan.pixels, scan.valid_box, mask=scan.mask),
+                Origin(scan_id=scan.scan_id, patient=scan.patient, labels=labels),
             )
             progress.advance()
         return writer.close()

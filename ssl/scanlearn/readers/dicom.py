@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8, UInt16
 
+from scanlearn.readers.codestream import claimed_values
 from scanlearn.readers.scan import (
     MAX_FRAMES,
     MAX_PIXELS,
     Frame,
     Header,
+    Reader,
+    ReadSettings,
     Scan,
     Undecodable,
     Units,
@@ -26,226 +29,18 @@ from scanlearn.readers.values import percentile_range, stored_depth
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-
-# Markers of JPEG that begin a frame: SOF0 to SOF15 but DHT, JPG and DAC, and SOF55 of JPEG-LS.
-_FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
-
-
-# Baseline, extended and progressive: Huffman-coded, as ordinary files are.
-_ORDINARY_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
-
-
-_SCAN_MARKER = 0xDA
-
-
-_STANDALONE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
-
-
-def claimed_values(stream: bytes) -> int | None:
-    """Returns how many values (pixels times channels) a stream claims; None where it says nothing.
-
-    Source: ITU-T T.81 B.2.2 (frame header), T.87 C.2.2, T.800 A.5.1 (SIZ).
-    """
-    if stream.startswith(b"\xff\xd8"):
-        return _jpeg_values(stream)
-    start = stream.find(b"\xff\x4f\xff\x51")  # In a JP2 file it comes after some boxes.
-    if start < 0 or len(stream) < start + 42:
-        return None
-    right, bottom, left, top = (
-        int.from_bytes(stream[start + place : start + place + 4], "big")
-        for place in (8, 12, 16, 20)
-    )
-    channels = int.from_bytes(stream[start + 40 : start + 42], "big")
-    return max(0, right - left) * max(0, bottom - top) * channels
-
-
-def _jpeg_values(stream: bytes) -> int | None:
-    place = 2
-    while place + 10 <= len(stream) and stream[place] == 0xFF:
-        marker = stream[place + 1]
-        if marker == 0xFF:
-            place += 1
-        elif marker in _STANDALONE_MARKERS:
-            place += 2
-        elif marker in _FRAME_MARKERS:
-            height = int.from_bytes(stream[place + 5 : place + 7], "big")
-            width = int.from_bytes(stream[place + 7 : place + 9], "big")
-            return height * width * stream[place + 9]
-        else:
-            place += 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
-    return None
-
-
-# Gray values of a DICOM frame: what is stored of them, and which of them it shows.
-
-
 Values = np.ndarray[Any, np.dtype[Any]]
-
-
 Gray = UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"]
-
-
-def gray(
-    values: Values, tags: Dataset, rescale: Dataset, voi: Dataset
-) -> tuple[Gray, tuple[float, float], tuple[str, ...], Units | None]:
-    """Returns what an archive stores of a gray frame, greater output values being greater.
-
-    Args:
-        values: ``[h w]`` as stored in the file.
-        tags: The file, for its modality table and its number of bits.
-        rescale: Where the frame's rescale slope and intercept are, if it has any.
-        voi: Where the frame's window or VOI table is, if it has any.
-
-    Returns:
-        Pixels ``[h w]``; which of them mean 0 and 1; what was changed, in words; what they
-        measure, None behind a table or curve.
-
-    Raises:
-        Undecodable: The slope is 0.
-    """
-    if int(tags.get("BitsStored") or 0) == 1:
-        return (values != 0).astype(np.uint8) * np.uint8(255), (0.0, 255.0), (), None
-    values, slope, intercept = _modality(values, tags, rescale)
-    if voi.get("VOILUTSequence"):
-        from pydicom.pixels.processing import apply_voi
-
-        looked_up = apply_voi(values * slope + intercept, voi)
-        return looked_up, _spread(float(looked_up.min()), float(looked_up.max())), (), None
-    given, function = _window(voi), voi_function(voi)
-    window = given if given is not None and _is_usable(*given, function) else None
-    if window is not None and function == "SIGMOID":
-        return _sigmoid(values * slope + intercept, *window), (0.0, 65535.0), (), None
-    pixels, scale, offset = stored_depth(values)
-    notes = () if scale == 1 else ("more than 16 bits or floating point scaled to 16 bits",)
-    stored = None
-    if window is not None:
-        limits = [(edge - intercept) / slope for edge in _edges(*window, function)]
-        low, high = sorted(edge * scale + offset for edge in limits)
-        if np.float32(low) < np.float32(high) and low < pixels.max() and high > pixels.min():
-            stored = (low, high)
-    if given is not None and stored is None:
-        notes = (*notes, "window that shows nothing replaced by percentiles")
-    stored = stored or percentile_range(pixels)
-    units = Units(slope / scale, intercept - slope * offset / scale, _unit_name(tags, rescale))
-    if slope < 0:
-        pixels, stored = inverted(pixels, stored)
-        units = inverted_units(units, pixels)
-    return pixels, stored, notes, units
-
-
-def _modality(values: Values, tags: Dataset, rescale: Dataset) -> tuple[Values, float, float]:
-    """Returns values, and the slope and intercept that make them output units."""
-    if tags.get("ModalityLUTSequence"):
-        from pydicom.pixels.processing import apply_modality_lut
-
-        return apply_modality_lut(values, tags), 1.0, 0.0
-    slope, intercept = rescale.get("RescaleSlope"), rescale.get("RescaleIntercept")
-    slope = 1.0 if slope is None else float(slope)
-    intercept = 0.0 if intercept is None else float(intercept)
-    if slope == 0 or not np.isfinite((slope, intercept)).all():
-        raise Undecodable(f"has a rescale slope of {slope} and an intercept of {intercept}")
-    return values, slope, intercept
-
-
-def _unit_name(tags: Dataset, rescale: Dataset) -> str:
-    """Returns "HU" where a frame is rescaled to Hounsfield units, else the modality's values.
-
-    Source: DICOM PS3.3 C.8.2.1 and C.11.1.1.2: CT is in HU unless its rescale type says otherwise.
-    """
-    modality = str(tags.get("Modality") or "unknown").strip().upper()
-    tables = tags.get("ModalityLUTSequence")
-    of, name = (tables[0], "ModalityLUTType") if tables else (rescale, "RescaleType")
-    kind = str(of.get(name) or "HU").strip().upper()
-    is_rescaled = bool(tables) or rescale.get("RescaleIntercept") not in (None, "")
-    return "HU" if modality == "CT" and is_rescaled and kind == "HU" else f"{modality} values"
-
-
-def voi_function(voi: Dataset) -> str:
-    """Returns the shape of a window: LINEAR, LINEAR_EXACT or SIGMOID."""
-    return str(voi.get("VOILUTFunction") or "LINEAR").strip().upper()
-
-
-def _window(voi: Dataset) -> tuple[float, float] | None:
-    """Returns centre and width of the first window, None where there is none."""
-    first = []
-    for name in ("WindowCenter", "WindowWidth"):
-        found = voi.get(name)
-        if found is None or found == "":
-            return None
-        first.append(float(found if isinstance(found, float | int) else found[0]))
-    return first[0], first[1]
-
-
-def _is_usable(centre: float, width: float, function: str) -> bool:
-    # A linear window of width 1 is a step: its two edges are one.
-    least = 1 if function == "LINEAR" else 0
-    return bool(np.isfinite((centre, width)).all()) and width > least
-
-
-def _sigmoid(values: Values, centre: float, width: float) -> Gray:
-    """Returns values under a sigmoid window, 0 to 65535.
-
-    Source: DICOM PS3.3 C.11.2.1.3.1.
-    """
-    # Beyond this the curve is flat to 16 bits, and exp would overflow.
-    steepness = np.clip(-4 * (values - centre) / width, -50, 50)
-    return np.rint(65535 / (1 + np.exp(steepness))).astype(np.uint16)
-
-
-def _edges(centre: float, width: float, function: str) -> tuple[float, float]:
-    """Returns the values that a window shows as black and as white.
-
-    Source: DICOM PS3.3 C.11.2.1.2.1 and C.11.2.1.3.2.
-    """
-    if function == "LINEAR_EXACT":
-        return centre - width / 2, centre + width / 2
-    return centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
-
-
-def _spread(low: float, high: float) -> tuple[float, float]:
-    return low, high if high > low else low + 1.0
-
-
-def inverted(pixels: Gray, stored: tuple[float, float]) -> tuple[Gray, tuple[float, float]]:
-    """Returns pixels with bright and dark exchanged, and the range that goes with them."""
-    top = np.iinfo(pixels.dtype).max
-    return top - pixels, (top - stored[1], top - stored[0])
-
-
-def inverted_units(units: Units, pixels: Gray) -> Units:
-    """Returns what pixels measure after bright and dark were exchanged."""
-    top = int(np.iinfo(pixels.dtype).max)
-    return replace(units, slope=-units.slope, intercept=units.intercept + units.slope * top)
-
-
 _GRAY = ("MONOCHROME1", "MONOCHROME2")
-
-
 _PALETTE = "PALETTE COLOR"
-
-
+_PIXEL_TAGS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _MAX_DEPTH = 16
-
-
 _META_BYTES = 2**12
-
-
 _MAX_INFLATED = 2**30
-
-
 _MAX_TEXT, _MAX_VALUES = 256, 64
 
 
-def read_header(path: Path, wanted: tuple[str, ...] = ()) -> Header:
-    """Returns what the tags of a DICOM file say, without decoding its pixels.
-
-    Args:
-        path: The file.
-        wanted: Keywords of tags whose values are asked for.
-
-    Raises:
-        Undecodable: It is no DICOM image, or claims too many pixels or frames.
-    """
+def _header(path: Path, settings: ReadSettings, _start: bytes) -> Header:
     with refusing(path):
         tags = _read(path, pixels=False)
         is_palette = _interpretation(tags) == _PALETTE
@@ -260,44 +55,33 @@ def read_header(path: Path, wanted: tuple[str, ...] = ()) -> Header:
             has_series=_text(tags, "SeriesInstanceUID") is not None,
             size=(int(tags.Rows), int(tags.Columns)),
             bits=int(tags.get("BitsStored") or tags.BitsAllocated),
-            tags={name: found for name in wanted if (found := _values(tags, name))},
-            kind="dicom",
+            tags={name: values for name in settings.tags if (values := _values(tags, name))},
         )
 
 
-def read_frames(path: Path, frames: range, *, windowed: bool = True) -> Iterator[Frame]:
+def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame]:
     """Yields frames of a DICOM file.
 
     Gray frames keep their stored bits: a window or the percentiles become the value range, which
     a later step may change, and only tables and sigmoid windows change values. Signed values are
     shifted, MONOCHROME1 is inverted, more than 16 bits and floating point are scaled to 16.
     Palettes and YBR become RGB.
-
-    Args:
-        path: The file.
-        frames: Which, from 0.
-        windowed: Whether the file's window or table says what gray frames show; else they have no
-            value range, and tables and curves of display are left alone.
-
-    Raises:
-        Undecodable: The file cannot be read; the message says why. A frame that cannot be decoded
-            among others is yielded with its reason.
     """
     with refusing(path):
         tags = _read(path, pixels=True)
         names = ("PatientID", "SeriesInstanceUID", "IssuerOfPatientID")
-        whose = [_text(tags, name) for name in names]
-        alone = _num_frames(tags) == 1
+        identity = [_text(tags, name) for name in names]
+        is_alone = _num_frames(tags) == 1
     for index in frames:
         try:
             with refusing(path):
-                scan, notes = _frame(tags, index, windowed)
+                scan, notes = _frame(tags, index, windowed=settings.shows == "file")
         except Undecodable as error:
-            if alone:
+            if is_alone:
                 raise
             yield Frame(index + 1, error)
         else:
-            yield Frame(index + 1, scan, notes, *whose)
+            yield Frame(index + 1, scan, notes, *identity)
 
 
 def _read(path: Path, *, pixels: bool) -> Dataset:
@@ -344,9 +128,6 @@ def _check_deflated(path: Path) -> None:
                 raise Undecodable(f"inflates to more than {_MAX_INFLATED:,} bytes")
 
 
-_PIXEL_TAGS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-
-
 def _num_frames(tags: Dataset) -> int:
     return max(1, int(tags.get("NumberOfFrames") or 1))
 
@@ -365,8 +146,8 @@ def _values(tags: Dataset, name: str) -> tuple[str, ...]:
 
     try:
         value = tags.get(name)
-        several = value[:_MAX_VALUES] if isinstance(value, MultiValue) else [value]
-        texts = ["" if one is None else str(one).strip()[:_MAX_TEXT] for one in several]
+        values = value[:_MAX_VALUES] if isinstance(value, MultiValue) else [value]
+        texts = ["" if each is None else str(each).strip()[:_MAX_TEXT] for each in values]
     except Exception:
         return ()
     return tuple(text for text in texts if text)
@@ -374,12 +155,11 @@ def _values(tags: Dataset, name: str) -> tuple[str, ...]:
 
 def _macro(tags: Dataset, index: int, name: str) -> Dataset:
     """Returns where a frame's attributes of one kind are: its own, those of all, or the file's."""
-    own = tags.get("PerFrameFunctionalGroupsSequence") or []
+    by_frame = tags.get("PerFrameFunctionalGroupsSequence") or []
     shared = tags.get("SharedFunctionalGroupsSequence") or []
-    for group in (*own[index : index + 1], *shared[:1]):
-        found = group.get(name)
-        if found:
-            return found[0]  # type: ignore[no-any-return]
+    for group in (*by_frame[index : index + 1], *shared[:1]):
+        if macro := group.get(name):
+            return macro[0]  # type: ignore[no-any-return]
     return tags
 
 
@@ -389,7 +169,7 @@ def _table_depths(tags: Dataset) -> list[int]:
     return [0, *(int(table.LUTDescriptor[2]) for table in tables)]
 
 
-def _frame(tags: Dataset, index: int, windowed: bool) -> tuple[Scan, tuple[str, ...]]:
+def _frame(tags: Dataset, index: int, *, windowed: bool) -> tuple[Scan, tuple[str, ...]]:
     from pydicom import Dataset
 
     values = _decoded(tags, index)
@@ -454,10 +234,10 @@ def _check_stream(tags: Dataset, index: int) -> None:
 def _spacing_mm(tags: Dataset, index: int) -> tuple[float, float] | None:
     measures = _macro(tags, index, "PixelMeasuresSequence")
     for name in ("PixelSpacing", "ImagerPixelSpacing"):
-        found = measures.get(name)
-        if found is None or isinstance(found, str) or len(found) != 2:
+        spacing = measures.get(name)
+        if spacing is None or isinstance(spacing, str) or len(spacing) != 2:
             continue
-        height, width = float(found[0]), float(found[1])
+        height, width = float(spacing[0]), float(spacing[1])
         if np.isfinite((height, width)).all() and min(height, width) > 0:
             return height, width
     return None
@@ -474,3 +254,165 @@ def _colour(
     depth = np.uint8 if values.dtype.itemsize == 1 else np.uint16
     pixels = np.ascontiguousarray(values.astype(depth).transpose(2, 0, 1))
     return Scan(pixels, spacing, (0.0, 2.0 ** min(bits, _MAX_DEPTH) - 1)), notes
+
+
+def gray(
+    values: Values, tags: Dataset, rescale: Dataset, voi: Dataset
+) -> tuple[Gray, tuple[float, float], tuple[str, ...], Units | None]:
+    """Returns what an archive stores of a gray frame, greater output values being greater.
+
+    Args:
+        values: ``[h w]`` as stored in the file.
+        tags: The file, for its modality table and its number of bits.
+        rescale: Where the frame's rescale slope and intercept are, if it has any.
+        voi: Where the frame's window or VOI table is, if it has any.
+
+    Returns:
+        Pixels ``[h w]``; which of them mean 0 and 1; what was changed, in words; what they
+        measure, None behind a table or curve.
+
+    Raises:
+        Undecodable: The slope is 0.
+    """
+    if int(tags.get("BitsStored") or 0) == 1:
+        return (values != 0).astype(np.uint8) * np.uint8(255), (0.0, 255.0), (), None
+    values, slope, intercept = _modality(values, tags, rescale)
+    if voi.get("VOILUTSequence"):
+        from pydicom.pixels.processing import apply_voi
+
+        looked_up = apply_voi(values * slope + intercept, voi)
+        return looked_up, _spread(float(looked_up.min()), float(looked_up.max())), (), None
+    given, function = _window(voi), voi_function(voi)
+    window = given if given is not None and _is_usable(*given, function) else None
+    if window is not None and function == "SIGMOID":
+        return _sigmoid(values * slope + intercept, *window), (0.0, 65535.0), (), None
+    depth = stored_depth(values)
+    pixels, scale, offset, notes = depth.pixels, depth.scale, depth.offset, depth.notes
+    stored = None
+    if window is not None:
+        limits = [(edge - intercept) / slope for edge in _edges(*window, function)]
+        low, high = sorted(edge * scale + offset for edge in limits)
+        if np.float32(low) < np.float32(high) and low < pixels.max() and high > pixels.min():
+            stored = (low, high)
+    if given is not None and stored is None:
+        notes = (*notes, "window that shows nothing replaced by percentiles")
+    stored = stored or percentile_range(pixels)
+    units = Units(slope / scale, intercept - slope * offset / scale, _unit_name(tags, rescale))
+    if slope < 0:
+        pixels, stored = inverted(pixels, stored)
+        units = inverted_units(units, pixels)
+    return pixels, stored, notes, units
+
+
+def _modality(values: Values, tags: Dataset, rescale: Dataset) -> tuple[Values, float, float]:
+    """Returns values, and the slope and intercept that make them output units."""
+    if tags.get("ModalityLUTSequence"):
+        from pydicom.pixels.processing import apply_modality_lut
+
+        return apply_modality_lut(values, tags), 1.0, 0.0
+    slope, intercept = rescale.get("RescaleSlope"), rescale.get("RescaleIntercept")
+    slope = 1.0 if slope is None else float(slope)
+    intercept = 0.0 if intercept is None else float(intercept)
+    if slope == 0 or not np.isfinite((slope, intercept)).all():
+        raise Undecodable(f"has a rescale slope of {slope} and an intercept of {intercept}")
+    return values, slope, intercept
+
+
+def _unit_name(tags: Dataset, rescale: Dataset) -> str:
+    """Returns "HU" where a frame is rescaled to Hounsfield units, else the modality's values.
+
+    Source: DICOM PS3.3 C.8.2.1 and C.11.1.1.2: CT is in HU unless its rescale type says otherwise.
+    """
+    modality = str(tags.get("Modality") or "unknown").strip().upper()
+    tables = tags.get("ModalityLUTSequence")
+    of, name = (tables[0], "ModalityLUTType") if tables else (rescale, "RescaleType")
+    kind = str(of.get(name) or "HU").strip().upper()
+    is_rescaled = bool(tables) or rescale.get("RescaleIntercept") not in (None, "")
+    return "HU" if modality == "CT" and is_rescaled and kind == "HU" else f"{modality} values"
+
+
+def voi_function(voi: Dataset) -> str:
+    """Returns the shape of a window: LINEAR, LINEAR_EXACT or SIGMOID."""
+    return str(voi.get("VOILUTFunction") or "LINEAR").strip().upper()
+
+
+def _window(voi: Dataset) -> tuple[float, float] | None:
+    """Returns centre and width of the first window, None where there is none."""
+    first = []
+    for name in ("WindowCenter", "WindowWidth"):
+        value = voi.get(name)
+        if value is None or value == "":
+            return None
+        first.append(float(value if isinstance(value, float | int) else value[0]))
+    return first[0], first[1]
+
+
+def _is_usable(centre: float, width: float, function: str) -> bool:
+    # A linear window of width 1 is a step: its two edges are one.
+    least = 1 if function == "LINEAR" else 0
+    return bool(np.isfinite((centre, width)).all()) and width > least
+
+
+def _sigmoid(values: Values, centre: float, width: float) -> Gray:
+    """Returns values under a sigmoid window, 0 to 65535.
+
+    Source: DICOM PS3.3 C.11.2.1.3.1.
+    """
+    # Beyond this the curve is flat to 16 bits, and exp would overflow.
+    steepness = np.clip(-4 * (values - centre) / width, -50, 50)
+    return np.rint(65535 / (1 + np.exp(steepness))).astype(np.uint16)
+
+
+def _edges(centre: float, width: float, function: str) -> tuple[float, float]:
+    """Returns the values that a window shows as black and as white.
+
+    Source: DICOM PS3.3 C.11.2.1.2.1 and C.11.2.1.3.2.
+    """
+    if function == "LINEAR_EXACT":
+        return centre - width / 2, centre + width / 2
+    return centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
+
+
+def _spread(low: float, high: float) -> tuple[float, float]:
+    return low, high if high > low else low + 1.0
+
+
+def inverted(pixels: Gray, stored: tuple[float, float]) -> tuple[Gray, tuple[float, float]]:
+    """Returns pixels with bright and dark exchanged, and the range that goes with them."""
+    top = np.iinfo(pixels.dtype).max
+    return top - pixels, (top - stored[1], top - stored[0])
+
+
+def inverted_units(units: Units, pixels: Gray) -> Units:
+    """Returns what pixels measure after bright and dark were exchanged."""
+    top = int(np.iinfo(pixels.dtype).max)
+    return replace(units, slope=-units.slope, intercept=units.intercept + units.slope * top)
+
+
+def keywords() -> tuple[str, ...]:
+    """Returns the keywords of all tags of the standard."""
+    from pydicom.datadict import keyword_dict
+
+    return tuple(keyword_dict)
+
+
+def value_representation(keyword: str) -> str | None:
+    """Returns the type of a tag's values, such as "PN"; None of what is no keyword.
+
+    Source: DICOM PS3.5 6.2.
+    """
+    from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+    tag = tag_for_keyword(keyword)
+    return None if tag is None else dictionary_VR(tag)
+
+
+READER = Reader(
+    kind="DICOM",
+    suffixes=(".dcm", ".dicom", ".ima"),
+    often_bare=True,
+    matches=lambda start: start[128:132] == b"DICM",
+    header=_header,
+    frames=_frames,
+    libraries=("pydicom.pixels.processing", "pydicom.pixels.decoders"),
+)

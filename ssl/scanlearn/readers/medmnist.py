@@ -14,7 +14,18 @@ import numpy as np
 import pyarrow as pa
 
 from scanlearn.errors import ScanlearnError
-from scanlearn.readers.scan import MAX_FRAMES, MAX_PIXELS, Frame, Header, Scan, Undecodable
+from scanlearn.readers.containers import inside
+from scanlearn.readers.scan import (
+    MAX_FRAMES,
+    MAX_PIXELS,
+    Frame,
+    Header,
+    Reader,
+    ReadSettings,
+    Scan,
+    Undecodable,
+)
+from scanlearn.readers.values import foreground_from
 
 SPLITS = ("train", "val", "test")
 # More rows, or bytes of labels, than any such set has.
@@ -24,7 +35,6 @@ _MAX_LABEL_BYTES = 2**28
 _CHUNK_BYTES = 2**20
 _DIGITS = 7
 _COLOURS = 3
-_FOREGROUND = 0.05
 
 
 @dataclass(frozen=True)
@@ -138,14 +148,9 @@ def list_rows(path: Path) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def read_header(path: Path, row: str) -> Header:
-    """Returns what the file says of a row, as ``train/0000012``.
-
-    Raises:
-        Undecodable: There is no such row, or the file is damaged.
-    """
-    split, _ = _parsed(row)
-    array = _rows(path, split).array
+def _header(path: Path, _settings: ReadSettings, _start: bytes) -> Header:
+    file, split, _ = _place(path)
+    array = _rows(file, split).array
     is_volume = len(array.row_shape) == 3 and not array.is_colour
     height, width = array.row_shape[1:] if is_volume else array.row_shape[:2]
     return Header(
@@ -154,38 +159,36 @@ def read_header(path: Path, row: str) -> Header:
         num_frames=array.num_frames,
         size=(height, width),
         bits=8 * array.dtype.itemsize,
-        kind="npz",
     )
 
 
-def read_frames(
-    path: Path, row: str, frames: range, *, empty_below: float = 0.0
-) -> Iterator[Frame]:
+def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame]:
     """Yields the scan of a row, or some slices of its volume along its first axis.
 
-    Args:
-        path: The npz file.
-        row: Which row, as ``train/0000012``.
-        frames: Which slices, from 0.
-        empty_below: Slices of a volume with a smaller share of foreground are left out, which is
-            what lies more than a twentieth of its range above its lowest value.
-
-    Raises:
-        Undecodable: There is no such row, or the file is damaged.
+    Slices of a volume with a smaller share of foreground than ``empty_below`` are left out, which
+    is what lies more than a twentieth of its range above its lowest value.
     """
-    split, number = _parsed(row)
-    rows = _rows(path, split)
+    file, split, number = _place(path)
+    rows = _rows(file, split)
     values = rows.row(number)
     if rows.array.is_colour:
         yield Frame(1, Scan(np.ascontiguousarray(values.transpose(2, 0, 1))))
     elif values.ndim == 2:
         yield Frame(1, Scan(values[None]))
     else:
-        low, high = int(values.min()), int(values.max())
-        is_foreground = values > low + _FOREGROUND * (high - low)
+        is_foreground = values > foreground_from(int(values.min()), int(values.max()))
         for index in frames:
-            if is_foreground[index].mean() >= empty_below:
+            if is_foreground[index].mean() >= settings.empty_below:
                 yield Frame(index + 1, Scan(values[index][None]))
+
+
+def _place(path: Path) -> tuple[Path, str, int]:
+    """Returns file, split and row of a path such as ``pathmnist.npz/train/0000012``."""
+    place = inside(path)
+    split, _, number = place[1].partition("/") if place else ("", "", "")
+    if place is None or split not in SPLITS or not number.isdecimal():
+        raise Undecodable("is no row of an npz file, as train/0000012")
+    return place[0], split, int(number)
 
 
 def _rows(path: Path, split: str) -> _Rows:
@@ -204,13 +207,6 @@ def _opened(path: Path, split: str, size: int, time_ns: int) -> _Rows:
     return _Rows(path, split)
 
 
-def _parsed(row: str) -> tuple[str, int]:
-    split, _, number = row.partition("/")
-    if split not in SPLITS or not number.isdecimal():
-        raise Undecodable("is no row of an npz file, as train/0000012")
-    return split, int(number)
-
-
 def _has(file: zipfile.ZipFile, split: str, what: str) -> bool:
     return f"{split}_{what}.npy" in file.NameToInfo
 
@@ -221,19 +217,37 @@ def _open_array(file: zipfile.ZipFile, name: str) -> tuple[IO[bytes], _Array]:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
         raise Undecodable(f"has {name} neither deflated nor stored, or encrypted")
     stream = file.open(info)
+    try:
+        shape, is_fortran, dtype = read_array_header(stream, info.file_size)
+    except Undecodable as error:
+        raise Undecodable(f"has {name}, which {error}") from error
+    if is_fortran and len(shape) > 1:
+        raise Undecodable(f"has {name} in Fortran order; save it in C order")
+    return stream, _Array(shape, dtype)
+
+
+def read_array_header(
+    stream: IO[bytes], num_bytes: int
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Returns shape, whether it is in Fortran order, and dtype of a stored array, as NumPy does.
+
+    Args:
+        stream: At its start; it is left where the values begin.
+        num_bytes: Size of all of it.
+
+    Raises:
+        Undecodable: It holds objects, or not as many values as it claims.
+    """
     version = np.lib.format.read_magic(stream)
     # The header of a later version may claim gigabytes, and would be read before it is judged.
     if version != (1, 0):
-        raise Undecodable(f"has {name} in version {version} of the npy format (allowed: 1.0)")
+        raise Undecodable(f"is in version {version} of the npy format (allowed: 1.0)")
     shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     if dtype.hasobject:
-        raise Undecodable(f"has {name} as pickled objects, which may run a program when read")
-    num_bytes = math.prod(shape) * dtype.itemsize
-    if num_bytes != info.file_size - stream.tell():
-        raise Undecodable(f"claims {shape} of {dtype} in {name}, which is not what it holds")
-    if is_fortran and len(shape) > 1:
-        raise Undecodable(f"has {name} in Fortran order; save it in C order")
-    return stream, _Array(tuple(shape), dtype)
+        raise Undecodable("holds pickled objects, and reading these may run a program")
+    if math.prod(shape) * dtype.itemsize != num_bytes - stream.tell():
+        raise Undecodable(f"claims {shape} of {dtype}, which is not what it holds")
+    return tuple(shape), is_fortran, dtype
 
 
 def _check_images(array: _Array) -> None:
@@ -289,3 +303,13 @@ def _exactly(stream: IO[bytes], num_bytes: int) -> bytes:
     if len(found) != num_bytes:
         raise EOFError
     return found
+
+
+READER = Reader(
+    kind="row of npz",
+    matches=lambda _: False,
+    header=_header,
+    frames=_frames,
+    container=".npz",
+    list_rows=list_rows,
+)

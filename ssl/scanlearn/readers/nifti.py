@@ -1,38 +1,36 @@
-"""NIfTI volumes to scans: slices along an axis, shown as DICOM viewers show them."""
+"""NIfTI and MGH volumes to scans: slices along an axis, shown as DICOM viewers show them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from scanlearn.readers.scan import (
     MAX_FRAMES,
     MAX_PIXELS,
+    Axis,
     Frame,
     Header,
+    Reader,
+    ReadSettings,
     Scan,
     Undecodable,
     Units,
     refusing,
 )
-from scanlearn.readers.values import (
-    foreground_from,
-    foreground_range,
-    from_zero,
-    percentile_range,
-    stored_depth,
-)
+from scanlearn.readers.values import stored_depth
+from scanlearn.readers.volumes import as_volume
 
-Axis = Literal["sagittal", "coronal", "axial"]
-_AXES: tuple[Axis, ...] = ("sagittal", "coronal", "axial")
-NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz")
 MAX_VOXELS = 2**30
+_AXES: tuple[Axis, ...] = ("sagittal", "coronal", "axial")
+_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz")
+_NIFTI_2_SIZES = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
 # A volume is read whole: a few megabytes of gzip may claim many gigabytes.
-_MAX_VOLUME_BYTES = 2**30
+MAX_VOLUME_BYTES = 2**30
 # Millimetres of the units that a header may name; most name none and mean millimetres.
 _UNIT_MM = {"meter": 1000.0, "micron": 0.001}
 
@@ -67,19 +65,18 @@ class _Volumes:
         return int(self.voxels.shape[self.order[axis]])
 
 
-def read_header(path: Path, *, axis: Axis = "axial") -> Header:
-    """Returns what the header of a volume says, without reading its voxels.
+def _matches(start: bytes) -> bool:
+    is_nifti_1 = start[344:348] in (b"n+1\0", b"ni1\0")
+    return is_nifti_1 or (start[:4] in _NIFTI_2_SIZES and start[4:8] in (b"n+2\0", b"ni2\0"))
 
-    Raises:
-        Undecodable: It is no volume of numbers, or claims too many voxels or slices.
-    """
+
+def _header(path: Path, settings: ReadSettings, _start: bytes) -> Header:
     with refusing(path):
         volumes = _open(path)
-        along = _AXES.index(axis)
+        along, down, across = _directions(settings.axis)
         num_frames = volumes.num_volumes * volumes.num_slices(along)
         if num_frames > MAX_FRAMES:
             raise Undecodable(f"claims {num_frames:,} slices, more than {MAX_FRAMES:,}")
-        down, across = (place for place in (2, 1, 0) if place != along)
         num_bytes = int(volumes.voxels.dtype.itemsize)
         return Header(
             is_colour=False,
@@ -87,66 +84,39 @@ def read_header(path: Path, *, axis: Axis = "axial") -> Header:
             num_frames=num_frames,
             size=(volumes.num_slices(down), volumes.num_slices(across)),
             bits=8 * num_bytes,
-            kind="nifti",
         )
 
 
-def read_frames(
-    path: Path,
-    frames: range,
-    *,
-    axis: Axis = "axial",
-    empty_below: float = 0.0,
-    foreground: bool = False,
-    neighbours: bool = False,
-) -> Iterator[Frame]:
+def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame]:
     """Yields slices of a volume, of a 4-D file volume after volume.
 
     Voxels are turned to the nearest anatomical axes, whatever order they are stored in. Axial
     slices run from foot to head and have the front at the top and the patient's right at the
-    left; coronal and sagittal ones have the head at the top. All slices of a volume share one
-    value range, its .5 and 99.5 percentiles.
-
-    Args:
-        path: The file.
-        frames: Which slices, from 0.
-        axis: What the slices are perpendicular to.
-        empty_below: Slices with a smaller share of foreground are left out. Foreground is what
-            lies more than a twentieth of the range above the lowest value of it.
-        foreground: Whether the percentiles are those of the volume's foreground, and a stored 0 is
-            the zero of the volume.
-        neighbours: Whether a slice and those before and after it make three channels; the first
-            and the last slice stand in for those that are missing.
-
-    Raises:
-        Undecodable: The file cannot be read; the message says why.
+    left; coronal and sagittal ones have the head at the top.
     """
     with refusing(path):
         volumes = _open(path)
-    along = _AXES.index(axis)
+    along, down, across = _directions(settings.axis)
     num_slices = volumes.num_slices(along)
-    down, across = (place for place in (2, 1, 0) if place != along)
     spacing = (volumes.spacing_mm[down], volumes.spacing_mm[across])
     usable = spacing if all(np.isfinite(mm) and mm > 0 for mm in spacing) else None
-    reach = (-1, 0, 1) if neighbours else (0,)
     for number in range(frames.start // num_slices, -(-frames.stop // num_slices)):
         with refusing(path):
-            volume, notes = _volume(volumes, number)
-            if foreground:
-                volume, more = from_zero(volume)
-                notes = (*notes, *more)
-        low, high = percentile_range(volume.pixels)
-        shown = foreground_range(volume.pixels) if foreground else (low, high)
-        first = number * num_slices
-        for index in range(max(frames.start, first), min(frames.stop, first + num_slices)):
-            near = np.clip([index - first + step for step in reach], 0, num_slices - 1)
-            # `take` would copy the whole volume for every slice of it.
-            planes = np.moveaxis(volume.pixels, along, 0)[near]
-            middle = planes[len(reach) // 2]
-            if (middle > foreground_from(low, high)).mean() < empty_below:
-                continue
-            pixels = np.ascontiguousarray(planes[:, ::-1, ::-1].mT)
-            yield Frame(index + 1, Scan(pixels, usable, shown, volume.units), notes)
+            scan, notes = _volume(volumes, number)
+            volume = as_volume(replace(scan, spacing_mm=usable), notes, settings)
+        yield from volume.slices(
+            frames,
+            settings,
+            as_stack=lambda pixels: np.moveaxis(pixels, along, 0)[:, ::-1, ::-1].mT,
+            first=number * num_slices,
+        )
+
+
+def _directions(axis: Axis) -> tuple[int, int, int]:
+    """Returns which axis of a volume a slice is perpendicular to, and which run down and across."""
+    along = _AXES.index(axis)
+    down, across = (place for place in (2, 1, 0) if place != along)
+    return along, down, across
 
 
 def _open(path: Path) -> _Volumes:
@@ -167,7 +137,7 @@ def _open(path: Path) -> _Volumes:
     shape = tuple(int(size) for size in stored.shape)
     if min(shape) < 1 or int(np.prod(shape[:3], dtype=object)) > MAX_VOXELS:
         raise Undecodable(f"claims {shape} voxels (allowed: 1 to {MAX_VOXELS:,} in a volume)")
-    if int(np.prod(shape[:3])) * stored.dtype.itemsize > _MAX_VOLUME_BYTES:
+    if int(np.prod(shape[:3])) * stored.dtype.itemsize > MAX_VOLUME_BYTES:
         raise Undecodable(f"claims {shape} voxels of {stored.dtype}, more than 1 GiB in a volume")
     if max(shape[0] * shape[1], shape[1] * shape[2], shape[0] * shape[2]) > MAX_PIXELS:
         raise Undecodable(f"claims {shape} voxels, slices of more than {MAX_PIXELS:,} pixels")
@@ -185,11 +155,11 @@ def _open(path: Path) -> _Volumes:
 def _load(path: Path) -> Any:
     import nibabel
 
-    if path.name.lower().endswith(NIFTI_SUFFIXES):
+    if path.name.lower().endswith(_SUFFIXES):
         return nibabel.load(path)
     with path.open("rb") as file:
-        version_2 = file.read(4) in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
-    kind: Any = nibabel.Nifti2Image if version_2 else nibabel.Nifti1Image
+        is_nifti_2 = file.read(4) in _NIFTI_2_SIZES
+    kind: Any = nibabel.Nifti2Image if is_nifti_2 else nibabel.Nifti1Image
     holder = nibabel.FileHolder(filename=str(path))
     return kind.from_file_map({"header": holder, "image": holder})
 
@@ -199,15 +169,15 @@ def _orientation(
 ) -> tuple[tuple[int, int, int], tuple[bool, bool, bool], tuple[float, float, float]]:
     from nibabel import orientations
 
-    orientation: Any = orientations.io_orientation
-    found = orientation(image.affine)
-    if not np.isfinite(found).all():
+    io_orientation: Any = orientations.io_orientation
+    orientation = io_orientation(image.affine)
+    if not np.isfinite(orientation).all():
         raise Undecodable("does not say how its axes lie in the patient")
     units = getattr(image.header, "get_xyzt_units", None)
     factor = _UNIT_MM.get(units()[0], 1.0) if units else 1.0
     zooms = [float(zoom) * factor for zoom in image.header.get_zooms()[:3]]
-    order = [int(np.flatnonzero(found[:, 0] == place)[0]) for place in range(3)]
-    flips = [bool(found[voxel_axis, 1] < 0) for voxel_axis in order]
+    order = [int(np.flatnonzero(orientation[:, 0] == place)[0]) for place in range(3)]
+    flips = [bool(orientation[voxel_axis, 1] < 0) for voxel_axis in order]
     x, y, z = order
     return (x, y, z), (flips[0], flips[1], flips[2]), (zooms[x], zooms[y], zooms[z])
 
@@ -215,14 +185,25 @@ def _orientation(
 def _volume(volumes: _Volumes, number: int) -> tuple[Scan, tuple[str, ...]]:
     """Returns ``[x y z]`` towards right, front and head, and what of it was changed, in words."""
     later = np.unravel_index(number, volumes.voxels.shape[3:], order="F")
-    stored = np.asarray(volumes.voxels[(..., *(int(place) for place in later))])
-    turned = stored.transpose(volumes.order)
+    voxels = np.asarray(volumes.voxels[(..., *(int(place) for place in later))])
+    turned = voxels.transpose(volumes.order)
     turned = turned[tuple(slice(None, None, -1 if flip else 1) for flip in volumes.flips)]
-    pixels, scale, offset = stored_depth(turned)
-    slope = volumes.slope / scale
-    units = Units(slope, volumes.intercept - slope * offset)
+    stored = stored_depth(turned)
+    pixels, slope = stored.pixels, volumes.slope / stored.scale
+    units = Units(slope, volumes.intercept - slope * stored.offset)
     if slope < 0:
         top = int(np.iinfo(pixels.dtype).max)
         pixels, units = top - pixels, Units(-slope, units.intercept + slope * top)
-    notes = () if scale == 1 else ("more than 16 bits or floating point scaled to 16 bits",)
-    return Scan(pixels, units=units), notes
+    return Scan(pixels, units=units), stored.notes
+
+
+READER = Reader(
+    kind="NIfTI",
+    suffixes=_SUFFIXES,
+    reads_suffix=True,
+    has_volumes=True,
+    matches=_matches,
+    header=_header,
+    frames=_frames,
+    libraries=("nibabel",),
+)

@@ -1,110 +1,50 @@
-"""One image file to one `Scan`: PNG, JPEG, TIFF, WebP and BMP, 8 and 16 bit."""
+"""PNG, JPEG, TIFF, WebP and BMP pictures of 8 and 16 bits; one file is one scan."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8, UInt16
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from scanlearn.readers.dicom import (
-    _FRAME_MARKERS,
-    _ORDINARY_FRAMES,
-    _SCAN_MARKER,
-    _STANDALONE_MARKERS,
+from scanlearn.readers.codestream import Claim, ordinary_picture
+from scanlearn.readers.scan import (
+    MAX_PIXELS,
+    Frame,
+    Header,
+    Pixels,
+    Reader,
+    ReadSettings,
+    Scan,
+    Shrink,
+    Undecodable,
+    refusing,
 )
-from scanlearn.readers.scan import MAX_PIXELS, Header, Scan, Undecodable, refusing
-
-
-class Claim(NamedTuple):
-    """What a picture says of itself."""
-
-    height: int
-    width: int
-    channels: int
-    bits: int
-
-
-def ordinary_picture(start: bytes) -> Claim | None:
-    """Returns what the first bytes of an ordinary JPEG or PNG say; None of anything else.
-
-    Gray and RGB are ordinary, and all that stands before the pixels is within these bytes.
-
-    Source: ITU-T T.81 B.2.2 (frame header); PNG, third edition, 11.2.1 (IHDR).
-    """
-    if start.startswith(b"\xff\xd8\xff"):
-        return _ordinary_jpeg(start)
-    if not start.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR") or len(start) < 29:
-        return None
-    bits, channels = start[24], {0: 1, 2: 3}.get(start[25])
-    if channels is None or bits != 8 or b"tRNS" in start or b"IDAT" not in start:
-        return None
-    width, height = int.from_bytes(start[16:20], "big"), int.from_bytes(start[20:24], "big")
-    return Claim(height, width, channels, bits)
-
-
-def _ordinary_jpeg(start: bytes) -> Claim | None:
-    found = None
-    place = 2
-    while place + 10 <= len(start) and start[place] == 0xFF:
-        marker = start[place + 1]
-        if marker == _SCAN_MARKER:
-            return found
-        if marker in _FRAME_MARKERS:
-            bits, channels = start[place + 4], start[place + 9]
-            if found or marker not in _ORDINARY_FRAMES or bits != 8 or channels not in (1, 3):
-                return None
-            height = int.from_bytes(start[place + 5 : place + 7], "big")
-            width = int.from_bytes(start[place + 7 : place + 9], "big")
-            found = Claim(height, width, channels, bits)
-        elif marker in _STANDALONE_MARKERS or marker == 0xFF:
-            return None
-        place += 2 + int.from_bytes(start[place + 2 : place + 4], "big")
-    return None
-
-
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-
 
 # Only these parsers ever see a file: fewer of them, less for a hostile file to attack.
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
-
-
+_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM")
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
-
-
 _GRAY_MODES = ("1", "L", "LA", "La", "F", *_DEEP_MODES)
-
-
+_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 _BITS = {"1": 1, "F": 32}
 
 
-Shrink = Callable[[Image.Image], Image.Image]
+def _matches(start: bytes) -> bool:
+    is_webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
+    return is_webp or start.startswith(_MAGIC)
 
 
-_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
-
-
-def read_header(path: Path, start: bytes = b"") -> Header:
-    """Returns what the header of an image says, without decoding it.
-
-    Args:
-        path: The file.
-        start: Its first bytes; those of an ordinary picture say it all, several times as fast.
-
-    Raises:
-        Undecodable: It is no image in a known format, or claims too many pixels.
-    """
+def _header(path: Path, _settings: ReadSettings, start: bytes) -> Header:
+    # The first bytes of an ordinary picture say it all, several times as fast as Pillow.
     claim = ordinary_picture(start)
     if claim is not None and 0 < claim.height * claim.width <= MAX_PIXELS:
         return _header_of(claim)
-    with refusing(path), Image.open(path, formats=_FORMATS) as image:
-        _check_size(image)
+    with _opened(path) as image:
         is_deep = image.mode in _DEEP_MODES
         return Header(
             is_colour=_stores_colour(image),
@@ -120,59 +60,44 @@ def _header_of(claim: Claim) -> Header:
     return Header(is_colour=claim.channels > 1, is_deep=False, size=size, bits=claim.bits)
 
 
-def decode(path: Path, *, at_least: int | None = None, gray: bool = False) -> Scan:
-    """Returns the scan in an image file, upright as its EXIF orientation says.
+def _frames(path: Path, _wanted: range, settings: ReadSettings) -> Iterator[Frame]:
+    """Yields the scan in a picture, upright as its EXIF orientation says.
 
     Gray stays gray and colour stays RGB; palettes are resolved, 1-bit becomes 0 and 255, alpha is
     dropped, CMYK becomes RGB. 16-bit gray stays uint16; 16-bit colour is read as 8-bit. Of several
     pages or frames the first is kept.
 
-    Args:
-        path: The file.
-        at_least: Side in pixels of the canvas that the scan will be fitted to. A JPEG more than
-            four times as large is decoded at 1/2, 1/4 or 1/8, at least twice that side, which is
-            several times as fast; None decodes every pixel.
-        gray: Whether colour becomes one channel of ITU-R BT.601 luma, which a JPEG stores as it
-            is and hands over faster.
-
-    Raises:
-        Undecodable: The file cannot be read; the message says why.
+    With ``at_least`` a JPEG more than four times as large is decoded at 1/2, 1/4 or 1/8, at least
+    twice that side, which is several times as fast. With ``gray`` colour becomes one channel of
+    ITU-R BT.601 luma, which a JPEG stores as it is and hands over faster.
     """
-    return decode_with_notes(path, at_least=at_least, gray=gray)[0]
-
-
-def decode_with_notes(
-    path: Path, *, at_least: int | None = None, gray: bool = False, shrink: Shrink | None = None
-) -> tuple[Scan, tuple[str, ...]]:
-    """Returns the scan as `decode` does, and what of the file was left out, in words.
-
-    Args:
-        path: The file.
-        at_least: See `decode`.
-        gray: See `decode`.
-        shrink: Makes an 8-bit picture smaller before it becomes an array; None keeps its size.
-
-    Raises:
-        Undecodable: The file cannot be read; the message says why.
-    """
-    with refusing(path), Image.open(path, formats=_FORMATS) as image:
-        _check_size(image)
-        notes, colour = _notes(image), _stores_colour(image)
-        if colour and gray:
-            notes, colour = (*notes, "three stored channels made one"), False
-        if at_least is not None or gray:
-            size = None if at_least is None else (2 * at_least, 2 * at_least)
-            image.draft("L" if gray else None, size)
+    with _opened(path) as image:
+        notes, is_colour = _notes(image), _stores_colour(image)
+        if is_colour and settings.gray:
+            notes, is_colour = (*notes, "three stored channels made one"), False
+        if settings.at_least is not None or settings.gray:
+            side = None if settings.at_least is None else 2 * settings.at_least
+            image.draft("L" if settings.gray else None, None if side is None else (side, side))
         ImageOps.exif_transpose(image, in_place=True)
-        return Scan(pixels=_pixels(image, colour, shrink)), notes
+        scan = Scan(_pixels(image, is_colour, settings.shrink))
+    yield Frame(1, scan, notes)
 
 
-def _check_size(image: Image.Image) -> None:
-    num_pixels = image.width * image.height
-    if num_pixels > MAX_PIXELS:
-        raise Undecodable(
-            f"claims {image.width:,} x {image.height:,} pixels, more than {MAX_PIXELS:,}"
-        )
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    with refusing(path):
+        try:
+            with Image.open(path, formats=_FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise Undecodable(
+                        f"claims {image.width:,} x {image.height:,} pixels, more than"
+                        f" {MAX_PIXELS:,}"
+                    )
+                yield image
+        except UnidentifiedImageError as error:
+            raise Undecodable("is no PNG, JPEG, TIFF, WebP or BMP image") from error
+        except Image.DecompressionBombError as error:
+            raise Undecodable(f"claims more than {MAX_PIXELS:,} pixels") from error
 
 
 def _raw_mode(image: Image.Image) -> str | None:
@@ -208,9 +133,7 @@ def _notes(image: Image.Image) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _pixels(
-    image: Image.Image, colour: bool, shrink: Shrink | None
-) -> UInt8[np.ndarray, "c h w"] | UInt16[np.ndarray, "c h w"]:
+def _pixels(image: Image.Image, is_colour: bool, shrink: Shrink | None) -> Pixels:
     if image.mode == "F":
         raise Undecodable("holds floating-point values, of which nobody says what is black")
     if image.mode in _DEEP_MODES:
@@ -218,7 +141,17 @@ def _pixels(
         if deep.min() < 0 or deep.max() > np.iinfo(np.uint16).max:
             raise Undecodable(f"holds values {deep.min()} to {deep.max()}, more than 16 bits")
         return deep.astype(np.uint16)[None]
-    mode = "RGB" if colour else "L"
+    mode = "RGB" if is_colour else "L"
     image = image if image.mode == mode else image.convert(mode)
     flat = np.asarray(image if shrink is None else shrink(image))
     return flat[None] if mode == "L" else flat.transpose(2, 0, 1)
+
+
+READER = Reader(
+    kind="picture",
+    suffixes=(".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"),
+    matches=_matches,
+    header=_header,
+    frames=_frames,
+    libraries=("PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.BmpImagePlugin"),
+)

@@ -1,4 +1,4 @@
-"""What a reader gives: a decoded scan, its header, its frames, and why there is none.
+"""What a reader is, what it takes and what it gives: settings, headers, frames, reasons.
 
 Nothing here needs torch: whoever only decodes scans is spared the seconds it takes to load.
 The legend of axis letters stands in `scanlearn.core`.
@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import UInt8, UInt16
-from PIL import Image, UnidentifiedImageError
+
+Pixels = UInt8[np.ndarray, "c h w"] | UInt16[np.ndarray, "c h w"]
+Axis = Literal["sagittal", "coronal", "axial"]
+# Makes an 8-bit Pillow picture smaller before it becomes an array.
+Shrink = Callable[[Any], Any]
+# More pixels than Pillow's own warning level are taken for a decompression bomb.
+MAX_PIXELS = 89_478_485
+# More frames than any recording has: such a file would keep a machine busy for days.
+MAX_FRAMES = 65_536
 
 
 @dataclass(frozen=True)
@@ -45,18 +55,10 @@ class Scan:
         units: What stored values measure; None where that is unknown, as for pictures.
     """
 
-    pixels: UInt8[np.ndarray, "c h w"] | UInt16[np.ndarray, "c h w"]
+    pixels: Pixels
     spacing_mm: tuple[float, float] | None = None
     value_range: tuple[float, float] | None = None
     units: Units | None = None
-
-
-# More pixels than Pillow's own warning level are taken for a decompression bomb.
-MAX_PIXELS = 89_478_485
-
-
-# More frames than any recording has: such a file would keep a machine busy for days.
-MAX_FRAMES = 65_536
 
 
 class Undecodable(ValueError):  # noqa: N818 - a verdict on a scan, which is set aside, not a fault
@@ -76,7 +78,7 @@ class Header:
         size: Rows and columns of one scan, as stored.
         bits: Bits of one value, as stored.
         tags: DICOM tags that were asked for and are there, each with all its values.
-        kind: What reads the file.
+        kind: Name of the format, set by `scanlearn.readers.readers.read_header`.
     """
 
     is_colour: bool
@@ -87,7 +89,7 @@ class Header:
     size: tuple[int, int] = (0, 0)
     bits: int = 8
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    kind: str = "image"
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,14 +127,10 @@ def refusing(path: Path) -> Iterator[None]:
         if path.stat().st_size == 0:
             raise Undecodable("file is empty")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on metadata we do not read.
+            warnings.simplefilter("ignore")  # Remarks on metadata we do not read.
             yield
     except Undecodable:
         raise
-    except UnidentifiedImageError as error:
-        raise Undecodable("is no PNG, JPEG, TIFF, WebP or BMP image") from error
-    except Image.DecompressionBombError as error:
-        raise Undecodable(f"claims more than {MAX_PIXELS:,} pixels") from error
     except FileNotFoundError as error:
         raise Undecodable("has a part in another file, which is missing") from error
     except PermissionError as error:
@@ -151,4 +149,64 @@ def _first_line(error: Exception, path: Path) -> str:
     return (text.splitlines() or [type(error).__name__])[0][:200]
 
 
-Pixels = UInt8[np.ndarray, "c h w"] | UInt16[np.ndarray, "c h w"]
+@dataclass(frozen=True)
+class ReadSettings:
+    """What of a file is read.
+
+    Args:
+        axis: What slices of a volume are perpendicular to.
+        empty_below: Slices of a volume with a smaller share of foreground are left out.
+        at_least: Side in pixels of the canvas that scans will be fitted to; a large JPEG may be
+            decoded smaller. None decodes every pixel.
+        gray: Whether colour pictures become luma as they are decoded.
+        tags: DICOM keywords that headers are asked for.
+        shows: What means 0 and 1: "file" for what a file says, else the percentiles of a volume;
+            "foreground" for the percentiles of a volume's foreground; "nothing" where it is known.
+            But for "file", windows and tables of DICOM files are left alone.
+        neighbours: Whether the slices before and after one fill the channels of a volume's slice.
+        shrink: Makes an 8-bit picture smaller before it becomes an array; None keeps its size.
+    """
+
+    axis: Axis = "axial"
+    empty_below: float = 0.0
+    at_least: int | None = None
+    gray: bool = False
+    tags: tuple[str, ...] = ()
+    shows: Literal["file", "foreground", "nothing"] = "file"
+    neighbours: bool = False
+    shrink: Shrink | None = None
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One format: a row of `scanlearn.readers.readers.READERS`.
+
+    Args:
+        kind: Its name for users, in the singular: "picture", "DICOM".
+        matches: Whether the first 352 bytes of a file are of this format.
+        header: Returns what a file says before its pixels are decoded. Its last argument is the
+            first bytes of the file, 4,096 where there are as many.
+        frames: Yields the scans that some frames of a file give, counted from 0. A file that
+            cannot be read raises `Undecodable`; a frame among others that cannot be decoded is
+            yielded with its reason.
+        suffixes: Endings in lower case.
+        often_bare: Whether files of this format are often named without an ending.
+        reads_suffix: Whether its library opens a file by its ending, not by its content.
+        has_volumes: Whether a file may be a volume, whose slices have neighbours.
+        libraries: Modules that are loaded at the first file, which takes up to a second.
+        container: Ending of files whose scans are rows of arrays. The reader opens a path to a
+            row, such as ``pathmnist.npz/train/0000012``, itself.
+        list_rows: Returns ``path`` and the label columns of all rows of such a file.
+    """
+
+    kind: str
+    matches: Callable[[bytes], bool]
+    header: Callable[[Path, ReadSettings, bytes], Header]
+    frames: Callable[[Path, range, ReadSettings], Iterator[Frame]]
+    suffixes: tuple[str, ...] = ()
+    often_bare: bool = False
+    reads_suffix: bool = False
+    has_volumes: bool = False
+    libraries: tuple[str, ...] = ()
+    container: str | None = None
+    list_rows: Callable[[Path], pa.Table] | None = None

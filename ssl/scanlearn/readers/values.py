@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
@@ -11,26 +11,16 @@ from jaxtyping import UInt8, UInt16
 from scanlearn.readers.scan import Pixels, Scan
 
 Box = tuple[int, int, int, int]
-
-
 PERCENTILES = (0.5, 99.5)
-
-
+# Of more values than these an even sample counts.
 _MAX_COUNTED = 2**24
-
-
 _VALUES_AT_ONCE = 2**20
-
-
 # Air is a few hundredths as bright as what is bright in a magnitude image, the darkest tissue more.
 _FOREGROUND = 0.05
-
-
 # Noise around zero and rounding leave a few values below it; a phase has half of them there.
 _MAX_BELOW_ZERO = 0.005
-
-
 _NO_MAGNITUDE = "no magnitude, values below zero: stored as they are"
+_SCALED = "more than 16 bits or floating point scaled to 16 bits"
 
 
 def value_range(
@@ -54,10 +44,9 @@ def percentile_range(pixels: np.ndarray[Any, Any]) -> tuple[float, float]:
     """Returns the .5 and 99.5 percentiles, an arbitrary step apart where they are one value.
 
     Args:
-        pixels: Stored values of any shape; of very many, an even sample counts.
+        pixels: Stored values of any shape.
     """
-    flat = pixels.reshape(-1)
-    low, high = np.percentile(flat[:: 1 + flat.size // _MAX_COUNTED], PERCENTILES)
+    low, high = np.percentile(_sample(pixels), PERCENTILES)
     # A scan of one value would divide by zero: it means 0 everywhere.
     return float(low), float(high if high > low else low + 1.0)
 
@@ -70,10 +59,9 @@ def foreground_range(pixels: np.ndarray[Any, Any]) -> tuple[float, float]:
     a coil lights up the one, and would show the other as black.
 
     Args:
-        pixels: Stored values of any shape; of very many, an even sample counts.
+        pixels: Stored values of any shape.
     """
-    flat = pixels.reshape(-1)
-    flat = flat[:: 1 + flat.size // _MAX_COUNTED]
+    flat = _sample(pixels)
     darkest, brightest = percentile_range(flat)
     inside = flat[flat > foreground_from(darkest, brightest)]
     if not inside.size:
@@ -81,6 +69,11 @@ def foreground_range(pixels: np.ndarray[Any, Any]) -> tuple[float, float]:
     low, high = np.percentile(inside, PERCENTILES)
     # A foreground of one value is white.
     return float(low if low < high else darkest), float(high)
+
+
+def _sample(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    flat = pixels.reshape(-1)
+    return flat[:: 1 + flat.size // _MAX_COUNTED]
 
 
 def foreground_from(low: float, high: float) -> float:
@@ -111,10 +104,21 @@ def from_zero(scan: Scan) -> tuple[Scan, tuple[str, ...]]:
     return replace(scan, pixels=pixels, value_range=None, units=units), ()
 
 
-def stored_depth(
-    values: np.ndarray[Any, Any],
-) -> tuple[UInt8[np.ndarray, "*s"] | UInt16[np.ndarray, "*s"], float, float]:
-    """Returns values as an archive stores them, and scale and offset from values to stored.
+class Stored(NamedTuple):
+    """Values as an archive stores them: ``scale * value + offset``."""
+
+    pixels: UInt8[np.ndarray, "*s"] | UInt16[np.ndarray, "*s"]
+    scale: float = 1.0
+    offset: float = 0.0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was changed, in words."""
+        return () if self.scale == 1 else (_SCALED,)
+
+
+def stored_depth(values: np.ndarray[Any, Any]) -> Stored:
+    """Returns values in 8 or 16 bits.
 
     8 and 16 bits are kept as they are, signed ones shifted by half their range. More bits, and
     floating point, become 0 to 65535 between the least and the greatest finite value; what is
@@ -128,25 +132,25 @@ def stored_depth(
         depth = np.uint8 if num_bytes == 1 else np.uint16
         shift = 0 if kind == "u" else int(np.iinfo(values.dtype).max) + 1
         # Both wrap round, so that a large volume needs no room for wider numbers.
-        stored: np.ndarray[Any, Any] = values.astype(depth)
-        stored += depth(shift)
-        return stored, 1.0, float(shift)
+        shifted: np.ndarray[Any, Any] = values.astype(depth)
+        shifted += depth(shift)
+        return Stored(shifted, offset=float(shift))
     finite = np.isfinite(values)
     if not finite.any():
-        return np.zeros(values.shape, np.uint16), 1.0, 0.0
+        return Stored(np.zeros(values.shape, np.uint16))
     some: Any = values.flat[int(finite.argmax())]
     low = float(np.min(values, initial=some, where=finite))
     high = float(np.max(values, initial=some, where=finite))
     if kind in "iu" and low >= 0 and high <= np.iinfo(np.uint16).max:
-        return values.astype(np.uint16), 1.0, 0.0
+        return Stored(values.astype(np.uint16))
     span = high - low
     scale = np.iinfo(np.uint16).max / span if span > 0 else 1.0
     if not (np.isfinite(span) and np.isfinite(scale)):
-        return np.zeros(values.shape, np.uint16), 1.0, 0.0
+        return Stored(np.zeros(values.shape, np.uint16))
     pixels = np.empty(values.shape, np.uint16)
     step = max(1, _VALUES_AT_ONCE // values[0].size)
     for start in range(0, len(values), step):
         part = slice(start, start + step)
         wide = np.where(finite[part], values[part].astype(np.float64), low)
         pixels[part] = np.rint((wide - low) * scale)
-    return pixels, scale, -low * scale
+    return Stored(pixels, scale, -low * scale)

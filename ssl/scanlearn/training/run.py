@@ -216,7 +216,7 @@ class Job:
             archive.mean,
             archive.std,
             local_size=choices.local_size,
-            settings=_render_settings(config, choices),
+            settings=RenderSettings(scale_blur=config.views.scale_blur),
         )
         open_run(run.path, config, ignored=PRESENTATION)
         start = _record(run, archive, choices, start)
@@ -296,14 +296,6 @@ def layout_of(config: PretrainConfig) -> Layout:
         ScanlearnError: See `Layout.of`.
     """
     return Layout.of(config, training_device(config.device))
-
-
-def _render_settings(config: PretrainConfig, choices: Choices) -> RenderSettings:
-    # A CPU that trains in bf16 has matrix units for it; a GPU is fast either way.
-    has_units = choices.precision == "bf16" and training_device(config.device).type == "cpu"
-    return RenderSettings(
-        scale_blur=config.views.scale_blur, resampler="matrices" if has_units else "bands"
-    )
 
 
 def _earlier(run: RunFolder) -> Choices | None:

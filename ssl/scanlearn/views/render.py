@@ -14,14 +14,13 @@ from scanlearn.core import ScanBatch
 from scanlearn.views.draw import Draw
 from scanlearn.views.operations.apply import change
 from scanlearn.views.operations.geometry import is_warped, warp
-from scanlearn.views.resample import Taps, crop_taps
+from scanlearn.views.resample import Taps, crop_taps, resample
 from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
-from scanlearn.views.sideways import Crops, render_sideways
 
-# On a CPU a view of more elements is worked on alone, in its cache; smaller ones all together,
-# which takes fewer calls and lets several threads share them.
+# On a CPU a view of more elements is finished alone, in the cache; smaller ones all together, in
+# fewer calls.
 _LARGE = 2**16
-# As many scans are made float at a time as have so many elements (4 MiB).
+# So many elements are made float at a time (4 MiB).
 _ELEMENTS_AT_ONCE = 2**20
 
 Last = Callable[[Tensor], object]
@@ -75,7 +74,6 @@ def render_views(
             cache: on a CPU a pass over the whole batch costs ten times as much.
     """
     assert len(batch) == len(draw), "a draw belongs to its batch"
-    settings = settings.fit_for(batch)
     warped = [is_warped(draw, view) for view in views]
     if not np.any(warped):
         return _render_crops(batch, draw, views, size, settings, last)
@@ -123,29 +121,21 @@ def _render_crops(
     shape = (b, num_planes, size, size)
     rendered = [torch.empty(shape, device=batch.pixels.device) for _ in views]
     taps = [_geometry(draw, view, size, (h, w)) for view in views]
-    is_large = num_planes * size * size > _LARGE
-    if is_large and not batch.pixels.is_cuda and settings.resampler == "bands":
-        jobs = [
-            Crops.of(draw, view, pair, (c, num_planes), settings)
-            for view, pair in zip(views, taps, strict=True)
-        ]
-        for scan in range(b):
-            part, drawn = batch.rows(scan, scan + 1), draw.rows(scan, scan + 1)
-            content = _content(part)[0]
-            for found, job in zip(rendered, jobs, strict=True):
-                chunk = found[scan : scan + 1]
-                render_sideways(chunk, content, part, drawn, job, scan)
-                last(chunk[:, :c])
-        return tuple(found[:, :c] for found in rendered)
-    for start, stop in _chunks(b, num_planes * h * w, batch):
-        content = _content(batch.rows(start, stop))
-        for found, pair in zip(rendered, taps, strict=True):
-            rows, columns = (each.rows(start, stop) for each in pair)
-            found[start:stop] = settings.resample(content, rows, columns)
-    for found, view in zip(rendered, views, strict=True):
-        change(found, batch, draw, view, settings)
-        last(found[:, :c])
-    return tuple(found[:, :c] for found in rendered)
+    is_large = num_planes * size * size > _LARGE and not batch.pixels.is_cuda
+    at_once = _ELEMENTS_AT_ONCE if is_large else num_planes * h * w
+    for start, stop in _chunks(b, at_once, batch):
+        part, drawn = batch.rows(start, stop), draw.rows(start, stop)
+        content = _content(part)
+        for planes, pair, view in zip(rendered, taps, views, strict=True):
+            rows, columns = (along.rows(start, stop) for along in pair)
+            planes[start:stop] = resample(content, rows, columns)
+            if is_large:
+                change(planes[start:stop], part, drawn, view, settings)
+                last(planes[start:stop, :c])
+    for planes, view in zip(rendered, () if is_large else views, strict=False):
+        change(planes, batch, draw, view, settings)
+        last(planes[:, :c])
+    return tuple(planes[:, :c] for planes in rendered)
 
 
 def _geometry(draw: Draw, view: int, size: int, canvas: tuple[int, int]) -> tuple[Taps, Taps]:

@@ -15,27 +15,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
 from torch import Tensor
 
-# A Gaussian's weights further out than this many sigmas are below 1e-6 of its centre's.
-BLUR_REACH = 5.3
-
-
-@dataclass(frozen=True)
-class ScanTaps:
-    """The taps of one scan along one axis.
-
-    Args:
-        start: First input position that any output needs.
-        stop: Position after the last.
-        index: ``[s t]`` position of each tap from there; for planes, one set of outputs after the
-            other, each in its own plane.
-        weight: ``[s t]`` weight of each tap.
-    """
-
-    start: int
-    stop: int
-    index: Int[Tensor, "s t"]
-    weight: Float[Tensor, "s t"]
-
 
 @dataclass(frozen=True)
 class Taps:
@@ -68,26 +47,6 @@ class Taps:
         """Returns the taps of the scans from ``first`` up to ``last``."""
         part = slice(first, last)
         return Taps(self.start[part], self.stop[part], self.index[part], self.weight[part])
-
-    def each(self, planes: int = 1) -> list[ScanTaps]:
-        """Returns the taps scan by scan, repeated for so many planes that lie one after another.
-
-        What weighs nothing for any output of the scan is left out.
-        """
-        b, size, num_taps = self.index.shape
-        used = self.weight.amax(dim=1) > 0
-        counts = torch.where(used, torch.arange(1, num_taps + 1), 0).amax(dim=1).tolist()
-        height = torch.tensor(self.stop) - torch.tensor(self.start)
-        plane = torch.arange(planes).view(1, planes, 1, 1) * height.view(b, 1, 1, 1)
-        shape = (b, planes * size, num_taps)
-        index = (self.index[:, None] + plane).view(shape).unbind()
-        weight = self.weight[:, None].expand(-1, planes, -1, -1).reshape(shape).unbind()
-        return [
-            ScanTaps(start, stop, which[:, :count], much[:, :count])
-            for start, stop, which, much, count in zip(
-                self.start, self.stop, index, weight, counts, strict=True
-            )
-        ]
 
 
 def crop_taps(
@@ -151,101 +110,38 @@ def blur_taps(sigma: Float64[np.ndarray, " b"], *, size: int) -> Taps:
     Source: kernel width, SimCLR's released code (data_util.random_blur); kernel values and
     reflection, torchvision's gaussian_blur.
     """
-    kernel, reflected = blur_kernels(sigma, size=size), reflections(size)
-    shape = (len(sigma), *reflected.shape)
-    return Taps.of(np.broadcast_to(reflected, shape), np.broadcast_to(kernel[:, None], shape))
-
-
-def blur_kernels(sigma: Float64[np.ndarray, " b"], *, size: int) -> Float[np.ndarray, "b t"]:
-    """Returns the weights of `blur_taps`, the same for every output of a scan."""
-    offset = np.arange(-_radius(size), _radius(size) + 1)
+    radius = min(max(1, size // 10 // 2), size - 1)
+    offset = np.arange(-radius, radius + 1)
     kernel = np.exp(-0.5 * (offset / sigma[:, None]) ** 2)
     kernel /= kernel.sum(axis=-1, keepdims=True)
-    weights: Float[np.ndarray, "b t"] = kernel.astype(np.float32)
-    return weights
-
-
-def reflections(size: int) -> Int64[np.ndarray, "s t"]:
-    """Returns the positions of `blur_taps`, the same for every scan."""
-    position = np.arange(size)[:, None] + np.arange(-_radius(size), _radius(size) + 1)
-    reflected: Int64[np.ndarray, "s t"] = (size - 1) - np.abs((size - 1) - np.abs(position))
-    return reflected
-
-
-def _radius(size: int) -> int:
-    return min(max(1, size // 10 // 2), size - 1)
+    reflected = (size - 1) - np.abs((size - 1) - np.abs(np.arange(size)[:, None] + offset))
+    shape = (len(sigma), *reflected.shape)
+    return Taps.of(np.broadcast_to(reflected, shape), np.broadcast_to(kernel[:, None], shape))
 
 
 def resample(
     planes: Shaped[Tensor, "b c h w"], rows: Taps, columns: Taps
 ) -> Float[Tensor, "b c s s"]:
-    """Returns the planes resampled along both axes, all scans at once.
+    """Returns the planes resampled along both axes.
 
-    Args:
-        planes: Planes of any range.
-        rows: Taps along the height, inside ``h``.
-        columns: Taps along the width, inside ``w``.
-    """
-    halfway = _gather(planes.to(torch.float32), rows)
-    return _gather(halfway.transpose(2, 3), columns).transpose(2, 3)
-
-
-def resample_sideways(
-    planes: Shaped[Tensor, "c h w"], rows: ScanTaps, columns: ScanTaps
-) -> Float[Tensor, "c s t"]:
-    """Returns one scan resampled, lying on its side: what a CPU is fastest at.
-
-    Only what the taps touch is read, so that a crop's cost follows its size.
+    Only what the taps touch is read, so that the cost of a crop follows its size.
 
     Args:
         planes: Planes of any range; integers are made float, which costs least here.
-        rows: Taps along the height, for as many planes.
-        columns: Taps along the width, for as many planes.
-
-    Returns:
-        The planes turned over: their columns are lines.
-    """
-    touched = planes[:, rows.start : rows.stop, columns.start : columns.stop]
-    halfway = sum_lines(touched.to(torch.float32), rows)
-    return sum_lines(halfway.transpose(1, 2).contiguous(), columns)
-
-
-def sum_lines(planes: Float[Tensor, "c h k"], taps: ScanTaps) -> Float[Tensor, "c s k"]:
-    """Returns weighted sums of the lines of one scan's planes, by taps for as many planes."""
-    c, _, k = planes.shape
-    return _sums(planes.flatten(0, 1), taps.index, taps.weight).view(c, -1, k)
-
-
-def resample_by_matrices(
-    planes: Shaped[Tensor, "b c h w"], rows: Taps, columns: Taps
-) -> Float[Tensor, "b c s s"]:
-    """Returns what `resample` returns, to within 3/255 of the range: two products in bf16.
-
-    Much faster than sums of bands on hardware with bf16 matrix units, and much slower elsewhere.
-    8-bit values are exact in bf16; what is rounded is the weights and the plane halfway.
-
-    Args:
-        planes: Planes of up to 256 values; wider ranges lose digits.
         rows: Taps along the height, inside ``h``.
         columns: Taps along the width, inside ``w``.
     """
-    h, w = planes.shape[-2:]
-    left, right = (_matrix(taps, extent, planes) for taps, extent in ((rows, h), (columns, w)))
-    halfway = left[:, None] @ planes.to(torch.bfloat16)
-    return (halfway @ right[:, None].transpose(2, 3)).to(torch.float32)
+    top, left = min(rows.start), min(columns.start)
+    touched = planes[:, :, top : max(rows.stop), left : max(columns.stop)].to(torch.float32)
+    halfway = _gather(touched, rows, top)
+    return _gather(halfway.transpose(2, 3), columns, left).transpose(2, 3)
 
 
-def _matrix(taps: Taps, extent: int, like: Tensor) -> Float[Tensor, "b s e"]:
-    b, size, _ = taps.index.shape
-    matrix = torch.zeros((b, size, extent), dtype=torch.float32)
-    matrix.scatter_add_(2, taps.index + torch.tensor(taps.start).view(b, 1, 1), taps.weight)
-    return matrix.to(like.device, torch.bfloat16, non_blocking=True)
-
-
-def _gather(planes: Float[Tensor, "b c h w"], taps: Taps) -> Float[Tensor, "b c s w"]:
+def _gather(planes: Float[Tensor, "b c h w"], taps: Taps, start: int) -> Float[Tensor, "b c s w"]:
+    """Weighted sums of lines; the first line of the planes stands at ``start`` of the axis."""
     b, c, h, w = planes.shape
     size, num_taps = taps.index.shape[1:]
-    first = torch.tensor(taps.start).view(b, 1, 1)
+    first = torch.tensor(taps.start).view(b, 1, 1) - start
     index = (taps.index + first).to(planes.device, non_blocking=True)
     weight = taps.weight.to(planes.device, non_blocking=True)
     plane = torch.arange(b * c, device=planes.device).view(b, c, 1, 1) * h

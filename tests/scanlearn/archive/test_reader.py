@@ -9,17 +9,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scanlearn.archive.layout import Layout, make_row
-from scanlearn.archive.reader import Archive, Items, ShardReader, is_archive
+from scanlearn.archive.layout import Layout, Origin, PackedScan, Spacing, ValueRange
+from scanlearn.archive.reader import Archive, ShardIndex, is_archive, open_shards, window_over
+from scanlearn.archive.shards import ShardWriter
 from scanlearn.archive.withdraw import withdraw
-from scanlearn.archive.writer import ArchiveWriter, ShardWriter
+from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.errors import ScanlearnError
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     with ArchiveWriter(tmp_path / "a", shape=(1, 2, 2), dtype=np.uint8) as writer:
-        writer.add(np.zeros((1, 2, 2), np.uint8), scan_id="s", patient="p")
+        writer.add(PackedScan(np.zeros((1, 2, 2), np.uint8)), Origin("s", "p"))
     return tmp_path / "a"
 
 
@@ -136,29 +137,23 @@ def folder(tmp_path: Path, pixels: np.ndarray) -> Path:
     for kept, part in (((), pixels), ((300,), pixels[:1])):
         with ShardWriter(tmp_path, layout, kept) as writer:
             for index, one in enumerate(part):
-                writer.add(
-                    make_row(
-                        layout,
-                        one,
-                        names=(str(index), "p"),
-                        place=((0, 0, 4, 3), (1, 2), (0, index + 1)),
-                        mask=one[0] % 2 == 0,
-                        labels={},
-                        tally=None,
-                    )
-                )
+                high, mask = ValueRange(0, index + 1), one[0] % 2 == 0
+                scan = PackedScan(one, (0, 0, 4, 3), high, Spacing(1, 2), mask)
+                writer.add(scan, Origin(str(index), "p"))
     return tmp_path
+
+
+def index_of(folder: Path) -> ShardIndex:
+    return open_shards([folder / name for name in NAMES])
 
 
 def test_rows_of_all_shards_are_copied_in_any_order(folder: Path, pixels: np.ndarray) -> None:
     rows = np.array([300, 0, 299, 256, 255, 0])
-    index = ShardReader(folder, NAMES).index
+    index = index_of(folder)
     assert index.masks is not None
-    where, out = index.find(rows), np.empty((6, *SHAPE), np.uint16)
-    taken = index.pixels.take(*where)
-    assert index.pixels.take(*where, out) is out
-    np.testing.assert_array_equal(taken.view(np.uint16).reshape(out.shape), pixels[rows % 300])
-    np.testing.assert_array_equal(out, pixels[rows % 300])
+    where = index.find(rows)
+    taken = index.pixels.take(*where).view(np.uint16).reshape(6, *SHAPE)
+    np.testing.assert_array_equal(taken, pixels[rows % 300])
     masks = index.masks.take(*where).view(np.bool_).reshape(6, 4, 3)
     np.testing.assert_array_equal(masks, pixels[rows % 300, 0] % 2 == 0)
 
@@ -166,17 +161,18 @@ def test_rows_of_all_shards_are_copied_in_any_order(folder: Path, pixels: np.nda
 def test_items_too_far_apart_for_one_window_are_copied_all_the_same(
     folder: Path, pixels: np.ndarray
 ) -> None:
-    index = ShardReader(folder, NAMES).index
+    index = index_of(folder)
     rows = np.array([299, 3])
     apart = replace(index.pixels, window=None)
     np.testing.assert_array_equal(
         apart.take(*index.find(rows)), index.pixels.take(*index.find(rows))
     )
-    assert Items.at([0, 2**46], [1, 1], 2**20).window is None
+    assert apart.take(*index.find(rows[:0])).shape == (0, 24)
+    assert window_over(0, 2**46, 2**20) is None
 
 
 def test_small_columns_are_those_of_all_shards(folder: Path) -> None:
-    index = ShardReader(folder, NAMES).index
+    index = index_of(folder)
     assert index.first_row.tolist() == [0, 256, 300]
     assert index.facts["value_range"][:, 1].tolist() == [*range(1, 301), 1]
     assert index.facts["spacing_mm"][0].tolist() == [1, 2]
@@ -184,9 +180,9 @@ def test_small_columns_are_those_of_all_shards(folder: Path) -> None:
 
 
 def test_addresses_lie_in_the_memory_maps_of_the_files(folder: Path) -> None:
-    reader = ShardReader(folder, NAMES)
-    assert reader.index.masks is not None
-    starts = {*reader.index.pixels.starts.tolist(), *reader.index.masks.starts.tolist()}
+    index = index_of(folder)
+    assert index.masks is not None
+    starts = {*index.pixels.starts.tolist(), *index.masks.starts.tolist()}
     maps = Path("/proc/self/maps").read_text().splitlines()
     mapped = [line.split("-", 1) for line in maps if str(folder) in line]
     spans = [(int(low, 16), int(rest.split(" ", 1)[0], 16)) for low, rest in mapped]

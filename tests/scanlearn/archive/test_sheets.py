@@ -9,20 +9,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scanlearn.archive.layout import Origin, PackedScan, ValueRange
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.sheets import contact_sheet, fitted, picture, sampled_rows
 from scanlearn.archive.writer import ArchiveWriter
 
 
-def drawn(path: Path, scans: np.ndarray, **of_scan: object) -> np.ndarray:
+def drawn(path: Path, scans: np.ndarray, **of_scan: Any) -> np.ndarray:
     """The sheet of an archive, ``[h w]`` or ``[h w 3]``."""
     return np.asarray(Image.open(io.BytesIO(contact_sheet(write(path, scans, **of_scan)))))
 
 
-def write(path: Path, scans: np.ndarray, **of_scan: object) -> Archive:
+def write(path: Path, scans: np.ndarray, **of_scan: Any) -> Archive:
     with ArchiveWriter(path, shape=scans.shape[1:], dtype=scans.dtype) as writer:
         for index, one in enumerate(scans):
-            writer.add(one, scan_id=f"s{index}", patient=f"p{index}", **of_scan)  # type: ignore[arg-type]
+            writer.add(PackedScan(one, **of_scan), Origin(f"s{index}", f"p{index}"))
         return writer.close()
 
 
@@ -47,7 +48,7 @@ def test_same_archive_gives_the_same_bytes(tmp_path: Path, rng: np.random.Genera
 
 def test_value_range_is_applied_to_16_bits(tmp_path: Path) -> None:
     scans = np.full((1, 1, 16, 16), 30_000, np.uint16)
-    sheet = drawn(tmp_path / "a", scans, value_range=(29_000, 31_000))
+    sheet = drawn(tmp_path / "a", scans, value_range=ValueRange(29_000, 31_000))
     assert sheet.ndim == 2
     assert (sheet == 128).sum() >= 128 * 128
 
@@ -84,7 +85,7 @@ def test_canvas_keeps_its_aspect_and_a_large_one_is_made_small(tmp_path: Path) -
 def pack(tmp_path: Path) -> Callable[..., Archive]:
     def one(pixels: np.ndarray, **of_scan: Any) -> Archive:
         with ArchiveWriter(tmp_path / "a", shape=pixels.shape, dtype=pixels.dtype) as writer:
-            writer.add(pixels, scan_id="s", patient="p", **of_scan)
+            writer.add(PackedScan(pixels, **of_scan), Origin("s", "p"))
             return writer.close()
 
     return one
@@ -92,7 +93,7 @@ def pack(tmp_path: Path) -> Callable[..., Archive]:
 
 def test_value_range_becomes_black_to_white(pack: Callable[..., Archive]) -> None:
     ramp = np.array([[[900, 1000, 1500, 2000, 9000]]], np.uint16)
-    shown = np.asarray(picture(pack(ramp, value_range=(1000, 2000)), 0))
+    shown = np.asarray(picture(pack(ramp, value_range=ValueRange(1000, 2000)), 0))
     np.testing.assert_array_equal(shown, [[0, 0, 128, 255, 255]])
 
 

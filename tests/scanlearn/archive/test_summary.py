@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scanlearn.archive.layout import Origin, PackedScan, Spacing, ValueRange
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.summary import BINS, Twins, look, summary
 from scanlearn.archive.writer import ArchiveWriter
@@ -57,7 +58,7 @@ def write(
         for index, label in enumerate(labels):
             pixels = rng.integers(0, 256, (1, 16, 16)).astype(np.uint8)
             patient = f"secret-{index % patients}"
-            writer.add(pixels, scan_id=f"hidden-{index}", patient=patient, labels={name: label})
+            writer.add(PackedScan(pixels), Origin(f"hidden-{index}", patient, {name: label}))
         return writer.close()
 
 
@@ -121,7 +122,7 @@ def test_text_of_a_table_is_escaped(tmp_path: Path) -> None:
 
 def test_reasons_are_told_without_what_stands_in_brackets(tmp_path: Path) -> None:
     with ArchiveWriter(tmp_path / "a", shape=(1, 4, 4), dtype=np.uint8) as writer:
-        writer.add(np.zeros((1, 4, 4), np.uint8), scan_id="a", patient="p")
+        writer.add(PackedScan(np.zeros((1, 4, 4), np.uint8)), Origin("a", "p"))
         writer.reject("b", "is cut short or damaged (Miller, John)")
         archive = writer.close()
     page = text(summary(archive))
@@ -168,10 +169,11 @@ def write_of_look(
 ) -> Archive:
     with ArchiveWriter(path, shape=scans.shape[1:], dtype=scans.dtype, **settings) as writer:
         for index, one in enumerate(scans):
+            patient = (patients or ["p"] * len(scans))[index]
             writer.add(
-                one, scan_id=f"s{index}", patient=(patients or ["p"] * len(scans))[index],
-                valid_box=box, value_range=value_range, spacing_mm=(0.5, 0.25),
-            )  # fmt: skip
+                PackedScan(one, box, value_range and ValueRange(*value_range), Spacing(0.5, 0.25)),
+                Origin(f"s{index}", patient),
+            )
         return writer.close()
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scanlearn.archive.layout import Layout, make_row
-from scanlearn.archive.table import ListWriter, read_column, read_paths, table_schema, take_census
-from scanlearn.archive.writer import ShardWriter
+from scanlearn.archive.layout import Layout, Origin, PackedScan
+from scanlearn.archive.shards import ShardWriter
+from scanlearn.archive.table import read_column, table_schema, write_table
 
 
 def test_column_is_read_back_in_order_with_its_blanks(tmp_path: Path) -> None:
@@ -21,27 +20,6 @@ def test_column_is_read_back_in_order_with_its_blanks(tmp_path: Path) -> None:
     assert read_column(tmp_path / "t.parquet", "scan_id").tolist() == ["s0", "s1"]
     assert read_column(tmp_path / "t.parquet", "label:y").tolist() == ["1.0", None]
     assert read_column(tmp_path / "t.parquet", "label:scan_id").tolist() == [None, "x"]
-
-
-def test_list_that_is_gone_on_with_loses_what_came_after(tmp_path: Path) -> None:
-    columns = ("scan_id", "path")
-    first = ListWriter(tmp_path / "paths.csv", columns)
-    first.add("a", 'new\nline,"quoted"')
-    reached = first.num_bytes()
-    first.add("b", "lost")
-    first.close()
-    second = ListWriter(tmp_path / "paths.csv", columns, keep_bytes=reached)
-    second.add("c", "kept")
-    second.close()
-    assert read_paths(tmp_path) == {"a": 'new\nline,"quoted"', "c": "kept"}
-
-
-def test_new_list_replaces_an_old_one_and_may_be_the_owners_alone(tmp_path: Path) -> None:
-    (tmp_path / "paths.csv").write_text("old")
-    (tmp_path / "paths.csv").unlink()
-    ListWriter(tmp_path / "paths.csv", ("scan_id", "path"), owner_only=True).close()
-    assert stat.S_IMODE((tmp_path / "paths.csv").stat().st_mode) == 0o600
-    assert (tmp_path / "paths.csv").read_text() == "scan_id,path\n"
 
 
 DTYPE = np.dtype(np.uint8)
@@ -58,13 +36,8 @@ def write(
     with ShardWriter(folder, layout, kept) as writer:
         for index, patient in enumerate(patients, first):
             pixels = np.full((1, 2, 2), 51 * index, np.uint8)
-            names, place = (f"{patient}{index}", patient), (None, None, None)
             labels = {column: f"{column}{index}" for column in columns}
-            writer.add(
-                make_row(
-                    layout, pixels, names=names, place=place, mask=None, labels=labels, tally=None
-                )
-            )
+            writer.add(PackedScan(pixels), Origin(f"{patient}{index}", patient, labels))
 
 
 @pytest.fixture
@@ -76,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_all_shards_are_counted_together(folder: Path) -> None:
     layout = Layout((1, 2, 2), DTYPE, label_columns=("y", "z"))
-    found = take_census(folder, layout, NAMES, folder / "t.parquet")
+    found = write_table(folder, layout, NAMES, folder / "t.parquet")
     assert (found["scans"], found["patients"]) == (5, 3)
     values = np.array([0, 0.2, 0.4, 0, 0.2])
     np.testing.assert_allclose(found["mean"], [values.mean()], rtol=1e-12)
@@ -85,7 +58,7 @@ def test_all_shards_are_counted_together(folder: Path) -> None:
 
 def test_table_holds_every_scan_and_blanks_where_a_shard_lacks_a_column(folder: Path) -> None:
     layout = Layout((1, 2, 2), DTYPE, label_columns=("y", "z"))
-    take_census(folder, layout, NAMES, folder / "t.parquet")
+    write_table(folder, layout, NAMES, folder / "t.parquet")
     table = folder / "t.parquet"
     assert read_column(table, "scan_id").tolist() == ["b0", "a1", "b2", "c0", "a1"]
     assert read_column(table, "patient").tolist() == list("babca")
@@ -98,6 +71,6 @@ def test_hash_does_not_follow_where_shards_end(tmp_path: Path) -> None:
     write(tmp_path / "whole", (), (), "aba")
     write(tmp_path / "parts", (), (), "a")
     write(tmp_path / "parts", (), (1,), "ba", first=1)
-    whole = take_census(tmp_path / "whole", layout, NAMES[:1], tmp_path / "t.parquet")
-    parts = take_census(tmp_path / "parts", layout, NAMES, tmp_path / "t.parquet")
+    whole = write_table(tmp_path / "whole", layout, NAMES[:1], tmp_path / "t.parquet")
+    parts = write_table(tmp_path / "parts", layout, NAMES, tmp_path / "t.parquet")
     assert parts == whole

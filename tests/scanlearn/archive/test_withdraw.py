@@ -8,12 +8,11 @@ import pytest
 from PIL import Image
 
 from scanlearn.archive import changes as changes
-from scanlearn.archive import layout
-from scanlearn.archive import writer as writer_module
-from scanlearn.archive.layout import PATHS_FILE
+from scanlearn.archive import layout, shards
+from scanlearn.archive.layout import PATHS_FILE, Origin, PackedScan
+from scanlearn.archive.lists import read_paths
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.summary import PAGE_FILE, SHEET_FILE
-from scanlearn.archive.table import read_paths
 from scanlearn.archive.withdraw import withdraw
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.errors import ScanlearnError
@@ -27,7 +26,7 @@ SMALL = PackSettings(canvas=32, channels=1, workers=1)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Ten scans of noise of five patients, with a table, in shards of four scans."""
     monkeypatch.setattr(layout, "MAX_SCANS_PER_BATCH", 2)
-    monkeypatch.setattr(writer_module, "BATCHES_PER_SHARD", 2)
+    monkeypatch.setattr(shards, "BATCHES_PER_SHARD", 2)
     rng = np.random.default_rng(0)
     folder = tmp_path / "site"
     folder.mkdir()
@@ -157,7 +156,7 @@ def test_other_key_is_one_clear_sentence(
 def test_archive_without_a_key_is_asked_by_stored_names(tmp_path: Path) -> None:
     with ArchiveWriter(tmp_path / "a", shape=(1, 2, 2), dtype=np.uint8) as writer:
         for patient in "abc":
-            writer.add(np.zeros((1, 2, 2), np.uint8), scan_id=patient, patient=patient)
+            writer.add(PackedScan(np.zeros((1, 2, 2), np.uint8)), Origin(patient, patient))
     assert withdraw(tmp_path / "a", ["b"]).scan_ids.tolist() == ["a", "c"]
 
 

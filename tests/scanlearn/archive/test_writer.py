@@ -18,15 +18,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from scanlearn.archive import layout
-from scanlearn.archive import writer as writer_module
-from scanlearn.archive.layout import Layout, Row, make_row, scans_per_batch
+from scanlearn.archive import layout, shards
+from scanlearn.archive.layout import (
+    Origin,
+    PackedScan,
+    Spacing,
+    ValueRange,
+)
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import (
-    AlignedWriter,
     ArchiveWriter,
     Checkpoint,
-    ShardWriter,
     drop_checkpoint,
     read_checkpoint,
 )
@@ -39,7 +41,7 @@ def write(path: Path, pixels: np.ndarray, **settings: Any) -> Archive:
     shape = pixels.shape[1:]
     with ArchiveWriter(path, shape=shape, dtype=pixels.dtype, **settings) as writer:
         for index, one in enumerate(pixels):
-            writer.add(one, scan_id=f"s{index}", patient=f"p{index // 2}")
+            writer.add(PackedScan(one), Origin(f"s{index}", f"p{index // 2}"))
         return writer.close()
 
 
@@ -67,10 +69,10 @@ def test_everything_about_a_scan_survives(tmp_path: Path) -> None:
     columns = {"shape": SHAPE, "dtype": np.uint8, "label_columns": ("y", "patient")}
     with ArchiveWriter(tmp_path / "a", has_mask=True, **columns) as writer:
         writer.add(
-            zeros, scan_id="x y\n眼", patient="007", valid_box=(1, 0, 5, 4), mask=mask,
-            spacing_mm=(0.5, 0.25), value_range=(10, 20), labels={"y": "1.0", "patient": "a"},
-        )  # fmt: skip
-        writer.add(zeros, scan_id="b", patient="7", valid_box=(0, 0, 2, 2))
+            PackedScan(zeros, (1, 0, 5, 4), ValueRange(10, 20), Spacing(0.5, 0.25), mask),
+            Origin("x y\n眼", "007", {"y": "1.0", "patient": "a"}),
+        )
+        writer.add(PackedScan(zeros, valid_box=(0, 0, 2, 2)), Origin("b", "7"))
         archive = writer.close()
     batch = archive.gather(np.array([1, 0]))
     assert batch.valid_box.tolist() == [[0, 0, 2, 2], [1, 0, 5, 4]]
@@ -112,14 +114,6 @@ def test_empty_batch_is_empty(tmp_path: Path, pixels: np.ndarray) -> None:
     assert batch.pixels.shape == (0, *SHAPE)
 
 
-def test_gathered_tensor_is_the_preallocated_memory(tmp_path: Path, pixels: np.ndarray) -> None:
-    archive = write(tmp_path / "a", pixels)
-    out = np.empty((2, *SHAPE), np.uint8)
-    batch = archive.gather(np.array([5, 2]), out)
-    assert batch.pixels.data_ptr() == out.ctypes.data
-    np.testing.assert_array_equal(out, pixels[[5, 2]])
-
-
 def test_gathering_allocates_one_batch_and_no_more(tmp_path: Path) -> None:
     tracemalloc = pytest.importorskip("tracemalloc")
     scans = np.zeros((64, 1, 128, 128), np.uint8)
@@ -153,7 +147,7 @@ def test_content_hash_follows_pixels_boxes_patients_and_order(
     def hashed(name: str, scans: np.ndarray, patients: str = "pp", box: int = 6) -> str:
         with ArchiveWriter(tmp_path / name, shape=SHAPE, dtype=np.uint8) as writer:
             for one, patient in zip(scans, patients, strict=True):
-                writer.add(one, scan_id=name, patient=patient, valid_box=(0, 0, box, 5))
+                writer.add(PackedScan(one, valid_box=(0, 0, box, 5)), Origin(name, patient))
             return writer.close().content_hash
 
     two = pixels[:2]
@@ -171,7 +165,7 @@ def test_content_hash_follows_pixels_boxes_patients_and_order(
 
 def test_several_shards_are_read_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "MAX_SCANS_PER_BATCH", 2)
-    monkeypatch.setattr(writer_module, "BATCHES_PER_SHARD", 3)
+    monkeypatch.setattr(shards, "BATCHES_PER_SHARD", 3)
     scans = np.arange(17, dtype=np.uint8).reshape(17, 1, 1, 1).repeat(4, axis=3)
     archive = write(tmp_path / "a", scans)
     assert [shard["scans"] for shard in archive.info["shards"]] == [6, 6, 5]
@@ -217,16 +211,14 @@ def test_forked_worker_reads_what_the_parent_opened(tmp_path: Path, pixels: np.n
 
 def test_unknown_label_column_names_the_nearest(tmp_path: Path, pixels: np.ndarray) -> None:
     archive = write(tmp_path / "a", pixels[:2], label_columns=("pneumonia", "age"))
-    with pytest.raises(
-        ScanlearnError, match=r"did you mean 'pneumonia'\? \(columns: pneumonia, age"
-    ):
+    with pytest.raises(ScanlearnError, match=r"did you mean 'pneumonia'\?.* pneumonia, age"):
         archive.labels("pnuemonia")
 
 
 def test_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
     def write_and_fail() -> None:
         with ArchiveWriter(tmp_path / "a", shape=SHAPE, dtype=np.uint8) as writer:
-            writer.add(np.zeros(SHAPE, np.uint8), scan_id="a", patient="p")
+            writer.add(PackedScan(np.zeros(SHAPE, np.uint8)), Origin("a", "p"))
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -237,10 +229,11 @@ def test_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
 KILLED = """
 import sys, time
 import numpy as np
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.writer import ArchiveWriter
 writer = ArchiveWriter(sys.argv[1], shape=(1, 64, 64), dtype=np.uint8)
 for index in range(600):
-    writer.add(np.zeros((1, 64, 64), np.uint8), scan_id=str(index), patient="p")
+    writer.add(PackedScan(np.zeros((1, 64, 64), np.uint8)), Origin(str(index), "p"))
 print("written", flush=True)
 time.sleep(60)
 """
@@ -274,7 +267,7 @@ def test_full_disk_is_one_clear_sentence(
 
         write = flush = close = fail  # What is still in a buffer cannot be written on closing.
 
-    monkeypatch.setattr(writer_module, "_open_sink", lambda path: Full())
+    monkeypatch.setattr(shards, "_open_sink", lambda path: Full())
     with pytest.raises(ScanlearnError, match="disk is full; free some space"):
         write(tmp_path / "a", pixels)
     assert not list(tmp_path.iterdir())
@@ -285,8 +278,8 @@ def test_disk_that_fills_up_under_arrow_is_one_clear_sentence(
 ) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no device that is always full")
-    open_sink = writer_module._open_sink
-    monkeypatch.setattr(writer_module, "_open_sink", lambda path: open_sink(Path("/dev/full")))
+    open_sink = shards._open_sink
+    monkeypatch.setattr(shards, "_open_sink", lambda path: open_sink(Path("/dev/full")))
     with pytest.raises(ScanlearnError, match="disk is full; free some space"):
         write(tmp_path / "a", pixels)
     assert not list(tmp_path.iterdir())
@@ -301,7 +294,7 @@ def test_target_that_holds_something_is_not_overwritten(tmp_path: Path, pixels: 
 def test_two_writers_of_the_same_scans_do_not_fight(tmp_path: Path, pixels: np.ndarray) -> None:
     writers = [ArchiveWriter(tmp_path / "a", shape=SHAPE, dtype=np.uint8) for _ in range(2)]
     for writer in writers:
-        writer.add(pixels[0], scan_id="a", patient="p")
+        writer.add(PackedScan(pixels[0]), Origin("a", "p"))
     first, second = (writer.close() for writer in writers)
     assert first.content_hash == second.content_hash
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
@@ -311,7 +304,7 @@ def test_other_archive_that_appears_meanwhile_is_not_taken_for_ours(
     tmp_path: Path, pixels: np.ndarray
 ) -> None:
     writer = ArchiveWriter(tmp_path / "a", shape=SHAPE, dtype=np.uint8)
-    writer.add(pixels[0], scan_id="a", patient="p")
+    writer.add(PackedScan(pixels[0]), Origin("a", "p"))
     write(tmp_path / "a", pixels[5:7])
     with pytest.raises(ScanlearnError, match="another archive appeared"):
         writer.close()
@@ -320,7 +313,7 @@ def test_other_archive_that_appears_meanwhile_is_not_taken_for_ours(
 def test_rejected_scans_are_listed_and_counted(tmp_path: Path, pixels: np.ndarray) -> None:
     with ArchiveWriter(tmp_path / "a", shape=SHAPE, dtype=np.uint8) as writer:
         writer.reject('new\nline,"quoted".png', "file is empty")
-        writer.add(pixels[0], scan_id="a", patient="p")
+        writer.add(PackedScan(pixels[0]), Origin("a", "p"))
     archive = Archive(tmp_path / "a")
     assert archive.num_rejected == 1
     text = (archive.path / "rejected.csv").read_text("utf-8")
@@ -340,54 +333,6 @@ def test_opening_is_instant(tmp_path: Path, pixels: np.ndarray) -> None:
     Archive(path)
     assert time.perf_counter() - start < 0.1
     assert json.loads((path / "archive.json").read_text())["format_version"] == 2
-
-
-SCHEMA = pa.schema(
-    [
-        pa.field("pixels", pa.list_(pa.uint8(), 9)),
-        pa.field("name", pa.string()),
-        pa.field("label:a", pa.string()),
-    ]
-)
-
-
-def batch(rows: int) -> pa.RecordBatch:
-    pixels = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(9 * rows).astype(np.uint8)), 9)
-    names = pa.array(["n" * number for number in range(rows)])
-    return pa.RecordBatch.from_arrays([pixels, names, pa.nulls(rows, pa.string())], schema=SCHEMA)
-
-
-def write_of_aligned(path: Path, *rows: int) -> Path:
-    with pa.OSFile(str(path), "wb") as sink:
-        writer = AlignedWriter(sink, SCHEMA)
-        for number in rows:
-            writer.write_batch(batch(number))
-        writer.close()
-    return path
-
-
-def test_first_column_of_every_batch_begins_at_a_multiple_of_64(tmp_path: Path) -> None:
-    path = write_of_aligned(tmp_path / "a.arrow", 1, 2, 3, 5, 8, 13, 21)
-    with pa.memory_map(str(path)) as source:
-        start = source.read_buffer().address
-        file = pa.ipc.open_file(source)
-        assert file.num_record_batches == 7
-        for number in range(7):
-            values = file.get_batch(number).column("pixels").flatten().to_numpy()
-            assert (values.ctypes.data - start) % 64 == 0
-
-
-def test_any_reader_finds_the_batches_as_they_were(tmp_path: Path) -> None:
-    path = write_of_aligned(tmp_path / "a.arrow", 3, 4)
-    assert pa.ipc.open_file(path).read_all() == pa.Table.from_batches([batch(3), batch(4)])
-
-
-def test_same_batches_are_the_same_bytes(tmp_path: Path) -> None:
-    one, other = (
-        write_of_aligned(tmp_path / "a.arrow", 3, 4),
-        write_of_aligned(tmp_path / "b.arrow", 3, 4),
-    )
-    assert one.read_bytes() == other.read_bytes()
 
 
 HEADER = {"source_hash": "a", "shape": [1, 2, 2]}
@@ -436,68 +381,3 @@ def test_folder_without_a_checkpoint_or_with_a_broken_one_has_none(tmp_path: Pat
     assert read_checkpoint(tmp_path, HEADER) is None
     drop_checkpoint(tmp_path)
     assert read_checkpoint(tmp_path, HEADER) is None
-
-
-SHAPE_OF_SHARDS = (1, 4, 3)
-
-
-LAYOUT = Layout(SHAPE_OF_SHARDS, np.dtype(np.uint8), label_columns=("y",))
-
-
-def row(index: int) -> Row:
-    pixels = np.full(SHAPE_OF_SHARDS, index % 256, np.uint8)
-    names, place = (f"s{index}", "p"), (None, None, None)
-    return make_row(
-        LAYOUT, pixels, names=names, place=place, mask=None, labels={"y": "1"}, tally=None
-    )
-
-
-def test_writer_says_when_a_shard_is_complete(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(layout, "MAX_SCANS_PER_BATCH", 2)
-    monkeypatch.setattr(writer_module, "BATCHES_PER_SHARD", 3)
-    with ShardWriter(tmp_path, LAYOUT) as writer:
-        assert [writer.add(row(index)) for index in range(13)] == ([False] * 5 + [True]) * 2 + [
-            False
-        ]
-    assert writer.counts == [6, 6, 1]
-
-
-def test_writer_goes_on_after_shards_that_are_there(tmp_path: Path) -> None:
-    with ShardWriter(tmp_path, LAYOUT, kept=(7, 9)) as writer:
-        writer.add(row(0))
-    assert writer.counts == [7, 9, 1]
-    assert [path.name for path in (tmp_path / "shards").iterdir()] == ["00002.arrow"]
-
-
-def test_shard_holds_all_there_is_of_a_scan(tmp_path: Path) -> None:
-    with ShardWriter(tmp_path, LAYOUT) as writer:
-        writer.add(row(5))
-    with pa.memory_map(str(tmp_path / "shards/00000.arrow")) as source:
-        (found,) = pa.ipc.open_file(source).read_all().drop_columns(["pixels"]).to_pylist()
-    sums = found.pop("sums")
-    assert sums == pytest.approx([12, 12 * 5 / 255, 12 * (5 / 255) ** 2])
-    assert len(found.pop("digest")) == 32
-    assert np.isnan(found.pop("spacing_mm")).all()
-    assert found == {
-        "valid_box": [0, 0, 4, 3],
-        "value_range": [0, 255],
-        "scan_id": "s5",
-        "patient": "p",
-        "label:y": "1",
-    }
-
-
-@pytest.mark.parametrize(
-    ("shape", "dtype", "rows"),
-    [
-        ((1, 226, 226), np.uint8, 256),
-        ((3, 1024, 1024), np.uint16, 16),
-        ((3, 9999, 9999), np.uint16, 1),
-    ],
-)
-def test_batches_of_large_scans_are_smaller(
-    shape: tuple[int, int, int], dtype: type, rows: int
-) -> None:
-    assert scans_per_batch(shape, np.dtype(dtype)) == rows

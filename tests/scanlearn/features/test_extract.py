@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone
@@ -26,7 +27,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
             box = (0, 0, 30, 40) if index == 2 else (0, 0, 48, 40)
             pixels = np.zeros((1, 48, 40), np.uint8)
             pixels[:, : box[2], : box[3]] = random.integers(0, 256, (1, box[2], box[3]))
-            writer.add(pixels, scan_id=f"s{index}", patient=f"p{index}", valid_box=box)
+            writer.add(PackedScan(pixels, valid_box=box), Origin(f"s{index}", f"p{index}"))
         return writer.close()
 
 

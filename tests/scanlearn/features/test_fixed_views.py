@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone
@@ -26,7 +27,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     with ArchiveWriter(path, shape=(1, 48, 48), dtype=np.uint8) as writer:
         for index in range(12):
             coarse = generator.integers(0, 256, (1, 6, 6), dtype=np.uint8)
-            writer.add(coarse.repeat(8, 1).repeat(8, 2), scan_id=f"s{index}", patient=f"p{index}")
+            writer.add(
+                PackedScan(coarse.repeat(8, 1).repeat(8, 2)), Origin(f"s{index}", f"p{index}")
+            )
         return writer.close()
 
 

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from scanlearn.archive import changes as changes
-from scanlearn.archive.layout import PATHS_FILE
+from scanlearn.archive.layout import PATHS_FILE, Origin, PackedScan
+from scanlearn.archive.lists import read_paths
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.summary import PAGE_FILE
-from scanlearn.archive.table import read_paths
 from scanlearn.archive.withdraw import withdraw
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.errors import ScanlearnError
@@ -157,7 +157,7 @@ def test_other_settings_are_refused(folder: Path, archive: Archive) -> None:
 
 def test_archive_that_was_drawn_takes_no_files(folder: Path, tmp_path: Path) -> None:
     with ArchiveWriter(tmp_path / "a", shape=(1, 2, 2), dtype=np.uint8) as writer:
-        writer.add(np.zeros((1, 2, 2), np.uint8), scan_id="s", patient="p")
+        writer.add(PackedScan(np.zeros((1, 2, 2), np.uint8)), Origin("s", "p"))
     with pytest.raises(ScanlearnError, match="was not packed from files"):
         add(tmp_path / "a", folder)
 

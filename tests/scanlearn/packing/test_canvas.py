@@ -34,8 +34,9 @@ def smooth(height: int, width: int, dtype: type = np.uint8) -> np.ndarray:
 
 def test_smaller_scan_keeps_its_pixels_and_is_padded_below_and_right() -> None:
     pixels = smooth(20, 30)
-    canvas, box, _ = fit_to_canvas(Scan(pixels), (40, 32), 1)
-    assert box == (0, 0, 20, 30)
+    packed = fit_to_canvas(Scan(pixels), (40, 32), 1)
+    canvas = packed.pixels
+    assert packed.valid_box == (0, 0, 20, 30)
     np.testing.assert_array_equal(canvas[:, :20, :30], pixels)
     assert not canvas[:, 20:].any()
     assert not canvas[:, :, 30:].any()
@@ -53,9 +54,9 @@ def test_smaller_scan_keeps_its_pixels_and_is_padded_below_and_right() -> None:
 def test_larger_scan_fills_the_canvas_with_its_aspect_kept(
     size: tuple[int, int], canvas: tuple[int, int], box: tuple[int, int, int, int]
 ) -> None:
-    pixels, found, _ = fit_to_canvas(Scan(smooth(*size)), canvas, 1)
-    assert pixels.shape == (1, *canvas)
-    assert found == box
+    packed = fit_to_canvas(Scan(smooth(*size)), canvas, 1)
+    assert packed.pixels.shape == (1, *canvas)
+    assert packed.valid_box == box
 
 
 @pytest.mark.parametrize("how", ["pad", "crop"])
@@ -70,15 +71,15 @@ def test_picture_shrunk_before_is_the_same_on_the_canvas(
         np.atleast_3d(np.asarray(picture)).transpose(2, 0, 1)
         for picture in (image, shrink_picture(image, (64, 48), how))
     )
-    found, box, _ = fit_to_canvas(Scan(small), (64, 48), channels, how)
-    expected, expected_box, _ = fit_to_canvas(Scan(whole), (64, 48), channels, how)
-    assert box == expected_box
-    np.testing.assert_array_equal(found, expected)
+    packed = fit_to_canvas(Scan(small), (64, 48), channels, how)
+    expected = fit_to_canvas(Scan(whole), (64, 48), channels, how)
+    assert packed.valid_box == expected.valid_box
+    np.testing.assert_array_equal(packed.pixels, expected.pixels)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_shrinking_keeps_the_mean_and_the_shape_of_a_smooth_scan(dtype: type) -> None:
-    pixels, _, _ = fit_to_canvas(Scan(smooth(512, 512, dtype)), (64, 64), 1)
+    pixels = fit_to_canvas(Scan(smooth(512, 512, dtype)), (64, 64), 1).pixels
     assert pixels.dtype == dtype
     expected = smooth(64, 64, dtype).astype(float)
     assert np.abs(pixels - expected).max() < 0.01 * np.iinfo(dtype).max
@@ -86,14 +87,14 @@ def test_shrinking_keeps_the_mean_and_the_shape_of_a_smooth_scan(dtype: type) ->
 
 def test_shrinking_is_antialiased() -> None:
     checker = (np.indices((256, 256)).sum(axis=0) % 2 * 255).astype(np.uint8)[None]
-    pixels, _, _ = fit_to_canvas(Scan(checker), (60, 60), 1)
+    pixels = fit_to_canvas(Scan(checker), (60, 60), 1).pixels
     assert np.abs(pixels.astype(float) - 127.5).max() < 12
 
 
 def test_sixteen_bit_does_not_overflow_at_sharp_edges() -> None:
     edge = np.zeros((1, 200, 200), np.uint16)
     edge[..., 100:] = 65535
-    pixels, _, _ = fit_to_canvas(Scan(edge), (66, 66), 1)
+    pixels = fit_to_canvas(Scan(edge), (66, 66), 1).pixels
     assert (np.diff(pixels[0, 0].astype(int)) >= -2000).all()
     assert pixels[0, 0, 0] == 0
     assert pixels[0, 0, -1] == 65535
@@ -101,9 +102,9 @@ def test_sixteen_bit_does_not_overflow_at_sharp_edges() -> None:
 
 def test_spacing_is_that_of_a_canvas_pixel() -> None:
     scan = Scan(smooth(200, 100), spacing_mm=(0.1, 0.2))
-    _, box, spacing = fit_to_canvas(scan, (50, 50), 1)
-    assert box == (0, 0, 50, 25)
-    assert spacing == pytest.approx((0.4, 0.8))
+    packed = fit_to_canvas(scan, (50, 50), 1)
+    assert packed.valid_box == (0, 0, 50, 25)
+    assert packed.spacing_mm == pytest.approx((0.4, 0.8))
 
 
 def test_colour_becomes_luma_and_gray_is_repeated(rng: np.random.Generator) -> None:
@@ -112,13 +113,13 @@ def test_colour_becomes_luma_and_gray_is_repeated(rng: np.random.Generator) -> N
     assert np.abs(to_gray(colour)[0] - luma).max() <= 1
     deep = colour.astype(np.uint16) * 257
     assert np.abs(to_gray(deep)[0] - 257 * luma).max() <= 1
-    gray, _, _ = fit_to_canvas(Scan(colour[:1]), (9, 8), 3)
+    gray = fit_to_canvas(Scan(colour[:1]), (9, 8), 3).pixels
     np.testing.assert_array_equal(gray, np.repeat(colour[:1], 3, axis=0))
 
 
 def test_colour_keeps_its_channels_apart_when_shrunk() -> None:
     colour = np.concatenate([smooth(90, 90), np.zeros((1, 90, 90), np.uint8), smooth(90, 90)])
-    pixels, _, _ = fit_to_canvas(Scan(colour), (30, 30), 3)
+    pixels = fit_to_canvas(Scan(colour), (30, 30), 3).pixels
     np.testing.assert_array_equal(pixels[0], pixels[2])
     assert not pixels[1].any()
 
@@ -193,25 +194,26 @@ def bicubic(source: np.ndarray, start: float, stop: float, count: int) -> np.nda
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_crop_fills_the_canvas_with_the_middle_of_the_scan(dtype: type) -> None:
     scan = Scan(smooth(70, 112, dtype), spacing_mm=(0.5, 0.25))
-    pixels, box, spacing = fit_to_canvas(scan, (30, 30), 1, "crop")
-    assert box == (0, 0, 30, 30)
+    packed = fit_to_canvas(scan, (30, 30), 1, "crop")
+    assert packed.valid_box == (0, 0, 30, 30)
     # 112 columns would be 48 at this size; the middle 30 of them are 70 of the scan.
-    assert spacing == pytest.approx((0.5 * 70 / 30, 0.25 * 70 / 30))
+    assert packed.spacing_mm == pytest.approx((0.5 * 70 / 30, 0.25 * 70 / 30))
     tall = bicubic(scan.pixels[0].astype(float), 0, 70, 30)
     expected = bicubic(tall.T, 21, 91, 30).T
-    assert np.abs(pixels[0] - expected).max() <= (1.5 if dtype == np.uint8 else 2)
+    assert np.abs(packed.pixels[0] - expected).max() <= (1.5 if dtype == np.uint8 else 2)
 
 
 def test_crop_keeps_what_is_smaller_than_the_canvas() -> None:
     wide = smooth(20, 75)
-    pixels, box, _ = fit_to_canvas(Scan(wide), (40, 32), 1, "crop")
-    assert box == (0, 0, 20, 32)
+    packed = fit_to_canvas(Scan(wide), (40, 32), 1, "crop")
+    pixels = packed.pixels
+    assert packed.valid_box == (0, 0, 20, 32)
     np.testing.assert_array_equal(pixels[:, :20], wide[:, :, 21:53])
     assert not pixels[:, 20:].any()
     small = smooth(20, 30)
-    cropped, padded = (fit_to_canvas(Scan(small), (40, 32), 1, how)[:2] for how in ("crop", "pad"))
-    assert cropped[1] == padded[1] == (0, 0, 20, 30)
-    np.testing.assert_array_equal(cropped[0], padded[0])
+    cropped, padded = (fit_to_canvas(Scan(small), (40, 32), 1, how) for how in ("crop", "pad"))
+    assert cropped.valid_box == padded.valid_box == (0, 0, 20, 30)
+    np.testing.assert_array_equal(cropped.pixels, padded.pixels)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (128, 64), (65, 64), (63, 64), (199, 301), (64, 4000)])
@@ -398,7 +400,7 @@ def test_neighbours_are_refused_where_there_is_no_volume(
     archive = packed(neighbours=True, empty_below=0)
     assert archive.shape == (3, 32, 32)
     assert len(archive) == 2
-    assert "is no NIfTI volume" in (archive.path / "rejected.csv").read_text()
+    assert "is no volume (NIfTI)" in (archive.path / "rejected.csv").read_text()
 
 
 def magnitude(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -461,8 +463,8 @@ def test_field_is_masked_where_a_crop_shows_it(rng: np.random.Generator) -> None
     rows, columns = np.mgrid[:100, :200] + 0.5
     disc = np.hypot(rows - 50, columns - 100) <= 80
     scan = Scan(np.where(disc, 140, 2).astype(np.uint8)[None])
-    treatment = PackSettings(field_of_view="fundus", fit="crop").treatment()
-    placed = place(scan, (50, 50), 1, treatment)
+    preprocess = PackSettings(field_of_view="fundus", fit="crop").preprocess()
+    placed, _ = place(scan, (50, 50), 1, preprocess)
     assert placed.valid_box == (0, 0, 50, 50)
     assert placed.mask is not None
     # The middle square of the disc's strip lies in the disc whole.
@@ -470,16 +472,16 @@ def test_field_is_masked_where_a_crop_shows_it(rng: np.random.Generator) -> None
     assert (placed.pixels == 140).all()
 
 
-def test_default_treatment_leaves_values_alone(rng: np.random.Generator) -> None:
+def test_default_preprocessing_leaves_values_alone(rng: np.random.Generator) -> None:
     pixels = rng.integers(0, 256, (3, 20, 24)).astype(np.uint8)
-    placed = place(Scan(pixels), (32, 32), 3, PackSettings().treatment())
+    placed, notes = place(Scan(pixels), (32, 32), 3, PackSettings().preprocess())
     np.testing.assert_array_equal(placed.pixels[:, :20, :24], pixels)
-    assert (placed.value_range, placed.mask, placed.notes) == ((0, 255), None, ())
+    assert (placed.value_range, placed.mask, notes) == ((0, 255), None, ())
 
 
 def test_real_ct_is_in_the_units_that_pydicom_computes(real_data: Path) -> None:
     settings = PackSettings(window="lung")
-    treatment, reading = settings.treatment(), settings.reading()
+    preprocess, reading = settings.preprocess(), settings.reading()
     seen = 0
     for path in sorted((real_data / "readers" / "dicom").iterdir()):
         data = pydicom.dcmread(path, force=True, stop_before_pixels=True)
@@ -492,7 +494,7 @@ def test_real_ct_is_in_the_units_that_pydicom_computes(real_data: Path) -> None:
             continue
         assert isinstance(frame.scan, Scan)
         size = frame.scan.pixels.shape[1:]
-        placed = place(frame.scan, size, 1, treatment)
+        placed, _ = place(frame.scan, size, 1, preprocess)
         whole = pydicom.dcmread(path, force=True)
         expected = apply_rescale(whole.pixel_array, whole).clip(-32768, 32767)
         np.testing.assert_allclose(placed.pixels[0].astype(float) - 32768, expected, atol=0.5)

@@ -66,7 +66,7 @@ def test_tags_that_headers_are_asked_for_are_named_once() -> None:
 def test_an_unknown_name_is_an_error_with_the_nearest_spelling() -> None:
     with pytest.raises(ScanlearnError, match=r"keep\.modalty: .*did you mean 'Modality'\?"):
         make_selection({"modalty": ("CT",)}, {}, ())
-    with pytest.raises(ScanlearnError, match=r"did you mean 'Finding'\? \(columns: Finding, y\)"):
+    with pytest.raises(ScanlearnError, match=r"did you mean 'Finding'\?\); .*Finding, y"):
         make_selection({}, {"finding": ("1",)}, ("Finding", "y"))
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from scanlearn.packing.fundus import Field, field_mask, find_field
-from scanlearn.readers.pictures import decode
+from scanlearn.readers.readers import read_frames
+from scanlearn.readers.scan import ReadSettings, Scan
 
 Disc = tuple[float, float, float]
 
@@ -114,11 +115,17 @@ def test_mask_holds_the_pixels_whose_centre_is_in_the_field() -> None:
             assert mask[row, column] == inside
 
 
+def decoded(path: Path) -> np.ndarray:
+    (frame,) = read_frames(path, range(1), ReadSettings())
+    assert isinstance(frame.scan, Scan)
+    return frame.scan.pixels
+
+
 def test_every_tenth_real_photograph_has_its_field(real_data: Path) -> None:
     paths = sorted((real_data / "hygd" / "images").glob("*.jpg"))[::10]
     assert len(paths) > 70
     for path in paths:
-        field = find_field(decode(path).pixels)
+        field = find_field(decoded(path))
         assert field is not None, path.name
         # All are square crops around the disc.
         assert 121 < field.radius < 129, path.name
@@ -129,4 +136,4 @@ def test_every_tenth_real_photograph_has_its_field(real_data: Path) -> None:
 def test_chest_x_rays_have_no_field(real_data: Path) -> None:
     paths = sorted((real_data / "nih1000").rglob("*.jp*g"))[::20]
     assert len(paths) > 40
-    assert [path.name for path in paths if find_field(decode(path).pixels)] == []
+    assert [path.name for path in paths if find_field(decoded(path))] == []

@@ -15,8 +15,7 @@ from scanlearn.packing import parallel as pool
 from scanlearn.packing.filters import Selection, make_selection
 from scanlearn.packing.headers import read_headers, survey
 from scanlearn.packing.manifest import Manifest, read_manifest
-from scanlearn.readers.readers import ReadSettings
-from scanlearn.readers.scan import Header
+from scanlearn.readers.scan import Header, ReadSettings
 
 MakeDicom = Callable[..., Path]
 MakeScans = Callable[..., Path]
@@ -86,9 +85,9 @@ def test_headers_carry_size_bits_kind_and_the_tags_asked_for(mixed: Manifest) ->
     assert isinstance(mr, Header)
     assert isinstance(picture, Header)
     assert isinstance(broken, str)
-    assert (ct.kind, ct.size, ct.bits, ct.tags) == ("dicom", (4, 5), 8, {"Modality": ("CT",)})
+    assert (ct.kind, ct.size, ct.bits, ct.tags) == ("DICOM", (4, 5), 8, {"Modality": ("CT",)})
     assert (mr.bits, mr.num_frames) == (16, 3)
-    assert (picture.kind, picture.size, picture.tags) == ("image", (4, 5), {})
+    assert (picture.kind, picture.size, picture.tags) == ("picture", (4, 5), {})
 
 
 def test_memory_does_not_grow_with_the_files() -> None:

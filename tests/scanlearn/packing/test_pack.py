@@ -19,16 +19,15 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from scanlearn.archive import layout
-from scanlearn.archive import writer as writer_module
+from scanlearn.archive import layout, shards
 from scanlearn.archive.identity import read_identities, source_name
 from scanlearn.archive.layout import PATHS_FILE
+from scanlearn.archive.lists import read_paths
 from scanlearn.archive.reader import Archive
-from scanlearn.archive.table import read_paths
 from scanlearn.errors import ScanlearnError
-from scanlearn.packing import pack as fill
+from scanlearn.packing import pack as pack_module
 from scanlearn.packing import parallel as pool
-from scanlearn.packing import prepare as tasks
+from scanlearn.packing import prepare as prepare_module
 from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
 
@@ -280,7 +279,7 @@ def test_mixed_tree_gives_the_same_bytes_with_processes_and_is_not_packed_twice(
     alone = pack(tree, tmp_path / "a", settings=SMALL)
     monkeypatch.setattr(pool, "_TIMED_ITEMS", 1)
     monkeypatch.setattr(pool, "_SECONDS_WORTH_PROCESSES", 0.0)
-    monkeypatch.setattr(tasks, "_MAX_CHUNK_BYTES", 2 * 2 * 32 * 32)
+    monkeypatch.setattr(prepare_module, "_MAX_ITEM_BYTES", 2 * 2 * 32 * 32)
     together = pack(tree, tmp_path / "b", settings=PackSettings(canvas=32, workers=2))
     assert digest(together) == digest(alone)
     assert pack(tree, tmp_path / "b", settings=SMALL).content_hash == alone.content_hash
@@ -292,7 +291,7 @@ def test_file_refused_in_several_pieces_is_listed_once(
     folder = make_scans(2)
     nibabel.save(nibabel.Nifti1Image(np.ones((8, 8, 7), np.uint8), np.eye(4)), folder / "v.hdr")
     (folder / "v.img").unlink()
-    monkeypatch.setattr(tasks, "_MAX_CHUNK_BYTES", 2 * 32 * 32)
+    monkeypatch.setattr(prepare_module, "_MAX_ITEM_BYTES", 2 * 32 * 32)
     archive = pack(folder, tmp_path / "a", settings=SMALL)
     with (archive.path / "rejected.csv").open(newline="", encoding="utf-8") as file:
         (_, reason) = list(csv.reader(file))[1:][0]
@@ -530,9 +529,9 @@ def test_real_xrays_are_packed_and_a_broken_one_is_listed(real_data: Path, tmp_p
 KILLED = """
 import os, signal, sys
 from scanlearn.packing import pack as module
-from scanlearn.archive import layout, writer
+from scanlearn.archive import layout, shards, writer
 
-layout.MAX_SCANS_PER_BATCH = writer.BATCHES_PER_SHARD = 2
+layout.MAX_SCANS_PER_BATCH = shards.BATCHES_PER_SHARD = 2
 where, opened, written = sys.argv[3], [], []
 
 def end():
@@ -563,7 +562,7 @@ def counted(self, folder):
     if where == "after a checkpoint" and len(written) == 3:
         end()
 
-writer._open_sink, writer.Checkpoint.write = Sink, counted
+shards._open_sink, writer.Checkpoint.write = Sink, counted
 module.pack(sys.argv[1], sys.argv[2], settings=module.PackSettings(canvas=32, workers=1))
 """
 
@@ -575,7 +574,7 @@ KEPT = {"inside a shard": 2, "before a checkpoint": 2, "after a checkpoint": 3}
 def source(make_scans: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """Pictures, two broken files and a volume with empty slices, in shards of four scans."""
     monkeypatch.setattr(layout, "MAX_SCANS_PER_BATCH", 2)
-    monkeypatch.setattr(writer_module, "BATCHES_PER_SHARD", 2)
+    monkeypatch.setattr(shards, "BATCHES_PER_SHARD", 2)
     folder = make_scans(6)
     voxels = np.random.default_rng(0).integers(1, 255, (16, 12, 9)).astype(np.uint8)
     voxels[:, :, 4] = 0
@@ -681,7 +680,7 @@ def test_decoder_that_crashes_costs_its_file_alone_though_there_are_few(
     (tmp_path / "crashing_decoder.py").write_text(CRASHING)
     monkeypatch.syspath_prepend(str(tmp_path))
     crashing = importlib.import_module("crashing_decoder")
-    monkeypatch.setattr(fill, "prepare", crashing.prepare)
+    monkeypatch.setattr(pack_module, "prepare", crashing.prepare)
     archive = pack(make_scans(5), tmp_path / "a", settings=PackSettings(canvas=32))
     assert len(archive) == 4
     assert "brings down the process" in (archive.path / "rejected.csv").read_text()

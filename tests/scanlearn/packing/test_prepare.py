@@ -11,20 +11,18 @@ from PIL import Image
 from scanlearn.packing.headers import Survey, survey
 from scanlearn.packing.manifest import Manifest
 from scanlearn.packing.prepare import (
-    Job,
-    Plan,
+    PackPlan,
     Prepared,
     Refused,
-    bytes_per_chunk,
-    frames_per_chunk,
+    WorkItem,
     make_plan,
     num_scans,
     pieces,
     prepare,
-    scan_id,
-    tasks,
+    scan_name,
+    work_items,
 )
-from scanlearn.readers.readers import ReadSettings
+from scanlearn.readers.scan import ReadSettings
 
 
 def surveyed(*paths: Path) -> Survey:
@@ -64,24 +62,25 @@ def test_jpeg_noise_in_the_channels_of_a_gray_scan_is_no_colour(tmp_path: Path) 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_scan_is_brought_to_the_plan(tmp_path: Path, channels: int) -> None:
     path = save(tmp_path / "a.png", np.full((4, 6), 9, np.uint8))
-    plan = Plan((8, 8), channels, np.dtype(np.uint16))  # type: ignore[arg-type]
-    (found,) = prepare(plan, Job(path))
+    plan = PackPlan((8, 8), channels, np.dtype(np.uint16))  # type: ignore[arg-type]
+    (found,) = prepare(plan, WorkItem(path))
     assert isinstance(found, Prepared)
-    assert found.pixels.shape == (channels, 8, 8)
-    assert found.pixels.dtype == np.uint16
-    assert found.value_range == (0, 255)
-    assert found.valid_box == (0, 0, 4, 6)
+    assert found.scan.pixels.shape == (channels, 8, 8)
+    assert found.scan.pixels.dtype == np.uint16
+    assert found.scan.value_range == (0, 255)
+    assert found.scan.valid_box == (0, 0, 4, 6)
+    assert "sums" in vars(found.scan)
 
 
 def test_what_cannot_be_decoded_is_refused_with_the_reason(tmp_path: Path) -> None:
-    plan = Plan((8, 8), 1, np.dtype(np.uint8))
-    assert prepare(plan, Job(tmp_path / "gone.png")) == (Refused("file not found"),)
+    plan = PackPlan((8, 8), 1, np.dtype(np.uint8))
+    assert prepare(plan, WorkItem(tmp_path / "gone.png")) == (Refused("file not found"),)
     assert prepare(plan, Refused("known before")) == (Refused("known before"),)
 
 
 def test_sixteen_bits_are_never_squeezed_into_eight(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", np.full((4, 4), 300, np.uint16))
-    (found,) = prepare(Plan((8, 8), 1, np.dtype(np.uint8)), Job(path))
+    (found,) = prepare(PackPlan((8, 8), 1, np.dtype(np.uint8)), WorkItem(path))
     assert isinstance(found, Refused)
     assert "more bits" in found.reason
 
@@ -90,8 +89,8 @@ def surveyed_of_tasks(*num_frames: int) -> Survey:
     return Survey(array("I", num_frames), False, (), False, False)
 
 
-def planned(side: int) -> Plan:
-    return Plan((side, side), 1, np.dtype(np.uint8))
+def planned(side: int) -> PackPlan:
+    return PackPlan((side, side), 1, np.dtype(np.uint8))
 
 
 def test_long_files_are_cut_into_pieces_of_four_mebibytes() -> None:
@@ -104,14 +103,14 @@ def test_long_files_are_cut_into_pieces_of_four_mebibytes() -> None:
     ]
 
 
-def test_every_row_of_a_table_gets_its_jobs_or_one_refusal() -> None:
+def test_every_row_of_a_table_gets_its_work_or_one_refusal() -> None:
     columns = {"path": ["a", None, "b", "a"], "patient": ["p", "p", None, "q"]}
     table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
     manifest = Manifest(Path("/r"), table, (), patients_known=True)
-    found = list(tasks(manifest, surveyed_of_tasks(5, 1, 1, 5), planned(1024)))
+    found = list(work_items(manifest, surveyed_of_tasks(5, 1, 1, 5), planned(1024)))
     assert [job for job, _ in found] == [
-        Job(Path("/r/a"), range(4), 5),
-        Job(Path("/r/a"), range(4, 5), 5),
+        WorkItem(Path("/r/a"), range(4), 5),
+        WorkItem(Path("/r/a"), range(4, 5), 5),
         Refused("the table gives no path"),
         Refused("the table gives no patient"),
         Refused("an earlier row of the table has the same path"),
@@ -120,10 +119,10 @@ def test_every_row_of_a_table_gets_its_jobs_or_one_refusal() -> None:
 
 
 def test_processes_are_given_at_most_four_mebibytes_at_a_time() -> None:
-    assert frames_per_chunk(planned(32)) == 64
-    assert frames_per_chunk(planned(256)) == 64
-    assert frames_per_chunk(planned(1024)) == 4
-    assert frames_per_chunk(planned(4096)) == 1
+    assert planned(32).frames_per_chunk == 64
+    assert planned(256).frames_per_chunk == 64
+    assert planned(1024).frames_per_chunk == 4
+    assert planned(4096).frames_per_chunk == 1
 
 
 def test_memory_of_a_chunk_holds_the_largest_piece_of_work() -> None:
@@ -131,15 +130,15 @@ def test_memory_of_a_chunk_holds_the_largest_piece_of_work() -> None:
         longest = max(
             len(frames) for _, frames, _ in pieces(surveyed_of_tasks(10_000), planned(side))
         )
-        assert bytes_per_chunk(planned(side)) >= longest * side * side
-    assert bytes_per_chunk(planned(256)) < 5 * 2**20
+        assert planned(side).bytes_per_chunk >= longest * side * side
+    assert planned(256).bytes_per_chunk < 5 * 2**20
 
 
 def test_piece_of_work_counts_for_the_scans_it_may_give() -> None:
-    assert num_scans(Job(Path("a"), range(3, 7), 9)) == 4
+    assert num_scans(WorkItem(Path("a"), range(3, 7), 9)) == 4
     assert num_scans(Refused("unread")) == 1
 
 
 def test_scan_of_several_is_named_by_its_number() -> None:
-    assert scan_id("3fa9", None) == "3fa9"
-    assert scan_id("3fa9", 3) == "3fa9#3"
+    assert scan_name("3fa9", None) == "3fa9"
+    assert scan_name("3fa9", 3) == "3fa9#3"

@@ -26,10 +26,10 @@ def test_settings_that_contradict_each_other_are_refused(
 
 
 def test_windows_become_edges_in_their_order() -> None:
-    assert PackSettings().treatment().windows == ()
-    assert PackSettings(window="brain").treatment().windows == ((0, 80),)
-    assert PackSettings(window=(80.0, 40.0)).treatment().windows == ((0, 80),)
-    three = PackSettings(window=("brain", (10.0, 5.0), "liver")).treatment().windows
+    assert PackSettings().preprocess().windows == ()
+    assert PackSettings(window="brain").preprocess().windows == ((0, 80),)
+    assert PackSettings(window=(80.0, 40.0)).preprocess().windows == ((0, 80),)
+    three = PackSettings(window=("brain", (10.0, 5.0), "liver")).preprocess().windows
     assert three == ((0, 80), (0, 10), (-45, 105))
 
 

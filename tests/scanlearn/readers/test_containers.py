@@ -26,8 +26,8 @@ from scanlearn.readers.containers import (
     open_container,
     stamp,
 )
-from scanlearn.readers.readers import ReadSettings, read_frames
-from scanlearn.readers.scan import Undecodable
+from scanlearn.readers.readers import read_frames
+from scanlearn.readers.scan import ReadSettings, Undecodable
 
 Write = Callable[[Path, dict[str, bytes]], Path]
 

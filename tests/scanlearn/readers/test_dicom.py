@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,21 @@ from pydicom.dataset import Dataset
 
 from scanlearn.readers import dicom as dicom
 from scanlearn.readers.dicom import (
+    READER,
     gray,
     inverted,
     inverted_units,
-    read_frames,
-    read_header,
     voi_function,
 )
-from scanlearn.readers.scan import MAX_FRAMES, MAX_PIXELS, Scan, Undecodable
+from scanlearn.readers.scan import (
+    MAX_FRAMES,
+    MAX_PIXELS,
+    Frame,
+    Header,
+    ReadSettings,
+    Scan,
+    Undecodable,
+)
 
 MakeDicom = Callable[..., Path]
 
@@ -36,6 +43,14 @@ REFUSED = {
     "liver_nonbyte_aligned_rle.dcm": "is compressed as RLE Lossless",
     "liver_rle.dcm": "is compressed as RLE Lossless",
 }
+
+
+def read_header(path: Path) -> Header:
+    return READER.header(path, ReadSettings(), b"")
+
+
+def read_frames(path: Path, frames: range) -> Iterator[Frame]:
+    return READER.frames(path, frames, ReadSettings())
 
 
 def scan_in(path: Path, index: int = 0) -> Scan:

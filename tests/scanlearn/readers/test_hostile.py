@@ -29,8 +29,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit
 
+from scanlearn.archive.lists import read_paths
 from scanlearn.archive.reader import Archive
-from scanlearn.archive.table import read_paths
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.manifest import read_manifest
 from scanlearn.packing.pack import pack

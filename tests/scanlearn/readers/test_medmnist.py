@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import tracemalloc
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from scanlearn.packing import parallel as pool
 from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
 from scanlearn.readers import medmnist as medmnist
-from scanlearn.readers.medmnist import list_rows, read_frames, read_header
-from scanlearn.readers.scan import Scan, Undecodable
+from scanlearn.readers.medmnist import READER, list_rows
+from scanlearn.readers.scan import Frame, Header, ReadSettings, Scan, Undecodable
 
 SIZES = {"train": 7, "val": 2, "test": 3}
 
@@ -31,6 +32,16 @@ def write(path: Path, *row: int, labels: int = 1, dtype: Any = np.uint8) -> dict
         arrays[f"{split}_labels"] = draw((size, labels)) % 3
     np.savez_compressed(path, allow_pickle=False, **arrays)
     return arrays
+
+
+def read_header(path: Path, row: str) -> Header:
+    return READER.header(path / row, ReadSettings(), b"")
+
+
+def read_frames(
+    path: Path, row: str, frames: range, *, empty_below: float = 0.0
+) -> Iterator[Frame]:
+    return READER.frames(path / row, frames, ReadSettings(empty_below=empty_below))
 
 
 def pixels(path: Path, row: str, frames: range = range(1), **chosen: float) -> list[np.ndarray]:

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 
-from scanlearn.readers.nifti import Axis, read_frames, read_header
-from scanlearn.readers.scan import Scan, Undecodable
+from scanlearn.readers.nifti import READER
+from scanlearn.readers.scan import Axis, Frame, Header, ReadSettings, Scan, Undecodable
 
 AXES: tuple[Axis, ...] = ("sagittal", "coronal", "axial")
 REFUSED = {
@@ -18,6 +20,14 @@ REFUSED = {
     "nifti2.hdr": "in another file",
     "row_major.dconn.nii": "no 3-D volume",
 }
+
+
+def read_header(path: Path, **chosen: Any) -> Header:
+    return READER.header(path, ReadSettings(**chosen), b"")
+
+
+def read_frames(path: Path, frames: range, **chosen: Any) -> Iterator[Frame]:
+    return READER.frames(path, frames, ReadSettings(**chosen))
 
 
 def scans_in(path: Path, axis: Axis = "axial", empty_below: float = 0.0) -> list[Scan]:
@@ -236,7 +246,7 @@ def test_foreground_of_a_volume_is_its_percentiles_above_the_background(
     voxels[3:9, 3:9, 2:8] += rng.uniform(300, 500, (6, 6, 6))
     path = save(tmp_path / "a.nii", voxels.astype(np.int16))
     inside = voxels.astype(np.int16)[voxels.astype(np.int16) > 150]
-    for number, frame in enumerate(read_frames(path, range(10), foreground=True)):
+    for number, frame in enumerate(read_frames(path, range(10), shows="foreground")):
         assert isinstance(frame.scan, Scan)
         assert frame.scan.value_range == tuple(np.percentile(inside, (0.5, 99.5)))
         # Signed voxels are stored from their own zero.

@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -13,9 +14,23 @@ import pytest
 from PIL import Image
 from pydicom.encaps import generate_frames
 
-from scanlearn.readers.dicom import claimed_values
-from scanlearn.readers.pictures import decode, decode_with_notes, ordinary_picture, read_header
-from scanlearn.readers.scan import MAX_PIXELS, Undecodable
+from scanlearn.readers.codestream import claimed_values, ordinary_picture
+from scanlearn.readers.pictures import READER
+from scanlearn.readers.scan import MAX_PIXELS, Header, ReadSettings, Scan, Undecodable
+
+
+def read_header(path: Path, start: bytes = b"") -> Header:
+    return READER.header(path, ReadSettings(), start)
+
+
+def decode_with_notes(path: Path, **chosen: Any) -> tuple[Scan, tuple[str, ...]]:
+    (frame,) = READER.frames(path, range(1), ReadSettings(**chosen))
+    assert isinstance(frame.scan, Scan)
+    return frame.scan, frame.notes
+
+
+def decode(path: Path, **chosen: Any) -> Scan:
+    return decode_with_notes(path, **chosen)[0]
 
 
 def saved(kind: str, *shape: int, **chosen: bool) -> bytes:

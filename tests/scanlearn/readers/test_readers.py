@@ -14,14 +14,15 @@ import pytest
 from PIL import Image
 
 from scanlearn.readers.readers import (
-    ReadSettings,
+    READERS,
+    SCAN_SUFFIXES,
     is_scan,
-    kind_of,
     libraries,
     read_frames,
     read_header,
+    reader_of,
 )
-from scanlearn.readers.scan import Scan, Undecodable
+from scanlearn.readers.scan import ReadSettings, Scan, Undecodable
 
 MakeDicom = Callable[..., Path]
 PLAIN = ReadSettings()
@@ -41,23 +42,28 @@ def one_of_each(tmp_path: Path, make_dicom: MakeDicom) -> dict[str, Path]:
 def test_kind_is_told_by_content_whatever_the_ending(
     tmp_path: Path, one_of_each: dict[str, Path]
 ) -> None:
-    kinds = {"a.dcm": "dicom", "a.nii": "nifti", "b.nii": "nifti"}
+    kinds = {"a.dcm": "DICOM", "a.nii": "NIfTI", "b.nii": "NIfTI"}
     assert len(one_of_each) == 8
     for name, path in one_of_each.items():
-        expected = kinds.get(name, "image")
-        assert kind_of(path) == expected
+        expected = kinds.get(name, "picture")
+        assert read_header(path, PLAIN).kind == expected
         bare = tmp_path / name.replace(".", "_")
         bare.write_bytes(path.read_bytes())
-        assert kind_of(bare) == expected
+        assert read_header(bare, PLAIN).kind == expected
         assert is_scan(bare)
         (frame, *_) = read_frames(bare, range(1), PLAIN)
         assert isinstance(frame.scan, Scan)
 
 
-def test_ending_decides_where_content_is_silent(tmp_path: Path) -> None:
-    for name, kind in (("a.dcm", "dicom"), ("a.NII.GZ", "nifti"), ("a.png", "image")):
-        (tmp_path / name).write_bytes(b"nothing")
-        assert kind_of(tmp_path / name) == kind
+def test_ending_decides_where_content_is_silent() -> None:
+    for name, kind in (("a.dcm", "DICOM"), ("a.NII.GZ", "NIfTI"), ("a.png", "picture")):
+        assert reader_of(b"nothing", name).kind == kind
+
+
+def test_each_format_has_a_name_and_endings_of_its_own() -> None:
+    assert len({reader.kind for reader in READERS}) == len(READERS)
+    assert len(set(SCAN_SUFFIXES)) == len(SCAN_SUFFIXES)
+    assert all(suffix == suffix.lower() and suffix[0] == "." for suffix in SCAN_SUFFIXES)
 
 
 def test_files_that_are_no_scans_are_left_alone(tmp_path: Path, make_dicom: MakeDicom) -> None:

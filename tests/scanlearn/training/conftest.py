@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.training.settings import PretrainConfig
@@ -28,7 +29,7 @@ def draw_archive(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Ar
                 cells = 4 + index % 5
                 coarse = random.integers(0, 256, (channels, cells, cells)).repeat(12, 1)
                 pixels = coarse.repeat(12, 2)[:, :SIDE, :SIDE].astype(np.uint8)
-                writer.add(pixels, scan_id=f"scan{index:02d}.png", patient=f"p{index // 2}")
+                writer.add(PackedScan(pixels), Origin(f"scan{index:02d}.png", f"p{index // 2}"))
             return writer.close()
 
     return draw

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.errors import ScanlearnError
@@ -123,7 +124,7 @@ def test_a_batch_too_large_for_the_memory_ends_with_the_largest_that_fits(
     with ArchiveWriter(tmp_path / "scans", shape=(1, 48, 48), dtype=np.uint8) as writer:
         for index in range(512):
             pixels = random.integers(0, 256, (1, 48, 48)).astype(np.uint8)
-            writer.add(pixels, scan_id=str(index), patient=str(index))
+            writer.add(PackedScan(pixels), Origin(str(index), str(index)))
     config = configure(
         archive=str(tmp_path / "scans"), views={"size": 48}, batch_size=512, device="cpu"
     )

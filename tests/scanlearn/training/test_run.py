@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.backbones.backbone import BackboneConfig, build_backbone, weights_hash
@@ -67,7 +68,7 @@ def test_another_archive_under_the_same_run_is_refused(
     with ArchiveWriter(tmp_path / "other", shape=archive.shape, dtype=np.uint8) as writer:
         for index in range(9):
             pixels = np.full(archive.shape, index, np.uint8)
-            writer.add(pixels, scan_id=str(index), patient=str(index))
+            writer.add(PackedScan(pixels), Origin(str(index), str(index)))
         other = writer.close()
     with pytest.raises(ScanlearnError, match=r"archive of 20 scans .* differs .* \(9 scans\)"):
         Job.of(configure(archive=str(other.path)), other)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.errors import ScanlearnError
@@ -38,10 +39,8 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Archive:
         for index in range(16):
             pixels = random.integers(0, 128, (1, 48, 48)) + 127 * (index % 2)
             writer.add(
-                pixels.astype(np.uint8),
-                scan_id=f"x{index}",
-                patient=f"x{index}",
-                labels={"dark": str(index % 2)},
+                PackedScan(pixels.astype(np.uint8)),
+                Origin(f"x{index}", f"x{index}", {"dark": str(index % 2)}),
             )
         return writer.close()
 
@@ -270,10 +269,7 @@ def labeled(tmp_path: Path) -> Labeled:
                 pixels = np.full((1, 8, 8), index % 256, np.uint8)
                 patient = f"{name}{index // 2}" if patients_known else f"{name}{index}.png"
                 writer.add(
-                    pixels,
-                    scan_id=f"{name}{index}.png",
-                    patient=patient,
-                    labels={"grade": label},
+                    PackedScan(pixels), Origin(f"{name}{index}.png", patient, {"grade": label})
                 )
             return writer.close()
 

@@ -114,13 +114,31 @@ def test_equal_channels_of_a_gray_draw_match_one_channel(make_batch: MakeBatch) 
     assert (views - render(single, draw, 0, 32)).abs().max() < 5e-4
 
 
-def test_a_view_does_not_depend_on_its_batch(make_batch: MakeBatch) -> None:
-    batch = make_batch(48, 3)
+@pytest.mark.parametrize("is_masked", [False, True])
+@pytest.mark.parametrize("size", [32, 230])
+def test_a_view_does_not_depend_on_its_batch(
+    size: int, is_masked: bool, make_batch: MakeBatch
+) -> None:
+    # Views of 230 px are finished scan by scan, those of 32 px all together.
+    rows, columns = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
+    disc = ((rows - 48) ** 2 + (columns - 45) ** 2 < 42**2).expand(16, 96, 96)
+    batch = make_batch(16, 3, mask=disc if is_masked else None)
     draw = _draw(batch, 1.0)
-    whole = render(batch, draw, 0, 32)
-    for rows in (np.arange(4), np.arange(5, 48), *np.arange(48)[:, None]):
-        part = render(batch.take(rows), draw.take(rows), 0, 32)
-        assert torch.equal(part, whole[torch.from_numpy(rows)])
+    whole = render(batch, draw, 0, size)
+    for chosen in (np.arange(4), np.arange(5, 16), *np.arange(16)[:, None]):
+        part = render(batch.take(chosen), draw.take(chosen), 0, size)
+        assert torch.equal(part, whole[torch.from_numpy(chosen)])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_large_views_are_finished_alone_as_all_together(
+    channels: int, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = make_batch(12, channels, (96, 90))
+    draw = _draw(batch, 1.0)
+    alone = render(batch, draw, 0, 260)
+    monkeypatch.setattr("scanlearn.views.render._LARGE", 2**40)
+    assert (alone - render(batch, draw, 0, 260)).abs().max() < 1e-5
 
 
 def test_rendering_changes_neither_scans_nor_draw_and_repeats(make_batch: MakeBatch) -> None:
@@ -201,23 +219,6 @@ def test_the_gpu_renders_what_the_cpu_renders(make_batch: MakeBatch) -> None:
     found = render(batch.to("cuda"), draw, 0, 32)
     assert found.is_cuda
     assert (found.cpu() - render(batch, draw, 0, 32)).abs().max() < 1e-4
-
-
-def test_the_bf16_path_is_within_three_steps_of_eight_bits_of_fp32(make_batch: MakeBatch) -> None:
-    batch = make_batch(48, 3)
-    draw = replace(_draw(batch, 1.0), jitter=np.zeros((48, 2), bool))
-    matrices = RenderSettings(resampler="matrices")
-    found = render(batch, draw, 0, 32, matrices)
-    expected = render(batch, draw, 0, 32)
-    assert not torch.equal(found, expected)
-    assert (found - expected).abs().max() < 3 / 255
-
-
-def test_matrices_never_cost_a_scan_of_sixteen_bits_its_digits(make_batch: MakeBatch) -> None:
-    batch = make_batch(8, dtype=torch.uint16)
-    draw = _draw(batch, 1.0)
-    found = render(batch, draw, 0, 32, RenderSettings(resampler="matrices"))
-    assert torch.equal(found, render(batch, draw, 0, 32))
 
 
 def test_a_blur_may_keep_its_width_in_a_small_view(make_batch: MakeBatch) -> None:

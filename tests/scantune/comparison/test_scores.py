@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.errors import ScanlearnError
@@ -84,7 +85,7 @@ def test_findings_of_a_list_are_a_task_and_what_is_unknown_is_told(
         for row, text in enumerate(listed):
             pixels = np.full((1, 8, 8), row, np.uint8)
             named = {"Finding Labels": text}
-            writer.add(pixels, scan_id=f"s{row}", patient=f"p{row}", labels=named)
+            writer.add(PackedScan(pixels), Origin(f"s{row}", f"p{row}", named))
         labels = writer.close()
     config = plan(tasks=["Finding Labels"])
     folder, tasks = open_study(config), read_tasks(config, (labels,))

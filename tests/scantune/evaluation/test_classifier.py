@@ -19,7 +19,8 @@ from scanlearn.errors import ScanlearnError
 from scantune.evaluation import classifier as classifier
 from scantune.evaluation.classifier import Classifier, keep_classifier, keep_network
 from scantune.labels.labeled_set import LabeledSet
-from scantune.learners.frozen import Fit, fit_linear
+from scantune.learners.frozen import LinearFit, fit_linear
+from scantune.learners.learner import Fit
 
 VIEW = (32, (0.5,) * 3, (0.25,) * 3)
 
@@ -41,10 +42,13 @@ def kept(
     data = labeled(patients=60, classes=3)
     d = num_features(exported)
     features = np.random.default_rng(0).normal(size=(len(data), d)) + data.truth.classes[:, None]
-    folder = keep_classifier(
-        tmp_path / "kept", features, data, exported, view=VIEW, packing={"canvas": 48}
-    )
+    options: dict[str, Any] = {"learner": "linear", "view": VIEW, "packing": {"canvas": 48}}
+    folder = keep_classifier(tmp_path / "kept", fitted(features, data), data, exported, **options)
     return folder, features, data
+
+
+def fitted(features: np.ndarray, data: LabeledSet) -> LinearFit:
+    return fit_linear(features, data.truth, data.patients, features[:0])
 
 
 def num_features(exported: Path) -> int:
@@ -78,14 +82,14 @@ def test_keeping_again_replaces_the_classifier_and_nothing_else(
     kept: tuple[Path, np.ndarray, LabeledSet], exported: Path
 ) -> None:
     folder, features, data = kept
-    options: dict[str, Any] = {"view": VIEW, "packing": {}}
-    keep_classifier(folder, features * 2, data, exported, **options)
+    options: dict[str, Any] = {"learner": "linear", "view": VIEW, "packing": {}}
+    keep_classifier(folder, fitted(features * 2, data), data, exported, **options)
     assert Classifier(folder).card.packing == {}
     assert sorted(path.name for path in folder.parent.iterdir()) == ["kept"]
     (folder.parent / "other").mkdir()
     (folder.parent / "other" / "mine.txt").write_text("mine")
     with pytest.raises(ScanlearnError, match="something else lies there"):
-        keep_classifier(folder.parent / "other", features, data, exported, **options)
+        keep_classifier(folder.parent / "other", fitted(features, data), data, exported, **options)
     assert (folder.parent / "other" / "mine.txt").read_text() == "mine"
 
 

@@ -102,7 +102,7 @@ def test_a_network_is_tuned_beside_the_probe(tmp_path: Path) -> None:
 
 def test_the_thumbnail_cannot_be_tuned() -> None:
     message = refused("thumbnail", PHANTOM, target="pallor", learners=("finetune",))
-    assert message.startswith("learner 'finetune' trains on a network")
+    assert message.startswith("learner 'finetune' needs a network")
 
 
 def test_another_view_size_is_another_evaluation(exported: Path) -> None:

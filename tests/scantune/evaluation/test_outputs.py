@@ -15,6 +15,7 @@ from scantune.evaluation.outputs import MACRO, check_output, write
 from scantune.evaluation.results import Evaluation, score_table
 from scantune.labels.labeled_set import LabeledSet
 from scantune.scores import Scores
+from scantune.statistics.metrics import UNDEFINED
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_metrics_hold_the_table_and_what_was_evaluated(
     assert metrics["blank"] == 1
     assert sum(metrics["counts"].values()) == metrics["scans"] == metrics["tested_scans"]
     assert [row["auroc"] for row in metrics["table"]] == [row.auroc for row in evaluation.table]
-    assert metrics["table"][0]["macro"]["brier"] == evaluation.table[0].macro.brier
+    assert metrics["table"][0]["macro"]["brier"] == evaluation.table[0].macro["brier"]
     assert metrics["notes"] == ["read me"]
 
 
@@ -148,7 +149,7 @@ def test_an_undefined_auroc_is_null_in_json_and_blank_in_the_table(
 ) -> None:
     nan = float("nan")
     one = evaluation.table[-1].classes[0]
-    one = replace(one, scores=replace(one.scores, auroc=nan), low=nan, high=nan)
+    one = replace(one, scores=one.scores | {"auroc": nan}, intervals={"auroc": UNDEFINED})
     row = replace(evaluation.table[-1], auroc=nan, per_fold=((nan, 0.5),), classes=(one,))
     write(replace(evaluation, table=(row,)), [scan_archive], tmp_path)
     (found,) = json.loads((tmp_path / "metrics.json").read_text())["table"]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,8 @@ from scantune.evaluation import predict as prediction
 from scantune.evaluation.evaluate import evaluate
 from scantune.evaluation.predict import predict
 from scantune.labels.labeled_set import read_labels
-from scantune.learners.frozen import fit_linear
+from scantune.learners.frozen import LinearFit, fit_linear
+from scantune.learners.ncm import fit_ncm
 from scantune.learners.settings import TuneConfig
 
 
@@ -84,17 +87,22 @@ def test_new_scans_get_a_row_with_file_probabilities_and_calls(
     assert "1 scans could not be read" in said.err
 
 
-def test_prediction_is_the_probe_on_the_backbones_features(workplace: Path) -> None:
-    labels = workplace / "labels.csv"
-    model = workplace / "scores" / "classifier"
-    found = predict(model, labels, output=workplace / "same.csv", files=False)
-    assert "file" not in read(workplace / "same.csv")[0]
+@pytest.mark.parametrize(("learner", "fit_learner"), [("linear", fit_linear), ("ncm", fit_ncm)])
+def test_prediction_is_the_kept_learner_on_the_backbones_features(
+    workplace: Path, tmp_path: Path, learner: str, fit_learner: Callable[..., LinearFit]
+) -> None:
+    labels, exported = workplace / "labels.csv", workplace / "exported"
+    options: dict[str, Any] = {"target": "bright", "folds": 2, "label_seeds": 1}
+    evaluate(exported, labels, learners=(learner,), output=tmp_path / "scores", **options)
+    model = tmp_path / "scores" / "classifier"
+    scores = predict(model, labels, output=tmp_path / "same.csv", files=False)
+    assert "file" not in read(tmp_path / "same.csv")[0]
     archive = open_archive(labels)
-    backbone, card = load_backbone(workplace / "exported")
+    backbone, card = load_backbone(exported)
     features = extract(backbone, archive, size=32, mean=card.mean, std=card.std)
     data = read_labels(archive, "bright")
-    fit = fit_linear(features, data.truth, data.patients, features)
-    np.testing.assert_allclose(found, fit.scores, atol=1e-5)
+    fit = fit_learner(features, data.truth, data.patients, features)
+    np.testing.assert_allclose(scores, fit.scores, atol=1e-5)
 
 
 def test_findings_are_called_each_at_its_threshold_and_none_is_the_most_probable(

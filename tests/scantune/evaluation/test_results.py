@@ -12,9 +12,10 @@ from scantune.evaluation.results import Evaluation, class_table, say_table, scor
 from scantune.labels.labeled_set import LabeledSet
 from scantune.scores import Scores
 from scantune.scoring import score_features
+from scantune.statistics.agreement import Agreement
 from scantune.statistics.delong import class_interval
 from scantune.statistics.intervals import estimate, patient_weights
-from scantune.statistics.metrics import Agreement, threshold_at
+from scantune.statistics.metrics import threshold_at
 
 
 def said(evaluation: Evaluation, capsys: pytest.CaptureFixture[Any]) -> list[str]:
@@ -57,7 +58,9 @@ def test_findings_have_a_row_each_and_a_macro_over_what_is_defined(
     assert hernia.scans == 1
     # One scan has it: each label seed defines its AUROC in one of two folds.
     assert hernia.undefined == row.undefined == 2
-    assert row.macro.auprc == pytest.approx(np.mean([one.scores.auprc for one in row.classes]))
+    assert row.macro["auprc"] == pytest.approx(
+        np.mean([one.scores["auprc"] for one in row.classes])
+    )
     known = [one.scans + one.negatives for one in row.classes]
     assert [one.unknown for one in row.classes] == [120 - number for number in known]
     assert row.classes[0].unknown > 0
@@ -69,8 +72,10 @@ def test_macro_leaves_out_what_no_model_defines(finding_scores: Scores) -> None:
     matrix[:, 2] = np.minimum(matrix[:, 2], 0)
     none = replace(finding_scores, truth=replace(finding_scores.truth, matrix=matrix))
     (row,) = score_table(none)
-    assert np.isnan(row.classes[2].scores.auprc)
-    assert row.macro.auprc == pytest.approx(np.mean([one.scores.auprc for one in row.classes[:2]]))
+    assert np.isnan(row.classes[2].scores["auprc"])
+    assert row.macro["auprc"] == pytest.approx(
+        np.mean([one.scores["auprc"] for one in row.classes[:2]])
+    )
 
 
 def scored(data: LabeledSet, signal: float = 1.0) -> Scores:
@@ -89,8 +94,8 @@ def test_two_classes_give_one_row_whose_auroc_is_that_of_the_table(
         (row,) = class_table(scores, learner, "all", weights)
         whole = estimate(scores, learner, "all", weights)
         assert row.name == "1"
-        assert row.scores.auroc == pytest.approx(whole.auroc)
-        assert row.low < row.scores.auroc < row.high
+        assert row.scores["auroc"] == pytest.approx(whole.auroc)
+        assert row.low < row.scores["auroc"] < row.high
         assert row.scans == int((scores.truth.classes == 1).sum())
 
 
@@ -107,7 +112,7 @@ def test_each_class_is_scored_against_the_rest_fold_by_fold(
             for seed in range(2)
             for at in (scores.test_rows(seed, fold) for fold in range(3))
         ]
-        assert row.scores.auroc == pytest.approx(np.mean(slow))
+        assert row.scores["auroc"] == pytest.approx(np.mean(slow))
     assert sum(row.share for row in rows) == pytest.approx(1.0)
 
 
@@ -135,8 +140,8 @@ def test_specificity_on_test_patients_is_near_what_was_aimed_at(
     weights = patient_weights(scores, replicates=20)
     for learner in scores.learners:
         (row,) = class_table(scores, learner, "all", weights)
-        assert row.scores.specificity == pytest.approx(0.9, abs=0.05)
-        assert row.scores.sensitivity > 0.1
+        assert row.scores["specificity"] == pytest.approx(0.9, abs=0.05)
+        assert row.scores["sensitivity"] > 0.1
 
 
 def test_too_few_patients_for_inner_folds_leave_thresholds_undefined(
@@ -146,8 +151,8 @@ def test_too_few_patients_for_inner_folds_leave_thresholds_undefined(
     features = np.random.default_rng(0).normal(size=(len(data), 3))
     scores = score_features(features, data, budgets=(2,), folds=2, label_seeds=1)
     (row,) = class_table(scores, "linear", 2, patient_weights(scores, replicates=20))
-    assert np.isnan(row.scores.sensitivity)
-    assert np.isfinite(row.scores.auroc)
+    assert np.isnan(row.scores["sensitivity"])
+    assert np.isfinite(row.scores["auroc"])
 
 
 def test_class_missing_from_some_folds_is_counted_and_left_out(
@@ -158,7 +163,7 @@ def test_class_missing_from_some_folds_is_counted_and_left_out(
     scores = make_scores(y, np.arange(6), np.array([0.1, 0.9, 0.2, 0.8, 0.3, 0.4]), fold_of)
     (row,) = class_table(scores, "linear", "all", patient_weights(scores, replicates=20))
     assert row.undefined == 1
-    assert row.scores.auroc == 1.0
+    assert row.scores["auroc"] == 1.0
     assert threshold_at(np.array([0.1, 0.9]), np.array([False, True])) > 0.1
 
 
@@ -170,16 +175,16 @@ def test_a_given_split_has_delongs_interval_of_its_clustered_test_set(
     scores = score_features(features, data, learners=("linear",), budgets=(60,), label_seeds=3)
     (row,) = class_table(scores, "linear", 60, patient_weights(scores))
     expected = class_interval(scores, "linear", 60, 1)
-    assert (row.delong_low, row.delong_high) == (expected.low, expected.high)
-    assert expected.estimate == pytest.approx(row.scores.auroc)
+    assert (row.delong.low, row.delong.high) == (expected.low, expected.high)
+    assert expected.estimate == pytest.approx(row.scores["auroc"])
     # Two ways to the same: patients counted, and patients resampled.
-    assert row.delong_high - row.delong_low == pytest.approx(row.high - row.low, rel=0.15)
+    assert row.delong.high - row.delong.low == pytest.approx(row.high - row.low, rel=0.15)
 
 
 def test_folds_have_no_fixed_test_set_for_delong(labeled: Callable[..., LabeledSet]) -> None:
     scores = scored(labeled())
     (row,) = class_table(scores, "linear", "all", patient_weights(scores, replicates=20))
-    assert np.isnan([row.delong_low, row.delong_high]).all()
+    assert np.isnan([row.delong.low, row.delong.high]).all()
 
 
 def test_sensitivity_and_specificity_have_intervals_over_patients(
@@ -190,12 +195,11 @@ def test_sensitivity_and_specificity_have_intervals_over_patients(
         for scores in (scored(labeled(patients=number)) for number in (300, 60))
     )
     for row in (narrow, wide):
-        assert row.sensitivity_low < row.scores.sensitivity < row.sensitivity_high
-        assert row.specificity_low < row.scores.specificity < row.specificity_high
+        for name in ("sensitivity", "specificity"):
+            assert row.intervals[name].low < row.scores[name] < row.intervals[name].high
         assert row.scans + row.negatives > 0 == row.unknown
-    assert narrow.sensitivity_high - narrow.sensitivity_low < 0.7 * (
-        wide.sensitivity_high - wide.sensitivity_low
-    )
+    widths = [row.intervals["sensitivity"] for row in (narrow, wide)]
+    assert widths[0].high - widths[0].low < 0.7 * (widths[1].high - widths[1].low)
 
 
 def test_unknown_findings_are_counted_and_left_out(finding_scores: Scores) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scantune.evaluation.results import Evaluation
@@ -94,7 +95,7 @@ def test_a_scan_keeps_its_aspect_on_black(tmp_path: Path) -> None:
     pixels = np.full((1, 40, 80), 255, np.uint8)
     with ArchiveWriter(tmp_path / "a", shape=pixels.shape, dtype=pixels.dtype) as writer:
         for row in range(2):
-            writer.add(pixels, scan_id=f"s{row}", patient=f"p{row}", labels={})
+            writer.add(PackedScan(pixels), Origin(f"s{row}", f"p{row}"))
         archive = writer.close()
     values = np.array([0.9, 0.8])
     scores = _two(values)
@@ -121,7 +122,7 @@ def test_scans_of_an_external_test_set_come_from_their_own_archive(
     evaluation: Evaluation, scan_archive: Archive, tmp_path: Path
 ) -> None:
     with ArchiveWriter(tmp_path / "b", shape=(1, 8, 8), dtype=np.uint8) as writer:
-        writer.add(np.full((1, 8, 8), 201, np.uint8), scan_id="other", patient="p", labels={})
+        writer.add(PackedScan(np.full((1, 8, 8), 201, np.uint8)), Origin("other", "p"))
         other = writer.close()
     scores = _two(np.array([0.9, 0.8]))
     data = LabeledSet(

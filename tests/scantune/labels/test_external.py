@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from scanlearn.archive.identity import Identities
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.errors import ScanlearnError
@@ -44,10 +45,12 @@ def make(tmp_path: Path) -> Make:
         ) as writer:
             for row, patient in enumerate(patients):
                 writer.add(
-                    pixels[row].astype(np.uint8),
-                    scan_id=f"{name}{row}",
-                    patient=patient,
-                    labels={column: values[row] for column, values in columns.items()},
+                    PackedScan(pixels[row].astype(np.uint8)),
+                    Origin(
+                        f"{name}{row}",
+                        patient,
+                        {column: values[row] for column, values in columns.items()},
+                    ),
                 )
             return writer.close()
 

@@ -10,7 +10,7 @@ from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbon
 from scanlearn.packing.sources import open_archive
 from scantune.labels.labeled_set import LabeledSet, read_labels
 from scantune.labels.truth import Truth
-from scantune.learners.course import LabeledScans
+from scantune.learners.learner import LabeledScans
 
 PHANTOM = "phantom:patients=60,seed=4,size=32x32"
 

@@ -8,14 +8,14 @@ import pytest
 
 from scantune import splits as validation
 from scantune.labels.truth import Truth
+from scantune.learners.by_name import FROZEN_LEARNERS, frozen_learner
 from scantune.learners.frozen import (
     C_GRID,
     fit_knn,
     fit_linear,
-    frozen_learners,
-    probabilities,
     validate_knn,
 )
+from scantune.learners.learner import probabilities
 
 
 def test_knn_is_the_weighted_vote_of_the_nearest_by_cosine() -> None:
@@ -179,7 +179,8 @@ def test_validation_never_falls_on_synthetic_scans(informative: Any, labeled: An
     synthetic = np.random.default_rng(0).random(len(data)) < 0.4
     marked = replace(data, truth=replace(data.truth, synthetic=synthetic))
     rows = np.arange(len(data))
-    for learner in frozen_learners(informative(data), marked).values():
+    for name in FROZEN_LEARNERS:
+        learner = frozen_learner(name, informative(data), marked)
         validation = learner(rows, rows[:0], 0).validation
         assert np.isnan(validation[synthetic]).all()
         assert np.isfinite(validation[~synthetic]).all()

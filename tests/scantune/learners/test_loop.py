@@ -11,21 +11,21 @@ from torch import nn
 
 from scanlearn.errors import ScanlearnError
 from scantune.labels.truth import Truth
-from scantune.learners.loop import Lesson, Lessons, rate_factor, teach
+from scantune.learners.loop import History, Split, rate_factor, train
 from scantune.learners.objective import Objective
-from scantune.learners.settings import Plan, TuneConfig
+from scantune.learners.settings import TuneConfig, TunePlan
 
 PLAN = replace(TuneConfig(epochs=6, batch=8, patience=6).plan("finetune", 64), learning_rate=0.1)
 
 
 def run(
-    plan: Plan = PLAN,
+    plan: TunePlan = PLAN,
     *,
     classify: Callable[[int], np.ndarray] | None = None,
     shares: np.ndarray | None = None,
     seed: int = 0,
     scale: float = 1.0,
-) -> tuple[nn.Linear, Lessons, list[np.ndarray]]:
+) -> tuple[nn.Linear, History, list[np.ndarray]]:
     """Teaches a linear model 64 points; ``classify`` replaces its validation logits by epoch."""
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(64, 4))
@@ -48,12 +48,12 @@ def run(
         assert classify is not None
         return classify(len(asked)).astype(np.float32)
 
-    lesson = Lesson(truth, batch, None if classify is None else truth, logits, shares)
+    split = Split(truth, batch, None if classify is None else truth, logits, shares)
     optimiser = torch.optim.SGD(model.parameters(), lr=plan.learning_rate)
-    lessons = teach(
-        model, optimiser, lesson, Objective.of(truth), plan, rng=np.random.default_rng(seed)
+    history = train(
+        model, optimiser, split, Objective.of(truth), plan, rng=np.random.default_rng(seed)
     )
-    return model, lessons, drawn
+    return model, history, drawn
 
 
 def graded(quality: list[float]) -> Callable[[int], np.ndarray]:
@@ -69,10 +69,10 @@ def graded(quality: list[float]) -> Callable[[int], np.ndarray]:
 
 
 def test_the_loss_falls() -> None:
-    _, lessons, _ = run()
-    assert lessons.losses[-1] < 0.8 * lessons.losses[0]
-    assert lessons.epoch == 6
-    assert lessons.validation is None
+    _, history, _ = run()
+    assert history.losses[-1] < 0.8 * history.losses[0]
+    assert history.epoch == 6
+    assert history.validation is None
 
 
 def test_every_epoch_goes_through_all_scans_in_another_order() -> None:
@@ -89,9 +89,9 @@ def test_shares_draw_with_replacement() -> None:
 
 
 def test_the_best_epochs_weights_are_taken() -> None:
-    best, lessons, _ = run(classify=graded([0.0, 1.0, 2.0, 1.0, 0.5, 0.1]))
-    assert lessons.epoch == 3
-    assert np.argmax(lessons.aurocs) == 2
+    best, history, _ = run(classify=graded([0.0, 1.0, 2.0, 1.0, 0.5, 0.1]))
+    assert history.epoch == 3
+    assert np.argmax(history.aurocs) == 2
     to_the_end, _, _ = run()
     assert not torch.equal(best.weight, to_the_end.weight)
     # The same steps, of the same schedule, stopped after the third epoch.
@@ -102,17 +102,17 @@ def test_the_best_epochs_weights_are_taken() -> None:
 
 def test_it_stops_when_patience_is_at_its_end() -> None:
     classify = graded([0.0, 2.0, 1.0, 1.0, 1.0, 1.0])
-    _, lessons, _ = run(replace(PLAN, patience=2), classify=classify)
-    assert len(lessons.losses) == 4
-    assert lessons.epoch == 2
+    _, history, _ = run(replace(PLAN, patience=2), classify=classify)
+    assert len(history.losses) == 4
+    assert history.epoch == 2
 
 
 def test_of_equal_aurocs_the_lower_loss_is_better() -> None:
     perfect = graded([50.0])
     logits = [0.001 * perfect(1), 0.02 * perfect(1), *[0.01 * perfect(1)] * 4]
-    _, lessons, _ = run(classify=lambda epoch: logits[epoch - 1])
-    assert set(lessons.aurocs) == {1.0}
-    assert lessons.epoch == 2
+    _, history, _ = run(classify=lambda epoch: logits[epoch - 1])
+    assert set(history.aurocs) == {1.0}
+    assert history.epoch == 2
 
 
 def test_a_loss_that_is_no_number_stops_in_one_sentence() -> None:

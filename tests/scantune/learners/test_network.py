@@ -13,34 +13,34 @@ from scanlearn.backbones.classifier import classifier_names, norm_names
 from scanlearn.errors import ScanlearnError
 from scanlearn.views.scale import Scale
 from scantune.labels.truth import Task, Truth
-from scantune.learners.course import Course, LabeledScans
-from scantune.learners.frozen import fit_linear, probabilities
-from scantune.learners.loop import unheard
+from scantune.learners.frozen import fit_linear
+from scantune.learners.learner import LabeledScans, ignore_epoch, probabilities
 from scantune.learners.network import (
     train_network,
     training_scale,
     training_views,
     untrained_network,
 )
-from scantune.learners.settings import Mode, TuneConfig
+from scantune.learners.settings import TuneConfig
+from scantune.learners.trial import Trial
 
 ROWS = np.arange(40)
 
 
-def course(scans: LabeledScans, backbone: Backbone, mode: Mode, **settings: object) -> Course:
+def trial(scans: LabeledScans, backbone: Backbone, mode: str, **settings: object) -> Trial:
     config = TuneConfig.model_validate({"epochs": 1, "batch": 20, **settings})
-    return Course(backbone, scans, config, config.plan(mode, len(ROWS)), ROWS, None, 0)
+    return Trial(backbone, scans, config, config.plan(mode, len(ROWS)), ROWS, None, 0)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_lpft_begins_as_the_linear_probe(
     scans: LabeledScans, backbone: Callable[[str], Backbone], name: str
 ) -> None:
-    network = untrained_network(course(scans, backbone(name), "lpft")).eval()
-    features = scans.seen_by(backbone(name))
+    network = untrained_network(trial(scans, backbone(name), "lpft")).eval()
+    features = scans.outputs(backbone(name))
     labeled = scans.labeled
     fit = fit_linear(features[ROWS], labeled.truth[ROWS], labeled.patients[ROWS], features, seed=0)
-    logits = scans.seen_by(network)
+    logits = scans.outputs(network)
     found = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
     np.testing.assert_allclose(found, fit.scores[:, 1], atol=1e-3)
 
@@ -48,17 +48,17 @@ def test_lpft_begins_as_the_linear_probe(
 def test_finetuning_begins_with_the_backbone_and_near_chance(
     scans: LabeledScans, backbone: Callable[[str], Backbone]
 ) -> None:
-    network = untrained_network(course(scans, backbone("test_vit"), "finetune"))
+    network = untrained_network(trial(scans, backbone("test_vit"), "finetune"))
     own = network.network.state_dict()
     for name, tensor in backbone("test_vit").network.state_dict().items():
         assert torch.equal(own[name], tensor)
-    assert np.abs(scans.seen_by(network, ROWS)).max() < 0.5
+    assert np.abs(scans.outputs(network, ROWS)).max() < 0.5
 
 
 def test_from_scratch_no_weight_is_the_backbones(
     scans: LabeledScans, backbone: Callable[[str], Backbone]
 ) -> None:
-    network = untrained_network(course(scans, backbone("test_vit"), "scratch"))
+    network = untrained_network(trial(scans, backbone("test_vit"), "scratch"))
     own = network.network.state_dict()
     given = backbone("test_vit").network.state_dict()
     weights = [name for name in given if name.endswith("attn.qkv.weight")]
@@ -70,8 +70,8 @@ def test_from_scratch_no_weight_is_the_backbones(
 def test_batchnorm_moves_scales_shifts_and_the_classifier_alone(
     scans: LabeledScans, backbone: Callable[[str], Backbone], name: str
 ) -> None:
-    begun = untrained_network(course(scans, backbone(name), "batchnorm"))
-    network, _ = train_network(course(scans, backbone(name), "batchnorm"), unheard)
+    begun = untrained_network(trial(scans, backbone(name), "batchnorm"))
+    network, _ = train_network(trial(scans, backbone(name), "batchnorm"), ignore_epoch)
     moved = {
         key
         for (key, old), new in zip(
@@ -87,14 +87,14 @@ def test_batchnorm_needs_a_normalisation(
     scans: LabeledScans, backbone: Callable[[str], Backbone]
 ) -> None:
     with pytest.raises(ScanlearnError, match="'test_nfnet' has no normalisation layer"):
-        untrained_network(course(scans, backbone("test_nfnet"), "batchnorm"))
+        untrained_network(trial(scans, backbone("test_nfnet"), "batchnorm"))
 
 
 def test_lpft_keeps_the_statistics_that_its_probe_was_fitted_with(
     scans: LabeledScans, backbone: Callable[[str], Backbone]
 ) -> None:
-    def statistics(mode: Mode) -> torch.Tensor:
-        network, _ = train_network(course(scans, backbone("test_resnet"), mode), unheard)
+    def statistics(mode: str) -> torch.Tensor:
+        network, _ = train_network(trial(scans, backbone("test_resnet"), mode), ignore_epoch)
         norm = next(m for m in network.modules() if isinstance(m, nn.BatchNorm2d))
         assert norm.running_mean is not None
         return norm.running_mean.clone()
@@ -114,9 +114,9 @@ def test_lpft_can_begin_with_a_class_that_no_scan_has(
     truth = Truth(np.column_stack([matrix, empty]), task)
     more = replace(scans.labeled, truth=truth, classes=("0", "1", "2"))
     with_more = LabeledScans(scans.archives, more, scans.view)
-    network, lessons = train_network(course(with_more, backbone("test_vit"), "lpft"), unheard)
-    assert np.isfinite(lessons.losses).all()
-    logits = with_more.seen_by(network, ROWS)
+    network, history = train_network(trial(with_more, backbone("test_vit"), "lpft"), ignore_epoch)
+    assert np.isfinite(history.losses).all()
+    logits = with_more.outputs(network, ROWS)
     found = probabilities(logits.astype(float), is_exclusive=task != "multilabel")
     assert found[:, 2].max() < 0.01
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,26 +13,28 @@ from scanlearn.features.auroc import auroc
 from scanlearn.views import generator as generator
 from scanlearn.views.scale import Scale
 from scantune.learners import network as augment
-from scantune.learners.course import LabeledScans
-from scantune.learners.settings import Mode, TuneConfig
-from scantune.learners.tuned import Tuned, scores_of, tune_network, tuned_learner
+from scantune.learners.learner import LabeledScans, LearnerInputs
+from scantune.learners.settings import TuneConfig
+from scantune.learners.table import LEARNERS
+from scantune.learners.tuned import Tuned, build, scores_of, token_features, tune_network
 
+MODES = [name for name, kind in LEARNERS.items() if kind.needs_network]
 TRAIN, TEST = np.arange(100), np.arange(100, 120)
 QUICK: dict[str, Any] = {"epochs": 2, "batch": 16}
 Make = Callable[[str], Backbone]
 
 
 def tuned(
-    scans: LabeledScans, backbone: Backbone, mode: Mode = "finetune", **settings: Any
+    scans: LabeledScans, backbone: Backbone, mode: str = "finetune", **settings: Any
 ) -> Tuned:
     config = TuneConfig.model_validate({**QUICK, **settings})
     return tune_network(backbone, scans, config, mode, TRAIN, seed=0)
 
 
-@pytest.mark.parametrize("mode", get_args(Mode))
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_backbone(
-    scans: LabeledScans, backbone: Make, mode: Mode, name: str
+    scans: LabeledScans, backbone: Make, mode: str, name: str
 ) -> None:
     network = backbone(name)
     before = weights_hash(network)
@@ -65,12 +67,12 @@ def test_a_finding_that_is_plain_to_see_is_learned(scans: LabeledScans, backbone
     found = tuned(scans, backbone("test_resnet"), "scratch", epochs=12, augment="none")
     positives = scans.labeled.truth.positives(1)[TEST]
     assert auroc(scores_of(found, scans, TEST)[:, 1], positives) > 0.9
-    assert found.lessons.losses[-1] < 0.7 * found.lessons.losses[0]
+    assert found.history.losses[-1] < 0.7 * found.history.losses[0]
 
 
-@pytest.mark.parametrize("mode", get_args(Mode))
+@pytest.mark.parametrize("mode", MODES)
 def test_findings_with_unknown_labels_are_learned_each_for_itself(
-    findings: LabeledScans, backbone: Make, mode: Mode
+    findings: LabeledScans, backbone: Make, mode: str
 ) -> None:
     found = tuned(findings, backbone("test_resnet"), mode, balance="effective")
     scores = scores_of(found, findings, TEST)
@@ -95,12 +97,12 @@ def test_validation_scores_are_those_of_patients_it_was_not_fitted_on(
 def test_without_patience_all_scans_are_fitted_on(scans: LabeledScans, backbone: Make) -> None:
     found = tuned(scans, backbone("test_resnet"), patience=0)
     assert np.isnan(found.validation).all()
-    assert found.lessons.epoch == 2
+    assert found.history.epoch == 2
 
 
 @pytest.mark.parametrize("mode", ["finetune", "batchnorm"])
 def test_scans_that_are_scored_are_never_augmented(
-    scans: LabeledScans, backbone: Make, mode: Mode, monkeypatch: pytest.MonkeyPatch
+    scans: LabeledScans, backbone: Make, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[Scale, set[int]] = {}
     render = generator.ViewGenerator.render
@@ -165,14 +167,40 @@ def test_densenet_and_a_network_without_drop_path_take_the_preset(
 
 def test_a_learner_answers_for_every_scan(scans: LabeledScans, backbone: Make) -> None:
     told: list[tuple[int, int, float]] = []
-    learner = tuned_learner(
-        backbone("test_resnet"),
-        scans,
-        TuneConfig.model_validate(QUICK),
-        "finetune",
-        lambda *given: told.append(given),
+    learner = build(
+        LearnerInputs(
+            LEARNERS["finetune"],
+            np.zeros((len(scans.labeled), 1)),
+            scans.labeled,
+            TuneConfig.model_validate(QUICK),
+            backbone("test_resnet"),
+            scans,
+            lambda *epoch: told.append(epoch),
+        )
     )
     fit = learner(TRAIN, TEST, 0)
     assert fit.scores.shape == (len(TEST), 2)
     assert fit.validation.shape == (len(TRAIN), 2)
     assert [(epoch, epochs) for epoch, epochs, _ in told] == [(1, 2), (2, 2)]
+
+
+def test_tokens_of_four_blocks_stand_side_by_side(scans: LabeledScans, backbone: Make) -> None:
+    vit = backbone("test_vit")
+    tokens = token_features(vit, scans)
+    assert tokens.shape == (len(scans.labeled), 4 * vit.num_features)
+    resnet = backbone("test_resnet")
+    np.testing.assert_array_equal(token_features(resnet, scans), scans.outputs(resnet))
+
+
+def test_the_probe_is_a_linear_layer_on_the_tokens(scans: LabeledScans, backbone: Make) -> None:
+    vit = backbone("test_vit")
+    config = TuneConfig(epochs=20, learning_rate=1.0)
+    result = tune_network(vit, scans, config, "sgd", TRAIN, seed=0)
+    assert result.probe is not None
+    assert result.network is vit
+    weights = result.probe.weight.detach().numpy()
+    logits = token_features(vit, scans) @ weights.T + result.probe.bias.detach().numpy()
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    expected = exponents / exponents.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(scores_of(result, scans, TRAIN), expected[TRAIN], atol=1e-5)
+    assert result.history.losses[-1] < result.history.losses[0]

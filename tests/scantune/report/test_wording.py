@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-from typing import get_args
-
-from scantune.learners.settings import Mode
+from scantune.learners.table import LEARNERS
 from scantune.report.wording import budget_name, learner_name
 
 
 def test_every_learner_has_a_name_in_words() -> None:
-    names = [learner_name(learner) for learner in ("knn", "linear", *get_args(Mode))]
+    names = [learner_name(learner) for learner in LEARNERS]
     assert len(set(names)) == len(names)
-    assert not set(names) & {"knn", "linear", *get_args(Mode)}
+    assert not set(names) & set(LEARNERS)
 
 
 def test_an_unknown_learner_keeps_its_name() -> None:

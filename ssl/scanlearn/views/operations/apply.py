@@ -12,7 +12,7 @@ from scanlearn.views.draw import Draw
 from scanlearn.views.operations.acquisition import acquire
 from scanlearn.views.operations.colour import gray, jitter
 from scanlearn.views.operations.tone import bend, solarize
-from scanlearn.views.resample import blur_taps
+from scanlearn.views.resample import blur_taps, resample
 from scanlearn.views.settings import RenderSettings
 
 
@@ -30,7 +30,7 @@ def change(
         c, size = batch.pixels.shape[1], planes.shape[-1]
         taps = blur_taps(settings.blur_px(draw.blur_sigma[chosen, view], size), size=size)
         rows = torch.from_numpy(chosen).to(planes.device)
-        planes[rows, :c] = settings.resample(planes[rows, :c], taps, taps)
+        planes[rows, :c] = resample(planes[rows, :c], taps, taps)
     finish(planes, batch, draw, view)
 
 

@@ -38,9 +38,6 @@ def jitter(
     if not applies.any():
         return
     is_colour = x.shape[1] == 3
-    if len(x) == 1:
-        _jitter_one(x, draw, view, coverage)
-        return
     for ops in _passes(draw.order[:, view], is_colour=is_colour):
         factor = np.ones(len(ops))
         for op, name in _BLENDS.items():
@@ -86,36 +83,6 @@ def _blend(
     # Mixing with less than all of oneself stays between the two.
     if (factor > 1).any():
         x.clamp_(0, 1)
-
-
-def _jitter_one(
-    x: Float[Tensor, "1 c s s"], draw: Draw, view: int, coverage: Float[Tensor, "1 1 s s"] | None
-) -> None:
-    """`jitter` for a single scan, without the columns and masks that a batch needs.
-
-    The same arithmetic in the same order: a scan comes out the same to the bit in any batch.
-    """
-    is_colour = x.shape[1] == 3
-    for op in draw.order[0, view].tolist():
-        if op == HUE:
-            if is_colour and draw.hue[0, view] != 0:
-                shift_hue(x, draw.hue[:, view])
-            continue
-        factor = float(getattr(draw, _BLENDS[op])[0, view])
-        if factor == 1 or (op == SATURATION and not is_colour):
-            continue
-        target: Tensor | None = None
-        if op == CONTRAST:
-            target = _mean_gray(x, coverage) * (1 - factor)
-            if coverage is not None:
-                target = target * coverage
-        elif op == SATURATION:
-            target = gray(x) * (1 - factor)
-        x.mul_(factor)
-        if target is not None:
-            x.add_(target)
-        if factor > 1:
-            x.clamp_(0, 1)
 
 
 def _mean_gray(

@@ -5,8 +5,6 @@ They are composed with crop and flip into one grid, and the packed scan is sampl
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,8 +13,7 @@ from torch import Tensor
 
 from scanlearn.views.draw import Draw
 from scanlearn.views.operations.fields import elastic_field
-
-Background = Literal["black", "reflect"]
+from scanlearn.views.settings import Background
 
 
 def is_warped(draw: Draw, view: int) -> Bool[np.ndarray, " b"]:

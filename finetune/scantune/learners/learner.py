@@ -1,0 +1,121 @@
+"""What every learner is given, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Float32, Int, Shaped
+from scipy.special import expit, softmax
+
+from scanlearn.archive.reader import Archive
+from scanlearn.backbones.backbone import Backbone
+from scanlearn.core import ScanBatch
+from scanlearn.features.extract import extract
+from scantune.labels.labeled_set import LabeledSet
+from scantune.learners.settings import TuneConfig
+from scantune.learners.table import LearnerKind
+
+# Called after each epoch: its number from 1, the epochs planned, and the validation AUROC or NaN.
+OnEpoch = Callable[[int, int, float], object]
+
+
+def ignore_epoch(epoch: int, epochs: int, auroc: float) -> None:
+    """Does nothing after an epoch."""
+    del epoch, epochs, auroc
+
+
+@dataclass(frozen=True)
+class LabeledScans:
+    """A labeled set with its scans, and the view of them that networks take.
+
+    Args:
+        archives: That of the training scans, and that of an external test set where there is one.
+        labeled: The set; its ``sources`` say which archive each scan lies in.
+        view: Side in pixels, and mean and std of each channel.
+        cache: Folder for features of the backbone as it is; None keeps none.
+    """
+
+    archives: tuple[Archive, ...]
+    labeled: LabeledSet
+    view: tuple[int, Sequence[float], Sequence[float]]
+    cache: Path | None = None
+
+    def outputs(
+        self, network: Backbone, rows: Int[np.ndarray, " u"] | None = None
+    ) -> Float32[np.ndarray, "u d"]:
+        """Returns a network's features, or logits with a classifier, of whole scans.
+
+        Args:
+            network: In evaluation mode; scans are never augmented.
+            rows: ``[u]`` rows of the labeled set; None for all, which is kept in the cache.
+        """
+        size, mean, std = self.view
+        read = partial(
+            extract,
+            network,
+            size=size,
+            mean=mean,
+            std=std,
+            cache=self.cache if rows is None else None,
+            visible=False,
+        )
+        return self.labeled.gathered(lambda source, part: read(self.archives[source], part), rows)
+
+    def stored(self, rows: Int[np.ndarray, " b"]) -> ScanBatch:
+        """Returns training scans as they are packed; rows are rows of the labeled set."""
+        sources = self.labeled.sources
+        assert sources is None or not sources[rows].any(), "an external test set trains nothing"
+        return self.archives[0].gather(self.labeled.rows[rows])
+
+
+@dataclass(frozen=True)
+class LearnerInputs:
+    """What a row of the table builds a learner from.
+
+    Args:
+        kind: The row.
+        features: ``[n d]`` frozen features of the labeled set.
+        labeled: The labeled set.
+        config: How learners train.
+        network: The backbone; None where features come from no network.
+        scans: The scans of ``labeled``; None where only features are known.
+        on_epoch: Called after each epoch of a training by steps.
+    """
+
+    kind: LearnerKind
+    features: Shaped[np.ndarray, "n d"]
+    labeled: LabeledSet
+    config: TuneConfig
+    network: Backbone | None = None
+    scans: LabeledScans | None = None
+    on_epoch: OnEpoch = ignore_epoch
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a fitted learner answers.
+
+    Args:
+        scores: ``[u k]`` probability of each class for the scans to score.
+        validation: ``[t k]`` the same of the training scans, by models that never saw their
+            patient; NaN for scans that no such model scored.
+    """
+
+    scores: Float[np.ndarray, "u k"]
+    validation: Float[np.ndarray, "t k"]
+
+
+# Takes rows of the labeled set to train on, rows to score, and a seed.
+Learner = Callable[[Int[np.ndarray, " t"], Int[np.ndarray, " u"], int], Fit]
+
+
+def probabilities(
+    logits: Float[np.ndarray, "n k"], *, is_exclusive: bool
+) -> Float[np.ndarray, "n k"]:
+    """Returns the softmax of classes that exclude each other, the sigmoid of findings."""
+    result: np.ndarray = softmax(logits, axis=1) if is_exclusive else expit(logits)
+    return result

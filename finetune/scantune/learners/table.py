@@ -1,0 +1,163 @@
+"""The learners, one row each; every other place loops over the table.
+
+No row imports its code before it is used: settings read this file, and torch takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Annotated
+
+from pydantic import AfterValidator, WithJsonSchema
+
+from scanlearn.errors import ScanlearnError, did_you_mean
+
+
+@dataclass(frozen=True)
+class LearnerKind:
+    """One learner.
+
+    Args:
+        name: What a user writes.
+        title: What pages, figures and the terminal show.
+        summary: What is trained, in a few words.
+        build: ``module:function`` in this folder; takes a `LearnerInputs`, returns a `Learner`.
+        needs_network: Whether a backbone's network is needed, not only its features.
+        keeps_classifier: Whether it can be kept for `predict`: its fit is a `LinearFit`, or a
+            network with a classifier.
+        reads: Keys of ``tune`` that have an effect on it.
+        numbers: Of one trained by steps: what holds where neither the user nor a preset says more.
+        rate_divisor: What its default learning rate, or a preset's, is divided by.
+    """
+
+    name: str
+    title: str
+    summary: str
+    build: str
+    needs_network: bool = False
+    keeps_classifier: bool = True
+    reads: tuple[str, ...] = ()
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    rate_divisor: float = 1.0
+
+
+_BALANCE = ("balance", "beta")
+_STEPS = (
+    *("epochs", "batch", "learning_rate", "weight_decay", "warmup_epochs", "label_smoothing"),
+    "patience",
+)
+_VIEWS = ("augment", "scale", "recipe", "operations", "mixup", "cutmix")
+_NETWORK = ("preset", *_STEPS, "layer_decay", "drop_path", *_VIEWS, *_BALANCE)
+
+# Learning rates at a batch of 256. Ours, for AdamW.
+_ALL_WEIGHTS = {"learning_rate": 2e-3, "layer_decay": 0.75, "weight_decay": 0.05}
+_NEW_WEIGHTS = {"learning_rate": 8e-3, "layer_decay": 1.0, "weight_decay": 0.05}
+
+_ROWS = (
+    LearnerKind(
+        "knn",
+        "kNN",
+        "nearest neighbours",
+        build="frozen:build_knn",
+        keeps_classifier=False,
+    ),
+    LearnerKind("ncm", "nearest class mean", "distance to the class means", build="ncm:build"),
+    LearnerKind(
+        "linear",
+        "linear probe",
+        "logistic regression",
+        build="frozen:build_linear",
+        reads=("feature_mixup", "feature_noise", *_BALANCE),
+    ),
+    LearnerKind(
+        "sgd",
+        "SGD probe",
+        "a linear layer trained by SGD",
+        build="tuned:build",
+        needs_network=True,
+        # The class tokens that it learns from are no features of a timm model.
+        keeps_classifier=False,
+        reads=(*_STEPS, *_BALANCE),
+        # Cheng et al. 2025 as released; the rate without weight decay is DINO's linear evaluation.
+        numbers={
+            "learning_rate": 1e-3,
+            "weight_decay": 0.0,
+            "epochs": 50,
+            "batch": 16,
+            "warmup_epochs": 0,
+            "patience": 50,
+        },
+    ),
+    LearnerKind(
+        "finetune",
+        "fine-tuning",
+        "all weights",
+        build="tuned:build",
+        needs_network=True,
+        reads=_NETWORK,
+        numbers=_ALL_WEIGHTS,
+    ),
+    LearnerKind(
+        "lpft",
+        "LP-FT",
+        "all weights, from a linear probe",
+        build="tuned:build",
+        needs_network=True,
+        reads=_NETWORK,
+        numbers=_ALL_WEIGHTS,
+        # Kumar et al. 2022.
+        rate_divisor=10.0,
+    ),
+    LearnerKind(
+        "batchnorm",
+        "BatchNorm only",
+        "normalisation layers",
+        build="tuned:build",
+        needs_network=True,
+        reads=_NETWORK,
+        numbers=_NEW_WEIGHTS,
+    ),
+    LearnerKind(
+        "scratch",
+        "from scratch",
+        "all weights, from random ones",
+        build="tuned:build",
+        needs_network=True,
+        reads=_NETWORK,
+        numbers=_NEW_WEIGHTS,
+    ),
+)
+LEARNERS: Mapping[str, LearnerKind] = MappingProxyType({row.name: row for row in _ROWS})
+
+
+def find_learner(name: str) -> LearnerKind:
+    """Returns the row of a name.
+
+    Raises:
+        ScanlearnError: There is none.
+    """
+    if name not in LEARNERS:
+        raise ScanlearnError(
+            f"'{name}' is not a learner{did_you_mean(name, LEARNERS)}; choose from "
+            f"{', '.join(LEARNERS)}"
+        )
+    return LEARNERS[name]
+
+
+def _summaries(*, needs_network: bool) -> str:
+    rows = [row for row in _ROWS if row.needs_network == needs_network]
+    return ", ".join(f"{row.name} ({row.summary})" for row in rows)
+
+
+LEARNERS_HELP = (
+    f"Learners. On frozen features: {_summaries(needs_network=False)}. On the network, which takes "
+    f"minutes per fit: {_summaries(needs_network=True)}."
+)
+
+LearnerName = Annotated[
+    str,
+    AfterValidator(lambda name: find_learner(name).name),
+    WithJsonSchema({"type": "string", "enum": list(LEARNERS)}),
+]

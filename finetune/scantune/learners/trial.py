@@ -1,0 +1,64 @@
+"""One training before it begins: from what, on which scans, by which numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from scanlearn.backbones.backbone import Backbone
+from scantune.labels.truth import Truth
+from scantune.learners.learner import LabeledScans
+from scantune.learners.objective import Objective
+from scantune.learners.settings import TuneConfig, TunePlan
+from scantune.learners.weighting import balanced_shares
+
+# Streams of the seeded generators.
+ORDER, MIXING = 1, 2
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training; rows are rows of the labeled set.
+
+    Args:
+        backbone: What it begins from; left as it is.
+        plan: ``config`` with every number settled.
+        fitted: ``[t]`` rows to fit on.
+        held_out: ``[v]`` rows to validate on; None without any.
+        seed: Of new weights, the order of the scans and their views.
+    """
+
+    backbone: Backbone
+    scans: LabeledScans
+    config: TuneConfig
+    plan: TunePlan
+    fitted: Int[np.ndarray, " t"]
+    held_out: Int[np.ndarray, " v"] | None
+    seed: int
+
+    @property
+    def truth(self) -> Truth:
+        """Of the scans that are fitted."""
+        return self.scans.labeled.truth[self.fitted]
+
+    @property
+    def validation(self) -> Truth | None:
+        """Of the validation scans."""
+        return None if self.held_out is None else self.scans.labeled.truth[self.held_out]
+
+    @property
+    def shares(self) -> Float[np.ndarray, " t"] | None:
+        """``[t]`` probability with which each scan is drawn; None goes through them in turn."""
+        return balanced_shares(self.truth) if self.config.balance == "sampling" else None
+
+    @property
+    def objective(self) -> Objective:
+        """The loss."""
+        beta = self.config.beta if self.config.balance == "effective" else None
+        return Objective.of(self.truth, smoothing=self.plan.label_smoothing, beta=beta)
+
+    def rng(self, stream: int) -> np.random.Generator:
+        """Returns a generator of one stream of the seed."""
+        return np.random.default_rng([self.seed, stream])

@@ -1,0 +1,105 @@
+"""The lists of an archive, CSV files: what was rejected and why, and which file a scan is from."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+from collections.abc import Container, Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+from scanlearn.archive.layout import PATHS_FILE
+from scanlearn.files import write_atomically
+
+
+class ListWriter:
+    """Streams lines into a CSV.
+
+    Args:
+        path: The CSV.
+        columns: Its header.
+        owner_only: Whether nobody but its owner may read it.
+        keep_bytes: How much of what an earlier writer left there stays; None for nothing.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        columns: tuple[str, ...],
+        *,
+        owner_only: bool = False,
+        keep_bytes: int | None = None,
+    ) -> None:
+        flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if keep_bytes is None else 0)
+        descriptor = os.open(path, flags, 0o600 if owner_only else 0o666)
+        os.ftruncate(descriptor, keep_bytes or 0)
+        os.lseek(descriptor, 0, os.SEEK_END)
+        self._file = os.fdopen(descriptor, "w", newline="", encoding="utf-8")
+        # With the usual line ends, which a carriage return in a name is quoted for.
+        self._lines = csv.writer(self._file)
+        if keep_bytes is None:
+            self.add(*columns)
+
+    def add(self, *values: str) -> None:
+        """Adds one line."""
+        self._lines.writerow(values)
+
+    def num_bytes(self) -> int:
+        """Returns how long the file is so far, on disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
+
+    def close(self) -> None:
+        """Writes what is left and closes the file."""
+        self._file.close()
+
+    def abort(self) -> None:
+        """Closes the file, which will be removed."""
+        # On a full disk the rest cannot be written either; nobody will read it.
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+def read_list(path: Path) -> Iterator[list[str]]:
+    """Yields the lines of a list after its header.
+
+    Raises:
+        OSError: The list is not there or may not be read.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = csv.reader(file)
+        next(lines)
+        yield from lines
+
+
+def read_paths(archive: Path) -> dict[str, str]:
+    """Returns the path of every file of an archive by its name.
+
+    Raises:
+        OSError: The list is not there or may not be read.
+    """
+    return {line[0]: line[1] for line in read_list(archive / PATHS_FILE)}
+
+
+def rewrite_list(path: Path, dropped: Container[str], more: Iterable[Sequence[str]] = ()) -> int:
+    """Rewrites a list of an archive in one step and returns how many lines it has.
+
+    Args:
+        path: The CSV.
+        dropped: Lines of these scans or files go.
+        more: Lines that are added.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = csv.reader(file)
+        writer.writerow(next(lines))
+        kept = [line for line in lines if line[0].partition("#")[0] not in dropped]
+    added = list(more)
+    writer.writerows(chain(kept, added))
+    is_private = path.name == PATHS_FILE
+    write_atomically(path, text.getvalue(), mode=0o600 if is_private else 0o644)
+    return len(kept) + len(added)

@@ -1,0 +1,147 @@
+"""The Arrow files of an archive: scans are written into numbered shards below its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from scanlearn.archive.layout import LABEL_PREFIX, Layout, Origin, PackedScan, shard_name
+
+BATCHES_PER_SHARD = 16
+
+
+class ShardWriter:
+    """Writes scans into numbered shards.
+
+    Args:
+        folder: Where ``shards/`` is, or is made.
+        layout: What every scan has.
+        kept: Scans of each shard that an earlier writer finished there.
+    """
+
+    def __init__(self, folder: Path, layout: Layout, kept: Sequence[int] = ()) -> None:
+        self._folder = folder
+        self._layout = layout
+        self._schema = layout.schema()
+        self._pixels = np.empty((layout.rows_per_batch, *layout.shape), layout.dtype)
+        # A byte each: Arrow packs booleans into bits, which no numpy array can view.
+        self._masks = np.empty((layout.rows_per_batch * layout.has_mask, *layout.shape[1:]), "u1")
+        # All columns but pixels and masks.
+        self._rows: list[dict[str, Any]] = []
+        self._sink: Any = None
+        self._writer: Any = None
+        self._batches = 0
+        self.counts: list[int] = list(kept)
+        (folder / "shards").mkdir(exist_ok=True)
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def add(self, scan: PackedScan, origin: Origin) -> bool:
+        """Takes one scan, its arrays copied.
+
+        Returns:
+            Whether a shard is complete and on disk now.
+        """
+        scan = self._layout.fitted(scan)
+        self._pixels[len(self._rows)] = scan.pixels
+        if scan.mask is not None:
+            self._masks[len(self._rows)] = scan.mask
+        columns = {
+            "valid_box": scan.box,
+            "spacing_mm": scan.spacing,
+            "value_range": scan.unit_range,
+            "scan_id": origin.scan_id,
+            "patient": origin.patient,
+            "digest": scan.sums.digest,
+            "sums": scan.sums.sums,
+        }
+        labels = {LABEL_PREFIX + k: origin.labels.get(k) for k in self._layout.label_columns}
+        self._rows.append(columns | labels)
+        if len(self._rows) == len(self._pixels):
+            self._flush()
+        return self._sink is None and not self._rows
+
+    def close(self) -> None:
+        """Writes what is left and closes the last shard."""
+        if self._rows:
+            self._flush()
+        self._end_shard()
+
+    def abort(self) -> None:
+        """Lets go of the open shard without writing what is left."""
+        self._rows.clear()
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            # On a full disk closing fails too, and the first error is the one to tell.
+            with contextlib.suppress(OSError):
+                sink.close()
+
+    def _flush(self) -> None:
+        if self._sink is None:
+            self._sink = _open_sink(self._folder / shard_name(len(self.counts)))
+            self._writer = pa.ipc.new_file(self._sink, self._schema)
+            self.counts.append(0)
+        self._writer.write_batch(self._record_batch())
+        self.counts[-1] += len(self._rows)
+        self._rows.clear()
+        self._batches += 1
+        if self._batches % BATCHES_PER_SHARD == 0:
+            self._end_shard()
+
+    def _end_shard(self) -> None:
+        if self._sink is None:
+            return
+        self._writer.close()
+        self._sink.close()
+        self._sink = None
+        if self._batches % BATCHES_PER_SHARD == 0:
+            # A later writer may go on from here, after a power failure too.
+            sync(self._folder / shard_name(len(self.counts) - 1))
+
+    def _record_batch(self) -> pa.RecordBatch:
+        number = len(self._rows)
+        arrays = {"pixels": self._pixels[:number], "mask": self._masks[:number]}
+        columns = [
+            _fixed(arrays[field.name], field.type)
+            if field.name in arrays
+            else pa.array([row[field.name] for row in self._rows], field.type)
+            for field in self._schema
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+
+def _fixed(values: np.ndarray[Any, np.dtype[Any]], of: pa.FixedShapeTensorType) -> pa.Array:
+    """Returns rows of equal length as an Arrow array of type ``of``, without a copy."""
+    flat = pa.array(values.reshape(-1))
+    rows = pa.FixedSizeListArray.from_arrays(flat, type=of.storage_type)
+    return pa.ExtensionArray.from_storage(of, rows)
+
+
+def _open_sink(path: Path) -> Any:
+    # Arrow's own file: one of Python's would be handed a copy of every buffer.
+    return pa.OSFile(str(path), "wb")
+
+
+def sync(path: Path) -> None:
+    """Waits until a file is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
