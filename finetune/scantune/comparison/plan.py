@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
@@ -19,7 +19,8 @@ from scanlearn.views.scale import Scale
 from scantune.evaluation.backbone import THUMBNAIL
 from scantune.evaluation.settings import ScoringSettings
 from scantune.labels.labeled_set import target_title
-from scantune.learners.settings import DEFAULT, Mode, Name
+from scantune.learners.settings import DEFAULT
+from scantune.learners.table import LEARNERS, LearnerName
 from scantune.splits import Budget
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
@@ -49,7 +50,7 @@ def _help(name: str) -> str | None:
 class EvaluationConfig(ScoringSettings):
     """How backbones are scored."""
 
-    learners: tuple[Name, ...] = Field(
+    learners: tuple[LearnerName, ...] = Field(
         default=("linear", "knn"), min_length=1, description=_help("learners")
     )
     budgets: tuple[Budget, ...] = Field(
@@ -81,14 +82,14 @@ class EvaluationConfig(ScoringSettings):
         return self
 
     @property
-    def frozen_learners(self) -> tuple[Name, ...]:
+    def frozen_learners(self) -> tuple[str, ...]:
         """Learners on frozen features, the only ones that the thumbnail can be scored with."""
-        return tuple(name for name in self.learners if name not in get_args(Mode))
+        return tuple(name for name in self.learners if not LEARNERS[name].needs_network)
 
     @property
-    def network_learners(self) -> tuple[Name, ...]:
+    def network_learners(self) -> tuple[str, ...]:
         """Learners that train a network, minutes per fit."""
-        return tuple(name for name in self.learners if name in get_args(Mode))
+        return tuple(name for name in self.learners if LEARNERS[name].needs_network)
 
     def frozen(self) -> EvaluationConfig:
         """Returns these settings for what has no network: the thumbnail."""
@@ -123,7 +124,7 @@ class PrimaryConfig(Settings):
     """The one comparison named in advance; all others are corrected for their number."""
 
     task: str | None = Field(default=None, description="null is the first task")
-    learner: Name = Field(default="linear", description="one of evaluation.learners")
+    learner: LearnerName = Field(default="linear", description="one of evaluation.learners")
     budget: Budget | None = Field(default=None, description="null is the largest")
     better: str = Field(default="weak", description="arm expected to be better")
     than: str = Field(default="strong", description="arm it is compared with")

@@ -20,7 +20,7 @@ from scantune.evaluation.backbone import THUMBNAIL, EvaluatedBackbone, open_back
 from scantune.evaluation.evaluate import fit_learners, num_fits
 from scantune.labels.labeled_set import LabeledSet
 from scantune.labels.open import Question, read_question
-from scantune.learners.course import LabeledScans
+from scantune.learners.learner import LabeledScans
 from scantune.scores import Scores
 from scantune.scoring import check_features
 from scantune.splits import budget_rows, folds_of
