@@ -11,8 +11,9 @@ from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import open_archive
+from scantune.labels.classes import Target
 from scantune.labels.external import join, open_external, read_external
-from scantune.labels.labeled_set import LabeledSet, Target, read_labels, scorable
+from scantune.labels.labeled_set import LabeledSet, read_labels, scorable
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,7 @@ def read_question(
         ScanlearnError: They cannot be used, or a patient or a picture is in both.
     """
     if test is not None and asked.split_column is not None:
-        raise ScanlearnError(
-            "test and split_column both say which scans are tested; leave one of them out"
-        )
+        raise ScanlearnError("test and split_column both say which scans are tested; leave one out")
     labeled = read_labels(
         archives[0],
         asked.target,
@@ -138,17 +137,17 @@ def _say_labeled(labeled: LabeledSet, archive: Archive, title: str) -> None:
     unknown = labeled.unknown
     masked = {name: f" ({count:,} unknown)" for name, count in unknown.items() if count}
     counts = (f"{name}: {n:,}{masked.get(name, '')}" for name, n in labeled.counts.items())
-    asides = {
+    left_out = {
         "without a label left out": labeled.num_blank,
         "uncertain (-1) left out": labeled.num_uncertain,
-        "synthetic, for training alone": labeled.num_synthetic,
+        "synthetic, for training only": labeled.num_synthetic,
     }
     kind = {"multiclass": "", "ordinal": " by grade", "multilabel": " by finding"}
     patients = "patient" if labeled.num_patients == 1 else "patients"
     say(
         f"{title}: {labeled.num_scans:,} scans of {labeled.num_patients:,} {patients}"
         f"{kind[labeled.truth.task]} ({', '.join(counts)})"
-        + "".join(f"; {number:,} {what}" for what, number in asides.items() if number)
+        + "".join(f"; {count:,} {reason}" for reason, count in left_out.items() if count)
     )
     uncertain = sum(labeled.uncertain)
     if masked:
@@ -158,6 +157,6 @@ def _say_labeled(labeled: LabeledSet, archive: Archive, title: str) -> None:
         )
     if not archive.patients_known:
         warn_user(
-            "no patient column was found: each scan counts as a patient of its own, so that one "
-            "person may be trained on and tested; name it with patient_column="
+            "no patient column was found: each scan counts as its own patient, so one person may "
+            "be in both training and test; name the column with patient_column="
         )

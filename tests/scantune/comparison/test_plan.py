@@ -161,7 +161,7 @@ def test_packing_is_that_of_pack(plan: Plan) -> None:
     assert config.pack_settings(config.label_columns, 3).patient_column == "person"
     assert plan(pack={"canvas": [40, 60]}).canvas() == (40, 60)
     windows = plan(pack={"window": ["lung", "bone", "brain"]})
-    assert len(windows.pack_settings(windows.label_columns, "auto").treatment().windows) == 3
+    assert len(windows.pack_settings(windows.label_columns, "auto").preprocess().windows) == 3
     with pytest.raises(ValidationError, match="window is for CT"):
         plan(pack={"window": "lung", "field_of_view": "fundus"})
 

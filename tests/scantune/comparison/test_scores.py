@@ -99,4 +99,4 @@ def test_findings_of_a_list_are_a_task_and_what_is_unknown_is_told(
     told = data_warnings(labels, (labels,), tasks)
     assert "Finding Labels: 1 scans without a label are left out." in told
     assert "Finding Labels: scans of which a finding is unknown are masked: C 1." in told
-    assert any(line.startswith("Finding Labels: one patient alone has C") for line in told)
+    assert any(line.startswith("Finding Labels: only one patient has C") for line in told)
