@@ -12,7 +12,8 @@ from markupsafe import Markup
 from scanlearn import svg
 from scanlearn.palette import hue
 from scanlearn.svg import Axis, Point
-from scantune.comparison.results import ArmRow, Budget, Difference, Results, RunRow, Score
+from scantune.comparison.results import ArmRow, Difference, Results, RunRow, Score
+from scantune.splits import Budget
 from scantune.wording import learner_name
 
 CHANCE = 0.5

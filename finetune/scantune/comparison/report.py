@@ -21,7 +21,6 @@ from scantune.comparison import plots
 from scantune.comparison.results import (
     FIGURES,
     ArmRow,
-    Budget,
     Difference,
     Results,
     RunRow,
@@ -29,6 +28,7 @@ from scantune.comparison.results import (
     TaskCount,
     read_results,
 )
+from scantune.splits import Budget
 from scantune.wording import budget_name, learner_name
 
 REPORT_FILE = "report.html"
