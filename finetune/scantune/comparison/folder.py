@@ -24,8 +24,6 @@ PRESENTATION = frozenset(
         "labels",
         "output",
         "leaks",
-        "evaluation.test",
-        "pack.summary",
         "pack.workers",
         "pretrain.device",
         "pretrain.checkpoint_minutes",
@@ -115,8 +113,7 @@ def check_archives(folder: StudyFolder, hashes: Mapping[str, str]) -> None:
 
     Args:
         folder: The study.
-        hashes: Content hash of each set of scans: ``unlabeled``, ``labels`` and, where there is an
-            external test set, ``test``.
+        hashes: Content hash of the ``unlabeled`` and the ``labels`` archive.
 
     Raises:
         ScanlearnError: The study was started on scans of other content.
@@ -125,8 +122,8 @@ def check_archives(folder: StudyFolder, hashes: Mapping[str, str]) -> None:
         write_atomically(folder.archives, json.dumps(dict(hashes), indent=1) + "\n")
         return
     before = json.loads(folder.archives.read_text(encoding="utf-8"))
-    for key in {**before, **hashes}:
-        if before.get(key) != hashes.get(key):
+    for key, value in hashes.items():
+        if before.get(key) != value:
             raise ScanlearnError(
                 f"{folder.path} was started on other {key} scans than those given now: name "
                 "another output folder, or give the scans it was started on"

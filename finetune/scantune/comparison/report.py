@@ -11,13 +11,14 @@ from pathlib import Path
 from markupsafe import Markup
 
 from scanlearn.pages import page_template, png_address
-from scanlearn.views.operations.parameters import PARAMETERS
+from scanlearn.views.operations.table import PARAMETERS
 from scantune.comparison import plots as forest
 from scantune.comparison import plots as plots
 from scantune.comparison import report as tables
 from scantune.comparison.results import (
     FIGURES,
     ArmRow,
+    Budget,
     Difference,
     Results,
     RunRow,
@@ -27,7 +28,6 @@ from scantune.comparison.results import (
 )
 from scantune.report.svg import standalone
 from scantune.report.wording import budget_name, learner_name
-from scantune.splits import Budget
 
 # What the report's tables hold, as plain rows for the page.
 
