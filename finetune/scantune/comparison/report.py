@@ -16,7 +16,7 @@ from markupsafe import Markup
 from scanlearn.files import write_atomically
 from scanlearn.pages import page_template, png_address
 from scanlearn.svg import standalone
-from scanlearn.views.operations.parameters import PARAMETERS
+from scanlearn.views.operations.table import PARAMETERS
 from scantune.comparison import plots
 from scantune.comparison.results import (
     FIGURES,
