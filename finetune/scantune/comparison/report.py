@@ -11,7 +11,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from scanlearn.pages import page_template, png_address
-from scanlearn.views.operations.parameters import PARAMETERS
+from scanlearn.views.operations.table import PARAMETERS
 from scantune.comparison import plots as forest
 from scantune.comparison import plots as plots
 from scantune.comparison import report as tables

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image, ImageDraw, ImageFont
 
 from scanlearn.archive.reader import Archive
-from scanlearn.archive.sheets import fitted, picture
+from scanlearn.archive.sheets import FAINT, RED, Line, Section, Tile, fitted, grid, picture, png
 from scanlearn.features.auroc import mean_of_defined
 from scantune.labels.labeled_set import LabeledSet
 from scantune.report.wording import budget_name, learner_name
 from scantune.scores import Scores
 
-_INK, _FAINT, _PAPER, _WRONG = "#1b2430", "#5c6673", "#ffffff", "#b8304a"
 _COLUMNS = 5
-# Lengths in pixels.
-_SIDE, _GAP, _MARGIN = 232, 18, 32
-_TITLE, _HEADING, _CAPTION, _BELOW = 66, 40, 58, 20
-_ID_LETTERS = 24
+# In pixels.
+_SIDE, _GAP = 232, 18
 
 
 @dataclass(frozen=True)
@@ -144,37 +139,16 @@ def worst_sheet(
         learner: Whose errors they are, for the title.
         budget: With which label budget.
     """
-    found = [one for one in found if one.shown]
+    found = [errors for errors in found if errors.shown]
     if not found:
         return None
     title = f"{labeled.target}: worst errors of {learner_name(learner)}, {budget_name(budget)}"
-    below = _subtitle(found)
-    columns = min(_COLUMNS, max(len(one.shown) for one in found))
-    inner = (
-        columns * (_SIDE + _GAP) - _GAP,
-        _font(22).getlength(title),
-        _font(14).getlength(below),
-    )
-    heads = [_HEADING if one.heading else 0 for one in found]
-    heights = [-(-len(one.shown) // columns) * (_SIDE + _CAPTION + _BELOW) for one in found]
-    height = 2 * _MARGIN + _TITLE + sum(heads) + sum(heights) - _BELOW
-    sheet = Image.new("RGB", (2 * _MARGIN + round(max(inner)), height), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, _MARGIN), title, _INK, _font(22))
-    draw.text((_MARGIN, _MARGIN + 32), below, _FAINT, _font(14))
-    top = _MARGIN + _TITLE
-    for one, head, height in zip(found, heads, heights, strict=True):
-        if one.heading:
-            draw.text((_MARGIN, top), one.heading, _INK, _font(17))
-        for number, error in enumerate(one.shown):
-            across, down = number % columns, number // columns
-            left = _MARGIN + across * (_SIDE + _GAP)
-            corner = left, top + head + down * (_SIDE + _CAPTION + _BELOW)
-            _draw_error(sheet, corner, error, labeled, archives)
-        top += head + height
-    file = io.BytesIO()
-    sheet.save(file, "PNG", optimize=True)
-    return file.getvalue()
+    sections = [Section((Line(title, 22), Line(_subtitle(found), 14, FAINT)))]
+    for errors in found:
+        heading = (Line(errors.heading, 17),) if errors.heading else ()
+        cells = [[_tile(error, labeled, archives)] for error in errors.shown]
+        sections.append(Section(heading, cells))
+    return png(grid(sections, columns=_COLUMNS, size=(_SIDE, _SIDE), gap=_GAP))
 
 
 def _subtitle(found: Sequence[WorstErrors]) -> str:
@@ -190,33 +164,9 @@ def _subtitle(found: Sequence[WorstErrors]) -> str:
     )
 
 
-def _draw_error(
-    sheet: Image.Image,
-    corner: tuple[int, int],
-    error: WorstError,
-    labeled: LabeledSet,
-    archives: Sequence[Archive],
-) -> None:
-    left, top = corner
+def _tile(error: WorstError, labeled: LabeledSet, archives: Sequence[Archive]) -> Tile:
     archive = archives[0 if labeled.sources is None else int(labeled.sources[error.row])]
     row = int(labeled.rows[error.row])
-    shown = fitted(picture(archive, row), _SIDE)
-    draw = ImageDraw.Draw(sheet)
-    draw.rectangle((left, top, left + _SIDE - 1, top + _SIDE - 1), fill="#000000")
-    sheet.paste(shown, (left + (_SIDE - shown.width) // 2, top + (_SIDE - shown.height) // 2))
-    scan = str(archive.scan_ids[row])
-    short = scan if len(scan) <= _ID_LETTERS else scan[: _ID_LETTERS - 1] + "…"
-    lines = ((error.truth, _INK, 14), (error.claim, _WRONG, 14), (short, _FAINT, 11))
-    for number, (text, ink, size) in enumerate(lines):
-        draw.text((left, top + _SIDE + 5 + 18 * number), _cut(text, size), ink, _font(size))
-
-
-def _cut(text: str, size: int) -> str:
-    """Returns the text without what does not fit below a picture."""
-    while _font(size).getlength(text) > _SIDE:
-        text = text[:-2] + "…"
-    return text
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+    name = Line(str(archive.scan_ids[row]), 11, FAINT)
+    caption = (Line(error.truth), Line(error.claim, ink=RED), name)
+    return Tile(fitted(picture(archive, row), _SIDE), caption)

@@ -1,9 +1,12 @@
-"""Scans of an archive as pictures: thumbnails and contact sheets."""
+"""Scans of an archive as a viewer shows them, and sheets of many for a person to look at."""
 
 from __future__ import annotations
 
 import io
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
@@ -11,20 +14,158 @@ from PIL import Image, ImageDraw, ImageFont
 
 from scanlearn.archive.reader import Archive
 
-# The contact sheet of an archive: a sample of its scans as they were packed, in one picture.
-
-
+INK, FAINT, RED, BLUE = "#1b2430", "#5c6673", "#b3372b", "#3b6fb6"
+_PAPER = "#f6f6f6"
 COLUMNS, ROWS = 8, 8
+_CELL, _PADDING = 128, 214
+# Fast, and a sixth larger than the best: the contact sheet is written with every archive.
+_FAST_COMPRESSION, _COMPRESSION = 1, 9
+# In pixels: between the pictures of a cell, below a heading, and around captions.
+_INNER_GAP, _BELOW_HEADING, _AROUND_CAPTION = 6, 8, 5
+_LINE_HEIGHT = 1.4
 
 
-_CELL, _GAP, _MARGIN, _TITLE = 128, 4, 14, 46
+class Line(NamedTuple):
+    """A line of text on a sheet."""
+
+    text: str
+    size: int = 14
+    ink: str = INK
 
 
-_PAPER, _PADDING, _INK, _FAINT = 246, 214, 25, 105
+@dataclass(frozen=True)
+class Tile:
+    """A picture, and what is written below it."""
+
+    image: Image.Image
+    caption: Sequence[Line] = ()
 
 
-# Fast, and a sixth larger than the best: the sheet is written with every archive.
-_COMPRESSION = 1
+@dataclass(frozen=True)
+class Section:
+    """A part of a sheet.
+
+    Args:
+        heading: Lines above the pictures.
+        cells: Each one picture, or several that stand close together.
+    """
+
+    heading: Sequence[Line]
+    cells: Sequence[Sequence[Tile]] = ()
+
+
+def grid(
+    sections: Sequence[Section], *, columns: int, size: tuple[int, int], gap: int, margin: int = 32
+) -> Image.Image:
+    """Returns a sheet of sections one below the other, their cells in rows.
+
+    Args:
+        sections: What is on it.
+        columns: Cells in a row, at most.
+        size: Width and height of the place of a picture; a smaller one stands on black in its
+            middle.
+        gap: Between cells, in pixels.
+        margin: Around everything, in pixels.
+    """
+    cells = [cell for section in sections for cell in section.cells]
+    cell_width = max((len(cell) * (size[0] + _INNER_GAP) - _INNER_GAP for cell in cells), default=0)
+    across = min(columns, max(len(section.cells) for section in sections))
+    widths = [_width(line) for section in sections for line in section.heading]
+    width = max([across * (cell_width + gap) - gap, *widths]) + 2 * margin
+    height = sum(_section_height(section, columns, size[1] + gap) for section in sections) - gap
+    sheet = Image.new("RGB", (width, height + 2 * margin), _PAPER)
+    top = margin
+    for section in sections:
+        _write(sheet, (margin, top), section.heading)
+        top += _padded(section.heading, _BELOW_HEADING)
+        for row in _rows(section, columns):
+            for number, cell in enumerate(row):
+                _draw_cell(sheet, (margin + number * (cell_width + gap), top), cell, size)
+            top += size[1] + gap + _caption_height(row)
+    return sheet
+
+
+def png(sheet: Image.Image, *, is_fast: bool = False) -> bytes:
+    """Returns a sheet as a file, which is the same for the same sheet."""
+    file = io.BytesIO()
+    sheet.save(file, "PNG", compress_level=_FAST_COMPRESSION if is_fast else _COMPRESSION)
+    return file.getvalue()
+
+
+def _rows(section: Section, columns: int) -> list[Sequence[Sequence[Tile]]]:
+    starts = range(0, len(section.cells), columns)
+    return [section.cells[start : start + columns] for start in starts]
+
+
+def _section_height(section: Section, columns: int, row_height: int) -> int:
+    rows = _rows(section, columns)
+    heights = (row_height + _caption_height(row) for row in rows)
+    return _padded(section.heading, _BELOW_HEADING) + sum(heights)
+
+
+def _draw_cell(
+    sheet: Image.Image, corner: tuple[int, int], cell: Sequence[Tile], size: tuple[int, int]
+) -> None:
+    left, top = corner
+    width, height = size
+    for tile in cell:
+        image = tile.image
+        sheet.paste("#000000", (left, top, left + width, top + height))
+        sheet.paste(image, (left + (width - image.width) // 2, top + (height - image.height) // 2))
+        lines = [line._replace(text=_cut(line, width)) for line in tile.caption]
+        _write(sheet, (left, top + height + _AROUND_CAPTION), lines)
+        left += width + _INNER_GAP
+
+
+def _write(sheet: Image.Image, corner: tuple[int, int], lines: Sequence[Line]) -> None:
+    left, top = corner
+    draw = ImageDraw.Draw(sheet)
+    for line in lines:
+        draw.text((left, top), line.text, line.ink, _font(line.size))
+        top += round(_LINE_HEIGHT * line.size)
+
+
+def _cut(line: Line, width: int) -> str:
+    """Returns the text without what does not fit below a picture."""
+    text = line.text
+    while _width(line._replace(text=text)) > width:
+        text = text[:-2] + "…"
+    return text
+
+
+def _caption_height(row: Sequence[Sequence[Tile]]) -> int:
+    return max(_padded(tile.caption, 2 * _AROUND_CAPTION) for cell in row for tile in cell)
+
+
+def _padded(lines: Sequence[Line], padding: int) -> int:
+    """Returns the height of lines of text and what is around them; 0 without any."""
+    return sum(round(_LINE_HEIGHT * line.size) for line in lines) + padding * bool(lines)
+
+
+def _width(line: Line) -> int:
+    return round(_font(line.size).getlength(line.text))
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def contact_sheet(archive: Archive) -> bytes:
+    """Returns a PNG of up to 64 scans: value ranges applied, padding left as light paper.
+
+    The same archive gives the same bytes.
+    """
+    rows = sampled_rows(len(archive), COLUMNS * ROWS)
+    channels, height, width = archive.shape
+    shrink = _CELL / max(height, width)
+    size = max(1, round(width * shrink)), max(1, round(height * shrink))
+    sampling = Image.Resampling.NEAREST if shrink > 1 else Image.Resampling.BICUBIC
+    pictures = [picture(archive, row, padding=_PADDING) for row in rows.tolist()]
+    cells = [[Tile(image.resize(size, sampling))] for image in pictures]
+    section = Section(_title(archive, len(rows)), cells)
+    sheet = grid([section], columns=COLUMNS, size=size, gap=4, margin=14)
+    return png(sheet if channels == 3 else sheet.convert("L"), is_fast=True)
 
 
 def sampled_rows(num_scans: int, sample: int, *, seed: int = 0) -> Int64[np.ndarray, " k"]:
@@ -40,38 +181,7 @@ def sampled_rows(num_scans: int, sample: int, *, seed: int = 0) -> Int64[np.ndar
     return np.random.default_rng(seed).integers(edges[:-1], edges[1:])
 
 
-def contact_sheet(archive: Archive) -> bytes:
-    """Returns a PNG of up to 64 scans: value ranges applied, padding left as light paper.
-
-    The same archive gives the same bytes.
-    """
-    rows = sampled_rows(len(archive), COLUMNS * ROWS)
-    channels, height, width = archive.shape
-    shrink = _CELL / max(height, width)
-    cell = max(1, round(width * shrink)), max(1, round(height * shrink))
-    across, down = min(COLUMNS, len(rows)), -(-len(rows) // COLUMNS)
-    mode, title = ("RGB" if channels == 3 else "L"), _title(archive, len(rows))
-    font, small = (ImageFont.load_default(size) for size in (15, 12))
-    inner = max(across * (cell[0] + _GAP) - _GAP, *(round(font.getlength(line)) for line in title))
-    size = (inner + 2 * _MARGIN, down * (cell[1] + _GAP) - _GAP + _TITLE + 2 * _MARGIN)
-    sheet = Image.new(mode, size, _gray(mode, _PAPER))
-    pen = ImageDraw.Draw(sheet)
-    for number, (line, face, ink) in enumerate(
-        zip(title, (font, small), (_INK, _FAINT), strict=True)
-    ):
-        pen.text((_MARGIN, _MARGIN + 20 * number), line, _gray(mode, ink), face)
-    for number, row in enumerate(rows.tolist()):
-        shown = picture(archive, row, padding=_PADDING)
-        sampling = Image.Resampling.NEAREST if shrink > 1 else Image.Resampling.BICUBIC
-        place = number % COLUMNS, number // COLUMNS
-        left, top = (at * (side + _GAP) for at, side in zip(place, cell, strict=True))
-        sheet.paste(shown.resize(cell, sampling), (_MARGIN + left, _MARGIN + _TITLE + top))
-    file = io.BytesIO()
-    sheet.save(file, "PNG", compress_level=_COMPRESSION)
-    return file.getvalue()
-
-
-def _title(archive: Archive, num_shown: int) -> tuple[str, str]:
+def _title(archive: Archive, num_shown: int) -> tuple[Line, Line]:
     channels, height, width = archive.shape
     scans = "1 scan" if len(archive) == 1 else f"{len(archive):,} scans"
     num_patients = archive.info["patients"]
@@ -79,16 +189,9 @@ def _title(archive: Archive, num_shown: int) -> tuple[str, str]:
     what = f"{channels} x {height} x {width}, {archive.dtype.name}"
     shown = "all" if num_shown == len(archive) else f"{num_shown}, spread evenly,"
     return (
-        f"{scans}{whose if archive.patients_known else ''}",
-        f"{what}; {shown} shown; light gray is padding",
+        Line(f"{scans}{whose if archive.patients_known else ''}", 15),
+        Line(f"{what}; {shown} shown; light gray is padding", 12, FAINT),
     )
-
-
-def _gray(mode: str, level: int) -> Any:
-    return level if mode == "L" else (level,) * 3
-
-
-# A packed scan as a viewer shows it, for sheets that a person looks at.
 
 
 def picture(archive: Archive, row: int, *, padding: int | None = None) -> Image.Image:

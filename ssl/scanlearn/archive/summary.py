@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,26 +15,94 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64, UInt64
 from pydantic import Field
 
-from scanlearn.archive.layout import LABEL_PREFIX, scans_per_batch
+from scanlearn.archive.layout import LABEL_PREFIX, REJECTED_FILE, scans_per_batch
+from scanlearn.archive.lists import read_list
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.sheets import contact_sheet, sampled_rows
+from scanlearn.archive.table import arrow_column
 from scanlearn.core import ScanBatch
-from scanlearn.files import disk_errors, write_atomically
+from scanlearn.files import write_atomically
 from scanlearn.pages import page_template, png_address
 
-# A look at the packed scans themselves: sizes, intensities, and scans that occur twice.
-
-
+PAGE_FILE, SHEET_FILE = "summary.html", "contact_sheet.png"
+DEFAULT_SCANS = 1024
 BINS = 64
-
-
 # Pixels on a grid of at least this side stand for a scan: a thousand of each tell the intensities
 # of an archive.
 _GRID = 32
+# Values of a column stand on the page only where they are classes: few in all, and each of several
+# patients. Names and numbers, which a table may hold under any heading, are one patient's.
+_MOST_CLASSES, _LEAST_PATIENTS = 20, 5
+_HASHED_COLUMN = "series"
+_MOST_BARS, _LONGEST_NAME = 12, 120
+# Settings that say where things were found, not what was done to pixels.
+_SETTINGS_LEFT_OUT = ("path_column", "patient_column", "issuer", "follow_links", "open_containers")
+_PATIENT_GROUPS = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 100))
+
+# Name, number and share.
+Bar = tuple[str, int, float]
+
+
+def summary(
+    archive: Path | str | Archive,
+    *,
+    scans: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Scans, spread evenly over the archive, whose pixels the histogram counts;"
+            " 0 for all.",
+        ),
+    ] = DEFAULT_SCANS,
+) -> Path:
+    """Writes ``summary.html`` and ``contact_sheet.png`` into an archive and returns the page.
+
+    The page loads nothing and holds no path, no patient, no scan's name and no date: the same
+    archive gives the same bytes. Pixels are shown as they are packed, with what is burned in.
+
+    Args:
+        archive: The archive or its folder.
+
+    Raises:
+        ScanlearnError: There is no archive, or it may not be written to.
+
+    Example:
+        >>> summary("packed/chest")                                # doctest: +SKIP
+    """
+    if not isinstance(archive, Archive):
+        archive = Archive(Path(archive).expanduser())
+    sheet = contact_sheet(archive)
+    page = _page(archive, overview(archive, scans), sheet)
+    write_atomically(archive.path / SHEET_FILE, sheet)
+    write_atomically(archive.path / PAGE_FILE, page)
+    return archive.path / PAGE_FILE
+
+
+def _page(archive: Archive, scans: Overview, sheet: bytes) -> str:
+    info = archive.info
+    settings = dict(info.get("pixels", {})) | info["settings"]
+    return page_template("scanlearn.archive", "summary.html.j2").render(
+        info=info,
+        num_bytes=sum(shard["bytes"] for shard in info["shards"]),
+        patients=_patients(archive),
+        labels=[_label(archive, name) for name in archive.label_columns],
+        rejected=_rejected(archive.path),
+        notes=list(info.get("notes", {}).items()),
+        settings=[
+            (name, _as_text(value))
+            for name, value in settings.items()
+            if name not in _SETTINGS_LEFT_OUT and value not in (None, {})
+        ],
+        sheet=png_address(sheet),
+        overview=scans,
+        sizes=_sizes(scans),
+        quantiles=_quantiles(scans),
+        curves=_curves(scans),
+    )
 
 
 @dataclass(frozen=True)
-class Twins:
+class Duplicates:
     """Scans that were packed to the same pixels, box, range and spacing.
 
     Args:
@@ -50,8 +117,8 @@ class Twins:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was seen of an archive's ``n`` scans.
+class Overview:
+    """Sizes, intensities and duplicates among an archive's ``n`` scans.
 
     Args:
         sizes: ``[n 2]`` rows and columns of valid boxes, canvas pixels.
@@ -60,7 +127,7 @@ class Look:
         value_range: ``[n 2]`` stored values that mean 0 and 1.
         histogram: ``[c 64]`` pixels by unit value, 0 to 1, inside valid boxes.
         num_counted: Scans that the histogram is of.
-        twins: Equal scans; None in an archive of an earlier release, which does not tell.
+        duplicates: Equal scans; None in an archive of an earlier release, which holds no digests.
     """
 
     sizes: Int64[np.ndarray, "n 2"]
@@ -69,28 +136,27 @@ class Look:
     value_range: Float32[np.ndarray, "n 2"]
     histogram: Int64[np.ndarray, "c bins"]
     num_counted: int
-    twins: Twins | None
+    duplicates: Duplicates | None
 
 
-def look(archive: Archive, scans: int = 0) -> Look:
-    """Returns what is seen of an archive's scans.
+def overview(archive: Archive, scans: int = 0) -> Overview:
+    """Returns the overview of an archive's scans.
 
     Args:
-        archive: The archive.
         scans: How many the histogram is of, spread evenly; 0 for all. Only their pixels are read.
     """
     facts = archive.facts
     box = facts["valid_box"]
     sizes = box[:, 2:] - box[:, :2]
     rows = sampled_rows(len(archive), scans or len(archive))
-    return Look(
+    return Overview(
         sizes=sizes,
         padded=(1 - sizes.prod(axis=1) / np.prod(archive.shape[1:])).astype(np.float32),
         spacing_mm=facts["spacing_mm"],
         value_range=facts["value_range"],
         histogram=_histogram(archive, rows),
         num_counted=len(rows),
-        twins=_twins(archive),
+        duplicates=_duplicates(archive),
     )
 
 
@@ -116,7 +182,7 @@ def _counted(batch: ScanBatch, step: tuple[int, int]) -> Int64[np.ndarray, "c bi
     return np.stack([np.bincount(bins[:, c][inside], minlength=BINS) for c in range(grid.shape[1])])
 
 
-def _twins(archive: Archive) -> Twins | None:
+def _duplicates(archive: Archive) -> Duplicates | None:
     digests = _digests(archive)
     if digests is None:
         return None
@@ -124,132 +190,46 @@ def _twins(archive: Archive) -> Twins | None:
     rows = np.flatnonzero(counts[group] > 1)
     shared = None
     if archive.patients_known:
-        patients = pq.ParquetFile(archive.table).read(columns=["patient"]).column("patient")
+        patients = arrow_column(archive.table, "patient")
         whose = patients.take(pa.array(rows)).combine_chunks().dictionary_encode().indices
         pairs = np.unique(np.stack([group[rows], whose.to_numpy()]), axis=1)
         shared = int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
-    return Twins(int((counts > 1).sum()), len(rows), shared)
+    return Duplicates(int((counts > 1).sum()), len(rows), shared)
 
 
 def _digests(archive: Archive) -> UInt64[np.ndarray, " n"] | None:
     """Returns the first eight bytes of each scan's digest, which tell a million scans apart."""
-    found = []
-    for shard in archive.info["shards"]:
-        with pa.memory_map(str(archive.path / shard["file"])) as source:
+    parts = []
+    for shard in archive.shard_files:
+        with pa.memory_map(str(shard)) as source:
             file = pa.ipc.open_file(source)
             if "digest" not in file.schema.names:
                 return None
             for number in range(file.num_record_batches):
                 digests = file.get_batch(number).column("digest")
-                found.append(np.frombuffer(b"".join(digests.to_pylist()), "<u8").reshape(-1, 4))
-    return np.concatenate(found)[:, 0]
-
-
-PAGE_FILE, SHEET_FILE = "summary.html", "contact_sheet.png"
-
-
-DEFAULT_SCANS = 1024
-
-
-# Values of a column stand on the page only where they are classes: few in all, and each of several
-# patients. Names and numbers, which a table may hold under any heading, are one patient's.
-_MOST_CLASSES, _LEAST_PATIENTS = 20, 5
-
-
-_HASHED_COLUMN = "series"
-
-
-_SHOWN, _LONGEST = 12, 120
-
-
-# Settings that say where things were found, not what was done to pixels.
-_NOT_SHOWN = ("path_column", "patient_column", "issuer", "follow_links", "open_containers")
-
-
-_PATIENT_GROUPS = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 100))
-
-
-Bar = tuple[str, int, float]
-
-
-def summary(
-    archive: Path | str | Archive,
-    *,
-    scans: Annotated[
-        int,
-        Field(
-            ge=0,
-            description="Scans, spread evenly over the archive, whose pixels the histogram counts;"
-            " 0 for all.",
-        ),
-    ] = DEFAULT_SCANS,
-) -> Path:
-    """Writes ``summary.html`` and ``contact_sheet.png`` into an archive and returns the page.
-
-    The page loads nothing and holds no path, no patient, no scan's name and no date: the same
-    archive gives the same bytes. Pixels are shown as they are packed, with what is burned in.
-
-    Args:
-        archive: The archive or its folder.
-        scans: How many the histogram of intensities is of; 0 for all.
-
-    Raises:
-        ScanlearnError: There is no archive, or it may not be written to.
-
-    Example:
-        >>> summary("packed/chest")                                # doctest: +SKIP
-    """
-    found = archive if isinstance(archive, Archive) else Archive(Path(archive).expanduser())
-    sheet = contact_sheet(found)
-    page = _page(found, look(found, scans), sheet)
-    with disk_errors(found.path):
-        write_atomically(found.path / SHEET_FILE, sheet)
-        write_atomically(found.path / PAGE_FILE, page)
-    return found.path / PAGE_FILE
-
-
-def _page(archive: Archive, seen: Look, sheet: bytes) -> str:
-    info = archive.info
-    told = dict(info.get("pixels", {})) | info["settings"]
-    return page_template("scanlearn.archive", "summary.html.j2").render(
-        info=info,
-        num_bytes=sum(shard["bytes"] for shard in info["shards"]),
-        patients=_patients(archive),
-        labels=[_label(archive, name) for name in archive.label_columns],
-        rejected=_rejected(archive.path),
-        notes=list(info.get("notes", {}).items()),
-        settings=[
-            (name, _as_text(value))
-            for name, value in told.items()
-            if name not in _NOT_SHOWN and value not in (None, {})
-        ],
-        sheet=png_address(sheet),
-        seen=seen,
-        sizes=_sizes(seen),
-        quantiles=_quantiles(seen),
-        curves=_curves(seen),
-    )
+                parts.append(np.frombuffer(b"".join(digests.to_pylist()), "<u8").reshape(-1, 4))
+    return np.concatenate(parts)[:, 0]
 
 
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _bars(counts: Any, total: int, most: int = _SHOWN) -> list[Bar]:
+def _bars(counts: Any, total: int, most: int = _MOST_BARS) -> list[Bar]:
     """Returns name, number and share of the commonest, and of all others in one."""
     ordered = sorted(counts, key=lambda item: (-item[1], str(item[0])))
     most += len(ordered) == most + 1  # The last one takes no more room than the words "1 other".
-    shown = [(str(name)[:_LONGEST], int(number)) for name, number in ordered[:most]]
+    shown = [(str(name)[:_LONGEST_NAME], int(number)) for name, number in ordered[:most]]
     others = sum(number for _, number in ordered[most:])
     if others:
         shown.append((f"{len(ordered) - most:,} others", int(others)))
     return [(name, number, number / max(1, total)) for name, number in shown]
 
 
-def _sizes(seen: Look) -> list[Bar]:
-    sizes, counts = np.unique(seen.sizes, axis=0, return_counts=True)
+def _sizes(scans: Overview) -> list[Bar]:
+    sizes, counts = np.unique(scans.sizes, axis=0, return_counts=True)
     names = [f"{height} × {width}" for height, width in sizes.tolist()]
-    return _bars(zip(names, counts.tolist(), strict=True), len(seen.sizes))
+    return _bars(zip(names, counts.tolist(), strict=True), len(scans.sizes))
 
 
 def _columns(archive: Archive, *names: str) -> Any:
@@ -292,25 +272,22 @@ def _label(archive: Archive, name: str) -> tuple[str, int, int, list[Bar]]:
 def _rejected(folder: Path) -> list[Bar]:
     """Returns reasons in general words: what stands in brackets may be a piece of the file."""
     counts: Counter[str] = Counter()
-    with (folder / "rejected.csv").open(newline="", encoding="utf-8") as file:
-        rows = csv.reader(file)
-        next(rows, None)
-        for row in rows:
-            head, bracket, _ = row[-1].partition(" (")
-            counts[head + (" …" if bracket else "")] += 1
+    for _, reason in read_list(folder / REJECTED_FILE):
+        words, bracket, _ = reason.partition(" (")
+        counts[words + (" …" if bracket else "")] += 1
     return _bars(counts.items(), sum(counts.values()))
 
 
-def _quantiles(seen: Look) -> list[tuple[str, list[str]]]:
+def _quantiles(scans: Overview) -> list[tuple[str, list[str]]]:
     """Returns least, median and greatest of what is counted in numbers."""
     rows: list[tuple[str, Any, str]] = [
-        ("Height of a scan, canvas pixels", seen.sizes[:, 0], "{:,.0f}"),
-        ("Width of a scan, canvas pixels", seen.sizes[:, 1], "{:,.0f}"),
-        ("Padded share of the canvas, percent", 100 * seen.padded, "{:.1f}"),
-        ("Stored value that means 0", seen.value_range[:, 0], "{:,.5g}"),
-        ("Stored value that means 1", seen.value_range[:, 1], "{:,.5g}"),
+        ("Height of a scan, canvas pixels", scans.sizes[:, 0], "{:,.0f}"),
+        ("Width of a scan, canvas pixels", scans.sizes[:, 1], "{:,.0f}"),
+        ("Padded share of the canvas, percent", 100 * scans.padded, "{:.1f}"),
+        ("Stored value that means 0", scans.value_range[:, 0], "{:,.5g}"),
+        ("Stored value that means 1", scans.value_range[:, 1], "{:,.5g}"),
     ]
-    known = seen.spacing_mm[np.isfinite(seen.spacing_mm).all(axis=1)]
+    known = scans.spacing_mm[np.isfinite(scans.spacing_mm).all(axis=1)]
     if len(known):
         rows.append(("Height of a canvas pixel, mm", known[:, 0], "{:.3g}"))
         rows.append(("Width of a canvas pixel, mm", known[:, 1], "{:.3g}"))
@@ -320,9 +297,9 @@ def _quantiles(seen: Look) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _curves(seen: Look) -> list[str]:
+def _curves(scans: Overview) -> list[str]:
     """Returns an SVG polygon of each channel's histogram, 0 to 1 across and upwards."""
-    shares = seen.histogram / np.maximum(1, seen.histogram.sum(axis=1, keepdims=True))
+    shares = scans.histogram / np.maximum(1, scans.histogram.sum(axis=1, keepdims=True))
     # Black borders and burnt-out film pile up at the ends and would flatten all between them.
     top = max(float(shares[:, 1:-1].max(initial=0.0)) * 1.15, 1e-9)
     return [" ".join(_corners(np.minimum(share / top, 1.0))) for share in shares]

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from scanlearn.archive.identity import patient_codes
 from scanlearn.archive.reader import Archive
+from scanlearn.archive.sheets import png
 from scanlearn.audit import pairs as pairs
 from scanlearn.audit.fingerprint import Fingerprints, fingerprint
 from scanlearn.audit.result import (
@@ -36,6 +37,7 @@ from scanlearn.audit.result import (
 from scanlearn.audit.sheet import draw_sheet
 from scanlearn.console import say, track
 from scanlearn.errors import ScanlearnError
+from scanlearn.files import write_atomically
 from scanlearn.packing.sources import open_archive
 from scanlearn.packing.tables import cell_text
 
@@ -229,5 +231,5 @@ def _write(folder: Path, found: Audit, sets: Sequence[ScanSet], shown: int) -> N
     archives = {one.name: one.archive for one in sets}
     sheet = draw_sheet(found, archives, shown)
     if sheet is not None:
-        sheet.save(folder / SHEET_FILE, optimize=True)
+        write_atomically(folder / SHEET_FILE, png(sheet))
     say(f"audit written to {folder}")

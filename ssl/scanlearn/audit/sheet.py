@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from jaxtyping import Int64
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from scanlearn.archive.reader import Archive
-from scanlearn.archive.sheets import fitted, picture
+from scanlearn.archive.sheets import BLUE, FAINT, RED, Line, Section, Tile, fitted, grid, picture
 from scanlearn.audit.fingerprint import TURNS
 from scanlearn.audit.result import IDENTICAL, NEAR, PATIENT, Audit, Comparison
 
-_INK, _FAINT, _PAPER, _RULE = "#1f2933", "#6b7785", "#ffffff", "#d5dbe1"
-_COLOURS = {IDENTICAL: "#b3372b", NEAR: "#3b6fb6"}
 _COLUMNS = 4
-# Lengths in pixels.
-_SIDE, _GAP, _BETWEEN, _MARGIN = 176, 6, 30, 32
-_PAIR_WIDTH = 2 * _SIDE + _GAP
-_HEADING, _CAPTION, _NAMES, _BELOW = 58, 24, 18, 22
-_PAIR_HEIGHT = _CAPTION + _SIDE + _NAMES + _BELOW
-_WIDTH = 2 * _MARGIN + _COLUMNS * _PAIR_WIDTH + (_COLUMNS - 1) * _BETWEEN
-_ID_LETTERS = 26
+# In pixels.
+_SIDE, _GAP = 176, 30
 
 
 def draw_sheet(audit: Audit, archives: Mapping[str, Archive], shown: int) -> Image.Image | None:
@@ -33,17 +26,14 @@ def draw_sheet(audit: Audit, archives: Mapping[str, Archive], shown: int) -> Ima
         archives: By the names of the sets.
         shown: Pairs at most; of more, an even choice from the surest to the least sure.
     """
-    found = [(one, _chosen(one, shown)) for one in audit.comparisons]
-    found = [(one, chosen) for one, chosen in found if len(chosen)]
-    if not found:
-        return None
-    heights = [_HEADING + -(-len(chosen) // _COLUMNS) * _PAIR_HEIGHT for _, chosen in found]
-    sheet = Image.new("RGB", (_WIDTH, 2 * _MARGIN + sum(heights)), _PAPER)
-    top = _MARGIN
-    for (comparison, chosen), height in zip(found, heights, strict=True):
-        _draw_comparison(sheet, top, comparison, chosen, archives)
-        top += height
-    return sheet
+    sections = []
+    for comparison in audit.comparisons:
+        chosen = _chosen(comparison, shown)
+        if len(chosen):
+            heading = Line(comparison.title, 22), Line(_counts(comparison, len(chosen)), 14, FAINT)
+            pairs = [list(_tiles(comparison, place, archives)) for place in chosen.tolist()]
+            sections.append(Section(heading, pairs))
+    return grid(sections, columns=_COLUMNS, size=(_SIDE, _SIDE), gap=_GAP) if sections else None
 
 
 def _chosen(comparison: Comparison, shown: int) -> Int64[np.ndarray, " k"]:
@@ -57,55 +47,23 @@ def _chosen(comparison: Comparison, shown: int) -> Int64[np.ndarray, " k"]:
     return places
 
 
-def _draw_comparison(
-    sheet: Image.Image,
-    top: int,
-    comparison: Comparison,
-    chosen: Int64[np.ndarray, " k"],
-    archives: Mapping[str, Archive],
-) -> None:
-    draw = ImageDraw.Draw(sheet)
-    draw.text((_MARGIN, top), comparison.title, _INK, _font(22))
-    draw.text((_MARGIN, top + 29), _counts(comparison, len(chosen)), _FAINT, _font(14))
-    for number, place in enumerate(chosen.tolist()):
-        row, column = divmod(number, _COLUMNS)
-        left = _MARGIN + column * (_PAIR_WIDTH + _BETWEEN)
-        _draw_pair(sheet, (left, top + _HEADING + row * _PAIR_HEIGHT), comparison, place, archives)
-
-
 def _counts(comparison: Comparison, shown: int) -> str:
     identical, near = comparison.count(IDENTICAL), comparison.count(NEAR)
     text = f"{identical:,} pairs with identical pixels, {near:,} near-duplicates"
     return text if shown == identical + near else f"{text}; {shown} shown, spread evenly"
 
 
-def _draw_pair(
-    sheet: Image.Image,
-    corner: tuple[int, int],
-    comparison: Comparison,
-    place: int,
-    archives: Mapping[str, Archive],
-) -> None:
-    left, top = corner
-    draw = ImageDraw.Draw(sheet)
+def _tiles(comparison: Comparison, place: int, archives: Mapping[str, Archive]) -> Iterator[Tile]:
+    """Yields both scans of a pair: below the first what they share, below the second its turn."""
     pair = comparison.pairs[place]
     kind, turn = int(pair["kind"]), int(pair["turn"])
-    words = "identical" if kind == IDENTICAL else f"near  r = {float(pair['correlation']):.4f}"
-    words += f"  {TURNS[turn]}" if turn else ""
-    draw.text((left, top), words, _COLOURS[kind], _font(14))
-    sides = (
-        (comparison.first, int(pair["first"]), comparison.first_ids[place]),
-        (comparison.second, int(pair["second"]), comparison.second_ids[place]),
-    )
-    for number, (name, row, scan_id) in enumerate(sides):
-        x, y = left + number * (_SIDE + _GAP), top + _CAPTION
-        shown = fitted(picture(archives[name], row), _SIDE)
-        inside = (x + (_SIDE - shown.width) // 2, y + (_SIDE - shown.height) // 2)
-        draw.rectangle((x, y, x + _SIDE - 1, y + _SIDE - 1), fill="#000000", outline=_RULE)
-        sheet.paste(shown, inside)
-        short = scan_id if len(scan_id) <= _ID_LETTERS else scan_id[: _ID_LETTERS - 1] + "…"
-        draw.text((x, y + _SIDE + 4), short, _FAINT, _font(11))
+    verdict = Line("identical", ink=RED)
+    if kind == NEAR:
+        verdict = Line(f"near  r = {float(pair['correlation']):.4f}", ink=BLUE)
+    turned = verdict._replace(text=TURNS[turn] if turn else "")
+    yield _tile(archives[comparison.first], pair["first"], verdict, comparison.first_ids[place])
+    yield _tile(archives[comparison.second], pair["second"], turned, comparison.second_ids[place])
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+def _tile(archive: Archive, row: int, line: Line, scan_id: str) -> Tile:
+    return Tile(fitted(picture(archive, int(row)), _SIDE), (line, Line(str(scan_id), 11, FAINT)))

@@ -23,127 +23,25 @@ from time import perf_counter
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
-# Results of worker processes on their way home: large arrays through memory that is shared.
-
-
-# Shorter ones cost less inside the pickle.
-_LEAST_BYTES = 4096
-
-
-_ALIGNED_TO = 64
-
-
-@dataclass(frozen=True)
-class Parcel:
-    """Something pickled, its large arrays aside.
-
-    Args:
-        pickled: All but the arrays.
-        sizes: Bytes of each array, which lie one after the other where both sides know of.
-        seconds: How long it took to make.
-    """
-
-    pickled: bytes
-    sizes: tuple[int, ...]
-    seconds: float = 0.0
-
-
-class Slots:
-    """Places of equal size in memory that processes share.
-
-    The memory has no name that a killed process could leave behind. It is handed to processes as
-    they start.
-
-    Args:
-        number: How many places.
-        num_bytes: Size of each; 0 shares nothing, and arrays travel inside the pickle.
-        context: What starts the processes.
-    """
-
-    def __init__(self, number: int, num_bytes: int, context: BaseContext) -> None:
-        self._num_bytes = _padded(num_bytes)
-        # Filled with zeros here and now: a disk that has no room for it says so at once.
-        self._memory: Any = context.RawArray("b", max(1, number * self._num_bytes))
-
-    def wrap(self, value: Any, slot: int, seconds: float = 0.0) -> Parcel:
-        """Puts the arrays of something into a place, as far as there is room, and pickles it."""
-        place = self._place(slot)
-        sizes: list[int] = []
-        filled = 0
-
-        def take(buffer: pickle.PickleBuffer) -> bool:
-            nonlocal filled
-            with buffer.raw() as raw:
-                end = filled + raw.nbytes
-                if raw.nbytes < _LEAST_BYTES or end > len(place):
-                    return True
-                place[filled:end] = raw
-                sizes.append(raw.nbytes)
-                filled += _padded(raw.nbytes)
-                return False
-
-        pickled = pickle.dumps(value, protocol=5, buffer_callback=take)
-        return Parcel(pickled, tuple(sizes), seconds)
-
-    def unwrap(self, parcel: Parcel, slot: int) -> Any:
-        """Returns what was wrapped; its arrays are views, which hold until the place is reused."""
-        place = self._place(slot)
-        starts = accumulate(map(_padded, parcel.sizes), initial=0)
-        views = [
-            place[start : start + size] for start, size in zip(starts, parcel.sizes, strict=False)
-        ]
-        return pickle.loads(parcel.pickled, buffers=views)
-
-    def _place(self, slot: int) -> memoryview:
-        start = slot * self._num_bytes
-        return memoryview(self._memory).cast("B")[start : start + self._num_bytes]
-
-
-def _padded(num_bytes: int) -> int:
-    return -(-num_bytes // _ALIGNED_TO) * _ALIGNED_TO
-
-
 _START_METHOD = "forkserver" if os.name == "posix" else "spawn"
-
-
 _CHUNKS_PER_WORKER = 4
-
-
 # Long enough that handing it over costs little, short enough that no process waits long for the
 # last one.
 _SECONDS_PER_CHUNK = 0.1
-
-
 _TIMED_ITEMS = 64
-
-
 _SECONDS_WORTH_PROCESSES = 1.0
-
-
+# Arrays of fewer bytes cost less inside the pickle than in shared memory.
+_LEAST_SHARED_BYTES = 4096
+_ALIGNED_TO = 64
+# Of glibc's mallopt.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-
-
 _KEPT_BYTES = 2**25
 
-
 Item = TypeVar("Item")
-
-
 Result = TypeVar("Result")
 
-
 _SHARED_CONTEXT: Any = multiprocessing.get_context(_START_METHOD)
-
-
 _Process: Any = _SHARED_CONTEXT.Process
-
-
-class _WorkerProcess(_Process):  # type: ignore[misc]
-    """A process that does not import the user's script."""
-
-    def start(self) -> None:
-        with _hidden_main():
-            super().start()
 
 
 def num_cores() -> int:
@@ -171,7 +69,6 @@ def ordered_map(
     Args:
         function: A function of a module, picklable.
         items: What to call it with; consumed as results are.
-        workers: Processes.
         crashed: Result of an item that no process survives.
         chunk: Most items that a process is given at a time; of items that take long it is given
             fewer.
@@ -183,10 +80,10 @@ def ordered_map(
     waiting = iter(items)
     in_flight = workers * _CHUNKS_PER_WORKER
     context = _context()
-    slots = Slots(in_flight, chunk_bytes, context)
-    executor = _executor(workers, slots, context)
+    buffers = SharedBuffers(in_flight, chunk_bytes, context)
+    executor = _executor(workers, buffers, context)
     free, size = list(range(in_flight)), 1
-    flying: deque[tuple[list[Item], int, Future[Parcel]]] = deque()
+    flying: deque[tuple[list[Item], int, Future[Pickled]]] = deque()
     try:
         while True:
             while free:
@@ -199,20 +96,19 @@ def ordered_map(
                 return
             oldest, slot, future = flying.popleft()
             try:
-                parcel = future.result()
+                pickled = future.result()
             except BrokenProcessPool:
-                # Waited for: what has not ended yet would write into places that are used again.
+                # Waited for: what has not ended yet would write into buffers that are used again.
                 executor.shutdown(wait=True, cancel_futures=True)
                 results = [_alone(function, item, crashed) for item in oldest]
-                executor = _executor(workers, slots, context)
+                executor = _executor(workers, buffers, context)
                 flying = deque(
-                    (work, place, _send(executor, function, work, place))
-                    for work, place, _ in flying
+                    (work, slot, _send(executor, function, work, slot)) for work, slot, _ in flying
                 )
             else:
-                results = slots.unwrap(parcel, slot)
+                results = buffers.load(pickled, slot)
                 weight = sum(map(weigh, oldest)) if weigh else len(oldest)
-                size = _next_size(weight, parcel.seconds, chunk)
+                size = _next_size(weight, pickled.seconds, chunk)
             yield from results
             free.append(slot)
     finally:
@@ -250,9 +146,7 @@ def map_where_worth(
 
     Args:
         function: A function of a module, picklable.
-        items: What to call it with.
-        num_items: How many there are.
-        workers: Processes.
+        num_items: How many items there are.
         crashed: Result of an item that no process survives.
         chunk: Most items that a process is given at a time.
     """
@@ -273,12 +167,12 @@ def map_where_worth(
 
 def _send(
     executor: ProcessPoolExecutor, function: Callable[[Item], Result], work: list[Item], slot: int
-) -> Future[Parcel]:
+) -> Future[Pickled]:
     try:
         return executor.submit(_each, function, work, slot)
     except BrokenProcessPool as error:
         # A process ended since; whoever waits for this result will see it and start others.
-        broken: Future[Parcel] = Future()
+        broken: Future[Pickled] = Future()
         broken.set_exception(error)
         return broken
 
@@ -300,29 +194,107 @@ def _next_size(size: int, seconds: float, most: int) -> int:
     return max(1, min(most, 2 * size, worth))
 
 
-_shared: Slots
+@dataclass(frozen=True)
+class Pickled:
+    """A pickled value whose large arrays lie in a shared buffer.
+
+    Args:
+        data: All but the arrays.
+        sizes: Bytes of each array; they lie one after the other in the buffer.
+        seconds: How long it took to make.
+    """
+
+    data: bytes
+    sizes: tuple[int, ...]
+    seconds: float = 0.0
 
 
-def _each(function: Callable[[Item], Result], items: list[Item], slot: int) -> Parcel:
+class SharedBuffers:
+    """Buffers of equal size in memory that processes share.
+
+    The memory has no name that a killed process could leave behind. It is handed to processes as
+    they start.
+
+    Args:
+        number: How many buffers.
+        num_bytes: Size of each; 0 shares nothing, and arrays travel inside the pickle.
+        context: What starts the processes.
+    """
+
+    def __init__(self, number: int, num_bytes: int, context: BaseContext) -> None:
+        self._num_bytes = _padded(num_bytes)
+        # Filled with zeros here and now: a disk that has no room for it says so at once.
+        self._memory: Any = context.RawArray("b", max(1, number * self._num_bytes))
+
+    def dump(self, value: Any, slot: int, seconds: float = 0.0) -> Pickled:
+        """Puts the arrays of a value into a buffer while there is room, and pickles the rest."""
+        buffer = self._buffer(slot)
+        sizes: list[int] = []
+        filled = 0
+
+        def take(array: pickle.PickleBuffer) -> bool:
+            nonlocal filled
+            with array.raw() as raw:
+                end = filled + raw.nbytes
+                if raw.nbytes < _LEAST_SHARED_BYTES or end > len(buffer):
+                    return True
+                buffer[filled:end] = raw
+                sizes.append(raw.nbytes)
+                filled += _padded(raw.nbytes)
+                return False
+
+        pickled = pickle.dumps(value, protocol=5, buffer_callback=take)
+        return Pickled(pickled, tuple(sizes), seconds)
+
+    def load(self, pickled: Pickled, slot: int) -> Any:
+        """Returns what was dumped; its arrays are views, valid until the buffer is used again."""
+        buffer = self._buffer(slot)
+        starts = accumulate(map(_padded, pickled.sizes), initial=0)
+        views = [
+            buffer[start : start + size] for start, size in zip(starts, pickled.sizes, strict=False)
+        ]
+        return pickle.loads(pickled.data, buffers=views)
+
+    def _buffer(self, slot: int) -> memoryview:
+        start = slot * self._num_bytes
+        return memoryview(self._memory).cast("B")[start : start + self._num_bytes]
+
+
+def _padded(num_bytes: int) -> int:
+    return -(-num_bytes // _ALIGNED_TO) * _ALIGNED_TO
+
+
+_shared: SharedBuffers
+
+
+def _each(function: Callable[[Item], Result], items: list[Item], slot: int) -> Pickled:
     start = perf_counter()
     results = [function(item) for item in items]
-    return _shared.wrap(results, slot, perf_counter() - start)
+    return _shared.dump(results, slot, perf_counter() - start)
 
 
 def _alone(function: Callable[[Item], Result], item: Item, crashed: Result) -> Result:
     context = _context()
-    slots = Slots(1, 0, context)
-    with _executor(1, slots, context) as executor:
+    buffers = SharedBuffers(1, 0, context)
+    with _executor(1, buffers, context) as executor:
         try:
-            (result,) = slots.unwrap(executor.submit(_each, function, [item], 0).result(), 0)
+            (result,) = buffers.load(executor.submit(_each, function, [item], 0).result(), 0)
         except BrokenProcessPool:
             return crashed
     return cast(Result, result)
 
 
-def _executor(workers: int, slots: Slots, context: BaseContext) -> ProcessPoolExecutor:
+class _WorkerProcess(_Process):  # type: ignore[misc]
+    """A process that does not import the user's script."""
+
+    def start(self) -> None:
+        with _hidden_main():
+            super().start()
+
+
+def _executor(workers: int, buffers: SharedBuffers, context: BaseContext) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(slots,)
+        workers, mp_context=context, initializer=_start_worker, initargs=(buffers,)
     )
 
 
@@ -349,9 +321,9 @@ def _hidden_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _start_worker(slots: Slots) -> None:
+def _start_worker(buffers: SharedBuffers) -> None:
     global _shared
-    _shared = slots
+    _shared = buffers
     _keep_freed_memory()
     # Ctrl-C is the parent's to answer; a killed parent must not leave workers waiting for ever.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

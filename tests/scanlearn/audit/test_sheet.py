@@ -52,7 +52,7 @@ def test_both_scans_of_a_pair_are_shown(archive: Archive) -> None:
     # The identical pair comes first: row 1 beside row 0, enlarged from 40 to 176 pixels.
     pixels = archive.gather(np.array([1, 0])).pixels.numpy()[:, 0]
     gray = np.asarray(sheet.convert("L"))
-    top, left = 32 + 58 + 24, 32
+    top, left = 32 + 59, 32
     for number in range(2):
         shown = gray[top : top + 176, left + number * 182 :][:, :176]
         small = shown.reshape(8, 22, 8, 22).mean((1, 3))

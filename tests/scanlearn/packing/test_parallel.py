@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scanlearn.packing import parallel as pool
-from scanlearn.packing.parallel import Slots, map_where_worth, num_cores, ordered_map
+from scanlearn.packing.parallel import SharedBuffers, map_where_worth, num_cores, ordered_map
 
 
 def test_results_come_in_order() -> None:
@@ -104,8 +104,8 @@ def test_slow_work_goes_on_in_processes_after_the_first_items(
 
 
 @pytest.fixture
-def slots() -> Slots:
-    return Slots(2, 100_000, multiprocessing.get_context("spawn"))
+def buffers() -> SharedBuffers:
+    return SharedBuffers(2, 100_000, multiprocessing.get_context("spawn"))
 
 
 def results(rng: np.random.Generator) -> list[Any]:
@@ -114,34 +114,34 @@ def results(rng: np.random.Generator) -> list[Any]:
 
 
 def test_arrays_come_out_as_they_went_in_and_beside_the_pickle(
-    slots: Slots, rng: np.random.Generator
+    buffers: SharedBuffers, rng: np.random.Generator
 ) -> None:
     sent = results(rng)
-    parcel = slots.wrap(sent, 1)
-    assert len(parcel.pickled) < 2000
-    for found, given in zip(slots.unwrap(parcel, 1), sent, strict=True):
+    pickled = buffers.dump(sent, 1)
+    assert len(pickled.data) < 2000
+    for found, given in zip(buffers.load(pickled, 1), sent, strict=True):
         np.testing.assert_array_equal(found, given)
 
 
-def test_places_are_kept_apart(slots: Slots, rng: np.random.Generator) -> None:
+def test_buffers_are_kept_apart(buffers: SharedBuffers, rng: np.random.Generator) -> None:
     first, second = results(rng), results(rng)
-    parcels = [slots.wrap(first, 0), slots.wrap(second, 1)]
-    np.testing.assert_array_equal(slots.unwrap(parcels[0], 0)[2], first[2])
-    np.testing.assert_array_equal(slots.unwrap(parcels[1], 1)[0], second[0])
+    dumped = [buffers.dump(first, 0), buffers.dump(second, 1)]
+    np.testing.assert_array_equal(buffers.load(dumped[0], 0)[2], first[2])
+    np.testing.assert_array_equal(buffers.load(dumped[1], 1)[0], second[0])
 
 
-def test_what_has_no_room_travels_in_the_pickle(slots: Slots) -> None:
+def test_what_has_no_room_travels_in_the_pickle(buffers: SharedBuffers) -> None:
     sent = [np.full(60_000, number, np.uint8) for number in range(3)]
-    parcel = slots.wrap(sent, 0)
-    assert len(parcel.sizes) == 1
-    assert len(parcel.pickled) > 120_000
-    for found, given in zip(slots.unwrap(parcel, 0), sent, strict=True):
+    pickled = buffers.dump(sent, 0)
+    assert len(pickled.sizes) == 1
+    assert len(pickled.data) > 120_000
+    for found, given in zip(buffers.load(pickled, 0), sent, strict=True):
         np.testing.assert_array_equal(found, given)
 
 
 def test_without_shared_memory_all_travels_in_the_pickle(rng: np.random.Generator) -> None:
-    slots = Slots(1, 0, multiprocessing.get_context("spawn"))
+    buffers = SharedBuffers(1, 0, multiprocessing.get_context("spawn"))
     sent = results(rng)
-    parcel = slots.wrap(sent, 0)
-    assert parcel.sizes == ()
-    np.testing.assert_array_equal(slots.unwrap(parcel, 0)[1], sent[1])
+    pickled = buffers.dump(sent, 0)
+    assert pickled.sizes == ()
+    np.testing.assert_array_equal(buffers.load(pickled, 0)[1], sent[1])

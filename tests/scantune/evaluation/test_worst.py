@@ -102,7 +102,7 @@ def test_a_scan_keeps_its_aspect_on_black(tmp_path: Path) -> None:
     data = LabeledSet("t", scores.classes, scores.truth, scores.patients, np.arange(2))
     sheet = worst_sheet(worst_errors(scores, "linear", "all", 1), data, [archive], "linear", "all")
     assert sheet is not None
-    cell = np.asarray(Image.open(io.BytesIO(sheet)).convert("L"))[98 : 98 + 232, 32 : 32 + 232]
+    cell = np.asarray(Image.open(io.BytesIO(sheet)).convert("L"))[91 : 91 + 232, 32 : 32 + 232]
     assert (cell == 255).sum() == 232 * 116
     assert (cell == 0).sum() == 232 * 116
 
