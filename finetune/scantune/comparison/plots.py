@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from scantune.comparison.results import ArmRow, Budget, Difference, Results, RunRow, Score
+from scantune.comparison.results import ArmRow, Difference, Results, RunRow, Score
 from scantune.report import svg as svg
 from scantune.report.svg import Axis
 from scantune.report.wording import learner_name
+from scantune.splits import Budget
 
 # Forest plots: differences between arms, a cell for each row of a table.
 

@@ -18,7 +18,6 @@ from scantune.comparison import report as tables
 from scantune.comparison.results import (
     FIGURES,
     ArmRow,
-    Budget,
     Difference,
     Results,
     RunRow,
@@ -28,6 +27,7 @@ from scantune.comparison.results import (
 )
 from scantune.report.svg import standalone
 from scantune.report.wording import budget_name, learner_name
+from scantune.splits import Budget
 
 # What the report's tables hold, as plain rows for the page.
 
