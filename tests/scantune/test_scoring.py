@@ -152,7 +152,7 @@ def test_test_labels_enter_nothing(informative: Any, labeled: Any) -> None:
 def test_a_class_of_one_patient_is_refused_before_anything_is_fitted(labeled: Any) -> None:
     data = labeled(patients=30, classes=3)
     y = np.where(data.patients == 4, 2, data.truth.classes % 2)
-    with pytest.raises(ScanlearnError, match="target: one patient alone has class 2, so that no"):
+    with pytest.raises(ScanlearnError, match="target: only one patient has class 2, so no fold"):
         scorable(replace(data, truth=Truth.of_classes(y, 3)))
 
 
@@ -162,7 +162,7 @@ def test_a_finding_of_one_patient_is_masked_and_said(informative: Any, labeled: 
     matrix[:, 1] = data.patients == 4
     found = scorable(replace(data, truth=Truth(matrix, "multilabel")))
     assert found.notes == (
-        "one patient alone has 1: no fold can train on that and test it, and these scans are "
+        "only one patient has 1: no fold can both train on that and test it, so these scans are "
         "masked",
     )
     assert found.unknown == {"0": 0, "1": int((data.patients == 4).sum())}
@@ -223,6 +223,6 @@ def test_what_one_patient_alone_is_known_to_be_without_is_masked_too(labeled: An
     matrix[:, 1] = np.where(data.patients % 2, 1, -1)
     matrix[data.patients == 4, 1] = 0
     found = scorable(replace(data, truth=Truth(matrix, "multilabel")))
-    assert "one patient alone is known to be without 1" in found.notes[0]
+    assert "only one patient is known to be without 1" in found.notes[0]
     assert not (found.truth.matrix[:, 1] == 0).any()
     assert found.counts == {"0": data.counts["0"], "1": int((data.patients % 2).sum())}

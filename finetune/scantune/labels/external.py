@@ -16,8 +16,8 @@ from scanlearn.audit.result import ScanSet, hindrance, issuer_notes
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.settings import OF_THE_SOURCE, PackSettings, pixel_settings
 from scanlearn.packing.sources import open_archive
-from scantune.labels.classes import read_classes, read_columns, read_list
-from scantune.labels.labeled_set import LabeledSet, Target, label
+from scantune.labels.classes import Check, Target, read_target
+from scantune.labels.labeled_set import LabeledSet, label
 from scantune.labels.table import NamedTable
 from scantune.labels.truth import Truth
 
@@ -27,23 +27,18 @@ _OF_THE_CANVAS = frozenset({"canvas", "channels"})
 def open_external(source: str | Path, like: Archive, settings: PackSettings) -> Archive:
     """Returns the archive of a test set, packed as the labeled scans are if it is not packed yet.
 
-    Args:
-        source: An archive, a folder of scans or a table.
-        like: The labeled scans.
-        settings: How a source is read.
-
     Raises:
         ScanlearnError: It cannot be used, or has other channels.
     """
-    kept = pixel_settings(like.info["settings"])
-    given = settings.model_dump(include=set(OF_THE_SOURCE))
+    of_pixels = pixel_settings(like.info["settings"])
+    of_source = settings.model_dump(include=set(OF_THE_SOURCE))
     channels = like.shape[0]
-    packed = PackSettings.model_validate({**given, **kept, "channels": channels})
-    archive = open_archive(source, settings=packed)
+    packing = PackSettings.model_validate({**of_source, **of_pixels, "channels": channels})
+    archive = open_archive(source, settings=packing)
     if archive.shape[0] != channels:
         raise ScanlearnError(
-            f"{source}: the test scans have {archive.shape[0]} channels and the labeled ones "
-            f"{channels}; pack one of them again, with the channels of the other"
+            f"{source}: the test scans have {archive.shape[0]} channels, but the labeled ones "
+            f"have {channels}; pack one of them again with the channels of the other"
         )
     return archive
 
@@ -60,30 +55,20 @@ def read_external(
     """Returns the scans of a test set that have a label for the same target.
 
     Args:
-        archive: The test set.
         labeled: The scans that train: their classes are those of the test set, which need not have
             them all.
-        target: The column or columns of both.
         is_chosen: Whether the classes were given, and not found in the labels.
         synthetic_column: Marks scans that are left out, where the test set has such a column.
-        source: What a message calls the test set.
 
     Raises:
         ScanlearnError: A column is missing, or a label is of a class that nobody trains on.
     """
     named = NamedTable(archive, source)
-    if labeled.truth.is_exclusive:
-        assert isinstance(target, str), "several columns are findings"
-        is_ordinal = labeled.truth.task == "ordinal"
-        found = read_classes(named, target, classes=labeled.classes, is_ordinal=is_ordinal)
-    elif isinstance(target, str):
-        found = read_list(
-            named, target, classes=labeled.classes, asked="any" if is_chosen else "known"
-        )
-    else:
-        found = read_columns(named, target)
+    task = labeled.truth.task
+    check: Check = "none" if is_chosen else "known"
+    labels = read_target(named, target, task, classes=labeled.classes, check=check)
     column = synthetic_column if synthetic_column in archive.label_columns else None
-    return label(named, found, target, labeled.truth.task, synthetic_column=column)
+    return label(named, labels, target, task, synthetic_column=column)
 
 
 def join(
@@ -105,8 +90,8 @@ def join(
         external = external[external.truth.is_real]
     real = labeled[labeled.truth.is_real]
     sets = [
-        ScanSet.labeled(name, archive, rows=one.rows)
-        for name, archive, one in zip(("labels", "test"), archives, (real, external), strict=True)
+        ScanSet.labeled(name, archive, rows=part.rows)
+        for name, archive, part in zip(("labels", "test"), archives, (real, external), strict=True)
     ]
     reason = hindrance(*sets)
     notes += [reason.rstrip(".")] if reason else [n.rstrip(".") for n in issuer_notes(*sets)]
@@ -114,18 +99,18 @@ def join(
         _refuse_shared_patients(real, external, archives)
     _refuse_equal_pixels(real, external, archives)
     both = (labeled, external)
-    names = [archive.patients[one.rows] for one, archive in zip(both, archives, strict=True)]
+    names = [archive.patients[part.rows] for part, archive in zip(both, archives, strict=True)]
     if reason:
         # Equal names are no sign of one patient then.
-        names = [np.char.add(f"{place}:", one) for place, one in enumerate(names)]
+        names = [np.char.add(f"{place}:", patients) for place, patients in enumerate(names)]
     sizes = [len(labeled), len(external)]
-    is_real = np.concatenate([one.truth.is_real for one in both])
-    matrix = np.concatenate([one.truth.matrix for one in both])
+    is_real = np.concatenate([part.truth.is_real for part in both])
+    matrix = np.concatenate([part.truth.matrix for part in both])
     return replace(
         labeled,
         truth=Truth(matrix, labeled.truth.task, None if is_real.all() else ~is_real),
         patients=patient_codes(np.concatenate(names)),
-        rows=np.concatenate([one.rows for one in both]),
+        rows=np.concatenate([part.rows for part in both]),
         split=np.repeat(["train", "test"], sizes),
         num_blank=labeled.num_blank + external.num_blank,
         num_uncertain=labeled.num_uncertain + external.num_uncertain,
@@ -152,30 +137,32 @@ def packing_notes(archives: tuple[Archive, Archive]) -> tuple[str, ...]:
 def _refuse_shared_patients(
     labeled: LabeledSet, external: LabeledSet, archives: tuple[Archive, Archive]
 ) -> None:
-    whose = archives[1].patients[external.rows]
-    is_shared = np.isin(whose, archives[0].patients[labeled.rows])
+    patients = archives[1].patients[external.rows]
+    is_shared = np.isin(patients, archives[0].patients[labeled.rows])
     if is_shared.any():
         raise ScanlearnError(
-            f"{len(set(whose[is_shared]))} of {len(set(whose))} patients of the test set have "
-            f"labeled scans that train, first that of test scan "
-            f"{archives[1].scan_ids[external.rows[is_shared][0]]}; take them out of one of the sets"
+            f"{len(set(patients[is_shared]))} of {len(set(patients))} patients of the test set "
+            f"also have labeled training scans, first that of test scan "
+            f"{archives[1].scan_ids[external.rows[is_shared][0]]}; remove them from one of the sets"
         )
 
 
 def _refuse_equal_pixels(
     labeled: LabeledSet, external: LabeledSet, archives: tuple[Archive, Archive]
 ) -> None:
-    one, other = (
+    train, test = (
         _digests(archive, part.rows)
         for archive, part in zip(archives, (labeled, external), strict=True)
     )
-    places, found = equal_pairs(one, other)
-    found, places = found[other[found] != 0], places[other[found] != 0]
-    if len(found):
+    train_places, test_places = equal_pairs(train, test)
+    is_digest = test[test_places] != 0
+    train_places, test_places = train_places[is_digest], test_places[is_digest]
+    if len(test_places):
         raise ScanlearnError(
-            f"{len(found)} of {len(external)} scans of the test set are, pixel by pixel, labeled "
-            f"scans that train: first {archives[1].scan_ids[external.rows[found[0]]]} is "
-            f"{archives[0].scan_ids[labeled.rows[places[0]]]}; take them out of one of the sets"
+            f"{len(test_places)} of {len(external)} scans of the test set equal labeled training "
+            f"scans pixel by pixel, first {archives[1].scan_ids[external.rows[test_places[0]]]} "
+            f"equals {archives[0].scan_ids[labeled.rows[train_places[0]]]}; remove them from one "
+            "of the sets"
         )
 
 

@@ -11,74 +11,12 @@ from jaxtyping import Bool, Int
 
 from scanlearn.archive.identity import patient_codes
 from scanlearn.errors import ScanlearnError
-from scantune.labels.classes import lists_findings, read_classes, read_columns, read_list
-from scantune.labels.table import Found, LabelTable, NamedTable, clean
+from scantune.labels.classes import Target, lists_findings, read_target
+from scantune.labels.table import YES_OR_NO, LabelMatrix, LabelTable, NamedTable, clean
 from scantune.labels.truth import Task, Truth
 
-
-def scorable(labeled: LabeledSet) -> LabeledSet:
-    """Returns the set with findings of a single patient masked, which no fold can test.
-
-    A fold that trains on such a finding has none to test, and its AUROC is undefined; one that
-    tests it has none to train on, and its AUROC would be .5 whatever the backbone. A given split
-    is left as it is.
-
-    Raises:
-        ScanlearnError: If it is a class of scans that are of one class each.
-    """
-    truth, patients = labeled.truth, labeled.patients
-    if labeled.split is not None:
-        return labeled
-    if labeled.num_patients == 1:
-        raise ScanlearnError(
-            f"{labeled.target}: all {labeled.num_scans} labeled scans are of one patient, who "
-            "cannot be trained on and tested; label scans of more patients"
-        )
-    alone = lone_classes(truth, patients)
-    if alone and truth.is_exclusive:
-        names = ", ".join(labeled.classes[code] for code in alone)
-        raise ScanlearnError(
-            f"{labeled.target}: one patient alone has class {names}, so that no fold can train on "
-            "it and test it; label more patients, or leave those scans blank"
-        )
-    matrix, notes = truth.matrix.copy(), list(labeled.notes)
-    absent = () if truth.is_exclusive else lone_classes(truth, patients, 0)
-    for value, codes, what in ((1, alone, "has"), (0, absent, "is known to be without")):
-        for code in codes:
-            matrix[(truth.matrix[:, code] == value) & truth.is_real, code] = -1
-            notes.append(
-                f"one patient alone {what} {labeled.classes[code]}: no fold can train on that and "
-                "test it, and these scans are masked"
-            )
-    masked = Truth(matrix, truth.task, truth.synthetic)
-    return replace(labeled, truth=masked, notes=tuple(notes))
-
-
-def lone_classes(
-    truth: Truth, patients: Int[np.ndarray, " n"], value: Literal[0, 1] = 1
-) -> tuple[int, ...]:
-    """Returns the classes that one patient alone has: no fold can train on such and test it.
-
-    Args:
-        truth: Classes of the scans.
-        patients: ``[n]`` patient of each scan.
-        value: 0 for those that one patient alone is known not to have.
-    """
-    is_such = (truth.matrix == value) & truth.is_real[:, None]
-    counts = [len(np.unique(patients[column])) for column in is_such.T]
-    return tuple(code for code, count in enumerate(counts) if count == 1)
-
-
-# The column of a finding each, or one column.
-Target = str | Sequence[str]
-
-
-_SYNTHETIC = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-
-
+_SYNTHETIC = {**YES_OR_NO, "yes": 1, "no": 0}
 _VALIDATION = ("val", "valid", "validation")
-
-
 _NAMED_COLUMNS = 3
 
 
@@ -152,8 +90,8 @@ class LabeledSet:
         return self._count(-1)
 
     def _count(self, value: int) -> dict[str, int]:
-        found = (self.truth.matrix[self.truth.is_real] == value).sum(axis=0)
-        return {name: int(count) for name, count in zip(self.classes, found, strict=True)}
+        counts = (self.truth.matrix[self.truth.is_real] == value).sum(axis=0)
+        return dict(zip(self.classes, counts.tolist(), strict=True))
 
     def gathered(
         self,
@@ -169,16 +107,16 @@ class LabeledSet:
         places = np.arange(len(self)) if places is None else places
         if self.sources is None:
             return of(0, self.rows[places])
-        found: np.ndarray | None = None
+        result: np.ndarray | None = None
         for source in np.unique(self.sources[places]):
-            here = self.sources[places] == source
-            part = of(int(source), self.rows[places[here]])
-            if found is None:
-                found = np.empty((len(places), *part.shape[1:]), part.dtype)
+            is_here = self.sources[places] == source
+            part = of(int(source), self.rows[places[is_here]])
+            if result is None:
+                result = np.empty((len(places), *part.shape[1:]), part.dtype)
             # Texts of another archive may be longer.
-            found = found.astype(np.promote_types(found.dtype, part.dtype), copy=False)
-            found[here] = part
-        return of(0, self.rows[:0]) if found is None else found
+            result = result.astype(np.promote_types(result.dtype, part.dtype), copy=False)
+            result[is_here] = part
+        return of(0, self.rows[:0]) if result is None else result
 
 
 def read_labels(
@@ -201,8 +139,6 @@ def read_labels(
     of which all are unknown is left out.
 
     Args:
-        table: The packed labeled scans.
-        target: The label column, or columns.
         classes: The values allowed, in the order of their codes; of listed findings those chosen.
         ordinal: Whether the classes are grades, in numeric order or that of ``classes``.
         multilabel: Whether the column lists findings; None: where some value holds ``|``.
@@ -216,70 +152,62 @@ def read_labels(
     """
     named = NamedTable(table, source or table.path.name)
     task = _task(named, target, ordinal=ordinal, multilabel=multilabel)
-    if task != "multilabel":
-        assert isinstance(target, str), "several columns are findings"
-        found = read_classes(named, target, classes=classes, is_ordinal=ordinal)
-    elif isinstance(target, str):
-        found = read_list(named, target, classes=classes)
-    elif classes is None:
-        found = read_columns(named, target)
-    else:
+    if classes is not None and not isinstance(target, str):
         raise ScanlearnError(
             "classes chooses among the values of one column, but target names several; name the "
             "columns in the order wanted and leave classes out"
         )
-    labeled = label(named, found, target, task, synthetic_column=synthetic_column)
+    labels = read_target(named, target, task, classes=classes)
+    labeled = label(named, labels, target, task, synthetic_column=synthetic_column)
     return labeled if split_column is None else _with_split(named, labeled, split_column)
 
 
 def label(
-    named: NamedTable, found: Found, target: Target, task: Task, *, synthetic_column: str | None
+    named: NamedTable,
+    labels: LabelMatrix,
+    target: Target,
+    task: Task,
+    *,
+    synthetic_column: str | None,
 ) -> LabeledSet:
     """Returns the scans of which something is known.
-
-    Args:
-        named: The table.
-        found: What it says.
-        target: What was asked.
-        task: What kind of labels these are.
-        synthetic_column: As of `read_labels`.
 
     Raises:
         ScanlearnError: All scans are without a label or of one class.
     """
     title = target_title(target)
-    is_labeled = np.asarray((found.matrix >= 0).any(axis=1))
+    is_labeled = np.asarray((labels.matrix >= 0).any(axis=1))
     rows = np.flatnonzero(is_labeled)
     if not len(rows):
         raise ScanlearnError(
-            f"{named.name}: no label of '{title}' says 0 or 1 in all {len(is_labeled)} scans; name "
-            "a column that has labels"
+            f"{named.name}: column '{title}' has no label 0 or 1 in all {len(is_labeled)} scans; "
+            "name a column that has labels"
         )
     synthetic = None
     if synthetic_column is not None:
         synthetic = _read_synthetic(named, synthetic_column)[rows]
-    truth = Truth(found.matrix[rows], task, synthetic)
+    truth = Truth(labels.matrix[rows], task, synthetic)
     real = truth[truth.is_real]
     if not real.has_contrast():
-        which = found.classes[int(np.argmax((real.matrix == 1).sum(axis=0)))]
-        what = (
+        which = labels.classes[int(np.argmax((real.matrix == 1).sum(axis=0)))]
+        problem = (
             f"holds one class only, '{which}', in all {len(real)} labeled scans; at least two are"
             if real.is_exclusive
             else f"has no finding that some of {len(real)} labeled scans have and others have not; "
             "at least one is"
         )
-        raise ScanlearnError(f"{named.name}: column '{title}' {what} needed")
-    is_uncertain = found.uncertain.any(axis=1)
+        raise ScanlearnError(f"{named.name}: column '{title}' {problem} needed")
+    is_uncertain = labels.uncertain.any(axis=1)
     num_uncertain = int((is_uncertain & ~is_labeled).sum())
     return LabeledSet(
         target=title,
-        classes=found.classes,
+        classes=labels.classes,
         truth=truth,
         patients=patient_codes(np.asarray(named.table.patients)[rows]),
         rows=rows,
         num_blank=len(is_labeled) - len(rows) - num_uncertain,
         num_uncertain=num_uncertain,
-        uncertain=tuple(found.uncertain[rows].sum(axis=0).tolist()),
+        uncertain=tuple(labels.uncertain[rows].sum(axis=0).tolist()),
     )
 
 
@@ -317,7 +245,7 @@ def _read_synthetic(named: NamedTable, column: str) -> Bool[np.ndarray, " n"]:
         if text is not None and text.lower() not in _SYNTHETIC:
             raise ScanlearnError(
                 f"{named.where(row)}: '{value}' in '{column}' does not say whether the scan is "
-                "synthetic; give 1, true or yes where it is, and 0, false, no or nothing elsewhere"
+                "synthetic; write 1, true or yes if it is, and 0, false, no or nothing if not"
             )
         marks[row] = text is not None and _SYNTHETIC[text.lower()]
     return marks
@@ -332,18 +260,69 @@ def _with_split(named: NamedTable, labeled: LabeledSet, column: str) -> LabeledS
         where, is_real = named.where(int(labeled.rows[place])), labeled.truth.is_real[place]
         if side == "test" and not is_real:
             raise ScanlearnError(
-                f"{where}: split column '{column}' is test for a synthetic scan; those may only "
-                "train: give train, or take the mark away"
+                f"{where}: split column '{column}' is test for a synthetic scan, which may only "
+                "train; write train, or remove the synthetic mark"
             )
         if side not in ("train", "test") and is_real:
-            given = "blank" if side == "none" else f"'{values[labeled.rows[place]]}'"
+            value = "blank" if side == "none" else f"'{values[labeled.rows[place]]}'"
             raise ScanlearnError(
-                f"{where}: split column '{column}' is {given}, not train or test; give every "
+                f"{where}: split column '{column}' is {value}, not train or test; give every "
                 "labeled scan one of the two"
             )
     note = (
-        f"{int(is_validation.sum()):,} scans that '{column}' marks as validation train too: what "
-        "is chosen, is chosen on parts of the training patients"
+        f"{int(is_validation.sum()):,} scans that '{column}' marks as validation are used for "
+        "training: settings are chosen on inner folds of the training patients"
     )
     notes = (*labeled.notes, note) if is_validation.any() else labeled.notes
     return replace(labeled, split=sides, notes=notes)
+
+
+def scorable(labeled: LabeledSet) -> LabeledSet:
+    """Returns the set with findings of a single patient masked, which no fold can test.
+
+    A fold that trains on such a finding has none to test, and its AUROC is undefined; one that
+    tests it has none to train on, and its AUROC would be .5 whatever the backbone. A given split
+    is left as it is.
+
+    Raises:
+        ScanlearnError: If it is a class of scans that are of one class each.
+    """
+    truth, patients = labeled.truth, labeled.patients
+    if labeled.split is not None:
+        return labeled
+    if labeled.num_patients == 1:
+        raise ScanlearnError(
+            f"{labeled.target}: all {labeled.num_scans} labeled scans are of one patient, who "
+            "cannot be both trained on and tested; label scans of more patients"
+        )
+    alone = lone_classes(truth, patients)
+    if alone and truth.is_exclusive:
+        names = ", ".join(labeled.classes[code] for code in alone)
+        raise ScanlearnError(
+            f"{labeled.target}: only one patient has class {names}, so no fold can both train on "
+            "it and test it; label more patients, or leave those scans blank"
+        )
+    matrix, notes = truth.matrix.copy(), list(labeled.notes)
+    absent = () if truth.is_exclusive else lone_classes(truth, patients, 0)
+    for value, codes, verb in ((1, alone, "has"), (0, absent, "is known to be without")):
+        for code in codes:
+            matrix[(truth.matrix[:, code] == value) & truth.is_real, code] = -1
+            notes.append(
+                f"only one patient {verb} {labeled.classes[code]}: no fold can both train on that "
+                "and test it, so these scans are masked"
+            )
+    masked = Truth(matrix, truth.task, truth.synthetic)
+    return replace(labeled, truth=masked, notes=tuple(notes))
+
+
+def lone_classes(
+    truth: Truth, patients: Int[np.ndarray, " n"], value: Literal[0, 1] = 1
+) -> tuple[int, ...]:
+    """Returns the classes that one patient alone has: no fold can train on such and test it.
+
+    Args:
+        value: 0 for those that one patient alone is known not to have.
+    """
+    is_such = (truth.matrix == value) & truth.is_real[:, None]
+    counts = [len(np.unique(patients[column])) for column in is_such.T]
+    return tuple(code for code, count in enumerate(counts) if count == 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,14 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Bool, Int8
 
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.packing.tables import cell_text
 
 NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
 # As CheXpert and MIMIC-CXR write it: Irvin et al., AAAI 2019, section 2.
 UNCERTAIN = "-1"
+# What a cell says of one finding or mark.
+YES_OR_NO = {"1": 1, "true": 1, "0": 0, "false": 0}
 # More classes than this, with few patients each, are a measurement or names, not a target.
 _MANY_CLASSES = 50
 _PATIENTS_PER_CLASS = 20
@@ -52,7 +53,7 @@ class LabelTable(Protocol):
 
 
 @dataclass(frozen=True)
-class Found:
+class LabelMatrix:
     """What a table says of every scan, labeled or not.
 
     Args:
@@ -82,13 +83,13 @@ class NamedTable:
         known = self.table.label_columns
         if not known:
             raise ScanlearnError(
-                f"{self.name} has no labels, '{column}' or other; give the table that lists its "
-                "scans, or folder_labels=true and target=folder for a folder per class"
+                f"{self.name} has no label columns, so no '{column}'; give the table that lists "
+                "its scans, or folder_labels=true and target=folder for one folder per class"
             )
         if column not in known:
             raise ScanlearnError(
-                f"{self.name} has no column '{column}'; {did_you_mean(column, known)}its label "
-                f"columns are {', '.join(known)}"
+                f"{self.name} has no column '{column}'{did_you_mean(column, known, cutoff=0.5)}; "
+                f"its label columns are {', '.join(known)}"
             )
         return self.table.labels(column)
 
@@ -101,8 +102,8 @@ class NamedTable:
         texts = [clean(value) for value in self.raw(column)]
         if texts.count(None) == len(texts):
             raise ScanlearnError(
-                f"{self.name}: column '{column}' is blank in all {len(texts)} scans; name a column "
-                "that has labels"
+                f"{self.name}: column '{column}' is blank for all {len(texts)} scans; name a "
+                "column that has labels"
             )
         return texts
 
@@ -123,9 +124,3 @@ def clean(value: object) -> str | None:
     """Returns a label without blanks around it and with 1.0 as 1; None where it is blank."""
     text = cell_text(value)
     return str(int(float(text))) if text and NUMBER.fullmatch(text) else text
-
-
-def did_you_mean(given: str, known: tuple[str, ...]) -> str:
-    """Returns a question after the nearest spelling, ended by a blank; nothing if none is near."""
-    near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
-    return f"did you mean '{near[0]}'? " if near else ""

@@ -6,10 +6,10 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8, UInt16
+from jaxtyping import UInt16
 
 from scanlearn.readers.codestream import claimed_values
 from scanlearn.readers.scan import (
@@ -24,13 +24,12 @@ from scanlearn.readers.scan import (
     Units,
     refusing,
 )
-from scanlearn.readers.values import percentile_range, stored_depth
+from scanlearn.readers.values import inverted, percentile_range, stored_depth
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 Values = np.ndarray[Any, np.dtype[Any]]
-Gray = UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"]
 _GRAY = ("MONOCHROME1", "MONOCHROME2")
 _PALETTE = "PALETTE COLOR"
 _PIXEL_TAGS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -186,11 +185,10 @@ def _frame(tags: Dataset, index: int, *, windowed: bool) -> tuple[Scan, tuple[st
         raise Undecodable(f"has one channel of {interpretation}, which is no gray value")
     rescale = _macro(tags, index, "PixelValueTransformationSequence")
     voi = _macro(tags, index, "FrameVOILUTSequence") if windowed else Dataset()
-    pixels, stored_range, notes, units = gray(values, tags, rescale, voi)
-    if interpretation == "MONOCHROME1":
-        pixels, stored_range = inverted(pixels, stored_range)
-        units = None if units is None else inverted_units(units, pixels)
-    return Scan(pixels[None], spacing, stored_range if windowed else None, units), notes
+    scan, notes = gray(values, tags, rescale, voi)
+    scan = inverted(scan) if interpretation == "MONOCHROME1" else scan
+    shown = scan.value_range if windowed else None
+    return replace(scan, spacing_mm=spacing, value_range=shown), notes
 
 
 def _decoded(tags: Dataset, index: int) -> Values:
@@ -258,7 +256,7 @@ def _colour(
 
 def gray(
     values: Values, tags: Dataset, rescale: Dataset, voi: Dataset
-) -> tuple[Gray, tuple[float, float], tuple[str, ...], Units | None]:
+) -> tuple[Scan, tuple[str, ...]]:
     """Returns what an archive stores of a gray frame, greater output values being greater.
 
     Args:
@@ -268,40 +266,37 @@ def gray(
         voi: Where the frame's window or VOI table is, if it has any.
 
     Returns:
-        Pixels ``[h w]``; which of them mean 0 and 1; what was changed, in words; what they
-        measure, None behind a table or curve.
+        The scan, without units behind a table or curve, and what was changed, in words.
 
     Raises:
         Undecodable: The slope is 0.
     """
     if int(tags.get("BitsStored") or 0) == 1:
-        return (values != 0).astype(np.uint8) * np.uint8(255), (0.0, 255.0), (), None
+        bits = (values != 0).astype(np.uint8) * np.uint8(255)
+        return Scan(bits[None], value_range=(0.0, 255.0)), ()
     values, slope, intercept = _modality(values, tags, rescale)
     if voi.get("VOILUTSequence"):
         from pydicom.pixels.processing import apply_voi
 
         looked_up = apply_voi(values * slope + intercept, voi)
-        return looked_up, _spread(float(looked_up.min()), float(looked_up.max())), (), None
-    given, function = _window(voi), voi_function(voi)
-    window = given if given is not None and _is_usable(*given, function) else None
-    if window is not None and function == "SIGMOID":
-        return _sigmoid(values * slope + intercept, *window), (0.0, 65535.0), (), None
-    depth = stored_depth(values)
-    pixels, scale, offset, notes = depth.pixels, depth.scale, depth.offset, depth.notes
-    stored = None
-    if window is not None:
-        limits = [(edge - intercept) / slope for edge in _edges(*window, function)]
+        low, high = float(looked_up.min()), float(looked_up.max())
+        return Scan(looked_up[None], value_range=(low, high if high > low else low + 1.0)), ()
+    window = _window(voi)
+    if window is not None and window.is_usable and window.function == "SIGMOID":
+        curved = window.sigmoid(values * slope + intercept)
+        return Scan(curved[None], value_range=(0.0, 65535.0)), ()
+    pixels, scale, offset = stored = stored_depth(values)
+    notes, shown = stored.notes, None
+    if window is not None and window.is_usable:
+        limits = [(edge - intercept) / slope for edge in window.edges]
         low, high = sorted(edge * scale + offset for edge in limits)
         if np.float32(low) < np.float32(high) and low < pixels.max() and high > pixels.min():
-            stored = (low, high)
-    if given is not None and stored is None:
+            shown = (low, high)
+    if window is not None and shown is None:
         notes = (*notes, "window that shows nothing replaced by percentiles")
-    stored = stored or percentile_range(pixels)
     units = Units(slope / scale, intercept - slope * offset / scale, _unit_name(tags, rescale))
-    if slope < 0:
-        pixels, stored = inverted(pixels, stored)
-        units = inverted_units(units, pixels)
-    return pixels, stored, notes, units
+    scan = Scan(pixels[None], value_range=shown or percentile_range(pixels), units=units)
+    return (inverted(scan) if slope < 0 else scan), notes
 
 
 def _modality(values: Values, tags: Dataset, rescale: Dataset) -> tuple[Values, float, float]:
@@ -336,57 +331,47 @@ def voi_function(voi: Dataset) -> str:
     return str(voi.get("VOILUTFunction") or "LINEAR").strip().upper()
 
 
-def _window(voi: Dataset) -> tuple[float, float] | None:
-    """Returns centre and width of the first window, None where there is none."""
+class _Window(NamedTuple):
+    centre: float
+    width: float
+    function: str
+
+    @property
+    def is_usable(self) -> bool:
+        # A linear window of width 1 is a step: its two edges are one.
+        least = 1 if self.function == "LINEAR" else 0
+        return bool(np.isfinite((self.centre, self.width)).all()) and self.width > least
+
+    @property
+    def edges(self) -> tuple[float, float]:
+        """The values that are black and white.
+
+        Source: DICOM PS3.3 C.11.2.1.2.1 and C.11.2.1.3.2.
+        """
+        if self.function == "LINEAR_EXACT":
+            return self.centre - self.width / 2, self.centre + self.width / 2
+        half = (self.width - 1) / 2
+        return self.centre - 0.5 - half, self.centre - 0.5 + half
+
+    def sigmoid(self, values: Values) -> UInt16[np.ndarray, "h w"]:
+        """Returns values under a sigmoid window, 0 to 65535.
+
+        Source: DICOM PS3.3 C.11.2.1.3.1.
+        """
+        # Beyond this the curve is flat to 16 bits, and exp would overflow.
+        steepness = np.clip(-4 * (values - self.centre) / self.width, -50, 50)
+        return np.rint(65535 / (1 + np.exp(steepness))).astype(np.uint16)
+
+
+def _window(voi: Dataset) -> _Window | None:
+    """Returns the first window, None where there is none."""
     first = []
     for name in ("WindowCenter", "WindowWidth"):
         value = voi.get(name)
         if value is None or value == "":
             return None
         first.append(float(value if isinstance(value, float | int) else value[0]))
-    return first[0], first[1]
-
-
-def _is_usable(centre: float, width: float, function: str) -> bool:
-    # A linear window of width 1 is a step: its two edges are one.
-    least = 1 if function == "LINEAR" else 0
-    return bool(np.isfinite((centre, width)).all()) and width > least
-
-
-def _sigmoid(values: Values, centre: float, width: float) -> Gray:
-    """Returns values under a sigmoid window, 0 to 65535.
-
-    Source: DICOM PS3.3 C.11.2.1.3.1.
-    """
-    # Beyond this the curve is flat to 16 bits, and exp would overflow.
-    steepness = np.clip(-4 * (values - centre) / width, -50, 50)
-    return np.rint(65535 / (1 + np.exp(steepness))).astype(np.uint16)
-
-
-def _edges(centre: float, width: float, function: str) -> tuple[float, float]:
-    """Returns the values that a window shows as black and as white.
-
-    Source: DICOM PS3.3 C.11.2.1.2.1 and C.11.2.1.3.2.
-    """
-    if function == "LINEAR_EXACT":
-        return centre - width / 2, centre + width / 2
-    return centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
-
-
-def _spread(low: float, high: float) -> tuple[float, float]:
-    return low, high if high > low else low + 1.0
-
-
-def inverted(pixels: Gray, stored: tuple[float, float]) -> tuple[Gray, tuple[float, float]]:
-    """Returns pixels with bright and dark exchanged, and the range that goes with them."""
-    top = np.iinfo(pixels.dtype).max
-    return top - pixels, (top - stored[1], top - stored[0])
-
-
-def inverted_units(units: Units, pixels: Gray) -> Units:
-    """Returns what pixels measure after bright and dark were exchanged."""
-    top = int(np.iinfo(pixels.dtype).max)
-    return replace(units, slope=-units.slope, intercept=units.intercept + units.slope * top)
+    return _Window(first[0], first[1], voi_function(voi))
 
 
 def keywords() -> tuple[str, ...]:

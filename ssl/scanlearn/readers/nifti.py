@@ -22,7 +22,7 @@ from scanlearn.readers.scan import (
     Units,
     refusing,
 )
-from scanlearn.readers.values import stored_depth
+from scanlearn.readers.values import inverted, stored_depth
 from scanlearn.readers.volumes import as_volume
 
 MAX_VOXELS = 2**30
@@ -189,12 +189,9 @@ def _volume(volumes: _Volumes, number: int) -> tuple[Scan, tuple[str, ...]]:
     turned = voxels.transpose(volumes.order)
     turned = turned[tuple(slice(None, None, -1 if flip else 1) for flip in volumes.flips)]
     stored = stored_depth(turned)
-    pixels, slope = stored.pixels, volumes.slope / stored.scale
-    units = Units(slope, volumes.intercept - slope * stored.offset)
-    if slope < 0:
-        top = int(np.iinfo(pixels.dtype).max)
-        pixels, units = top - pixels, Units(-slope, units.intercept + slope * top)
-    return Scan(pixels, units=units), stored.notes
+    slope = volumes.slope / stored.scale
+    scan = Scan(stored.pixels, units=Units(slope, volumes.intercept - slope * stored.offset))
+    return (inverted(scan) if slope < 0 else scan), stored.notes
 
 
 READER = Reader(

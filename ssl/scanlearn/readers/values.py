@@ -154,3 +154,14 @@ def stored_depth(values: np.ndarray[Any, Any]) -> Stored:
         wide = np.where(finite[part], values[part].astype(np.float64), low)
         pixels[part] = np.rint((wide - low) * scale)
     return Stored(pixels, scale, -low * scale)
+
+
+def inverted(scan: Scan) -> Scan:
+    """Returns a scan with bright and dark exchanged, whose values measure what they did."""
+    top = int(np.iinfo(scan.pixels.dtype).max)
+    shown, units = scan.value_range, scan.units
+    if units is not None:
+        intercept = units.intercept + units.slope * top
+        units = replace(units, slope=-units.slope, intercept=intercept)
+    shown = None if shown is None else (top - shown[1], top - shown[0])
+    return replace(scan, pixels=top - scan.pixels, value_range=shown, units=units)

@@ -11,13 +11,7 @@ from pydicom import pixels as processing
 from pydicom.dataset import Dataset
 
 from scanlearn.readers import dicom as dicom
-from scanlearn.readers.dicom import (
-    READER,
-    gray,
-    inverted,
-    inverted_units,
-    voi_function,
-)
+from scanlearn.readers.dicom import READER, gray, voi_function
 from scanlearn.readers.scan import (
     MAX_FRAMES,
     MAX_PIXELS,
@@ -27,6 +21,7 @@ from scanlearn.readers.scan import (
     Scan,
     Undecodable,
 )
+from scanlearn.readers.values import inverted
 
 MakeDicom = Callable[..., Path]
 
@@ -391,16 +386,17 @@ def test_window_becomes_the_range_of_what_is_stored(
 ) -> None:
     centre = 1500 if "EXACT" not in function else 1499.5
     voi = tags(WindowCenter=centre, WindowWidth=1000, VOILUTFunction=function)
-    pixels, stored, notes, _ = gray(RAMP, tags(), tags(), voi)
-    np.testing.assert_array_equal(pixels, RAMP)
-    assert stored == limits
+    scan, notes = gray(RAMP, tags(), tags(), voi)
+    np.testing.assert_array_equal(scan.pixels[0], RAMP)
+    assert scan.value_range == limits
     assert notes == ()
 
 
 def test_sigmoid_window_is_half_at_its_centre() -> None:
     voi = tags(WindowCenter=1500, WindowWidth=400, VOILUTFunction="SIGMOID")
     assert voi_function(voi) == "SIGMOID"
-    pixels, stored, _, _ = gray(RAMP, tags(), tags(), voi)
+    scan, _ = gray(RAMP, tags(), tags(), voi)
+    pixels, stored = scan.pixels[0], scan.value_range
     assert pixels.reshape(-1)[15] == round(65535 / 2)
     assert pixels.reshape(-1)[16] == round(65535 / (1 + np.exp(-1)))
     assert (pixels[0, 0], stored) == (0, (0, 65535))
@@ -411,8 +407,8 @@ def test_window_of_no_use_gives_way_to_percentiles_and_is_told(centre: float, wi
     voi = Dataset()
     voi.WindowCenter, voi.WindowWidth = centre, 1
     voi["WindowWidth"]._value = width
-    _, stored, notes, _ = gray(RAMP, tags(), tags(), voi)
-    assert stored == tuple(np.percentile(RAMP, (0.5, 99.5)))
+    scan, notes = gray(RAMP, tags(), tags(), voi)
+    assert scan.value_range == tuple(np.percentile(RAMP, (0.5, 99.5)))
     assert notes == ("window that shows nothing replaced by percentiles",)
 
 
@@ -422,10 +418,11 @@ def test_slope_of_zero_is_refused() -> None:
 
 
 def test_inverting_twice_is_identity() -> None:
-    pixels, stored = inverted(*inverted(RAMP, (1000.0, 1999.0)))
-    np.testing.assert_array_equal(pixels, RAMP)
-    assert stored == (1000, 1999)
-    assert inverted(RAMP, (0.0, 65535.0))[0][0, 0] == 65535
+    ramp = Scan(RAMP[None], value_range=(1000.0, 1999.0))
+    scan = inverted(inverted(ramp))
+    np.testing.assert_array_equal(scan.pixels[0], RAMP)
+    assert scan.value_range == (1000, 1999)
+    assert inverted(ramp).pixels[0, 0, 0] == 65535
 
 
 @pytest.mark.parametrize("slope", [1, -2])
@@ -433,21 +430,18 @@ def test_inverting_twice_is_identity() -> None:
 def test_units_give_back_the_rescaled_values(dtype: str, slope: int) -> None:
     values = (RAMP // 40 - (50 if dtype[0] != "u" else 0)).astype(dtype)
     rescale = tags(RescaleSlope=slope, RescaleIntercept=7)
-    pixels, _, _, units = gray(values, tags(Modality="CT"), rescale, tags())
-    assert units is not None
-    assert units.slope > 0
-    measured = units.slope * pixels.astype(float) + units.intercept
-    np.testing.assert_allclose(measured, slope * values.astype(float) + 7, atol=1e-2)
-    upside_down, _ = inverted(pixels, (0, 1))
-    units = inverted_units(units, pixels)
-    np.testing.assert_allclose(
-        units.slope * upside_down.astype(float) + units.intercept, measured, atol=1e-2
-    )
+    scan, _ = gray(values, tags(Modality="CT"), rescale, tags())
+    assert scan.units is not None
+    assert scan.units.slope > 0
+    for each in (scan, inverted(scan)):
+        assert each.units is not None
+        measured = each.units.slope * each.pixels[0].astype(float) + each.units.intercept
+        np.testing.assert_allclose(measured, slope * values.astype(float) + 7, atol=1e-2)
 
 
 def test_only_rescaled_ct_is_in_hounsfield_units() -> None:
     def name(modality: str, **rescale: Any) -> str | None:
-        units = gray(RAMP, tags(Modality=modality), tags(**rescale), tags())[3]
+        units = gray(RAMP, tags(Modality=modality), tags(**rescale), tags())[0].units
         return units and units.name
 
     assert name("CT", RescaleIntercept=-1024, RescaleSlope=1) == "HU"
@@ -455,6 +449,6 @@ def test_only_rescaled_ct_is_in_hounsfield_units() -> None:
     assert name("CT", RescaleIntercept=0, RescaleSlope=1, RescaleType="US") == "CT values"
     assert name("CT") == "CT values"
     assert name("MR", RescaleIntercept=0, RescaleSlope=2) == "MR values"
-    assert gray(RAMP, tags(), tags(), tags(WindowCenter=9, WindowWidth=4))[3] is not None
+    assert gray(RAMP, tags(), tags(), tags(WindowCenter=9, WindowWidth=4))[0].units is not None
     sigmoid = tags(WindowCenter=1500, WindowWidth=400, VOILUTFunction="SIGMOID")
-    assert gray(RAMP, tags(Modality="CT"), tags(RescaleIntercept=0), sigmoid)[3] is None
+    assert gray(RAMP, tags(Modality="CT"), tags(RescaleIntercept=0), sigmoid)[0].units is None

@@ -137,7 +137,7 @@ def test_a_patient_in_both_train_and_test_is_refused(tmp_path: Path) -> None:
 
 def test_a_missing_column_names_the_users_table_and_the_nearest(tmp_path: Path) -> None:
     message = refused("thumbnail", _table(tmp_path, lambda _: "train"), target="palor")
-    assert message.startswith("labels.csv has no column 'palor'; did you mean 'pallor'?")
+    assert message.startswith("labels.csv has no column 'palor' (did you mean 'pallor'?)")
 
 
 def test_a_missing_folder_is_no_random_network(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_scans_without_known_patients_are_warned_of(
     text = rows.read_text().replace("patient_id", "who")
     rows.write_text(text)
     evaluate("thumbnail", rows, target="pallor", learners=("knn",), **QUICK)
-    assert "each scan counts as a patient of its own" in capsys.readouterr().err
+    assert "each scan counts as its own patient" in capsys.readouterr().err
     evaluate("thumbnail", rows, target="pallor", learners=("knn",), patient_column="who", **QUICK)
     captured = capsys.readouterr()
     assert "of 20 patients" in captured.out
@@ -279,7 +279,7 @@ def test_arrays_of_medmnist_are_scored_by_their_split(tmp_path: Path, many: bool
     )
     assert found.scores.train_scans.tolist() == [[[26]]]
     assert int((found.scores.fold_of == 0).sum()) == 10
-    assert "6 scans that 'split' marks as validation train too" in found.notes[0]
+    assert "6 scans that 'split' marks as validation are used" in found.notes[0]
 
 
 @pytest.mark.long

@@ -30,14 +30,14 @@ def test_minus_1_beside_0_and_1_is_uncertain_found_or_given(table: Any) -> None:
 
 def test_grades_of_words_need_an_order(table: Any) -> None:
     grades = ["mild", "severe", "none seen"]
-    with pytest.raises(ScanlearnError, match="whose order nobody said; give them from low to high"):
+    with pytest.raises(ScanlearnError, match="order is not known; list them from low to high"):
         read(table, grades, is_ordinal=True)
     ordered = ("none seen", "mild", "severe")
     assert read(table, grades, is_ordinal=True, classes=ordered).classes == ordered
 
 
 def test_two_grades_have_no_order(table: Any) -> None:
-    with pytest.raises(ScanlearnError, match=r"holds 2 grades \(0, 1\), and an order takes 3"):
+    with pytest.raises(ScanlearnError, match=r"holds 2 grades \(0, 1\), but ordinal needs 3"):
         read(table, ["0", "1"], is_ordinal=True)
 
 
@@ -78,7 +78,7 @@ def test_no_finding_is_none_of_them_whatever_its_case(table: Any) -> None:
 
 
 def test_a_finding_and_none_at_once_is_refused(table: Any) -> None:
-    with pytest.raises(ScanlearnError, match=r"row 2 .* a finding and that there is none"):
+    with pytest.raises(ScanlearnError, match=r"row 2 .* both a finding and no finding"):
         read_list(named(table, f=["a", "No Finding|a"]), "f")
 
 
@@ -89,16 +89,16 @@ def test_chosen_findings_are_taken_in_their_order_and_others_left(table: Any) ->
 
 
 def test_a_chosen_finding_that_is_not_listed_names_the_nearest(table: Any) -> None:
-    with pytest.raises(ScanlearnError, match="lists no 'Efusion'; did you mean 'Effusion'"):
+    with pytest.raises(ScanlearnError, match=r"does not list 'Efusion' .did you mean 'Effusion'"):
         read_list(named(table, f=["Effusion|Mass"]), "f", classes=("Efusion",))
 
 
 def test_a_test_set_may_lack_findings_but_not_have_others(table: Any) -> None:
-    found = read_list(named(table, f=["a", "No Finding"]), "f", classes=("a", "b"), asked="known")
+    found = read_list(named(table, f=["a", "No Finding"]), "f", classes=("a", "b"), check="known")
     assert found.matrix.tolist() == [[1, 0], [0, 0]]
-    with pytest.raises(ScanlearnError, match=r"row 2 .* lists 'c', which is none of a, b"):
-        read_list(named(table, f=["a", "b|c"]), "f", classes=("a", "b"), asked="known")
-    found = read_list(named(table, f=["a", "b|c"]), "f", classes=("a", "d"), asked="any")
+    with pytest.raises(ScanlearnError, match=r"row 2 .* lists 'c', which is not one of a, b"):
+        read_list(named(table, f=["a", "b|c"]), "f", classes=("a", "b"), check="known")
+    found = read_list(named(table, f=["a", "b|c"]), "f", classes=("a", "d"), check="none")
     assert found.matrix.tolist() == [[1, 0], [0, 0]]
 
 

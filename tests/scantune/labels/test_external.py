@@ -113,7 +113,9 @@ def test_other_issuers_are_said(make: Make) -> None:
 def test_equal_pixels_in_both_sets_are_refused_whatever_the_key(make: Make) -> None:
     first = make("a", ["p", "q"], y=["0", "1"])
     second = make("b", ["r", "s"], seed=0, key=None, y=["0", "1"])
-    with pytest.raises(ScanlearnError, match=r"2 of 2 scans of the test set .* first b0 is a0;"):
+    with pytest.raises(
+        ScanlearnError, match=r"2 of 2 scans of the test set .* first b0 equals a0;"
+    ):
         joined(first, second)
 
 
@@ -137,7 +139,7 @@ def test_an_unsure_label_of_the_test_set_is_left_out(make: Make) -> None:
 def test_findings_that_nobody_trains_on_are_refused_unless_some_were_chosen(make: Make) -> None:
     first = make("a", ["p", "q"], y=["A|B", "No Finding"])
     second = make("b", ["s", "t"], y=["A", "C"])
-    with pytest.raises(ScanlearnError, match="lists 'C', which is none of A, B"):
+    with pytest.raises(ScanlearnError, match="lists 'C', which is not one of A, B"):
         external(second, read_labels(first, "y"))
     labeled = read_labels(first, "y", classes=("B", "A"))
     found = external(second, labeled, is_chosen=True)
@@ -178,7 +180,9 @@ def test_synthetic_scans_are_trained_on_alone(make: Make) -> None:
 def test_other_channels_are_refused(make: Make) -> None:
     first = make("a", ["p", "q"])
     second = make("b", ["r", "s"], channels=3)
-    with pytest.raises(ScanlearnError, match="the test scans have 3 channels and the labeled ones"):
+    with pytest.raises(
+        ScanlearnError, match="the test scans have 3 channels, but the labeled ones"
+    ):
         open_external(second.path, first, PackSettings())
 
 

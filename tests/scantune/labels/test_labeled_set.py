@@ -99,13 +99,13 @@ def test_one_class_only_is_refused(table: Any) -> None:
 
 
 def test_a_column_of_blanks_is_refused(table: Any) -> None:
-    assert "blank in all 2 scans" in refused(table({"finding": [None, ""]}), "finding")
+    assert "blank for all 2 scans" in refused(table({"finding": [None, ""]}), "finding")
 
 
 def test_a_measurement_is_no_set_of_classes(table: Any) -> None:
-    assert "no set of classes" in refused(table({"size": ["1.5", "2.25", "7"]}), "size")
+    assert "not look like classes" in refused(table({"size": ["1.5", "2.25", "7"]}), "size")
     ages: list[str | None] = [str(age) for age in range(90)] * 2
-    assert "no set of classes" in refused(table({"age": ages}), "age")
+    assert "not look like classes" in refused(table({"age": ages}), "age")
 
 
 def test_a_split_column_is_read(table: Any) -> None:
@@ -152,7 +152,9 @@ def test_scans_marked_as_validation_train_and_that_is_said(table: Any) -> None:
     found = read_labels(rows, "y", split_column="split")
     assert found.split is not None
     assert found.split.tolist() == ["train", "train", "train", "test"]
-    assert found.notes[0].startswith("2 scans that 'split' marks as validation train too")
+    assert found.notes[0].startswith(
+        "2 scans that 'split' marks as validation are used for training"
+    )
 
 
 def test_several_columns_are_findings_and_what_is_unknown_is_masked_and_counted(table: Any) -> None:
@@ -190,7 +192,7 @@ def test_findings_that_nobody_has_cannot_be_told_apart(table: Any) -> None:
     message = refused(table({"a": ["1", "1"], "b": ["0", None]}), ["a", "b"])
     assert "column 'a, b' has no finding that some of 2 labeled scans have" in message
     message = refused(table({"a": [None, "-1"], "b": ["-1", None]}), ["a", "b"])
-    assert "no label of 'a, b' says 0 or 1 in all 2 scans" in message
+    assert "column 'a, b' has no label 0 or 1 in all 2 scans" in message
 
 
 @pytest.mark.parametrize(

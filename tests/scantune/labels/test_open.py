@@ -51,7 +51,7 @@ def test_what_is_masked_left_out_or_synthetic_is_said(
     said = capsys.readouterr().out
     assert (
         "A, B: 4 scans of 3 patients by finding (A: 1 (2 unknown), B: 3); 1 without a label left "
-        "out; 1 uncertain (-1) left out; 1 synthetic, for training alone"
+        "out; 1 uncertain (-1) left out; 1 synthetic, for training only"
     ) in said
     assert "unknown findings are masked: 1 blank, 1 uncertain (-1)" in said
     assert found.described["synthetic"] == 1
@@ -89,5 +89,7 @@ def test_the_labels_are_no_external_test_of_themselves(write_table: Table) -> No
     with pytest.raises(ScanlearnError, match="2 of 2 patients of the test set"):
         opened(table, table)
     unknown = write_table("b", "y", ["0", "1"])
-    with pytest.raises(ScanlearnError, match="2 of 2 scans of the test set are, pixel by pixel"):
+    with pytest.raises(
+        ScanlearnError, match="2 of 2 scans of the test set equal labeled training scans"
+    ):
         opened(unknown, unknown)

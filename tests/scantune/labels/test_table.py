@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scanlearn.errors import ScanlearnError
-from scantune.labels.table import NamedTable, clean, did_you_mean
+from scantune.labels.table import NamedTable, clean
 
 
 @pytest.mark.parametrize(
@@ -17,9 +17,12 @@ def test_a_cell_is_cleaned(value: str | None, text: str | None) -> None:
     assert clean(value) == text
 
 
-def test_the_nearest_spelling_is_asked_after() -> None:
-    assert did_you_mean("pneumona", ("age", "pneumonia")) == "did you mean 'pneumonia'? "
-    assert did_you_mean("x", ("age", "pneumonia")) == ""
+def test_the_nearest_column_is_suggested(table: Any) -> None:
+    named = NamedTable(table({"age": ["1"], "pneumonia": ["0"]}), "scans")
+    with pytest.raises(ScanlearnError, match=r"'pneumona' .did you mean 'pneumonia'"):
+        named.raw("pneumona")
+    with pytest.raises(ScanlearnError, match="no column 'x';"):
+        named.raw("x")
 
 
 def test_a_missing_column_names_those_that_are_there(table: Any) -> None:
@@ -32,7 +35,7 @@ def test_scans_without_any_label_are_one_sentence(table: Any) -> None:
     class Bare(table):  # type: ignore[misc]
         label_columns = ()
 
-    with pytest.raises(ScanlearnError, match="scans has no labels, 'y' or other; give the table"):
+    with pytest.raises(ScanlearnError, match="scans has no label columns, so no 'y'; give"):
         NamedTable(Bare({"y": ["0"]}), "scans").texts("y")
 
 
