@@ -13,7 +13,7 @@ import torch
 from scanlearn.backbones import weights as weights
 from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone
 from scanlearn.backbones.card import Card
-from scanlearn.backbones.classifier import build_classifying
+from scanlearn.backbones.head import build_classifying
 from scanlearn.backbones.weights import export_backbone
 from scanlearn.errors import ScanlearnError
 from scantune.evaluation import classifier as classifier
