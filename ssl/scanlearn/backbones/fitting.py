@@ -31,7 +31,7 @@ def load_adapted(
 
     Raises:
         ScanlearnError: If the first convolution cannot be adapted.
-        RuntimeError: If a weight is missing, superfluous or of another shape.
+        RuntimeError: If a weight is missing, unexpected or of another shape.
     """
     from timm.models import adapt_input_conv
 
@@ -56,7 +56,7 @@ def load_fitted(backbone: Backbone, renamed: Renamed, where: str) -> None:
         where: The weights' source, for errors.
 
     Raises:
-        ScanlearnError: If a weight is missing, superfluous or of another shape.
+        ScanlearnError: If a weight is missing, unexpected or of another shape.
     """
     expected = backbone.network.state_dict()
     counters = {name: tensor for name, tensor in expected.items() if name.endswith(_COUNTER)}
@@ -72,11 +72,11 @@ def load_fitted(backbone: Backbone, renamed: Renamed, where: str) -> None:
         != _comparable(tensors[name], name in ignored)
     ]
     missing = [name for name in expected if name not in tensors]
-    superfluous = [renamed.written[name] for name in tensors if name not in expected]
-    if missing or superfluous or misshapen:
+    unexpected = [renamed.written[name] for name in tensors if name not in expected]
+    if missing or unexpected or misshapen:
         problems = (
-            _listed("missing", missing, superfluous),
-            _listed("unexpected", superfluous, missing),
+            _listed("missing", missing, unexpected),
+            _listed("unexpected", unexpected, missing),
             _listed("of another shape", sorted(misshapen), ()),
         )
         raise ScanlearnError(

@@ -100,10 +100,9 @@ def test_a_misspelt_weight_is_named_with_the_nearest_spelling() -> None:
     weights = _weights(own)
     weights["layer1.0.conv1.wieght"] = weights.pop("layer1.0.conv1.weight")
     text = _refused(own, weights)
-    assert (
-        "1 missing, such as layer1.0.conv1.weight (did you mean 'layer1.0.conv1.wieght'?)" in text
-    )
-    assert "1 unexpected, such as layer1.0.conv1.wieght (nearest: layer1.0.conv1.weight)" in text
+    right, wrong = "layer1.0.conv1.weight", "layer1.0.conv1.wieght"
+    assert f"1 missing, such as {right} (did you mean '{wrong}'?)" in text
+    assert f"1 unexpected, such as {wrong} (did you mean '{right}'?)" in text
 
 
 def test_a_weight_of_another_shape_is_named_with_both_shapes() -> None:
