@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
+import numpy as np
+
 from scanlearn.archive.reader import Archive
 from scanlearn.config import dump_plain
 from scanlearn.files import disk_errors
 from scanlearn.packing.sources import PHANTOM_PREFIX
+from scanlearn.training.settings import TrainingSettings
 from scanlearn.views.adjusting import in_words
 from scanlearn.views.preview import arm_sheet
 from scanlearn.views.settings import RenderSettings
 from scanlearn.views.statistics import view_statistics
 from scantune.comparison.folder import StudyFolder
-from scantune.comparison.plan import THUMBNAIL, CompareConfig, StudyPretraining
+from scantune.comparison.plan import CompareConfig
 from scantune.comparison.results import (
     ArmRow,
     Counted,
@@ -27,8 +30,11 @@ from scantune.comparison.results import (
     TaskCount,
     ViewShare,
 )
+from scantune.evaluation.backbone import THUMBNAIL
 from scantune.labels.labeled_set import LabeledSet
+from scantune.learners.by_name import stopping_notes
 from scantune.scores import Scores
+from scantune.wording import learner_name
 
 # Pictures of what each arm saw.
 
@@ -77,16 +83,12 @@ EVIDENCE_NOTE = (
 )
 
 
-def setup_facts(config: CompareConfig, runs: Sequence[RunRow]) -> tuple[Fact, ...]:
+def setup_facts(
+    config: CompareConfig, runs: Sequence[RunRow], tasks: Mapping[str, LabeledSet]
+) -> tuple[Fact, ...]:
     """The set-up that all arms share, for a person."""
-    shared, evaluation = config.pretrain, config.evaluation
+    shared = config.pretrain
     trained = next(run for run in runs if run.steps > 0)
-    folds = (
-        f"split column {evaluation.split_column}"
-        if evaluation.split_column
-        else f"{evaluation.folds} patient folds"
-    )
-    seeds = evaluation.label_seeds
     return (
         Fact(name="Method", value=shared.method.name),
         Fact(name="Network", value=shared.backbone.in_words),
@@ -96,14 +98,36 @@ def setup_facts(config: CompareConfig, runs: Sequence[RunRow]) -> tuple[Fact, ..
             value=f"{trained.epochs:.3g} epochs of batches of {shared.batch_size}, "
             f"{trained.steps:,} steps",
         ),
-        Fact(
-            name="Evaluation",
-            value=f"frozen features, {folds}, {seeds} label seed{'s' if seeds > 1 else ''}",
-        ),
+        Fact(name="Evaluation", value=_evaluation_text(config, tasks)),
     )
 
 
-def _views_text(shared: StudyPretraining) -> str:
+def _evaluation_text(config: CompareConfig, tasks: Mapping[str, LabeledSet]) -> str:
+    evaluation = config.evaluation
+    if evaluation.test is not None:
+        tested = ", ".join(
+            f"{np.count_nonzero(labeled.split == 'test'):,} scans for {task}"
+            for task, labeled in tasks.items()
+        )
+        design = f"external test set ({tested})"
+    elif evaluation.split_column is not None:
+        design = f"split column {evaluation.split_column}"
+    else:
+        design = f"{evaluation.folds} patient folds"
+    seeds = evaluation.label_seeds
+    frozen = ", ".join(learner_name(name) for name in evaluation.frozen_learners)
+    trained = ", ".join(learner_name(name) for name in evaluation.network_learners)
+    return ", ".join(
+        (
+            *((f"{frozen} on frozen features",) if frozen else ()),
+            *((f"{trained} of each network",) if trained else ()),
+            design,
+            f"{seeds} label seed{'s' if seeds > 1 else ''}",
+        )
+    )
+
+
+def _views_text(shared: TrainingSettings) -> str:
     views = shared.views
     parts = [f"{views.size} px", f"recipe {shared.build_recipe().name}"]
     if views.operations:
@@ -116,7 +140,8 @@ def _views_text(shared: StudyPretraining) -> str:
 def arm_rows(config: CompareConfig, channels: int) -> tuple[ArmRow, ...]:
     """The thumbnail and every arm with what its dial resolves to."""
     recipe = config.pretrain.build_recipe()
-    rows = [ArmRow(name=THUMBNAIL, kind="thumbnail")]
+    is_scored = bool(config.evaluation.frozen_learners)
+    rows = [ArmRow(name=THUMBNAIL, kind="thumbnail")] if is_scored else []
     for name, arm in config.arms.items():
         if arm.kind == "random":
             rows.append(ArmRow(name=name, kind="random"))
@@ -168,23 +193,21 @@ def task_counts(tasks: Mapping[str, LabeledSet]) -> tuple[TaskCount, ...]:
 
 
 def data_warnings(
-    unlabeled: Archive,
-    labels: Archive,
-    tasks: Mapping[str, LabeledSet],
-    scores: Mapping[tuple[str, str], Sequence[Scores]],
+    unlabeled: Archive, archives: tuple[Archive, ...], tasks: Mapping[str, LabeledSet]
 ) -> tuple[str, ...]:
     """What a reader should know about the scans and labels."""
     found: list[str] = []
-    if unlabeled.content_hash == labels.content_hash:
-        found.append(
-            "The labeled scans are the unlabeled ones: every arm has seen the test scans, though "
-            "not their labels."
-        )
-    if not labels.patients_known:
-        found.append(
-            "The patients of the labeled scans are not known: each scan counts as its own "
-            "patient, and intervals are too narrow where a patient has several."
-        )
+    for name, archive in zip(("labeled", "test"), archives, strict=False):
+        if unlabeled.content_hash == archive.content_hash:
+            found.append(
+                f"The {name} scans are the unlabeled ones: every arm has seen the test scans, "
+                "though not their labels."
+            )
+        if not archive.patients_known:
+            found.append(
+                f"The patients of the {name} scans are not known: each scan counts as its own "
+                "patient, and intervals are too narrow where a patient has several."
+            )
     for name, labeled in tasks.items():
         if labeled.num_blank:
             found.append(f"{name}: {labeled.num_blank} scans without a label are left out.")
@@ -194,8 +217,21 @@ def data_warnings(
         unknown = ", ".join(f"{key} {n}" for key, n in labeled.unknown.items() if n)
         if unknown:
             found.append(f"{name}: scans of which a finding is unknown are masked: {unknown}.")
+    return tuple(found)
+
+
+def score_warnings(
+    config: CompareConfig, scores: Mapping[tuple[str, str], Sequence[Scores]]
+) -> tuple[str, ...]:
+    """What a reader should know about how the learners were trained and what they scored."""
+    evaluation = config.evaluation
+    found = []
     for (task, _), members in scores.items():
-        found += [f"{task}: {note}." for note in members[0].notes]
+        notes = (*members[0].notes, *stopping_notes(members[0], evaluation.tune))
+        found += [f"{task}: {note}." for note in notes]
+    if evaluation.network_learners:
+        names = ", ".join(learner_name(name) for name in evaluation.network_learners)
+        found.append(f"The thumbnail has no network to train: it is not scored with {names}.")
     return tuple(dict.fromkeys(found))
 
 
@@ -203,7 +239,7 @@ def thumbnail_warnings(config: CompareConfig, table: Sequence[Score]) -> tuple[s
     """Names the trained arms that the thumbnail equals, with the primary learner and budget."""
     setting = (config.primary.learner, config.primary_budget)
     found = []
-    for task in config.tasks:
+    for task in config.task_names:
         aurocs: dict[str, float] = {
             s.arm: s.auroc
             for s in table
@@ -227,32 +263,52 @@ def thumbnail_warnings(config: CompareConfig, table: Sequence[Score]) -> tuple[s
     return tuple(found)
 
 
-def evidence_note(unlabeled: Archive, labels: Archive) -> str | None:
+def evidence_note(*archives: Archive) -> str | None:
     """What stands in the way of believing the numbers; None for real scans."""
-    return EVIDENCE_NOTE if unlabeled.synthetic_phantom or labels.synthetic_phantom else None
+    return EVIDENCE_NOTE if any(archive.synthetic_phantom for archive in archives) else None
+
+
+# Paths of the user's, by their key, and what a report shows instead.
+_PATHS = {
+    "unlabeled": "SCANS",
+    "labels": "LABELS",
+    "output": "FOLDER",
+    "evaluation.test": "TEST",
+    "pretrain.backbone.weights": "WEIGHTS",
+    "pretrain.watch.probe": "PROBE",
+}
 
 
 def command_text(config: CompareConfig) -> str:
     """The command that repeats the study; no path of the user's stands in it."""
-    words = [f"{key}={_placeholder(key, getattr(config, key))}" for key in _PATHS]
-    if config.pretrain.backbone.weights_path is not None:
-        words.append(f"pretrain.backbone.weights={_WEIGHTS}")
+    words = [f"{key}={value}" for key, value in _without_paths(config).items()]
     return " ".join(["scantune compare config.yaml", *words])
 
 
 def config_text(config: CompareConfig) -> str:
     """The resolved configuration without the user's paths, as YAML."""
     plain = config.model_dump(mode="json")
-    if config.pretrain.backbone.weights_path is not None:
-        plain["pretrain"]["backbone"]["weights"] = _WEIGHTS
-    return dump_plain(plain | {key: _placeholder(key, plain[key]) for key in _PATHS})
+    for key, value in _without_paths(config).items():
+        *parents, last = key.split(".")
+        block = plain
+        for parent in parents:
+            block = block[parent]
+        block[last] = value
+    return dump_plain(plain)
 
 
-_WEIGHTS = "WEIGHTS"
-
-
-_PATHS = {"unlabeled": "SCANS", "labels": "LABELS", "output": "FOLDER"}
-
-
-def _placeholder(key: str, value: str) -> str:
-    return value if value.startswith(PHANTOM_PREFIX) else _PATHS[key]
+def _without_paths(config: CompareConfig) -> dict[str, str]:
+    """Returns what stands for each path that the plan gives; a phantom is no path."""
+    given = {
+        "unlabeled": config.unlabeled,
+        "labels": config.labels,
+        "output": config.output,
+        "evaluation.test": config.evaluation.test,
+        "pretrain.backbone.weights": config.pretrain.backbone.weights_path,
+        "pretrain.watch.probe": config.pretrain.watch.probe,
+    }
+    return {
+        key: str(path) if str(path).startswith(PHANTOM_PREFIX) else _PATHS[key]
+        for key, path in given.items()
+        if path is not None
+    }

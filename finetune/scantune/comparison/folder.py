@@ -24,6 +24,8 @@ PRESENTATION = frozenset(
         "labels",
         "output",
         "leaks",
+        "evaluation.test",
+        "pack.summary",
         "pack.workers",
         "pretrain.device",
         "pretrain.checkpoint_minutes",
@@ -113,7 +115,8 @@ def check_archives(folder: StudyFolder, hashes: Mapping[str, str]) -> None:
 
     Args:
         folder: The study.
-        hashes: Content hash of the ``unlabeled`` and the ``labels`` archive.
+        hashes: Content hash of each set of scans: ``unlabeled``, ``labels`` and, where there is an
+            external test set, ``test``.
 
     Raises:
         ScanlearnError: The study was started on scans of other content.
@@ -122,8 +125,8 @@ def check_archives(folder: StudyFolder, hashes: Mapping[str, str]) -> None:
         write_atomically(folder.archives, json.dumps(dict(hashes), indent=1) + "\n")
         return
     before = json.loads(folder.archives.read_text(encoding="utf-8"))
-    for key, value in hashes.items():
-        if before.get(key) != value:
+    for key in {**before, **hashes}:
+        if before.get(key) != hashes.get(key):
             raise ScanlearnError(
                 f"{folder.path} was started on other {key} scans than those given now: name "
                 "another output folder, or give the scans it was started on"

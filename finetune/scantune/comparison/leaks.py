@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def find_study_leaks(
     config: CompareConfig,
     folder: StudyFolder,
     unlabeled: Archive,
-    labels: Archive,
+    archives: tuple[Archive, ...],
     tasks: Mapping[str, LabeledSet],
 ) -> tuple[Leak, ...]:
     """Audits the scans of a study once, and reads back what was found when it goes on.
@@ -34,7 +34,8 @@ def find_study_leaks(
         config: The plan.
         folder: Keeps the findings, in ``leaks``.
         unlabeled: Scans the arms learn from.
-        labels: Scans the probes learn from and are tested on.
+        archives: The labeled scans, and the external test set where there is one; that these two
+            share no patient and no pixels was made sure when the labels were read.
         tasks: The labels.
 
     Raises:
@@ -44,8 +45,10 @@ def find_study_leaks(
     path = folder.leaks / FACTS_FILE
     if not path.is_file():
         with folder.timed("leak audit"):
-            labeled = _labeled(labels, tasks)
-            found = find_leaks(ScanSet.unlabeled("unlabeled", unlabeled), (labeled,))
+            labeled = [
+                _labeled(source, archive, tasks.values()) for source, archive in enumerate(archives)
+            ]
+            found = find_leaks(ScanSet.unlabeled("unlabeled", unlabeled), labeled)
             found.write(folder.leaks)
         for line in found.lines():
             say(line)
@@ -82,13 +85,21 @@ def _invalid(leaks: Sequence[Leak]) -> Iterator[str]:
             )
 
 
-def _labeled(labels: Archive, tasks: Mapping[str, LabeledSet]) -> ScanSet:
-    rows = np.unique(np.concatenate([labeled.rows for labeled in tasks.values()]))
-    split = np.full(len(labels), "", dtype="<U5")
-    for labeled in tasks.values():
+def _labeled(source: int, archive: Archive, tasks: Iterable[LabeledSet]) -> ScanSet:
+    """Returns the scans of one archive that have a label for some task, and their sides."""
+    is_labeled = np.zeros(len(archive), np.bool_)
+    split = np.full(len(archive), "", dtype="<U5")
+    for labeled in tasks:
+        of_archive = labeled.sources == source if labeled.sources is not None else slice(None)
+        rows = labeled.rows[of_archive]
+        is_labeled[rows] = True
         if labeled.split is not None:
-            split[labeled.rows] = labeled.split
+            split[rows] = labeled.split[of_archive]
+    rows = np.flatnonzero(is_labeled)
     sides = split[rows]
     return ScanSet.labeled(
-        "labels", labels, rows=rows, split=sides if (sides != "").all() else None
+        ("labels", "test")[source],
+        archive,
+        rows=rows,
+        split=sides if (sides != "").all() else None,
     )

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
+from scantune.splits import Budget
 
-Budget = int | Literal["all"]
 ArmKind = Literal["random", "pretrained", "thumbnail"]
 Outcome = Literal["better", "worse", "equivalent", "none"]
 
@@ -242,6 +242,7 @@ class Rejected(Record):
 
     unlabeled: int = 0
     labels: int = 0
+    test: int = 0
 
 
 class Results(Record):
@@ -259,6 +260,7 @@ class Results(Record):
     verdict: Verdict
     unlabeled: Counted
     labels: Counted
+    test: Counted | None = None
     tasks: tuple[TaskCount, ...]
     arms: tuple[ArmRow, ...]
     runs: tuple[RunRow, ...]

@@ -15,7 +15,7 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.files import write_atomically
 from scanlearn.packing.sources import open_archive
 from scanlearn.provenance import provenance
-from scantune.comparison import facts as facts
+from scantune.comparison import facts
 from scantune.comparison.arms import matched, train_arms
 from scantune.comparison.facts import draw_sheets
 from scantune.comparison.folder import StudyFolder, check_archives, open_study
@@ -24,6 +24,7 @@ from scantune.comparison.plan import CompareConfig
 from scantune.comparison.results import Rejected, Results, Score
 from scantune.comparison.scores import networks_of, read_tasks, score_all
 from scantune.comparison.summary import difference_rows, estimate_all, score_rows, state_verdict
+from scantune.labels.open import open_archives
 
 
 def run_study(config: CompareConfig) -> Path:
@@ -42,14 +43,16 @@ def run_study(config: CompareConfig) -> Path:
             another study, or the disk is full.
     """
     folder = open_study(config)
-    unlabeled, labels = _open_archives(config)
-    tasks = read_tasks(config, labels)
-    check_archives(folder, {"unlabeled": unlabeled.content_hash, "labels": labels.content_hash})
-    leaks = find_study_leaks(config, folder, unlabeled, labels, tasks)
+    unlabeled, archives = _open_archives(config)
+    named = dict(zip(("unlabeled", "labels", "test"), (unlabeled, *archives), strict=False))
+    labels, test = archives[0], named.get("test")
+    tasks = read_tasks(config, archives)
+    check_archives(folder, {name: archive.content_hash for name, archive in named.items()})
+    leaks = find_study_leaks(config, folder, unlabeled, archives, tasks)
     with folder.timed("pretraining"):
         runs, run_warnings = train_arms(config, folder, unlabeled)
     networks = networks_of(config, folder, runs, unlabeled, labels)
-    scores = score_all(config, folder, networks, tasks)
+    scores = score_all(config, folder, networks, archives, tasks)
     with folder.timed("intervals"):
         estimates = estimate_all(config, scores)
     table = score_rows(estimates, scores)
@@ -59,15 +62,16 @@ def run_study(config: CompareConfig) -> Path:
     results = Results(
         title=config.title,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        evidence_note=facts.evidence_note(unlabeled, labels),
+        evidence_note=facts.evidence_note(*named.values()),
         versions=_versions(),
         command=facts.command_text(config),
         config=facts.config_text(config),
         margin=config.margin,
-        setup=facts.setup_facts(config, runs),
+        setup=facts.setup_facts(config, runs, tasks),
         verdict=state_verdict(config, arms, table, differences, proof),
         unlabeled=facts.counted(unlabeled),
         labels=facts.counted(labels),
+        test=None if test is None else facts.counted(test),
         tasks=facts.task_counts(tasks),
         arms=arms,
         runs=runs,
@@ -77,12 +81,13 @@ def run_study(config: CompareConfig) -> Path:
         view_statistics=facts.view_shares(config),
         sheets=draw_sheets(config, folder, unlabeled),
         warnings=(
-            *facts.data_warnings(unlabeled, labels, tasks, scores),
+            *facts.data_warnings(unlabeled, archives, tasks),
+            *facts.score_warnings(config, scores),
             *facts.thumbnail_warnings(config, table),
             *leak_warnings(leaks),
             *run_warnings,
         ),
-        rejected=Rejected(unlabeled=unlabeled.num_rejected, labels=labels.num_rejected),
+        rejected=Rejected(**{name: archive.num_rejected for name, archive in named.items()}),
         leaks=leaks,
         timing=folder.timing(),
     )
@@ -90,24 +95,22 @@ def run_study(config: CompareConfig) -> Path:
     return folder.path
 
 
-def _open_archives(config: CompareConfig) -> tuple[Archive, Archive]:
-    """Opens both sets of scans, packed alike."""
+def _open_archives(config: CompareConfig) -> tuple[Archive, tuple[Archive, ...]]:
+    """Opens the unlabeled scans, the labeled ones and an external test set, packed alike."""
     unlabeled = open_archive(
         config.unlabeled,
         settings=config.pack_settings(config.unlabeled_columns, config.pack.channels),
     )
     channels = unlabeled.shape[0]
     assert channels in (1, 3), f"an archive has 1 or 3 channels, not {channels}"
-    labels = open_archive(
-        config.labels,
-        settings=config.pack_settings(config.label_columns, 1 if channels == 1 else 3),
-    )
-    if labels.shape[0] != channels:
+    packing = config.pack_settings(config.label_columns, 1 if channels == 1 else 3)
+    archives = open_archives(config.labels, config.evaluation.test, packing)
+    if archives[0].shape[0] != channels:
         raise ScanlearnError(
             f"the unlabeled scans have {channels} channels and the labeled ones "
-            f"{labels.shape[0]}: pack both with pack.channels={channels}"
+            f"{archives[0].shape[0]}: pack both with pack.channels={channels}"
         )
-    return unlabeled, labels
+    return unlabeled, archives
 
 
 def _versions() -> dict[str, str]:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float32, Int
 
 from scanlearn.archive.reader import Archive
 from scanlearn.console import say, track
-from scanlearn.features.extract import extract, thumbnail_features
+from scanlearn.packing.sources import cache_folder
 from scantune.comparison.arms import load_network
 from scantune.comparison.folder import StudyFolder
-from scantune.comparison.plan import THUMBNAIL, CompareConfig, EvaluationConfig
+from scantune.comparison.plan import CompareConfig, EvaluationConfig
 from scantune.comparison.results import RunRow
-from scantune.labels.labeled_set import LabeledSet, read_labels, scorable
+from scantune.evaluation.backbone import THUMBNAIL, EvaluatedBackbone, open_backbone
+from scantune.evaluation.evaluate import fit_learners, num_fits
+from scantune.labels.labeled_set import LabeledSet
+from scantune.labels.open import Question, read_question
+from scantune.learners.learner import LabeledScans
 from scantune.scores import Scores
-from scantune.scoring import score_features
+from scantune.scoring import check_features
 from scantune.splits import budget_rows, folds_of
-
-_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -30,30 +33,40 @@ class Network:
     Args:
         arm: Its arm; the thumbnail stands for itself.
         name: Name of its score files.
-        features: Computes ``[n d]`` features of the labeled archive at the given rows.
+        load: Loads it; called only where some task is not scored yet.
     """
 
     arm: str
     name: str
-    features: Callable[[np.ndarray], Float[np.ndarray, "n d"]]
+    load: Callable[[], EvaluatedBackbone]
 
 
-def read_tasks(config: CompareConfig, labels: Archive) -> dict[str, LabeledSet]:
+def read_tasks(config: CompareConfig, archives: tuple[Archive, ...]) -> dict[str, LabeledSet]:
     """Reads the labels of every task and makes sure that folds and budgets can be had.
 
     Done before any training: an hour of it should not end in a misspelt column.
+
+    Args:
+        config: The plan.
+        archives: The labeled scans, and the external test set where there is one.
 
     Raises:
         ScanlearnError: A column is missing or unusable, or there are too few patients.
     """
     evaluation = config.evaluation
-    tasks = {
-        task: scorable(read_labels(labels, task, split_column=evaluation.split_column))
-        for task in config.tasks
-    }
-    for labeled in tasks.values():
+    tasks = {}
+    for name, target in zip(config.task_names, config.tasks, strict=True):
+        question = Question(
+            target,
+            evaluation.classes,
+            evaluation.ordinal,
+            evaluation.multilabel,
+            evaluation.split_column,
+            evaluation.synthetic_column,
+        )
+        tasks[name] = read_question(archives, question, config.labels, evaluation.test).labeled
         for seed in range(evaluation.label_seeds):
-            _try_splits(labeled, evaluation, seed)
+            _try_splits(tasks[name], evaluation, seed)
     return tasks
 
 
@@ -70,84 +83,127 @@ def networks_of(
     unlabeled: Archive,
     labels: Archive,
 ) -> tuple[Network, ...]:
-    """The thumbnail and every network of the study."""
+    """The thumbnail, where some learner can score it, and every network of the study."""
+    view = (config.pretrain.views.size, unlabeled.mean, unlabeled.std)
 
-    def of(row: RunRow) -> Network:
-        def features(rows: np.ndarray) -> Float[np.ndarray, "n d"]:
-            return extract(
-                load_network(config, row, folder.path, unlabeled),
-                labels,
-                rows,
-                size=config.pretrain.views.size,
-                mean=unlabeled.mean,
-                std=unlabeled.std,
-                batch_size=_BATCH,
-            )
+    def load(row: RunRow) -> EvaluatedBackbone:
+        network = load_network(config, row, folder.path, unlabeled)
+        return EvaluatedBackbone({"kind": row.arm}, network, None, view)
 
-        return Network(row.arm, f"{row.arm}-seed-{row.seed}", features)
-
-    thumbnail = Network(THUMBNAIL, THUMBNAIL, lambda rows: thumbnail_features(labels, rows))
-    return (thumbnail, *(of(row) for row in runs))
+    networks = [Network(row.arm, f"{row.arm}-seed-{row.seed}", partial(load, row)) for row in runs]
+    if config.evaluation.frozen_learners:
+        thumbnail = partial(open_backbone, THUMBNAIL, labels, None)
+        networks.insert(0, Network(THUMBNAIL, THUMBNAIL, thumbnail))
+    return tuple(networks)
 
 
 def score_all(
     config: CompareConfig,
     folder: StudyFolder,
     networks: Sequence[Network],
+    archives: tuple[Archive, ...],
     tasks: Mapping[str, LabeledSet],
 ) -> dict[tuple[str, str], list[Scores]]:
     """Scores every network on every task, or reads back what is finished.
 
+    Args:
+        config: The plan.
+        folder: Keeps the scores.
+        networks: What is scored.
+        archives: As of `read_tasks`.
+        tasks: The labels.
+
     Returns:
         By task and arm, one set of scores per pretraining seed, in the order of the networks.
     """
-    used = np.unique(np.concatenate([labeled.rows for labeled in tasks.values()]))
-    found: dict[tuple[str, str], list[Scores]] = {}
+    if config.evaluation.network_learners:
+        _say_cost(config, networks, tasks)
+    scores: dict[tuple[str, str], list[Scores]] = {}
     for network in networks:
-        missing = [task for task in tasks if not folder.scores(task, network.name).is_file()]
+        missing = {
+            task: labeled
+            for task, labeled in tasks.items()
+            if not folder.scores(task, network.name).is_file()
+        }
         if missing:
-            with folder.timed("features"):
-                features = network.features(used)
-            with folder.timed("probes"):
-                _score(config.evaluation, folder, network, features, used, missing, tasks)
+            _score(config.evaluation, folder, network, archives, missing)
             say(f"scored {network.name}")
         for task in tasks:
-            scores = Scores.load(folder.scores(task, network.name))
-            found.setdefault((task, network.arm), []).append(scores)
+            kept = Scores.load(folder.scores(task, network.name))
+            scores.setdefault((task, network.arm), []).append(kept)
     for task in tasks:
+        # The thumbnail has fewer learners, but the same folds and subsets.
         designs = {
-            scores.design_hash()
-            for (name, _), members in found.items()
+            replace(member, learners=()).design_hash()
+            for (name, _), members in scores.items()
             if name == task
-            for scores in members
+            for member in members
         }
         assert len(designs) == 1, f"task {task}: arms were scored on different folds"
-    return found
+    return scores
+
+
+def _say_cost(
+    config: CompareConfig, networks: Sequence[Network], tasks: Mapping[str, LabeledSet]
+) -> None:
+    learners = config.evaluation.network_learners
+    count = sum(network.arm != THUMBNAIL for network in networks)
+    settings = config.evaluation.model_copy(update={"learners": learners})
+    fits = sum(num_fits(settings, labeled) for labeled in tasks.values())
+    say(
+        f"{', '.join(learners)}: {fits * count:,} trainings, {fits:,} for each of {count} "
+        "networks, which may take minutes each; scores are kept after every network. Fewer "
+        "evaluation.label_seeds, folds or budgets take less time"
+    )
 
 
 def _score(
-    evaluation: EvaluationConfig,
+    settings: EvaluationConfig,
     folder: StudyFolder,
     network: Network,
-    features: Float[np.ndarray, "n d"],
-    used: np.ndarray,
-    missing: Sequence[str],
+    archives: tuple[Archive, ...],
     tasks: Mapping[str, LabeledSet],
 ) -> None:
-    fits = len(evaluation.learners) * len(evaluation.budgets) * evaluation.label_seeds
-    folds = 1 if evaluation.split_column else evaluation.folds
-    with track(len(missing) * fits * folds, f"probing {network.name}") as progress:
-        for task in missing:
-            labeled = tasks[task]
-            scores = score_features(
-                features[np.searchsorted(used, labeled.rows)],
-                labeled,
-                learners=evaluation.learners,
-                budgets=evaluation.budgets,
-                folds=evaluation.folds,
-                label_seeds=evaluation.label_seeds,
-                on_fit=progress.advance,
-            )
+    backbone = network.load()
+    if backbone.network is None:
+        settings = settings.frozen()
+    with folder.timed("features"):
+        features = _features(backbone, archives, tasks)
+    fits = sum(num_fits(settings, labeled) for labeled in tasks.values())
+    with folder.timed("probes"), track(fits, f"scoring {network.name}") as progress:
+        for task, labeled in tasks.items():
+            scans = LabeledScans(archives, labeled, backbone.view, cache_folder() / "features")
+            scores = fit_learners(backbone, scans, features[task], settings, progress)
             path = folder.scores(task, network.name)
             path.parent.mkdir(parents=True, exist_ok=True)
             scores.save(path)
+
+
+def _features(
+    backbone: EvaluatedBackbone, archives: tuple[Archive, ...], tasks: Mapping[str, LabeledSet]
+) -> dict[str, Float32[np.ndarray, "n d"]]:
+    """Returns the features of each task's scans; a scan of several tasks is computed once."""
+    used = [np.unique(np.concatenate(rows)) for rows in _rows_of(len(archives), tasks)]
+    computed = [
+        backbone.features(archive, rows) for archive, rows in zip(archives, used, strict=True)
+    ]
+    features = {}
+    for task, labeled in tasks.items():
+        features[task] = labeled.gathered(
+            lambda source, rows: computed[source][np.searchsorted(used[source], rows)]
+        )
+        check_features(features[task], labeled)
+    return features
+
+
+def _rows_of(
+    num_archives: int, tasks: Mapping[str, LabeledSet]
+) -> list[list[Int[np.ndarray, " n"]]]:
+    """Returns the rows of each archive that each task needs."""
+    return [
+        [
+            labeled.rows if labeled.sources is None else labeled.rows[labeled.sources == source]
+            for labeled in tasks.values()
+        ]
+        for source in range(num_archives)
+    ]

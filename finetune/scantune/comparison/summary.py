@@ -8,9 +8,9 @@ from itertools import combinations
 
 from scanlearn.console import track
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import ArmRow, Budget, Difference, Matched, Primary, Score, Verdict
-from scantune.report.wording import budget_name, learner_name
+from scantune.comparison.results import ArmRow, Difference, Matched, Primary, Score, Verdict
 from scantune.scores import Scores
+from scantune.splits import Budget
 from scantune.statistics.delong import class_difference
 from scantune.statistics.intervals import (
     Estimate,
@@ -21,6 +21,7 @@ from scantune.statistics.intervals import (
     patient_weights,
     verdict,
 )
+from scantune.wording import budget_name, learner_name
 
 # The answer in one sentence.
 
@@ -111,13 +112,14 @@ def estimate_all(
     """
     evaluation = config.evaluation
     found: dict[Cell, list[Estimate]] = {}
-    cells = len(evaluation.learners) * len(evaluation.budgets)
-    total = cells * sum(len(members) for members in scores.values())
+    total = len(evaluation.budgets) * sum(
+        len(member.learners) for members in scores.values() for member in members
+    )
     with track(total, "resampling patients") as progress:
         for (task, arm), members in scores.items():
             # The weights depend on labels and folds alone, which all arms of a task share.
             weights = patient_weights(members[0], replicates=evaluation.replicates)
-            for learner in evaluation.learners:
+            for learner in members[0].learners:
                 for budget in evaluation.budgets:
                     own = found.setdefault((task, learner, budget, arm), [])
                     for one in members:
@@ -219,7 +221,7 @@ def comparisons(
     named = (config.primary_task, primary.learner, config.primary_budget)
     pair = (primary.better, primary.than)
     yield named, *pair
-    tasks = [named[0], *(task for task in config.tasks if task != named[0])]
+    tasks = [named[0], *(task for task in config.task_names if task != named[0])]
     learners = [named[1], *(name for name in evaluation.learners if name != named[1])]
     for task in tasks:
         for learner in learners:

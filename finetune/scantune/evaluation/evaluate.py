@@ -22,7 +22,8 @@ from scantune.evaluation.backbone import EvaluatedBackbone, channels_of, open_ba
 from scantune.evaluation.classifier import SEED, keep_classifier, keep_network
 from scantune.evaluation.outputs import check_output, write
 from scantune.evaluation.results import Evaluation, say_table, score_table
-from scantune.evaluation.settings import EvaluateConfig, EvaluateOptions
+from scantune.evaluation.settings import EvaluateConfig, EvaluateOptions, ScoringSettings
+from scantune.labels.labeled_set import LabeledSet
 from scantune.labels.open import LabeledArchives, Question, open_labels
 from scantune.learners.by_name import (
     frozen_learner,
@@ -136,24 +137,51 @@ def _features(task: _Task) -> Float32[np.ndarray, "n d"]:
 
 
 def _fit(task: _Task, features: Float32[np.ndarray, "n d"], settings: EvaluateConfig) -> Scores:
-    fits = len(settings.learners) * len(settings.budgets)
-    with track(fits * settings.label_seeds * task.inputs["folds"], "learning") as progress:
-        learners = learners_by_name(
-            settings.learners,
-            task.backbone.network,
-            task.scans,
-            features,
-            settings.tune,
-            on_epoch=partial(_show_epoch, progress),
-        )
-        return score_learners(
-            learners,
-            task.labels.labeled,
-            budgets=settings.budgets,
-            folds=settings.folds,
-            label_seeds=settings.label_seeds,
-            on_fit=progress.advance,
-        )
+    with track(num_fits(settings, task.labels.labeled), "learning") as progress:
+        return fit_learners(task.backbone, task.scans, features, settings, progress)
+
+
+def num_fits(settings: ScoringSettings, labeled: LabeledSet) -> int:
+    """Returns how many models `fit_learners` fits."""
+    folds = settings.folds if labeled.split is None else 1
+    return len(settings.learners) * len(settings.budgets) * settings.label_seeds * folds
+
+
+def fit_learners(
+    backbone: EvaluatedBackbone,
+    scans: LabeledScans,
+    features: Float32[np.ndarray, "n d"],
+    settings: ScoringSettings,
+    progress: Progressor,
+) -> Scores:
+    """Returns out-of-fold scores of one backbone by all learners that the settings name.
+
+    Args:
+        backbone: Its network is what some learners train.
+        scans: The labeled set.
+        features: ``[n d]`` frozen features of its scans.
+        settings: Learners, budgets, folds, label seeds, and how learners train.
+        progress: Advanced after each of the `num_fits` models.
+
+    Raises:
+        ScanlearnError: See `learners_by_name` and `score_learners`.
+    """
+    learners = learners_by_name(
+        settings.learners,
+        backbone.network,
+        scans,
+        features,
+        settings.tune,
+        on_epoch=partial(_show_epoch, progress),
+    )
+    return score_learners(
+        learners,
+        scans.labeled,
+        budgets=settings.budgets,
+        folds=settings.folds,
+        label_seeds=settings.label_seeds,
+        on_fit=progress.advance,
+    )
 
 
 def _show_epoch(progress: Progressor, epoch: int, epochs: int, value: float) -> None:

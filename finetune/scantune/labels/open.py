@@ -78,11 +78,38 @@ def open_labels(
     Raises:
         ScanlearnError: They cannot be used, or a patient or a picture is in both.
     """
+    return read_question(open_archives(labels, test, packing), asked, labels, test)
+
+
+def open_archives(
+    labels: str | Path, test: str | Path | None, packing: PackSettings
+) -> tuple[Archive, ...]:
+    """Returns the archive of labeled scans, and that of an external test set where there is one."""
+    archive = open_archive(labels, settings=packing)
+    return (archive,) if test is None else (archive, open_external(test, archive, packing))
+
+
+def read_question(
+    archives: tuple[Archive, ...],
+    asked: Question,
+    labels: str | Path,
+    test: str | Path | None = None,
+) -> LabeledArchives:
+    """Reads the labels of archives that are open, and says what they hold.
+
+    Args:
+        archives: As of `open_archives`.
+        asked: What is asked of the labels.
+        labels: Where the first comes from, for messages.
+        test: Where the second comes from.
+
+    Raises:
+        ScanlearnError: They cannot be used, or a patient or a picture is in both.
+    """
     if test is not None and asked.split_column is not None:
         raise ScanlearnError("test and split_column both say which scans are tested; leave one out")
-    archive = open_archive(labels, settings=packing)
     labeled = read_labels(
-        archive,
+        archives[0],
         asked.target,
         classes=asked.classes,
         ordinal=asked.ordinal,
@@ -91,10 +118,9 @@ def open_labels(
         synthetic_column=asked.synthetic_column,
         source=Path(labels).name,
     )
-    _say_labeled(labeled, archive, labeled.target)
+    _say_labeled(labeled, archives[0], labeled.target)
     if test is None:
-        return LabeledArchives((archive,), scorable(labeled))
-    archives = (archive, open_external(test, archive, packing))
+        return LabeledArchives(archives, scorable(labeled))
     external = read_external(
         archives[1],
         labeled,
@@ -104,7 +130,7 @@ def open_labels(
         source=Path(test).name,
     )
     _say_labeled(external, archives[1], f"test set, {labeled.target}")
-    return LabeledArchives(archives, join(labeled, external, archives))
+    return LabeledArchives(archives, join(labeled, external, (archives[0], archives[1])))
 
 
 def _say_labeled(labeled: LabeledSet, archive: Archive, title: str) -> None:

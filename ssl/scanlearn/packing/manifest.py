@@ -1,4 +1,4 @@
-"""The list of scans: from a folder, a CSV or Parquet table, or the NIH table."""
+"""The list of scans: from a folder, a zip, tar or npz file, a CSV or Parquet table."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,20 +33,228 @@ from scanlearn.readers.containers import (
 from scanlearn.readers.readers import SCAN_SUFFIXES, is_scan, list_rows, may_be_scan
 from scanlearn.readers.scan import Undecodable
 
-# What lies in a folder tree, a zip or a tar: its scans, and what is set aside unread.
-
-
+PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "Image Index")
+PATIENT_COLUMNS = ("patient_id", "patient", "subject_id", "Patient ID")
+# Such a column would name a person or a file in an archive that names neither.
+IDENTIFYING_COLUMNS = (
+    *PATH_COLUMNS,
+    *PATIENT_COLUMNS,
+    *("name", "patient name", "first name", "last name", "surname", "family name", "given name"),
+    *("mrn", "medical record number", "ssn", "accession number", "accession", "national id"),
+    *("birth date", "date of birth", "dob", "patient birth date", "birthday"),
+    *("address", "street", "phone", "telephone", "email", "e-mail", "zip code", "postal code"),
+    *("study instance uid", "series instance uid", "sop instance uid", "dicom id"),
+    *("study date", "acquisition date", "referring physician", "physician", "operator name"),
+)
+NIH_COLUMNS = ("Image Index", "Finding Labels")
+FOLDER_COLUMN = "folder"
+_PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+# Rows that are looked for on disk before a folder is taken for the one that paths start from.
+_PROBED_ROWS = 200
 _PATHS_PER_CHUNK = 2**16
-
-
 _ENDING = re.compile(r"[.\w -]{1,12}")
-
-
-_LEADS_OUT = "is a link out of its source; follow_links=true follows it"
-
-
+_LEADS_OUT = "is a link to a file outside the source; set follow_links=true to follow it"
+_NOT_UTF_8 = "has a name that is not UTF-8; rename it"
 # A packed archive below a folder holds a picture of its own, a sheet of scans that lie elsewhere.
 _OF_AN_ARCHIVE = ("archive.json", "shards")
+
+
+class ManifestRow(NamedTuple):
+    """One scan: its path and patient, None where blank, and its labels by column."""
+
+    path: str | None
+    patient: str | None
+    labels: dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Which scans there are, whose they are and what a table says of them.
+
+    Args:
+        root: Folder that the paths are relative to.
+        table: String columns ``path`` (posix, as given), ``patient`` and one per label; null
+            where blank.
+        label_columns: Names of the label columns.
+        patients_known: False where no patient was given and every scan stands for its own.
+        ignored: Endings of files in a folder that are no scans, and how many there are.
+        withheld: Columns of a table that are no labels, since they may name a person or a file.
+        refused: Paths that are set aside unread, and why.
+    """
+
+    root: Path
+    table: pa.Table
+    label_columns: tuple[str, ...]
+    patients_known: bool
+    ignored: tuple[tuple[str, int], ...] = ()
+    withheld: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def rows(self) -> Iterator[ManifestRow]:
+        """Yields the rows in order."""
+        for batch in self.table.to_batches(max_chunksize=4096):
+            paths, patients, *labels = (column.to_pylist() for column in batch.columns)
+            for index, (path, patient) in enumerate(zip(paths, patients, strict=True)):
+                values = (column[index] for column in labels)
+                by_name = dict(zip(self.label_columns, values, strict=True))
+                yield ManifestRow(path, patient, by_name)
+
+    def file(self, path: str | None) -> Path:
+        """Returns where a row's file lies; the root, which is none, where it may not be read."""
+        return self.root if path is None or path in self.refused else self.root / path
+
+    def content_hash(self) -> str:
+        """Returns the sha256 over all rows and the size and change time of every file."""
+        digest = hashlib.sha256(repr((self.label_columns, self.patients_known)).encode())
+        root = os.fspath(self.root)
+        for path, patient, labels in self.rows():
+            changed = None
+            if path is not None and path not in self.refused:
+                # Of strings: a million paths would take seconds to build.
+                changed = stamp(os.path.join(root, path))  # noqa: PTH118
+            digest.update(repr((path, patient, tuple(labels.values()), changed)).encode())
+        return digest.hexdigest()
+
+
+def read_manifest(
+    source: Path | str,
+    *,
+    path_column: str | None = None,
+    patient_column: str | None = None,
+    root: Path | str | None = None,
+    follow_links: bool = False,
+    open_containers: bool = False,
+    folder_labels: bool = False,
+) -> Manifest:
+    """Returns the scans that a folder tree, a zip, tar or MedMNIST npz file or a table lists.
+
+    In a folder every file of a known format is a scan, files without an ending by their content,
+    and stands for its own patient unless it names one; hidden files are left out, and a table that
+    lies there is not read. A table has a row per scan; what is neither its path nor its patient
+    column is a label and keeps its raw strings. The NIH ``Data_Entry`` table gets one more 0/1
+    column for each of its findings. The other settings are those of `PackSettings`.
+
+    Args:
+        source: Folder, ``.zip``, ``.tar``, ``.npz``, ``.csv``, ``.tsv`` or ``.parquet``.
+        root: Folder that the paths in a table are relative to; None tries the table's own
+            folder, its ``images`` folder, and then looks for the file names below it.
+
+    Raises:
+        ScanlearnError: There is nothing at ``source``, it lists no scan, a column is missing, or
+            no path of the table leads to a file.
+    """
+    source = Path(source).expanduser()
+    if source.is_dir():
+        listing = list_folder(source, follow_links=follow_links, open_containers=open_containers)
+        return _as_manifest(source, listing, folder_labels=folder_labels)
+    if not source.exists():
+        raise ScanlearnError(f"{source}: there is no such file or folder; check the path")
+    is_table = source.suffix.lower() in TABLE_SUFFIXES
+    rows = None if is_table else list_rows(source)
+    if folder_labels and (is_table or rows is not None):
+        raise ScanlearnError(
+            f"{source}: has labels of its own; leave out folder_labels, which is for a folder, a"
+            " zip or a tar"
+        )
+    if is_table:
+        return _read_table(source, path_column, patient_column, root)
+    if rows is not None:
+        table = rows.add_column(1, "patient", rows.column("path"))
+        return Manifest(source, table, tuple(rows.column_names[1:]), patients_known=False)
+    if source.suffix.lower() in CONTAINER_SUFFIXES:
+        return _as_manifest(source, list_container(source), folder_labels=folder_labels)
+    if source.name.lower().endswith(_PACKED_TARS):
+        raise ScanlearnError(
+            f"{source}: is a compressed tar, in which every scan would be read from the start;"
+            " unpack it, or give a .tar or .zip"
+        )
+    allowed = ", ".join((*TABLE_SUFFIXES, *CONTAINER_SUFFIXES))
+    raise ScanlearnError(
+        f"{source}: is neither a folder of scans nor a table or container ({allowed}); give one of"
+        " these"
+    )
+
+
+def _read_table(
+    source: Path, path_column: str | None, patient_column: str | None, root: Path | str | None
+) -> Manifest:
+    table = read_table(source)
+    paths_in = find_required(table, source, path_column, PATH_COLUMNS, "path_column")
+    patients_in = (
+        find_column(table, PATIENT_COLUMNS)
+        if patient_column is None
+        else find_required(table, source, patient_column, (), "patient_column")
+    )
+    if table.num_rows == 0:
+        raise ScanlearnError(f"{source}: has a header but no row; give a table that lists scans")
+    base, paths = _locate(table.column(paths_in), source, root)
+    patients = paths if patients_in is None else table.column(patients_in)
+    labels = table.drop_columns([name for name in (paths_in, patients_in) if name is not None])
+    withheld = [name for name in labels.column_names if is_one_of(name, IDENTIFYING_COLUMNS)]
+    labels = labels.drop_columns(withheld)
+    if all(name in table.column_names for name in NIH_COLUMNS):
+        labels = _with_findings(labels)
+    columns = [column.combine_chunks() for column in (paths, patients, *labels.columns)]
+    return Manifest(
+        root=base,
+        table=pa.Table.from_arrays(columns, names=["path", "patient", *labels.column_names]),
+        label_columns=tuple(labels.column_names),
+        patients_known=patients_in is not None,
+        withheld=tuple(withheld),
+    )
+
+
+def _locate(
+    column: pa.ChunkedArray, source: Path, root: Path | str | None
+) -> tuple[Path, pa.ChunkedArray]:
+    """Returns the folder that the paths of a table start from, and the paths from there."""
+    folder = source.absolute().parent
+    if root is not None and not Path(root).is_dir():
+        raise ScanlearnError(f"{root}: is no folder; root is the folder that the paths start from")
+    bases = [folder, folder / "images"] if root is None else [Path(root)]
+    probed = [path for path in column.slice(0, _PROBED_ROWS).to_pylist() if path]
+    for base in bases:
+        if any(is_there(base / path) for path in probed):
+            return base, column
+    base = bases[0]
+    below = _names_below(base)
+    if any(Path(path).name in below for path in probed):
+        # As ChestX-ray14 is unpacked: bare names in the table, files in images_001/images.
+        paths = [below.get(Path(path or "").name, path) for path in column.to_pylist()]
+        return base, pa.chunked_array([pa.array(paths, pa.string())])
+    folders = " or ".join(str(base) for base in bases)
+    example = probed[0] if probed else "blank"
+    raise ScanlearnError(
+        f"{source}: none of its first {len(probed)} paths is a file in {folders} (the first is"
+        f" {example!r}); give root, the folder that the paths start from"
+    )
+
+
+def _names_below(folder: Path) -> dict[str, str]:
+    """Returns the path of every scan below a folder by its bare name, if that is unique."""
+    by_name: dict[str, str] = {}
+    repeated: set[str] = set()
+    for path, entry in walk(folder):
+        if as_text(path) == path and is_scan(Path(entry.path)):
+            repeated.update({entry.name} & by_name.keys())
+            by_name[entry.name] = path
+    return {name: path for name, path in by_name.items() if name not in repeated}
+
+
+def _with_findings(labels: pa.Table) -> pa.Table:
+    """Returns the label columns and a 0/1 column for each finding, in alphabetical order."""
+    rows = [
+        None if value is None else {part.strip() for part in value.split("|")}
+        for value in labels.column("Finding Labels").to_pylist()
+    ]
+    names = sorted(set().union(*(row for row in rows if row)) - {"", *labels.column_names})
+    for name in names:
+        values = [None if row is None else str(int(name in row)) for row in rows]
+        labels = labels.append_column(name, pa.array(values, pa.string()))
+    return labels
 
 
 @dataclass(frozen=True)
@@ -63,7 +272,30 @@ class Listing:
     ignored: tuple[tuple[str, int], ...]
 
 
-class _Found:
+def _as_manifest(root: Path, listing: Listing, *, folder_labels: bool) -> Manifest:
+    paths = listing.paths
+    table = pa.table({"path": paths, "patient": paths})
+    if folder_labels:
+        outside = paths.filter(pc.invert(pc.match_substring(paths, "/")))
+        if len(outside):
+            raise ScanlearnError(
+                f"{root}: {len(outside):,} of {len(paths):,} scans lie directly in it, first "
+                f"{outside[0].as_py()}, but folder_labels takes the first folder as the class; move"
+                " them into a folder, or leave out folder_labels"
+            )
+        folders = pc.list_element(pc.split_pattern(paths, "/", max_splits=1), 0)
+        table = table.append_column(FOLDER_COLUMN, folders)
+    return Manifest(
+        root,
+        table,
+        tuple(table.column_names[2:]),
+        patients_known=False,
+        ignored=listing.ignored,
+        refused=listing.refused,
+    )
+
+
+class _Lister:
     """Collects paths; those of a million scans are held as bytes, not as objects."""
 
     def __init__(self, source: Path) -> None:
@@ -85,8 +317,7 @@ class _Found:
         self._refused[path] = reason
         self.add(path)
 
-    def judge(self, path: str, file: Path) -> None:
-        """Takes a file that may be a scan."""
+    def add_if_scan(self, path: str, file: Path) -> None:
         if is_scan(file):
             self.add(path)
         else:
@@ -94,15 +325,31 @@ class _Found:
             # It is printed: control characters and HTML are no ending.
             self._ignored[suffix if _ENDING.fullmatch(suffix) else "other endings"] += 1
 
+    def add_members(self, container: Path, start: str) -> None:
+        """Takes what a container holds, below ``start``; one that cannot be opened is refused."""
+        try:
+            rows = list_rows(container)
+            opened = open_container(container) if rows is None else None
+        except (Undecodable, ScanlearnError) as error:
+            self.refuse(start.rstrip("/"), str(error).replace(f"{container}: ", ""))
+            return
+        for path in () if rows is None else rows.column("path").to_pylist():
+            self.add(start + path)
+        if opened is not None:
+            for name in opened.members:
+                self.add_if_scan(start + name, container / name)
+            for name, reason in opened.refused:
+                again = " (again)" if name in opened.members else ""
+                self.refuse(f"{start}{name}{again}", reason)
+
     def listing(self) -> Listing:
-        chunks = [*self._chunks, pa.array(self._paths, pa.string())]
-        paths = pa.chunked_array(chunks)
+        paths = pa.chunked_array([*self._chunks, pa.array(self._paths, pa.string())])
         ignored = tuple(self._ignored.most_common())
         if len(paths) == 0:
-            listed = ", ".join(f"{n} {suffix}" for suffix, n in ignored[:5]) or "nothing"
+            present = ", ".join(f"{n} {suffix}" for suffix, n in ignored[:5]) or "nothing"
             raise ScanlearnError(
-                f"{self._source}: holds no scan ({listed} found); put {', '.join(SCAN_SUFFIXES)}"
-                " files there or give the path of a table"
+                f"{self._source}: contains no scans (found: {present}); give a folder with files"
+                f" of a supported format ({', '.join(SCAN_SUFFIXES)}) or a table"
             )
         return Listing(paths.take(pc.sort_indices(paths)), self._refused, ignored)
 
@@ -112,15 +359,10 @@ def list_folder(
 ) -> Listing:
     """Returns the scans below a folder; hidden files and folders are left out.
 
-    Args:
-        folder: The folder.
-        follow_links: Whether links that lead out of it are followed; they are set aside if not.
-        open_containers: Whether the scans in its zip, tar and npz files are listed too.
-
     Raises:
         ScanlearnError: It holds no scan, or a folder in it may not be read.
     """
-    found = _Found(folder)
+    scans = _Lister(folder)
     base = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118 - a string, ended by a slash
     for path, entry in walk(folder, follow_links=follow_links):
         is_container = path.lower().endswith(CONTAINER_SUFFIXES)
@@ -131,19 +373,19 @@ def list_folder(
         )
         if _is_folder(entry):  # A link to one: what lies in the tree is listed where it lies.
             if leads_out:
-                found.refuse(as_text(path), _LEADS_OUT)
+                scans.refuse(as_text(path), _LEADS_OUT)
         elif as_text(path) != path and (is_container or may_be_scan(entry.name)):
             # The bytes stand as escapes, which might be another file's name.
-            found.refuse(f"{as_text(path)} (escaped)", "has a name that is not UTF-8; rename it")
+            scans.refuse(f"{as_text(path)} (escaped)", _NOT_UTF_8)
         elif leads_out and may_be_scan(entry.name):
-            found.refuse(path, _LEADS_OUT)
+            scans.refuse(path, _LEADS_OUT)
         elif is_container and open_containers and not leads_out:
-            _list_members(found, Path(entry.path), f"{path}/")
+            scans.add_members(Path(entry.path), f"{path}/")
         elif entry.name.lower().endswith(SCAN_SUFFIXES):
-            found.add(path)
+            scans.add(path)
         else:
-            found.judge(path, Path(entry.path))
-    return found.listing()
+            scans.add_if_scan(path, Path(entry.path))
+    return scans.listing()
 
 
 def list_container(container: Path) -> Listing:
@@ -155,10 +397,10 @@ def list_container(container: Path) -> Listing:
     try:
         open_container(container)
     except Undecodable as error:
-        raise ScanlearnError(f"{container}: {error}; get it again, or unpack it") from error
-    found = _Found(container)
-    _list_members(found, container, "")
-    return found.listing()
+        raise ScanlearnError(f"{container}: {error}; download it again, or unpack it") from error
+    scans = _Lister(container)
+    scans.add_members(container, "")
+    return scans.listing()
 
 
 def walk(folder: Path, *, follow_links: bool = False) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -203,275 +445,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # A link to itself, or into a folder that may not be read.
         return False
-
-
-def _list_members(found: _Found, container: Path, start: str) -> None:
-    try:
-        rows = list_rows(container)
-        if rows is not None:
-            for path in rows.column("path").to_pylist():
-                found.add(start + path)
-            return
-        opened = open_container(container)
-    except (Undecodable, ScanlearnError) as error:
-        reason = str(error).replace(f"{container}: ", "")
-        found.refuse(start.rstrip("/"), reason)
-        return
-    for name in opened.members:
-        found.judge(start + name, container / name)
-    for name, reason in opened.refused:
-        found.refuse(start + (f"{name} (again)" if name in opened.members else name), reason)
-
-
-PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "Image Index")
-
-
-PATIENT_COLUMNS = ("patient_id", "patient", "subject_id", "Patient ID")
-
-
-# Such a column would name a person or a file in an archive that names neither.
-IDENTIFYING_COLUMNS = (
-    *PATH_COLUMNS,
-    *PATIENT_COLUMNS,
-    *("name", "patient name", "first name", "last name", "surname", "family name", "given name"),
-    *("mrn", "medical record number", "ssn", "accession number", "accession", "national id"),
-    *("birth date", "date of birth", "dob", "patient birth date", "birthday"),
-    *("address", "street", "phone", "telephone", "email", "e-mail", "zip code", "postal code"),
-    *("study instance uid", "series instance uid", "sop instance uid", "dicom id"),
-    *("study date", "acquisition date", "referring physician", "physician", "operator name"),
-)
-
-
-NIH_COLUMNS = ("Image Index", "Finding Labels")
-
-
-FOLDER_COLUMN = "folder"
-
-
-_PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-
-
-# Rows that are looked for on disk before a folder is taken for the one that paths start from.
-_PROBED_ROWS = 200
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """Which scans there are, whose they are and what a table says of them.
-
-    Args:
-        root: Folder that the paths are relative to.
-        table: String columns ``path`` (posix, as given), ``patient`` and one per label; null
-            where blank.
-        label_columns: Names of the label columns.
-        patients_known: False where no patient was given and every scan stands for its own.
-        ignored: Endings of files in a folder that are no scans, and how many there are.
-        withheld: Columns of a table that are no labels, since they may name a person or a file.
-        refused: Paths that are set aside unread, and why.
-    """
-
-    root: Path
-    table: pa.Table
-    label_columns: tuple[str, ...]
-    patients_known: bool
-    ignored: tuple[tuple[str, int], ...] = ()
-    withheld: tuple[str, ...] = ()
-    refused: Mapping[str, str] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return int(self.table.num_rows)
-
-    def rows(self) -> Iterator[tuple[str | None, str | None, dict[str, str | None]]]:
-        """Yields path, patient and labels of each row, in order."""
-        for batch in self.table.to_batches(max_chunksize=4096):
-            paths, patients, *labels = (column.to_pylist() for column in batch.columns)
-            for index, (path, patient) in enumerate(zip(paths, patients, strict=True)):
-                values = (column[index] for column in labels)
-                yield path, patient, dict(zip(self.label_columns, values, strict=True))
-
-    def file(self, path: str | None) -> Path:
-        """Returns where a row's file lies; the root, which is none, where it may not be read."""
-        return self.root if path is None or path in self.refused else self.root / path
-
-    def content_hash(self) -> str:
-        """Returns the sha256 over all rows and the size and change time of every file."""
-        digest = hashlib.sha256(repr((self.label_columns, self.patients_known)).encode())
-        root = os.fspath(self.root)
-        for path, patient, labels in self.rows():
-            changed = None
-            if path is not None and path not in self.refused:
-                # Of strings: a million paths would take seconds to build.
-                changed = stamp(os.path.join(root, path))  # noqa: PTH118
-            digest.update(repr((path, patient, tuple(labels.values()), changed)).encode())
-        return digest.hexdigest()
-
-
-def read_manifest(
-    source: Path | str,
-    *,
-    path_column: str | None = None,
-    patient_column: str | None = None,
-    root: Path | str | None = None,
-    follow_links: bool = False,
-    open_containers: bool = False,
-    folder_labels: bool = False,
-) -> Manifest:
-    """Returns the scans that a folder tree, a zip, tar or MedMNIST npz file or a table lists.
-
-    In a folder every picture, DICOM file and volume is a scan, files without an ending by their
-    content, and stands for its own patient unless it names one; hidden files are left out, and a
-    table that lies there is not read. A table is a CSV or Parquet file with a row per
-    scan; what is neither its path nor its patient column is a label and keeps its raw strings.
-    The NIH ``Data_Entry`` table gets one more 0/1 column for each of its findings.
-
-    Args:
-        source: Folder, ``.zip``, ``.tar``, ``.npz``, ``.csv``, ``.tsv`` or ``.parquet``.
-        path_column: Column of a table that holds paths; None looks for a usual name.
-        patient_column: Column of a table that names patients; None looks for a usual name.
-        root: Folder that the paths in a table are relative to; None tries the table's own
-            folder, its ``images`` folder, and then looks for the file names below it.
-        follow_links: Whether links that lead out of a folder are followed; they are set aside if
-            not. Paths of a table may lead anywhere.
-        open_containers: Whether zip, tar and npz files that lie in a folder are opened too.
-        folder_labels: Whether the first folder below a folder, a zip or a tar becomes a label
-            column, ``folder``.
-
-    Raises:
-        ScanlearnError: There is nothing at ``source``, it lists no scan, a column is missing, or
-            no path of the table leads to a file.
-    """
-    source = Path(source).expanduser()
-    if source.is_dir():
-        found = list_folder(source, follow_links=follow_links, open_containers=open_containers)
-        return _as_manifest(source, found, folder_labels=folder_labels)
-    if not source.exists():
-        raise ScanlearnError(f"{source}: there is no such file or folder; check the path")
-    is_table = source.suffix.lower() in TABLE_SUFFIXES
-    rows = None if is_table else list_rows(source)
-    if folder_labels and (is_table or rows is not None):
-        raise ScanlearnError(
-            f"{source}: has labels of its own; leave out folder_labels, which is for a folder, a"
-            " zip or a tar"
-        )
-    if rows is not None:
-        columns = rows.add_column(1, "patient", rows.column("path"))
-        return Manifest(source, columns, tuple(rows.column_names[1:]), patients_known=False)
-    if not is_table:
-        return _read_container(source, folder_labels=folder_labels)
-    table = read_table(source)
-    paths_in = find_required(table, source, path_column, PATH_COLUMNS, "path_column")
-    patients_in = (
-        find_column(table, PATIENT_COLUMNS)
-        if patient_column is None
-        else find_required(table, source, patient_column, (), "patient_column")
-    )
-    if table.num_rows == 0:
-        raise ScanlearnError(f"{source}: has a header but no row; give a table that lists scans")
-    base, paths = _locate(table.column(paths_in), source, None if root is None else Path(root))
-    patients = paths if patients_in is None else table.column(patients_in)
-    labels = table.drop_columns([name for name in (paths_in, patients_in) if name is not None])
-    withheld = [name for name in labels.column_names if is_one_of(name, IDENTIFYING_COLUMNS)]
-    labels = labels.drop_columns(withheld)
-    if all(name in table.column_names for name in NIH_COLUMNS):
-        labels = _with_findings(labels)
-    columns = [paths, patients, *labels.columns]
-    names = ["path", "patient", *labels.column_names]
-    return Manifest(
-        root=base,
-        table=pa.Table.from_arrays([column.combine_chunks() for column in columns], names=names),
-        label_columns=tuple(labels.column_names),
-        patients_known=patients_in is not None,
-        withheld=tuple(withheld),
-    )
-
-
-def _as_manifest(root: Path, found: Listing, *, folder_labels: bool) -> Manifest:
-    table = pa.table({"path": found.paths, "patient": found.paths})
-    if folder_labels:
-        table = table.append_column(FOLDER_COLUMN, _first_folders(root, found.paths))
-    return Manifest(
-        root,
-        table,
-        tuple(table.column_names[2:]),
-        patients_known=False,
-        ignored=found.ignored,
-        refused=found.refused,
-    )
-
-
-def _first_folders(root: Path, paths: pa.ChunkedArray) -> pa.ChunkedArray:
-    is_inside = pc.match_substring(paths, "/")
-    outside = paths.filter(pc.invert(is_inside))
-    if len(outside):
-        raise ScanlearnError(
-            f"{root}: {len(outside):,} of {len(paths):,} scans lie directly in it, first "
-            f"{outside[0].as_py()}, and folder_labels takes the first folder for the class; put "
-            "them into a folder, or leave folder_labels out"
-        )
-    return pc.list_element(pc.split_pattern(paths, "/", max_splits=1), 0)
-
-
-def _read_container(source: Path, *, folder_labels: bool) -> Manifest:
-    if source.suffix.lower() in CONTAINER_SUFFIXES:
-        return _as_manifest(source, list_container(source), folder_labels=folder_labels)
-    if source.name.lower().endswith(_PACKED_TARS):
-        raise ScanlearnError(
-            f"{source}: is a compressed tar, which would be read from its start for every scan;"
-            " unpack it, or give a .tar or .zip"
-        )
-    allowed = ", ".join((*TABLE_SUFFIXES, *CONTAINER_SUFFIXES))
-    raise ScanlearnError(
-        f"{source}: is neither a folder of scans nor a table or archive ({allowed}); give one of"
-        " these"
-    )
-
-
-def _locate(
-    column: pa.ChunkedArray, source: Path, root: Path | None
-) -> tuple[Path, pa.ChunkedArray]:
-    """Returns the folder that the paths of a table start from, and the paths from there."""
-    folder = source.absolute().parent
-    if root is not None and not root.is_dir():
-        raise ScanlearnError(f"{root}: is not a folder; root is where the paths of a table start")
-    bases = [folder, folder / "images"] if root is None else [root]
-    probed = [path for path in column.slice(0, _PROBED_ROWS).to_pylist() if path]
-    for base in bases:
-        if any(is_there(base / path) for path in probed):
-            return base, column
-    base = bases[0]
-    below = _names_below(base)
-    if any(Path(path).name in below for path in probed):
-        # As ChestX-ray14 is unpacked: bare names in the table, files in images_001/images.
-        found = [below.get(Path(path or "").name, path) for path in column.to_pylist()]
-        return base, pa.chunked_array([pa.array(found, pa.string())])
-    places = " and ".join(str(base) for base in bases)
-    example = probed[0] if probed else "blank"
-    raise ScanlearnError(
-        f"{source}: none of its first {len(probed)} paths is a file in {places} (the first is"
-        f" {example!r}); give root, the folder that the paths start from"
-    )
-
-
-def _names_below(folder: Path) -> dict[str, str]:
-    """Returns the path of every scan below a folder by its bare name, if that is unique."""
-    found: dict[str, str] = {}
-    twice: set[str] = set()
-    for path, entry in walk(folder):
-        name = entry.name
-        if as_text(path) == path and is_scan(Path(entry.path)):
-            twice.update({name} & found.keys())
-            found[name] = path
-    return {name: path for name, path in found.items() if name not in twice}
-
-
-def _with_findings(labels: pa.Table) -> pa.Table:
-    """Returns the label columns and a 0/1 column for each finding, in alphabetical order."""
-    rows = [
-        None if value is None else {part.strip() for part in value.split("|")}
-        for value in labels.column("Finding Labels").to_pylist()
-    ]
-    names = sorted(set().union(*(row for row in rows if row)) - {"", *labels.column_names})
-    for name in names:
-        values = [None if row is None else str(int(name in row)) for row in rows]
-        labels = labels.append_column(name, pa.array(values, pa.string()))
-    return labels

@@ -35,7 +35,6 @@ from scanlearn.training.folder import RunFolder, open_run
 from scanlearn.training.optim import Schedule, schedule_for
 from scanlearn.training.settings import PRESENTATION, PretrainConfig
 from scanlearn.views.generator import ViewGenerator
-from scanlearn.views.scale import Scale
 from scanlearn.views.settings import RenderSettings
 
 # What a run chooses for itself from its configuration, its archive and the machine, and why.
@@ -211,7 +210,7 @@ class Job:
             check_views(backbone, choices.local_size, "the side of a local view")
         generator = ViewGenerator(
             config.build_recipe(),
-            Scale.parse(config.views.scale),
+            config.views.scale,
             method.plan,
             config.views.size,
             archive.mean,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -14,6 +13,11 @@ from scanlearn.packing.settings import PackSettings
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.recipes import RECIPES, Recipe, find_recipe, no_effect_in_words
 from scanlearn.views.scale import Scale
+
+SCALE_HELP = (
+    "augmentation scale: 0 (identity) to 1.5, or identity, weak (.5), strong (1); or one value for "
+    "each of crop, geometry, photometric and acquisition"
+)
 
 
 class WatchConfig(Settings):
@@ -59,6 +63,7 @@ PRESENTATION = frozenset(
     {
         "archive",
         "output",
+        "pack.summary",
         "pack.workers",
         "device",
         # The batch and its views are the same however many processes share them.
@@ -74,50 +79,34 @@ PRESENTATION = frozenset(
 )
 
 
-OPERATIONS_HELP = (
-    "operations switched off or set by hand: solarize: off, rotation_deg: [7, 15] (weak, strong) "
-    "or one number for both; scanlearn explain RECIPE shows what there is"
-)
-
-
-LOCAL_SIZE_HELP = (
-    "side of a local view, where the method has any; null is the multiple of a transformer's patch "
-    "nearest to 96 / 224 of size"
-)
-
-
-SCALE_BLUR_HELP = "blur shrinks with the view, as its sigma is stated at 224 px"
-
-
-class ViewsConfig(Settings):
-    """How views are made."""
+class SharedViews(Settings):
+    """How views are made, but for the dial: what all arms of a comparison share."""
 
     recipe: str | None = Field(
-        default=None, description=f"null is the method's own; or one of {', '.join(RECIPES)}"
-    )
-    scale: float | str | dict[str, float | str] = Field(
-        default=0.5,
-        description="the dial: 0 (identity) to 1.5, or identity, weak (.5), strong (1); or one "
-        "value for each of crop, geometry, photometric and acquisition",
+        default=None,
+        description=f"recipe of augmentations; null is the method's own; or {', '.join(RECIPES)}",
     )
     size: int = Field(default=64, ge=8, description="side of a view in pixels")
-    local_size: int | None = Field(default=None, ge=8, description=LOCAL_SIZE_HELP)
-    operations: Operations = Field(default={}, description=OPERATIONS_HELP)
-    scale_blur: bool = Field(default=True, description=SCALE_BLUR_HELP)
+    local_size: int | None = Field(
+        default=None,
+        ge=8,
+        description="side of a local view, for methods that have them; null is the multiple of a "
+        "transformer's patch nearest to 96 / 224 of size",
+    )
+    operations: Operations = Field(
+        default={},
+        description="operations switched off or set by hand: solarize: off, rotation_deg: [7, 15] "
+        "(weak, strong) or one number for both; scanlearn explain RECIPE lists them",
+    )
+    scale_blur: bool = Field(
+        default=True, description="blur shrinks with the view, as its sigma is stated at 224 px"
+    )
 
     @field_validator("recipe")
     @classmethod
     def _known(cls, value: str | None) -> str | None:
         if value is not None:
             find_recipe(value)
-        return value
-
-    @field_validator("scale")
-    @classmethod
-    def _on_the_dial(
-        cls, value: float | str | dict[str, float | str]
-    ) -> float | str | dict[str, float | str]:
-        Scale.parse(value)
         return value
 
     def build_recipe(self, of_method: str = "simclr") -> Recipe:
@@ -127,6 +116,18 @@ class ViewsConfig(Settings):
             of_method: The recipe published with the method, taken where none is named.
         """
         return find_recipe(self.recipe or of_method).adjusted(self.operations)
+
+    def at(self, scale: Scale) -> ViewsConfig:
+        """Returns these views at one setting of the dial."""
+        return ViewsConfig(**dict(self), scale=scale)
+
+
+class _Dial(Settings):
+    scale: Scale = Field(default=Scale.WEAK, description=SCALE_HELP)
+
+
+class ViewsConfig(SharedViews, _Dial):
+    """How views are made."""
 
 
 class LoggingConfig(Settings):
@@ -145,23 +146,12 @@ class LoggingConfig(Settings):
         return self.every_steps or max(1, total_steps // 1000)
 
 
-class PretrainConfig(Settings):
-    """One pretraining run."""
+class TrainingSettings(Settings):
+    """How a network is trained: all of a pretraining run but its scans, its seed and its dial."""
 
-    archive: str = Field(
-        description="packed archive; or a folder of scans, a CSV or Parquet table, or "
-        "phantom:patients=300,seed=0, packed into a cache first",
-        examples=["scans"],
-    )
-    output: str = Field(
-        description="run folder; the same command again resumes it", examples=["runs/simclr"]
-    )
     backbone: BackboneConfig = Field(default=BackboneConfig(), description="the network")
-    method: MethodConfig = Field(default=SimCLRConfig(), description="the method and its recipe")
-    views: ViewsConfig = Field(default=ViewsConfig(), description="the views it learns from")
-    pack: PackSettings = Field(
-        default=PackSettings(), description="how scans are packed; unused with a packed archive"
-    )
+    method: MethodConfig = Field(default=SimCLRConfig(), description="the method and its settings")
+    views: SharedViews = Field(default=SharedViews(), description="the views it learns from")
     batch_size: int = Field(
         default=128, ge=2, description="scans in a step, over all devices and nodes"
     )
@@ -171,11 +161,10 @@ class PretrainConfig(Settings):
         description="parts of a batch taken one after another before the optimiser steps: memory "
         "as for batch_size / accumulate; a scan's negatives, and BatchNorm, see their part only",
     )
-    epochs: float = Field(default=100.0, gt=0, description="passes over the archive")
-    steps: int | None = Field(default=None, ge=1, description="optimiser steps, instead of epochs")
-    seed: int = Field(
-        default=0, ge=0, lt=2**63, description="of weights, order of the scans and views"
+    epochs: float = Field(
+        default=100.0, gt=0, allow_inf_nan=False, description="passes over the unlabeled scans"
     )
+    steps: int | None = Field(default=None, ge=1, description="optimiser steps, instead of epochs")
     device: Literal["auto", "cpu", "gpu"] = Field(
         default="auto", description="auto takes a CUDA GPU where there is one"
     )
@@ -183,9 +172,6 @@ class PretrainConfig(Settings):
         default=1,
         description="processes on each machine, one for each GPU; auto takes all visible GPUs, "
         "and one process on a CPU; they share batch_size",
-    )
-    nodes: int = Field(
-        default=1, ge=1, description="machines; start the command on them by srun or torchrun"
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto takes bf16 where the hardware is fast with it"
@@ -210,15 +196,9 @@ class PretrainConfig(Settings):
     )
     progress: bool = Field(default=True, description="a bar while stderr is a terminal")
 
-    @model_validator(mode="after")
-    def _finite(self) -> PretrainConfig:
-        if not math.isfinite(self.epochs):
-            raise ValueError("epochs must be finite")
-        return self
-
     @field_validator("views")
     @classmethod
-    def _adjustable(cls, value: ViewsConfig, info: ValidationInfo) -> ViewsConfig:
+    def _adjustable(cls, value: SharedViews, info: ValidationInfo) -> SharedViews:
         if "method" in info.data:
             value.build_recipe(info.data["method"].recipe)
         return value
@@ -227,15 +207,43 @@ class PretrainConfig(Settings):
         """Returns the recipe of the views, with its operations adjusted."""
         return self.views.build_recipe(self.method.recipe)
 
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Returns the optimiser steps of the run, at least one."""
+        return self.steps or max(1, round(self.epochs * steps_per_epoch))
+
+
+class _Where(Settings):
+    """Apart, so that these head the printed settings."""
+
+    archive: str = Field(
+        description="packed archive; or a folder of scans, a CSV or Parquet table, or "
+        "phantom:patients=300,seed=0, packed into a cache first",
+        examples=["scans"],
+    )
+    output: str = Field(
+        description="run folder; the same command again resumes it", examples=["runs/simclr"]
+    )
+    seed: int = Field(
+        default=0, ge=0, lt=2**63, description="of weights, order of the scans and views"
+    )
+
+
+class PretrainConfig(TrainingSettings, _Where):
+    """One pretraining run."""
+
+    views: ViewsConfig = Field(default=ViewsConfig(), description="the views it learns from")
+    pack: PackSettings = Field(
+        default=PackSettings(), description="how scans are packed; unused with a packed archive"
+    )
+    nodes: int = Field(
+        default=1, ge=1, description="machines; start the command on them by srun or torchrun"
+    )
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What was set by hand to no effect at this scale.
 
         No error: another arm of a comparison, which shares the operations, may have the sub-dial.
         """
-        idle = self.build_recipe().without_effect([Scale.parse(self.views.scale)])
+        idle = self.build_recipe().without_effect([self.views.scale])
         return (f"views.{no_effect_in_words(idle)}",) if idle else ()
-
-    def total_steps(self, steps_per_epoch: int) -> int:
-        """Returns the optimiser steps of the run, at least one."""
-        return self.steps or max(1, round(self.epochs * steps_per_epoch))

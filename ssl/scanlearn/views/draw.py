@@ -14,10 +14,6 @@ from jaxtyping import Bool, Float64, Int64, UInt64
 
 from scanlearn.errors import ScanlearnError
 
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
-# Where a histogram shift moves the curve of gray values; its ends stay.
-HISTOGRAM_POINTS = (0.25, 0.5, 0.75)
-
 
 @dataclass(frozen=True)
 class Draw:
@@ -40,7 +36,7 @@ class Draw:
         order: The order of the four: 0 brightness, 1 contrast, 2 saturation, 3 hue.
         gray: Whether colour is removed.
         gamma: Exponent on the unit range, 1 changes nothing.
-        histogram_shift: By how much the gray values at `HISTOGRAM_POINTS` move; 0 none.
+        histogram_shift: By how much the gray values .25, .5 and .75 move; 0 none.
         blur: Whether the view is blurred.
         blur_sigma: Standard deviation of the blur, in pixels of a 224-px view.
         solarize: Whether values from one half upwards are inverted.

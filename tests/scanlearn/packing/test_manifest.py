@@ -101,7 +101,7 @@ def test_compressed_tar_is_refused_with_what_to_do(tmp_path: Path, name: str) ->
 
 def test_empty_folder_is_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "a.doc").touch()
-    with pytest.raises(ScanlearnError, match=r"holds no scan \(1 \.doc found\)"):
+    with pytest.raises(ScanlearnError, match=r"no scans \(found: 1 \.doc\)"):
         read_manifest(tmp_path)
 
 
@@ -455,7 +455,7 @@ def test_archive_that_cannot_be_opened_or_holds_no_scan_is_one_sentence(tmp_path
         list_container(tmp_path / "a.tar")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("a.txt", b"x")
-    with pytest.raises(ScanlearnError, match=r"a\.zip: holds no scan \(1 \.txt found\)"):
+    with pytest.raises(ScanlearnError, match=r"a\.zip: contains no scans \(found: 1 \.txt\)"):
         list_container(tmp_path / "a.zip")
 
 

@@ -305,7 +305,7 @@ def test_link_out_of_the_folder_is_set_aside_until_links_are_followed(
 def test_folder_of_nothing_but_links_says_what_to_set(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "farm").mkdir()
     (tmp_path / "farm" / "1.png").symlink_to(folder / "good.png")
-    with pytest.raises(ScanlearnError, match=r"none of 1 scans .*follow_links=true follows it"):
+    with pytest.raises(ScanlearnError, match=r"none of 1 scans .*follow_links=true"):
         packed(tmp_path / "farm")
     assert len(packed(tmp_path / "farm", follow_links=True)) == 1
 

@@ -24,7 +24,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def look(config: CompareConfig) -> tuple[StudyFolder, tuple[Leak, ...]]:
     folder = open_study(config)
-    unlabeled, labels = open_archive(config.unlabeled), open_archive(config.labels)
+    unlabeled, labels = open_archive(config.unlabeled), (open_archive(config.labels),)
     found = find_study_leaks(config, folder, unlabeled, labels, read_tasks(config, labels))
     return folder, found
 

@@ -10,9 +10,12 @@ from pydantic import BaseModel, ValidationError
 
 from scanlearn.config import load_config
 from scanlearn.errors import ScanlearnError
-from scanlearn.training.settings import PretrainConfig, ViewsConfig
+from scanlearn.packing.settings import PackSettings
+from scanlearn.training.settings import PretrainConfig, SharedViews, ViewsConfig
+from scanlearn.views.scale import Scale
 from scantune.comparison import plan as blocks
-from scantune.comparison.plan import CompareConfig, StudyPretraining, StudyViews
+from scantune.comparison.plan import CompareConfig
+from scantune.evaluation.settings import ScoringSettings
 
 Plan = Callable[..., CompareConfig]
 
@@ -93,7 +96,10 @@ def test_primary_defaults_to_the_first_task_and_all_labels(plan: Plan) -> None:
         ({"primary": {"better": "weka"}}, "did you mean 'weak'"),
         ({"primary": {"better": "strong"}}, "with itself"),
         ({"primary": {"task": "palor"}}, "did you mean 'pallor'"),
-        ({"primary": {"budget": 11}}, "not in evaluation.budgets"),
+        ({"primary": {"budget": 11}}, "11, which is not in evaluation.budgets"),
+        ({"evaluation": {"tune": {"epochs": 3}}}, "tune.epochs has no effect"),
+        ({"evaluation": {"test": "a", "split_column": "b"}}, "test and split_column"),
+        ({"tasks": [["a", "b"], "a, b"]}, "twice"),
         ({"primary": {"learner": "knn"}, "evaluation": {"learners": ["linear"]}}, "not in eval"),
         ({"seeds": [0, 0]}, "twice"),
         ({"seeds": [-1]}, "0 or more"),
@@ -124,30 +130,49 @@ def test_an_untrained_arm_that_begins_from_given_weights_is_not_called_random(pl
     assert plan(pretrain=given, arms=arms).pretrain.backbone.weights == "pretrained"
 
 
-def test_a_plan_names_every_key_of_a_run_but_what_arms_decide() -> None:
+def test_a_plan_names_every_key_of_a_run_of_packing_and_of_scoring() -> None:
     # One machine: on several, every process would go through the whole comparison.
-    own = {"archive", "output", "seed", "pack", "nodes"}
-    assert set(StudyPretraining.model_fields) == set(PretrainConfig.model_fields) - own
-    assert set(StudyViews.model_fields) == set(ViewsConfig.model_fields) - {"scale"}
-
-
-def test_shared_keys_have_the_defaults_of_a_run() -> None:
-    for name, field in StudyPretraining.model_fields.items():
-        if name != "views":
-            assert field.default == PretrainConfig.model_fields[name].default, name
+    of_a_run = {"archive", "output", "seed", "pack", "nodes"}
+    pretrain = CompareConfig.model_fields["pretrain"].annotation
+    assert set(pretrain.model_fields) == set(PretrainConfig.model_fields) - of_a_run
+    assert set(SharedViews.model_fields) == set(ViewsConfig.model_fields) - {"scale"}
+    assert set(blocks.ComparePacking.model_fields) == set(PackSettings.model_fields)
+    own = set(blocks.EvaluationConfig.model_fields) - set(ScoringSettings.model_fields)
+    assert own == {"replicates"}
 
 
 def test_views_of_a_study_are_those_of_a_run_at_a_scale() -> None:
-    views = StudyViews(recipe="dino", size=32, operations={"blur": False}, scale_blur=False)
-    run = views.at(0.7)
+    views = SharedViews(recipe="dino", size=32, operations={"blur": False}, scale_blur=False)
+    run = views.at(Scale.of(0.7))
     assert run == ViewsConfig(
         recipe="dino", size=32, operations={"blur": "off"}, scale_blur=False, scale=0.7
     )
     assert run.build_recipe() == views.build_recipe()
-    assert StudyViews(operations={"blur": "off"}) == StudyViews(operations={"blur": False})
-    for name in set(StudyViews.model_fields) - {"recipe"}:
-        field, own = StudyViews.model_fields[name], ViewsConfig.model_fields[name]
-        assert (field.default, field.description) == (own.default, own.description)
+    assert SharedViews(operations={"blur": "off"}) == SharedViews(operations={"blur": False})
+
+
+def test_packing_is_that_of_pack(plan: Plan) -> None:
+    pack = {"field_of_view": "fundus", "patient_column": "who", "keep": {"eye": ["left"]}}
+    config = plan(pack=pack, label_columns={"patient": "person"})
+    unlabeled = config.pack_settings(config.unlabeled_columns, "auto")
+    assert type(unlabeled) is PackSettings
+    assert (unlabeled.field_of_view, unlabeled.keep) == ("fundus", {"eye": ("left",)})
+    assert (unlabeled.patient_column, unlabeled.canvas) == ("who", config.canvas())
+    assert config.pack_settings(config.label_columns, 3).patient_column == "person"
+    assert plan(pack={"canvas": [40, 60]}).canvas() == (40, 60)
+    windows = plan(pack={"window": ["lung", "bone", "brain"]})
+    assert len(windows.pack_settings(windows.label_columns, "auto").preprocess().windows) == 3
+    with pytest.raises(ValidationError, match="window is for CT"):
+        plan(pack={"window": "lung", "field_of_view": "fundus"})
+
+
+def test_the_thumbnail_is_scored_by_frozen_learners_alone(plan: Plan) -> None:
+    evaluation = {"learners": ["finetune", "linear"], "tune": {"epochs": 3, "balance": "sampling"}}
+    config = plan(evaluation=evaluation, primary={"learner": "finetune"}).evaluation
+    assert (config.frozen_learners, config.network_learners) == (("linear",), ("finetune",))
+    frozen = config.frozen()
+    assert frozen.learners == ("linear",)
+    assert (frozen.tune.epochs, frozen.tune.balance) == (None, "sampling")
 
 
 def test_every_key_is_described() -> None:

@@ -15,6 +15,7 @@ from scantune.comparison.facts import data_warnings, task_counts
 from scantune.comparison.folder import open_study
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.scores import Network, read_tasks, score_all
+from scantune.evaluation.backbone import EvaluatedBackbone
 
 Plan = Callable[..., CompareConfig]
 
@@ -31,21 +32,26 @@ class Counted:
         self.calls = 0
         self.seed = seed
 
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
+    def __call__(self) -> EvaluatedBackbone:
+        made = EvaluatedBackbone({}, None, None, (16, (0.5,), (0.5,)))
+        object.__setattr__(made, "features", self.features)
+        return made
+
+    def features(self, _: Archive, rows: np.ndarray) -> np.ndarray:
         self.calls += 1
         return np.random.default_rng(self.seed).normal(size=(len(rows), 8)).astype(np.float32)
 
 
 def test_features_are_made_once_for_all_tasks_and_not_again(plan: Plan, labels: Archive) -> None:
     config = plan(tasks=["pallor", "lesion"])
-    folder, tasks = open_study(config), read_tasks(config, labels)
+    folder, tasks = open_study(config), read_tasks(config, (labels,))
     first, second = Counted(0), Counted(1)
     networks = [Network("weak", "weak-seed-0", first), Network("weak", "weak-seed-1", second)]
-    found = score_all(config, folder, networks, tasks)
+    found = score_all(config, folder, networks, (labels,), tasks)
     assert set(found) == {("pallor", "weak"), ("lesion", "weak")}
     assert [len(members) for members in found.values()] == [2, 2]
     assert (first.calls, second.calls) == (1, 1)
-    again = score_all(config, folder, networks, tasks)
+    again = score_all(config, folder, networks, (labels,), tasks)
     assert (first.calls, second.calls) == (1, 1)
     for key, members in found.items():
         for one, other in zip(members, again[key], strict=True):
@@ -54,19 +60,19 @@ def test_features_are_made_once_for_all_tasks_and_not_again(plan: Plan, labels: 
 
 def test_only_what_is_missing_is_scored(plan: Plan, labels: Archive) -> None:
     config = plan()
-    folder, tasks = open_study(config), read_tasks(config, labels)
+    folder, tasks = open_study(config), read_tasks(config, (labels,))
     kept, lost = Counted(0), Counted(1)
     networks = [Network("weak", "weak-seed-0", kept), Network("strong", "strong-seed-0", lost)]
-    score_all(config, folder, networks, tasks)
+    score_all(config, folder, networks, (labels,), tasks)
     folder.scores("pallor", "strong-seed-0").unlink()
-    score_all(config, folder, networks, tasks)
+    score_all(config, folder, networks, (labels,), tasks)
     assert (kept.calls, lost.calls) == (1, 2)
 
 
 def test_a_budget_that_leaves_one_class_is_refused_at_once(plan: Plan, labels: Archive) -> None:
     config = plan(evaluation={"budgets": ["all"], "folds": 30})
     with pytest.raises(ScanlearnError, match="folds=30"):
-        read_tasks(config, labels)
+        read_tasks(config, (labels,))
 
 
 def test_findings_of_a_list_are_a_task_and_what_is_unknown_is_told(
@@ -82,13 +88,15 @@ def test_findings_of_a_list_are_a_task_and_what_is_unknown_is_told(
             writer.add(PackedScan(pixels), Origin(f"s{row}", f"p{row}", named))
         labels = writer.close()
     config = plan(tasks=["Finding Labels"])
-    folder, tasks = open_study(config), read_tasks(config, labels)
-    found = score_all(config, folder, [Network("weak", "weak-seed-0", Counted(0))], tasks)
+    folder, tasks = open_study(config), read_tasks(config, (labels,))
+    found = score_all(
+        config, folder, [Network("weak", "weak-seed-0", Counted(0))], (labels,), tasks
+    )
     (scores,) = found["Finding Labels", "weak"]
     assert scores.truth.task == "multilabel"
     (counts,) = task_counts(tasks)
     assert counts.counts == {"A": 20, "B": 20, "C": 0}
-    told = data_warnings(labels, labels, tasks, found)
+    told = data_warnings(labels, (labels,), tasks)
     assert "Finding Labels: 1 scans without a label are left out." in told
     assert "Finding Labels: scans of which a finding is unknown are masked: C 1." in told
     assert any(line.startswith("Finding Labels: only one patient has C") for line in told)
