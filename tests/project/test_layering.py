@@ -7,7 +7,7 @@ from typing import Any
 # Lower layers first. "," parts of one layer may use one another, "|" parts may not.
 SCANLEARN = [
     "errors",
-    "files, console, pages",
+    "files, console, palette, svg, pages",
     "provenance, config, readers",
     "core",
     "archive",
@@ -21,7 +21,7 @@ SCANTUNE = [
     "labels",
     "scores, splits, statistics",
     "learners",
-    "scoring, report",
+    "scoring, wording",
     "evaluation",
     "comparison",
     "cli",

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from scanlearn.archive.identity import Identities, read_identities, source_name
-from scanlearn.archive.layout import Origin
-from scanlearn.archive.reader import Archive, is_archive
+from scanlearn.archive.layout import Origin, is_archive
+from scanlearn.archive.reader import Archive
 from scanlearn.archive.summary import summary
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.console import say, track, warn_user
