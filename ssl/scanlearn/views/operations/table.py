@@ -17,12 +17,12 @@ from scanlearn.views.operations.geometry import (
     VFLIP,
 )
 from scanlearn.views.operations.operation import Operation, Parameter
-from scanlearn.views.operations.tone import BLUR, GAMMA, HISTOGRAM_SHIFT, SOLARIZE
+from scanlearn.views.operations.tone import BLUR, GAMMA, HISTOGRAM_SHIFT, POSTERISE, SOLARIZE
 
 OPERATIONS = (
     CROP, FLIP, VFLIP, ROTATION, TRANSLATION, STRETCH, SHEAR, ELASTIC,
     JITTER, BRIGHTNESS, CONTRAST, SATURATION, HUE, GRAY,
-    GAMMA, HISTOGRAM_SHIFT, BLUR, SOLARIZE,
+    GAMMA, HISTOGRAM_SHIFT, BLUR, SOLARIZE, POSTERISE,
     BIAS_FIELD, SOFT, NOISE,
 )  # fmt: skip
 
