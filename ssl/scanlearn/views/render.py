@@ -41,8 +41,8 @@ def render(
     """Returns one view of every scan on the unit range, before standardisation.
 
     All geometry is one antialiased resample of the packed scan; the other operations follow in the
-    order of `table.OPERATIONS`. Padding never enters. Outside the field of view, where the batch has
-    a mask or the geometry reaches beyond the scan, a view is 0 and no operation changes that.
+    order of `table.OPERATIONS`. Padding never enters. Outside the field of view, where the batch
+    has a mask or the geometry reaches beyond the scan, a view is 0 and no operation changes that.
 
     Args:
         batch: Packed scans, on the device to render on.
