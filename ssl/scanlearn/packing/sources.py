@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 from scanlearn.archive.identity import read_identities, source_name
-from scanlearn.archive.reader import FORMAT_VERSION, Archive, is_archive
+from scanlearn.archive.layout import FORMAT_VERSION, is_archive
+from scanlearn.archive.reader import Archive
 from scanlearn.console import say
 from scanlearn.packing.pack import manifest_of, pack
 from scanlearn.packing.settings import PackSettings
@@ -70,7 +71,7 @@ def _open_phantom(source: str, base: Path) -> Archive:
     spec = phantom.PhantomSpec.parse(source.removeprefix(PHANTOM_PREFIX))
     # The program that draws is part of the key: a phantom changed by an update is drawn anew.
     program = hashlib.sha256()
-    for file in sorted(Path(phantom.__file__).parent.glob("phantom*.py")):
+    for file in sorted(Path(phantom.__file__).parent.glob("*.py")):
         program.update(file.read_bytes())
     target = base / _name("phantom", repr(spec), program.hexdigest())
     if is_archive(target):

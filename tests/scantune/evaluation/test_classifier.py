@@ -13,7 +13,7 @@ import torch
 from scanlearn.backbones import weights as weights
 from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone
 from scanlearn.backbones.card import Card
-from scanlearn.backbones.classifier import build_classifying
+from scanlearn.backbones.head import build_classifying
 from scanlearn.backbones.weights import export_backbone
 from scanlearn.errors import ScanlearnError
 from scantune.evaluation import classifier as classifier
@@ -123,7 +123,7 @@ def test_changed_backbone_is_refused(kept: tuple[Path, np.ndarray, LabeledSet]) 
     content[-1] ^= 1
     file.unlink()  # It may be a second name of the exported file.
     file.write_bytes(bytes(content))
-    with pytest.raises(ScanlearnError, match="not those that"):
+    with pytest.raises(ScanlearnError, match="do not match the hash"):
         Classifier(folder)
 
 
@@ -180,10 +180,10 @@ def test_missing_cut_changed_or_other_weights_of_a_network_are_one_clear_sentenc
     weights_file = folder / "model.safetensors"
     whole = weights_file.read_bytes()
     weights_file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(ScanlearnError, match=r"not those that card\.json vouches for"):
+    with pytest.raises(ScanlearnError, match=r"match the hash in card\.json"):
         Classifier(folder)
     weights_file.write_bytes(whole[:-9])
-    with pytest.raises(ScanlearnError, match="not a whole safetensors file"):
+    with pytest.raises(ScanlearnError, match="not a complete safetensors file"):
         Classifier(folder)
     weights_file.unlink()
     with pytest.raises(ScanlearnError, match="the file is missing"):
