@@ -20,7 +20,7 @@ from scanlearn.console import say, track, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import require_free
 from scanlearn.packing.filters import make_selection
-from scanlearn.packing.headers import LEFT_OUT, Survey, survey
+from scanlearn.packing.headers import LEFT_OUT, HeaderScan, scan_headers
 from scanlearn.packing.manifest import Manifest, read_manifest
 from scanlearn.packing.parallel import get_ready, num_cores, ordered_map
 from scanlearn.packing.prepare import (
@@ -116,7 +116,7 @@ def pack_manifest(
     selection = make_selection(settings.keep, settings.drop, manifest.label_columns)
     workers = _workers(settings)
     _get_ready(manifest, settings)
-    manifest, found_out = survey(manifest, read, selection=selection, workers=workers)
+    manifest, found_out = scan_headers(manifest, read, selection=selection, workers=workers)
     plan = make_plan(
         found_out,
         canvas=(canvas, canvas) if isinstance(canvas, int) else canvas,
@@ -176,7 +176,7 @@ def _fitting(plan: PackPlan, like: Archive) -> PackPlan:
     return replace(plan, dtype=like.dtype)
 
 
-def _label_columns(manifest: Manifest, found: Survey) -> tuple[str, ...]:
+def _label_columns(manifest: Manifest, found: HeaderScan) -> tuple[str, ...]:
     """Returns the table's columns, and one for the series where files name it."""
     known = manifest.label_columns
     return (*known, SERIES) if found.has_series and SERIES not in known else known
@@ -202,7 +202,7 @@ def manifest_of(source: Path | str, settings: PackSettings) -> Manifest:
 
 
 def write_scans(
-    writer: ArchiveWriter, manifest: Manifest, plan: PackPlan, found: Survey, workers: int
+    writer: ArchiveWriter, manifest: Manifest, plan: PackPlan, found: HeaderScan, workers: int
 ) -> dict[str, int]:
     """Writes every scan of a manifest and returns how often each note was made.
 
