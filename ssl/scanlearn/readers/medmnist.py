@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from scanlearn.errors import ScanlearnError
-from scanlearn.readers.containers import inside
+from scanlearn.readers.containers import member_of
 from scanlearn.readers.scan import (
     MAX_FRAMES,
     MAX_PIXELS,
@@ -184,11 +184,11 @@ def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame
 
 def _place(path: Path) -> tuple[Path, str, int]:
     """Returns file, split and row of a path such as ``pathmnist.npz/train/0000012``."""
-    place = inside(path)
-    split, _, number = place[1].partition("/") if place else ("", "", "")
-    if place is None or split not in SPLITS or not number.isdecimal():
-        raise Undecodable("is no row of an npz file, as train/0000012")
-    return place[0], split, int(number)
+    member = member_of(path)
+    split, _, number = member.name.partition("/") if member else ("", "", "")
+    if member is None or split not in SPLITS or not number.isdecimal():
+        raise Undecodable("is no row of an npz file, such as train/0000012")
+    return member.container, split, int(number)
 
 
 def _rows(path: Path, split: str) -> _Rows:
