@@ -14,6 +14,7 @@ from scanlearn.views.operations.table import (
     BY_NAME,
     OPERATION_OF,
     PARAMETERS,
+    at_identity_in_words,
     magnitudes_of,
     parameters_of,
     probability_of,
@@ -111,8 +112,8 @@ def adjusted_rows(
         needed = magnitudes_of(name)
         if needed and all(table[magnitude].is_idle for magnitude in needed):
             raise ScanlearnError(
-                f"operations.{name}: has no effect while {' and '.join(needed)} "
-                f"{'is' if len(needed) == 1 else 'are'} 0; give {' or '.join(needed)} as well."
+                f"operations.{name}: has no effect while {at_identity_in_words(needed)}; give "
+                f"{' or '.join(needed)} as well."
             )
     _check_crops(table["crop_min"], table["crop_max"], by_hand)
     return tuple(table[row.parameter] for row in rows)

@@ -16,6 +16,7 @@ from scanlearn.views.curves import BY_HAND, VIEW_KINDS, Row
 from scanlearn.views.operations.table import (
     OPERATION_OF,
     PARAMETERS,
+    at_identity_in_words,
     magnitudes_of,
     probability_of,
 )
@@ -174,10 +175,10 @@ def _lacking(parameter: str, ranges: Ranges, channels: int) -> str:
     """What a parameter would need to have an effect in any view; empty where it has one."""
     probability, magnitudes = probability_of(parameter), magnitudes_of(parameter)
     if probability and _most(ranges, probability) == 0:
-        return f"{probability} is 0"
+        return at_identity_in_words([probability])
     usable = [name for name in magnitudes if channels != 1 or not OPERATION_OF[name].needs_colour]
     if magnitudes and not any(_most(ranges, name) for name in usable):
-        return f"{' and '.join(usable)} {'is' if len(usable) == 1 else 'are'} 0"
+        return at_identity_in_words(usable)
     return ""
 
 

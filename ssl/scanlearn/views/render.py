@@ -40,10 +40,9 @@ def render(
 ) -> Float[Tensor, "b c s s"]:
     """Returns one view of every scan on the unit range, before standardisation.
 
-    All geometry is one antialiased resample of the packed scan; colour jitter, grayscale, gamma,
-    histogram shift, blur, solarize, bias field, softness and noise follow. Padding never enters.
-    Outside the field of view, where the batch has a mask or the geometry reaches beyond the scan,
-    a view is 0 and no operation changes that.
+    All geometry is one antialiased resample of the packed scan; the other operations follow in the
+    order of `table.OPERATIONS`. Padding never enters. Outside the field of view, where the batch
+    has a mask or the geometry reaches beyond the scan, a view is 0 and no operation changes that.
 
     Args:
         batch: Packed scans, on the device to render on.

@@ -141,6 +141,16 @@ def test_a_saved_draw_is_replayed_to_the_bit(tmp_path: Path) -> None:
         assert getattr(loaded, field.name).dtype == getattr(draw, field.name).dtype
 
 
+def test_a_draw_saved_before_there_was_posterise_is_replayed_without(tmp_path: Path) -> None:
+    draw = _drawn(1, 5)
+    arrays = {field.name: getattr(draw, field.name) for field in fields(Draw)}
+    del arrays["posterise_bits"]
+    np.savez(tmp_path / "draw.npz", **arrays)
+    loaded = Draw.load(tmp_path / "draw.npz")
+    assert np.array_equal(loaded.posterise_bits, draw.posterise_bits)
+    assert np.array_equal(loaded.crop_box, draw.crop_box)
+
+
 def test_a_file_that_holds_no_draw_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.npz").write_text("no draw")
     with pytest.raises(ScanlearnError, match="not a saved draw"):

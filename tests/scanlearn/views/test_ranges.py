@@ -59,6 +59,7 @@ def test_the_defaults_change_nothing() -> None:
     for name in (*off, *still):
         assert not getattr(draw, name).any(), name
     assert (draw.gamma == 1).all()
+    assert (draw.posterise_bits == 8).all()
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,14 @@ def test_gamma_is_as_often_above_one_as_below() -> None:
     assert exponent.mean() == pytest.approx(0, abs=0.006)
     assert np.abs(exponent).max() <= 0.4
     assert np.abs(exponent).max() > 0.39
+
+
+def test_bits_are_uniform_from_all_down_to_the_fewest() -> None:
+    bits = _draw(ViewRanges(posterise_p=0.5, posterise_bits=4)).posterise_bits[:, 0]
+    some = bits[bits < 8]
+    assert len(some) / N == pytest.approx(0.5, abs=0.015)
+    assert some.min() >= 4
+    assert some.mean() == pytest.approx(6, rel=0.03)
 
 
 def test_amplitudes_of_fields_are_the_range_or_nothing() -> None:

@@ -175,7 +175,7 @@ def test_a_keyword_that_is_wrong_is_one_sentence() -> None:
 
 
 def test_a_seed_that_is_no_number_is_refused() -> None:
-    assert "is no seed" in refused("random:test_resnet:x", PHANTOM, target="pallor")
+    assert "is not a seed" in refused("random:test_resnet:x", PHANTOM, target="pallor")
 
 
 def test_scans_without_known_patients_are_warned_of(

@@ -36,8 +36,8 @@ class Parameter:
         unit: What its number is measured in.
         lowest: Smallest value it may take.
         highest: Largest value it may take.
-        identity: The value at which it changes nothing; 1 where a stronger setting has the
-            smaller number, as of a crop's area.
+        identity: The value at which it changes nothing; the highest where a stronger setting has
+            the smaller number, as of a crop's area.
         negligible: The largest value that changes no pixel either.
         peak: The value of most variation: a limit beyond it is not set unless asked for.
     """
@@ -59,7 +59,7 @@ class Parameter:
     @property
     def is_decreasing(self) -> bool:
         """Whether a stronger setting has the smaller number."""
-        return self.identity == 1
+        return self.identity == self.highest
 
 
 def probability(operation: str, label: str, *, peak: float = math.inf) -> Parameter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from scanlearn.views.operations.acquisition import BIAS_FIELD, NOISE, SOFT
 from scanlearn.views.operations.colour import BRIGHTNESS, CONTRAST, GRAY, HUE, JITTER, SATURATION
@@ -17,12 +17,12 @@ from scanlearn.views.operations.geometry import (
     VFLIP,
 )
 from scanlearn.views.operations.operation import Operation, Parameter
-from scanlearn.views.operations.tone import BLUR, GAMMA, HISTOGRAM_SHIFT, SOLARIZE
+from scanlearn.views.operations.tone import BLUR, GAMMA, HISTOGRAM_SHIFT, POSTERISE, SOLARIZE
 
 OPERATIONS = (
     CROP, FLIP, VFLIP, ROTATION, TRANSLATION, STRETCH, SHEAR, ELASTIC,
     JITTER, BRIGHTNESS, CONTRAST, SATURATION, HUE, GRAY,
-    GAMMA, HISTOGRAM_SHIFT, BLUR, SOLARIZE,
+    GAMMA, HISTOGRAM_SHIFT, BLUR, SOLARIZE, POSTERISE,
     BIAS_FIELD, SOFT, NOISE,
 )  # fmt: skip
 
@@ -53,3 +53,9 @@ def probability_of(parameter: str) -> str | None:
 def magnitudes_of(parameter: str) -> tuple[str, ...]:
     """Returns the parameters without which a probability has no effect, if there are any."""
     return tuple(name for name in PARAMETERS if probability_of(name) == parameter)
+
+
+def at_identity_in_words(parameters: Sequence[str]) -> str:
+    """Returns ``rotation_deg is 0``, or ``brightness and contrast are 0``."""
+    verb = "is" if len(parameters) == 1 else "are"
+    return f"{' and '.join(parameters)} {verb} {PARAMETERS[parameters[0]].identity:g}"

@@ -1,4 +1,4 @@
-"""Operations on gray values beyond colour jitter: gamma, histogram shift, blur and solarize."""
+"""Gray values and sharpness: gamma, histogram shift, blur, solarize and posterise."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from scanlearn.views.resample import blur_taps, resample
 HISTOGRAM_POINTS = (0.25, 0.5, 0.75)
 BLUR_SIGMA_MIN = 0.1
 SOLARIZE_THRESHOLD = 0.5
+POSTERISE_BITS = 8.0
 # Half a step of 8 bits of coverage: less than that of a pixel is in the field of view.
 _LEAST_COVERAGE = 1 / 512
 
@@ -82,6 +83,25 @@ def solarize(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
     )
 
 
+def posterise(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
+    """Rounds gray values down to those that the drawn number of bits can hold, in place.
+
+    With a whole number of bits it is the published operation on 8-bit values; between two whole
+    numbers the width of a step lies between theirs.
+
+    Source: posterize of AutoAugment (Cubuk et al., CVPR 2019), which keeps 4 to 8 bits;
+    torchvision's posterize, which keeps the highest bits.
+    """
+    bits = rendering.draw.posterise_bits[:, rendering.view]
+
+    def rounded(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
+        width = column(2.0 ** (POSTERISE_BITS - bits[rows]), part)
+        # A hair up: an 8-bit value must not fall a step for a rounding error of its float.
+        return (part * 255 + 1e-3).div_(width).floor_().mul_(width / 255)
+
+    _bend(x, rendering, bits != POSTERISE_BITS, rounded)
+
+
 def _bend(
     x: Float[Tensor, "b c s s"],
     rendering: Rendering,
@@ -112,6 +132,14 @@ def _draw_blur(quantiles: Quantiles) -> dict[str, np.ndarray]:
     width = quantiles.span("blur_sigma") - BLUR_SIGMA_MIN
     sigma = BLUR_SIGMA_MIN + quantiles.uniform("blur_sigma") * width
     return {"blur": quantiles.happens("blur"), "blur_sigma": sigma}
+
+
+def _draw_posterise(quantiles: Quantiles) -> dict[str, np.ndarray]:
+    dropped = quantiles.uniform("posterise_bits") * (
+        POSTERISE_BITS - quantiles.span("posterise_bits")
+    )
+    bits = np.where(quantiles.happens("posterise"), POSTERISE_BITS - dropped, POSTERISE_BITS)
+    return {"posterise_bits": bits}
 
 
 GAMMA = Operation(
@@ -159,4 +187,21 @@ SOLARIZE = Operation(
     (probability("solarize", "Solarize"),),
     lambda quantiles: {"solarize": quantiles.happens("solarize")},
     solarize,
+)
+POSTERISE = Operation(
+    "posterise",
+    "photometric",
+    (
+        probability("posterise", "Posterise"),
+        Parameter(
+            "posterise_bits",
+            "Posterise, fewest bits kept",
+            "of 8",
+            lowest=1,
+            highest=POSTERISE_BITS,
+            identity=POSTERISE_BITS,
+        ),
+    ),
+    _draw_posterise,
+    posterise,
 )

@@ -5,6 +5,7 @@ from scanlearn.views.operations.table import (
     OPERATION_OF,
     OPERATIONS,
     PARAMETERS,
+    at_identity_in_words,
     magnitudes_of,
     parameters_of,
     probability_of,
@@ -23,9 +24,9 @@ def test_the_identity_lies_in_every_domain() -> None:
         assert parameter.lowest <= parameter.identity <= parameter.highest, name
 
 
-def test_crops_alone_are_stronger_where_they_are_smaller() -> None:
+def test_crops_and_bits_are_stronger_where_they_are_smaller() -> None:
     falling = {name for name, parameter in PARAMETERS.items() if parameter.is_decreasing}
-    assert falling == {"crop_min", "crop_max", "own_aspect"}
+    assert falling == {"crop_min", "crop_max", "own_aspect", "posterise_bits"}
 
 
 def test_magnitudes_know_their_probability_and_the_other_way_round() -> None:
@@ -36,6 +37,11 @@ def test_magnitudes_know_their_probability_and_the_other_way_round() -> None:
     assert magnitudes_of("jitter_p") == ("brightness", "contrast", "saturation", "hue")
     assert magnitudes_of("noise_p") == ("noise_std",)
     assert magnitudes_of("flip_p") == ()
+
+
+def test_what_changes_nothing_is_named_with_its_value() -> None:
+    assert at_identity_in_words(["crop_min"]) == "crop_min is 1"
+    assert at_identity_in_words(["brightness", "hue"]) == "brightness and hue are 0"
 
 
 def test_the_jitter_has_parts() -> None:
