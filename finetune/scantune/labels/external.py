@@ -14,7 +14,7 @@ from scanlearn.audit.fingerprint import batch_size, digests_of
 from scanlearn.audit.pairs import equal_pairs
 from scanlearn.audit.result import ScanSet, hindrance, issuer_notes
 from scanlearn.errors import ScanlearnError
-from scanlearn.packing.settings import OF_THE_SOURCE, PackSettings, pixel_settings
+from scanlearn.packing.settings import SOURCE_SETTINGS, PackSettings, pixel_settings
 from scanlearn.packing.sources import open_archive
 from scantune.labels.classes import Check, Target, read_target
 from scantune.labels.labeled_set import LabeledSet, label
@@ -31,7 +31,7 @@ def open_external(source: str | Path, like: Archive, settings: PackSettings) -> 
         ScanlearnError: It cannot be used, or has other channels.
     """
     of_pixels = pixel_settings(like.info["settings"])
-    of_source = settings.model_dump(include=set(OF_THE_SOURCE))
+    of_source = settings.model_dump(include=set(SOURCE_SETTINGS))
     channels = like.shape[0]
     packing = PackSettings.model_validate({**of_source, **of_pixels, "channels": channels})
     archive = open_archive(source, settings=packing)
