@@ -137,8 +137,8 @@ class Scores:
         with np.load(path, allow_pickle=False) as file:
             if int(file["format"]) != _FORMAT:
                 raise ScanlearnError(
-                    f"{path} has format {int(file['format'])}, not {_FORMAT}; remove it to have it "
-                    "made again"
+                    f"{path}: format {int(file['format'])}, not {_FORMAT}; delete the "
+                    "file to have it computed again"
                 )
             texts: dict[str, Any] = {
                 name: tuple(str(text) for text in file[name]) for name in _TEXTS

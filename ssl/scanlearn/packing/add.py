@@ -32,7 +32,7 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.files import link_or_copy
 from scanlearn.packing.manifest import Manifest
 from scanlearn.packing.pack import manifest_of, pack_manifest
-from scanlearn.packing.settings import OF_THE_SOURCE, PackSettings, pixel_settings
+from scanlearn.packing.settings import SOURCE_SETTINGS, PackSettings, pixel_settings
 
 
 def add(
@@ -92,7 +92,7 @@ def _settings_like(archive: Archive, settings: PackSettings | None) -> PackSetti
         raise ScanlearnError(f"{archive.path}: was not packed from files, so none can be added")
     given = settings.model_dump(mode="json", exclude_unset=True) if settings else {}
     for key, value in given.items():
-        if key not in OF_THE_SOURCE and value != kept.get(key):
+        if key not in SOURCE_SETTINGS and value != kept.get(key):
             raise ScanlearnError(
                 f"{archive.path}: was packed with {key}={kept.get(key)}, not {value}; leave {key}"
                 " out: added scans are packed with the archive's settings"
