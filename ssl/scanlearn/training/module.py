@@ -36,7 +36,7 @@ class RenderedBatch:
 
 
 @dataclass(frozen=True)
-class Trail:
+class RunState:
     """What a run has gone through so far; kept in its checkpoint.
 
     Args:
@@ -85,7 +85,7 @@ class Pretrainer(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.method = method.to(memory_format=memory_format)
-        self.trail = Trail(initial_hash)
+        self.state = RunState(initial_hash)
         self.losses: Losses | None = None
         self._is_last_part = True
         self._batch: RenderedBatch | None = None
@@ -223,10 +223,10 @@ class Pretrainer(pl.LightningModule):
         self.method.after_step(replace(self.at(), step=self.global_step - 1))
         shared = batch.batch
         num_views = self.method.plan.global_views + self.method.plan.local_views
-        self.trail = replace(
-            self.trail,
-            order_hash=chained(self.trail.order_hash, shared.global_rows),
-            uniforms_hash=chained(self.trail.uniforms_hash, uniforms(shared.global_key, num_views)),
+        self.state = replace(
+            self.state,
+            order_hash=chained(self.state.order_hash, shared.global_rows),
+            uniforms_hash=chained(self.state.uniforms_hash, uniforms(shared.global_key, num_views)),
         )
         self._after_step(self, num_views * len(shared.global_rows))
 
@@ -247,11 +247,11 @@ class Pretrainer(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the trail in the checkpoint."""
-        checkpoint[_STATE] = asdict(self.trail)
+        checkpoint[_STATE] = asdict(self.state)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the trail up where the checkpoint left it."""
-        self.trail = Trail(**checkpoint[_STATE])
+        self.state = RunState(**checkpoint[_STATE])
 
 
 def _averaged(before: Losses | None, now: Losses, part: int) -> Losses:

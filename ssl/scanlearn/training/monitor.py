@@ -88,7 +88,7 @@ def chained(digest: str, array: Shaped[np.ndarray, "..."]) -> str:
     return state.hexdigest()
 
 
-class CollapseWatch:
+class CollapseMonitor:
     """Warns once, as early as it can be told, of a collapse or of a run that learns nothing."""
 
     def __init__(self) -> None:

@@ -12,15 +12,15 @@ from scanlearn.console import Progressor, warn_user
 from scanlearn.training.batches import StepLoader
 from scanlearn.training.folder import MetricsCsv, RunFolder
 from scanlearn.training.module import Pretrainer
-from scanlearn.training.monitor import CollapseWatch, Health, is_late
+from scanlearn.training.monitor import CollapseMonitor, Health, is_late
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.stopping import Stopped, StopRequest
 from scanlearn.training.wandb_log import WandbRun
-from scanlearn.training.watch import Watch
+from scanlearn.training.watch import ValidationCallback
 
 
 @dataclass(frozen=True)
-class Cadence:
+class LoggingSchedule:
     """How often something is kept.
 
     Args:
@@ -36,7 +36,7 @@ class Cadence:
     checkpoint_steps: int | None = None
 
     @classmethod
-    def of(cls, config: PretrainConfig, total_steps: int) -> Cadence:
+    def of(cls, config: PretrainConfig, total_steps: int) -> LoggingSchedule:
         """What a configuration asks for."""
         return cls(
             total_steps=total_steps,
@@ -55,7 +55,7 @@ class Cadence:
         return by_step or step == self.total_steps or minutes >= self.checkpoint_minutes
 
 
-class Keeper:
+class Recorder:
     """Follows a training run, step by step.
 
     Args:
@@ -71,25 +71,25 @@ class Keeper:
 
     def __init__(
         self,
-        run: RunFolder,
+        folder: RunFolder,
         metrics: MetricsCsv | None,
-        cadence: Cadence,
+        schedule: LoggingSchedule,
         *,
         loader: StepLoader,
         progress: Progressor,
         wandb: WandbRun | None,
         stop: StopRequest,
-        watch: Watch | None = None,
+        watch: ValidationCallback | None = None,
     ) -> None:
-        self._run = run
+        self._folder = folder
         self._metrics = metrics
-        self._cadence = cadence
+        self._schedule = schedule
         self._loader = loader
         self._progress = progress
         self._wandb = wandb
         self._stop = stop
         self._watch = watch
-        self._collapse = CollapseWatch()
+        self._collapse = CollapseMonitor()
         self._views = 0
         self.start()
 
@@ -113,30 +113,30 @@ class Keeper:
             Stopped: The run was asked to stop; its checkpoint holds this step.
         """
         now = time.perf_counter()
-        trail = module.trail
-        module.trail = replace(trail, seconds=trail.seconds + now - self._stepped_s)
+        state = module.state
+        module.state = replace(state, seconds=state.seconds + now - self._stepped_s)
         self._stepped_s = now
         self._views += num_views
         step = module.global_step
-        if self._cadence.logs(step):
+        if self._schedule.logs(step):
             module.average_losses()
-        if self._metrics is not None and self._cadence.logs(step):
+        if self._metrics is not None and self._schedule.logs(step):
             self._write_row(module, step, now)
         else:
             self._progress.advance()
         if self._watch is not None:
             self._judge(self._watch, module, step)
         asked = self._stop.agreed(module.device)
-        is_due = self._cadence.saves(step, (now - self._saved_s) / 60)
+        is_due = self._schedule.saves(step, (now - self._saved_s) / 60)
         # Clocks differ, and all processes must save after the same step.
         if asked or module.trainer.strategy.reduce_boolean_decision(is_due, all=False):
-            module.trainer.save_checkpoint(self._run.checkpoint)
+            module.trainer.save_checkpoint(self._folder.checkpoint)
             self._saved_s = now
             if self._wandb is not None:
                 self._wandb.release()
         if asked:
             raise Stopped(
-                f"stopped by {asked} after step {step:,} of {self._cadence.total_steps:,}, which "
+                f"stopped by {asked} after step {step:,} of {self._schedule.total_steps:,}, which "
                 "its checkpoint holds: the same command goes on from there."
             )
 
@@ -168,12 +168,12 @@ class Keeper:
         self._views, self._row_s, self._row_wait_s = 0, now, waited
         is_warm = step > module.schedule.warmup_steps
         must_know = module.method.must_fall_below_chance and is_late(
-            step, self._cadence.total_steps
+            step, self._schedule.total_steps
         )
         for warning in self._collapse.row(health, is_warm=is_warm, is_late=must_know):
             warn_user(warning)
 
-    def _judge(self, watch: Watch, module: Pretrainer, step: int) -> None:
+    def _judge(self, watch: ValidationCallback, module: Pretrainer, step: int) -> None:
         began = time.perf_counter()
         made = watch.row(module.method.exported, step)
         if made and self._wandb is not None:
@@ -185,7 +185,7 @@ class Keeper:
 
 
 @contextmanager
-def open_wandb(run: RunFolder, config: PretrainConfig) -> Iterator[WandbRun | None]:
+def open_wandb(folder: RunFolder, config: PretrainConfig) -> Iterator[WandbRun | None]:
     """Opens the wandb run of a run folder where the configuration asks for one.
 
     Args:
@@ -200,10 +200,10 @@ def open_wandb(run: RunFolder, config: PretrainConfig) -> Iterator[WandbRun | No
         mode="json", exclude={"archive", "output", "pack", "logging", "watch"}
     )
     opened = WandbRun(
-        run.path,
+        folder.path,
         mode=mode,
         project=config.logging.project,
-        run_id=json.loads(run.provenance.read_text())["run_id"],
+        run_id=json.loads(folder.provenance.read_text())["run_id"],
         config=shown,
     )
     try:

@@ -41,7 +41,7 @@ from scanlearn.views.settings import RenderSettings
 
 
 @dataclass(frozen=True)
-class Choices:
+class Resolved:
     """The resolved settings of a run; a resumed run keeps those of its first start.
 
     Args:
@@ -77,7 +77,7 @@ class Choices:
         return {**asdict(self), "method": self.method.model_dump(mode="json")}
 
     @classmethod
-    def from_plain(cls, values: Mapping[str, Any]) -> Choices:
+    def from_plain(cls, values: Mapping[str, Any]) -> Resolved:
         """Takes up what an earlier start recorded."""
         return cls(
             **{
@@ -119,9 +119,9 @@ def initial_backbone(
     return backbone, None if is_resumed else load_start(backbone, config.backbone)
 
 
-def choose(
+def resolve(
     config: PretrainConfig, archive: Archive, backbone: Backbone, *, ranks: int = 1
-) -> Choices:
+) -> Resolved:
     """Resolves what the configuration leaves open.
 
     Args:
@@ -149,7 +149,7 @@ def choose(
         parts=config.accumulate,
     )
     method, reasons = config.method.resolved(facts, backbone)
-    return Choices(
+    return Resolved(
         precision=precision,
         is_channels_last=channels_last,
         steps_per_epoch=per_epoch,
@@ -180,34 +180,36 @@ _WORTH_A_WARNING = 0.01
 
 
 @dataclass(frozen=True)
-class Job:
+class Run:
     """A run with everything it needs before its first step: nothing here changes with time."""
 
     config: PretrainConfig
     archive: Archive
-    run: RunFolder
-    choices: Choices
+    folder: RunFolder
+    resolved: Resolved
     method: Method
     generator: ViewGenerator
     start: StartWeights | None
 
     @classmethod
-    def of(cls, config: PretrainConfig, archive: Archive) -> Job:
+    def of(cls, config: PretrainConfig, archive: Archive) -> Run:
         """Resolves a configuration; creates or opens the run folder last.
 
         Raises:
             ScanlearnError: See `pretrain`.
         """
-        run = RunFolder(Path(config.output))
-        is_resumed = checkpoint_step(run.checkpoint) > 0 or run.result.is_file()
+        folder = RunFolder(Path(config.output))
+        is_resumed = checkpoint_step(folder.checkpoint) > 0 or folder.result.is_file()
         backbone, start = initial_backbone(config, archive, is_resumed=is_resumed)
         if config.grad_checkpointing:
             checkpoint_gradients(backbone)
         # What an earlier start chose holds, whatever this machine would choose.
-        choices = _earlier(run) or choose(config, archive, backbone, ranks=layout_of(config).ranks)
-        method = choices.method.build(backbone, config.seed)
+        resolved = _earlier(folder) or resolve(
+            config, archive, backbone, ranks=layout_of(config).ranks
+        )
+        method = resolved.method.build(backbone, config.seed)
         if method.plan.local_views:
-            check_views(backbone, choices.local_size, "the side of a local view")
+            check_views(backbone, resolved.local_size, "the side of a local view")
         generator = ViewGenerator(
             config.build_recipe(),
             config.views.scale,
@@ -215,12 +217,12 @@ class Job:
             config.views.size,
             archive.mean,
             archive.std,
-            local_size=choices.local_size,
+            local_size=resolved.local_size,
             settings=RenderSettings(scale_blur=config.views.scale_blur),
         )
-        open_run(run.path, config, ignored=PRESENTATION)
-        start = _record(run, archive, choices, start)
-        return cls(config, archive, run, choices, method, generator, start)
+        open_run(folder.path, config, ignored=PRESENTATION)
+        start = _record(folder, archive, resolved, start)
+        return cls(config, archive, folder, resolved, method, generator, start)
 
     @property
     def layout(self) -> Layout:
@@ -258,7 +260,7 @@ class Job:
             batch_size=self.config.batch_size,
             seed=self.config.seed,
             first=first,
-            stop=self.choices.total_steps,
+            stop=self.resolved.total_steps,
             rank=ranks.rank,
             ranks=ranks.count,
             parts=self.config.accumulate,
@@ -266,27 +268,27 @@ class Job:
 
     def start_line(self, first: int) -> str:
         """What begins, in one line."""
-        config, schedule = self.config, self.choices.schedule
+        config, schedule = self.config, self.resolved.schedule
         begins = f"resuming at step {first:,} of" if first else "pretraining for"
         return (
             f"{begins} {schedule.total_steps:,} steps of {config.batch_size} scans "
             f"{self.layout.in_words(self.method)}"
             f"({len(self.archive):,} in the archive): {config.method.name}, "
             f"{config.backbone.in_words}, {self._sizes()}, scale {self.generator.scale}, "
-            f"{self.choices.precision}, learning rate {schedule.peak:.3g} after a warm-up of "
+            f"{self.resolved.precision}, learning rate {schedule.peak:.3g} after a warm-up of "
             f"{schedule.warmup_steps:,} steps ({schedule.reason})"
             + "".join(f"\n  {reason}" for reason in self._reasons(first))
         )
 
     def _reasons(self, first: int) -> tuple[str, ...]:
         begun = () if first or self.start is None else (f"begins from {self.start.in_words}",)
-        return (*begun, *self.choices.reasons)
+        return (*begun, *self.resolved.reasons)
 
     def _sizes(self) -> str:
         plan, size = self.method.plan, f"{self.config.views.size} px"
         if not plan.local_views:
             return size
-        return f"{plan.global_views} x {size} + {plan.local_views} x {self.choices.local_size} px"
+        return f"{plan.global_views} x {size} + {plan.local_views} x {self.resolved.local_size} px"
 
 
 def layout_of(config: PretrainConfig) -> Layout:
@@ -298,22 +300,22 @@ def layout_of(config: PretrainConfig) -> Layout:
     return Layout.of(config, training_device(config.device))
 
 
-def _earlier(run: RunFolder) -> Choices | None:
+def _earlier(folder: RunFolder) -> Resolved | None:
     """What an earlier start of the run chose; None where there was none."""
-    if not run.provenance.is_file():
+    if not folder.provenance.is_file():
         return None
-    return Choices.from_plain(json.loads(run.provenance.read_text())["chosen"])
+    return Resolved.from_plain(json.loads(folder.provenance.read_text())["chosen"])
 
 
 def _record(
-    run: RunFolder, archive: Archive, choices: Choices, start: StartWeights | None
+    folder: RunFolder, archive: Archive, resolved: Resolved, start: StartWeights | None
 ) -> StartWeights | None:
     """Writes the provenance of a new run; checks an earlier start's.
 
     Returns:
         What the run began from, be it now or at its earlier start.
     """
-    if not run.provenance.is_file():
+    if not folder.provenance.is_file():
         facts = {
             "scans": len(archive),
             "patients": len(set(archive.patients)),
@@ -326,14 +328,14 @@ def _record(
             **provenance(),
             "archive": facts,
             "start": None if start is None else start.model_dump(mode="json"),
-            "chosen": choices.plain(),
+            "chosen": resolved.plain(),
         }
-        write_atomically(run.provenance, json.dumps(content, indent=2) + "\n")
+        write_atomically(folder.provenance, json.dumps(content, indent=2) + "\n")
         return start
-    before: Mapping[str, Any] = json.loads(run.provenance.read_text())
+    before: Mapping[str, Any] = json.loads(folder.provenance.read_text())
     if before["archive"]["hash"] != archive.content_hash:
         raise ScanlearnError(
-            f"{run.path} was started on an archive of {before['archive']['scans']} scans whose "
+            f"{folder.path} was started on an archive of {before['archive']['scans']} scans whose "
             f"content differs from the one given ({len(archive)} scans): "
             "name another output folder, or give the archive it was started on."
         )
@@ -341,7 +343,7 @@ def _record(
     begun = None if earlier is None else StartWeights.model_validate(earlier)
     if start is not None and begun is not None and start.weights_hash != begun.weights_hash:
         raise ScanlearnError(
-            f"{run.path} was started from {begun.in_words}, and backbone.weights now holds others: "
-            "name another output folder, or give the weights it was started from."
+            f"{folder.path} was started from {begun.in_words}, and backbone.weights now holds "
+            "other weights: name another output folder, or give the weights it was started from."
         )
     return begun

@@ -50,7 +50,7 @@ class StopRequest:
     last, when everything worth keeping is kept, it is followed at once.
 
     Args:
-        enough: A further reason to stop after a step, asked once after each: a rehearsal's.
+        enough: A further reason to stop after a step, asked once after each: that of a trial.
     """
 
     def __init__(self, enough: Callable[[], bool] = lambda: False) -> None:

@@ -23,7 +23,7 @@ from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import open_archive
 from scanlearn.packing.tables import cell_text
 from scanlearn.training.folder import MetricsCsv
-from scanlearn.training.run import Job
+from scanlearn.training.run import Run
 from scanlearn.training.settings import WatchConfig
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.scale import Scale
@@ -210,7 +210,7 @@ PROBE_COLUMNS = tuple(field.name for field in fields(ProbeScore))
 WATCH_COLUMNS = ("step", "epoch", *PANEL_COLUMNS, *PROBE_COLUMNS)
 
 
-class Watch:
+class ValidationCallback:
     """Judges the backbone of a run after some of its epochs and after its last step.
 
     Training goes on as if nothing had happened: no global random state, running statistic or mode
@@ -294,7 +294,7 @@ class Watch:
             )
 
 
-def open_watch(job: Job, first: int) -> Watch | None:
+def open_validation(run: Run, first: int) -> ValidationCallback | None:
     """Returns the watch of a run; None where nothing is to be judged.
 
     Args:
@@ -304,7 +304,7 @@ def open_watch(job: Job, first: int) -> Watch | None:
     Raises:
         ScanlearnError: The labeled probe cannot be used.
     """
-    config, made = job.config.watch, job.generator
+    config, made = run.config.watch, run.generator
     if not config.is_on:
         return None
     views = ViewGenerator(
@@ -316,13 +316,13 @@ def open_watch(job: Job, first: int) -> Watch | None:
         made.std,
         settings=RenderSettings(scale_blur=made.settings.scale_blur),
     )
-    return Watch(
+    return ValidationCallback(
         config,
-        MetricsCsv(job.run.panel, WATCH_COLUMNS, after=first),
-        archive=job.archive,
+        MetricsCsv(run.folder.panel, WATCH_COLUMNS, after=first),
+        archive=run.archive,
         probing=Probing(views, visible=False),
-        probe=_read_probe(config, job.archive, job.config.pack),
-        start=Progress(first, job.choices.total_steps, job.choices.steps_per_epoch),
+        probe=_read_probe(config, run.archive, run.config.pack),
+        start=Progress(first, run.resolved.total_steps, run.resolved.steps_per_epoch),
     )
 
 

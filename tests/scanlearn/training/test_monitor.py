@@ -10,7 +10,7 @@ import torch
 
 from scanlearn.core import Losses
 from scanlearn.training.monitor import (
-    CollapseWatch,
+    CollapseMonitor,
     Health,
     chained,
     collapse_warning,
@@ -135,14 +135,14 @@ def test_nothing_must_be_learned_before_half_of_the_run_and_a_hundred_steps() ->
 
 
 def test_a_run_is_judged_by_five_warm_rows_and_warned_of_once() -> None:
-    watch = CollapseWatch()
+    watch = CollapseMonitor()
     warm = [False, False, *[True] * 9]
     told = [bool(watch.row(DIVERGED, is_warm=w, is_late=False)) for w in warm]
     assert told == [False] * 6 + [True] + [False] * 4
 
 
 def test_one_odd_row_is_no_collapse() -> None:
-    watch = CollapseWatch()
+    watch = CollapseMonitor()
     rows = [HEALTHY, HEALTHY, DIVERGED, HEALTHY, HEALTHY, HEALTHY]
     assert not any(watch.row(row, is_warm=True, is_late=True) for row in rows)
 
