@@ -43,7 +43,7 @@ def train_arms(
             where = f"arm {arm}, seed {seed} ({len(rows) + 1} of {total})"
             if config.arms[arm].kind == "random":
                 rows.append(_random_row(config, arm, seed, unlabeled))
-                say(f"{where}: the network as the others begin")
+                say(f"{where}: untrained, the initial weights of the other arms")
                 continue
             say(f"{where}:")
             run = folder.run(arm, seed)

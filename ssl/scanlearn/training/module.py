@@ -56,13 +56,6 @@ class Pretrainer(pl.LightningModule):
     """Trains one method.
 
     Args:
-        method: The networks and their loss.
-        generator: Makes the views, on the training device.
-        schedule: The learning rate of each step.
-        optimiser: Makes the optimiser once the parameters are in place.
-        seed: Seed of the run.
-        steps_per_epoch: Optimiser steps in one pass over the archive.
-        memory_format: Layout of the networks and the views in memory.
         scan_ids: ``[n]`` names of the archive's scans, for errors.
         after_step: Called after each step with the number of views it has seen; what it saves
             holds the step whole.

@@ -33,17 +33,12 @@ class PretrainResult:
     """A finished run.
 
     Args:
-        folder: The run folder.
         initial_hash: Weights of the whole method before the first step.
         final_hash: Weights of the exported backbone.
         order_hash: Chain over the rows of every batch.
         uniforms_hash: Chain over the uniforms of every batch.
-        steps: Optimiser steps.
-        epochs: Passes over the archive.
-        views: Views seen.
         seconds: Time in training, over all starts.
         embedding_std: Spread of the embeddings at the end: 1 healthy, 0 collapsed.
-        warnings: What was warned of, in words.
     """
 
     folder: Path
@@ -81,9 +76,6 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     on a CPU. With several ``devices`` it starts a process for each; in a script it then stands
     under ``if __name__ == "__main__":``.
 
-    Args:
-        config: What to train on what.
-
     Returns:
         The finished run, its backbone exported to ``backbone/`` in the run folder.
 
@@ -103,7 +95,7 @@ def _pretrain_together(config: PretrainConfig, count: int) -> PretrainResult:
     # What cannot be used is refused here, before any process is started.
     folder = Run.of(config, open_archive(config.archive, settings=config.pack)).folder
     if folder.result.is_file():
-        say(f"{folder.path} holds this run already, finished.")
+        say(f"{folder.path}: this run is already finished")
     else:
         run_together(pretrain, config, count)
     return read_result(folder)
@@ -126,7 +118,7 @@ def _pretrain(
 ) -> PretrainResult:
     run = ranks.first(lambda: Run.of(config, archive))
     if run.folder.result.is_file():
-        say(f"{run.folder.path} holds this run already, finished.")
+        say(f"{run.folder.path}: this run is already finished")
         return read_result(run.folder)
     announce(run)
     module = train(run, stop, ranks)
@@ -137,7 +129,6 @@ def export(run: str | Path, folder: str | Path) -> Path:
     """Writes the backbone of a finished run to a folder that timm loads, and proves it.
 
     Args:
-        run: Run folder.
         folder: Where the backbone goes; must not exist, or be empty.
 
     Returns:
@@ -149,8 +140,8 @@ def export(run: str | Path, folder: str | Path) -> Path:
     finished = RunFolder(Path(run))
     if not finished.result.is_file():
         raise ScanlearnError(
-            f"{run} holds no finished run (no {finished.result.name} in it): "
-            "start its pretraining again; it goes on from its last checkpoint."
+            f"{run} is not a finished run (it has no {finished.result.name}): run its pretraining "
+            "again to continue from the last checkpoint"
         )
     backbone, card = load_backbone(finished.backbone)
     written = export_backbone(backbone, folder, card)
@@ -213,7 +204,7 @@ def _finish(run: Run, module: Pretrainer) -> PretrainResult:
     stored = {key: value for key, value in asdict(result).items() if key != "folder"}
     write_atomically(folder.result, json.dumps(stored, indent=2) + "\n")
     say(
-        f"{folder.path}: {steps:,} steps done at {result.views_per_s:,.0f} views/s, "
-        f"loss and the spread of embeddings in {folder.metrics.name}; backbone in {folder.backbone}"
+        f"{folder.path}: {steps:,} steps done at {result.views_per_s:,.0f} views/s; metrics in "
+        f"{folder.metrics.name}, backbone in {folder.backbone}"
     )
     return result

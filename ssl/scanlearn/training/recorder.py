@@ -25,8 +25,6 @@ class LoggingSchedule:
 
     Args:
         total_steps: Steps of the run; the last one is always kept.
-        log_steps: Steps between two rows of metrics.
-        checkpoint_minutes: Minutes between two checkpoints.
         checkpoint_steps: Steps between two checkpoints, as well as the minutes; None for none.
     """
 
@@ -59,13 +57,8 @@ class Recorder:
     """Follows a training run, step by step.
 
     Args:
-        run: Where things are kept.
         metrics: Rows of metrics; None in a process that writes no files.
-        cadence: How often.
-        loader: Hands out the batches, and knows how long the run waited for them.
-        progress: The bar.
         wandb: Gets the rows too, once a checkpoint covers them; None where it is off.
-        stop: Knows whether the run was asked to stop.
         watch: Judges the backbone now and then; None where nothing is judged.
     """
 
@@ -104,10 +97,6 @@ class Recorder:
     def stepped(self, module: Pretrainer, num_views: int) -> None:
         """Keeps what is due after a step.
 
-        Args:
-            module: The run.
-            num_views: Views the step has seen.
-
         Raises:
             ScanlearnError: The disk is full; the last checkpoint is whole.
             Stopped: The run was asked to stop; its checkpoint holds this step.
@@ -137,7 +126,7 @@ class Recorder:
         if asked:
             raise Stopped(
                 f"stopped by {asked} after step {step:,} of {self._schedule.total_steps:,}, which "
-                "its checkpoint holds: the same command goes on from there."
+                "is in the checkpoint: run the same command again to continue"
             )
 
     def _write_row(self, module: Pretrainer, step: int, now: float) -> None:
@@ -186,12 +175,7 @@ class Recorder:
 
 @contextmanager
 def open_wandb(folder: RunFolder, config: PretrainConfig) -> Iterator[WandbRun | None]:
-    """Opens the wandb run of a run folder where the configuration asks for one.
-
-    Args:
-        run: The run folder.
-        config: Its configuration; paths are left out of what wandb is given.
-    """
+    """Opens the wandb run of a run folder where the configuration asks for one."""
     mode = config.logging.wandb
     if mode == "off":
         yield None

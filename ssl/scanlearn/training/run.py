@@ -45,12 +45,6 @@ class Resolved:
     """The resolved settings of a run; a resumed run keeps those of its first start.
 
     Args:
-        precision: Number format of the training step.
-        is_channels_last: Whether networks and views lie in memory channel by pixel.
-        steps_per_epoch: Optimiser steps in one pass over the archive.
-        schedule: The learning rate and the weight decay.
-        method: The method without open settings.
-        local_size: Side of a local view in pixels.
         reasons: What was chosen for this archive and this run, and why, in words.
     """
 
@@ -101,8 +95,6 @@ def initial_backbone(
     """The backbone of a run before its first step, and what it starts from if not random weights.
 
     Args:
-        config: The configuration.
-        archive: The packed scans.
         is_resumed: Whether a checkpoint will replace the weights: those that the run started from
             are then not read.
 
@@ -125,9 +117,6 @@ def resolve(
     """Resolves what the configuration leaves open.
 
     Args:
-        config: The configuration.
-        archive: The packed scans.
-        backbone: The network to be trained.
         ranks: Processes that share a batch.
 
     Raises:
@@ -165,17 +154,13 @@ def _left_out(num_scans: int, batch_size: int) -> tuple[str, ...]:
     if not rest:
         return ()
     return (
-        f"each pass leaves {rest:,} of {num_scans:,} scans out, other ones every time: they do not "
-        f"fill a batch of {batch_size}",
+        f"each epoch skips {rest:,} of {num_scans:,} scans, different ones each time, because they "
+        f"do not fill a batch of {batch_size}",
     )
 
 
-PHANTOM_NOTE = "drawn by a program; no evidence about real scans"
-
-
+PHANTOM_NOTE = "synthetic scans; no evidence about real scans"
 _SAMPLE = 256
-
-
 _WORTH_A_WARNING = 0.01
 
 
@@ -248,7 +233,7 @@ class Run:
         remedy = "pack at a larger pack.canvas, or make" if is_canvas_full else "make"
         return (
             *found,
-            f"{share:.0%} of the views enlarge their crop, so that the crop dial also sets the "
+            f"{share:.0%} of the views enlarge their crop, so the crop dial also changes the "
             f"resolution: the packed scans (up to {boxes[:, 2].max()} x {boxes[:, 3].max()} px) "
             f"are small for views of {self.generator.size} px; {remedy} views.size smaller.",
         )
@@ -336,14 +321,14 @@ def _record(
     if before["archive"]["hash"] != archive.content_hash:
         raise ScanlearnError(
             f"{folder.path} was started on an archive of {before['archive']['scans']} scans whose "
-            f"content differs from the one given ({len(archive)} scans): "
-            "name another output folder, or give the archive it was started on."
+            f"content differs from this one ({len(archive)} scans): "
+            "name another output folder, or use the archive it was started on"
         )
     earlier = before.get("start")
     begun = None if earlier is None else StartWeights.model_validate(earlier)
     if start is not None and begun is not None and start.weights_hash != begun.weights_hash:
         raise ScanlearnError(
             f"{folder.path} was started from {begun.in_words}, and backbone.weights now holds "
-            "other weights: name another output folder, or give the weights it was started from."
+            "other weights: name another output folder, or use the weights it was started from"
         )
     return begun

@@ -28,11 +28,6 @@ from scanlearn.training.watch import open_validation
 def train(run: Run, stop: StopRequest | None = None, ranks: Ranks = ALONE) -> Pretrainer:
     """Takes the steps of a run that are still to take, and keeps what a resumed run needs.
 
-    Args:
-        job: The run.
-        stop: Where it is asked to stop; None where nobody does.
-        ranks: The processes that take them together.
-
     Raises:
         ScanlearnError: The loss is not finite, or the disk is full.
         Stopped: The run was asked to stop, and its checkpoint holds the last step.
@@ -96,12 +91,8 @@ def build_trainer(
     """Returns a Trainer without epochs, loggers, bars or checkpoints of its own.
 
     Args:
-        layout: Where to train, in how many processes.
         precision: Number format of the step; weights and views stay in fp32.
-        steps: Optimiser steps at which the run ends.
-        folder: The run folder.
         accumulate: Parts of a batch, after the last of which the optimiser steps.
-        callbacks: What follows the training beside the module.
     """
     with quiet():
         return pl.Trainer(

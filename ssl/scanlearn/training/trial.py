@@ -62,8 +62,6 @@ def trial_run(config: PretrainConfig, archive: Archive, **changes: int) -> Itera
     """The run from its first step, in a folder that is removed afterwards.
 
     Args:
-        config: The run.
-        archive: Its scans.
         **changes: What is tried instead of the run's own settings.
     """
     with tempfile.TemporaryDirectory(prefix="scanlearn-") as folder:
@@ -124,11 +122,7 @@ class Measured:
     """What the first steps of a run cost.
 
     Args:
-        steps_s: Seconds of each step but the warm ones.
-        save_s: Seconds of a checkpoint.
-        memory: See `Estimate`.
         device: ``cpu``, or the GPU's name.
-        checkpoint: Bytes of a checkpoint.
     """
 
     steps_s: list[float]
@@ -142,9 +136,7 @@ def measure(run: Run, clock: Clock, stop: StopRequest) -> Measured:
     """Takes a run's first steps and one checkpoint.
 
     Args:
-        job: The run, in a folder of its own.
         clock: Ends the steps; the ``enough`` of ``stop``.
-        stop: Where the run is asked to stop.
 
     Raises:
         Stopped: A signal asked it to.
@@ -183,23 +175,15 @@ class Estimate:
 
     Args:
         chosen: What the run chose for itself and why, one sentence each.
-        steps: Optimiser steps still to take.
         epochs: Passes over the archive of the whole run.
         ranks: Processes that share a batch; one of them was measured, by itself.
-        measured_steps: Steps the figures come from.
-        step_s: Seconds of a step, the mean.
         seconds: Time in training: steps and checkpoints, without the start and the export.
         low_s: That time, were all steps as fast as the fastest tenth of those measured.
         high_s: That time, were all as slow as the slowest tenth.
-        views_per_s: Views seen in a second.
-        device: Where it was measured.
         memory: Most bytes in use at once: a GPU's for tensors, or a CPU process's as a whole;
             None where the system does not tell.
         archive: Bytes of packed scans, which the system keeps in memory beside a CPU process as
             long as it can spare them.
-        checkpoint: Bytes of a checkpoint with the optimiser's state.
-        backbone: Bytes of the exported backbone.
-        metrics: Bytes of metrics.csv at the end.
     """
 
     chosen: tuple[str, ...]
@@ -229,7 +213,7 @@ class Estimate:
         if self.ranks > 1:
             measured += f" on one of {self.ranks} processes, gradients not exchanged"
         if self.memory is None:
-            memory = "not told by this system"
+            memory = "not reported by this system"
         elif self.device == "cpu":
             memory = (
                 f"{_bytes(self.memory)}, and up to {_bytes(self.archive)} for the archive if the "
@@ -255,9 +239,6 @@ def dry_run(config: PretrainConfig) -> Estimate:
     """Estimates time, memory and disk of a run from a few real steps, without touching its folder.
 
     A folder of scans or a table is packed into the cache first, as the run itself would do.
-
-    Args:
-        config: The run.
 
     Returns:
         The estimate; for a run that was stopped, of the rest.
@@ -349,7 +330,7 @@ def _check_disk(output: Path, needed: int) -> None:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < needed:
-        warn_user(f"{folder} has {_bytes(free)} free, and the run needs {_bytes(needed)}.")
+        warn_user(f"{folder} has {_bytes(free)} free, but the run needs {_bytes(needed)}")
 
 
 def _bytes(count: float) -> str:
@@ -386,7 +367,6 @@ def explain_memory(config: PretrainConfig, stop: StopRequest) -> str:
     """Says which batch fits, by trying: to be called once the memory of the run is free again.
 
     Args:
-        config: The run that did not fit.
         stop: The run's, whose signals end the trials at once.
     """
     stop.end_steps()
@@ -398,7 +378,7 @@ def explain_memory(config: PretrainConfig, stop: StopRequest) -> str:
             "--dry-run, in one process, finds the largest batch that fits; the last checkpoint is "
             "kept."
         )
-    warn_user(f"out of memory with batch_size={asked}: trying which batch fits ...")
+    warn_user(f"out of memory with batch_size={asked}: searching for a batch that fits ...")
     shares = ranks * config.accumulate
     found = largest_that_fits(asked // shares, lambda share: _fits(config, share))
     return out_of_memory_sentence(asked, found and found * shares, config.views.size)
@@ -411,7 +391,6 @@ def largest_that_fits(asked: int, fits: Callable[[int], bool]) -> int | None:
 
     Args:
         asked: What did not fit; tried once more, since something else may have held the memory.
-        fits: Tries a batch.
 
     Example:
         >>> largest_that_fits(1000, lambda batch: batch <= 300)
@@ -437,25 +416,22 @@ def out_of_memory_sentence(asked: int, found: int | None, size: int) -> str:
     """What happened and what would fit.
 
     Args:
-        asked: The run's batch size.
         found: The largest that fits; None where none does.
-        size: Side of a view in pixels.
     """
     where = f"out of memory with batch_size={asked} and views of {size} px"
     if found is None:
         return (
-            f"{where}, and not even batch_size={SMALLEST_BATCH} fits: make views.size or the "
-            "backbone smaller; the last checkpoint is kept."
+            f"{where}, and batch_size={SMALLEST_BATCH} does not fit either: use a smaller "
+            "views.size or backbone; the last checkpoint is kept"
         )
     if found == asked:
         return (
-            f"{where}, although that batch fits in a trial of its first steps: something else "
-            "holds memory at times; the same command goes on from the last checkpoint."
+            f"{where}, although that batch fits in a trial of its first steps: other processes "
+            "may use memory at times; run the same command again to continue"
         )
     return (
         f"{where}: the largest batch that fits here is batch_size={found}, found by trial; "
-        "the last checkpoint is kept, but another batch size is another run and needs another "
-        "output."
+        "the last checkpoint is kept, but a run with another batch size needs another output"
     )
 
 

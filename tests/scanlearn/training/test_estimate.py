@@ -160,7 +160,7 @@ def test_a_disk_too_small_for_the_run_is_warned_of(
     usage = type("Usage", (), {"free": 1_000_000})()
     monkeypatch.setattr(trial.shutil, "disk_usage", lambda _: usage)
     dry_run(configure(steps=4))
-    assert "has 1 MB free, and the run needs" in capsys.readouterr().err
+    assert "has 1 MB free, but the run needs" in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_counted_twice_beside_the_metrics() -> None:
@@ -179,7 +179,7 @@ def test_an_estimate_reads_as_a_person_would_say_it() -> None:
     on_gpus = replace(ESTIMATE, device="NVIDIA H100", ranks=8, memory=7_200_000_000)
     assert "7.2 GB of NVIDIA H100" in str(on_gpus)
     assert "one of 8 processes" in str(on_gpus)
-    assert "not told by this system" in str(replace(ESTIMATE, memory=None))
+    assert "not reported by this system" in str(replace(ESTIMATE, memory=None))
 
 
 def test_checkpoints_are_counted_by_step_and_by_time(configure: Configure) -> None:

@@ -223,6 +223,6 @@ def test_export_writes_the_backbone_of_a_finished_run(configure: Configure, tmp_
 
 
 def test_export_refuses_a_run_that_is_not_finished(tmp_path: Path) -> None:
-    with pytest.raises(ScanlearnError, match="holds no finished run"):
+    with pytest.raises(ScanlearnError, match="is not a finished run"):
         export(tmp_path, tmp_path / "exported")
     assert not (tmp_path / "exported").exists()

@@ -112,7 +112,7 @@ def test_a_request_outside_the_steps_is_followed_at_once(
         patch.setattr(pretraining, "export_backbone", slow)
         with pytest.raises(Stopped, match="between steps"):
             pretrain(configure())
-    assert "goes on from the last checkpoint" in capsys.readouterr().out
+    assert "continue from the last checkpoint" in capsys.readouterr().out
     assert pretrain(configure()).steps == 5
 
 

@@ -240,5 +240,5 @@ def test_the_sentence_names_the_batch_and_what_is_kept() -> None:
     assert "batch_size=512" in text
     assert "is batch_size=96" in text
     assert "another output" in text
-    assert "not even batch_size=2" in out_of_memory_sentence(512, None, 224)
+    assert "batch_size=2 does not fit" in out_of_memory_sentence(512, None, 224)
     assert "something else holds memory" in out_of_memory_sentence(512, 512, 224)

@@ -228,7 +228,7 @@ def test_a_probe_of_the_training_scans_is_warned_of(
 ) -> None:
     pretrain(configure(archive=str(probe.path), steps=1, watch=watched(probe)))
     said = capsys.readouterr()
-    assert "16 of its patients are in the training archive too" in said.err
+    assert "16 of its patients are also in the training archive" in said.err
     assert "labeled probe: dark of 16 scans of 16 patients (0: 8, 1: 8), 5 folds" in said.out
 
 
@@ -385,7 +385,7 @@ def test_shared_patients_are_warned_of(labeled: Labeled) -> None:
     labels = ["0", "0", "1", "1"] * 3
     probe = LabeledProbe.of(labeled(labels), "grade")
     (text,) = probe.warnings(probe.archive)
-    assert "6 of its patients are in the training archive too, 'a0'" in text
+    assert "6 of its patients are also in the training archive, such as 'a0'" in text
     assert probe.warnings(labeled(labels, name="b")) == ()
 
 
