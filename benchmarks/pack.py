@@ -58,7 +58,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
-from scanlearn.packing.headers import survey
+from scanlearn.packing.headers import scan_headers
 from scanlearn.packing.manifest import read_manifest
 from scanlearn.packing.pack import pack
 from scanlearn.packing.parallel import num_cores
@@ -153,7 +153,7 @@ class Work(NamedTuple):
 def work_of(folder: Path) -> Work:
     """The decode calls that packing a folder makes."""
     settings = PackSettings()
-    manifest, found = survey(read_manifest(folder), settings.reading(), workers=1)
+    manifest, found = scan_headers(read_manifest(folder), settings.reading(), workers=1)
     side = settings.canvas
     assert isinstance(side, int)
     plan = make_plan(

@@ -4,7 +4,7 @@
 
 The arrows come from the imports in the sources, folded by folder. An arrow that follows from two
 others is left out: training imports features, features imports views, so no arrow joins training
-and views. What everything imports stands at the bottom, without arrows.
+and views. What folders share stands at the bottom, without arrows.
 """
 
 from __future__ import annotations
@@ -20,36 +20,42 @@ SOURCES = ("ssl", "finetune")
 # Column and row of each folder, and of each single file that is more than a shared type.
 PLACES = {
     "scantune.cli": (3, 0),
-    "scantune.evaluation": (0, 1),
+    "scantune.evaluation": (0, 2),
     "scantune.comparison": (2, 1),
-    "scantune.scoring": (0, 2),
-    "scantune.report": (1, 2),
-    "scantune.learners": (0, 3),
-    "scantune.statistics": (1, 3),
-    "scantune.scores": (0, 4),
-    "scantune.splits": (1, 4),
-    "scantune.labels": (0, 5),
-    "scanlearn.cli": (3, 6),
-    "scanlearn.training": (2, 7),
-    "scanlearn.features": (1, 8),
-    "scanlearn.methods": (3, 8),
-    "scanlearn.audit": (0, 9),
-    "scanlearn.views": (1, 9),
-    "scanlearn.packing": (1, 10),
-    "scanlearn.backbones": (3, 10),
-    "scanlearn.phantom": (0, 11),
-    "scanlearn.archive": (0, 12),
-    "scanlearn.config": (3, 12),
-    "scanlearn.readers": (0, 13),
+    "scantune.scoring": (0, 3),
+    "scantune.learners": (0, 4),
+    "scantune.statistics": (1, 4),
+    "scantune.scores": (0, 5),
+    "scantune.splits": (1, 5),
+    "scantune.labels": (0, 6),
+    "scanlearn.cli": (3, 7),
+    "scanlearn.training": (2, 8),
+    "scanlearn.features": (1, 9),
+    "scanlearn.methods": (3, 9),
+    "scanlearn.audit": (0, 10),
+    "scanlearn.views": (1, 10),
+    "scanlearn.packing": (1, 11),
+    "scanlearn.backbones": (3, 11),
+    "scanlearn.phantom": (0, 12),
+    "scanlearn.archive": (0, 13),
+    "scanlearn.config": (3, 13),
+    "scanlearn.readers": (0, 14),
 }
-GROUND = ("errors", "files", "console", "pages", "provenance", "core")
+# Single files that hold what folders share; they have no arrows.
+GROUND = {
+    "scanlearn": (
+        *("core", "errors", "console", "files", "provenance"),
+        *("pages", "svg", "palette"),
+    ),
+    "scantune": ("wording",),
+}
 
 WIDTH, MARGIN, BOX_WIDTH, BOX_HEIGHT, GAP = 480, 14, 100, 30, 32
 PITCH = BOX_HEIGHT + GAP
 # Between the two packages, where arrows run from one to the other.
 SEAM = 24
-FIRST_ROW = {"scantune": 0, "scanlearn": 6}
-NUM_ROWS = 14
+FIRST_ROW = {"scantune": 0, "scanlearn": 7}
+NUM_ROWS = 15
 
 STYLE = """
   svg { color-scheme: light dark; font: 15px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
@@ -135,7 +141,7 @@ def _place(dotted: str) -> str | None:
     package, *rest = dotted.split(".")
     if package not in FIRST_ROW or not rest:
         return None
-    return None if package == "scanlearn" and rest[0] in GROUND else f"{package}.{rest[0]}"
+    return None if rest[0] in GROUND[package] else f"{package}.{rest[0]}"
 
 
 def arrows(imports: dict[str, set[str]]) -> list[tuple[str, str]]:
@@ -184,7 +190,7 @@ def draw(modules: list[Module]) -> str:
     for upper, lower in joined:
         if PLACES[upper][1] >= PLACES[lower][1]:
             raise ValueError(f"{upper} imports {lower}, which does not stand below it")
-    height = 3 * MARGIN + NUM_ROWS * PITCH + SEAM + BOX_HEIGHT
+    height = 3 * MARGIN + NUM_ROWS * PITCH + SEAM + 22
     # As wide as a paragraph; on a telephone it shrinks to the screen.
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}"'
@@ -194,7 +200,8 @@ def draw(modules: list[Module]) -> str:
         f"<style>{STYLE}</style>",
         f'<rect class="page" width="{WIDTH}" height="{height}"/>',
     ]
-    for package, (row, stop) in {"scantune": (0, 6), "scanlearn": (6, NUM_ROWS)}.items():
+    split = FIRST_ROW["scanlearn"]
+    for package, (row, stop) in {"scantune": (0, split), "scanlearn": (split, NUM_ROWS)}.items():
         top = MARGIN + row * PITCH + (SEAM if row else 0)
         lines.append(
             f'<rect class="package" x="{MARGIN}" y="{top}" width="{WIDTH - 2 * MARGIN}"'
@@ -216,8 +223,11 @@ def draw(modules: list[Module]) -> str:
             f'<text x="{left + BOX_WIDTH / 2:g}" y="{top + 20:g}">{place.split(".")[1]}</text>'
         )
     top = 2 * MARGIN + NUM_ROWS * PITCH + SEAM
-    words = "imported everywhere: " + ", ".join(GROUND)
-    lines.append(f'<text class="note" x="{WIDTH / 2:g}" y="{top + 14:g}">{words}</text>')
+    shared = [name for names in GROUND.values() for name in names]
+    for number, names in enumerate((shared[:5], shared[5:])):
+        y = top + 12 + 17 * number
+        words = ", ".join(names) if number else f"shared by the folders: {', '.join(names)},"
+        lines.append(f'<text class="note" x="{WIDTH / 2:g}" y="{y:g}">{words}</text>')
     return "\n".join([*lines, "</svg>", ""])
 
 

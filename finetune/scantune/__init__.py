@@ -1,4 +1,18 @@
-"""scantune scores backbones on small labeled sets and compares arms with honest statistics."""
+"""scantune scores backbones on small labeled sets and compares augmentation scales.
+
+The folders and files, in the order in which a labeled scan meets them:
+
+- `labels/`: label tables to labeled sets
+- `splits.py`: patient folds, and label budgets nested in each other
+- `learners/`: what is fitted on the labels, one row of a table each
+- `scores.py`: out-of-fold scores, kept in a file
+- `statistics/`: metrics and intervals from scores
+- `scoring.py`: fits learners over folds and budgets and keeps their scores
+- `evaluation/`: one backbone, one page
+- `comparison/`: arms of several scales, one report
+- `wording.py`: display names of learners and budgets
+- `cli.py`: the commands
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from scanlearn.errors import ScanlearnError
+from scanlearn.files import write_atomically
 from scantune.labels.truth import Truth
 
 _FORMAT = 3
@@ -34,7 +35,7 @@ class Scores:
             given split only trains on it.
         values: ``[l g j n k]`` class scores; NaN where ``fold_of`` is -1.
         thresholds: ``[l g j f k]`` at or above which a model calls a class, set on training
-            patients; NaN where they are too few (see `clinical.threshold_at`).
+            patients; NaN where they are too few (see `metrics.threshold_at`).
         train_scans: ``[g j f]`` scans that each model was fitted on.
         train_patients: ``[g j f]`` patients that each model was fitted on.
         notes: Sentences that a person should read beside the numbers.
@@ -118,18 +119,13 @@ class Scores:
         return digest.hexdigest()
 
     def save(self, path: Path | str) -> None:
-        """Writes the scores as ``.npz``, aside first: a file of that name is always whole."""
-        path = Path(path)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        """Writes the scores as ``.npz``; a file of that name is always whole."""
         fields: dict[str, Any] = {name: np.asarray(getattr(self, name)) for name in _ARRAYS}
         fields |= {name: np.array(getattr(self, name), dtype=np.str_) for name in _TEXTS}
         fields |= {"truth": self.truth.matrix, "task": np.array(self.truth.task)}
-        try:
-            with aside.open("wb") as file:
-                np.savez_compressed(file, format=np.array(_FORMAT), **fields)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        content = io.BytesIO()
+        np.savez_compressed(content, format=np.array(_FORMAT), **fields)
+        write_atomically(Path(path), content.getvalue())
 
     @classmethod
     def load(cls, path: Path | str) -> Scores:
@@ -141,25 +137,15 @@ class Scores:
         with np.load(path, allow_pickle=False) as file:
             if int(file["format"]) != _FORMAT:
                 raise ScanlearnError(
-                    f"{path} has format {int(file['format'])}, not {_FORMAT}; remove it to have it "
-                    "made again"
+                    f"{path}: format {int(file['format'])}, not {_FORMAT}; delete the "
+                    "file to have it computed again"
                 )
-            texts = {name: tuple(str(text) for text in file[name]) for name in _TEXTS}
-            arrays = {name: np.asarray(file[name]) for name in _ARRAYS}
+            texts: dict[str, Any] = {
+                name: tuple(str(text) for text in file[name]) for name in _TEXTS
+            }
+            arrays: dict[str, Any] = {name: np.asarray(file[name]) for name in _ARRAYS}
             truth = Truth(np.asarray(file["truth"]), str(file["task"]))  # type: ignore[arg-type]
-        return cls(
-            learners=texts["learners"],
-            budgets=texts["budgets"],
-            classes=texts["classes"],
-            truth=truth,
-            patients=arrays["patients"],
-            fold_of=arrays["fold_of"],
-            values=arrays["values"],
-            thresholds=arrays["thresholds"],
-            train_scans=arrays["train_scans"],
-            train_patients=arrays["train_patients"],
-            notes=texts["notes"],
-        )
+        return cls(truth=truth, **texts, **arrays)
 
 
 _TEXTS = ("learners", "budgets", "classes", "notes")

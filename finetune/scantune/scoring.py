@@ -26,16 +26,11 @@ def score_features(
     label_seeds: int = 3,
     on_fit: Callable[[], object] | None = None,
 ) -> Scores:
-    """Returns out-of-fold scores of frozen features, as `score_learners` does.
+    """Returns out-of-fold scores of frozen features, by options of `score_learners`.
 
     Args:
         features: ``[n d]``, a row per scan of ``labeled``.
-        labeled: Classes and patients of the scans.
         learners: Names of `FROZEN_LEARNERS`.
-        budgets: As of `score_learners`.
-        folds: Likewise.
-        label_seeds: Likewise.
-        on_fit: Likewise.
 
     Raises:
         ScanlearnError: If a feature is not finite, a learner is unknown, or as `score_learners`.
@@ -71,9 +66,7 @@ def score_learners(
     labeled set share them. With a given split there is one fold and only the subsets vary.
 
     Args:
-        learners: By name.
         labeled: Classes and patients of the scans, as `scorable` leaves them.
-        budgets: Scans in the training fold, or "all".
         folds: Patient-level folds; not used where the split is given.
         label_seeds: Repetitions, seeded 0, 1, ...: other folds, other subsets.
         on_fit: Called after each model, ``len(learners) * len(budgets) * label_seeds * folds``
@@ -146,8 +139,8 @@ def _check_scores(scores: Float[np.ndarray, "u k"], which: str) -> None:
     broken = int((~np.isfinite(scores)).any(axis=1).sum())
     if broken:
         raise ScanlearnError(
-            f"{which}: {broken} of {len(scores)} test scans got scores that are not numbers; the "
-            "learner went astray: lower its learning rate, or leave it out"
+            f"{which}: {broken} of {len(scores)} test scans have scores that are not finite: the "
+            "training diverged; lower tune.learning_rate, or leave the learner out"
         )
 
 
@@ -157,12 +150,9 @@ def _check_request(
     for budget in budgets:
         if budget != "all" and (not isinstance(budget, int) or budget < 1):
             raise ScanlearnError(
-                f"label budget '{budget}' is no count of scans; give 1 or more, or all"
+                f"budgets: '{budget}' is not a number of scans; give 1 or more, or all"
             )
-    for kind, number in (
-        ("learners", len(learners)),
-        ("budgets", len(budgets)),
-        ("label_seeds", label_seeds),
-    ):
+    numbers = {"learners": len(learners), "budgets": len(budgets), "label_seeds": label_seeds}
+    for name, number in numbers.items():
         if number < 1:
-            raise ScanlearnError(f"{kind} is empty; give at least one")
+            raise ScanlearnError(f"{name} is empty; give at least one")

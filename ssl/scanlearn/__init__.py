@@ -1,10 +1,36 @@
-"""scanlearn learns backbones from unlabeled medical scans, and measures how strongly to augment.
+"""scanlearn pretrains backbones on unlabeled medical scans with a tunable augmentation scale.
 
-Every command is also a function of the same name:
+Every command of the command line is also a function of the same name:
 
 Example:
-    >>> from scanlearn import pretrain, load_config
-    >>> from scanlearn.training.pretrain import PretrainConfig
+    >>> from scanlearn import load_config, pretrain
+    >>> from scanlearn.training.settings import PretrainConfig
+
+The folders, in the order in which a scan meets them:
+
+- `config/`: YAML and ``key=value`` words to typed, strict settings
+- `readers/`: a file to frames, one reader a format
+- `archive/`: packed scans on disk
+- `packing/`: a folder or a table to an archive
+- `audit/`: duplicates, and patients on both sides of a split
+- `phantom/`: synthetic eyes with planted tasks
+- `views/`: the augmentation scale, recipes, random draws and rendered views
+- `methods/`: SimCLR, MoCo v2 and v3, DINO
+- `backbones/`: timm networks: build, start weights, export, strict load
+- `features/`: frozen features, measures without labels, AUROC
+- `training/`: a pretraining run
+
+Beside them, imported from everywhere:
+
+- `core.py`: the types that the folders pass on, and the letters of tensor axes
+- `errors.py`: the error for what a user gave wrongly
+- `console.py`: lines, warnings and progress bars on a terminal
+- `files.py`: atomic writes, output folders, disk errors in words
+- `provenance.py`: versions, commit, machine and seeds
+- `pages.py`: self-contained HTML pages
+- `svg.py`: figures on them
+- `palette.py`: their colours
+- `cli.py`: the commands
 """
 
 from __future__ import annotations
@@ -17,7 +43,7 @@ __version__ = "0.1.0"
 # Names are imported at first use: torch and timm take seconds, `scanlearn --help` must not.
 _HOMES = {
     "Archive": "scanlearn.archive.reader",
-    "PretrainConfig": "scanlearn.training.pretrain",
+    "PretrainConfig": "scanlearn.training.settings",
     "Scale": "scanlearn.views.scale",
     "ScanlearnError": "scanlearn.errors",
     "ViewGenerator": "scanlearn.views.generator",

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from scanlearn.palette import DARK, LIGHT
+
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
 
@@ -16,12 +18,12 @@ def page_template(
 ) -> Template:
     """Returns a template that lies beside the modules of a package.
 
-    It may extend ``frame.html.j2``, which holds the head and the style of a plain page. What is
-    filled in is escaped; a name that nothing was given for is an error.
+    It may extend ``frame.html.j2``, which holds the head and the style of a plain page, or include
+    ``colours.html.j2``, the colours and the style of drawings alone. What is filled in is escaped;
+    a name that nothing was given for is an error.
 
     Args:
         package: Such as "scanlearn.archive".
-        name: File of the template.
         filters: More filters, by name.
     """
     environment = _environment(package)
@@ -33,14 +35,19 @@ def page_template(
 def _environment(package: str) -> Environment:
     # Imported here: `scanlearn --help` draws no page.
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
+    from markupsafe import Markup
 
-    return Environment(
+    from scanlearn.svg import STYLE
+
+    environment = Environment(
         loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader("scanlearn", ".")]),
         autoescape=select_autoescape(["html", "j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= {"light": LIGHT, "dark": DARK, "svg_style": Markup(STYLE)}
+    return environment
 
 
 def png_address(picture: bytes) -> str:

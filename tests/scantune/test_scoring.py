@@ -103,8 +103,8 @@ def test_progress_is_told_once_for_each_model(informative: Any, labeled: Any) ->
     ("options", "said"),
     [
         ({"learners": ("forest",)}, "learner 'forest' is unknown; choose from knn, ncm, linear"),
-        ({"budgets": ("some",)}, "label budget 'some'"),
-        ({"budgets": (0,)}, "label budget '0'"),
+        ({"budgets": ("some",)}, "budgets: 'some'"),
+        ({"budgets": (0,)}, "budgets: '0'"),
         ({"label_seeds": 0}, "label_seeds is empty"),
         ({"learners": ()}, "learners is empty"),
     ],
@@ -187,7 +187,7 @@ def test_scores_that_are_no_numbers_are_one_sentence(labeled: Any, value: float)
         scores[:2, 1] = value
         return Fit(scores, np.full((len(rows), 2), np.nan))
 
-    with pytest.raises(ScanlearnError, match=r"net with all labels, fold 0: 2 of .* not numbers"):
+    with pytest.raises(ScanlearnError, match=r"net with all labels, fold 0: 2 of .* not finite"):
         score_learners({"net": astray}, data)
 
 

@@ -12,7 +12,7 @@ from scantune.comparison import report as tables
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.results import Results, Score, read_results
 from scantune.comparison.run import run_study
-from scantune.report.wording import budget_name, learner_name
+from scantune.wording import budget_name, learner_name
 
 
 def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -> Path:

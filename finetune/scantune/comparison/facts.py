@@ -33,8 +33,8 @@ from scantune.comparison.results import (
 from scantune.evaluation.backbone import THUMBNAIL
 from scantune.labels.labeled_set import LabeledSet
 from scantune.learners.by_name import stopping_notes
-from scantune.report.wording import learner_name
 from scantune.scores import Scores
+from scantune.wording import learner_name
 
 # Pictures of what each arm saw.
 

@@ -1,4 +1,7 @@
-"""Writes the one file a person reads: ``report.html``, self-contained and offline."""
+"""Writes the one file a person reads: ``report.html``, self-contained and offline.
+
+First the page, then the rows of its tables.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from scanlearn.files import write_atomically
 from scanlearn.pages import page_template, png_address
-from scanlearn.views.operations.parameters import PARAMETERS
-from scantune.comparison import plots as forest
-from scantune.comparison import plots as plots
-from scantune.comparison import report as tables
+from scanlearn.svg import standalone
+from scanlearn.views.operations.table import PARAMETERS
+from scantune.comparison import plots
 from scantune.comparison.results import (
     FIGURES,
     ArmRow,
@@ -25,36 +28,136 @@ from scantune.comparison.results import (
     TaskCount,
     read_results,
 )
-from scantune.report.svg import standalone
-from scantune.report.wording import budget_name, learner_name
 from scantune.splits import Budget
+from scantune.wording import budget_name, learner_name
 
-# What the report's tables hold, as plain rows for the page.
-
-
+REPORT_FILE = "report.html"
 OUTCOMES = {
     "better": "better",
     "worse": "worse",
     "equivalent": "equivalent",
     "none": "no difference shown",
 }
-
-
 NOTES = {"fixed": "the same from s = 0.5 on"}
+
+
+def write(folder: Path | str) -> Path:
+    """Writes ``report.html`` and its plots as ``figures/*.svg``, and returns the page's path.
+
+    Args:
+        folder: The output folder of a finished comparison.
+
+    Raises:
+        ScanlearnError: The folder holds no readable results.
+    """
+    folder = Path(folder)
+    results = read_results(folder)
+    drawings = draw(results)
+    _save_figures(folder / FIGURES, drawings)
+    page = page_template("scantune.comparison", "report.html.j2", _filters()).render(
+        r=results,
+        drawings=drawings,
+        sheets=[(sheet, _embedded(folder / FIGURES / sheet.file)) for sheet in results.sheets],
+        created=_date(results.created),
+        winner=winner(results),
+        headline=headline(results),
+        primary_task=results.verdict.primary.task,
+        arms=ordered_arms(results),
+        colours=plots.palette(results),
+        auroc=[auroc_table(results, task.name) for task in tasks(results)],
+        pairs=pairs(results),
+        dial=dial_table(results),
+        proof=proof_rows(results),
+        learners=learners(results),
+    )
+    path = folder / REPORT_FILE
+    write_atomically(path, page)
+    return path
+
+
+def tasks(results: Results) -> list[TaskCount]:
+    """Tasks, that of the primary comparison first."""
+    lead = results.verdict.primary.task
+    return sorted(results.tasks, key=lambda task: task.name != lead)
+
+
+def draw(results: Results) -> dict[str, list[tuple[str, Markup]]]:
+    """All plots of the report: ``auroc``, ``labels`` and ``traces``, named, in reading order."""
+    colours, arms = plots.palette(results), ordered_arms(results)
+    names, task_names = learners(results), [task.name for task in tasks(results)]
+    primary_budget = results.verdict.primary.budget
+    at_budget = [score for score in results.table if score.budget == primary_budget]
+    limits = plots.auroc_range(at_budget)
+    panels = [
+        (task, plots.auroc_panel(task, _cells(at_budget, task), arms, names, limits, colours))
+        for task in task_names
+    ]
+    by_arm = {arm.name: colours[arm.name] for arm in arms}
+    lead = [score for score in results.table if score.learner == names[0]]
+    # Ticks of single seeds are not drawn on these.
+    ends = plots.auroc_range([score.model_copy(update={"per_seed": ()}) for score in lead])
+    curves = [(task, plots.label_curves(task, names[0], lead, ends, by_arm)) for task in task_names]
+    quantities = {"loss": "Loss", "embedding_std": "Embedding std × √d"}
+    traces = [
+        (title, plots.traces(results.runs, key, colours)) for key, title in quantities.items()
+    ]
+    return {
+        "auroc": panels,
+        "labels": curves if len(budgets(results)) > 1 else [],
+        "traces": [(title, drawing) for title, drawing in traces if drawing is not None],
+    }
+
+
+def _cells(scores: list[Score], task: str) -> dict[tuple[str, str], Score]:
+    return {(s.arm, s.learner): s for s in scores if s.task == task}
+
+
+def _filters() -> dict[str, Callable[..., str]]:
+    return {
+        "interval": plots.interval_text,
+        "difference": plots.difference_text,
+        "learner": learner_name,
+        "budget": budget_name,
+        "outcome": OUTCOMES.__getitem__,
+        "p": p_text,
+        "tight": lambda text: text.replace(" = ", "\u00a0=\u00a0").replace(" %", "\u00a0%"),
+        "duration": duration,
+        "thousands": lambda number: f"{number:,.0f}",
+        "short": lambda text: text[:10],
+    }
+
+
+def _date(created: str) -> str:
+    return f"{datetime.datetime.fromisoformat(created):%d %B %Y, %H:%M} UTC"
+
+
+def _embedded(picture: Path) -> str | None:
+    """The picture as a data address; None where the file is gone."""
+    if not picture.is_file():
+        return None
+    return png_address(picture.read_bytes())
+
+
+def _save_figures(folder: Path, drawings: dict[str, list[tuple[str, Markup]]]) -> None:
+    folder.mkdir(exist_ok=True)
+    for group, members in drawings.items():
+        for index, (_, drawing) in enumerate(members):
+            text = standalone(drawing)
+            (folder / f"{group}_{index + 1}.svg").write_text(text, encoding="utf-8")
 
 
 def budgets(results: Results) -> list[Budget]:
     """Label budgets, fewest first, all labels last."""
-    found = {score.budget for score in results.table}
-    counts: list[Budget] = sorted(budget for budget in found if isinstance(budget, int))
-    return [*counts, "all"] if "all" in found else counts
+    scored = {score.budget for score in results.table}
+    counts: list[Budget] = sorted(budget for budget in scored if isinstance(budget, int))
+    return [*counts, "all"] if "all" in scored else counts
 
 
 def learners(results: Results) -> list[str]:
     """Learners, that of the primary comparison first."""
-    found = dict.fromkeys(score.learner for score in results.table)
+    scored = dict.fromkeys(score.learner for score in results.table)
     lead = results.verdict.primary.learner
-    return [lead, *(name for name in found if name != lead)]
+    return [lead, *(name for name in scored if name != lead)]
 
 
 def ordered_arms(results: Results) -> list[ArmRow]:
@@ -88,8 +191,8 @@ def auroc_table(results: Results, task: str) -> AurocTable:
     rows = [(arm, [cells.get((arm.name, *key)) for key in keys]) for arm in arms]
     tops = []
     for column in range(len(keys)):
-        found = (row[column] for arm, row in rows if arm.kind == "pretrained")
-        tops.append(max((s.auroc for s in found if s and s.auroc is not None), default=None))
+        trained = (row[column] for arm, row in rows if arm.kind == "pretrained")
+        tops.append(max((s.auroc for s in trained if s and s.auroc is not None), default=None))
     best = [
         [
             arm.kind == "pretrained" and s is not None and s.auroc is not None and s.auroc == top
@@ -126,14 +229,14 @@ class Pair:
 def pairs(results: Results) -> list[Pair]:
     """Differences by pair of arms, the primary pair first, each with its forest cell."""
     colours, margin = plots.palette(results), results.margin
-    found: dict[tuple[str, str], list[Difference]] = {}
+    by_pair: dict[tuple[str, str], list[Difference]] = {}
     for difference in sorted(results.differences, key=lambda d: not d.primary):
-        found.setdefault((difference.a, difference.b), []).append(difference)
+        by_pair.setdefault((difference.a, difference.b), []).append(difference)
     made = []
-    for (a, b), rows in found.items():
-        limits = forest.forest_range(rows, margin)
-        cells = [(d, forest.forest_cell(d, limits, margin, colours)) for d in rows]
-        made.append(Pair(a, b, forest.forest_axis(limits), cells))
+    for (a, b), rows in by_pair.items():
+        limits = plots.forest_range(rows, margin)
+        cells = [(d, plots.forest_cell(d, limits, margin, colours)) for d in rows]
+        made.append(Pair(a, b, plots.forest_axis(limits), cells))
     return made
 
 
@@ -158,17 +261,17 @@ def dial_table(results: Results) -> DialTable:
     names = dict.fromkeys(p.parameter for arm in arms for p in arm.resolved)
     rows = []
     for name in names:
-        own = [next((p for p in arm.resolved if p.parameter == name), None) for arm in arms]
-        values = [p.value if p else "–" for p in own]
-        notes = dict.fromkeys(NOTES.get(p.note, p.note) for p in own if p and p.note)
-        # What is neither the identity nor published is said arm by arm.
-        ours = [
+        of_arm = [next((p for p in arm.resolved if p.parameter == name), None) for arm in arms]
+        values = [p.value if p else "–" for p in of_arm]
+        notes = dict.fromkeys(NOTES.get(p.note, p.note) for p in of_arm if p and p.note)
+        # A source that is neither the identity nor published is named for each arm.
+        sources = [
             f"{arm.name}: {p.source}"
-            for arm, p in zip(arms, own, strict=True)
+            for arm, p in zip(arms, of_arm, strict=True)
             if p and p.source not in ("identity", "") and not p.source.startswith("published")
         ]
         title = PARAMETERS[name].title if name in PARAMETERS else name
-        rows.append((title, values, "; ".join([*ours, *notes])))
+        rows.append((title, values, "; ".join([*sources, *notes])))
     return DialTable(arms, rows)
 
 
@@ -208,119 +311,3 @@ def headline(results: Results) -> str:
         "none": "No difference shown",
     }[verdict.kind]
     return words[0].upper() + words[1:]
-
-
-REPORT_FILE = "report.html"
-
-
-def write(folder: Path | str) -> Path:
-    """Writes ``report.html`` and its plots as ``figures/*.svg`` from the folder's results.
-
-    Args:
-        folder: The output folder of a finished comparison.
-
-    Returns:
-        The report.
-
-    Raises:
-        ScanlearnError: The folder holds no readable results.
-    """
-    folder = Path(folder)
-    results = read_results(folder)
-    drawings = draw(results)
-    _save_figures(folder / FIGURES, drawings)
-    page = page_template("scantune.comparison", "report.html.j2", _filters()).render(
-        r=results,
-        drawings=drawings,
-        sheets=[(sheet, _embedded(folder / FIGURES / sheet.file)) for sheet in results.sheets],
-        created=_date(results.created),
-        winner=tables.winner(results),
-        headline=tables.headline(results),
-        primary_task=results.verdict.primary.task,
-        arms=tables.ordered_arms(results),
-        colours=plots.palette(results),
-        light=plots.LIGHT,
-        dark=plots.DARK,
-        auroc=[tables.auroc_table(results, task.name) for task in tasks(results)],
-        pairs=tables.pairs(results),
-        dial=tables.dial_table(results),
-        proof=tables.proof_rows(results),
-        learners=tables.learners(results),
-    )
-    path = folder / REPORT_FILE
-    aside = path.with_suffix(".html.part")
-    aside.write_text(page, encoding="utf-8")
-    return aside.replace(path)
-
-
-def tasks(results: Results) -> list[TaskCount]:
-    """Tasks, that of the primary comparison first."""
-    lead = results.verdict.primary.task
-    return sorted(results.tasks, key=lambda task: task.name != lead)
-
-
-def draw(results: Results) -> dict[str, list[tuple[str, Markup]]]:
-    """All plots of the report.
-
-    Returns:
-        ``auroc``, ``labels`` and ``traces``: named drawings, in the order to show them.
-    """
-    colours, arms = plots.palette(results), tables.ordered_arms(results)
-    learners, budgets = tables.learners(results), tables.budgets(results)
-    ordered = [task.name for task in tasks(results)]
-    lead = results.verdict.primary.budget
-    shown = [s for s in results.table if s.budget == lead]
-    limits = plots.auroc_range(shown)
-    panels = [
-        (task, plots.auroc_panel(task, _cells(shown, task), arms, learners, limits, colours))
-        for task in ordered
-    ]
-    own = {arm.name: colours[arm.name] for arm in arms}
-    drawn = [s for s in results.table if s.learner == learners[0]]
-    ends = plots.auroc_range([s.model_copy(update={"per_seed": ()}) for s in drawn])
-    curves = [(task, plots.label_curves(task, learners[0], drawn, ends, own)) for task in ordered]
-    named = {"loss": "Loss", "embedding_std": "Embedding std × √d"}
-    traces = [(name, plots.traces(results.runs, key, colours)) for key, name in named.items()]
-    return {
-        "auroc": panels,
-        "labels": curves if len(budgets) > 1 else [],
-        "traces": [(name, drawing) for name, drawing in traces if drawing is not None],
-    }
-
-
-def _cells(scores: list[Score], task: str) -> dict[tuple[str, str], Score]:
-    return {(s.arm, s.learner): s for s in scores if s.task == task}
-
-
-def _filters() -> dict[str, Callable[..., str]]:
-    return {
-        "interval": plots.interval_text,
-        "difference": forest.difference_text,
-        "learner": learner_name,
-        "budget": budget_name,
-        "outcome": tables.OUTCOMES.__getitem__,
-        "p": tables.p_text,
-        "tight": lambda text: text.replace(" = ", "\u00a0=\u00a0").replace(" %", "\u00a0%"),
-        "duration": tables.duration,
-        "thousands": lambda number: f"{number:,.0f}",
-        "short": lambda text: text[:10],
-    }
-
-
-def _date(created: str) -> str:
-    return f"{datetime.datetime.fromisoformat(created):%d %B %Y, %H:%M} UTC"
-
-
-def _embedded(picture: Path) -> str | None:
-    """The picture as a data address; None where the file is gone."""
-    if not picture.is_file():
-        return None
-    return png_address(picture.read_bytes())
-
-
-def _save_figures(folder: Path, drawings: dict[str, list[tuple[str, Markup]]]) -> None:
-    folder.mkdir(exist_ok=True)
-    for group, members in drawings.items():
-        for index, (_, drawing) in enumerate(members):
-            text = standalone(drawing, plots.LIGHT)
-            (folder / f"{group}_{index + 1}.svg").write_text(text, encoding="utf-8")

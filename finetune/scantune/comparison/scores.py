@@ -17,6 +17,7 @@ from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import CompareConfig, EvaluationConfig
 from scantune.comparison.results import RunRow
 from scantune.evaluation.backbone import THUMBNAIL, EvaluatedBackbone, open_backbone
+from scantune.evaluation.classifier import View
 from scantune.evaluation.evaluate import fit_learners, num_fits
 from scantune.labels.labeled_set import LabeledSet
 from scantune.labels.open import Question, read_question
@@ -82,7 +83,7 @@ def networks_of(
     labels: Archive,
 ) -> tuple[Network, ...]:
     """The thumbnail, where some learner can score it, and every network of the study."""
-    view = (config.pretrain.views.size, unlabeled.mean, unlabeled.std)
+    view = View(config.pretrain.views.size, unlabeled.mean, unlabeled.std)
 
     def load(row: RunRow) -> EvaluatedBackbone:
         network = load_network(config, row, folder.path, unlabeled)

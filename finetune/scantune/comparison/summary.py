@@ -9,7 +9,6 @@ from itertools import combinations
 from scanlearn.console import track
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.results import ArmRow, Difference, Matched, Primary, Score, Verdict
-from scantune.report.wording import budget_name, learner_name
 from scantune.scores import Scores
 from scantune.splits import Budget
 from scantune.statistics.delong import class_difference
@@ -22,6 +21,7 @@ from scantune.statistics.intervals import (
     patient_weights,
     verdict,
 )
+from scantune.wording import budget_name, learner_name
 
 # The answer in one sentence.
 

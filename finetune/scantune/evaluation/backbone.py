@@ -1,4 +1,4 @@
-"""What is evaluated: a backbone's folder, a run, an untrained network or the thumbnail."""
+"""The backbone under test: from a folder or a run, an untrained network or the thumbnail."""
 
 from __future__ import annotations
 
@@ -29,10 +29,9 @@ class EvaluatedBackbone:
     """A backbone, or the thumbnail, and how scans are shown to it.
 
     Args:
-        described: What it is, by name and hash.
-        network: In evaluation mode, on the device that computes; None of the thumbnail.
-        folder: Where its weights lie; None where it has none on disk.
-        view: Side in pixels, and mean and std of each channel.
+        described: Name, size and hash, for metrics.json.
+        network: In evaluation mode, on the device that computes; None for the thumbnail.
+        folder: Where its weights are; None where they are not on disk.
     """
 
     described: dict[str, Any]
@@ -50,10 +49,9 @@ class EvaluatedBackbone:
 
 
 def open_backbone(backbone: str | Path, archive: Archive, size: int | None) -> EvaluatedBackbone:
-    """Returns what a name stands for.
+    """Returns the backbone that a name of `evaluate` stands for.
 
     Args:
-        backbone: As of `evaluate`.
         archive: The scans: a network is made for their channels, and one that was never trained
             sees them standardised by their own mean and std.
         size: Side of a view in pixels; None for the backbone's own.
@@ -64,12 +62,12 @@ def open_backbone(backbone: str | Path, archive: Archive, size: int | None) -> E
     if str(backbone) == THUMBNAIL:
         side = size or _THUMBNAIL_SIZE
         described = {"kind": THUMBNAIL, "size": side}
-        return EvaluatedBackbone(described, None, None, (side, archive.mean, archive.std))
+        return EvaluatedBackbone(described, None, None, View(side, archive.mean, archive.std))
     folder = _folder_of(backbone)
     if folder is None and str(backbone).startswith(_RANDOM):
         name, _, seed = str(backbone).removeprefix(_RANDOM).partition(":")
         if seed and not seed.isdecimal():
-            raise ScanlearnError(f"{backbone}: '{seed}' is no seed; write {_RANDOM}{name}:0")
+            raise ScanlearnError(f"{backbone}: '{seed}' is not a seed; write {_RANDOM}{name}:0")
         kind, side, mean, std = "random", size or _RANDOM_SIZE, archive.mean, archive.std
         config = BackboneConfig(name=name)
         network = build_backbone(config, archive.shape[0], int(seed or 0), size=side)
@@ -83,7 +81,7 @@ def open_backbone(backbone: str | Path, archive: Archive, size: int | None) -> E
         "size": side,
     }
     network = network.eval().to(preferred_device())
-    return EvaluatedBackbone(described, network, folder, (side, mean, std))
+    return EvaluatedBackbone(described, network, folder, View(side, mean, std))
 
 
 def channels_of(backbone: str | Path) -> Literal[1, 3, "auto"]:

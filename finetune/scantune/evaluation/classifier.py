@@ -12,7 +12,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
@@ -35,29 +35,28 @@ from scantune.statistics.metrics import SPECIFICITY, thresholds_of
 CARD, PROBE, BACKBONE = "classifier.json", "probe.safetensors", "backbone"
 # Of the classifier that is kept.
 SEED = 0
-# Side in pixels, and mean and std of each channel.
-View = tuple[int, Sequence[float], Sequence[float]]
+
+
+class View(NamedTuple):
+    """How a scan is shown to a network: side in pixels, and mean and std of each channel."""
+
+    size: int
+    mean: Sequence[float]
+    std: Sequence[float]
 
 
 class ClassifierCard(Settings):
     """What a classifier is, and what it takes to use it.
 
     Args:
-        format: Of this file.
-        learner: What fitted it.
-        target: The label column it was fitted on.
         task: Whether the classes exclude each other; see `truth.Truth`.
-        classes: Names of the classes, in the order of their probabilities.
+        classes: In the order of their probabilities.
         thresholds: At or above which a class is called: for ``specificity`` on scans of patients
             whom the models of inner folds had not seen; None where they were too few.
-        specificity: What the thresholds aim at.
         chosen_c: Inverse regularisation strength of a probe; of findings one each.
         scans: Labeled scans it was fitted on.
-        patients: Their patients.
         size: Side of a view in pixels.
         channels: Channels of a view, to which the backbone is adapted.
-        mean: Mean of each channel, subtracted from a view.
-        std: Standard deviation, divided by.
         packing: Settings that scans are packed with.
         probe_hash: sha256 of the probe's file; None where the network has its classifier.
         network_hash: Of the weights of a network with its classifier; None under a probe.
@@ -81,42 +80,6 @@ class ClassifierCard(Settings):
     probe_hash: str | None = None
     network_hash: str | None = None
 
-    @classmethod
-    def of(
-        cls,
-        labeled: LabeledSet,
-        validation: Float[np.ndarray, "n k"],
-        view: View,
-        packing: Mapping[str, Any],
-        **fitted: Any,
-    ) -> ClassifierCard:
-        """Returns the card of a classifier fitted on a labeled set.
-
-        Args:
-            labeled: The set.
-            validation: ``[n k]`` scores that set the thresholds; NaN where there is none.
-            view: What it looks at.
-            packing: Settings of the archive that the scans are from.
-            fitted: The learner, and what is its own.
-        """
-        size, mean, std = view
-        thresholds = thresholds_of(validation, labeled.truth).tolist()
-        return cls(
-            target=labeled.target,
-            task=labeled.truth.task,
-            classes=labeled.classes,
-            thresholds=tuple(None if np.isnan(one) else one for one in thresholds),
-            specificity=SPECIFICITY,
-            scans=labeled.num_scans,
-            patients=labeled.num_patients,
-            size=size,
-            channels=len(mean),
-            mean=tuple(mean),
-            std=tuple(std),
-            packing=dict(packing),
-            **fitted,
-        )
-
 
 def keep_classifier(
     folder: Path,
@@ -134,9 +97,8 @@ def keep_classifier(
     patients; this one has seen all of them.
 
     Args:
-        folder: Where; a classifier that is there is replaced.
+        folder: A classifier that is there is replaced.
         fit: Fitted on the features of ``labeled``.
-        labeled: Classes and patients.
         backbone: The backbone's folder; its files are linked, or copied where that cannot be.
         view: The views that the features are of.
         packing: Settings of the archive that the scans are from.
@@ -147,14 +109,9 @@ def keep_classifier(
     # safetensors writes the memory as it lies: a transposed array would be read back scrambled.
     weights = np.ascontiguousarray(fit.weights)
     probe = safetensors.numpy.save({"weights": weights, "intercepts": fit.intercepts})
-    card = ClassifierCard.of(
-        labeled,
-        fit.validation,
-        view,
-        packing,
-        learner=learner,
-        chosen_c=fit.chosen_c,
-        probe_hash=hashlib.sha256(probe).hexdigest(),
+    probe_hash = hashlib.sha256(probe).hexdigest()
+    card = _card(fit, labeled, learner, view, packing).model_copy(
+        update={"chosen_c": fit.chosen_c, "probe_hash": probe_hash}
     )
 
     def write(partial: Path) -> None:
@@ -179,34 +136,45 @@ def keep_network(
 ) -> Path:
     """Writes a network with its classifier as a folder that timm alone loads, which is tried.
 
-    Args:
-        folder: Where; a classifier that is there is replaced.
-        network: Fitted on the labeled scans.
-        fit: Its answer: thresholds are set on the training scans that it was validated on.
-        labeled: Classes and patients.
-        learner: What fitted it.
-        view: What the network looks at.
-        packing: Settings of the archive that the scans are from.
+    Arguments are as of `keep_classifier`; ``fit`` holds the network's scores of the training scans
+    that it was validated on, by which thresholds are set.
 
     Raises:
         ScanlearnError: The disk is full or may not be written to, or timm does not load it.
     """
-    size, mean, std = view
-    export = Card.of(network, size=size, mean=tuple(mean), std=tuple(std), method=learner)
-    card = ClassifierCard.of(
-        labeled,
-        fit.validation,
-        view,
-        packing,
-        learner=learner,
-        network_hash=export.weights_hash,
+    export = Card.of(
+        network, size=view.size, mean=tuple(view.mean), std=tuple(view.std), method=learner
+    )
+    card = _card(fit, labeled, learner, view, packing).model_copy(
+        update={"network_hash": export.weights_hash}
     )
 
     def write(partial: Path) -> None:
         write_weights(network, partial, export)
-        check_reload(partial, network, size)
+        check_reload(partial, network, view.size)
 
     return _published(folder, card, write)
+
+
+def _card(
+    fit: Fit, labeled: LabeledSet, learner: str, view: View, packing: Mapping[str, Any]
+) -> ClassifierCard:
+    thresholds = thresholds_of(fit.validation, labeled.truth).tolist()
+    return ClassifierCard(
+        learner=learner,
+        target=labeled.target,
+        task=labeled.truth.task,
+        classes=labeled.classes,
+        thresholds=tuple(None if np.isnan(value) else value for value in thresholds),
+        specificity=SPECIFICITY,
+        scans=labeled.num_scans,
+        patients=labeled.num_patients,
+        size=view.size,
+        channels=len(view.mean),
+        mean=tuple(view.mean),
+        std=tuple(view.std),
+        packing=dict(packing),
+    )
 
 
 def _published(folder: Path, card: ClassifierCard, write: Callable[[Path], None]) -> Path:
@@ -219,7 +187,7 @@ def _published(folder: Path, card: ClassifierCard, write: Callable[[Path], None]
             if (folder / CARD).is_file():
                 shutil.rmtree(folder)
         if not publish(partial, folder):
-            raise ScanlearnError(f"{folder}: something else lies there; choose another output")
+            raise ScanlearnError(f"{folder}: exists and is not a classifier; choose another output")
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -242,8 +210,8 @@ class Classifier:
             self.backbone, export = load_classifying(folder)
             if export.weights_hash != self.card.network_hash:
                 raise ScanlearnError(
-                    f"{folder}: the network is not the one that {CARD} vouches for; keep the "
-                    "classifier again"
+                    f"{folder}: the network's weights are not those named in {CARD}; run "
+                    "evaluate again to replace the classifier"
                 )
             k = len(self.card.classes)
             self._weights, self._intercepts = np.eye(k), np.zeros(k)
@@ -252,8 +220,8 @@ class Classifier:
             self.backbone = load_backbone(folder / BACKBONE, channels=self.card.channels)[0]
         if self.backbone.num_features != len(self._weights):
             raise ScanlearnError(
-                f"{folder}: the backbone makes {self.backbone.num_features} features and the probe"
-                f" takes {len(self._weights)}; keep the classifier again"
+                f"{folder}: the backbone has {self.backbone.num_features} features but the probe "
+                f"takes {len(self._weights)}; run evaluate again to replace the classifier"
             )
 
     def probabilities(self, features: Shaped[np.ndarray, "n d"]) -> Float[np.ndarray, "n k"]:
@@ -265,13 +233,14 @@ class Classifier:
 def _read_card(path: Path) -> ClassifierCard:
     if not path.is_file():
         raise ScanlearnError(
-            f"{path.parent}: is no classifier (it holds no {CARD}); evaluate with output= keeps one"
+            f"{path.parent}: not a classifier (it has no {CARD}); "
+            "scantune evaluate with output=FOLDER keeps one"
         )
     try:
         return ClassifierCard.model_validate(json.loads(path.read_text("utf-8")))
     except (ValueError, ValidationError) as error:
         raise ScanlearnError(
-            f"{path}: is not the card of a classifier; keep the classifier again"
+            f"{path}: not a readable classifier card; run evaluate again to replace the classifier"
         ) from error
 
 
@@ -282,11 +251,12 @@ def _read_probe(
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != card.probe_hash:
             raise ScanlearnError(
-                f"{path}: is not the probe that {CARD} vouches for; keep the classifier again"
+                f"{path}: its hash is not the one in {CARD}; run evaluate again to replace the "
+                "classifier"
             )
-        found = safetensors.numpy.load(content)
-        return found["weights"], found["intercepts"]
+        tensors = safetensors.numpy.load(content)
+        return tensors["weights"], tensors["intercepts"]
     except (OSError, SafetensorError, KeyError) as error:
         raise ScanlearnError(
-            f"{path}: is missing or no probe; keep the classifier again"
+            f"{path}: missing or not a probe; run evaluate again to replace the classifier"
         ) from error

@@ -17,7 +17,7 @@ from scanlearn.archive.reader import Archive
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, write_atomically
-from scantune.evaluation.figures import draw_figures
+from scantune.evaluation.figures import draw_figures, figure_sheet
 from scantune.evaluation.page import evaluation_page
 from scantune.evaluation.results import Evaluation, EvaluationRow
 from scantune.evaluation.worst import worst_errors, worst_sheet
@@ -25,7 +25,7 @@ from scantune.scores import Scores
 from scantune.statistics.metrics import AUROC, METRICS, Ends, Metric
 
 _METRICS, _PREDICTIONS, _CLASSES = "metrics.json", "predictions.csv", "classes.csv"
-_PAGE, _FIGURES, _WORST = "evaluation.html", "figures.png", "worst_errors.png"
+_PAGE, _FIGURES, _WORST = "evaluation.html", "figures.svg", "worst_errors.png"
 _FORMAT = 3
 MACRO = "macro average"
 
@@ -68,11 +68,11 @@ def write(
         folder.mkdir(parents=True, exist_ok=True)
     labeled, scores = evaluation.labeled, evaluation.scores
     title = f"{labeled.target}: {labeled.num_scans:,} scans of {labeled.num_patients:,} patients"
-    figures = draw_figures(scores, evaluation.table, title)
+    figures = draw_figures(scores, evaluation.table)
     files: dict[str, str | bytes] = {
         _PREDICTIONS: _predictions(evaluation, archives),
         _CLASSES: _classes(evaluation),
-        _FIGURES: figures,
+        _FIGURES: figure_sheet(figures, title, scores),
     }
     sheet = None
     if worst:

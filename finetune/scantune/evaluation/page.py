@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from markupsafe import Markup
+
+from scanlearn import svg
 from scanlearn.pages import page_template, png_address
+from scanlearn.palette import hue
+from scanlearn.svg import Axis
+from scantune.evaluation.figures import LearnerFigures, figure_note
 from scantune.evaluation.results import Evaluation
-from scantune.report.wording import budget_name, learner_name
 from scantune.statistics.metrics import METRICS, SPECIFICITY
+from scantune.wording import budget_name, learner_name
 
 _HASH_LETTERS = 12
 
 
-def evaluation_page(evaluation: Evaluation, figures: bytes, worst: bytes | None = None) -> str:
+def evaluation_page(
+    evaluation: Evaluation, figures: Sequence[LearnerFigures], worst: bytes | None = None
+) -> str:
     """Returns the page: one file that loads nothing and names no patient and no path.
 
     Args:
-        evaluation: What was found.
-        figures: PNG of `figures.draw_figures`.
+        figures: Of `figures.draw_figures`.
         worst: PNG of `worst.worst_sheet`, where scans may be shown.
     """
-    low = _axis_low(evaluation)
-    filters = {
+    axis = Axis(_axis_low(evaluation), 1.0, 0, 120)
+    filters: dict[str, Callable[..., Any]] = {
         "learner": learner_name,
         "budget": budget_name,
         "percent": lambda share: "" if math.isnan(share) else f"{100 * share:.1f} %",
-        "defined_number": lambda value: not math.isnan(value),
-        "place": lambda value: f"{100 * (min(1.0, max(low, value)) - low) / (1 - low):.2f}",
+        "is_number": lambda value: not math.isnan(value),
+        "forest": partial(_forest, axis=axis),
     }
     scores, labeled = evaluation.scores, evaluation.labeled
     return page_template("scantune.evaluation", "evaluation.html.j2", filters).render(
@@ -40,23 +48,37 @@ def evaluation_page(evaluation: Evaluation, figures: bytes, worst: bytes | None 
         table=evaluation.table,
         notes=evaluation.notes,
         is_single=len(scores.truth.asked) == 1,
-        axis_low=low,
-        figures=png_address(figures),
+        axis=svg.figure(120, 12, "axis of the AUROC", svg.ticks_below(axis, 10, 3)),
+        figures=figures,
+        figure_note=figure_note(scores),
         worst=None if worst is None else png_address(worst),
         frequencies=_frequencies(evaluation),
-        asides=_asides(evaluation),
-        told=list(_told(evaluation.inputs)),
+        left_out=_left_out(evaluation),
+        inputs=list(_in_words(evaluation.inputs)),
         metrics=METRICS,
+        at_threshold=[metric.title for metric in METRICS if metric.at_threshold],
         specificity=SPECIFICITY,
     )
 
 
+def _forest(value: float, low: float, high: float, *, axis: Axis) -> Markup:
+    """Returns an AUROC and its interval; the dashed line is chance."""
+    body = [svg.line((axis.at(0.5), 0), (axis.at(0.5), 18), css="axis", dash="3 3")]
+    label = "undefined"
+    if not math.isnan(value) and not math.isnan(low):
+        label = f"{value:.3f} ({low:.3f} to {high:.3f})"
+        interval = ((axis.at(low), 9), (axis.at(high), 9))
+        body.append(svg.line(*interval, css="line", width=2.4, colour=hue(0)))
+        body.append(svg.dot(axis.at(value), 9, 4, colour=hue(0), hint=label))
+    return svg.figure(120, 18, label, body)
+
+
 def _backbone(inputs: Mapping[str, Any]) -> str:
     """Returns what was evaluated in words."""
-    found = inputs.get("backbone", {})
-    size = f" at {found['size']} px" if "size" in found else ""
-    name = found.get("architecture", found.get("kind", "features"))
-    return f"{name}{' with random weights' if found.get('kind') == 'random' else ''}{size}"
+    backbone = inputs.get("backbone", {})
+    size = f" at {backbone['size']} px" if "size" in backbone else ""
+    name = backbone.get("architecture", backbone.get("kind", "features"))
+    return f"{name}{' with random weights' if backbone.get('kind') == 'random' else ''}{size}"
 
 
 def _axis_low(evaluation: Evaluation) -> float:
@@ -73,37 +95,37 @@ def _frequencies(evaluation: Evaluation) -> dict[str, list[tuple[str, int, float
     sides = {"Training scans": truth.is_real & ~is_tested, "Tested scans": is_tested}
     if not sides["Training scans"].any():
         sides = {"Labeled scans": truth.is_real}
-    found = {}
+    frequencies = {}
     for title, side in sides.items():
         counts = (truth.matrix[side] == 1).sum(axis=0).tolist()
         named = zip(evaluation.labeled.classes, counts, strict=True)
-        found[title] = [(name, n, n / max(1, int(side.sum()))) for name, n in named]
-    return found
+        frequencies[title] = [(name, n, n / max(1, int(side.sum()))) for name, n in named]
+    return frequencies
 
 
-def _asides(evaluation: Evaluation) -> list[str]:
+def _left_out(evaluation: Evaluation) -> list[str]:
     labeled = evaluation.labeled
     unknown = {name: count for name, count in labeled.unknown.items() if count}
-    asides = {
+    counts = {
         "scans without a label were left out": labeled.num_blank,
         "scans with an uncertain label (-1) were left out": labeled.num_uncertain,
-        "synthetic scans only trained": labeled.num_synthetic,
+        "synthetic scans were used for training only": labeled.num_synthetic,
     }
-    told = [f"{number:,} {what}" for what, number in asides.items() if number]
+    sentences = [f"{number:,} {words}" for words, number in counts.items() if number]
     if unknown:
         masked = ", ".join(f"{name} in {count:,}" for name, count in unknown.items())
-        told.append(f"unknown, and masked there: {masked}")
-    return told
+        sentences.append(f"unknown, and masked there: {masked}")
+    return sentences
 
 
-def _told(inputs: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _in_words(inputs: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yields what was evaluated as names and values in words; long hashes are cut."""
     for key, value in inputs.items():
         name = f"{prefix}{key}".replace("_", " ")
         if isinstance(value, Mapping):
-            yield from _told(value, f"{name}: ")
+            yield from _in_words(value, f"{name}: ")
         elif isinstance(value, list | tuple):
-            yield name, ", ".join(str(one) for one in value)
+            yield name, ", ".join(str(item) for item in value)
         elif value is not None:
             text = str(value)
             is_hash = len(text) == 64 and set(text) <= set("0123456789abcdef")

@@ -12,8 +12,8 @@ from scanlearn.archive.reader import Archive
 from scanlearn.archive.sheets import FAINT, RED, Line, Section, Tile, fitted, grid, picture, png
 from scanlearn.features.auroc import mean_of_defined
 from scantune.labels.labeled_set import LabeledSet
-from scantune.report.wording import budget_name, learner_name
 from scantune.scores import Scores
+from scantune.wording import budget_name, learner_name
 
 _COLUMNS = 5
 # In pixels.

@@ -12,9 +12,9 @@ from scanlearn.archive.identity import patient_codes
 from scanlearn.archive.reader import Archive
 from scanlearn.audit.fingerprint import batch_size, digests_of
 from scanlearn.audit.pairs import equal_pairs
-from scanlearn.audit.result import ScanSet, hindrance, issuer_notes
+from scanlearn.audit.result import ScanSet, issuer_notes, why_patients_not_compared
 from scanlearn.errors import ScanlearnError
-from scanlearn.packing.settings import OF_THE_SOURCE, PackSettings, pixel_settings
+from scanlearn.packing.settings import SOURCE_SETTINGS, PackSettings, pixel_settings
 from scanlearn.packing.sources import open_archive
 from scantune.labels.classes import Check, Target, read_target
 from scantune.labels.labeled_set import LabeledSet, label
@@ -31,7 +31,7 @@ def open_external(source: str | Path, like: Archive, settings: PackSettings) -> 
         ScanlearnError: It cannot be used, or has other channels.
     """
     of_pixels = pixel_settings(like.info["settings"])
-    of_source = settings.model_dump(include=set(OF_THE_SOURCE))
+    of_source = settings.model_dump(include=set(SOURCE_SETTINGS))
     channels = like.shape[0]
     packing = PackSettings.model_validate({**of_source, **of_pixels, "channels": channels})
     archive = open_archive(source, settings=packing)
@@ -93,7 +93,7 @@ def join(
         ScanSet.labeled(name, archive, rows=part.rows)
         for name, archive, part in zip(("labels", "test"), archives, (real, external), strict=True)
     ]
-    reason = hindrance(*sets)
+    reason = why_patients_not_compared(*sets)
     notes += [reason.rstrip(".")] if reason else [n.rstrip(".") for n in issuer_notes(*sets)]
     if not reason:
         _refuse_shared_patients(real, external, archives)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from scipy.special import logit
 
 from scanlearn.features.auroc import macro_auroc
+from scanlearn.features.labelfree import unit_rows
 from scantune.labels.truth import Truth
 from scantune.learners.learner import Fit, Learner, LearnerInputs
 from scantune.learners.logistic import PenaltyPath, PrincipalAxes
@@ -101,7 +102,7 @@ def fit_knn(
     Source: Wu et al. 2018 (instance discrimination), section 3.4; k = 20 and the temperature are
     those of DINO's ``eval_knn.py``.
     """
-    similarity = _unit_rows(test) @ _unit_rows(train).T
+    similarity = unit_rows(test) @ unit_rows(train).T
     member = truth.matrix == 1
     if (truth.matrix >= 0).all():
         return _vote(similarity, member, neighbours)
@@ -252,12 +253,6 @@ def _path(z: Float[np.ndarray, "t e"], truth: Truth, seed: int, rows: ProbeRows)
         return PenaltyPath(z, truth.classes, truth.num_classes)
     features, y, shares = rows.of(z, truth, seed)
     return PenaltyPath(features, y, truth.num_classes, shares)
-
-
-def _unit_rows(features: Shaped[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-    features = np.asarray(features, dtype=np.float64)
-    norm = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.where(norm > 0, norm, 1.0)
 
 
 def _choose_c(

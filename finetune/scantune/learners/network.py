@@ -14,14 +14,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from scanlearn.backbones.backbone import Backbone
-from scanlearn.backbones.classifier import (
+from scanlearn.backbones.device import preferred_memory_format
+from scanlearn.backbones.head import (
     build_classifying,
     classifier_names,
     layer_groups,
     norm_names,
     set_classifier,
 )
-from scanlearn.backbones.device import preferred_memory_format
 from scanlearn.core import ViewPlan
 from scanlearn.errors import ScanlearnError
 from scanlearn.views.generator import ViewGenerator

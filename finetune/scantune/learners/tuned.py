@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor, nn
 
 from scanlearn.backbones.backbone import Backbone, seeded_weights
-from scanlearn.backbones.classifier import has_drop_path, with_last_tokens
+from scanlearn.backbones.head import has_drop_path, with_last_tokens
 from scantune.learners.learner import (
     Fit,
     LabeledScans,

@@ -28,12 +28,9 @@ Curve = Callable[
 
 @dataclass(frozen=True)
 class Band:
-    """A curve over `GRID` with its band; NaN where no model defines it.
+    """A curve over `GRID`, mean over models, with its band; NaN where no model defines it.
 
-    Args:
-        mean: ``[g]`` mean over models.
-        low: ``[g]`` lower 2.5 % of patient resamples.
-        high: ``[g]`` upper 2.5 %.
+    The band leaves out 2.5 % of patient resamples at either side.
     """
 
     mean: Float[np.ndarray, " g"]
@@ -101,21 +98,16 @@ def band(
 
     Args:
         curve: `roc` or `precision_recall`.
-        scores: Scores of every scan.
-        learner: One of its learners.
-        budget: One of its label budgets.
-        code: The class.
-        weights: ``[r m]`` from `statistics.patient_weights`.
+        weights: ``[r m]`` from `intervals.patient_weights`.
     """
     values = scores.of(learner, budget)[..., code]
     means, drawn = [], []
-    for seed in range(scores.num_label_seeds):
-        for fold in range(scores.num_folds):
-            rows = scores.test_rows(seed, fold, code)
-            one = (values[seed, rows], scores.truth.positives(code)[rows])
-            means.append(curve(*one, np.ones(len(rows))))
-            of_rows = weights[:, scores.patients[rows]]
-            drawn.append([curve(*one, weight) for weight in of_rows])
+    for seed, fold in np.ndindex(scores.num_label_seeds, scores.num_folds):
+        rows = scores.test_rows(seed, fold, code)
+        tested, positives = values[seed, rows], scores.truth.positives(code)[rows]
+        means.append(curve(tested, positives, np.ones(len(rows))))
+        of_rows = weights[:, scores.patients[rows]]
+        drawn.append([curve(tested, positives, weight) for weight in of_rows])
     tails = ((1 - _LEVEL) / 2, (1 + _LEVEL) / 2)
     resampled = mean_of_defined(np.array(drawn))
     # A resample defines all of a curve or nothing of it.
@@ -128,7 +120,7 @@ def band(
 def reliability(scores: Scores, learner: str, budget: str, code: int) -> Float[np.ndarray, "2 b"]:
     """Returns mean probability and share of positives in bins, ``[2 b]``, the least probable first.
 
-    Bins are `clinical.calibration_bins`, cut over the scans of all models together, since those
+    Bins are `metrics.calibration_bins`, cut over the scans of all models together, since those
     of one fold are few; a scan counts once for each label seed that tests it.
     """
     values = scores.of(learner, budget)[..., code]
@@ -145,7 +137,7 @@ def reliability(scores: Scores, learner: str, budget: str, code: int) -> Float[n
 def confusion(scores: Scores, learner: str, budget: str) -> Float[np.ndarray, "k k"]:
     """Returns scans by class and by the class they are called, mean over label seeds.
 
-    That is the class of the highest score, or `agreement.predicted_grades` of grades.
+    That is the class of the highest score, or `predicted_grades` of grades.
     """
     k = len(scores.classes)
     counts = np.zeros((k, k))

@@ -16,74 +16,6 @@ from scipy.special import ndtr, ndtri
 
 from scantune.scores import Scores
 
-# DeLong's statistics of a given split, whose one test set every model scores.
-
-
-def class_interval(scores: Scores, learner: str, budget: str | int, code: int) -> DelongInterval:
-    """Returns the interval of a class's AUROC, mean over label seeds, its patients clustered.
-
-    It speaks of the models at hand: test patients are drawn, label subsets are not. NaN where folds
-    test different scans.
-
-    Args:
-        scores: Scores of every scan.
-        learner: One of its learners.
-        budget: One of its label budgets.
-        code: The class.
-    """
-    rows = _fixed_rows(scores, code)
-    if rows is None:
-        return DelongInterval(*[float("nan")] * 4)
-    positives = scores.truth.positives(code)[rows]
-    return delong_interval(
-        _columns([scores], learner, budget, code, rows), positives, scores.patients[rows]
-    )
-
-
-def class_difference(
-    first: Sequence[Scores], second: Sequence[Scores], learner: str, budget: str | int, code: int
-) -> DelongDifference:
-    """Returns the paired difference of two arms' mean AUROC of a class, and its test.
-
-    It speaks of the networks at hand and not of their recipes: pretraining seeds are not drawn.
-    NaN where folds test different scans.
-
-    Args:
-        first: One arm, a `Scores` for each pretraining seed.
-        second: The other, of the same labeled set and split.
-        learner: One of their learners.
-        budget: One of their label budgets.
-        code: The class.
-    """
-    rows = _fixed_rows(first[0], code)
-    if rows is None:
-        return DelongDifference(*[float("nan")] * 5)
-    return delong_difference(
-        _columns(first, learner, budget, code, rows),
-        _columns(second, learner, budget, code, rows),
-        first[0].truth.positives(code)[rows],
-        first[0].patients[rows],
-    )
-
-
-def _fixed_rows(scores: Scores, code: int) -> Int[np.ndarray, " u"] | None:
-    """Returns the known rows of a class that all models test; None where they differ."""
-    if scores.num_folds > 1 or (scores.fold_of != scores.fold_of[0]).any():
-        return None
-    return scores.test_rows(0, 0, code)
-
-
-def _columns(
-    networks: Sequence[Scores],
-    learner: str,
-    budget: str | int,
-    code: int,
-    rows: Int[np.ndarray, " u"],
-) -> Float[np.ndarray, "u a"]:
-    """Returns a class's scores by each network and label seed."""
-    return np.concatenate([one.of(learner, budget)[:, rows, code] for one in networks]).T
-
-
 # A difference of AUROCs, or a standard error, that is nothing but rounding.
 _ROUNDING = 1e-9
 
@@ -103,14 +35,7 @@ class CorrelatedAurocs:
 
 @dataclass(frozen=True)
 class DelongInterval:
-    """A mean AUROC on one test set with its interval; NaN where undefined.
-
-    Args:
-        estimate: Mean over the models.
-        low: Lower end, at least 0.
-        high: Upper end, at most 1.
-        variance: DeLong's variance of the mean.
-    """
+    """A mean AUROC on one test set with its interval, clipped to [0, 1]; NaN where undefined."""
 
     estimate: float
     low: float
@@ -122,8 +47,7 @@ class DelongInterval:
 class DelongDifference:
     """The paired difference of two mean AUROCs on one test set, the first minus the second.
 
-    All but ``p``, the two-sided p-value of no difference, is as in ``DelongInterval``; nothing is
-    clipped.
+    ``p`` is the two-sided p-value of no difference; nothing is clipped.
     """
 
     estimate: float
@@ -185,22 +109,15 @@ def delong_interval(
 ) -> DelongInterval:
     """Returns the mean AUROC of one or more models on one test set, and its interval.
 
-    Args:
-        scores: ``[n a]`` of the class, a column per model.
-        positives: ``[n]`` whether a scan is of it.
-        patients: ``[n]`` patient of each scan; None takes each scan for a patient of its own.
-        level: Nominal coverage.
-
-    Raises:
-        ValueError: If a score is NaN or the lengths differ.
+    Arguments and errors are those of `correlated_aurocs`; ``level`` is the nominal coverage.
 
     Example:
         >>> scores = np.array([[0.1], [0.4], [0.4], [0.9]])
         >>> delong_interval(scores, np.array([False, False, True, True])).estimate
         0.875
     """
-    found = correlated_aurocs(scores, positives, patients)
-    estimate, variance = float(found.aurocs.mean()), _without_rounding(found.covariance.mean())
+    models = correlated_aurocs(scores, positives, patients)
+    estimate, variance = float(models.aurocs.mean()), _without_rounding(models.covariance.mean())
     half = float(ndtri((1 + level) / 2)) * variance**0.5
     return DelongInterval(
         estimate,
@@ -220,21 +137,13 @@ def delong_difference(
 ) -> DelongDifference:
     """Returns the difference of two mean AUROCs on the same scans, and the paired test of none.
 
-    Args:
-        first: ``[n a]`` scores of the class, a column per model.
-        second: ``[n b]`` those of the other models.
-        positives: ``[n]`` whether a scan is of the class.
-        patients: ``[n]`` patient of each scan; None takes each scan for a patient of its own.
-        level: Nominal coverage.
-
-    Raises:
-        ValueError: If a score is NaN or the lengths differ.
+    Arguments and errors are those of `correlated_aurocs`; ``level`` is the nominal coverage.
     """
-    found = correlated_aurocs(np.concatenate([first, second], axis=1), positives, patients)
+    models = correlated_aurocs(np.concatenate([first, second], axis=1), positives, patients)
     a, b = first.shape[1], second.shape[1]
     contrast = np.repeat([1 / a, -1 / b], [a, b])
-    estimate = float(contrast @ found.aurocs)
-    variance = _without_rounding(contrast @ found.covariance @ contrast)
+    estimate = float(contrast @ models.aurocs)
+    variance = _without_rounding(contrast @ models.covariance @ contrast)
     half = float(ndtri((1 + level) / 2)) * variance**0.5
     if variance == 0:
         p = 1.0 if abs(estimate) < _ROUNDING else 0.0
@@ -296,3 +205,62 @@ def _covariance(positive: _PatientSums, negative: _PatientSums) -> Float[np.ndar
 def _without_rounding(variance: float) -> float:
     # The covariance has no negative direction, but where its terms cancel rounding is left.
     return 0.0 if variance < _ROUNDING**2 else float(variance)
+
+
+# Of the scores of a given split, whose one test set every model scores.
+
+
+def class_interval(scores: Scores, learner: str, budget: str | int, code: int) -> DelongInterval:
+    """Returns the interval of a class's AUROC, mean over label seeds, its patients clustered.
+
+    It speaks of the models at hand: test patients are drawn, label subsets are not. NaN where folds
+    test different scans.
+    """
+    rows = _fixed_rows(scores, code)
+    if rows is None:
+        return DelongInterval(*[float("nan")] * 4)
+    positives = scores.truth.positives(code)[rows]
+    return delong_interval(
+        _columns([scores], learner, budget, code, rows), positives, scores.patients[rows]
+    )
+
+
+def class_difference(
+    first: Sequence[Scores], second: Sequence[Scores], learner: str, budget: str | int, code: int
+) -> DelongDifference:
+    """Returns the paired difference of two arms' mean AUROC of a class, and its test.
+
+    It speaks of the networks at hand and not of their recipes: pretraining seeds are not drawn.
+    NaN where folds test different scans.
+
+    Args:
+        first: One arm, a `Scores` for each pretraining seed.
+        second: The other, of the same labeled set and split.
+    """
+    rows = _fixed_rows(first[0], code)
+    if rows is None:
+        return DelongDifference(*[float("nan")] * 5)
+    return delong_difference(
+        _columns(first, learner, budget, code, rows),
+        _columns(second, learner, budget, code, rows),
+        first[0].truth.positives(code)[rows],
+        first[0].patients[rows],
+    )
+
+
+def _fixed_rows(scores: Scores, code: int) -> Int[np.ndarray, " u"] | None:
+    """Returns the known rows of a class that all models test; None where they differ."""
+    if scores.num_folds > 1 or (scores.fold_of != scores.fold_of[0]).any():
+        return None
+    return scores.test_rows(0, 0, code)
+
+
+def _columns(
+    networks: Sequence[Scores],
+    learner: str,
+    budget: str | int,
+    code: int,
+    rows: Int[np.ndarray, " u"],
+) -> Float[np.ndarray, "u a"]:
+    """Returns a class's scores by each network and label seed."""
+    return np.concatenate([one.of(learner, budget)[:, rows, code] for one in networks]).T

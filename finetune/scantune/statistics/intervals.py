@@ -8,8 +8,9 @@ and label subsets, which all arms share.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -47,12 +48,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Interval:
-    """An arm's AUROC with its interval.
+    """An arm's AUROC with its 95 % interval, clipped to [0, 1].
 
     Args:
         estimate: Mean over pretraining seeds.
-        low: Lower end, at least 0.
-        high: Upper end, at most 1.
         df: Degrees of freedom of Student's t.
         patient_variance: Variance over patient resamples.
         seed_variance: Variance between pretraining seeds divided by their number; 0 with one.
@@ -71,22 +70,14 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """The paired difference of two arms, the first minus the second.
+class Difference(Interval):
+    """The paired difference of two arms, the first minus the second; nothing is clipped.
 
-    All but ``p``, the two-sided p-value of no difference, is as in ``Interval``; nothing is
-    clipped.
+    Args:
+        p: Two-sided p-value of no difference.
     """
 
-    estimate: float
-    low: float
-    high: float
-    p: float
-    df: float
-    patient_variance: float
-    seed_variance: float
-    per_seed: tuple[float, ...]
-    note: str = ""
+    p: float = math.nan
 
 
 def patient_weights(
@@ -146,16 +137,12 @@ def arm_interval(seeds: Sequence[Estimate], *, level: float = 0.95) -> Interval:
         seeds: One estimate per pretraining seed, same learner, budget and weights.
         level: Nominal coverage.
     """
-    part = _parts([seed.auroc for seed in seeds], [seed.replicates for seed in seeds], seeds)
-    half = part.half_width(level)
-    return Interval(
-        estimate=part.mean,
-        low=max(0.0, part.mean - half),
-        high=min(1.0, part.mean + half),
-        df=part.df,
-        patient_variance=part.patient_variance,
-        seed_variance=part.seed_variance,
-        per_seed=part.per_seed,
+    values, replicates = [seed.auroc for seed in seeds], [seed.replicates for seed in seeds]
+    wide = _interval(values, replicates, seeds[0].num_patients, level)
+    return replace(
+        wide,
+        low=max(0.0, wide.low),
+        high=min(1.0, wide.high),
         note=_ONE_SEED_ARM if len(seeds) == 1 else "",
     )
 
@@ -182,23 +169,41 @@ def paired_difference(
             f"a paired difference needs the same seeds in both arms, not {len(first)} and "
             f"{len(second)}"
         )
-    part = _parts(
-        [a.auroc - b.auroc for a, b in zip(first, second, strict=True)],
-        [a.replicates - b.replicates for a, b in zip(first, second, strict=True)],
-        first,
+    pairs = list(zip(first, second, strict=True))
+    interval = _interval(
+        [a.auroc - b.auroc for a, b in pairs],
+        [a.replicates - b.replicates for a, b in pairs],
+        first[0].num_patients,
+        level,
     )
-    half = part.half_width(level)
-    return Difference(
-        estimate=part.mean,
-        low=part.mean - half,
-        high=part.mean + half,
-        p=part.p,
-        df=part.df,
-        patient_variance=part.patient_variance,
-        seed_variance=part.seed_variance,
-        per_seed=part.per_seed,
-        note=ONE_SEED if len(first) == 1 else "",
-    )
+    note = ONE_SEED if len(first) == 1 else ""
+    return Difference(**vars(replace(interval, note=note)), p=_p_value(interval))
+
+
+def _interval(
+    values: Sequence[float],
+    replicates: Sequence[Float[np.ndarray, " r"]],
+    num_patients: int,
+    level: float,
+) -> Interval:
+    """Returns mean, variances and unclipped interval of one value per pretraining seed."""
+    resampled = np.mean(replicates, axis=0)
+    resampled = resampled[~np.isnan(resampled)]
+    patient_variance = float(resampled.var(ddof=1)) if len(resampled) > 1 else math.nan
+    seeds = len(values)
+    seed_variance = float(np.var(values, ddof=1)) / seeds if seeds > 1 else 0.0
+    df = satterthwaite_df(patient_variance, seed_variance, num_patients, seeds)
+    mean = float(np.mean(values))
+    half = float(stdtrit(df, (1 + level) / 2) * np.sqrt(patient_variance + seed_variance))
+    per_seed = tuple(float(value) for value in values)
+    return Interval(mean, mean - half, mean + half, df, patient_variance, seed_variance, per_seed)
+
+
+def _p_value(interval: Interval) -> float:
+    variance = interval.patient_variance + interval.seed_variance
+    if variance == 0:
+        return 1.0 if interval.estimate == 0 else 0.0
+    return float(2 * stdtr(interval.df, -abs(interval.estimate) / np.sqrt(variance)))
 
 
 def satterthwaite_df(
@@ -256,44 +261,3 @@ def verdict(
     if (difference.p if p is None else p) < alpha:
         return "better" if difference.estimate > 0 else "worse"
     return "none"
-
-
-@dataclass(frozen=True)
-class _Parts:
-    mean: float
-    patient_variance: float
-    seed_variance: float
-    df: float
-    per_seed: tuple[float, ...]
-
-    @property
-    def variance(self) -> float:
-        return self.patient_variance + self.seed_variance
-
-    @property
-    def p(self) -> float:
-        if self.variance == 0:
-            return 1.0 if self.mean == 0 else 0.0
-        return float(2 * stdtr(self.df, -abs(self.mean) / np.sqrt(self.variance)))
-
-    def half_width(self, level: float) -> float:
-        return float(stdtrit(self.df, (1 + level) / 2) * np.sqrt(self.variance))
-
-
-def _parts(
-    values: Sequence[float],
-    replicates: Sequence[Float[np.ndarray, " r"]],
-    estimates: Sequence[Estimate],
-) -> _Parts:
-    resampled = np.mean(replicates, axis=0)
-    resampled = resampled[~np.isnan(resampled)]
-    patient_variance = float(resampled.var(ddof=1)) if len(resampled) > 1 else float("nan")
-    seeds = len(values)
-    seed_variance = float(np.var(values, ddof=1)) / seeds if seeds > 1 else 0.0
-    return _Parts(
-        mean=float(np.mean(values)),
-        patient_variance=patient_variance,
-        seed_variance=seed_variance,
-        df=satterthwaite_df(patient_variance, seed_variance, estimates[0].num_patients, seeds),
-        per_seed=tuple(float(value) for value in values),
-    )

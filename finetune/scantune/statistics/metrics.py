@@ -220,7 +220,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "brier",
-        "Brier score",
+        "Brier",
         "Brier",
         "Mean squared difference of probability and truth.",
         brier,

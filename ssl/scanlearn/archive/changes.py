@@ -7,7 +7,6 @@ is removed. A crash leaves the old archive or the new one; the next change tidie
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,12 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from scanlearn.archive.layout import PATHS_FILE, REJECTED_FILE, Layout
+from scanlearn.archive.identity import KEY_VARIABLE, Identities, read_identities
+from scanlearn.archive.layout import PATHS_FILE, REJECTED_FILE, Layout, file_entry, write_info
 from scanlearn.archive.lists import rewrite_list
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.table import arrow_column, write_table
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import disk_errors, write_atomically
+from scanlearn.files import disk_errors
 
 _LOCK_FILE = ".lock"
 _FIRST_CHANGEABLE = 2
@@ -39,8 +39,8 @@ def changing(path: Path) -> Iterator[Archive]:
     archive = Archive(path)
     if archive.info["format_version"] < _FIRST_CHANGEABLE:
         raise ScanlearnError(
-            f"{path}: was packed by an earlier release and can be read but not changed; pack it"
-            " again"
+            f"{path}: was packed by an earlier release and can be read but not changed; pack the"
+            " scans again"
         )
     with disk_errors(path), _locked(path):
         tidy(Archive(path))
@@ -61,39 +61,48 @@ def _locked(path: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ScanlearnError(
-                f"{path}: another process is changing it; wait until it has ended"
+                f"{path}: another process is changing it; wait until that process ends"
             ) from error
         yield
     finally:
         os.close(descriptor)
 
 
+def identities_of(archive: Archive, issuer: str) -> Identities:
+    """Returns identities under this user's key, which must be the one of the archive.
+
+    Raises:
+        ScanlearnError: Patients of the archive are hashed under another key.
+    """
+    identities = read_identities(issuer)
+    if identities.fingerprint != archive.info["key"]:
+        raise ScanlearnError(
+            f"{archive.path}: its patients are hashed under another key; set {KEY_VARIABLE} to the"
+            " file of that key"
+        )
+    return identities
+
+
 def commit(archive: Archive, shards: list[dict[str, Any]], info: Mapping[str, Any]) -> Archive:
-    """Makes an archive one of other shards, in one step, and returns it.
+    """Replaces the shards of an archive in one step, and returns it.
 
     Args:
         archive: The archive as it was.
-        shards: Entries of its shards in ``archive.json``; the files are there.
+        shards: Entries of the new shards in ``archive.json``; the files are there.
         info: What else of ``archive.json`` changes.
     """
     path = archive.path
     merged = dict(archive.info) | dict(info)
-    shape: tuple[int, int, int] = archive.shape
-    layout = Layout(shape, archive.dtype, merged["has_mask"], tuple(merged["label_columns"]))
+    columns = tuple(merged["label_columns"])
+    layout = Layout(archive.shape, archive.dtype, merged["has_mask"], columns)
     table = _next_table(archive)
     merged |= write_table(path, layout, [shard["file"] for shard in shards], path / table)
-    merged["manifest"] = {"file": table, "bytes": (path / table).stat().st_size}
+    merged["manifest"] = file_entry(path, table)
     merged["shards"] = shards
-    text = json.dumps(merged, indent=1, ensure_ascii=False)
-    write_atomically(path / "archive.json", text + "\n")
+    write_info(path, merged)
     changed = Archive(path)
     tidy(changed)
     return changed
-
-
-def described(path: Path, name: str, num_scans: int) -> dict[str, Any]:
-    """Returns the entry of a shard in ``archive.json``."""
-    return {"file": name, "bytes": (path / name).stat().st_size, "scans": num_scans}
 
 
 def free_number(path: Path) -> int:
@@ -108,7 +117,7 @@ def files_of(names: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
 
 
 def tidy(archive: Archive) -> None:
-    """Removes what a change that was cut off left, or one that is done leaves: files and paths."""
+    """Removes files and paths that an archive no longer names, after a change or one cut off."""
     path = archive.path
     named = {archive.table, *(path / shard["file"] for shard in archive.info["shards"])}
     for file in (*path.glob("manifest*.parquet"), *(path / "shards").glob("*.arrow")):

@@ -1,7 +1,7 @@
-"""Who and what a scan is, without saying so: keyed hashes of patients, series and paths.
+"""Keyed hashes by which an archive knows patients, series and files.
 
 A hash without a key would hide nothing: the numbers of a hospital's patients can all be tried. One
-key serves a user or a site, so that one patient is hashed alike in an archive and in labels.
+key serves a user or a site, so that a patient has the same hash in an archive and in labels.
 """
 
 from __future__ import annotations
@@ -90,29 +90,29 @@ def read_identities(issuer: str) -> Identities:
     Raises:
         ScanlearnError: The key can be read by others, is too short, or cannot be read or made.
     """
-    given = os.environ.get(KEY_VARIABLE)
-    path = Path(given).expanduser() if given else _own_key()
+    variable = os.environ.get(KEY_VARIABLE)
+    path = Path(variable).expanduser() if variable else _default_key()
     try:
-        if not given and not path.exists():
+        if not variable and not path.exists():
             _make_key(path)
-            say(f"made the key that patients are hashed under: {path} (keep it as you do archives)")
+            say(f"made a key for hashing patients: {path} (keep it as safe as your archives)")
         text = path.read_text("utf-8").strip()
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "is no text"
+        reason = getattr(error, "strerror", None) or "it is not a text file"
         raise ScanlearnError(
-            f"{path}: the key that patients are hashed under cannot be used ({reason}); set "
+            f"{path}: cannot be used as the key for hashing patients ({reason}); set "
             f"{KEY_VARIABLE} to a file with {_LEAST_CHARACTERS} random characters or more"
         ) from error
     if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ScanlearnError(
-            f"{path}: the key that patients are hashed under can be used by others "
-            f"({stat.filemode(mode)}); take their rights away with chmod 600"
+            f"{path}: the key for hashing patients is readable by others "
+            f"({stat.filemode(mode)}); make it yours alone with chmod 600"
         )
     if len(text) < _LEAST_CHARACTERS:
         raise ScanlearnError(
-            f"{path}: the key that patients are hashed under has {len(text)} characters, and its "
-            f"numbers could be found by trying; give {_LEAST_CHARACTERS} random ones or more"
+            f"{path}: the key for hashing patients has {len(text)} characters, which could be "
+            f"guessed; use {_LEAST_CHARACTERS} random ones or more"
         )
     return Identities(text.encode(), issuer)
 
@@ -140,7 +140,7 @@ def source_name(source: Path) -> str:
     return next(named, "")
 
 
-def _own_key() -> Path:
+def _default_key() -> Path:
     base = os.environ.get("XDG_CONFIG_HOME")
     return (Path(base) if base else Path.home() / ".config") / "scanlearn" / "key"
 

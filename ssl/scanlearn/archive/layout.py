@@ -1,12 +1,14 @@
-"""What an archive holds on disk: its files, the columns of a shard, and what a packed scan is."""
+"""What an archive is on disk: its files, ``archive.json``, and scans as rows of a shard."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +16,14 @@ import pyarrow as pa
 from jaxtyping import Bool, Float64, Int64
 from PIL import Image
 
+from scanlearn.errors import ScanlearnError
+from scanlearn.files import write_atomically
 from scanlearn.readers.scan import Pixels
 from scanlearn.readers.values import Box
 
+# 2: shards of any number of scans, with labels, digests and sums; versions before are read.
+FORMAT_VERSION = 2
+INFO_FILE = "archive.json"
 TABLE_FILE = "manifest.parquet"
 PATHS_FILE = "paths.csv"
 REJECTED_FILE = "rejected.csv"
@@ -165,6 +172,53 @@ def scans_per_batch(shape: tuple[int, int, int], dtype: np.dtype[Any]) -> int:
 def shard_name(number: int) -> str:
     """Returns the file name of a shard in its archive, as ``shards/00007.arrow``."""
     return f"shards/{number:05d}.arrow"
+
+
+def is_archive(path: Path) -> bool:
+    """Returns whether ``path`` is the folder of a packed archive."""
+    return (path / INFO_FILE).is_file()
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """Returns what ``archive.json`` says, once the files that it names are there.
+
+    Raises:
+        ScanlearnError: There is no archive, it was made by a later release, or a part of it is
+            missing or cut short.
+    """
+    if not is_archive(path):
+        raise ScanlearnError(
+            f"{path}: is not an archive (it holds no archive.json); make one with scanlearn pack"
+        )
+    try:
+        info: dict[str, Any] = json.loads((path / INFO_FILE).read_text("utf-8"))
+        version = int(info["format_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ScanlearnError(
+            f"{path / 'archive.json'}: does not describe an archive; pack the scans again"
+        ) from error
+    if version > FORMAT_VERSION:
+        raise ScanlearnError(
+            f"{path}: has archive format {version}, but this release reads up to"
+            f" {FORMAT_VERSION}; update scanlearn or pack again"
+        )
+    for part in [*info["shards"], info["manifest"]]:
+        file = path / part["file"]
+        if not file.is_file() or file.stat().st_size != part["bytes"]:
+            raise ScanlearnError(
+                f"{file}: is missing or cut short; remove {path} and pack it again"
+            )
+    return info
+
+
+def write_info(path: Path, info: Mapping[str, Any]) -> None:
+    """Writes ``archive.json`` in one step; from then on the files it names are the archive."""
+    write_atomically(path / INFO_FILE, json.dumps(info, indent=1, ensure_ascii=False) + "\n")
+
+
+def file_entry(path: Path, name: str) -> dict[str, Any]:
+    """Returns how ``archive.json`` names a file: with its size, by which a cut one is noticed."""
+    return {"file": name, "bytes": (path / name).stat().st_size}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,14 +13,12 @@ import pyarrow as pa
 import torch
 from jaxtyping import Int64, Shaped, UInt8
 
-from scanlearn.archive.layout import LABEL_PREFIX, PATHS_FILE
+from scanlearn.archive.layout import LABEL_PREFIX, PATHS_FILE, read_info
 from scanlearn.archive.lists import read_paths
 from scanlearn.archive.table import read_column
 from scanlearn.core import ScanBatch
 from scanlearn.errors import ScanlearnError, did_you_mean
 
-# 2: shards of any number of scans, with labels, digests and sums; versions before are read.
-FORMAT_VERSION = 2
 # What is kept of every scan: 48 bytes. One array, since each would cost a cache miss a scan.
 FACTS = np.dtype([("valid_box", "<i8", 4), ("spacing_mm", "<f4", 2), ("value_range", "<f4", 2)])
 
@@ -45,7 +42,7 @@ class Archive:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.info: Mapping[str, Any] = _read_info(self.path)
+        self.info: Mapping[str, Any] = read_info(self.path)
         channels, height, width = self.info["shape"]
         self.shape: tuple[int, int, int] = (channels, height, width)
         self.dtype = np.dtype(self.info["dtype"])
@@ -158,35 +155,6 @@ class Archive:
             value_range=values,
             ids=torch.from_numpy(rows.copy()),
         )
-
-
-def is_archive(path: Path) -> bool:
-    """Returns whether ``path`` is the folder of a packed archive."""
-    return (path / "archive.json").is_file()
-
-
-def _read_info(path: Path) -> dict[str, Any]:
-    if not is_archive(path):
-        raise ScanlearnError(f"{path}: is not an archive (it holds no archive.json); pack one")
-    try:
-        info: dict[str, Any] = json.loads((path / "archive.json").read_text("utf-8"))
-        version = int(info["format_version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ScanlearnError(
-            f"{path / 'archive.json'}: is not the description of an archive; pack it again"
-        ) from error
-    if version > FORMAT_VERSION:
-        raise ScanlearnError(
-            f"{path}: has archive format {version}, this release reads up to {FORMAT_VERSION};"
-            " update scanlearn or pack again"
-        )
-    for part in [*info["shards"], info["manifest"]]:
-        file = path / part["file"]
-        if not file.is_file() or file.stat().st_size != part["bytes"]:
-            raise ScanlearnError(
-                f"{file}: is missing or cut short; remove {path} and pack it again"
-            )
-    return info
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from scanlearn.archive.layout import LABEL_PREFIX, Layout, Origin, PackedScan, shard_name
+from scanlearn.archive.layout import (
+    LABEL_PREFIX,
+    Layout,
+    Origin,
+    PackedScan,
+    file_entry,
+    shard_name,
+)
 
 BATCHES_PER_SHARD = 16
 
@@ -112,7 +120,7 @@ class ShardWriter:
         self._sink = None
         if self._batches % BATCHES_PER_SHARD == 0:
             # A later writer may go on from here, after a power failure too.
-            sync(self._folder / shard_name(len(self.counts) - 1))
+            _sync(self._folder / shard_name(len(self.counts) - 1))
 
     def _record_batch(self) -> pa.RecordBatch:
         number = len(self._rows)
@@ -124,6 +132,45 @@ class ShardWriter:
             for field in self._schema
         ]
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+
+def drop_from_shard(
+    path: Path, shard: dict[str, Any], patients: pa.Array, name: str
+) -> dict[str, Any] | None:
+    """Writes a shard without the scans of some patients, if it holds any.
+
+    Args:
+        path: The archive's folder.
+        shard: Entry of the shard in ``archive.json``.
+        patients: Their names, as stored.
+        name: File to write.
+
+    Returns:
+        The entry of the new file, ``shard`` itself where nothing changes, None where no scan is
+        left.
+    """
+    with pa.memory_map(str(path / shard["file"])) as source:
+        file = pa.ipc.open_file(source)
+        numbers = range(file.num_record_batches)
+        kept = [
+            pc.invert(pc.is_in(file.get_batch(number).column("patient"), value_set=patients))
+            for number in numbers
+        ]
+        num_kept = sum(pc.sum(rows).as_py() or 0 for rows in kept)
+        if num_kept == shard["scans"]:
+            return shard
+        if num_kept == 0:
+            return None
+        with (
+            pa.OSFile(str(path / name), "wb") as sink,
+            pa.ipc.new_file(sink, file.schema) as writer,
+        ):
+            for number, rows in zip(numbers, kept, strict=True):
+                rest = file.get_batch(number).filter(rows)
+                if rest.num_rows:
+                    writer.write_batch(rest)
+    _sync(path / name)
+    return file_entry(path, name) | {"scans": num_kept}
 
 
 def _fixed(values: np.ndarray[Any, np.dtype[Any]], of: pa.FixedShapeTensorType) -> pa.Array:
@@ -138,8 +185,7 @@ def _open_sink(path: Path) -> Any:
     return pa.OSFile(str(path), "wb")
 
 
-def sync(path: Path) -> None:
-    """Waits until a file is on the disk."""
+def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64, UInt64
+from markupsafe import Markup
 from pydantic import Field
 
+from scanlearn import svg
 from scanlearn.archive.layout import LABEL_PREFIX, REJECTED_FILE, scans_per_batch
 from scanlearn.archive.lists import read_list
 from scanlearn.archive.reader import Archive
@@ -23,6 +25,7 @@ from scanlearn.archive.table import arrow_column
 from scanlearn.core import ScanBatch
 from scanlearn.files import write_atomically
 from scanlearn.pages import page_template, png_address
+from scanlearn.palette import hue
 
 PAGE_FILE, SHEET_FILE = "summary.html", "contact_sheet.png"
 DEFAULT_SCANS = 1024
@@ -97,7 +100,7 @@ def _page(archive: Archive, scans: Overview, sheet: bytes) -> str:
         overview=scans,
         sizes=_sizes(scans),
         quantiles=_quantiles(scans),
-        curves=_curves(scans),
+        histogram=_drawn_histogram(scans),
     )
 
 
@@ -297,17 +300,22 @@ def _quantiles(scans: Overview) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _curves(scans: Overview) -> list[str]:
-    """Returns an SVG polygon of each channel's histogram, 0 to 1 across and upwards."""
+def _drawn_histogram(scans: Overview) -> Markup:
+    """Returns a drawing of each channel's histogram, 0 to 1 across."""
     shares = scans.histogram / np.maximum(1, scans.histogram.sum(axis=1, keepdims=True))
     # Black borders and burnt-out film pile up at the ends and would flatten all between them.
     top = max(float(shares[:, 1:-1].max(initial=0.0)) * 1.15, 1e-9)
-    return [" ".join(_corners(np.minimum(share / top, 1.0))) for share in shares]
-
-
-def _corners(heights: Sequence[float] | Any) -> Iterator[str]:
-    yield f"0,{1:g}"
-    for number, height in enumerate(heights):
-        for edge in (number, number + 1):
-            yield f"{edge / BINS:.4f},{1 - height:.4f}"
-    yield "1,1"
+    across, up = svg.Axis(0, BINS, 0, 480), svg.Axis(0, top, 120, 0)
+    body = [svg.box(0, 0, 480, 120, css="band")]
+    # Red, green, blue; one channel alone is gray.
+    colours = ["var(--ref)"] if len(shares) == 1 else [hue(3), hue(1), hue(0)]
+    for share, colour in zip(shares, cycle(colours), strict=False):
+        edges = zip(np.repeat(np.arange(BINS + 1), 2)[1:-1], np.repeat(share, 2), strict=True)
+        outline = [(across.at(edge), up.at(height)) for edge, height in edges]
+        points = [(0.0, 120.0), *outline, (480.0, 120.0)]
+        body.append(svg.area(points, colour=colour, opacity=0.75 if len(shares) == 1 else 0.4))
+    body += svg.ticks_below(svg.Axis(0, 1, 0, 480), 136)
+    body.append(
+        svg.text(240, 150, "unit value inside valid boxes", css="muted small", anchor="middle")
+    )
+    return svg.figure(480, 154, "Histogram of unit values", body)

@@ -1,4 +1,4 @@
-"""`withdraw`: the scans of a patient leave an archive, and the rest is not packed again."""
+"""`withdraw`: scans of a patient are removed from an archive without packing the others again."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from pydantic import Field
 from scanlearn.archive.changes import (
     changing,
     commit,
-    described,
     files_of,
     free_number,
+    identities_of,
 )
-from scanlearn.archive.identity import read_identities
 from scanlearn.archive.layout import REJECTED_FILE, shard_name
 from scanlearn.archive.lists import rewrite_list
 from scanlearn.archive.reader import Archive
-from scanlearn.archive.shards import sync
+from scanlearn.archive.shards import drop_from_shard
 from scanlearn.archive.summary import PAGE_FILE, SHEET_FILE, summary
 from scanlearn.archive.table import arrow_column
 from scanlearn.console import say
@@ -37,44 +36,42 @@ def withdraw(
     issuer: Annotated[
         str | None,
         Field(
-            description="Who gave the patients their numbers: what issuer= was when packing, or the"
-            " packed folder's name; null where a patient is given by hash or path."
+            description="Issuer of the patient numbers: issuer= as given to pack, or the name of"
+            " the packed folder; null where patients are given by hash or path."
         ),
     ] = None,
 ) -> Archive:
-    """Takes all scans of some patients out of an archive and returns it.
+    """Removes all scans of some patients from an archive and returns it.
 
-    Their pixels, labels and paths leave the disk (what a file system, a backup or a copy keeps of
-    removed files is beyond this), mean, std and hash become those of the rest, and runs on the
-    archive as it was cannot be gone on with. Scans of them that are added later stay out. A crash
-    leaves the old archive or the new one; where it cut off the removal of old files, withdrawing
-    again completes it.
+    Their pixels, labels and paths are deleted from the disk; backups, copies and what the file
+    system keeps of deleted files are not touched. Mean, std and content hash become those of the
+    remaining scans, and runs on the earlier archive cannot be resumed. Scans of these patients
+    that are added later are left out. A crash leaves the old archive or the new one; if it left
+    old files behind, withdrawing again removes them.
 
     Args:
-        archive: The archive's folder.
-        patients: Numbers of the patients, as files or tables give them; where patients are unknown,
-            the paths of files; or names as the archive stores them.
-        issuer: Who gave them these numbers: what ``issuer`` was when packing, or the name of the
-            packed folder. The archive does not hold it; a stored name or a path needs none.
+        patients: Patient numbers as files or tables give them, paths of files where patients are
+            unknown, or names as the archive stores them.
+        issuer: The archive does not hold it.
 
     Raises:
         ScanlearnError: The archive holds no such patient, would be empty, or cannot be changed.
     """
     path = Path(archive).expanduser()
-    with changing(path) as found:
-        names = _stored_names(found, patients, issuer)
-        names = [name for name in names if name not in withdrawn_from(found)["names"]]
-        # What an addition that was cut off left may show them too.
+    with changing(path) as before:
+        withdrawn = withdrawn_from(before)["names"]
+        names = _stored_names(before, patients, issuer)
+        names = [name for name in names if name not in withdrawn]
+        # What an interrupted addition left behind may show them too.
         shutil.rmtree(aside_of(path), ignore_errors=True)
         sweep(aside_of(path))
         if not names:
-            say(f"{path}: these patients have been withdrawn already")
-            return found
-        num_before = len(found)
-        found = drop_patients(found, names)
-    whose = "1 patient" if len(names) == 1 else f"{len(names):,} patients"
-    say(f"withdrew {num_before - len(found):,} scans of {whose} from {path}")
-    return found
+            say(f"{path}: these patients were withdrawn before; nothing to do")
+            return before
+        changed = drop_patients(before, names)
+    patients_text = "1 patient" if len(names) == 1 else f"{len(names):,} patients"
+    say(f"withdrew {len(before) - len(changed):,} scans of {patients_text} from {path}")
+    return changed
 
 
 def aside_of(path: Path) -> Path:
@@ -91,7 +88,7 @@ def drop_patients(archive: Archive, names: list[str]) -> Archive:
     """Returns an archive without some patients; no other process may change it meanwhile.
 
     Args:
-        archive: The archive.
+        archive: Inside `changing`, or an archive that no one else knows of.
         names: Patients as they are stored.
 
     Raises:
@@ -103,11 +100,11 @@ def drop_patients(archive: Archive, names: list[str]) -> Archive:
     removed = arrow_column(archive.table, "scan_id").filter(is_gone)
     if len(removed) == len(archive):
         raise ScanlearnError(
-            f"{path}: every scan is of the patients that are withdrawn; remove the folder"
+            f"{path}: every scan is of these patients; delete the archive's folder instead"
         )
     number, shards = free_number(path), []
     for shard in archive.info["shards"]:
-        rest = _without(path, shard, gone, shard_name(number))
+        rest = drop_from_shard(path, shard, gone, shard_name(number))
         number += rest is not shard
         shards.extend([rest] if rest else [])
     has_page = (path / PAGE_FILE).is_file()
@@ -135,54 +132,19 @@ def _stored_names(archive: Archive, patients: Sequence[str], issuer: str | None)
     """Returns the names under which an archive stores patients, each once."""
     known = arrow_column(archive.table, "patient")
     before = withdrawn_from(archive)["names"]
-    whose = read_identities(issuer or "") if archive.info["key"] else None
-    if whose is not None and whose.fingerprint != archive.info["key"]:
-        raise ScanlearnError(
-            f"{archive.path}: its patients are hashed under another key; set SCANLEARN_KEY to that"
-        )
+    identities = identities_of(archive, issuer or "") if archive.info["key"] else None
     names: dict[str, None] = {}
     for patient in patients:
         candidates = [patient]
-        if whose is not None:
-            candidates += [whose.patient(patient), whose.file(patient)]
-        values = pa.array(candidates, pa.string())
-        inside = [
-            name
-            for name, is_there in zip(
-                candidates, pc.is_in(values, value_set=known).to_pylist(), strict=True
-            )
-            if is_there or name in before
-        ]
-        if not inside:
+        if identities is not None:
+            candidates += [identities.patient(patient), identities.file(patient)]
+        is_known = pc.is_in(pa.array(candidates, pa.string()), value_set=known).to_pylist()
+        stored = [name for name, is_in in zip(candidates, is_known, strict=True) if is_in]
+        stored += [name for name in candidates if name in before]
+        if not stored:
             raise ScanlearnError(
-                f"{archive.path}: holds no patient {patient!r} of issuer {issuer or ''!r}; give"
-                " issuer= as when packing, or the name of the folder that was packed"
+                f"{archive.path}: holds no patient {patient!r} of issuer {issuer or ''!r}; give the"
+                " issuer= used when packing, or the name of the packed folder"
             )
-        names |= dict.fromkeys(inside)
+        names |= dict.fromkeys(stored)
     return list(names)
-
-
-def _without(path: Path, shard: dict[str, Any], gone: pa.Array, name: str) -> dict[str, Any] | None:
-    """Writes what is left of a shard to a new file; returns its entry, None where nothing is."""
-    with pa.memory_map(str(path / shard["file"])) as source:
-        file = pa.ipc.open_file(source)
-        numbers = range(file.num_record_batches)
-        kept = [
-            pc.invert(pc.is_in(file.get_batch(number).column("patient"), value_set=gone))
-            for number in numbers
-        ]
-        num_kept = sum(pc.sum(rows).as_py() or 0 for rows in kept)
-        if num_kept == shard["scans"]:
-            return shard
-        if num_kept == 0:
-            return None
-        with (
-            pa.OSFile(str(path / name), "wb") as sink,
-            pa.ipc.new_file(sink, file.schema) as writer,
-        ):
-            for number, rows in zip(numbers, kept, strict=True):
-                rest = file.get_batch(number).filter(rows)
-                if rest.num_rows:
-                    writer.write_batch(rest)
-    sync(path / name)
-    return described(path, name, num_kept)

@@ -15,16 +15,19 @@ import numpy as np
 
 from scanlearn.archive.identity import Identities
 from scanlearn.archive.layout import (
+    FORMAT_VERSION,
     PATHS_FILE,
     REJECTED_FILE,
     TABLE_FILE,
     Layout,
     Origin,
     PackedScan,
+    file_entry,
     shard_name,
+    write_info,
 )
 from scanlearn.archive.lists import ListWriter
-from scanlearn.archive.reader import FORMAT_VERSION, Archive
+from scanlearn.archive.reader import Archive
 from scanlearn.archive.shards import ShardWriter
 from scanlearn.archive.table import write_table
 from scanlearn.errors import ScanlearnError
@@ -51,10 +54,9 @@ class ArchiveWriter:
     interruption leaves it as a kill does.
 
     Args:
-        path: Where the archive will be; must not exist or be an empty folder.
+        path: Where the archive will be: nothing, or an empty folder.
         shape: Channels, rows and columns of the canvas.
         dtype: ``np.uint8`` or ``np.uint16``.
-        label_columns: Names of the label columns.
         has_mask: Whether scans carry a field-of-view mask.
         patients_known: False where every scan stands for its own patient.
         synthetic_phantom: True for scans drawn by a program.
@@ -194,7 +196,7 @@ class ArchiveWriter:
         with disk_errors(self._beside):
             self._reached = Checkpoint(
                 header=self._header,
-                shards=self._described_shards(),
+                shards=self._shard_entries(),
                 list_bytes={name: file.num_bytes() for name, file in self._lists.items()},
                 facts={
                     "num_rejected": self.num_rejected,
@@ -232,10 +234,9 @@ class ArchiveWriter:
         if not published:
             self.discard()
             # Two processes may pack the same scans into one cache: the second finds the work done.
-            found = Archive(self.path)
-            if found.content_hash != self._info["content_hash"]:
+            if Archive(self.path).content_hash != self._info["content_hash"]:
                 raise ScanlearnError(
-                    f"{self.path}: another archive appeared there meanwhile; choose another path"
+                    f"{self.path}: another process wrote another archive there; choose another path"
                 )
         self._archive = Archive(self.path)
         return self._archive
@@ -254,25 +255,23 @@ class ArchiveWriter:
         self._shards.close()
         for file in self._lists.values():
             file.close()
-        shards = self._described_shards()
+        shards = self._shard_entries()
         names = [shard["file"] for shard in shards]
         self._info |= write_table(self._partial, self._layout, names, self._partial / TABLE_FILE)
         self._info |= {
             "rejected": self.num_rejected,
-            "manifest": self._described(TABLE_FILE),
+            "manifest": file_entry(self._partial, TABLE_FILE),
             "shards": shards,
             **facts,
         }
         drop_checkpoint(self._partial)
-        text = json.dumps(self._info, indent=1, ensure_ascii=False)
-        (self._partial / "archive.json").write_text(text + "\n", "utf-8")
+        write_info(self._partial, self._info)
 
-    def _described_shards(self) -> list[dict[str, Any]]:
-        counts = enumerate(self._shards.counts)
-        return [self._described(shard_name(number)) | {"scans": n} for number, n in counts]
-
-    def _described(self, name: str) -> dict[str, Any]:
-        return {"file": name, "bytes": (self._partial / name).stat().st_size}
+    def _shard_entries(self) -> list[dict[str, Any]]:
+        return [
+            file_entry(self._partial, shard_name(number)) | {"scans": num_scans}
+            for number, num_scans in enumerate(self._shards.counts)
+        ]
 
 
 @dataclass(frozen=True)
@@ -306,15 +305,17 @@ class Checkpoint:
 def read_checkpoint(folder: Path, header: Mapping[str, Any]) -> Checkpoint | None:
     """Returns the checkpoint in a folder; None where it is of another archive or not whole."""
     try:
-        found = Checkpoint(**json.loads((folder / _CHECKPOINT_FILE).read_text("utf-8")))
-        sizes = {file: (folder / file).stat().st_size for file in found.list_bytes}
-        sizes |= {str(one["file"]): (folder / one["file"]).stat().st_size for one in found.shards}
+        reached = Checkpoint(**json.loads((folder / _CHECKPOINT_FILE).read_text("utf-8")))
+        is_same = reached.header == json.loads(json.dumps(dict(header)))
+        has_shards = all(
+            (folder / shard["file"]).stat().st_size == shard["bytes"] for shard in reached.shards
+        )
+        has_lists = all(
+            (folder / file).stat().st_size >= size for file, size in reached.list_bytes.items()
+        )
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    is_same = found.header == json.loads(json.dumps(dict(header)))
-    has_shards = all(sizes[one["file"]] == one["bytes"] for one in found.shards)
-    has_lists = all(sizes[file] >= size for file, size in found.list_bytes.items())
-    return found if is_same and has_shards and has_lists else None
+    return reached if is_same and has_shards and has_lists else None
 
 
 def drop_checkpoint(folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""`audit`: are test patients or test scans where a network or a probe learns from them?
+"""`audit`: does a network or a probe learn from test patients or test scans?
 
-Three things are looked for between an unlabeled archive and labeled sets, and inside a labeled set
-across its split: shared patients, equal pixels, and near-duplicates.
+An unlabeled archive is compared with labeled sets, and a labeled set with itself across its split,
+by three things: shared patients, equal pixels, and near-duplicates.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import Field
 from scanlearn.archive.identity import patient_codes
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.sheets import png
-from scanlearn.audit import pairs as pairs
+from scanlearn.audit import pairs
 from scanlearn.audit.fingerprint import Fingerprints, fingerprint
 from scanlearn.audit.result import (
     IDENTICAL,
@@ -30,9 +30,9 @@ from scanlearn.audit.result import (
     Audit,
     Comparison,
     ScanSet,
-    hindrance,
     issuer_notes,
-    unknown,
+    patients_unknown,
+    why_patients_not_compared,
 )
 from scanlearn.audit.sheet import draw_sheet
 from scanlearn.console import say, track
@@ -46,33 +46,30 @@ LEAST_DETAIL = 0.8
 
 
 def audit(
-    archive: Annotated[str | Path, Field(description="An archive, a folder or a table.")],
-    labels: Annotated[Sequence[str | Path], Field(description="Labeled sets, likewise.")],
+    archive: Annotated[
+        str | Path, Field(description="Scans for pretraining: an archive, a folder or a table.")
+    ],
+    labels: Annotated[
+        Sequence[str | Path], Field(description="Labeled sets: archives, folders or tables.")
+    ],
     *,
     split_column: Annotated[
         str | None,
-        Field(description="Column that says test or not; null: folds keep patients together."),
+        Field(description="Label column that says test or not; null takes folds by patient."),
     ] = None,
     output: Annotated[
         str | Path | None,
-        Field(description="Folder for audit.json, audit.csv and audit.png; null: none."),
+        Field(description="Folder for audit.json, audit.csv and audit.png; null writes nothing."),
     ] = None,
-    shown: Annotated[int, Field(ge=0, description="Pairs on the sheet, at most.")] = 50,
+    shown: Annotated[int, Field(ge=0, description="Most pairs on the sheet.")] = 50,
 ) -> Audit:
-    """Looks for leaks between unlabeled and labeled scans, and prints what it found.
+    """Looks for leaks between unlabeled and labeled scans, and prints them.
 
     A pair of near-duplicates is proposed by a perceptual hash and counts when, after the best
     small shift and flip, the correlation of the pixels is .99 or more and that of their detail .8.
 
-    Args:
-        archive: Scans a network is pretrained on.
-        labels: Labeled sets it is judged on.
-        split_column: Label column of every labeled set.
-        output: Folder to write to.
-        shown: Pairs on the sheet.
-
     Returns:
-        The findings; ``is_invalid`` says whether results on these labels can be believed.
+        The findings; ``is_invalid`` says that results on these labels cannot be trusted.
 
     Raises:
         ScanlearnError: A source cannot be used, no labeled set is given, or the split column is
@@ -82,7 +79,7 @@ def audit(
         >>> audit("packed/scans", ["labels.csv"]).is_invalid       # doctest: +SKIP
     """
     if not labels:
-        raise ScanlearnError("audit: no labeled set is given; name one or more after the archive")
+        raise ScanlearnError("audit: no labeled set is given; name at least one after the archive")
     unlabeled = ScanSet.unlabeled("archive", open_archive(archive))
     labeled = []
     for number, source in enumerate(labels, 1):
@@ -92,12 +89,12 @@ def audit(
         labeled.append(ScanSet.labeled(name, opened, rows=rows, split=split))
         if len(labels) > 1:
             say(f"{name}: {source}")
-    found = find_leaks(unlabeled, labeled)
-    for line in found.lines():
+    result = find_leaks(unlabeled, labeled)
+    for line in result.lines():
         say(line)
     if output is not None:
-        _write(Path(output).expanduser(), found, (unlabeled, *labeled), shown)
-    return found
+        _write(Path(output).expanduser(), result, (unlabeled, *labeled), shown)
+    return result
 
 
 def find_leaks(unlabeled: ScanSet, labeled: Sequence[ScanSet]) -> Audit:
@@ -106,13 +103,13 @@ def find_leaks(unlabeled: ScanSet, labeled: Sequence[ScanSet]) -> Audit:
     Besides 134 bytes a scan for the fingerprints, some 300 are held while pairs are looked for.
     """
     sets = (unlabeled, *labeled)
-    with track(sum(len(one.rows) for one in sets), "fingerprints") as progress:
-        prints = [fingerprint(one.archive, one.rows, progress) for one in sets]
-    found = []
-    for one, own in zip(labeled, prints[1:], strict=True):
-        found.append(_compare(unlabeled, one, prints[0], own))
-        found.append(_compare(one, one, own, own))
-    return Audit(tuple(found))
+    with track(sum(len(scans.rows) for scans in sets), "fingerprints") as progress:
+        prints = [fingerprint(scans.archive, scans.rows, progress) for scans in sets]
+    comparisons = []
+    for scans, its_prints in zip(labeled, prints[1:], strict=True):
+        comparisons.append(_compare(unlabeled, scans, prints[0], its_prints))
+        comparisons.append(_compare(scans, scans, its_prints, its_prints))
+    return Audit(tuple(comparisons))
 
 
 def _read_split(
@@ -126,7 +123,7 @@ def _read_split(
     if TEST not in sides[rows]:
         known = ", ".join(np.unique(sides[rows])[:5].tolist()) or "blank"
         raise ScanlearnError(
-            f"{archive.path.name}: split column '{column}' marks no scan as test (it holds "
+            f"{archive.path.name}: split column '{column}' marks no scan as test (its values are "
             f"{known}); name another column or leave split_column out"
         )
     return rows, sides[rows]
@@ -135,21 +132,21 @@ def _read_split(
 def _compare(first: ScanSet, second: ScanSet, one: Fingerprints, other: Fingerprints) -> Comparison:
     is_within = first is second
     patients, num_patients, notes = _shared_patients(first, second)
-    found = (
+    equal = (
         pairs.equal_across(one.digests, first.groups)
         if is_within
         else pairs.equal_pairs(one.digests, other.digests)
     )
-    content = one.digests[found[0]] != 0
-    identical = _pairs(first, second, IDENTICAL, *(places[content] for places in found))
+    has_content = one.digests[equal[0]] != 0
+    identical = _pairs(first, second, IDENTICAL, *(places[has_content] for places in equal))
     identical["correlation"] = 1.0
     near, num_proposed = _near_duplicates(first, second, one, other)
     together = np.concatenate([patients, identical, near])
-    blank = sum(int((~own.has_contrast).sum()) for own in ((one,) if is_within else (one, other)))
+    blank = sum(int((~each.has_contrast).sum()) for each in ((one,) if is_within else (one, other)))
     # Names are strings, read only where there is something to name.
     ids = [
-        own.archive.scan_ids[together[key]] if len(together) else np.array([], np.str_)
-        for own, key in ((first, "first"), (second, "second"))
+        scans.archive.scan_ids[together[key]] if len(together) else np.array([], np.str_)
+        for scans, key in ((first, "first"), (second, "second"))
     ]
     return Comparison(
         first=first.name,
@@ -211,25 +208,25 @@ def _shared_patients(
     none = np.zeros(0, PAIR)
     if first is second:
         if not first.archive.patients_known:
-            return none, None, (unknown(first),)
+            return none, None, (patients_unknown(first),)
         if not first.has_split:
             return none, 0, ()
         patients = patient_codes(first.archive.patients[first.rows])
-        found = pairs.equal_across(patients, first.groups)
-        return _pairs(first, first, PATIENT, *found), len(np.unique(patients[found[1]])), ()
-    reason = hindrance(first, second)
+        shared = pairs.equal_across(patients, first.groups)
+        return _pairs(first, first, PATIENT, *shared), len(np.unique(patients[shared[1]])), ()
+    reason = why_patients_not_compared(first, second)
     if reason:
         return none, None, (reason,)
-    own, others = (one.archive.patients[one.rows] for one in (first, second))
-    found = pairs.equal_pairs(own, others)
-    made = _pairs(first, second, PATIENT, *found)
-    return made, len(np.unique(others[found[1]])), issuer_notes(first, second)
+    one, other = (scans.archive.patients[scans.rows] for scans in (first, second))
+    shared = pairs.equal_pairs(one, other)
+    made = _pairs(first, second, PATIENT, *shared)
+    return made, len(np.unique(other[shared[1]])), issuer_notes(first, second)
 
 
-def _write(folder: Path, found: Audit, sets: Sequence[ScanSet], shown: int) -> None:
-    found.write(folder)
-    archives = {one.name: one.archive for one in sets}
-    sheet = draw_sheet(found, archives, shown)
+def _write(folder: Path, result: Audit, sets: Sequence[ScanSet], shown: int) -> None:
+    result.write(folder)
+    archives = {scans.name: scans.archive for scans in sets}
+    sheet = draw_sheet(result, archives, shown)
     if sheet is not None:
         write_atomically(folder / SHEET_FILE, png(sheet))
     say(f"audit written to {folder}")

@@ -1,4 +1,4 @@
-"""What an audit found: counts for a person, tables for a script, and no path or patient in them."""
+"""What an audit compares and finds, without paths and patients: on a terminal, as CSV and JSON."""
 
 from __future__ import annotations
 
@@ -18,10 +18,26 @@ from scanlearn.archive.reader import Archive
 from scanlearn.audit.fingerprint import TURNS
 from scanlearn.files import write_atomically
 
-# Which scans of an archive take part in an audit, and whose they are.
-
-
+FACTS_FILE, TABLE_FILE, SHEET_FILE = "audit.json", "audit.csv", "audit.png"
+# Side of a split that is tested.
 TEST = "test"
+KINDS = ("patient", "identical", "near")
+PATIENT, IDENTICAL, NEAR = range(len(KINDS))
+# A pair takes 23 bytes: an archive audited against itself is as many pairs as it has scans.
+PAIR = np.dtype(
+    [
+        ("kind", "i1"),
+        ("first", "i8"),
+        ("second", "i8"),
+        ("turn", "i1"),
+        ("correlation", "f4"),
+        ("is_tested", "?"),
+    ]
+)
+_COLUMNS = (
+    *("kind", "first", "first_scan", "second", "second_scan", "turn", "correlation"),
+    "is_invalid",
+)
 
 
 @dataclass(frozen=True)
@@ -77,70 +93,36 @@ class ScanSet:
         return cls(name, archive, rows, groups, np.ones(len(rows), np.bool_))
 
 
-def hindrance(first: ScanSet, second: ScanSet) -> str:
-    """Returns why patients of two archives cannot be compared; nothing where they can."""
-    both = f"{first.name} and {second.name}"
-    if first.archive.synthetic_phantom or second.archive.synthetic_phantom:
-        return f"Patients of {both} are not compared: those of drawn scans are nobody."
-    for one in (first, second):
-        if not one.archive.patients_known:
-            return f"Patients of {both} cannot be compared: those of {one.name} are not known."
-    keys = [one.archive.info.get("key") for one in (first, second)]
-    if None in keys:
-        return (
-            f"Patients of {both} cannot be compared, since one was packed without a key; pack it "
-            "again."
-        )
-    if keys[0] != keys[1]:
-        return (
-            f"Patients of {both} cannot be compared, since they were packed under different keys; "
-            "pack both under one."
-        )
+def why_patients_not_compared(first: ScanSet, second: ScanSet) -> str:
+    """Returns why patients of two archives cannot be compared; empty where they can."""
+    sets = (first, second)
+    unchecked = f"Patient overlap of {first.name} and {second.name} was not checked"
+    if any(each.archive.synthetic_phantom for each in sets):
+        return f"{unchecked}: synthetic scans have no patients."
+    for each in sets:
+        if not each.archive.patients_known:
+            return f"{unchecked}: the patients of {each.name} are unknown."
+    for each in sets:
+        if each.archive.info.get("key") is None:
+            return f"{unchecked}: {each.name} was packed without a key; pack it again."
+    if first.archive.info["key"] != second.archive.info["key"]:
+        return f"{unchecked}: they were packed under different keys; pack both under one key."
     return ""
 
 
-def unknown(one: ScanSet) -> str:
-    """Returns that nobody knows whose scans these are."""
-    return f"Patients of {one.name} are not known: each scan counts as its own."
+def patients_unknown(scans: ScanSet) -> str:
+    """Returns the note on a set whose patients are unknown."""
+    return f"The patients of {scans.name} are unknown: each scan counts as a patient of its own."
 
 
 def issuer_notes(first: ScanSet, second: ScanSet) -> tuple[str, ...]:
-    """Returns what may keep one patient of two archives from being recognised."""
-    issuers = [one.archive.info.get("issuer") for one in (first, second)]
-    if issuers[0] == issuers[1]:
+    """Returns what may keep a patient of two archives from being recognised."""
+    if first.archive.info.get("issuer") == second.archive.info.get("issuer"):
         return ()
     return (
-        f"{first.name} and {second.name} have different issuers, so that equal patient numbers "
-        "count as other people; where they are the same people, pack both with one issuer.",
+        f"{first.name} and {second.name} have different issuers, so equal patient numbers count as "
+        "different people; if they are the same people, pack both with the same issuer=.",
     )
-
-
-KINDS = ("patient", "identical", "near")
-
-
-PATIENT, IDENTICAL, NEAR = range(len(KINDS))
-
-
-# A pair takes 23 bytes: an archive audited against itself is as many pairs as it has scans.
-PAIR = np.dtype(
-    [
-        ("kind", "i1"),
-        ("first", "i8"),
-        ("second", "i8"),
-        ("turn", "i1"),
-        ("correlation", "f4"),
-        ("is_tested", "?"),
-    ]
-)
-
-
-_COLUMNS = (
-    *("kind", "first", "first_scan", "second", "second_scan", "turn", "correlation"),
-    "is_invalid",
-)
-
-
-FACTS_FILE, TABLE_FILE, SHEET_FILE = "audit.json", "audit.csv", "audit.png"
 
 
 @dataclass(frozen=True)
@@ -154,8 +136,8 @@ class Comparison:
         num_patients: Patients in both, or on both sides of the split; None where that cannot be
             known.
         num_proposed: Pairs whose hashes are close.
-        num_blank: Scans of both without contrast, which look like nothing.
-        notes: What stands in the way of the comparison, a sentence each.
+        num_blank: Scans of both without contrast, which are checked for equal pixels only.
+        notes: What could not be compared, a sentence each.
         pairs: ``[p]`` of `PAIR`: kind, rows of both scans in their archives, how the second must
             be turned to look like the first, correlation (NaN for patients), and whether a test
             may fall on one of them.
@@ -248,23 +230,23 @@ class Audit:
                 yield f"{comparison.title}: near-duplicates {listed}."
             if comparison.num_blank:
                 yield (
-                    f"{comparison.title}: {comparison.num_blank:,} scans show nothing, and are "
-                    "compared with none."
+                    f"{comparison.title}: {comparison.num_blank:,} scans have almost no contrast "
+                    "and were not checked for near-duplicates."
                 )
-        yield from dict.fromkeys(note for found in self.comparisons for note in found.notes)
+        yield from dict.fromkeys(note for each in self.comparisons for note in each.notes)
         yield self.verdict()
 
     def verdict(self) -> str:
         """Returns in one sentence whether a result on the labels can be believed."""
         if self.is_invalid:
             return (
-                "A result on these labels would be invalid: patients or equal pixels of test scans "
-                "are where the network or the probe learns."
+                "Results on these labels would be invalid: the network or the probe learns from "
+                "patients or exact copies of test scans."
             )
         near = sum(comparison.count(NEAR) for comparison in self.comparisons)
         if near:
-            return f"Nothing makes a result invalid; look at the {near:,} near-duplicates."
-        return "Nothing was found."
+            return f"No leak was found; check the {near:,} near-duplicates by eye."
+        return "No leak was found."
 
     def write(self, folder: Path) -> None:
         """Writes ``audit.csv``, a row per pair, and ``audit.json``, the counts."""
@@ -281,12 +263,15 @@ class Audit:
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(_COLUMNS)
-        for found in self.comparisons:
-            ids = zip(found.first_ids.tolist(), found.second_ids.tolist(), strict=True)
-            for (kind, _, _, turn, r, tested), (one, other) in zip(
-                found.pairs.tolist(), ids, strict=True
-            ):
-                shown = ("", "") if kind == PATIENT else (TURNS[turn], f"{r:.4f}")
-                invalid = int(tested and kind != NEAR)
-                rows.writerow((KINDS[kind], found.first, one, found.second, other, *shown, invalid))
+        for comparison in self.comparisons:
+            ids = zip(comparison.first_ids.tolist(), comparison.second_ids.tolist(), strict=True)
+            for pair, (first_id, second_id) in zip(comparison.pairs, ids, strict=True):
+                kind, is_invalid = pair["kind"], pair["is_tested"] and pair["kind"] != NEAR
+                look = (
+                    ("", "")
+                    if kind == PATIENT
+                    else (TURNS[pair["turn"]], f"{pair['correlation']:.4f}")
+                )
+                names = (comparison.first, first_id, comparison.second, second_id)
+                rows.writerow((KINDS[kind], *names, *look, int(is_invalid)))
         return text.getvalue()

@@ -1,1 +1,11 @@
-"""timm backbones: how they are built, what runs them fast, their export and strict loading."""
+"""Backbones: timm networks, built from a seed, started from weights, exported and loaded strictly.
+
+- `backbone.py`: a timm network without its classifier: built, hashed, and what it consists of
+- `device.py`: the number format and memory layout that are fast on a device
+- `card.py`: what a backbone is and where it comes from
+- `weights.py`: the backbone folder: export, the proof that timm loads it, strict loading
+- `start.py`: the weights a run starts from
+- `naming.py`: from the names in a weight file to those of a timm network
+- `fitting.py`: weights loaded strictly into a network of other channels or another view size
+- `head.py`: a network with a classifier head, for fine-tuning; class tokens as features
+"""

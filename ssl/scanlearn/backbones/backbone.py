@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,102 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from scanlearn.config.settings import Settings
-from scanlearn.errors import ScanlearnError
-
-# Gradient checkpointing: activations are computed again in the backward pass, not kept.
-
-
-def checkpoint_gradients(backbone: Backbone) -> None:
-    """Makes a backbone keep less in memory at the cost of a second forward pass.
-
-    Loss and gradients stay as they are. In a network with BatchNorm the running statistics would
-    not: the second pass would count every batch twice.
-
-    Args:
-        backbone: Changed in place; its weights and its export stay as they are.
-
-    Raises:
-        ScanlearnError: timm has no checkpointing for this network, or it holds BatchNorm.
-
-    Source:
-        Chen, Xu, Zhang and Guestrin, Training Deep Nets with Sublinear Memory Cost
-        (arXiv 1604.06174); timm's ``set_grad_checkpointing``.
-    """
-    if has_batch_norm(backbone):
-        raise ScanlearnError(
-            f"grad_checkpointing: '{backbone.name}' holds BatchNorm, whose running statistics "
-            "would count every batch twice; set it to false, or take a network without BatchNorm, "
-            "such as a ViT, Swin or ConvNeXt."
-        )
-    try:
-        backbone.network.set_grad_checkpointing(True)  # type: ignore[operator]
-    except (AttributeError, AssertionError) as error:  # timm's two ways to say that it has none
-        raise ScanlearnError(
-            f"grad_checkpointing: timm has none for '{backbone.name}'; set it to false."
-        ) from error
-
-
-# Parts of timm's networks that methods and view sizes depend on.
-
-
-# Sides of a local and a global view in DINO.
-_LOCAL_SHARE = 96 / 224
-
-
-def patch_projection(network: nn.Module) -> nn.Module | None:
-    """The layer that turns patches into tokens; None for a network that is no transformer.
-
-    Args:
-        network: timm's network, or a backbone around it.
-    """
-    embed = getattr(getattr(network, "network", network), "patch_embed", None)
-    projection = getattr(embed, "proj", None)
-    return projection if isinstance(projection, nn.Module) else None
-
-
-def patch_side(network: nn.Module) -> int:
-    """Side of a patch in pixels; 1 for a network without patches.
-
-    Args:
-        network: timm's network, or a backbone around it.
-    """
-    embed = getattr(getattr(network, "network", network), "patch_embed", None)
-    size = getattr(embed, "patch_size", None)
-    return 1 if size is None else int(size[0] if isinstance(size, tuple | list) else size)
-
-
-def has_batch_norm(module: nn.Module) -> bool:
-    """Whether any layer normalises over the batch."""
-    return any(isinstance(layer, _BatchNorm) for layer in module.modules())
-
-
-def hold_statistics(network: nn.Module) -> None:
-    """Has batch normalisation of a training network use the statistics it has, and keep them."""
-    for layer in network.modules():
-        if isinstance(layer, _BatchNorm):
-            layer.eval()
-
-
-def local_side(network: nn.Module, size: int) -> int:
-    """Side of a local view in pixels: the multiple of the patch nearest to 96 / 224 of ``size``.
-
-    Args:
-        network: timm's network, or a backbone around it.
-        size: Side of a global view in pixels.
-
-    Source: DINO's views of 96 beside those of 224 pixels.
-    """
-    patch = patch_side(network)
-    return max(1, round(_LOCAL_SHARE * size / patch)) * patch
-
-
-def drop_no_path(network: nn.Module) -> None:
-    """Switches the stochastic depth of a network off."""
-    from timm.layers.drop import DropPath
-
-    for layer in network.modules():
-        if isinstance(layer, DropPath):
-            layer.drop_prob = 0.0
+from scanlearn.errors import ScanlearnError, did_you_mean
 
 
 class BackboneConfig(Settings):
@@ -125,7 +29,7 @@ class BackboneConfig(Settings):
     weights: str | None = Field(
         default=None,
         min_length=1,
-        description="what it starts from: null (random, from the seed), pretrained (timm's own), "
+        description="initial weights: null (random, from the seed), pretrained (timm's own), "
         "hf-hub:OWNER/NAME, a weight file (timm's or torchvision's names) or an exported backbone",
     )
     channels: int | None = Field(
@@ -135,8 +39,8 @@ class BackboneConfig(Settings):
         default=None,
         ge=0.0,
         lt=1.0,
-        description="stochastic depth: the share of residual branches dropped while training; "
-        "null is the method's own for a transformer, and none for other networks",
+        description="stochastic depth: the share of residual branches dropped in training; "
+        "null uses the method's value for a transformer and 0 for other networks",
     )
 
     @property
@@ -214,7 +118,6 @@ def seeded_weights(seed: int, *names: str) -> Iterator[None]:
     other, so it is seeded for the block and put back. Different names give independent weights.
 
     Args:
-        seed: The run's seed.
         names: What is being built, such as ``"backbone"``.
     """  # noqa: D205
     digest = hashlib.sha256("/".join((str(seed), *names)).encode()).digest()
@@ -235,9 +138,9 @@ def build_backbone(
     """Builds a backbone with random weights that depend on ``seed`` and the configuration alone.
 
     Args:
-        config: Which backbone, `untrained`; `start.load_start` loads what it starts from.
+        config: Which backbone, `untrained`; `start.load_start` loads its initial weights.
         channels: Channels of the archive's scans.
-        seed: The run's seed; arms that share it start from the same weights.
+        seed: Arms that share it start from the same weights.
         size: Side of a view in pixels. Networks with a position table (ViT and kin) are built
             for it and still take other sizes by interpolation; others ignore it.
         drop_path: Stochastic depth of a transformer where the configuration leaves it open.
@@ -250,7 +153,7 @@ def build_backbone(
     check_architecture(config.name, "backbone.name")
     if config.channels is not None and config.channels != channels:
         raise ScanlearnError(
-            f"backbone.channels is {config.channels}, but the archive's scans have {channels}: "
+            f"backbone.channels is {config.channels}, but the archive's scans have {channels}; "
             f"leave it null or pack the scans with pack.channels={config.channels}"
         )
     rate = config.drop_path
@@ -270,61 +173,6 @@ def _is_transformer(name: str) -> bool:
 
     with torch.device("meta"):
         return patch_projection(timm.create_model(name, num_classes=0)) is not None
-
-
-def check_architecture(name: str, where: str) -> None:
-    """Makes sure that ``name`` is a timm architecture without a weight tag.
-
-    Raises:
-        ScanlearnError: If it is not; the sentence starts with ``where`` and offers the nearest
-            spellings.
-    """
-    import timm  # takes seconds, and a configuration is read without it
-
-    if timm.is_model(name) and "." not in name:
-        return
-    plain = name.split(".")[0]
-    if timm.is_model(plain):
-        raise ScanlearnError(
-            f"{where}: '{name}' names pretrained weights, and weights start at random here; "
-            f"write '{plain}', or with it backbone.weights=pretrained"
-        )
-    known = timm.list_models()
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them"
-    raise ScanlearnError(f"{where}: timm has no architecture '{name}'; {hint}")
-
-
-def weights_hash(module: nn.Module) -> str:
-    """Returns the sha256 of all weights and buffers: their names, types, shapes and bytes.
-
-    A `Backbone` is hashed under timm's own names, so that the hash of a backbone in memory and of
-    the same one loaded from a folder are equal. Device and memory format do not matter.
-    """
-    return tensors_hash((module.network if isinstance(module, Backbone) else module).state_dict())
-
-
-def tensors_hash(tensors: dict[str, Tensor]) -> str:
-    """Returns the sha256 of named tensors, in the order of their names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def create_network(
-    name: str, channels: int, model_args: dict[str, Any], num_classes: int = 0
-) -> nn.Module:
-    """Makes the timm network of an export, its weights noise, without drop path."""
-    import timm
-
-    with seeded_weights(0, "to be replaced"):
-        network: nn.Module = timm.create_model(
-            name, pretrained=False, num_classes=num_classes, in_chans=channels, **model_args
-        )
-    return network
 
 
 def _create(
@@ -366,9 +214,7 @@ def check_views(backbone: Backbone, size: int, what: str = "views.size") -> None
     """Refuses a view size the network cannot take, before a run has begun.
 
     Args:
-        backbone: The network.
-        size: Side of a view in pixels.
-        what: What has that size, for the sentence.
+        what: The setting that has that size, for the message.
 
     Raises:
         ScanlearnError: It cannot.
@@ -392,3 +238,137 @@ def check_views(backbone: Backbone, size: int, what: str = "views.size") -> None
     finally:
         backbone.train()
     assert features.shape == (2, backbone.num_features), backbone.name
+
+
+def check_architecture(name: str, where: str) -> None:
+    """Makes sure that ``name`` is a timm architecture without a weight tag.
+
+    Raises:
+        ScanlearnError: If it is not; the sentence starts with ``where`` and offers the nearest
+            spellings.
+    """
+    import timm  # takes seconds, and a configuration is read without it
+
+    if timm.is_model(name) and "." not in name:
+        return
+    plain = name.split(".")[0]
+    if timm.is_model(plain):
+        raise ScanlearnError(
+            f"{where}: '{name}' names pretrained weights, but these would be random; write "
+            f"'{plain}', with backbone.weights=pretrained for timm's weights"
+        )
+    hint = did_you_mean(name, timm.list_models())
+    raise ScanlearnError(
+        f"{where}: timm has no architecture '{name}'{hint}; timm.list_models() lists them"
+    )
+
+
+def create_network(
+    name: str, channels: int, model_args: dict[str, Any], num_classes: int = 0
+) -> nn.Module:
+    """Makes the timm network of an export, its weights noise, without drop path."""
+    import timm
+
+    with seeded_weights(0, "to be replaced"):
+        network: nn.Module = timm.create_model(
+            name, pretrained=False, num_classes=num_classes, in_chans=channels, **model_args
+        )
+    return network
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Returns the sha256 of all weights and buffers: their names, types, shapes and bytes.
+
+    A `Backbone` is hashed under timm's own names, so that the hash of a backbone in memory and of
+    the same one loaded from a folder are equal. Device and memory format do not matter.
+    """
+    return tensors_hash((module.network if isinstance(module, Backbone) else module).state_dict())
+
+
+def tensors_hash(tensors: dict[str, Tensor]) -> str:
+    """Returns the sha256 of named tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def patch_projection(network: nn.Module) -> nn.Module | None:
+    """The layer that turns patches into tokens; None for a network that is no transformer.
+
+    Here and below, a network is timm's or a backbone around it.
+    """
+    embed = getattr(getattr(network, "network", network), "patch_embed", None)
+    projection = getattr(embed, "proj", None)
+    return projection if isinstance(projection, nn.Module) else None
+
+
+def patch_side(network: nn.Module) -> int:
+    """Side of a patch in pixels; 1 for a network without patches."""
+    embed = getattr(getattr(network, "network", network), "patch_embed", None)
+    size = getattr(embed, "patch_size", None)
+    return 1 if size is None else int(size[0] if isinstance(size, tuple | list) else size)
+
+
+# Sides of a local and a global view in DINO.
+_LOCAL_SHARE = 96 / 224
+
+
+def local_side(network: nn.Module, size: int) -> int:
+    """Side of a local view: the multiple of the patch nearest to 96 / 224 of a global view's.
+
+    Source: DINO's views of 96 beside those of 224 pixels.
+    """
+    patch = patch_side(network)
+    return max(1, round(_LOCAL_SHARE * size / patch)) * patch
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether any layer normalises over the batch."""
+    return any(isinstance(layer, _BatchNorm) for layer in module.modules())
+
+
+def hold_statistics(network: nn.Module) -> None:
+    """Has batch normalisation of a training network use the statistics it has, and keep them."""
+    for layer in network.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.eval()
+
+
+def drop_no_path(network: nn.Module) -> None:
+    """Switches the stochastic depth of a network off."""
+    from timm.layers.drop import DropPath
+
+    for layer in network.modules():
+        if isinstance(layer, DropPath):
+            layer.drop_prob = 0.0
+
+
+def checkpoint_gradients(backbone: Backbone) -> None:
+    """Makes a backbone, in place, keep less in memory at the cost of a second forward pass.
+
+    Activations are computed again in the backward pass. Loss and gradients stay as they are. In a
+    network with BatchNorm the running statistics would not: the second pass would count every
+    batch twice.
+
+    Raises:
+        ScanlearnError: timm has no checkpointing for this network, or it has BatchNorm.
+
+    Source:
+        Chen, Xu, Zhang and Guestrin, Training Deep Nets with Sublinear Memory Cost
+        (arXiv 1604.06174); timm's ``set_grad_checkpointing``.
+    """
+    if has_batch_norm(backbone):
+        raise ScanlearnError(
+            f"grad_checkpointing: '{backbone.name}' has BatchNorm, whose running statistics would "
+            "count every batch twice; set it to false, or use a network without BatchNorm, such as "
+            "a ViT, Swin or ConvNeXt."
+        )
+    try:
+        backbone.network.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError) as error:  # timm's two ways to say that it has none
+        raise ScanlearnError(
+            f"grad_checkpointing: timm does not support it for '{backbone.name}'; set it to false."
+        ) from error

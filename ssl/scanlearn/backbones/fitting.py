@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from scanlearn.backbones.backbone import Backbone
 from scanlearn.backbones.naming import Renamed, name_few
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import ScanlearnError, did_you_mean
 
 # Files of old torch versions lack this counter, which no forward pass reads.
 _COUNTER = "num_batches_tracked"
@@ -27,13 +26,12 @@ def load_adapted(
 
     Args:
         network: Built for ``channels``.
-        tensors: Its weights, trained on scans of ``trained_on`` channels.
         trained_on: Channels of the scans the weights were trained on.
         channels: Channels of the scans to come.
 
     Raises:
         ScanlearnError: If the first convolution cannot be adapted.
-        RuntimeError: If a weight is missing, superfluous or of another shape.
+        RuntimeError: If a weight is missing, unexpected or of another shape.
     """
     from timm.models import adapt_input_conv
 
@@ -50,34 +48,35 @@ def load_adapted(
     network.load_state_dict(tensors, strict=True)
 
 
-def load_fitted(backbone: Backbone, given: Renamed, where: str) -> None:
+def load_fitted(backbone: Backbone, renamed: Renamed, where: str) -> None:
     """Loads weights strictly into a backbone that may have other channels and other views.
 
     Args:
         backbone: Its weights are replaced, all or none.
-        given: Weights under the backbone's names.
         where: The weights' source, for errors.
 
     Raises:
-        ScanlearnError: If a weight is missing, superfluous or of another shape.
+        ScanlearnError: If a weight is missing, unexpected or of another shape.
     """
-    own = backbone.network.state_dict()
-    tensors = {**{name: own[name] for name in own if name.endswith(_COUNTER)}, **given.tensors}
+    expected = backbone.network.state_dict()
+    counters = {name: tensor for name, tensor in expected.items() if name.endswith(_COUNTER)}
+    tensors = {**counters, **renamed.tensors}
     _resample_positions(backbone.network, tensors)
     trained_on = _trained_on(backbone, tensors)
     # By the channels it was trained on, a first convolution may differ.
     ignored = _first_convolutions(backbone.network) if trained_on != backbone.channels else ()
     misshapen = [
-        f"{given.written[name]} ({_shape(tensors[name])}, not {_shape(own[name])})"
-        for name in own.keys() & tensors.keys()
-        if _comparable(own[name], name in ignored) != _comparable(tensors[name], name in ignored)
+        f"{renamed.written[name]} ({_shape(tensors[name])}, not {_shape(expected[name])})"
+        for name in expected.keys() & tensors.keys()
+        if _comparable(expected[name], name in ignored)
+        != _comparable(tensors[name], name in ignored)
     ]
-    missing = [name for name in own if name not in tensors]
-    superfluous = [given.written[name] for name in tensors if name not in own]
-    if missing or superfluous or misshapen:
+    missing = [name for name in expected if name not in tensors]
+    unexpected = [renamed.written[name] for name in tensors if name not in expected]
+    if missing or unexpected or misshapen:
         problems = (
-            _listed("missing", missing, superfluous),
-            _listed("superfluous", superfluous, missing),
+            _listed("missing", missing, unexpected),
+            _listed("unexpected", unexpected, missing),
             _listed("of another shape", sorted(misshapen), ()),
         )
         raise ScanlearnError(
@@ -92,16 +91,18 @@ def _resample_positions(network: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Interpolates a position table of another square grid to the network's."""
     from timm.layers.pos_embed import resample_abs_pos_embed
 
-    own, given = network.state_dict().get("pos_embed"), tensors.get("pos_embed")
-    if own is None or given is None or own.shape == given.shape:
+    ours, theirs = network.state_dict().get("pos_embed"), tensors.get("pos_embed")
+    if ours is None or theirs is None or ours.shape == theirs.shape:
         return
-    if own.ndim != 3 or given.ndim != 3 or own.shape[2] != given.shape[2]:
+    if ours.ndim != 3 or theirs.ndim != 3 or ours.shape[2] != theirs.shape[2]:
         return
     has_patches_only = getattr(network, "no_embed_class", False)
     prefix = 0 if has_patches_only else int(getattr(network, "num_prefix_tokens", 0))
-    ours, theirs = (math.isqrt(max(0, table.shape[1] - prefix)) for table in (own, given))
-    if ours**2 + prefix == own.shape[1] and theirs > 0 and theirs**2 + prefix == given.shape[1]:
-        tensors["pos_embed"] = resample_abs_pos_embed(given, [ours, ours], num_prefix_tokens=prefix)
+    side, given = (math.isqrt(max(0, table.shape[1] - prefix)) for table in (ours, theirs))
+    if side**2 + prefix == ours.shape[1] and given > 0 and given**2 + prefix == theirs.shape[1]:
+        tensors["pos_embed"] = resample_abs_pos_embed(
+            theirs, [side, side], num_prefix_tokens=prefix
+        )
 
 
 def _first_convolutions(network: nn.Module) -> tuple[str, ...]:
@@ -112,12 +113,12 @@ def _first_convolutions(network: nn.Module) -> tuple[str, ...]:
 
 def _trained_on(backbone: Backbone, tensors: Mapping[str, Tensor]) -> int:
     """Channels the weights were trained on, by their first convolution."""
-    own = backbone.network.state_dict()
+    expected = backbone.network.state_dict()
     for name in _first_convolutions(backbone.network):
-        given = tensors.get(name)
-        if given is not None and given.ndim == own[name].ndim == 4:
+        kernel = tensors.get(name)
+        if kernel is not None and kernel.ndim == expected[name].ndim == 4:
             # A stem that folds pixels into channels has a multiple of them.
-            channels, rest = divmod(given.shape[1] * backbone.channels, own[name].shape[1])
+            channels, rest = divmod(kernel.shape[1] * backbone.channels, expected[name].shape[1])
             if channels and not rest:
                 return int(channels)
     return backbone.channels
@@ -132,12 +133,9 @@ def _shape(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape)) or "one number"
 
 
-def _listed(what: str, names: Sequence[str], others: Sequence[str]) -> str:
+def _listed(kind: str, names: Sequence[str], others: Sequence[str]) -> str:
     """The first names of a list, each with what it may be a spelling of."""
     if not names:
         return ""
-    shown = []
-    for name in names[:3]:
-        near = difflib.get_close_matches(name, others, n=1)
-        shown.append(f"{name} (nearest: {near[0]})" if near else name)
-    return f"{len(names)} {what}, such as {name_few([*shown, *names[3:]])}"
+    first = [f"{name}{did_you_mean(name, others)}" for name in names[:3]]
+    return f"{len(names)} {kind}, such as {name_few([*first, *names[3:]])}"

@@ -94,14 +94,14 @@ def table_of(content: object, where: str) -> dict[str, Tensor]:
         table = next((table[key] for key in _NESTED if key in table), None)
     if not isinstance(table, Mapping):
         raise ScanlearnError(
-            f"{where}: it holds no table of tensors, neither at its top nor under "
+            f"{where}: no table of tensors, neither at the top level nor under "
             f"{', '.join(_NESTED)}; save the network's state_dict() and give that file"
         )
     others = [str(name) for name, value in table.items() if not isinstance(value, Tensor)]
     if others:
         raise ScanlearnError(
-            f"{where}: {name_few(others)} beside its weights {'is' if len(others) == 1 else 'are'} "
-            "no tensor; save the network's state_dict() and give that file"
+            f"{where}: {name_few(others)} among the weights {'is' if len(others) == 1 else 'are'} "
+            "not a tensor; save the network's state_dict() and give that file"
         )
     return {str(name): tensor for name, tensor in table.items()}
 
@@ -126,8 +126,8 @@ def rename(tensors: Mapping[str, Tensor], wanted: AbstractSet[str]) -> Renamed:
     best, most = {name: name for name in tensors}, -1
     for wrapper in _wrappers(tensors):
         inside = [name for name in tensors if name.startswith(wrapper)]
-        for spelled in _SPELLINGS:
-            names = {spelled(name.removeprefix(wrapper)): name for name in inside}
+        for spell in _SPELLINGS:
+            names = {spell(name.removeprefix(wrapper)): name for name in inside}
             met = len(wanted & names.keys())
             if met > most and len(names) == len(inside):
                 best, most = names, met
@@ -153,11 +153,11 @@ def _wrappers(names: Mapping[str, Tensor], prefix: str = "") -> Iterator[str]:
 
 
 def _numbered(children: Mapping[str, str]) -> Callable[[str], str]:
-    def spelled(name: str) -> str:
+    def rename_first(name: str) -> str:
         first, dot, rest = name.partition(".")
         return children.get(first, first) + dot + rest
 
-    return spelled
+    return rename_first
 
 
 def _torchvision_vit(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from scanlearn.backbones.card import Card, StartWeights
 from scanlearn.backbones.fitting import load_fitted
 from scanlearn.backbones.naming import name_few, rename, table_of
 from scanlearn.backbones.weights import WEIGHTS, load_backbone
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import ScanlearnError, did_you_mean
 
 _WHERE = "backbone.weights"
 _HUB = "hf-hub:"
@@ -29,7 +28,7 @@ _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
 
 
 @dataclass(frozen=True)
-class _Given:
+class _StartTensors:
     """Weights as they were given, under the names they came with."""
 
     kind: Literal["timm", "hub", "file", "backbone"]
@@ -46,8 +45,7 @@ def load_start(backbone: Backbone, config: BackboneConfig) -> StartWeights | Non
     views; a classifier or projection that came with the weights is left out.
 
     Args:
-        backbone: Built from ``config.untrained``; its weights are replaced.
-        config: Names the weights.
+        backbone: Built from ``config.untrained``.
 
     Returns:
         What was loaded; None where the configuration asks for random weights.
@@ -64,49 +62,48 @@ def load_start(backbone: Backbone, config: BackboneConfig) -> StartWeights | Non
             f"backbone.name: '{config.name}' names timm's own weights, but {_WHERE} is "
             f"{config.weights}; write '{backbone.name}', or {_WHERE}=pretrained"
         )
-    given = _given(backbone, config)
-    renamed = rename(given.tensors, backbone.network.state_dict().keys())
-    load_fitted(backbone, renamed, f"{_WHERE}: {given.source}")
+    start = _read_start(backbone, config)
+    renamed = rename(start.tensors, backbone.network.state_dict().keys())
+    load_fitted(backbone, renamed, f"{_WHERE}: {start.source}")
     return StartWeights(
-        kind=given.kind,
-        source=given.source,
-        sha256=given.sha256,
+        kind=start.kind,
+        source=start.source,
+        sha256=start.sha256,
         weights_hash=weights_hash(backbone),
         left_out=renamed.left_out,
-        origin=given.origin,
+        origin=start.origin,
     )
 
 
-def _given(backbone: Backbone, config: BackboneConfig) -> _Given:
+def _read_start(backbone: Backbone, config: BackboneConfig) -> _StartTensors:
     weights, path = str(config.weights), config.weights_path
     if path is None and weights.startswith(_HUB):
-        return _Given("hub", weights, _fetched(weights, backbone).state_dict())
+        return _StartTensors("hub", weights, _fetched(weights, backbone).state_dict())
     if path is None:
         return _from_timm(backbone, config.name)
     if path.is_dir():
         return _from_folder(backbone, path)
     if not path.is_file():
-        near = difflib.get_close_matches(weights, ["pretrained"], cutoff=0.7)
-        hint = f"did you mean {near[0]}? " if near else ""
+        hint = did_you_mean(weights, ["pretrained"], cutoff=0.7)
         raise ScanlearnError(
-            f"{_WHERE}: there is no file or folder {weights}; {hint}it is pretrained, "
-            f"{_HUB}OWNER/NAME, a weight file ({', '.join(_SUFFIXES)}) or an exported backbone"
+            f"{_WHERE}: no file or folder {weights}{hint}; give pretrained, {_HUB}OWNER/NAME, a "
+            f"weight file ({', '.join(_SUFFIXES)}) or an exported backbone"
         )
     tensors = table_of(_read(path), f"{_WHERE}: {path}")
-    return _Given("file", path.name, tensors, sha256=_sha256(path))
+    return _StartTensors("file", path.name, tensors, sha256=_sha256(path))
 
 
-def _from_timm(backbone: Backbone, name: str) -> _Given:
+def _from_timm(backbone: Backbone, name: str) -> _StartTensors:
     if not timm.is_model_pretrained(name):
         known = timm.list_pretrained(f"{backbone.name}.*")
         remedy = f"it has {name_few(known)}" if known else "give a weight file, or leave it null"
         raise ScanlearnError(f"{_WHERE}: timm has no pretrained weights '{name}'; {remedy}")
     network = _fetched(name, backbone)
-    found: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
-    return _Given("timm", f"{backbone.name}.{found['tag']}", network.state_dict())
+    config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+    return _StartTensors("timm", f"{backbone.name}.{config['tag']}", network.state_dict())
 
 
-def _from_folder(backbone: Backbone, folder: Path) -> _Given:
+def _from_folder(backbone: Backbone, folder: Path) -> _StartTensors:
     """An exported backbone, or the one in a run folder."""
     if not (folder / "card.json").is_file() and (folder / "backbone").is_dir():
         folder = folder / "backbone"
@@ -118,7 +115,7 @@ def _from_folder(backbone: Backbone, folder: Path) -> _Given:
         )
     # Every run calls its backbone alike: the run's own name tells them apart.
     parts = folder.resolve().parts[-2 if folder.name == "backbone" else -1 :]
-    return _Given(
+    return _StartTensors(
         "backbone",
         "/".join(parts),
         loaded.network.state_dict(),
@@ -146,9 +143,9 @@ def _fetched(name: str, backbone: Backbone) -> nn.Module:
     except Exception as error:  # The hub's client raises errors of many unrelated classes.
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ScanlearnError(
-            f"{_WHERE}: the weights of '{name}'{_on_the_hub(name)} could neither be fetched nor "
-            f"found in the local cache ({reason[0]}); download their file where there is a network "
-            f"and give it as {_WHERE}=FILE"
+            f"{_WHERE}: the weights of '{name}'{_on_the_hub(name)} could not be fetched and are "
+            f"not in the local cache ({reason[0]}); download the file where there is a network and "
+            f"give it as {_WHERE}=FILE"
         ) from error
     return network
 
@@ -174,9 +171,9 @@ def _read(path: Path) -> object:
     except Exception as error:  # torch raises errors of many unrelated classes here.
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ScanlearnError(
-            f"{_WHERE}: {path} is not a whole file of tensors, or holds pickled objects, which "
-            f"could run code and are never loaded ({reason[0][:120]}); fetch it again, or save "
-            "the tensors alone as .safetensors"
+            f"{_WHERE}: {path} is not a complete file of tensors, or holds pickled objects, which "
+            f"could run code and are never loaded ({reason[0][:120]}); download it again, or save "
+            "only the tensors as .safetensors"
         ) from error
 
 

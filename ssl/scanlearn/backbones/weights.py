@@ -36,15 +36,21 @@ from scanlearn.backbones.fitting import load_adapted
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, publish, start_partial
 
-# The proof of an export: timm alone, in a fresh process, returns the same features.
-
-
+__all__ = [
+    "Card",
+    "export_backbone",
+    "load_backbone",
+    "load_classifying",
+    "timm_config",
+    "write_weights",
+]
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+CARD = "card.json"
 # Threads and convolution kernels may order sums differently; other weights differ by far more.
 RELATIVE_TOLERANCE = 1e-4
-
-
-# Runs without scanlearn: what it checks is that a stranger's two lines work.
-_STRANGER = """
+# Runs in a fresh process without scanlearn: timm alone must load the export.
+_TIMM_ALONE = """
 import sys
 import safetensors.torch
 import timm
@@ -58,96 +64,6 @@ safetensors.torch.save_file({"features": features.contiguous()}, answer)
 """
 
 
-def check_reload(folder: Path, backbone: Backbone, size: int) -> None:
-    """Loads ``folder`` with timm in a fresh process and compares features on fixed views.
-
-    Args:
-        folder: A written backbone folder.
-        backbone: What it should hold.
-        size: Side of the views in pixels.
-
-    Raises:
-        ScanlearnError: If timm cannot load it or its features differ.
-    """
-    views = torch.randn(
-        (2, backbone.channels, size, size), generator=torch.Generator().manual_seed(0)
-    )
-    theirs = stranger_features(folder, views, classifies=backbone.num_classes > 0)
-    ours = _reference_features(backbone, views)
-    tolerance = RELATIVE_TOLERANCE * float(ours.abs().max())
-    if theirs.shape != ours.shape or not bool((theirs - ours).abs().max() <= tolerance):
-        raise ScanlearnError(
-            f"timm loaded the exported '{backbone.name}' but its features differ; nothing was "
-            "exported"
-        )
-
-
-def stranger_features(
-    folder: Path, views: Float[Tensor, "b c s s"], *, classifies: bool = False
-) -> Float[Tensor, "b d"]:
-    """Returns what timm alone makes of ``views`` with the network in ``folder``, in a new process.
-
-    Args:
-        folder: A backbone's, or that of a network with its classifier.
-        views: Standardised.
-        classifies: Whether the classifier is asked; features are, where not.
-
-    Raises:
-        ScanlearnError: If timm cannot load it; the message is timm's last line.
-    """
-    with tempfile.TemporaryDirectory(prefix="scanlearn-reload-") as scratch:
-        probe, answer = Path(scratch, "probe.safetensors"), Path(scratch, "answer.safetensors")
-        safetensors.torch.save_file({"views": views}, probe)
-        # -P keeps the folder one happens to stand in from replacing a module of the same name.
-        kind = "classifier" if classifies else "backbone"
-        words = (str(folder), str(probe), str(answer), kind)
-        command = [sys.executable, "-P", "-c", _STRANGER, *words]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"},
-        )
-        if done.returncode != 0 or not answer.is_file():
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ScanlearnError(
-                f"{folder}: timm could not load the export in a fresh process: {last}"
-            )
-        features: Tensor = safetensors.torch.load_file(answer)["features"]
-    return features
-
-
-def _reference_features(
-    backbone: Backbone, views: Float[Tensor, "b c s s"]
-) -> Float[Tensor, "b d"]:
-    """Features of a copy on the CPU in fp32; the backbone itself is left as it is."""
-    reference = copy.deepcopy(backbone).cpu().float().eval()
-    reference.to(memory_format=torch.contiguous_format)
-    with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        features: Tensor = reference(views)
-    return features
-
-
-WEIGHTS = "model.safetensors"
-
-
-CONFIG = "config.json"
-
-
-CARD = "card.json"
-
-
-__all__ = [
-    "Card",
-    "export_backbone",
-    "load_backbone",
-    "load_classifying",
-    "timm_config",
-    "write_weights",
-]
-
-
 def export_backbone(backbone: Backbone, folder: str | Path, card: Card) -> Path:
     """Writes a backbone folder and proves in a fresh process that timm loads it.
 
@@ -155,12 +71,8 @@ def export_backbone(backbone: Backbone, folder: str | Path, card: Card) -> Path:
     equal features from it.
 
     Args:
-        backbone: What to export.
-        folder: Where; it must not exist yet, unless it holds these very weights and card.
-        card: Its card, from `Card.of`.
-
-    Returns:
-        The folder.
+        folder: It must not exist yet, unless it holds these very weights and card.
+        card: Of the backbone as it is now, from `Card.of`.
 
     Raises:
         ScanlearnError: If the folder holds something else, or timm's features differ.
@@ -168,8 +80,8 @@ def export_backbone(backbone: Backbone, folder: str | Path, card: Card) -> Path:
     folder = Path(folder)
     if card.weights_hash != weights_hash(backbone):
         raise ScanlearnError(
-            "the card's weights_hash is not that of the backbone: make the card with Card.of "
-            "after the last step"
+            "the card's weights_hash is not that of the backbone; make the card with Card.of after "
+            "the last step"
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         return _same_export(folder, card)
@@ -194,49 +106,6 @@ def write_weights(backbone: Backbone, folder: Path, card: Card) -> None:
     safetensors.torch.save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     _write_json(folder / CONFIG, timm_config(backbone.network, card))
     _write_json(folder / CARD, card.model_dump(mode="json"))
-
-
-def load_backbone(source: str | Path, channels: int | None = None) -> tuple[Backbone, Card]:
-    """Loads a pretrained backbone strictly, or not at all.
-
-    Args:
-        source: A backbone folder; or ``hf-hub:OWNER/NAME`` or a timm name that has pretrained
-            weights, which timm fetches.
-        channels: Channels the views will have; None takes those it was trained on. Where they
-            differ, timm adapts the first convolution.
-
-    Returns:
-        The backbone in evaluation mode, and its card.
-
-    Raises:
-        ScanlearnError: If a file is missing, cut short, changed or not what the card says, or the
-            weights cannot be fetched. Another network is never returned in its place.
-    """
-    text = str(source).removeprefix("local-dir:")
-    folder = Path(text).expanduser()
-    if folder.is_dir():
-        loaded, card = _load_folder(folder, channels)
-        if card.num_classes:
-            raise ScanlearnError(
-                f"{folder}: is a network with a classifier of {card.num_classes} classes, which "
-                "scantune predict uses; give a backbone's folder"
-            )
-        return loaded, card
-    if isinstance(source, Path) or str(source).startswith(("local-dir:", ".", "/", "~")):
-        raise ScanlearnError(f"{text}: there is no such backbone folder")
-    if not text.startswith("hf-hub:"):
-        if os.sep in text:
-            raise ScanlearnError(
-                f"{text}: there is no such backbone folder; for the Hugging Face hub write "
-                f"hf-hub:{text}"
-            )
-        check_architecture(text.split(".")[0], f"backbone '{text}'")
-    return _load_timm(text, channels)
-
-
-def load_classifying(folder: Path) -> tuple[Backbone, Card]:
-    """Loads a network with its classifier as strictly as `load_backbone` does a backbone."""
-    return _load_folder(folder, None)
 
 
 def timm_config(network: nn.Module, card: Card) -> dict[str, Any]:
@@ -273,8 +142,54 @@ def _same_export(folder: Path, card: Card) -> Path:
     if (folder / CARD).is_file() and _load_folder(folder, None)[1] == card:
         return folder
     raise ScanlearnError(
-        f"{folder} already holds something else; choose another folder or move it away"
+        f"{folder}: already holds something else; choose another folder or move it away"
     )
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def load_backbone(source: str | Path, channels: int | None = None) -> tuple[Backbone, Card]:
+    """Loads a pretrained backbone strictly, or not at all.
+
+    Args:
+        source: A backbone folder; or ``hf-hub:OWNER/NAME`` or a timm name that has pretrained
+            weights, which timm fetches.
+        channels: Channels the views will have; None takes those it was trained on. Where they
+            differ, timm adapts the first convolution.
+
+    Returns:
+        The backbone in evaluation mode, and its card.
+
+    Raises:
+        ScanlearnError: If a file is missing, cut short, changed or not what the card says, or the
+            weights cannot be fetched. Another network is never returned in its place.
+    """
+    text = str(source).removeprefix("local-dir:")
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        loaded, card = _load_folder(folder, channels)
+        if card.num_classes:
+            raise ScanlearnError(
+                f"{folder}: is a network with a classifier of {card.num_classes} classes, which "
+                "scantune predict uses; give a backbone's folder"
+            )
+        return loaded, card
+    if isinstance(source, Path) or str(source).startswith(("local-dir:", ".", "/", "~")):
+        raise ScanlearnError(f"{text}: no such backbone folder")
+    if not text.startswith("hf-hub:"):
+        if os.sep in text:
+            raise ScanlearnError(
+                f"{text}: no such backbone folder; for the Hugging Face hub write hf-hub:{text}"
+            )
+        check_architecture(text.split(".")[0], f"backbone '{text}'")
+    return _load_timm(text, channels)
+
+
+def load_classifying(folder: Path) -> tuple[Backbone, Card]:
+    """Loads a network with its classifier as strictly as `load_backbone` does a backbone."""
+    return _load_folder(folder, None)
 
 
 def _load_folder(folder: Path, channels: int | None) -> tuple[Backbone, Card]:
@@ -282,11 +197,11 @@ def _load_folder(folder: Path, channels: int | None) -> tuple[Backbone, Card]:
     channels = channels or card.channels
     network = create_network(card.architecture, channels, card.model_args, card.num_classes)
     expected = json.loads(json.dumps(timm_config(network, card)))
-    found = _read_json(folder / CONFIG)
+    config = _read_json(folder / CONFIG)
     for key in ("architecture", "num_classes", "model_args"):
-        if found.get(key) != expected[key]:
+        if config.get(key) != expected[key]:
             raise ScanlearnError(
-                f"{folder / CONFIG}: {key} is {found.get(key)!r}, but {CARD} says "
+                f"{folder / CONFIG}: {key} is {config.get(key)!r}, but {CARD} says "
                 f"{expected[key]!r}; export the backbone again"
             )
     tensors = _read_weights(folder / WEIGHTS, card)
@@ -310,11 +225,11 @@ def _read_weights(path: Path, card: Card) -> dict[str, torch.Tensor]:
         tensors = safetensors.torch.load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ScanlearnError(
-            f"{path}: not a whole safetensors file ({error}); export the backbone again"
+            f"{path}: is not a complete safetensors file ({error}); export the backbone again"
         ) from error
     if tensors_hash(tensors) != card.weights_hash:
         raise ScanlearnError(
-            f"{path}: the weights are not those that {CARD} vouches for; export the backbone again"
+            f"{path}: the weights do not match the hash in {CARD}; export the backbone again"
         )
     return tensors
 
@@ -346,10 +261,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
 def _load_timm(name: str, channels: int | None) -> tuple[Backbone, Card]:
     network = _fetch(name)
     config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
@@ -379,3 +290,71 @@ def _fetch(name: str) -> nn.Module:
             "of an exported backbone, or a name that timm can fetch from here"
         ) from error
     return network
+
+
+def check_reload(folder: Path, backbone: Backbone, size: int) -> None:
+    """Loads ``folder`` with timm in a fresh process and compares features on fixed views.
+
+    Args:
+        size: Side of the views in pixels.
+
+    Raises:
+        ScanlearnError: If timm cannot load it or its features differ.
+    """
+    views = torch.randn(
+        (2, backbone.channels, size, size), generator=torch.Generator().manual_seed(0)
+    )
+    theirs = timm_features(folder, views, classifies=backbone.num_classes > 0)
+    ours = _reference_features(backbone, views)
+    tolerance = RELATIVE_TOLERANCE * float(ours.abs().max())
+    if theirs.shape != ours.shape or not bool((theirs - ours).abs().max() <= tolerance):
+        raise ScanlearnError(
+            f"timm loaded the exported '{backbone.name}' but its features differ; nothing was "
+            "exported"
+        )
+
+
+def timm_features(
+    folder: Path, views: Float[Tensor, "b c s s"], *, classifies: bool = False
+) -> Float[Tensor, "b d"]:
+    """Returns what timm alone makes of ``views`` with the network in ``folder``, in a new process.
+
+    Args:
+        views: Standardised.
+        classifies: Whether the classifier's logits are asked for, not the features.
+
+    Raises:
+        ScanlearnError: If timm cannot load it; the message is timm's last line.
+    """
+    with tempfile.TemporaryDirectory(prefix="scanlearn-reload-") as scratch:
+        probe, answer = Path(scratch, "probe.safetensors"), Path(scratch, "answer.safetensors")
+        safetensors.torch.save_file({"views": views}, probe)
+        # -P keeps the folder one happens to stand in from replacing a module of the same name.
+        kind = "classifier" if classifies else "backbone"
+        arguments = (str(folder), str(probe), str(answer), kind)
+        command = [sys.executable, "-P", "-c", _TIMM_ALONE, *arguments]
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"},
+        )
+        if done.returncode != 0 or not answer.is_file():
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ScanlearnError(
+                f"{folder}: timm could not load the export in a fresh process: {last}"
+            )
+        features: Tensor = safetensors.torch.load_file(answer)["features"]
+    return features
+
+
+def _reference_features(
+    backbone: Backbone, views: Float[Tensor, "b c s s"]
+) -> Float[Tensor, "b d"]:
+    """Features of a copy on the CPU in fp32; the backbone itself is left as it is."""
+    reference = copy.deepcopy(backbone).cpu().float().eval()
+    reference.to(memory_format=torch.contiguous_format)
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        features: Tensor = reference(views)
+    return features

@@ -1,1 +1,8 @@
-"""Frozen features and what is measured on them."""
+"""Frozen features of a backbone, and what is measured on them.
+
+- `extract.py`: the features of whole scans, kept in a cache
+- `auroc.py`: AUROC in numpy, of one class, of several, and under many weightings
+- `fixed_views.py`: one fixed set of views, the same for every backbone
+- `labelfree.py`: measures without labels: ranks, spectra and distances
+- `panel.py`: `scanlearn panel`: these measures of a backbone, as a table
+"""

@@ -35,7 +35,6 @@ def auroc(
 
     Args:
         scores: ``[n]``, larger means more likely positive.
-        positives: ``[n]``, True for positives.
         weights: ``[n]``, not negative; all 1 where None.
 
     Returns:
@@ -67,7 +66,6 @@ def auroc_replicates(
 
     Args:
         scores: ``[n]``, larger means more likely positive.
-        positives: ``[n]``, True for positives.
         weights: ``[r n]``, not negative, such as how often a resample drew each scan.
 
     Returns:
@@ -102,8 +100,7 @@ def auroc_replicates(
         # A tie counts one half: the mean of "strictly below" and "below or equal".
         wins = np.einsum("pr,pr->r", drawn, mass[below] + mass[not_above]) / 2
         pairs = drawn.sum(axis=0) * mass[-1]
-        here = result[start : start + block]
-        np.divide(wins, pairs, out=here, where=pairs > 0)
+        np.divide(wins, pairs, out=result[start : start + block], where=pairs > 0)
     return result
 
 
@@ -169,11 +166,10 @@ def _per_class(
     truth: Int8[np.ndarray, "n k"],
     weights: Shaped[np.ndarray, "r n"],
 ) -> Float[np.ndarray, "k r"]:
-    found = []
+    aurocs = []
     for values, column in zip(scores.T, truth.T, strict=True):
         known = column >= 0
-        if known.all():
-            found.append(auroc_replicates(values, column == 1, weights))
-        else:
-            found.append(auroc_replicates(values[known], column[known] == 1, weights[:, known]))
-    return np.stack(found)
+        # Weights are many: they are copied only where some scan is left out.
+        part = weights if known.all() else weights[:, known]
+        aurocs.append(auroc_replicates(values[known], column[known] == 1, part))
+    return np.stack(aurocs)

@@ -6,12 +6,13 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import Backbone, weights_hash
@@ -46,12 +47,9 @@ def extract(
     The backbone runs on the device it is on and is left as it was.
 
     Args:
-        backbone: What to extract with.
-        archive: The scans.
         rows: ``[n]`` rows of the archive, in the order wanted; None for all.
         size: Side of a view in pixels, best that of the training.
-        mean: Per channel, of scans on the unit range, as in the training.
-        std: Per channel, of scans on the unit range, as in the training.
+        mean: Per channel, of scans on the unit range, as in the training; ``std`` likewise.
         batch_size: Scans at a time; it does not change the result.
         precision: ``bf16`` only where one asks for it: features are compared between arms.
         cache: Folder in which features are kept under a hash of all they depend on; None keeps
@@ -62,28 +60,23 @@ def extract(
         ScanlearnError: If the backbone takes another number of channels, or a feature is not
             finite.
     """
-    if backbone.channels != archive.shape[0]:
-        raise ScanlearnError(
-            f"{archive.path}: the scans have {archive.shape[0]} channels, but the backbone takes "
-            f"{backbone.channels}; load it with channels={archive.shape[0]}"
-        )
+    check_channels(backbone, archive)
     rows = _all_rows(archive) if rows is None else np.asarray(rows, dtype=np.int64)
-    kept = None
+    path = None
     if cache is not None:
         view = {"size": size, "mean": [float(m) for m in mean], "std": [float(s) for s in std]}
-        kept = (
-            Path(cache) / f"{_key(backbone, archive, rows, {**view, 'precision': precision})}.npy"
-        )
-        found = _read_features(kept, (len(rows), backbone.num_features))
-        if found is not None:
-            return found
+        key = _key(backbone, archive, rows, {**view, "precision": precision})
+        path = Path(cache) / f"{key}.npy"
+        cached = _read_features(path, (len(rows), backbone.num_features))
+        if cached is not None:
+            return cached
     generator = ViewGenerator("simclr", Scale.IDENTITY, ViewPlan(1), size, mean, std)
     batches = _whole_scans(archive, rows, generator, batch_size, next(backbone.parameters()).device)
     with track(len(rows), "features", visible=visible) as progress:
         features = _run(backbone, batches, len(rows), precision, progress)
-    _check_finite(features, archive, rows)
-    if kept is not None:
-        _keep_features(kept, features)
+    check_finite(features, archive, rows)
+    if path is not None:
+        _write_features(path, features)
     return features
 
 
@@ -95,7 +88,6 @@ def thumbnail_features(
     The reference every backbone must beat: a task that it solves needs no backbone.
 
     Args:
-        archive: The scans.
         rows: ``[n]`` rows of the archive, in the order wanted; None for all.
         side: Side of the thumbnail in pixels; a vector has ``side * side * c`` entries.
     """
@@ -121,16 +113,11 @@ def _run(
     features = np.empty((num_scans, backbone.num_features), dtype=np.float32)
     device = next(backbone.parameters()).device
     layout = preferred_memory_format(backbone)
-    was_training = backbone.training
-    backbone.eval()
-    try:
-        with torch.no_grad(), autocast(device, precision):
-            for start, views in batches:
-                batch = backbone(views.contiguous(memory_format=layout))
-                features[start : start + len(views)] = batch.float().cpu().numpy()
-                progress.advance(len(views))
-    finally:
-        backbone.train(was_training)
+    with in_evaluation(backbone), autocast(device, precision):
+        for start, views in batches:
+            batch = backbone(views.contiguous(memory_format=layout))
+            features[start : start + len(views)] = batch.float().cpu().numpy()
+            progress.advance(len(views))
     return features
 
 
@@ -153,16 +140,51 @@ def _all_rows(archive: Archive) -> Int64[np.ndarray, " n"]:
     return np.arange(len(archive), dtype=np.int64)
 
 
-def _check_finite(
-    features: Float32[np.ndarray, "n d"], archive: Archive, rows: Int64[np.ndarray, " n"]
+def check_channels(backbone: Backbone, archive: Archive) -> None:
+    """Checks that a backbone takes the channels of an archive's scans.
+
+    Raises:
+        ScanlearnError: If not.
+    """
+    if backbone.channels != archive.shape[0]:
+        raise ScanlearnError(
+            f"{archive.path}: the scans have {archive.shape[0]} channels, but the backbone takes "
+            f"{backbone.channels}; load it with channels={archive.shape[0]}"
+        )
+
+
+def check_finite(
+    features: Float32[np.ndarray, "n ..."], archive: Archive, rows: Int64[np.ndarray, " n"]
 ) -> None:
-    broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    """Checks that every feature of some rows of an archive is a number.
+
+    Raises:
+        ScanlearnError: If not.
+    """
+    broken = np.flatnonzero(~np.isfinite(features.reshape(len(features), -1)).all(axis=1))
     if len(broken):
         raise ScanlearnError(
             f"{archive.path}: {len(broken)} of {len(rows)} scans have features that are not finite "
-            f"numbers, first '{archive.scan_ids[rows[broken[0]]]}'; the backbone's weights or the "
-            "precision are to blame"
+            f"numbers, first '{archive.scan_ids[rows[broken[0]]]}'; check the backbone's weights "
+            "and the precision"
         )
+
+
+@contextmanager
+def in_evaluation(network: nn.Module) -> Iterator[None]:
+    """Puts a network into evaluation mode, without gradients; every part is put back as it was.
+
+    ``network.train()`` afterwards would not do: it would also wake parts that a method keeps in
+    evaluation mode.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, was_training in modes:
+            module.training = was_training
 
 
 def _key(
@@ -186,14 +208,13 @@ def _read_features(path: Path, shape: tuple[int, int]) -> Float32[np.ndarray, "n
     if not path.is_file():
         return None
     try:
-        kept = np.load(path, allow_pickle=False)
+        features: np.ndarray = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError):
         return None
-    whole = kept.shape == shape and kept.dtype == np.float32
-    return kept if whole else None
+    return features if features.shape == shape and features.dtype == np.float32 else None
 
 
-def _keep_features(path: Path, features: Float32[np.ndarray, "n d"]) -> None:
+def _write_features(path: Path, features: Float32[np.ndarray, "n d"]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.save(buffer, features, allow_pickle=False)

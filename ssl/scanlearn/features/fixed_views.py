@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import Backbone
@@ -17,6 +15,7 @@ from scanlearn.backbones.device import autocast, preferred_memory_format
 from scanlearn.console import track
 from scanlearn.core import ScanBatch
 from scanlearn.errors import ScanlearnError
+from scanlearn.features.extract import check_channels, check_finite, in_evaluation
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.uniforms import DrawKey
 
@@ -65,7 +64,7 @@ class Probing:
         """
         rows = self.rows(archive, backbone.num_features)
         self._check(backbone, archive, rows)
-        found = np.empty((len(rows), self.views, backbone.num_features), dtype=np.float32)
+        features = np.empty((len(rows), self.views, backbone.num_features), dtype=np.float32)
         device = next(backbone.parameters()).device
         layout = preferred_memory_format(backbone)
         with (
@@ -77,17 +76,11 @@ class Probing:
                 chosen = rows[start : start + self.batch_size]
                 batch = archive.gather(chosen).to(device)
                 for number, view in enumerate(self._views_of(batch, start)):
-                    features = backbone(view.contiguous(memory_format=layout))
-                    found[start : start + len(chosen), number] = features.float().cpu().numpy()
+                    output = backbone(view.contiguous(memory_format=layout))
+                    features[start : start + len(chosen), number] = output.float().cpu().numpy()
                     progress.advance(len(chosen))
-        broken = ~np.isfinite(found).all(axis=(1, 2))
-        if broken.any():
-            raise ScanlearnError(
-                f"{int(broken.sum())} of {len(rows)} scans have features that are not finite "
-                f"numbers, first '{archive.scan_ids[rows[np.argmax(broken)]]}': the backbone's "
-                "weights are broken."
-            )
-        return found
+        check_finite(features, archive, rows)
+        return features
 
     def _views_of(self, batch: ScanBatch, start: int) -> Iterator[Float[Tensor, "b c s s"]]:
         """Yields the views of a batch; the recipe's first and second view take turns."""
@@ -100,28 +93,7 @@ class Probing:
             yield rendered[second]
 
     def _check(self, backbone: Backbone, archive: Archive, rows: Int64[np.ndarray, " n"]) -> None:
-        if backbone.channels != archive.shape[0]:
-            raise ScanlearnError(
-                f"{archive.path}: the scans have {archive.shape[0]} channels, but the backbone "
-                f"takes {backbone.channels}; load it with channels={archive.shape[0]}"
-            )
+        check_channels(backbone, archive)
         for name, number in (("scans", len(rows)), ("views", self.views)):
             if number < 2:
-                raise ScanlearnError(f"panel: {number} {name} cannot be compared; give 2 or more.")
-
-
-@contextmanager
-def in_evaluation(network: nn.Module) -> Iterator[None]:
-    """Puts a network into evaluation mode, without gradients; every part is put back as it was.
-
-    ``network.train()`` afterwards would not do: it would also wake parts that a method keeps in
-    evaluation mode.
-    """
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, was_training in modes:
-            module.training = was_training
+                raise ScanlearnError(f"panel: {number} {name} are too few; give 2 or more")

@@ -99,7 +99,6 @@ def alpha_req(
     m, and begins no later than in its middle.
 
     Args:
-        features: ``[n d]``.
         first: The eigenvalue to begin with, counted from 1: the largest few follow no law.
         last: The eigenvalue to end with.
 
@@ -220,9 +219,9 @@ def silhouette(views: Shaped[np.ndarray, "n v d"]) -> float:
         # A view's distance to itself is 0, and its rounding would not be.
         squared[rows, start + rows] = 0.0
         to_scan = np.sqrt(squared).reshape(-1, n, v).sum(axis=2)
-        own = (start + rows) // v
-        inside = to_scan[rows, own] / (v - 1)
-        to_scan[rows, own] = np.inf
+        scan = (start + rows) // v
+        inside = to_scan[rows, scan] / (v - 1)
+        to_scan[rows, scan] = np.inf
         outside = to_scan.min(axis=1) / v
         larger = np.maximum(inside, outside)
         total += float(np.divide(outside - inside, larger, where=larger > 0, out=larger * 0).sum())

@@ -107,36 +107,18 @@ def panel(
 ) -> Panel:
     """Judges a backbone without labels, on one fixed set of views, and prints the table.
 
-    Args:
-        backbone: A backbone folder, or what else ``load_backbone`` takes.
-        source: An archive, a folder of scans, a table or a phantom.
-        recipe: Recipe of the views.
-        scale: Setting of the dial.
-        operations: As of `Recipe.adjusted`; those the backbone was trained with.
-        scale_blur: Whether a blur's sigma shrinks with the view.
-        views: Views of each scan.
-        scans: Scans, if there are so many.
-        size: Side of a view in pixels.
-        seed: Which scans, and which draws.
-        batch_size: Scans at a time.
-        output: File to write the panel to.
-
-    Returns:
-        The panel.
-
     Raises:
         ScanlearnError: The backbone, the source, the recipe or an option cannot be used.
     """
     if output is not None and Path(output).suffix not in (".json", ".csv"):
-        raise ScanlearnError(f"output: '{output}' is no table; end it in .json or .csv.")
+        raise ScanlearnError(f"output: '{output}' must end in .json or .csv")
     card = load_backbone(backbone)[1]
     archive = open_archive(source, settings=_packing(card.channels))
     network, card = load_backbone(backbone, channels=archive.shape[0])
     name = recipe or card.recipe
     if name is None:
         raise ScanlearnError(
-            f"{backbone}: its card names no recipe; say which views to probe with, recipe=simclr "
-            "for instance."
+            f"{backbone}: its card names no recipe; choose the views' recipe, such as recipe=simclr"
         )
     generator = ViewGenerator(
         find_recipe(name).adjusted(operations),
@@ -150,7 +132,7 @@ def panel(
     probing = Probing(generator, scans, views, seed, batch_size)
     network = network.to(preferred_device())
     features = probing.features(network, archive)
-    found = Panel.of(features)
+    result = Panel.of(features)
     facts: dict[str, str | int] = {
         "architecture": network.name,
         "weights": weights_hash(network),
@@ -164,37 +146,37 @@ def panel(
         "views": views,
         "features": network.num_features,
     }
-    _say(found, facts, str(backbone))
+    _say(result, facts, str(backbone))
     if output is not None:
-        _write(Path(output), found, facts)
-    return found
+        _write(Path(output), result, facts)
+    return result
 
 
 def _packing(channels: int) -> PackSettings:
     return PackSettings(channels=1 if channels == 1 else 3 if channels == 3 else "auto")
 
 
-def _say(found: Panel, facts: dict[str, str | int], backbone: str) -> None:
+def _say(panel: Panel, facts: dict[str, str | int], backbone: str) -> None:
     by_hand = f", by hand: {facts['by_hand']}" if facts["by_hand"] else ""
     say(
         f"{backbone} on {facts['scans']:,} scans x {facts['views']} views: {facts['recipe']} at "
         f"scale {facts['scale']}{by_hand}, {facts['size']} px, seed {facts['seed']}"
     )
-    for name, value in asdict(found).items():
+    for name, value in asdict(panel).items():
         say(f"{name:14} {value:8.3f}   {MEANINGS[name]}")
     if int(facts["scans"]) <= int(facts["features"]):
         say(
-            f"fewer scans than features ({facts['features']}): rankme and lidar end at the number "
-            "of scans."
+            f"fewer scans than features ({facts['features']}): rankme and lidar cannot exceed the "
+            "number of scans"
         )
 
 
-def _write(path: Path, found: Panel, facts: dict[str, str | int]) -> None:
+def _write(path: Path, panel: Panel, facts: dict[str, str | int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".json":
-        write_atomically(path, json.dumps({**facts, "panel": asdict(found)}, indent=2) + "\n")
+        write_atomically(path, json.dumps({**facts, "panel": asdict(panel)}, indent=2) + "\n")
         return
-    row = {**facts, **asdict(found)}
+    row = {**facts, **asdict(panel)}
     text = io.StringIO()
     table = csv.DictWriter(text, row, lineterminator="\n")
     table.writeheader()

@@ -1,4 +1,12 @@
-"""Self-supervised methods. The union of their configurations is the registry.
+"""Self-supervised methods; the union of their configurations is the registry.
+
+- `base.py`: what every method is: settings, networks and loss, and nothing of a trainer
+- `simclr.py`: SimCLR
+- `mocov2.py`: MoCo v2
+- `mocov3.py`: MoCo v3
+- `dino.py`: DINO
+- `teacher.py`: teachers: networks that follow another one and learn from no gradient
+- `sizing.py`: what a small archive, or a short run, changes in a published recipe
 
 A further method is one file, one name in the union and one test.
 """

@@ -25,7 +25,10 @@ from scanlearn.methods.base import Method, MethodSettings, RunFacts
 from scanlearn.methods.sizing import queue_size
 from scanlearn.methods.teacher import follow, momentum_at, momentum_in_words, teacher_of
 
-# BatchNorm statistics per group of scans, as on several devices.
+# Of the published eight GPUs, each with BatchNorm statistics of its own.
+_PUBLISHED_GROUPS = 8
+# Statistics of fewer scans than this are noise.
+_SMALLEST_GROUP = 8
 
 
 def in_groups(
@@ -63,14 +66,6 @@ def _slowed(backbone: Backbone, groups: int) -> Iterator[None]:
     finally:
         for layer, momentum in layers:
             layer.momentum = momentum
-
-
-# Of the published eight GPUs, each with BatchNorm statistics of its own.
-_PUBLISHED_GROUPS = 8
-
-
-# Statistics of fewer scans than this are noise.
-_SMALLEST_GROUP = 8
 
 
 class MoCoV2Config(MethodSettings):
@@ -172,8 +167,8 @@ def _groups(facts: RunFacts, *, is_needed: bool) -> tuple[int, str]:
         )
     return 1, (
         f"one BatchNorm group, since a batch of {scans} scans is too small for more: its "
-        "statistics may tell a query which key is its own; a larger batch_size, or a backbone "
-        "without BatchNorm, mends that"
+        "statistics may tell a query which key is its own; use a larger batch_size, or a backbone "
+        "without BatchNorm"
     )
 
 
@@ -245,8 +240,8 @@ class MoCoV2(Method):
         return keys
 
     def _encode(self, views: Float[Tensor, "b c s s"]) -> Float[Tensor, "b d"]:
-        found: Tensor = self.teacher_head(in_groups(self.teacher, views, self._groups))
-        return found.float()
+        keys: Tensor = self.teacher_head(in_groups(self.teacher, views, self._groups))
+        return keys.float()
 
     def after_step(self, at: Progress) -> None:
         """Moves the key encoder towards the query encoder (equation 2)."""

@@ -214,16 +214,16 @@ def contrast(
 
     q, k = nn.functional.normalize(q, dim=1), nn.functional.normalize(k.detach(), dim=1)
     logits = q @ _gathered(k).T / temperature
-    own = torch.arange(len(q), device=q.device) + len(q) * rank()
-    return 2 * temperature * nn.functional.cross_entropy(logits, own)
+    labels = torch.arange(len(q), device=q.device) + len(q) * rank()
+    return 2 * temperature * nn.functional.cross_entropy(logits, labels)
 
 
 def _gathered(k: Float[Tensor, "b d"]) -> Float[Tensor, "n d"]:
     """The keys of all processes, in the order of their ranks."""
     from lightly.models.utils import concat_all_gather
 
-    found: Tensor = concat_all_gather(k) if _world_size() > 1 else k
-    return found
+    keys: Tensor = concat_all_gather(k) if _world_size() > 1 else k
+    return keys
 
 
 def _world_size() -> int:

@@ -39,9 +39,6 @@ def queue_size(num_scans: int) -> int:
 def num_prototypes(num_scans: int) -> int:
     """Outputs of DINO's head: the power of two nearest to an eighth of the archive.
 
-    Args:
-        num_scans: Scans in the archive.
-
     Returns:
         From 1,024 to the published 65,536.
 
@@ -58,10 +55,6 @@ def num_prototypes(num_scans: int) -> int:
 def start_momentum(published: float, total_steps: int) -> float:
     """Momentum of a teacher at the start: the published one, less in a short run.
 
-    Args:
-        published: The recipe's.
-        total_steps: Optimiser steps of the run.
-
     Returns:
         ``min(published, 1 - 20 / total_steps)``, not below 0.
 
@@ -74,10 +67,6 @@ def start_momentum(published: float, total_steps: int) -> float:
 
 def warmup_steps(epochs: float, at: Progress) -> int:
     """Steps of a warm-up or freeze that is published in epochs: at most a tenth of the run.
-
-    Args:
-        epochs: The recipe's.
-        at: For the length of the run and of an epoch.
 
     Example:
         >>> warmup_steps(10, Progress(step=0, total_steps=1_000, steps_per_epoch=45))

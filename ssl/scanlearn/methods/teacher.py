@@ -24,11 +24,6 @@ def momentum_at(at: Progress, *, start: float, end: float) -> float:
     Half a cosine from ``start``, which a short run lowers, to ``end``; constant where they are
     equal in the recipe, but for the lowering.
 
-    Args:
-        at: The step.
-        start: The recipe's momentum at the start.
-        end: The recipe's momentum at the end.
-
     Source:
         BYOL (arXiv 2006.07733), section 3.3, as used by MoCo v3 and DINO.
     """

@@ -1,4 +1,4 @@
-"""`add`: new scans come into an archive, and those that are there are not packed again."""
+"""`add`: new scans are packed into an existing archive without packing the others again."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 from scanlearn.archive.changes import (
     changing,
     commit,
-    described,
     files_of,
     free_number,
+    identities_of,
 )
-from scanlearn.archive.identity import Identities, read_identities, source_name
-from scanlearn.archive.layout import PATHS_FILE, REJECTED_FILE, shard_name
+from scanlearn.archive.identity import Identities, source_name
+from scanlearn.archive.layout import PATHS_FILE, REJECTED_FILE, file_entry, is_archive, shard_name
 from scanlearn.archive.lists import read_list, rewrite_list
-from scanlearn.archive.reader import Archive, is_archive
+from scanlearn.archive.reader import Archive
 from scanlearn.archive.summary import PAGE_FILE, summary
 from scanlearn.archive.table import arrow_column
 from scanlearn.archive.withdraw import aside_of, drop_patients, withdrawn_from
@@ -32,7 +32,7 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.files import link_or_copy
 from scanlearn.packing.manifest import Manifest
 from scanlearn.packing.pack import manifest_of, pack_manifest
-from scanlearn.packing.settings import OF_THE_SOURCE, PackSettings, pixel_settings
+from scanlearn.packing.settings import SOURCE_SETTINGS, PackSettings, pixel_settings
 
 
 def add(
@@ -40,45 +40,45 @@ def add(
 ) -> Archive:
     """Packs the files of a source that an archive does not hold yet, adds them and returns it.
 
-    They are brought to the archive's canvas with its settings and come after the scans that are
-    there, as shards of their own. Files set aside before are tried again; scans of patients who
-    were withdrawn stay out. Runs on the archive as it was cannot be gone on with. A crash leaves
-    the old archive or the new one, and what was packed by then is not packed again.
+    They are packed with the archive's settings, into shards of their own behind those that are
+    there. Files rejected before are tried again; scans of withdrawn patients are left out. Runs
+    on the earlier archive cannot be resumed. A crash leaves the old archive or the new one, and
+    what was packed by then is not packed again.
 
     Args:
-        archive: The archive's folder.
         source: A folder of scans, a table, or a manifest already read; the archive's own source
             with more in it, or another.
-        settings: How the source is read; what is done to pixels may be left out or as it was.
+        settings: How the source is read. Settings of pixels may be left out, or must be the
+            archive's.
 
     Raises:
         ScanlearnError: The source cannot be used, none of its new files can be read, they do not
             fit the archive, or it cannot be changed.
     """
     path = Path(archive).expanduser()
-    with changing(path) as found:
-        settings = _settings_like(found, settings)
+    with changing(path) as before:
+        settings = _settings_like(before, settings)
         manifest = source if isinstance(source, Manifest) else manifest_of(source, settings)
-        whose = read_identities(settings.issuer or source_name(manifest.root))
-        manifest = _without_known(found, manifest, whose)
+        identities = identities_of(before, settings.issuer or source_name(manifest.root))
+        manifest = _without_known(before, manifest, identities)
         aside = aside_of(path)
         if len(manifest) == 0:
             shutil.rmtree(aside, ignore_errors=True)
-            say(f"{path} holds all files of {manifest.root} already")
-            return found
-        added = _without_withdrawn(_packed_aside(aside, manifest, settings, found), found)
+            say(f"{path} already holds all files of {manifest.root}")
+            return before
+        added = _without_withdrawn(_packed_aside(aside, manifest, settings, before), before)
         if added is None:
             shutil.rmtree(aside)
             say(f"{path}: all new files of {manifest.root} are of patients who were withdrawn")
-            return found
-        found = _joined(found, added)
+            return before
+        joined = _joined(before, added)
         shutil.rmtree(aside)
         if (path / PAGE_FILE).is_file():
-            summary(found)
-    say(f"added {len(added):,} scans to {path}, which now holds {len(found):,}")
+            summary(joined)
+    say(f"added {len(added):,} scans to {path}, which now holds {len(joined):,}")
     if added.num_rejected:
-        warn_user(f"{added.num_rejected:,} could not be packed, for the reasons in rejected.csv")
-    return found
+        warn_user(f"{added.num_rejected:,} scans could not be packed; rejected.csv lists why")
+    return joined
 
 
 def _settings_like(archive: Archive, settings: PackSettings | None) -> PackSettings:
@@ -89,38 +89,33 @@ def _settings_like(archive: Archive, settings: PackSettings | None) -> PackSetti
     """
     kept = pixel_settings(archive.info["settings"])
     if archive.info["key"] is None:
-        raise ScanlearnError(f"{archive.path}: was not packed from files; nothing can be added")
+        raise ScanlearnError(f"{archive.path}: was not packed from files, so none can be added")
     given = settings.model_dump(mode="json", exclude_unset=True) if settings else {}
     for key, value in given.items():
-        if key not in OF_THE_SOURCE and value != kept.get(key):
+        if key not in SOURCE_SETTINGS and value != kept.get(key):
             raise ScanlearnError(
-                f"{archive.path}: was packed with {key}={kept.get(key)}, not {value}, and scans"
-                " that are added are packed alike; leave it out"
+                f"{archive.path}: was packed with {key}={kept.get(key)}, not {value}; leave {key}"
+                " out: added scans are packed with the archive's settings"
             )
     return PackSettings.model_validate({**kept, **given})
 
 
-def _without_known(archive: Archive, manifest: Manifest, whose: Identities) -> Manifest:
+def _without_known(archive: Archive, manifest: Manifest, identities: Identities) -> Manifest:
     """Returns the files of a manifest that an archive does not hold.
 
     Raises:
-        ScanlearnError: Names are hashed under another key, or files of another source have the
-            paths of files that are there.
+        ScanlearnError: Files of another source have the paths of files that are there.
     """
-    if whose.fingerprint != archive.info["key"]:
-        raise ScanlearnError(
-            f"{archive.path}: its patients are hashed under another key; set SCANLEARN_KEY to that"
-        )
     known = files_of(arrow_column(archive.table, "scan_id"))
     paths = manifest.table.column("path")
-    names = pa.array((whose.file(one.as_py() or "") for one in paths), pa.string())
+    names = pa.array((identities.file(path.as_py() or "") for path in paths), pa.string())
     is_known = pc.is_in(names, value_set=known)
     num_known = pc.sum(is_known).as_py() or 0
-    if num_known and whose.issuer_hash not in _issuers(archive):
+    if num_known and identities.issuer_hash not in _issuers(archive):
         raise ScanlearnError(
-            f"{manifest.root}: {num_known:,} of its files have the paths of files that are in"
-            f" {archive.path} from another source; put its files below one more folder, or give"
-            " issuer= if it is the same source"
+            f"{manifest.root}: {num_known:,} of its files have the same paths as files of another"
+            f" source in {archive.path}; move them into one more folder, or give issuer= if it is"
+            " the same source"
         )
     return replace(manifest, table=manifest.table.filter(pc.invert(is_known)))
 
@@ -159,7 +154,7 @@ def _joined(archive: Archive, added: Archive) -> Archive:
     for number, shard in enumerate(added.info["shards"], first):
         name = shard_name(number)
         link_or_copy(added.path / shard["file"], path / name)
-        shards.append(described(path, name, shard["scans"]))
+        shards.append(file_entry(path, name) | {"scans": shard["scans"]})
     old, new = archive.info, added.info
     # Files that were set aside before were tried again: what is said of them now counts.
     tried = {name for name, _ in read_list(added.path / PATHS_FILE)}

@@ -160,9 +160,7 @@ def read_manifest(
             " zip or a tar"
         )
     if is_table:
-        return _read_table(
-            source, path_column, patient_column, None if root is None else Path(root)
-        )
+        return _read_table(source, path_column, patient_column, root)
     if rows is not None:
         table = rows.add_column(1, "patient", rows.column("path"))
         return Manifest(source, table, tuple(rows.column_names[1:]), patients_known=False)
@@ -181,7 +179,7 @@ def read_manifest(
 
 
 def _read_table(
-    source: Path, path_column: str | None, patient_column: str | None, root: Path | None
+    source: Path, path_column: str | None, patient_column: str | None, root: Path | str | None
 ) -> Manifest:
     table = read_table(source)
     paths_in = find_required(table, source, path_column, PATH_COLUMNS, "path_column")
@@ -210,13 +208,13 @@ def _read_table(
 
 
 def _locate(
-    column: pa.ChunkedArray, source: Path, root: Path | None
+    column: pa.ChunkedArray, source: Path, root: Path | str | None
 ) -> tuple[Path, pa.ChunkedArray]:
     """Returns the folder that the paths of a table start from, and the paths from there."""
     folder = source.absolute().parent
-    if root is not None and not root.is_dir():
+    if root is not None and not Path(root).is_dir():
         raise ScanlearnError(f"{root}: is no folder; root is the folder that the paths start from")
-    bases = [folder, folder / "images"] if root is None else [root]
+    bases = [folder, folder / "images"] if root is None else [Path(root)]
     probed = [path for path in column.slice(0, _PROBED_ROWS).to_pylist() if path]
     for base in bases:
         if any(is_there(base / path) for path in probed):

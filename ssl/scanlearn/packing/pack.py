@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Literal
 
 from scanlearn.archive.identity import Identities, read_identities, source_name
-from scanlearn.archive.layout import Origin
-from scanlearn.archive.reader import Archive, is_archive
+from scanlearn.archive.layout import Origin, is_archive
+from scanlearn.archive.reader import Archive
 from scanlearn.archive.summary import summary
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.console import say, track, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import require_free
 from scanlearn.packing.filters import make_selection
-from scanlearn.packing.headers import LEFT_OUT, Survey, survey
+from scanlearn.packing.headers import LEFT_OUT, HeaderScan, scan_headers
 from scanlearn.packing.manifest import Manifest, read_manifest
 from scanlearn.packing.parallel import get_ready, num_cores, ordered_map
 from scanlearn.packing.prepare import (
@@ -53,14 +53,14 @@ def pack(
 ) -> Archive:
     """Decodes scans once and returns the archive they are packed into.
 
-    A scan that cannot be read is set aside in ``rejected.csv`` with the reason. The archive
-    appears at its path when it is complete, with a contact sheet and a page that sums it up (see
-    `summary`); the same scans and settings give the same bytes, and packing them again returns the
-    archive that is there.
+    Scans that cannot be read are listed in ``rejected.csv`` with the reason. The archive appears
+    at its path when it is complete, with a contact sheet and a summary page (see `summary`). The
+    same scans and settings give the same bytes, and packing them again returns the existing
+    archive.
 
-    Patients, series and files are known in the archive by hashes under the user's key (see
-    `read_identities`); which file a scan is from stands in ``paths.csv``, which only its owner can
-    read and nothing else needs.
+    Patients, series and files are stored as hashes under the user's key (see `read_identities`).
+    ``paths.csv`` says which file a scan is from; only its owner can read it, and nothing else
+    needs it.
 
     Args:
         source: Folder of scans, table (see `read_manifest`), or a manifest already read.
@@ -80,11 +80,10 @@ def pack(
     if not target.exists():
         _get_ready(manifest, settings)
     source_hash = manifest.content_hash()
-    whose = read_identities(settings.issuer or source_name(manifest.root))
-    found = _existing(target, source_hash, settings, whose)
-    if found is not None:
-        say(f"{target} holds these {len(found):,} scans already")
-        return found
+    existing = _existing(target, source_hash, settings, identities_for(manifest, settings))
+    if existing is not None:
+        say(f"{target} already holds these {len(existing):,} scans")
+        return existing
     packed = pack_manifest(manifest, target, settings, source_hash=source_hash)
     if settings.summary:
         summary(packed)
@@ -112,13 +111,12 @@ def pack_manifest(
     Raises:
         ScanlearnError: No file can be read, they do not fit, or the disk is full.
     """
-    whose = read_identities(settings.issuer or source_name(manifest.root))
     canvas = settings.canvas
     read = settings.reading()
     selection = make_selection(settings.keep, settings.drop, manifest.label_columns)
     workers = _workers(settings)
     _get_ready(manifest, settings)
-    manifest, found_out = survey(manifest, read, selection=selection, workers=workers)
+    manifest, found_out = scan_headers(manifest, read, selection=selection, workers=workers)
     plan = make_plan(
         found_out,
         canvas=(canvas, canvas) if isinstance(canvas, int) else canvas,
@@ -138,17 +136,17 @@ def pack_manifest(
         patients_known=manifest.patients_known or found_out.has_patients,
         source_hash=source_hash,
         settings=settings.fingerprint(),
-        identities=whose,
+        identities=identities_for(manifest, settings),
     ) as writer:
         if writer.resumed:
-            say(f"going on after the {writer.num_scans:,} scans that were packed before")
+            say(f"resuming after {writer.num_scans:,} scans that were packed before")
         notes = write_scans(writer, manifest, plan, found_out, workers)
         if writer.num_scans == 0:
             reason = writer.first_reason or "every slice is empty"
             path, _, _ = next(manifest.rows())
             raise ScanlearnError(
                 f"{manifest.root}: none of {len(manifest):,} scans can be read (the first,"
-                f" {path!r}: {reason}); give a source with pictures, DICOM files or volumes"
+                f" {path!r}: {reason}); give a source with images, DICOM files or volumes"
             )
         said = {"notes": {**found_out.left_out, **notes}, "pixels": plan.preprocess.described()}
         return writer.close(**said)
@@ -169,25 +167,30 @@ def _channels(archive: Archive) -> Literal[1, 3]:
 
 
 def _fitting(plan: PackPlan, like: Archive) -> PackPlan:
-    """Returns a plan for scans that go into an archive which is there."""
+    """Returns a plan for scans that are added to an existing archive."""
     if plan.dtype.itemsize > like.dtype.itemsize:
         raise ScanlearnError(
-            f"{like.path}: holds 8 bits and some of these files more, which would be lost; pack"
-            " them into an archive of their own"
+            f"{like.path}: holds 8-bit scans, and some of these files have more bits, which would"
+            " be lost; pack them into an archive of their own"
         )
     return replace(plan, dtype=like.dtype)
 
 
-def _label_columns(manifest: Manifest, found: Survey) -> tuple[str, ...]:
+def _label_columns(manifest: Manifest, found: HeaderScan) -> tuple[str, ...]:
     """Returns the table's columns, and one for the series where files name it."""
     known = manifest.label_columns
     return (*known, SERIES) if found.has_series and SERIES not in known else known
 
 
+def identities_for(manifest: Manifest, settings: PackSettings) -> Identities:
+    """Returns what hashes patients and files of a source: under this user's key, by its issuer."""
+    return read_identities(settings.issuer or source_name(manifest.root))
+
+
 def manifest_of(source: Path | str, settings: PackSettings) -> Manifest:
     """Returns the files that a folder or a table lists, read as the settings say."""
     if is_archive(Path(source).expanduser()):
-        raise ScanlearnError(f"{source}: is an archive already; use it as it is")
+        raise ScanlearnError(f"{source}: is an archive already; use it without packing")
     return read_manifest(
         source,
         path_column=settings.path_column,
@@ -199,7 +202,7 @@ def manifest_of(source: Path | str, settings: PackSettings) -> Manifest:
 
 
 def write_scans(
-    writer: ArchiveWriter, manifest: Manifest, plan: PackPlan, found: Survey, workers: int
+    writer: ArchiveWriter, manifest: Manifest, plan: PackPlan, found: HeaderScan, workers: int
 ) -> dict[str, int]:
     """Writes every scan of a manifest and returns how often each note was made.
 
@@ -323,49 +326,46 @@ def _nameless(reason: str, row: ManifestRow) -> str:
 
 
 def _existing(
-    target: Path, source_hash: str, settings: PackSettings, whose: Identities
+    target: Path, source_hash: str, settings: PackSettings, identities: Identities
 ) -> Archive | None:
     if not is_archive(target):
         require_free(target)
         return None
-    found = Archive(target)
-    same_scans = found.info["source_hash"] == source_hash
-    same_settings = found.info["settings"] == settings.fingerprint()
-    names = (found.info.get("key"), found.info.get("issuer"))
-    same_names = names == (whose.fingerprint, whose.issuer_hash)
-    if same_scans and same_settings and same_names:
-        return found
-    what = "the same scans with other settings" if same_scans else "an archive of other scans"
-    if same_scans and same_settings:
-        what = "the same scans, their patients hashed under another key or issuer,"
-    raise ScanlearnError(f"{target}: holds {what} already; remove it or choose another path")
+    existing = Archive(target)
+    key_and_issuer = (existing.info.get("key"), existing.info.get("issuer"))
+    content = "an archive of other scans"
+    if existing.info["source_hash"] == source_hash:
+        content = "the same scans packed with other settings"
+        if existing.info["settings"] == settings.fingerprint():
+            if key_and_issuer == (identities.fingerprint, identities.issuer_hash):
+                return existing
+            content = "the same scans with patients hashed under another key or issuer"
+    raise ScanlearnError(f"{target}: already holds {content}; remove it or choose another path")
 
 
 def _report(archive: Archive, manifest: Manifest) -> None:
     channels, height, width = archive.shape
     num_patients = archive.info["patients"]
-    whose = f"of {num_patients:,} patients"
+    patients = f"of {num_patients:,} patients"
     if not archive.patients_known:
-        whose = "of unknown patients (each counts as its own)"
+        patients = "of unknown patients (each scan counts as a patient of its own)"
         if num_patients < len(archive):
-            whose = "of partly unknown patients (a file that names none counts as its own)"
+            patients = "of partly unknown patients (a file without one counts as its own)"
     say(
-        f"packed {len(archive):,} scans {whose} into {archive.path}: {channels} x {height} x"
+        f"packed {len(archive):,} scans {patients} into {archive.path}: {channels} x {height} x"
         f" {width}, {archive.dtype.name}"
     )
     if archive.num_rejected:
         where = archive.path / "rejected.csv"
         noun = "scan" if archive.num_rejected == 1 else "scans"
-        warn_user(
-            f"{archive.num_rejected:,} {noun} could not be packed, for the reasons in {where}"
-        )
+        warn_user(f"{archive.num_rejected:,} {noun} could not be packed; {where} lists the reasons")
     if manifest.ignored:
         listed = ", ".join(f"{n:,} {suffix}" for suffix, n in manifest.ignored[:5])
-        say(f"files that are no scans were left alone: {listed}")
+        say(f"ignored files that are not scans: {listed}")
     if manifest.withheld:
         say(
-            f"columns kept out, since they may name a person or a file: "
-            f"{', '.join(manifest.withheld)} (rename one that is a label)"
+            "columns left out because they may identify a person or a file: "
+            f"{', '.join(manifest.withheld)} (rename a column that is a label)"
         )
     for note, times in archive.info["notes"].items():
         counts_itself = note == EMPTY or note.startswith(LEFT_OUT)

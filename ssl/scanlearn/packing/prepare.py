@@ -15,7 +15,7 @@ from jaxtyping import Bool
 
 from scanlearn.archive.layout import PackedScan
 from scanlearn.packing.canvas import Preprocess, place, shrink_picture
-from scanlearn.packing.headers import Survey
+from scanlearn.packing.headers import HeaderScan
 from scanlearn.packing.manifest import Manifest
 from scanlearn.packing.parallel import ordered_map
 from scanlearn.readers.limits import limited
@@ -115,7 +115,7 @@ Outcome = Prepared | Refused
 
 
 def make_plan(
-    found: Survey,
+    found: HeaderScan,
     *,
     canvas: tuple[int, int],
     channels: Literal[1, 3, "auto"],
@@ -167,7 +167,7 @@ def _has_colour(settings: ReadSettings, path: Path) -> bool:
     return bool((spread > _COLOUR_SPREAD * np.iinfo(pixels.dtype).max).mean() > _COLOUR_SHARE)
 
 
-def pieces(found: Survey, plan: PackPlan) -> Iterator[tuple[int, range, int]]:
+def pieces(found: HeaderScan, plan: PackPlan) -> Iterator[tuple[int, range, int]]:
     """Yields row, frames and all frames of its file for each piece of work, in order."""
     size = plan.frames_per_item
     for row, num_frames in enumerate(found.num_frames):
@@ -176,7 +176,7 @@ def pieces(found: Survey, plan: PackPlan) -> Iterator[tuple[int, range, int]]:
 
 
 def work_items(
-    manifest: Manifest, found: Survey, plan: PackPlan
+    manifest: Manifest, found: HeaderScan, plan: PackPlan
 ) -> Iterator[tuple[WorkItem | Refused, ManifestRow]]:
     """Yields each piece of work with the row of the manifest that it belongs to."""
     is_repeated = _is_repeated(manifest)

@@ -1,31 +1,19 @@
-"""How scans are packed, as a person sets it."""
+"""Settings of packing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from scanlearn.config.settings import Settings
 from scanlearn.packing.canvas import FieldOfView, Fit, Intensity, Preprocess
 from scanlearn.packing.windows import Window, edges, read_window
 from scanlearn.readers.scan import Axis, ReadSettings
 
-
-def _as_patterns(given: Any) -> Any:
-    """Takes one pattern for a list of one, and numbers as they are written."""
-    listed = given if isinstance(given, list | tuple) else [given]
-    return [str(one) if type(one) in (int, float) else one for one in listed]
-
-
-# How a source is read and which files of it are taken; everything else is done to pixels.
-OF_THE_SOURCE = frozenset(
+# Settings of the source: how it is read and which files are taken. All others change pixels.
+SOURCE_SETTINGS = frozenset(
     {
         *("path_column", "patient_column", "follow_links", "open_containers", "folder_labels"),
         *("keep", "drop", "issuer", "summary", "workers"),
@@ -34,8 +22,14 @@ OF_THE_SOURCE = frozenset(
 
 
 def pixel_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns those of an archive's settings by which scans of any source are packed alike."""
-    return {key: value for key, value in settings.items() if key not in OF_THE_SOURCE}
+    """Returns those of an archive's settings that change pixels."""
+    return {key: value for key, value in settings.items() if key not in SOURCE_SETTINGS}
+
+
+def _as_patterns(value: Any) -> Any:
+    """Takes one pattern for a list of one, and numbers as they are written."""
+    patterns = value if isinstance(value, list | tuple) else [value]
+    return [str(each) if type(each) in (int, float) else each for each in patterns]
 
 
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_as_patterns), Field(min_length=1)]
@@ -50,100 +44,99 @@ class PackSettings(Settings):
     )
     channels: Literal[1, 3, "auto"] = Field(
         default="auto",
-        description="1 (colour becomes luma), 3 (gray is repeated), or auto: 3 where scans have"
+        description="1 (colour becomes luma), 3 (gray is repeated), or auto: 3 if any scan has"
         " colour.",
     )
     fit: Fit = Field(
         default="pad",
-        description="How a scan of another aspect fits: pad (all of it, the rest 0) or crop (its"
-        " middle fills the canvas, where it is large enough).",
+        description="How a scan of another aspect ratio is fitted: pad (all of it is kept, the rest"
+        " is 0) or crop (its middle fills the canvas, if it is large enough).",
     )
     intensity: Intensity = Field(
         default="full",
-        description="What becomes 0 and 1: full (the range of 8 or 16 bits; of DICOM its window, of"
-        " volumes and of DICOM without one percentiles), percentile (each scan's .5 and 99.5) or"
-        " foreground (those of its foreground, for MRI: of a whole volume where there is one).",
+        description="Stored values that mean 0 and 1: full (the range of 8 or 16 bits; for DICOM"
+        " its window; for volumes and DICOM without a window percentiles), percentile (the .5 and"
+        " 99.5 percentiles of each scan) or foreground (those of its foreground, for MRI; of a"
+        " whole volume if there is one).",
     )
     window: Annotated[
         Window | tuple[Window, Window, Window] | None, BeforeValidator(read_window)
     ] = Field(
         default=None,
-        description="For CT, what becomes 0 and 1: lung, mediastinum, brain, subdural, bone,"
-        " abdomen, liver or [width, level] in HU, all HU kept in 16 bits; three in a list are drawn"
-        " into three channels of 8.",
+        description="CT window that means 0 to 1: lung, mediastinum, brain, subdural, bone,"
+        " abdomen, liver or [width, level] in HU. All HU are kept, in 16 bits; a list of three"
+        " windows fills three channels of 8 bits.",
     )
     field_of_view: FieldOfView = Field(
         default="none",
-        description="fundus crops photographs to their lit disc and keeps it as a mask.",
+        description="fundus crops photographs to the lit disc and stores the disc as a mask.",
     )
     neighbours: bool = Field(
         default=False,
-        description="Whether the slices before and after fill the channels of a volume's slice.",
+        description="Whether the slices before and after a volume's slice fill its other channels.",
     )
-    axis: Axis = Field(
-        default="axial", description="What the slices of a volume are perpendicular to."
-    )
+    axis: Axis = Field(default="axial", description="Plane of the slices of a volume.")
     empty_below: float = Field(
         default=0.01,
         ge=0,
         lt=1,
-        description="Slices of a volume with a smaller share of foreground are left out.",
+        description="Slices of a volume with a smaller share of foreground are left out, 0 to 1.",
     )
     keep: dict[str, Patterns] = Field(
         default={},
-        description="Patterns by DICOM keyword or column of a table, such as Modality: [CR, DX];"
-        " files that match none of a line's are left out, and those without such a value.",
+        description="Patterns by DICOM keyword or table column, such as Modality: [CR, DX]. Files"
+        " that match none of a key's patterns, or have no such value, are left out.",
     )
     drop: dict[str, Patterns] = Field(
         default={},
-        description="Patterns, such as SeriesDescription: ['*scout*']; files that match any are"
-        " left out, those without such a value stay. Case does not count.",
+        description="Patterns by DICOM keyword or table column, such as SeriesDescription:"
+        " ['*scout*']. Files that match any of them are left out; files without such a value stay."
+        " Case is ignored.",
     )
     path_column: str | None = Field(
-        default=None, description="Column of a table with the paths; null finds a usual name."
+        default=None, description="Table column with the paths; null looks for usual names."
     )
     patient_column: str | None = Field(
-        default=None, description="Column of a table with the patients; null finds a usual name."
+        default=None, description="Table column with the patients; null looks for usual names."
     )
     follow_links: bool = Field(
         default=False,
-        description="Whether links that lead out of the source's folder are followed; they are set"
-        " aside if not.",
+        description="Whether links that lead out of the source's folder are followed; if not, they"
+        " are rejected.",
     )
     open_containers: bool = Field(
         default=False,
-        description="Whether zip, tar and npz files inside a folder are opened too; what was"
-        " unpacked beside them would be packed twice.",
+        description="Whether zip, tar and npz files inside a folder are opened too. Scans that were"
+        " also unpacked beside them are then packed twice.",
     )
     folder_labels: bool = Field(
         default=False,
-        description="Whether the first folder below a source becomes a label column, folder, for"
-        " scans that lie in a folder per class; off, since folders are often named after patients.",
+        description="Whether the first folder below the source becomes the label column folder, for"
+        " scans sorted into a folder per class. Off by default: folders are often named after"
+        " patients.",
     )
     issuer: str | None = Field(
         default=None,
-        description="Who gave the patients their numbers, where files do not say: equal numbers of"
-        " two issuers are two people. null is the name of the source's folder.",
+        description="Issuer of the patient numbers, where files do not name one: equal numbers of"
+        " two issuers are two people. null takes the name of the source's folder.",
     )
     summary: bool = Field(
         default=True,
         description="Whether a contact sheet and a one-page summary are written into the archive.",
     )
-    workers: int = Field(
-        default=0, ge=0, description="Processes that decode; 0 takes one for each core."
-    )
+    workers: int = Field(default=0, ge=0, description="Processes that decode; 0 uses one per core.")
 
     @model_validator(mode="after")
     def _is_consistent(self) -> PackSettings:
         is_triple = len(self.preprocess().windows) > 1
         if self.window is not None and self.intensity != "full":
             raise ValueError(
-                f"a window says what becomes 0 and 1, and intensity={self.intensity} does too; give"
-                " one of them"
+                f"window and intensity={self.intensity} both set what 0 and 1 mean; give one of"
+                " them"
             )
         if self.window is not None and self.field_of_view != "none":
             raise ValueError(
-                f"a window is for CT and field_of_view={self.field_of_view} for photographs; give"
+                f"window is for CT and field_of_view={self.field_of_view} for photographs; give"
                 " one of them"
             )
         if is_triple and self.neighbours:
@@ -152,18 +145,20 @@ class PackSettings(Settings):
             )
         if (is_triple or self.neighbours) and self.channels == 1:
             filled = "three windows" if is_triple else "neighbours"
-            raise ValueError(f"{filled} fill three channels, but channels=1; leave it at auto")
+            raise ValueError(
+                f"{filled} fill three channels, but channels=1 is given; leave channels at auto"
+            )
         return self
 
     def preprocess(self) -> Preprocess:
         """Returns what is done to the pixels of every scan."""
-        given = self.window
-        several = given if isinstance(given, tuple) and len(given) == 3 else (given,)
+        window = self.window
+        windows = window if isinstance(window, tuple) and len(window) == 3 else (window,)
         return Preprocess(
             intensity=self.intensity,
             fit=self.fit,
             field_of_view=self.field_of_view,
-            windows=tuple(edges(one) for one in several if one is not None),
+            windows=tuple(edges(each) for each in windows if each is not None),
         )
 
     def reading(self) -> ReadSettings:

@@ -7,10 +7,10 @@ import json
 import os
 from pathlib import Path
 
-from scanlearn.archive.identity import read_identities, source_name
-from scanlearn.archive.reader import FORMAT_VERSION, Archive, is_archive
+from scanlearn.archive.layout import FORMAT_VERSION, is_archive
+from scanlearn.archive.reader import Archive
 from scanlearn.console import say
-from scanlearn.packing.pack import manifest_of, pack
+from scanlearn.packing.pack import identities_for, manifest_of, pack
 from scanlearn.packing.settings import PackSettings
 
 PHANTOM_PREFIX = "phantom:"
@@ -45,8 +45,8 @@ def open_archive(
     settings = settings or PackSettings()
     manifest = manifest_of(path, settings)
     known_as = (path if path.is_dir() else path.parent).absolute().name
-    whose = read_identities(settings.issuer or source_name(manifest.root))
-    names = (whose.fingerprint, whose.issuer_hash)
+    identities = identities_for(manifest, settings)
+    names = (identities.fingerprint, identities.issuer_hash)
     target = base / _name(known_as, manifest.content_hash(), settings.fingerprint(), *names)
     if is_archive(target):
         return Archive(target)
@@ -70,7 +70,7 @@ def _open_phantom(source: str, base: Path) -> Archive:
     spec = phantom.PhantomSpec.parse(source.removeprefix(PHANTOM_PREFIX))
     # The program that draws is part of the key: a phantom changed by an update is drawn anew.
     program = hashlib.sha256()
-    for file in sorted(Path(phantom.__file__).parent.glob("phantom*.py")):
+    for file in sorted(Path(phantom.__file__).parent.glob("*.py")):
         program.update(file.read_bytes())
     target = base / _name("phantom", repr(spec), program.hexdigest())
     if is_archive(target):

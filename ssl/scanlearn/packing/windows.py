@@ -25,29 +25,28 @@ WINDOWS: dict[WindowName, tuple[float, float]] = {
 }
 # HU -32768 to 32767 are stored as 0 to 65535: the same for every scan of an archive.
 HU_OF_ZERO = -32768
-_NO_UNIT = "a volume that names no unit taken for Hounsfield units"
-_NO_AIR = "nothing below 0 in what is taken for Hounsfield units"
-_COARSE = "a step of stored values is more than 1 HU"
+_NO_UNIT = "volume without a unit, taken as Hounsfield units"
+_NO_AIR = "taken as Hounsfield units, though no value is below 0"
+_COARSE = "stored values are more than 1 HU apart"
 
 
-def read_window(given: object) -> object:
-    """Returns what a person gave as one window or three, checked.
+def read_window(value: object) -> object:
+    """Returns one window or three as set by a user, checked.
 
     Args:
-        given: None, a name, ``[width, level]``, or three of these.
+        value: None, a name, ``[width, level]``, or three of these.
 
     Raises:
         ValueError: It is none of them.
     """
-    if given is None:
+    if value is None:
         return None
-    parts = list(given) if isinstance(given, list | tuple) else [given]
-    if len(parts) == 3:
-        return tuple(_one(part, given) for part in parts)
-    return _one(given, given)
+    if isinstance(value, list | tuple) and len(value) == 3:
+        return tuple(_window(part, value) for part in value)
+    return _window(value, value)
 
 
-def _one(part: object, given: object) -> Window:
+def _window(part: object, value: object) -> Window:
     for name in WINDOWS:
         if part == name:
             return name
@@ -58,8 +57,8 @@ def _one(part: object, given: object) -> Window:
             return float(width), float(level)
     known = ", ".join(WINDOWS)
     raise ValueError(
-        f"{given} is no window; give one of {known}, numbers as [width, level] in HU with a width"
-        " above 0, or three of these in a list for three channels"
+        f"{value} is not a window; give one of {known}, or [width, level] in HU with a width above"
+        " 0, or a list of three of these for three channels"
     )
 
 
@@ -80,9 +79,9 @@ def in_hounsfield(scan: Scan) -> tuple[Scan, tuple[str, ...]]:
     """
     units = scan.units
     if units is None:
-        raise Undecodable("has no Hounsfield units that a window could be laid on")
+        raise Undecodable("has no Hounsfield units, which a window needs")
     if units.name not in (None, "HU"):
-        raise Undecodable(f"holds {units.name}, no Hounsfield units that a window could be laid on")
+        raise Undecodable(f"holds {units.name}, not Hounsfield units, which a window needs")
     measured = units.slope * scan.pixels.astype(np.float64) + units.intercept
     notes = () if units.name == "HU" else (_NO_UNIT,)
     if units.name is None and measured.min() >= 0:

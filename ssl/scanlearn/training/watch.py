@@ -16,8 +16,8 @@ from scanlearn.console import say, warn_user
 from scanlearn.core import Progress, ViewPlan
 from scanlearn.errors import ScanlearnError
 from scanlearn.features.auroc import asked_classes, macro_auroc, one_hot
-from scanlearn.features.extract import extract
-from scanlearn.features.fixed_views import Probing, in_evaluation
+from scanlearn.features.extract import extract, in_evaluation
+from scanlearn.features.fixed_views import Probing
 from scanlearn.features.panel import Panel
 from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import open_archive

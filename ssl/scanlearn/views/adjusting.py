@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.views.curves import BY_HAND, Curve, Row
-from scanlearn.views.operations.acquisition import LEAST_SOFT_SIGMA
-from scanlearn.views.operations.parameters import (
-    JITTERED,
+from scanlearn.views.operations.operation import Parameter
+from scanlearn.views.operations.table import (
+    BY_NAME,
     OPERATION_OF,
-    OPERATIONS,
     PARAMETERS,
-    identity_of,
-    is_decreasing,
+    at_identity_in_words,
     magnitudes_of,
+    parameters_of,
     probability_of,
 )
 from scanlearn.views.scale import MAX_SCALE
@@ -37,8 +35,6 @@ VIEWS: Mapping[str, tuple[int, ...]] = {
     "global_2": (1,),
     "local": (2,),
 }
-# Mirroring more often than every other time is less variation again.
-_FLIPS = ("flip_p", "vflip_p")
 _STEPS = 151
 
 
@@ -53,8 +49,11 @@ def _readable(given: Any) -> Any:
 
 
 def _are_numbers(given: object) -> bool:
-    numbers = list(given) if isinstance(given, (list, tuple)) else [given]
-    return all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in numbers)
+    return all(map(_is_number, given if isinstance(given, (list, tuple)) else [given]))
+
+
+def _is_number(given: object) -> bool:
+    return isinstance(given, (int, float)) and not isinstance(given, bool)
 
 
 def _one_spelling(given: dict[str, Any]) -> dict[str, Any]:
@@ -101,22 +100,20 @@ def adjusted_rows(
     table = {row.parameter: row for row in rows}
     off, by_hand = _sorted_out(operations)
     for operation in off:
-        members = OPERATIONS[operation] + (JITTERED if operation == "jitter" else ())
-        for field in members:
-            table[field] = Row.off(field)
-    for field, given in by_hand.items():
-        _refuse_switched_off(field, off)
-        table[field] = _by_hand(table[field], given, has_local_views)
-    for field in by_hand:
-        probability = probability_of(field)
+        table |= {name: Row.off(name) for name in parameters_of(operation)}
+    for name, numbers in by_hand.items():
+        _refuse_switched_off(name, off)
+        table[name] = _by_hand(table[name], numbers, has_local_views)
+    for name in by_hand:
+        probability = probability_of(name)
         if probability and table[probability].is_idle:
             curve = Curve(0.0, 1.0, 1.0, 1.0, weak_source=BY_HAND, strong_source=BY_HAND)
             table[probability] = Row(probability, (curve,))
-        needed = magnitudes_of(field)
-        if needed and all(table[name].is_idle for name in needed):
+        needed = magnitudes_of(name)
+        if needed and all(table[magnitude].is_idle for magnitude in needed):
             raise ScanlearnError(
-                f"operations.{field}: has no effect while {' and '.join(needed)} "
-                f"{'is' if len(needed) == 1 else 'are'} 0; give {' or '.join(needed)} as well."
+                f"operations.{name}: has no effect while {at_identity_in_words(needed)}; give "
+                f"{' or '.join(needed)} as well."
             )
     _check_crops(table["crop_min"], table["crop_max"], by_hand)
     return tuple(table[row.parameter] for row in rows)
@@ -130,21 +127,20 @@ def _sorted_out(
     by_hand: dict[str, Numbers | Mapping[str, Numbers]] = {}
     for name, given in operations.items():
         where = f"operations.{name}"
-        if name not in OPERATIONS and name not in PARAMETERS:
-            known = [*OPERATIONS, *(field for field in PARAMETERS if field not in OPERATIONS)]
-            close = get_close_matches(name, known, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}."
-            raise ScanlearnError(f"{where}: is no operation and no parameter of one; {hint}")
+        if name not in BY_NAME and name not in PARAMETERS:
+            known = [*BY_NAME, *(parameter for parameter in PARAMETERS if parameter not in BY_NAME)]
+            hint = did_you_mean(name, known) or f"; known are {', '.join(known)}"
+            raise ScanlearnError(f"{where}: is no operation and no parameter{hint}.")
         if given is False or given == "off":
-            if name not in OPERATIONS:
-                operation = OPERATION_OF[name]
+            if name not in BY_NAME:
+                operation = OPERATION_OF[name].name
                 raise ScanlearnError(
                     f"{where}: takes numbers; to switch the operation off write {operation}: off."
                 )
             off.append(name)
         elif isinstance(given, (bool, str)) or given is None:
             allowed = "a number" if name in PARAMETERS else _numbers_of(name)
-            allowed = f"off or {allowed}" if name in OPERATIONS else allowed
+            allowed = f"off or {allowed}" if name in BY_NAME else allowed
             raise ScanlearnError(f"{where}: {given!r} is not allowed; give {allowed}.")
         elif name not in PARAMETERS:
             raise ScanlearnError(
@@ -157,95 +153,100 @@ def _sorted_out(
 
 
 def _numbers_of(operation: str) -> str:
-    return f"its numbers as {' and '.join(OPERATIONS[operation])}"
+    names = [parameter.name for parameter in BY_NAME[operation].parameters]
+    return f"its numbers as {' and '.join(names)}"
 
 
-def _refuse_switched_off(field: str, off: Sequence[str]) -> None:
-    needed = "jitter" if field in JITTERED else OPERATION_OF[field]
+def _refuse_switched_off(parameter: str, off: Sequence[str]) -> None:
+    operation = OPERATION_OF[parameter]
+    needed = operation.part_of or operation.name
     if needed in off:
         raise ScanlearnError(
-            f"operations.{field}: has no effect while {needed} is off; leave one of the two out."
+            f"operations.{parameter}: has no effect while {needed} is off; leave one of the two "
+            "out."
         )
 
 
 def _by_hand(row: Row, given: Numbers | Mapping[str, Numbers], has_local_views: bool) -> Row:
     """Returns the row with the curves that a person gave, for all views or for those named."""
-    field = row.parameter
-    where = f"operations.{field}"
-    if not isinstance(given, Mapping):
-        if field.startswith("crop_") and any(c.strong != row.curves[0].strong for c in row.curves):
-            raise ScanlearnError(
-                f"{where}: this recipe's global and local crops differ; say which are meant, as in "
-                f"{field}: {{global: 0.5}} or {field}: {{local: 0.2}}."
-            )
-        curves = [_curve(where, field, given)]
+    name, parameter = row.parameter, PARAMETERS[row.parameter]
+    operation = OPERATION_OF[name].name
+    where = f"operations.{name}"
+    if isinstance(given, Mapping):
+        curves = _curves_by_view(row, given, 3 if has_local_views else 2)
+    elif name in ("crop_min", "crop_max") and len({curve.strong for curve in row.curves}) > 1:
+        raise ScanlearnError(
+            f"{where}: this recipe's global and local crops differ; say which are meant, as in "
+            f"{name}: {{global: 0.5}} or {name}: {{local: 0.2}}."
+        )
     else:
-        count = 3 if has_local_views else 2
-        curves = [row.curve(view) for view in range(count)]
-        allowed = [name for name, views in VIEWS.items() if max(views) < count]
-        named: set[int] = set()
-        for name, numbers in given.items():
-            if name not in allowed:
-                raise ScanlearnError(
-                    f"{where}: '{name}' is no view of this recipe; give {', '.join(allowed)}."
-                )
-            if named & set(VIEWS[name]):
-                raise ScanlearnError(f"{where}: names a view twice; give global, or its two.")
-            named |= set(VIEWS[name])
-            for view in VIEWS[name]:
-                curves[view] = _curve(f"{where}.{name}", field, numbers)
-        if not given:
-            raise ScanlearnError(f"{where}: names no view; give {', '.join(allowed)}.")
-    made = Row(field, tuple(curves) if len(set(curves)) > 1 else (curves[0],))
-    if made.is_idle and not field.startswith("crop_") and OPERATION_OF[field] != "crop":
+        curves = [_curve(where, parameter, given)]
+    changed = Row(name, tuple(curves) if len(set(curves)) > 1 else (curves[0],))
+    if changed.is_idle and operation != "crop":
         raise ScanlearnError(
-            f"{where}: {identity_of(field):g} has no effect; to switch the operation off write "
-            f"{OPERATION_OF[field]}: off."
+            f"{where}: {parameter.identity:g} has no effect; to switch the operation off write "
+            f"{operation}: off."
         )
-    if field == "soft_sigma" and all(c.strong <= LEAST_SOFT_SIGMA for c in made.curves):
+    if 0 < parameter.negligible >= max(curve.strong for curve in changed.curves):
         raise ScanlearnError(
-            f"{where}: has no effect up to {LEAST_SOFT_SIGMA:g} px, where every neighbouring "
-            "pixel's weight vanishes; give more."
+            f"{where}: has no effect up to {parameter.negligible:g} {parameter.unit}, where it "
+            "changes no pixel; give more."
         )
-    return made
+    return changed
 
 
-def _curve(where: str, field: str, given: Numbers) -> Curve:
+def _curves_by_view(row: Row, given: Mapping[str, Numbers], num_views: int) -> list[Curve]:
+    where = f"operations.{row.parameter}"
+    curves = [row.curve(view) for view in range(num_views)]
+    allowed = [name for name, views in VIEWS.items() if max(views) < num_views]
+    if not given:
+        raise ScanlearnError(f"{where}: names no view; give {', '.join(allowed)}.")
+    named: set[int] = set()
+    for name, numbers in given.items():
+        if name not in allowed:
+            raise ScanlearnError(
+                f"{where}: '{name}' is no view of this recipe; give {', '.join(allowed)}."
+            )
+        if named & set(VIEWS[name]):
+            raise ScanlearnError(f"{where}: names a view twice; give global, or its two.")
+        named |= set(VIEWS[name])
+        for view in VIEWS[name]:
+            curves[view] = _curve(f"{where}.{name}", PARAMETERS[row.parameter], numbers)
+    return curves
+
+
+def _curve(where: str, parameter: Parameter, given: Numbers) -> Curve:
     """Returns the curve through one number for weak and strong, two, or three with the limit."""
-    described = PARAMETERS[field]
     numbers = list(given) if isinstance(given, Sequence) else [given]
     if isinstance(given, str) or not 1 <= len(numbers) <= 3:
         raise ScanlearnError(f"{where}: {given!r} is {_NO_NUMBERS}")
     for number in numbers:
-        is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
-        if not is_number or not described.lowest <= number <= described.highest:
+        if not _is_number(number) or not parameter.lowest <= number <= parameter.highest:
             raise ScanlearnError(
-                f"{where}: {number!r} is not a number from {described.lowest:g} to "
-                f"{described.highest:.3g} ({described.unit}); give one that is."
+                f"{where}: {number!r} is not a number from {parameter.lowest:g} to "
+                f"{parameter.highest:.3g} ({parameter.unit}); give one that is."
             )
     weak, strong = float(numbers[0]), float(numbers[min(1, len(numbers) - 1)])
-    limit = float(numbers[2]) if len(numbers) == 3 else _limit(field, weak, strong)
-    ordered = [weak, strong, limit]
-    if ordered != sorted(ordered, reverse=is_decreasing(field)):
-        order = "fall" if is_decreasing(field) else "rise"
+    limit = float(numbers[2]) if len(numbers) == 3 else _limit(parameter, weak, strong)
+    falls = parameter.is_decreasing
+    if [weak, strong, limit] != sorted([weak, strong, limit], reverse=falls):
         raise ScanlearnError(
             f"{where}: {', '.join(f'{n:g}' for n in numbers)} is weaker at strong than at weak; "
-            f"the numbers for weak, strong and the limit must {order} or stay."
+            f"the numbers for weak, strong and the limit must {'fall' if falls else 'rise'} or "
+            "stay."
         )
-    reach = is_decreasing(field)
-    return Curve(identity_of(field), weak, strong, limit, reach, BY_HAND, BY_HAND)
+    return Curve(parameter.identity, weak, strong, limit, falls, BY_HAND, BY_HAND)
 
 
-def _limit(field: str, weak: float, strong: float) -> float:
+def _limit(parameter: Parameter, weak: float, strong: float) -> float:
     """The limit beyond 1 where none is given."""
-    if field == "crop_min":
+    if parameter.name == "crop_min":
         return min(strong, max(0.02, strong / 4))
-    if field == "crop_max":
-        return strong if weak == strong else max(strong / 2, PARAMETERS[field].lowest)
-    if is_decreasing(field):
+    if parameter.name == "crop_max":
+        return strong if weak == strong else max(strong / 2, parameter.lowest)
+    if parameter.is_decreasing:
         return strong
-    limit = min(1.5 * strong, PARAMETERS[field].highest)
-    return min(limit, max(strong, 0.5)) if field in _FLIPS else limit
+    return min(1.5 * strong, parameter.highest, max(strong, parameter.peak))
 
 
 def _check_crops(smallest: Row, largest: Row, by_hand: Mapping[str, object]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scanlearn.views.operations.parameters import PARAMETERS, SubDial, identity_of
+from scanlearn.views.operations.operation import SubDial
+from scanlearn.views.operations.table import OPERATION_OF, PARAMETERS
 from scanlearn.views.scale import MAX_SCALE, Scale
 
 OFF = "off"
@@ -90,7 +91,7 @@ def _between(low: float, high: float, share: float) -> float:
 
 def off_curve(parameter: str) -> Curve:
     """Returns the curve of a parameter that a recipe lacks: the identity everywhere."""
-    value = identity_of(parameter)
+    value = PARAMETERS[parameter].identity
     return Curve(value, value, value, value, weak_source=OFF, strong_source=OFF)
 
 
@@ -99,7 +100,7 @@ class Row:
     """One line of a recipe.
 
     Args:
-        parameter: A field of `ViewRanges`.
+        parameter: A name of `PARAMETERS`.
         curves: One curve for all views, or one for each of `VIEW_KINDS`; the last serves all
             further views.
     """
@@ -115,7 +116,7 @@ class Row:
     @property
     def dial(self) -> SubDial:
         """The sub-dial that moves it."""
-        return PARAMETERS[self.parameter].dial
+        return OPERATION_OF[self.parameter].dial
 
     @property
     def is_off(self) -> bool:

@@ -6,17 +6,13 @@ laid beside the draw of another scale; rendering it is a pure function.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt64
 
 from scanlearn.errors import ScanlearnError
-
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
-# Where a histogram shift moves the curve of gray values; its ends stay.
-HISTOGRAM_POINTS = (0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
@@ -40,10 +36,11 @@ class Draw:
         order: The order of the four: 0 brightness, 1 contrast, 2 saturation, 3 hue.
         gray: Whether colour is removed.
         gamma: Exponent on the unit range, 1 changes nothing.
-        histogram_shift: By how much the gray values at `HISTOGRAM_POINTS` move; 0 none.
+        histogram_shift: By how much the gray values .25, .5 and .75 move; 0 none.
         blur: Whether the view is blurred.
         blur_sigma: Standard deviation of the blur, in pixels of a 224-px view.
         solarize: Whether values from one half upwards are inverted.
+        posterise_bits: Bits that are kept of 8, 8 changes nothing.
         bias_field: Largest coefficient of the bias field's polynomial; 0 none.
         soft_sigma: Standard deviation of the acquisition's blur, in pixels of the view; 0 none.
         noise_std: Standard deviation of the noise on the unit range; 0 none.
@@ -74,6 +71,8 @@ class Draw:
     soft_sigma: Float64[np.ndarray, "b v"]
     noise_std: Float64[np.ndarray, "b v"]
     field_key: UInt64[np.ndarray, "b v"]
+    # What a file written before this field was drawn stands for.
+    posterise_bits: Float64[np.ndarray, "b v"] = field(metadata={"absent": 8.0})
 
     @property
     def num_views(self) -> int:
@@ -107,7 +106,12 @@ class Draw:
         """
         try:
             with np.load(path, allow_pickle=False) as stored:
-                return cls(**{field.name: stored[field.name] for field in fields(cls)})
+                arrays = dict(stored)
+                for field_ in fields(cls):
+                    if "absent" in field_.metadata and field_.name not in arrays:
+                        absent = np.full(arrays["flip"].shape, field_.metadata["absent"])
+                        arrays[field_.name] = absent
+                return cls(**{field_.name: arrays[field_.name] for field_ in fields(cls)})
         except (KeyError, ValueError, OSError) as error:
             raise ScanlearnError(
                 f"{path}: not a saved draw ({error}); give a file written by Draw.save."

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from scanlearn.views.curves import Curve, Row
 from scanlearn.views.operations.acquisition import LEAST_SOFT_SIGMA
-from scanlearn.views.operations.parameters import identity_of
+from scanlearn.views.operations.table import PARAMETERS
 
 DERIVED = "derived from Cheng et al. 2025"
 _CHENG = "published: Cheng et al. 2025, table 2"
@@ -45,7 +45,7 @@ class _Sources:
     def curve(
         self, parameter: str, weak: float, strong: float, limit: float, *, reach: bool = False
     ) -> Curve:
-        identity = identity_of(parameter)
+        identity = PARAMETERS[parameter].identity
         return Curve(identity, weak, strong, limit, reach, self.weak, self.strong)
 
     def flat(self, parameter: str, limit: float, *values: float) -> Row:

@@ -7,23 +7,21 @@ limit it may reach at 1.5; `Recipe.at` reads the table at a setting of the dial.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 from scanlearn.errors import ScanlearnError
 from scanlearn.views.adjusting import Given, adjusted_rows, in_words
 from scanlearn.views.curves import BY_HAND, VIEW_KINDS, Row
-from scanlearn.views.operations.acquisition import LEAST_SOFT_SIGMA
-from scanlearn.views.operations.parameters import (
+from scanlearn.views.operations.table import (
     OPERATION_OF,
     PARAMETERS,
-    ViewRanges,
-    identity_of,
+    at_identity_in_words,
     magnitudes_of,
     probability_of,
 )
 from scanlearn.views.published import PUBLISHED
-from scanlearn.views.ranges import Ranges
+from scanlearn.views.ranges import Ranges, ViewRanges
 from scanlearn.views.scale import Scale
 
 NO_MEANING = "no meaning on one channel"
@@ -35,7 +33,7 @@ class TableRow:
 
     Args:
         operation: What it is part of.
-        parameter: Its name, a field of `ViewRanges`.
+        parameter: Its name.
         value: Its value at this setting, one per view where views differ.
         unit: What the value is measured in.
         fixed: Whether it is the same at weak and strong.
@@ -59,7 +57,7 @@ class Recipe:
 
     Args:
         name: What a config calls it.
-        rows: One row per field of `ViewRanges`, in that order.
+        rows: One row for each of `PARAMETERS`, in that order.
         has_local_views: Whether it has small views beside the two global ones.
         reference: Where its strong end is from.
         by_hand: What was adjusted, in words.
@@ -79,7 +77,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         given = [row.parameter for row in self.rows]
-        assert given == [field.name for field in fields(ViewRanges)], self.name
+        assert given == list(PARAMETERS), self.name
 
     @property
     def num_kinds(self) -> int:
@@ -143,10 +141,10 @@ class Recipe:
 
 
 def _table_row(row: Row, ranges: Ranges, scale: Scale, channels: int) -> TableRow:
-    values = [getattr(view, row.parameter) for view in ranges.views]
+    values = [view[row.parameter] for view in ranges.views]
     shown = values[:1] if len(set(values)) == 1 else values
     return TableRow(
-        operation=OPERATION_OF[row.parameter],
+        operation=OPERATION_OF[row.parameter].name,
         parameter=row.parameter,
         value=" / ".join(f"{value:.3g}" for value in shown),
         unit=PARAMETERS[row.parameter].unit,
@@ -157,10 +155,13 @@ def _table_row(row: Row, ranges: Ranges, scale: Scale, channels: int) -> TableRo
 
 
 def _note(row: Row, ranges: Ranges, scale: Scale, channels: int) -> str:
-    if channels == 1 and PARAMETERS[row.parameter].needs_colour:
+    operation = OPERATION_OF[row.parameter]
+    if channels == 1 and operation.needs_colour:
         return NO_MEANING
-    if OPERATION_OF[row.parameter] == "soft" and _most(ranges, "soft_sigma") <= LEAST_SOFT_SIGMA:
-        return f"no effect: sigma below {LEAST_SOFT_SIGMA:g} px changes nothing".replace("0.", ".")
+    for part in operation.parameters:
+        if 0 < part.negligible >= _most(ranges, part.name):
+            least = f"{part.negligible:g} {part.unit}".removeprefix("0")
+            return f"no effect: sigma below {least} changes nothing"
     if getattr(scale, row.dial) == 0 and scale != Scale.IDENTITY:
         return f"no effect: {row.dial} is 0"
     if _most(ranges, row.parameter) > 0:
@@ -174,17 +175,17 @@ def _lacking(parameter: str, ranges: Ranges, channels: int) -> str:
     """What a parameter would need to have an effect in any view; empty where it has one."""
     probability, magnitudes = probability_of(parameter), magnitudes_of(parameter)
     if probability and _most(ranges, probability) == 0:
-        return f"{probability} is 0"
-    usable = [name for name in magnitudes if channels != 1 or not PARAMETERS[name].needs_colour]
+        return at_identity_in_words([probability])
+    usable = [name for name in magnitudes if channels != 1 or not OPERATION_OF[name].needs_colour]
     if magnitudes and not any(_most(ranges, name) for name in usable):
-        return f"{' and '.join(usable)} {'is' if len(usable) == 1 else 'are'} 0"
+        return at_identity_in_words(usable)
     return ""
 
 
 def _most(ranges: Ranges, parameter: str) -> float:
     """How far a parameter is from changing nothing, in the view where it is farthest."""
-    identity = identity_of(parameter)
-    return max(abs(float(getattr(view, parameter)) - identity) for view in ranges.views)
+    identity = PARAMETERS[parameter].identity
+    return max(abs(view[parameter] - identity) for view in ranges.views)
 
 
 def no_effect_in_words(idle: Mapping[str, str]) -> str:
@@ -200,7 +201,7 @@ def _recipes() -> Mapping[str, Recipe]:
     found = {}
     for name, table in PUBLISHED.items():
         given = {row.parameter: row for row in table.rows}
-        rows = tuple(given.get(f.name, Row.off(f.name)) for f in fields(ViewRanges))
+        rows = tuple(given.get(name, Row.off(name)) for name in PARAMETERS)
         found[name] = Recipe(name, rows, table.has_local_views, table.reference)
     return found
 

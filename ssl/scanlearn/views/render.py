@@ -12,8 +12,9 @@ from torch import Tensor
 
 from scanlearn.core import ScanBatch
 from scanlearn.views.draw import Draw
-from scanlearn.views.operations.apply import change
 from scanlearn.views.operations.geometry import is_warped, warp
+from scanlearn.views.operations.operation import Rendering
+from scanlearn.views.operations.table import OPERATIONS
 from scanlearn.views.resample import Taps, crop_taps, resample
 from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
 
@@ -39,10 +40,9 @@ def render(
 ) -> Float[Tensor, "b c s s"]:
     """Returns one view of every scan on the unit range, before standardisation.
 
-    All geometry is one antialiased resample of the packed scan; colour jitter, grayscale, gamma,
-    histogram shift, blur, solarize, bias field, softness and noise follow. Padding never enters.
-    Outside the field of view, where the batch has a mask or the geometry reaches beyond the scan,
-    a view is 0 and no operation changes that.
+    All geometry is one antialiased resample of the packed scan; the other operations follow in the
+    order of `table.OPERATIONS`. Padding never enters. Outside the field of view, where the batch
+    has a mask or the geometry reaches beyond the scan, a view is 0 and no operation changes that.
 
     Args:
         batch: Packed scans, on the device to render on.
@@ -166,6 +166,37 @@ def _render_warped(
             change(chunk, part, drawn, view, settings)
             last(chunk[:, :c])
     return tuple(planes[:, :, :c].unbind(0))
+
+
+def change(
+    planes: Float[Tensor, "b p s s"],
+    batch: ScanBatch,
+    draw: Draw,
+    view: int,
+    settings: RenderSettings,
+) -> None:
+    """Brings resampled planes to the unit range and does the rest of the recipe, in place.
+
+    Args:
+        planes: Stored values and, where the batch has a mask or was warped, the coverage last.
+        batch: The scans that they are views of.
+        draw: The draw of these scans.
+        view: Which of its views.
+        settings: What the draw leaves open.
+    """
+    c = batch.pixels.shape[1]
+    x, coverage = planes[:, :c], planes[:, c:] if planes.shape[1] > c else None
+    low, high = (batch.value_range[:, i].to(x).view(-1, 1, 1, 1) for i in range(2))
+    # Asking a GPU whether there is anything to subtract would wait for it.
+    if x.is_cuda or bool(low.any()):
+        x.sub_(low if coverage is None else low * coverage)
+    x.div_(high - low).clamp_(0, 1)
+    rendering = Rendering(draw, view, coverage, settings)
+    for operation in OPERATIONS:
+        if operation.apply is not None:
+            operation.apply(x, rendering)
+    if coverage is not None:
+        x.masked_fill_(coverage == 0, 0.0)
 
 
 def _chunks(scans: int, elements: int, batch: ScanBatch) -> list[tuple[int, int]]:

@@ -27,7 +27,7 @@ class Scale:
     Args:
         crop: How far the area and the aspect of the crop vary, 0 to 1.5.
         geometry: Flips, rotation, translation, stretch, shear and elastic deformation, 0 to 1.5.
-        photometric: Colour jitter, grayscale, gamma, histogram shift, blur and solarize, 0 to 1.5.
+        photometric: How much colour, gray values and sharpness vary, 0 to 1.5.
         acquisition: Bias field, blur and noise of the device, 0 to 1.5; off unless asked for.
 
     Raises:

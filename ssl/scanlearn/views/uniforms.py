@@ -54,6 +54,8 @@ UNIFORMS = (
     "noise",
     "noise_std",
     "field",
+    "posterise",
+    "posterise_bits",
 )
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

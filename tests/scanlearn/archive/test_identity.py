@@ -62,7 +62,7 @@ def test_key_is_made_once_for_its_owner_only_and_said(
     first = read_identities("north")
     assert own_key.stat().st_mode & 0o777 == 0o600
     assert read_identities("north") == first
-    assert " ".join(capsys.readouterr().out.split()).count("made the key") == 1
+    assert " ".join(capsys.readouterr().out.split()).count("made a key") == 1
     assert [path.name for path in own_key.parent.iterdir()] == ["key"]
 
 
@@ -93,7 +93,7 @@ def test_short_or_missing_key_is_one_clear_sentence(
     with pytest.raises(ScanlearnError, match="has 5 characters"):
         read_identities("")
     key.write_bytes(b"\xff" * 40)
-    with pytest.raises(ScanlearnError, match="is no text"):
+    with pytest.raises(ScanlearnError, match="not a text file"):
         read_identities("")
 
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scanlearn.archive.layout import Layout, Origin, PackedScan, Spacing, ValueRange
-from scanlearn.archive.reader import Archive, ShardIndex, is_archive, open_shards, window_over
+from scanlearn.archive.layout import Layout, Origin, PackedScan, Spacing, ValueRange, is_archive
+from scanlearn.archive.reader import Archive, ShardIndex, open_shards, window_over
 from scanlearn.archive.shards import ShardWriter
 from scanlearn.archive.withdraw import withdraw
 from scanlearn.archive.writer import ArchiveWriter
@@ -33,14 +33,14 @@ def test_folder_without_an_archive_is_one_clear_sentence(tmp_path: Path) -> None
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format_version": "x"}', "no json"])
 def test_description_that_is_none_is_one_clear_sentence(path: Path, text: str) -> None:
     (path / "archive.json").write_text(text)
-    with pytest.raises(ScanlearnError, match="not the description of an archive"):
+    with pytest.raises(ScanlearnError, match=r"archive\.json: does not describe"):
         Archive(path)
 
 
 def test_archive_of_a_later_release_says_so(path: Path) -> None:
     info = json.loads((path / "archive.json").read_text())
     (path / "archive.json").write_text(json.dumps(info | {"format_version": 3}))
-    with pytest.raises(ScanlearnError, match="has archive format 3, this release reads up to 2"):
+    with pytest.raises(ScanlearnError, match=r"archive format 3, .* up to 2;"):
         Archive(path)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_withdrawing_again_says_so_and_changes_nothing(
     first = withdraw(archive.path, ["p1"], issuer="site")
     again = withdraw(archive.path, ["p1"], issuer="site")
     assert again.info == first.info
-    assert "have been withdrawn already" in capsys.readouterr().out
+    assert "were withdrawn before" in capsys.readouterr().out
 
 
 def test_patients_can_be_named_as_the_archive_stores_them(archive: Archive) -> None:
@@ -131,13 +132,13 @@ def test_file_can_be_named_where_patients_are_unknown(
 @pytest.mark.parametrize("issuer", [None, "elsewhere"])
 def test_unknown_patient_is_one_clear_sentence(archive: Archive, issuer: str | None) -> None:
     before = archive.info
-    with pytest.raises(ScanlearnError, match=r"holds no patient 'p1' of issuer .*give issuer="):
+    with pytest.raises(ScanlearnError, match=r"holds no patient 'p1' of issuer .*issuer="):
         withdraw(archive.path, ["p1"], issuer=issuer)
     assert Archive(archive.path).info == before
 
 
 def test_archive_is_never_left_without_a_scan(archive: Archive) -> None:
-    with pytest.raises(ScanlearnError, match="every scan is of the patients"):
+    with pytest.raises(ScanlearnError, match="every scan is of these patients"):
         withdraw(archive.path, [f"p{number}" for number in range(5)], issuer="site")
     assert len(Archive(archive.path)) == 10
 
@@ -164,18 +165,18 @@ def test_archive_without_a_key_is_asked_by_stored_names(tmp_path: Path) -> None:
 def test_crash_leaves_the_old_archive_or_the_new_one_and_the_next_change_tidies_up(
     folder: Path, archive: Archive, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    write, whole = changes.write_atomically, archive.content_hash
+    write, whole = changes.write_info, archive.content_hash
 
     class Crash(BaseException):
         pass
 
-    def crash(path: Path, data: str) -> None:
+    def crash(path: Path, info: dict[str, Any]) -> None:
         if where == "after":
-            write(path, data)
+            write(path, info)
         raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(changes, "write_atomically", crash)
+        patch.setattr(changes, "write_info", crash)
         with pytest.raises(Crash):
             withdraw(archive.path, ["p1"], issuer="site")
     left = Archive(archive.path)

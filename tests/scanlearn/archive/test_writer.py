@@ -306,7 +306,7 @@ def test_other_archive_that_appears_meanwhile_is_not_taken_for_ours(
     writer = ArchiveWriter(tmp_path / "a", shape=SHAPE, dtype=np.uint8)
     writer.add(PackedScan(pixels[0]), Origin("a", "p"))
     write(tmp_path / "a", pixels[5:7])
-    with pytest.raises(ScanlearnError, match="another archive appeared"):
+    with pytest.raises(ScanlearnError, match="wrote another archive there"):
         writer.close()
 
 

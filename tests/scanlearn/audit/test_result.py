@@ -20,8 +20,8 @@ from scanlearn.audit.result import (
     Audit,
     Comparison,
     ScanSet,
-    hindrance,
     issuer_notes,
+    why_patients_not_compared,
 )
 
 
@@ -101,23 +101,23 @@ def test_the_counts_are_plain_json(found: Comparison, tmp_path: Path) -> None:
 def test_the_terminal_shows_a_row_per_comparison_then_notes_then_the_verdict(
     found: Comparison,
 ) -> None:
-    note = "Patients of labels are not known: each scan counts as its own."
+    note = "The patients of labels are unknown: each scan counts as a patient of its own."
     within = comparison([], first="labels", num_patients=None, notes=(note,), num_blank=3)
     lines = list(Audit((found, within)).lines())
     assert lines[0].split() == ["patients", "identical", "near", "proposed"]
     assert lines[1].split() == ["archive", "and", "labels", "1", "2", "2", "7"]
     assert lines[2].split() == ["within", "labels", "?", "0", "0", "7"]
     assert "1 mirrored" in lines[3]
-    assert "3 scans show nothing" in lines[4]
+    assert "3 scans have almost no contrast" in lines[4]
     assert lines[5] == note
     assert "invalid" in lines[6]
     assert len(lines) == 7
 
 
 def test_the_verdict_follows_what_was_found() -> None:
-    assert Audit((comparison([]),)).verdict() == "Nothing was found."
+    assert Audit((comparison([]),)).verdict() == "No leak was found."
     near = comparison([(NEAR, 8, 6, 1, 0.99, True)])
-    assert "look at the 1 near" in Audit((near,)).verdict()
+    assert "check the 1 near" in Audit((near,)).verdict()
 
 
 Write = Callable[..., Archive]
@@ -168,8 +168,8 @@ def test_unlabeled_scans_are_never_tested(pixels: np.ndarray, write_archive: Wri
         ({"identities": ONE}, {"identities": ONE}, ""),
         ({"identities": ONE}, {"identities": OTHER}, "under different keys"),
         ({"identities": ONE}, {}, "without a key"),
-        ({"identities": ONE}, {"identities": ONE, "patients_known": False}, "labels are not known"),
-        ({"synthetic_phantom": True}, {"identities": ONE}, "nobody"),
+        ({"identities": ONE}, {"identities": ONE, "patients_known": False}, "labels are unknown"),
+        ({"synthetic_phantom": True}, {"identities": ONE}, "synthetic"),
     ],
 )
 def test_patients_are_compared_under_one_key_or_not_at_all(
@@ -181,8 +181,8 @@ def test_patients_are_compared_under_one_key_or_not_at_all(
 ) -> None:
     first = ScanSet.unlabeled("archive", write_archive(pixels, "a", **one))
     second = ScanSet.labeled("labels", write_archive(pixels, "b", **other))
-    told = hindrance(first, second)
-    assert told.startswith("Patients of archive and labels") == bool(expected)
+    told = why_patients_not_compared(first, second)
+    assert told.startswith("Patient overlap of archive and labels") == bool(expected)
     assert expected in told
 
 

@@ -193,13 +193,13 @@ def test_weights_stay_as_they_are() -> None:
 
 
 def test_a_network_with_batch_norm_is_refused() -> None:
-    with pytest.raises(ScanlearnError, match="'test_resnet' holds BatchNorm"):
+    with pytest.raises(ScanlearnError, match="'test_resnet' has BatchNorm"):
         checkpoint_gradients(_built("test_resnet"))
 
 
 def test_a_network_without_checkpointing_is_refused() -> None:
     backbone = build_backbone(BackboneConfig(name="convit_tiny"), 1, 0)
-    with pytest.raises(ScanlearnError, match="timm has none for 'convit_tiny'"):
+    with pytest.raises(ScanlearnError, match="timm does not support it for 'convit_tiny'"):
         checkpoint_gradients(backbone)
 
 

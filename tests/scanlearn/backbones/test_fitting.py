@@ -100,8 +100,9 @@ def test_a_misspelt_weight_is_named_with_the_nearest_spelling() -> None:
     weights = _weights(own)
     weights["layer1.0.conv1.wieght"] = weights.pop("layer1.0.conv1.weight")
     text = _refused(own, weights)
-    assert "1 missing, such as layer1.0.conv1.weight (nearest: layer1.0.conv1.wieght)" in text
-    assert "1 superfluous, such as layer1.0.conv1.wieght (nearest: layer1.0.conv1.weight)" in text
+    right, wrong = "layer1.0.conv1.weight", "layer1.0.conv1.wieght"
+    assert f"1 missing, such as {right} (did you mean '{wrong}'?)" in text
+    assert f"1 unexpected, such as {wrong} (did you mean '{right}'?)" in text
 
 
 def test_a_weight_of_another_shape_is_named_with_both_shapes() -> None:
@@ -116,14 +117,14 @@ def test_a_weight_of_another_shape_is_named_with_both_shapes() -> None:
 def test_a_deeper_network_of_the_same_family_is_refused() -> None:
     own, deeper = _build("resnet18"), _build("resnet34")
     text = _refused(own, _weights(deeper))
-    assert "x.pth does not hold the weights of 'resnet18': 96 superfluous" in text
+    assert "x.pth does not hold the weights of 'resnet18': 96 unexpected" in text
     assert "and 93 more" in text
 
 
 def test_another_family_is_refused() -> None:
     text = _refused(_build("test_resnet"), _weights(_build("test_vit")))
     assert "missing" in text
-    assert "superfluous" in text
+    assert "unexpected" in text
 
 
 def test_a_first_convolution_of_another_kernel_is_refused_whatever_its_channels() -> None:

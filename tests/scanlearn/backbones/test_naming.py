@@ -107,12 +107,12 @@ def test_the_table_of_weights_is_found_where_scripts_put_it(path: tuple[str, ...
 
 @pytest.mark.parametrize("content", [None, [1], {}, {"epoch": 3}, {"model": "resnet18"}])
 def test_a_file_without_weights_is_refused(content: object) -> None:
-    with pytest.raises(ScanlearnError, match=r"x\.pth: it holds no table of tensors"):
+    with pytest.raises(ScanlearnError, match=r"x\.pth: no table of tensors"):
         table_of(content, "x.pth")
 
 
 def test_a_value_that_is_no_tensor_is_named() -> None:
-    with pytest.raises(ScanlearnError, match=r"x\.pth: epoch beside its weights is no tensor"):
+    with pytest.raises(ScanlearnError, match=r"x\.pth: epoch among the weights is not a tensor"):
         table_of({**_tensors("conv1.weight"), "epoch": 3}, "x.pth")
 
 

@@ -196,7 +196,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) 
         torch.save(state, whole)
     content = whole.read_bytes()
     file.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ScanlearnError, match="not a whole file of tensors"):
+    with pytest.raises(ScanlearnError, match="not a complete file of tensors"):
         _start(file)
 
 
@@ -217,8 +217,8 @@ def test_code_in_a_file_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("nowhere.pth", "there is no file or folder nowhere.pth"),
-        ("pretraind", "did you mean pretrained"),
+        ("nowhere.pth", "no file or folder nowhere.pth"),
+        ("pretraind", "did you mean 'pretrained'"),
         (__file__, r"ends in '\.py'; a weight file ends in one of \.safetensors"),
     ],
 )
@@ -250,7 +250,7 @@ def test_a_changed_export_is_refused(tmp_path: Path, exported: Path) -> None:
     file = folder / "model.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(ScanlearnError, match=r"not those that card\.json vouches for"):
+    with pytest.raises(ScanlearnError, match=r"match the hash in card\.json"):
         _start(folder, channels=1)
 
 
@@ -341,7 +341,7 @@ def test_a_hub_model_that_lacks_weights_is_refused(
 )
 def test_weights_out_of_reach_end_in_what_to_do(given: str, hub_id: str) -> None:
     with pytest.raises(
-        ScanlearnError, match=rf"hf-hub:{hub_id}.* download their file .*backbone\.weights=FILE"
+        ScanlearnError, match=rf"hf-hub:{hub_id}.* download the file .*backbone\.weights=FILE"
     ):
         _start(given)
 

@@ -13,7 +13,8 @@ from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone
 from scanlearn.core import ViewPlan
 from scanlearn.errors import ScanlearnError
-from scanlearn.features.fixed_views import Probing, in_evaluation
+from scanlearn.features.extract import in_evaluation
+from scanlearn.features.fixed_views import Probing
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.recipes import Recipe, find_recipe
 from scanlearn.views.scale import Scale

@@ -149,7 +149,7 @@ def test_the_panel_is_written_as_csv(archive: Archive, folder: Path, tmp_path: P
 
 
 def test_another_ending_is_refused_before_any_work(archive: Archive, tmp_path: Path) -> None:
-    with pytest.raises(ScanlearnError, match=r"end it in \.json or \.csv"):
+    with pytest.raises(ScanlearnError, match=r"must end in \.json or \.csv"):
         panel(tmp_path / "missing", archive.path, output="panel.txt")
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,7 +125,7 @@ def test_withdrawn_patient_whose_scans_are_all_there_is_new_adds_nothing(
 
 def test_equal_paths_of_another_source_are_refused(archive: Archive, tmp_path: Path) -> None:
     other = draw(tmp_path / "other", 2, 7)
-    with pytest.raises(ScanlearnError, match="1 of its files have the paths of files"):
+    with pytest.raises(ScanlearnError, match="1 of its files have the same paths"):
         add(archive.path, other)
 
 
@@ -167,18 +168,18 @@ def test_crash_leaves_the_old_archive_or_the_new_one_and_adding_again_ends_alike
     folder: Path, archive: Archive, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     draw(folder, 3, 4)
-    write = changes.write_atomically
+    write = changes.write_info
 
     class Crash(BaseException):
         pass
 
-    def crash(path: Path, data: str) -> None:
+    def crash(path: Path, info: dict[str, Any]) -> None:
         if where == "after":
-            write(path, data)
+            write(path, info)
         raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(changes, "write_atomically", crash)
+        patch.setattr(changes, "write_info", crash)
         with pytest.raises(Crash):
             add(archive.path, folder)
     assert len(Archive(archive.path)) == (3 if where == "before" else 5)

@@ -358,8 +358,8 @@ def test_window_refuses_what_is_no_ct(
     archive = packed(window="brain")
     assert len(archive) == 1
     reasons = (archive.path / "rejected.csv").read_text()
-    assert reasons.count("holds CT values, no Hounsfield units") == 2
-    assert reasons.count("holds MR values, no Hounsfield units") == 1
+    assert reasons.count("holds CT values, not Hounsfield units") == 2
+    assert reasons.count("holds MR values, not Hounsfield units") == 1
     assert reasons.count("has no Hounsfield units") == 1
 
 
@@ -376,7 +376,7 @@ def test_windows_are_laid_on_volumes_with_a_note(
                 stored = int(pixels[number, 0, 9 - y, 11 - x])
                 assert stored - 32768 == voxels[x, y, number]
     assert ranges.tolist() == [[-150 + 32768, 250 + 32768]] * 3
-    assert archive.info["notes"] == {"a volume that names no unit taken for Hounsfield units": 3}
+    assert archive.info["notes"] == {"volume without a unit, taken as Hounsfield units": 3}
 
 
 def test_one_window_and_neighbours_go_together(

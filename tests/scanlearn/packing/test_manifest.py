@@ -455,7 +455,7 @@ def test_archive_that_cannot_be_opened_or_holds_no_scan_is_one_sentence(tmp_path
         list_container(tmp_path / "a.tar")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("a.txt", b"x")
-    with pytest.raises(ScanlearnError, match=r"a\.zip: no scans \(found: 1 \.txt\)"):
+    with pytest.raises(ScanlearnError, match=r"a\.zip: contains no scans \(found: 1 \.txt\)"):
         list_container(tmp_path / "a.zip")
 
 

@@ -145,7 +145,7 @@ def test_packing_again_returns_what_is_there(
     again = pack(folder, tmp_path / "a", settings=PackSettings(canvas=32, workers=2))
     assert again.content_hash == first.content_hash
     assert (first.path / "archive.json").stat().st_mtime_ns == before
-    assert "holds these 3 scans already" in capsys.readouterr().out
+    assert "already holds these 3 scans" in capsys.readouterr().out
 
 
 def test_other_archive_at_the_target_is_not_overwritten(
@@ -153,9 +153,9 @@ def test_other_archive_at_the_target_is_not_overwritten(
 ) -> None:
     folder = make_scans(3)
     pack(folder, tmp_path / "a", settings=SMALL)
-    with pytest.raises(ScanlearnError, match="the same scans with other settings already"):
+    with pytest.raises(ScanlearnError, match="the same scans packed with other settings"):
         pack(folder, tmp_path / "a", settings=PackSettings(canvas=16))
-    with pytest.raises(ScanlearnError, match="an archive of other scans already"):
+    with pytest.raises(ScanlearnError, match="already holds an archive of other scans"):
         pack(make_scans(2, "others"), tmp_path / "a", settings=SMALL)
     with pytest.raises(ScanlearnError, match="something lies there already"):
         pack(folder, folder, settings=SMALL)
@@ -374,7 +374,7 @@ def test_columns_that_may_name_a_person_are_kept_out_and_said(
     archive = pack(folder / "t.csv", tmp_path / "a", settings=SMALL)
     assert archive.label_columns == ("y",)
     said = " ".join(capsys.readouterr().out.split())
-    assert "kept out, since they may name a person or a file: Patient Name, Date-of-Birth" in said
+    assert "may identify a person or a file: Patient Name, Date-of-Birth" in said
 
 
 def test_archive_hashed_under_another_key_is_not_taken_for_the_same(
@@ -611,7 +611,7 @@ def test_killed_packing_is_gone_on_with_and_ends_in_the_same_bytes(
     before = {name: (left / "shards" / name).stat() for name in names}
     capsys.readouterr()
     archive = pack(source, tmp_path / "a", settings=SMALL)
-    assert f"going on after the {4 * KEPT[where]} scans" in capsys.readouterr().out
+    assert f"resuming after {4 * KEPT[where]} scans" in capsys.readouterr().out
     for name in names:
         found = (archive.path / "shards" / name).stat()
         assert (found.st_ino, found.st_mtime_ns) == (
@@ -658,7 +658,7 @@ def test_interrupted_packing_is_gone_on_with_in_the_same_process(
         with pytest.raises(KeyboardInterrupt):
             pack(source, tmp_path / "a", settings=SMALL)
     archive = pack(source, tmp_path / "a", settings=SMALL)
-    assert "going on after the 8 scans" in capsys.readouterr().out
+    assert "resuming after 8 scans" in capsys.readouterr().out
     assert digest(archive) == digest(pack(source, tmp_path / "whole", settings=SMALL))
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from scanlearn.packing.headers import Survey, survey
+from scanlearn.packing.headers import HeaderScan, scan_headers
 from scanlearn.packing.manifest import Manifest
 from scanlearn.packing.prepare import (
     PackPlan,
@@ -25,10 +25,10 @@ from scanlearn.packing.prepare import (
 from scanlearn.readers.scan import ReadSettings
 
 
-def surveyed(*paths: Path) -> Survey:
+def surveyed(*paths: Path) -> HeaderScan:
     names = pa.array([str(path) for path in paths], pa.string())
     manifest = Manifest(Path("/"), pa.table({"path": names, "patient": names}), (), False)
-    return survey(manifest, ReadSettings())[1]
+    return scan_headers(manifest, ReadSettings())[1]
 
 
 def save(path: Path, pixels: np.ndarray) -> Path:
@@ -85,8 +85,8 @@ def test_sixteen_bits_are_never_squeezed_into_eight(tmp_path: Path) -> None:
     assert "more bits" in found.reason
 
 
-def surveyed_of_tasks(*num_frames: int) -> Survey:
-    return Survey(array("I", num_frames), False, (), False, False)
+def surveyed_of_tasks(*num_frames: int) -> HeaderScan:
+    return HeaderScan(array("I", num_frames), False, (), False, False)
 
 
 def planned(side: int) -> PackPlan:

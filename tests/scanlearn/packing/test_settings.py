@@ -10,12 +10,12 @@ from scanlearn.packing.settings import PackSettings, pixel_settings
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ({"window": "lung", "intensity": "percentile"}, "intensity=percentile does too"),
-        ({"window": "lung", "field_of_view": "fundus"}, "a window is for CT"),
+        ({"window": "lung", "intensity": "percentile"}, "window and intensity=percentile"),
+        ({"window": "lung", "field_of_view": "fundus"}, "window is for CT"),
         ({"window": ["lung", "bone", "liver"], "neighbours": True}, "both fill the three"),
         ({"window": ["lung", "bone", "liver"], "channels": 1}, "three windows fill three"),
         ({"neighbours": True, "channels": 1}, "neighbours fill three channels"),
-        ({"window": "lungs"}, "lungs is no window"),
+        ({"window": "lungs"}, "lungs is not a window"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(

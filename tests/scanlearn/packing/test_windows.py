@@ -44,7 +44,7 @@ def test_window_is_a_name_numbers_or_three_of_them(given: object, expected: obje
     "given", ["lnug", ["lung"], ["lung", "bone"], [0, 40], [-1, 40], [float("nan"), 1], 7, [[1, 2]]]
 )
 def test_anything_else_is_no_window(given: object) -> None:
-    with pytest.raises(ValueError, match="is no window; give one of lung, mediastinum"):
+    with pytest.raises(ValueError, match="is not a window; give one of lung, mediastinum"):
         read_window(given)
 
 
@@ -65,19 +65,19 @@ def test_hounsfield_units_beyond_sixteen_bits_stay_at_the_ends() -> None:
     stored = np.array([[[0, 65535]]], np.uint16)
     found, notes = in_hounsfield(Scan(stored, units=Units(4.0, -100000.0, "HU")))
     assert found.pixels.tolist() == [[[0, 65535]]]
-    assert notes == ("a step of stored values is more than 1 HU",)
+    assert notes == ("stored values are more than 1 HU apart",)
 
 
 def test_values_of_other_modalities_are_refused_and_doubtful_ones_noted() -> None:
     stored = np.zeros((1, 2, 2), np.uint16)
     with pytest.raises(Undecodable, match="has no Hounsfield units"):
         in_hounsfield(Scan(stored))
-    with pytest.raises(Undecodable, match="holds MR values, no Hounsfield units"):
+    with pytest.raises(Undecodable, match="holds MR values, not Hounsfield units"):
         in_hounsfield(Scan(stored, units=Units(1, 0, "MR values")))
     _, notes = in_hounsfield(Scan(stored, units=Units(1, -1024)))
-    assert notes == ("a volume that names no unit taken for Hounsfield units",)
+    assert notes == ("volume without a unit, taken as Hounsfield units",)
     _, notes = in_hounsfield(Scan(stored, units=Units(1, 0)))
-    assert notes[1:] == ("nothing below 0 in what is taken for Hounsfield units",)
+    assert notes[1:] == ("taken as Hounsfield units, though no value is below 0",)
 
 
 def test_each_window_fills_a_channel_value_by_value(rng: np.random.Generator) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scanlearn.views.curves import BY_HAND, OFF, Curve, Row, off_curve
-from scanlearn.views.operations.parameters import PARAMETERS, identity_of
+from scanlearn.views.operations.table import PARAMETERS
 from scanlearn.views.scale import Scale
 
 PAPER = Curve(0, 0.2, 0.4, 0.5, weak_source="derived", strong_source="published: A 2020")
@@ -107,4 +107,4 @@ def test_a_parameter_that_is_off_is_the_identity() -> None:
         row = Row.off(parameter)
         assert row.is_off
         assert row.is_idle
-        assert row.value(Scale.of(1.5), 2) == identity_of(parameter)
+        assert row.value(Scale.of(1.5), 2) == PARAMETERS[parameter].identity

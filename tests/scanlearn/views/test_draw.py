@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from torchvision.transforms import ColorJitter
 
 from scanlearn.errors import ScanlearnError
 from scanlearn.views.draw import Draw
-from scanlearn.views.ranges import Ranges
+from scanlearn.views.ranges import Ranges, ViewRanges
 from scanlearn.views.recipes import RECIPES
 from scanlearn.views.scale import Scale
 from scanlearn.views.uniforms import DrawKey, uniforms
@@ -123,7 +123,9 @@ def test_a_drawing_of_the_global_batch_equals_its_parts() -> None:
 def test_ranges_of_one_view_each_are_drawn_from() -> None:
     calm, strong = SIMCLR.at(Scale.IDENTITY).views[0], SIMCLR.at(Scale.STRONG).views[0]
     u = uniforms(DrawKey(0, 0, np.arange(100)), 3)
-    draw = Ranges((replace(strong, flip_p=1.0), calm)).draw(u, np.tile([0, 0, 64, 64], (100, 1)))
+    draw = Ranges((ViewRanges(**{**strong, "flip_p": 1.0}), calm)).draw(
+        u, np.tile([0, 0, 64, 64], (100, 1))
+    )
     assert draw.num_views == 3
     assert draw.flip[:, 0].all()
     assert not draw.flip[:, 1:].any()
@@ -137,6 +139,16 @@ def test_a_saved_draw_is_replayed_to_the_bit(tmp_path: Path) -> None:
     for field in fields(Draw):
         assert np.array_equal(getattr(loaded, field.name), getattr(draw, field.name))
         assert getattr(loaded, field.name).dtype == getattr(draw, field.name).dtype
+
+
+def test_a_draw_saved_before_there_was_posterise_is_replayed_without(tmp_path: Path) -> None:
+    draw = _drawn(1, 5)
+    arrays = {field.name: getattr(draw, field.name) for field in fields(Draw)}
+    del arrays["posterise_bits"]
+    np.savez(tmp_path / "draw.npz", **arrays)
+    loaded = Draw.load(tmp_path / "draw.npz")
+    assert np.array_equal(loaded.posterise_bits, draw.posterise_bits)
+    assert np.array_equal(loaded.crop_box, draw.crop_box)
 
 
 def test_a_file_that_holds_no_draw_is_refused(tmp_path: Path) -> None:

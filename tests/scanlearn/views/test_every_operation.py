@@ -8,7 +8,7 @@ everything else must change pixels: an operation that is silently a no-op fails 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pytest
@@ -18,15 +18,15 @@ from torch import Tensor
 
 from scanlearn.core import ScanBatch
 from scanlearn.views.curves import OFF, Curve, Row
-from scanlearn.views.operations import apply as change
-from scanlearn.views.operations.parameters import (
-    IDENTITY,
-    JITTERED,
+from scanlearn.views.operations.operation import Operation
+from scanlearn.views.operations.table import (
+    OPERATION_OF,
     OPERATIONS,
     PARAMETERS,
-    ViewRanges,
+    parameters_of,
+    probability_of,
 )
-from scanlearn.views.ranges import Ranges
+from scanlearn.views.ranges import Ranges, ViewRanges
 from scanlearn.views.recipes import NO_MEANING, RECIPES, Recipe, find_recipe
 from scanlearn.views.render import render_views
 from scanlearn.views.scale import Scale
@@ -36,6 +36,7 @@ from scanlearn.views.uniforms import DrawKey, uniforms
 SCALES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 WHOLE_DIAL = "dial"
 _DIALS = tuple(field.name for field in fields(Scale))
+_PROBABILITIES = tuple(name for name in PARAMETERS if name.endswith("_p"))
 # Enough for an operation of probability .1 to strike twice at .25.
 _SCANS, _CANVAS, _BOX, _SIZE = 48, (48, 48), (4, 0, 40, 48), 32
 # Small views stand for those of 224 px: scaled down to them, a blur would all but vanish.
@@ -110,24 +111,17 @@ def _levers() -> Iterator[tuple[str, tuple[str, ...]]]:
     for dial in _DIALS:
         yield (
             f"sub-dial {dial}",
-            tuple(name for name, described in PARAMETERS.items() if described.dial == dial),
+            tuple(name for name, operation in OPERATION_OF.items() if operation.dial == dial),
         )
-    for operation, members in OPERATIONS.items():
-        if operation in JITTERED:
-            yield operation, ("jitter_p", *members)
-        else:
-            yield operation, members + (JITTERED if operation == "jitter" else ())
+    for operation in OPERATIONS:
+        probability = ("jitter_p",) if operation.part_of == "jitter" else ()
+        yield operation.name, (*probability, *parameters_of(operation.name))
 
 
 def _only(recipe: Recipe, s: float, moved: tuple[str, ...]) -> Ranges:
     """The recipe's ranges with all parameters but those moved at the identity."""
     views = recipe.at(Scale(s, s, s, s)).views
-    return Ranges(
-        tuple(
-            ViewRanges(**asdict(IDENTITY) | {name: getattr(view, name) for name in moved})
-            for view in views
-        )
-    )
+    return Ranges(tuple(ViewRanges(**{name: view[name] for name in moved}) for view in views))
 
 
 def _label(recipe: Recipe, channels: int, moved: tuple[str, ...], view: int) -> str:
@@ -139,14 +133,16 @@ def _label(recipe: Recipe, channels: int, moved: tuple[str, ...], view: int) -> 
     strong = Scale(1, 1, 1, 1)
     rows = {row.parameter: row for row in recipe.table(strong, channels)}
     labels = []
-    for operation, members in OPERATIONS.items():
+    views = recipe.at(strong).views
+    for operation in OPERATIONS:
+        members = [parameter.name for parameter in operation.parameters]
         # The probability of the jitter belongs to each of its four, and to none by itself.
-        if operation == "jitter" or not set(members) <= set(moved):
+        if operation.name == "jitter" or not set(members) <= set(moved):
             continue
         notes = [rows[name].note for name in members]
-        needed = ["jitter_p"] if operation in JITTERED else [n for n in members if n.endswith("_p")]
-        own = [getattr(recipe.at(strong).views[view], name) for name in needed]
-        others = [max(getattr(v, name) for v in recipe.at(strong).views) for name in needed]
+        needed = {probability_of(name) or name for name in members} & {*_PROBABILITIES}
+        own = [views[view][name] for name in needed]
+        others = [max(v[name] for v in views) for name in needed]
         if all(_is_label(note) for note in notes):
             labels.append(notes[0])
         elif 0 in own and 0 not in others:
@@ -214,7 +210,7 @@ EVERY_OPERATION = {
     "vflip_p": 0.5, "rotation_deg": [7, 15], "translation": [0.02, 0.05], "stretch": [0.02, 0.05],
     "shear_deg": [1, 3], "elastic": [0.01, 0.02], "gamma": [0.18, 0.34],
     "histogram_shift": [0.03, 0.06], "solarize_p": 0.2, "bias_field": [0.1, 0.3], "soft_sigma": 1,
-    "noise_std": [0.02, 0.05],
+    "noise_std": [0.02, 0.05], "posterise_bits": [6, 4],
 }  # fmt: skip
 
 
@@ -288,7 +284,8 @@ def test_an_operation_without_effect_is_found() -> None:
 
 
 def test_an_operation_that_the_renderer_forgets_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(change, "solarize", lambda *_: None)
+    left: tuple[Operation, ...] = tuple(o for o in OPERATIONS if o.name != "solarize")
+    monkeypatch.setattr("scanlearn.views.render.OPERATIONS", left)
     assert failed(self_test(find_recipe("byol"), 3, torch.uint8)) == ["solarize (global 2)"]
 
 

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
-from dataclasses import fields, replace
+import pickle
+from dataclasses import fields
 
 import numpy as np
 import pytest
 
 from scanlearn.views.draw import Draw
-from scanlearn.views.operations.parameters import OPERATIONS, ViewRanges
-from scanlearn.views.ranges import Ranges
-from scanlearn.views.uniforms import DrawKey, uniforms
+from scanlearn.views.operations.operation import Quantiles
+from scanlearn.views.operations.table import OPERATIONS, PARAMETERS
+from scanlearn.views.ranges import Ranges, ViewRanges
+from scanlearn.views.uniforms import UNIFORMS, DrawKey, uniforms
 
 N = 20_000
 BOX = np.tile(np.array([0, 0, 200, 200]), (N, 1))
@@ -18,9 +20,34 @@ def _draw(*views: ViewRanges, num_views: int = 1) -> Draw:
     return Ranges(views).draw(uniforms(DrawKey(0, 0, np.arange(N)), num_views), BOX)
 
 
-def test_every_field_belongs_to_one_operation() -> None:
-    members = [field for names in OPERATIONS.values() for field in names]
-    assert sorted(members) == sorted(field.name for field in fields(ViewRanges))
+def test_ranges_are_a_frozen_mapping_with_the_identity_for_what_is_left_out() -> None:
+    ranges = ViewRanges(crop_min=0.2)
+    assert list(ranges) == list(PARAMETERS)
+    assert (ranges.crop_min, ranges["crop_min"], ranges.crop_max) == (0.2, 0.2, 1)
+    assert ranges == ViewRanges(**ranges) == pickle.loads(pickle.dumps(ranges))
+    assert ranges != ViewRanges()
+    assert repr(ranges) == "ViewRanges(crop_min=0.2)"
+    with pytest.raises(AttributeError, match="crop_mim"):
+        _ = ranges.crop_mim
+    with pytest.raises(AttributeError):
+        ranges.crop_min = 1.0
+
+
+def test_every_uniform_and_every_field_of_a_draw_belongs_to_one_operation() -> None:
+    class Recorded(Quantiles):
+        def uniform(self, name: str) -> np.ndarray:
+            names.append(name)
+            return super().uniform(name)
+
+    u = uniforms(DrawKey(0, 0, np.arange(2)), 1)
+    quantiles = Recorded([ViewRanges()], u, BOX[:2].astype(float))
+    used, drawn = ["field"], ["field_key"]
+    for operation in OPERATIONS:
+        names: list[str] = []
+        drawn += operation.draw(quantiles)
+        used += set(names)
+    assert sorted(used) == sorted(UNIFORMS)
+    assert sorted(drawn) == sorted(field.name for field in fields(Draw))
 
 
 def test_the_defaults_change_nothing() -> None:
@@ -32,6 +59,7 @@ def test_the_defaults_change_nothing() -> None:
     for name in (*off, *still):
         assert not getattr(draw, name).any(), name
     assert (draw.gamma == 1).all()
+    assert (draw.posterise_bits == 8).all()
 
 
 @pytest.mark.parametrize(
@@ -75,6 +103,14 @@ def test_gamma_is_as_often_above_one_as_below() -> None:
     assert np.abs(exponent).max() > 0.39
 
 
+def test_bits_are_uniform_from_all_down_to_the_fewest() -> None:
+    bits = _draw(ViewRanges(posterise_p=0.5, posterise_bits=4)).posterise_bits[:, 0]
+    some = bits[bits < 8]
+    assert len(some) / N == pytest.approx(0.5, abs=0.015)
+    assert some.min() >= 4
+    assert some.mean() == pytest.approx(6, rel=0.03)
+
+
 def test_amplitudes_of_fields_are_the_range_or_nothing() -> None:
     draw = _draw(ViewRanges(elastic_p=0.4, elastic=0.03, bias_field_p=0.6, bias_field=0.5))
     assert set(np.unique(draw.elastic)) == {0, 0.03}
@@ -87,7 +123,7 @@ def test_a_stronger_range_moves_the_same_draw_further() -> None:
     weak = ViewRanges(
         rotation_p=0.5, rotation_deg=5, noise_p=0.5, noise_std=0.1, gamma_p=1, gamma=0.1
     )
-    strong = replace(weak, rotation_deg=10, noise_std=0.2, gamma=0.2)
+    strong = ViewRanges(**{**weak, "rotation_deg": 10, "noise_std": 0.2, "gamma": 0.2})
     first, second = _draw(weak), _draw(strong)
     assert np.allclose(second.rotation_deg, 2 * first.rotation_deg)
     assert np.allclose(second.noise_std, 2 * first.noise_std)

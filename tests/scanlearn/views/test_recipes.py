@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 
 from scanlearn.errors import ScanlearnError
 from scanlearn.views.curves import Curve, Row
-from scanlearn.views.operations.parameters import OPERATIONS, ViewRanges
+from scanlearn.views.operations.table import BY_NAME, PARAMETERS
 from scanlearn.views.recipes import RECIPES, Recipe, TableRow, find_recipe
 from scanlearn.views.scale import Scale
 
@@ -20,7 +20,7 @@ def table(recipe: Recipe, scale: Scale, channels: int = 3) -> dict[str, TableRow
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_a_recipe_has_a_row_for_every_range(name: str) -> None:
     rows = RECIPES[name].rows
-    assert [row.parameter for row in rows] == [field.name for field in fields(ViewRanges)]
+    assert [row.parameter for row in rows] == list(PARAMETERS)
 
 
 def test_a_recipe_without_a_row_cannot_be_made() -> None:
@@ -31,15 +31,16 @@ def test_a_recipe_without_a_row_cannot_be_made() -> None:
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_operations_that_no_paper_has_are_off_everywhere(name: str) -> None:
     absent = ["vflip", "rotation", "translation", "stretch", "shear", "elastic", "gamma",
-              "histogram_shift"]  # fmt: skip
+              "histogram_shift", "posterise"]  # fmt: skip
     rows = table(RECIPES[name], EVERYTHING)
     for operation in absent:
-        for parameter in OPERATIONS[operation]:
-            assert (rows[parameter].source, rows[parameter].note) == ("off", "off")
+        for parameter in BY_NAME[operation].parameters:
+            row = rows[parameter.name]
+            assert (row.source, row.note) == ("off", "off")
     for s in (0, 0.5, 1, 1.5):
         for view in RECIPES[name].at(Scale(s, s, s, s)).views:
-            found = {p: getattr(view, p) for o in absent for p in OPERATIONS[o]}
-            assert found == {p: getattr(ViewRanges(), p) for p in found}
+            for parameter in (p for name in absent for p in BY_NAME[name].parameters):
+                assert view[parameter.name] == parameter.identity
 
 
 def test_recipes_tell_which_views_differ() -> None:

@@ -13,9 +13,9 @@ from torchvision.transforms.v2 import functional
 from scanlearn.core import ScanBatch
 from scanlearn.views.draw import Draw
 from scanlearn.views.recipes import RECIPES
-from scanlearn.views.render import render, render_views
+from scanlearn.views.render import change, render, render_views
 from scanlearn.views.scale import Scale
-from scanlearn.views.settings import RenderSettings
+from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
 from scanlearn.views.uniforms import DrawKey, uniforms
 
 MakeBatch = Callable[..., ScanBatch]
@@ -231,3 +231,25 @@ def test_a_blur_may_keep_its_width_in_a_small_view(make_batch: MakeBatch) -> Non
     expected = functional.gaussian_blur(sharp, [5, 5], [0.5, 0.5])
     assert (scaled - expected).abs().max() < 1e-4
     assert (unscaled - sharp).std() > 1.5 * (scaled - sharp).std()
+
+
+def test_stored_values_come_to_the_unit_range_and_stay_in_it(make_batch: MakeBatch) -> None:
+    batch = replace(make_batch(2, 3), value_range=torch.tensor([[0.0, 255.0], [60.0, 180.0]]))
+    planes = batch.pixels.float()
+    change(planes, batch, _draw(batch, 0), 0, DEFAULT_SETTINGS)
+    stored = batch.pixels.float()
+    assert torch.equal(planes[0], stored[0] / 255)
+    assert torch.allclose(planes[1], ((stored[1] - 60) / 120).clamp(0, 1))
+
+
+def test_the_published_order_is_gray_then_blur_then_solarize(make_batch: MakeBatch) -> None:
+    batch = make_batch(1, 3, (64, 64))
+    yes = np.ones((1, 2), bool)
+    draw = replace(
+        _draw(batch, 0), gray=yes, blur=yes, blur_sigma=np.full((1, 2), 4.0), solarize=yes
+    )
+    planes = batch.pixels.float()
+    change(planes, batch, draw, 0, DEFAULT_SETTINGS)
+    x = functional.rgb_to_grayscale(batch.pixels / 255, 3)
+    x = functional.gaussian_blur(x, [7, 7], [4.0 * 64 / 224] * 2)
+    assert (planes - functional.solarize(x, 0.5)).abs().max() < 1e-5

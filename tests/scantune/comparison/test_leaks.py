@@ -34,7 +34,7 @@ def test_drawn_patients_of_equal_names_are_no_leak(plan: Plan) -> None:
     assert between.title == "unlabeled and labels"
     assert within.title == "within labels"
     assert between.patients is None
-    assert "nobody" in between.notes[0]
+    assert "no patients" in between.notes[0]
     assert (between.invalid_scans, within.invalid_scans) == (0, 0)
     assert (folder.leaks / "audit.csv").read_text().count("\n") == 1
 

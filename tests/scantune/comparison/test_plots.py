@@ -7,24 +7,6 @@ from scantune.comparison import plots as plots
 from scantune.comparison import results as r
 
 
-def luminance(colour: str) -> float:
-    """Relative luminance. Source: WCAG 2.1, definition of relative luminance."""
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
-def contrast(one: str, other: str) -> float:
-    high, low = sorted((luminance(one), luminance(other)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
-
-
-def test_every_colour_can_be_read_as_text() -> None:
-    assert all(contrast(colour, "#ffffff") >= 4.5 for colour in plots.LIGHT.values())
-    assert all(contrast(colour, "#14181d") >= 4.5 for colour in plots.DARK.values())
-    assert set(plots.LIGHT) == set(plots.DARK)
-
-
 def test_references_are_gray_and_trained_arms_are_not(fake_results: r.Results) -> None:
     colours = plots.palette(fake_results)
     assert colours["random"] == colours["thumbnail"] == "var(--ref)"

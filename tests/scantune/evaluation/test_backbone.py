@@ -43,7 +43,7 @@ def test_an_untrained_network_is_the_one_of_its_seed(
 
 
 def test_what_has_no_weights_is_one_sentence(archive: Archive, tmp_path: Path) -> None:
-    with pytest.raises(ScanlearnError, match="'x' is no seed"):
+    with pytest.raises(ScanlearnError, match="'x' is not a seed"):
         open_backbone("random:test_resnet:x", archive, None)
     with pytest.raises(ScanlearnError, match="no such backbone folder"):
         open_backbone(tmp_path / "none", archive, None)

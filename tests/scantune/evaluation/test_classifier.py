@@ -13,22 +13,22 @@ import torch
 from scanlearn.backbones import weights as weights
 from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone
 from scanlearn.backbones.card import Card
-from scanlearn.backbones.classifier import build_classifying
+from scanlearn.backbones.head import build_classifying
 from scanlearn.backbones.weights import export_backbone
 from scanlearn.errors import ScanlearnError
 from scantune.evaluation import classifier as classifier
-from scantune.evaluation.classifier import Classifier, keep_classifier, keep_network
+from scantune.evaluation.classifier import Classifier, View, keep_classifier, keep_network
 from scantune.labels.labeled_set import LabeledSet
 from scantune.learners.frozen import LinearFit, fit_linear
 from scantune.learners.learner import Fit
 
-VIEW = (32, (0.5,) * 3, (0.25,) * 3)
+VIEW = View(32, (0.5,) * 3, (0.25,) * 3)
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     backbone = build_backbone(BackboneConfig(name="test_resnet"), 3, 0)
-    card = Card.of(backbone, size=32, mean=VIEW[1], std=VIEW[2])
+    card = Card.of(backbone, size=32, mean=VIEW.mean, std=VIEW.std)
     with pytest.MonkeyPatch.context() as patch:
         # A fresh process proves exports elsewhere; here it would only take time.
         patch.setattr(weights, "check_reload", lambda *_: None)
@@ -88,7 +88,7 @@ def test_keeping_again_replaces_the_classifier_and_nothing_else(
     assert sorted(path.name for path in folder.parent.iterdir()) == ["kept"]
     (folder.parent / "other").mkdir()
     (folder.parent / "other" / "mine.txt").write_text("mine")
-    with pytest.raises(ScanlearnError, match="something else lies there"):
+    with pytest.raises(ScanlearnError, match="exists and is not a classifier"):
         keep_classifier(folder.parent / "other", fitted(features, data), data, exported, **options)
     assert (folder.parent / "other" / "mine.txt").read_text() == "mine"
 
@@ -101,18 +101,18 @@ def test_missing_cut_or_changed_files_are_one_clear_sentence(
     whole, words = probe.read_bytes(), card.read_text()
     for content in (whole[:-1], whole[:-1] + b"\0"):
         probe.write_bytes(content)
-        with pytest.raises(ScanlearnError, match="is not the probe"):
+        with pytest.raises(ScanlearnError, match="its hash is not the one"):
             Classifier(folder)
     probe.unlink()
-    with pytest.raises(ScanlearnError, match="is missing or no probe"):
+    with pytest.raises(ScanlearnError, match="missing or not a probe"):
         Classifier(folder)
     probe.write_bytes(whole)
     for content in ("no json", json.dumps({**json.loads(words), "classes": 3})):
         card.write_text(content)
-        with pytest.raises(ScanlearnError, match="not the card"):
+        with pytest.raises(ScanlearnError, match="not a readable classifier card"):
             Classifier(folder)
     card.unlink()
-    with pytest.raises(ScanlearnError, match="is no classifier"):
+    with pytest.raises(ScanlearnError, match="not a classifier"):
         Classifier(folder)
 
 
@@ -123,7 +123,7 @@ def test_changed_backbone_is_refused(kept: tuple[Path, np.ndarray, LabeledSet]) 
     content[-1] ^= 1
     file.unlink()  # It may be a second name of the exported file.
     file.write_bytes(bytes(content))
-    with pytest.raises(ScanlearnError, match="not those that"):
+    with pytest.raises(ScanlearnError, match="do not match the hash"):
         Classifier(folder)
 
 
@@ -180,10 +180,10 @@ def test_missing_cut_changed_or_other_weights_of_a_network_are_one_clear_sentenc
     weights_file = folder / "model.safetensors"
     whole = weights_file.read_bytes()
     weights_file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(ScanlearnError, match=r"not those that card\.json vouches for"):
+    with pytest.raises(ScanlearnError, match=r"match the hash in card\.json"):
         Classifier(folder)
     weights_file.write_bytes(whole[:-9])
-    with pytest.raises(ScanlearnError, match="not a whole safetensors file"):
+    with pytest.raises(ScanlearnError, match="not a complete safetensors file"):
         Classifier(folder)
     weights_file.unlink()
     with pytest.raises(ScanlearnError, match="the file is missing"):
@@ -192,5 +192,5 @@ def test_missing_cut_changed_or_other_weights_of_a_network_are_one_clear_sentenc
     words = (folder / "classifier.json").read_text()
     again = keep(tuned(seed=1))
     (again / "classifier.json").write_text(words)
-    with pytest.raises(ScanlearnError, match=r"not the one that classifier\.json vouches"):
+    with pytest.raises(ScanlearnError, match=r"not those named in classifier\.json"):
         Classifier(again)

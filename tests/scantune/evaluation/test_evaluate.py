@@ -175,7 +175,7 @@ def test_a_keyword_that_is_wrong_is_one_sentence() -> None:
 
 
 def test_a_seed_that_is_no_number_is_refused() -> None:
-    assert "is no seed" in refused("random:test_resnet:x", PHANTOM, target="pallor")
+    assert "is not a seed" in refused("random:test_resnet:x", PHANTOM, target="pallor")
 
 
 def test_scans_without_known_patients_are_warned_of(
@@ -218,7 +218,7 @@ def test_another_set_is_tested_by_what_was_trained_on_the_labels(tmp_path: Path)
     assert (found.scores.fold_of[:, :40] == -1).all()
     assert (found.scores.fold_of[:, 40:] == 0).all()
     assert found.scores.train_scans[1].tolist() == [[40], [40]]
-    assert "those of drawn scans are nobody" in " ".join(found.notes)
+    assert "synthetic scans have no patients" in " ".join(found.notes)
     tested = open_archive(others)
     lines = (tmp_path / "out" / "predictions.csv").read_text().splitlines()[1:]
     assert {line.split(",")[0] for line in lines} == set(tested.scan_ids)

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
-import io
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from scantune.evaluation.figures import COLOURS, draw_figures
+from scanlearn.palette import NUM_HUES, hue
+from scantune.evaluation.figures import draw_figures, figure_note, figure_sheet
 from scantune.evaluation.results import score_table
 from scantune.labels.labeled_set import LabeledSet
 from scantune.labels.truth import Truth
@@ -16,23 +17,42 @@ from scantune.scores import Scores
 from scantune.scoring import score_features
 
 
+def scored(data: LabeledSet, *learners: str) -> Scores:
+    features = np.random.default_rng(0).normal(size=(len(data), 4)) + data.truth.classes[:, None]
+    return score_features(features, data, learners=learners or ("knn",), folds=2, label_seeds=1)
+
+
 @pytest.mark.parametrize("classes", [2, 7])
-def test_figures_are_one_picture_the_same_each_time(
+def test_figures_are_the_same_each_time_and_give_each_class_a_colour(
     labeled: Callable[..., LabeledSet], classes: int
 ) -> None:
-    data = labeled(patients=70, classes=classes)
-    features = np.random.default_rng(0).normal(size=(len(data), 4)) + data.truth.classes[:, None]
-    scores = score_features(features, data, learners=("knn",), folds=2, label_seeds=1)
+    scores = scored(labeled(patients=70, classes=classes))
     rows = score_table(scores)
-    drawn = draw_figures(scores, rows, "finding")
-    assert drawn == draw_figures(scores, rows, "finding")
-    picture = np.asarray(Image.open(io.BytesIO(drawn)).convert("RGB")).astype(int)
-    assert picture.shape[1] == 2040
-    # Curves have colours, and of seven classes the six commonest have one each.
-    blue = np.abs(picture - [31, 99, 174]).max(axis=-1) < 12
-    slate = np.abs(picture[:, :1200] - [77, 90, 112]).max(axis=-1) < 6
-    assert blue.sum() > 200
-    assert (slate.sum() > 200) == (classes == 7)
+    (drawn,) = draw_figures(scores, rows)
+    assert (drawn,) == draw_figures(scores, rows)
+    assert [re.findall(r'aria-label="([^"]*)"', panel)[0] for panel in drawn.panels] == [
+        *("ROC", "Precision and recall", "Calibration", "Confusion")
+    ]
+    # Of two classes the second has a curve, of seven the six commonest.
+    curves = 1 if classes == 2 else NUM_HUES
+    roc, precision, calibration, confusion = drawn.panels
+    for panel in (roc, precision, calibration):
+        assert panel.count("<polyline") == curves
+        assert all(hue(index) in panel for index in range(curves))
+    assert roc.count("<polygon") == precision.count("<polygon") == (1 if classes == 2 else 0)
+    assert confusion.count("<rect") == classes**2
+    assert ("commonest of 7 classes" in figure_note(scores)) == (classes == 7)
+
+
+def test_curves_are_those_of_the_statistics(labeled: Callable[..., LabeledSet]) -> None:
+    scores = scored(labeled(patients=70))
+    rows = score_table(scores)
+    roc = draw_figures(scores, rows)[0].panels[0]
+    (points,) = re.findall(r'<polyline points="([^"]*)"', roc)
+    heights = [float(point.split(",")[1]) for point in points.split()]
+    assert len(heights) == 101
+    assert heights == sorted(heights, reverse=True)
+    assert f"AUROC {rows[0].classes[0].auroc:.3f}" in roc
 
 
 def test_class_missing_from_every_fold_is_drawn_without_a_curve(
@@ -40,40 +60,41 @@ def test_class_missing_from_every_fold_is_drawn_without_a_curve(
 ) -> None:
     data = labeled(patients=40, split=True)
     y = np.where(np.asarray(data.split) == "test", 0, data.truth.classes)
-    flat = replace(data, truth=Truth.of_classes(y, 2))
-    features = np.random.default_rng(0).normal(size=(len(y), 3))
-    scores = score_features(features, flat, learners=("knn",), label_seeds=1)
-    assert draw_figures(scores, score_table(scores), "finding")[:4] == b"\x89PNG"
-
-
-def pixels(drawn: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(drawn)).convert("RGB")).astype(int)
+    scores = scored(replace(data, truth=Truth.of_classes(y, 2)))
+    (drawn,) = draw_figures(scores, score_table(scores))
+    assert "<polyline" not in drawn.panels[0]
+    assert "nan" not in "".join(drawn.panels)
 
 
 def test_findings_have_a_forest_where_classes_have_a_confusion(finding_scores: Scores) -> None:
-    picture = pixels(draw_figures(finding_scores, score_table(finding_scores), "findings"))
-    last = picture[:, 1550:]
-    # An interval in the colour of its curve, and none of the confusion's dark blue.
-    for colour in COLOURS[:3]:
-        own = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
-        assert (np.abs(last - own).max(axis=-1) < 12).sum() > 50
-    assert (np.abs(last - [8, 48, 107]).max(axis=-1) < 20).sum() == 0
+    rows = score_table(finding_scores)
+    (drawn,) = draw_figures(finding_scores, rows)
+    forest = drawn.panels[3]
+    assert "<rect" not in forest
+    assert forest.count("<circle") == len(rows[0].classes)
+    for place, line in enumerate(rows[0].classes):
+        assert hue(place) in forest
+        assert f"{line.name}: {line.auroc:.3f} ({line.low:.3f} to {line.high:.3f})" in forest
 
 
 def test_a_finding_that_nobody_has_is_called_undefined(finding_scores: Scores) -> None:
     matrix = finding_scores.truth.matrix.copy()
     matrix[:, 2] = np.minimum(matrix[:, 2], 0)
     none = replace(finding_scores, truth=Truth(matrix, "multilabel"))
-    assert draw_figures(none, score_table(none), "findings")[:4] == b"\x89PNG"
+    (drawn,) = draw_figures(none, score_table(none))
+    assert drawn.panels[3].count("undefined") == 1
+    assert "nan" not in "".join(drawn.panels)
 
 
-def test_each_learner_has_a_row_of_panels_as_high_as_the_others(
+def test_the_sheet_has_a_row_of_panels_for_each_learner_and_needs_no_variables(
     labeled: Callable[..., LabeledSet],
 ) -> None:
-    data = labeled(patients=30)
-    features = np.random.default_rng(0).normal(size=(len(data), 4)) + data.truth.classes[:, None]
-    heights = []
-    for learners in (("knn",), ("knn", "linear")):
-        scores = score_features(features, data, learners=learners, folds=2, label_seeds=1)
-        heights.append(len(pixels(draw_figures(scores, score_table(scores), "finding"))))
-    assert heights[1] - heights[0] == pytest.approx(3.55 * 150, abs=1)
+    scores = scored(labeled(patients=30), "knn", "linear")
+    figures = draw_figures(scores, score_table(scores))
+    sheet = figure_sheet(figures, "a <title>", scores)
+    root = ElementTree.fromstring(sheet)
+    assert len(root.findall("{http://www.w3.org/2000/svg}svg")) == 8
+    assert "a <title>" in str(root.attrib["aria-label"])
+    assert "var(--hue" not in sheet
+    one = ElementTree.fromstring(figure_sheet(figures[:1], "t", scores))
+    assert float(one.attrib["height"]) < float(root.attrib["height"])

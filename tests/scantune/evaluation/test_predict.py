@@ -135,7 +135,7 @@ def test_archive_of_other_channels_is_one_clear_sentence(workplace: Path) -> Non
     with pytest.raises(ScanlearnError, match="pack them with channels=1"):
         predict(model, "phantom:patients=2,seed=0,size=32x32", output=workplace / "x.csv")
     assert not (workplace / "x.csv").exists()
-    with pytest.raises(ScanlearnError, match="is no classifier"):
+    with pytest.raises(ScanlearnError, match="not a classifier"):
         predict(workplace / "scores", workplace / "labels.csv", output=workplace / "x.csv")
 
 

@@ -101,7 +101,7 @@ def test_equal_names_under_other_keys_are_other_patients_and_that_is_said(make: 
 def test_unknown_patients_cannot_be_compared_and_that_is_said(make: Make) -> None:
     first = make("a", ["p", "q"], y=["0", "1"])
     second = make("b", ["p", "q"], seed=1, known=False, y=["0", "1"])
-    assert "those of test are not known" in joined(first, second).notes[0]
+    assert "patients of test are unknown" in joined(first, second).notes[0]
 
 
 def test_other_issuers_are_said(make: Make) -> None:

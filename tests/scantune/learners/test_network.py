@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from scanlearn.backbones.backbone import Backbone
-from scanlearn.backbones.classifier import classifier_names, norm_names
+from scanlearn.backbones.head import classifier_names, norm_names
 from scanlearn.errors import ScanlearnError
 from scanlearn.views.scale import Scale
 from scantune.labels.truth import Task, Truth

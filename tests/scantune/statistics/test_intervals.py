@@ -217,12 +217,12 @@ def test_a_verdict_reads_the_interval_against_the_margin(
 ) -> None:
     middle, half = (low + high) / 2, (high - low) / 2
     p = float(2 * stats.norm.sf(abs(middle) / half * 1.96))
-    found = Difference(middle, low, high, p, 50.0, 1e-4, 0.0, (middle,))
+    found = Difference(middle, low, high, 50.0, 1e-4, 0.0, (middle,), p=p)
     assert verdict(found, margin=0.01) == kind
 
 
 def test_a_verdict_takes_the_adjusted_p_value() -> None:
-    found = Difference(0.04, 0.01, 0.07, 0.02, 50.0, 1e-4, 0.0, (0.04,))
+    found = Difference(0.04, 0.01, 0.07, 50.0, 1e-4, 0.0, (0.04,), p=0.02)
     assert verdict(found) == "better"
     assert verdict(found, p=0.08) == "none"
     assert verdict(replace(found, p=float("nan"), low=float("nan"), high=float("nan"))) == "none"

@@ -1,4 +1,8 @@
-"""What a device adds to a picture: an uneven field, softness and noise; in place."""
+"""What a device adds to a picture: an uneven field, softness and noise.
+
+Source: semantics of TorchIO's RandomBiasField, RandomBlur and RandomNoise, as Cheng et al.,
+    MIDL 2025, table 2 uses them; results are clamped to the unit range.
+"""
 
 from __future__ import annotations
 
@@ -7,47 +11,94 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scanlearn.views.draw import Draw
 from scanlearn.views.operations.fields import bias_field, noise_field
+from scanlearn.views.operations.operation import (
+    Operation,
+    Parameter,
+    Rendering,
+    change_rows,
+    column,
+    probability,
+)
 from scanlearn.views.resample import blur_taps, resample
 
 # A narrower blur leaves every neighbour a weight below 1e-15: it changes no float32.
 LEAST_SOFT_SIGMA = 0.12
 
 
-def acquire(
-    x: Float[Tensor, "b c s s"],
-    draw: Draw,
-    view: int,
-    coverage: Float[Tensor, "b 1 s s"] | None,
-) -> None:
-    """Multiplies by the bias field, softens and adds noise, in place; nothing outside the mask.
+def multiply_by_field(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
+    """Multiplies views by their bias field, in place."""
+    draw, view = rendering.draw, rendering.view
 
-    Args:
-        x: Unit range, times the coverage.
-        draw: The draw of these scans.
-        view: Which of its views.
-        coverage: Share of each pixel inside the field of view; None where all of it is.
+    def uneven(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
+        amplitude = torch.from_numpy(draw.bias_field[rows, view]).to(part)
+        return (part * bias_field(draw.field_key[rows, view], amplitude, x.shape[-1])).clamp_(0, 1)
 
-    Source: semantics of TorchIO's RandomBiasField, RandomBlur and RandomNoise, as Cheng et al.,
-        MIDL 2025, table 2 uses them; the result is clamped to the unit range.
-    """
-    size, device = x.shape[-1], x.device
-    chosen = np.flatnonzero(draw.bias_field[:, view])
-    if len(chosen):
-        rows = torch.from_numpy(chosen).to(device)
-        amplitude = torch.from_numpy(draw.bias_field[chosen, view]).to(x)
-        x[rows] = (x[rows] * bias_field(draw.field_key[chosen, view], amplitude, size)).clamp_(0, 1)
-    chosen = np.flatnonzero(draw.soft_sigma[:, view] > LEAST_SOFT_SIGMA)
-    if len(chosen):
-        rows = torch.from_numpy(chosen).to(device)
-        taps = blur_taps(draw.soft_sigma[chosen, view], size=size)
-        x[rows] = resample(x[rows], taps, taps)
-    chosen = np.flatnonzero(draw.noise_std[:, view])
-    if len(chosen):
-        rows = torch.from_numpy(chosen).to(device)
-        noise = noise_field(draw.field_key[chosen, view], (x.shape[1], size, size), device)
-        noise.mul_(torch.from_numpy(draw.noise_std[chosen, view]).to(x).view(-1, 1, 1, 1))
+    change_rows(x, draw.bias_field[:, view] != 0, uneven)
+
+
+def soften(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
+    """Blurs views as an unsharp device does, in place; sigma is in pixels of the view."""
+    sigma = rendering.draw.soft_sigma[:, rendering.view]
+
+    def softened(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
+        taps = blur_taps(sigma[rows], size=x.shape[-1])
+        return resample(part, taps, taps)
+
+    change_rows(x, sigma > LEAST_SOFT_SIGMA, softened)
+
+
+def add_noise(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
+    """Adds noise to views, in place; none outside the field of view."""
+    draw, view, coverage = rendering.draw, rendering.view, rendering.coverage
+
+    def noisy(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
+        channels, height, width = part.shape[1:]
+        keys = draw.field_key[rows, view]
+        noise = noise_field(keys, (channels, height, width), x.device)
+        noise.mul_(column(draw.noise_std[rows, view], part))
         if coverage is not None:
-            noise.mul_(coverage[rows])
-        x[rows] = noise.add_(x[rows]).clamp_(0, 1)
+            noise.mul_(coverage[torch.from_numpy(rows).to(x.device)])
+        return noise.add_(part).clamp_(0, 1)
+
+    change_rows(x, draw.noise_std[:, view] != 0, noisy)
+
+
+BIAS_FIELD = Operation(
+    "bias_field",
+    "acquisition",
+    (
+        probability("bias_field", "Bias field"),
+        Parameter("bias_field", "Bias field, coefficients", "± in the exponent", highest=2),
+    ),
+    lambda quantiles: {
+        "bias_field": quantiles.happens("bias_field") * quantiles.span("bias_field")
+    },
+    multiply_by_field,
+)
+SOFT = Operation(
+    "soft",
+    "acquisition",
+    (
+        probability("soft", "Acquisition blur"),
+        Parameter(
+            "soft_sigma",
+            "Acquisition blur, largest sigma",
+            "px",
+            highest=10,
+            negligible=LEAST_SOFT_SIGMA,
+        ),
+    ),
+    lambda quantiles: {"soft_sigma": quantiles.upwards("soft", "soft_sigma")},
+    soften,
+)
+NOISE = Operation(
+    "noise",
+    "acquisition",
+    (
+        probability("noise", "Noise"),
+        Parameter("noise_std", "Noise, largest std", "of the range"),
+    ),
+    lambda quantiles: {"noise_std": quantiles.upwards("noise", "noise_std")},
+    add_noise,
+)

@@ -2,58 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import permutations
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from scanlearn.views.draw import BRIGHTNESS, CONTRAST, HUE, SATURATION, Draw
+from scanlearn.views.operations.operation import (
+    Operation,
+    Parameter,
+    Quantiles,
+    Rendering,
+    change_rows,
+    column,
+    probability,
+)
 
 _LUMA = (0.2989, 0.587, 0.114)
 _FORWARDS, _BACKWARDS = np.array([0, 1, 2]), np.array([2, 1, 0])
-_BLENDS = {BRIGHTNESS: "brightness", CONTRAST: "contrast", SATURATION: "saturation"}
+# The four of the jitter as `Draw.order` numbers them.
+_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
+_ORDERS = np.array(list(permutations(range(4))), dtype=np.int64)
 
 
-def jitter(
-    x: Float[Tensor, "b c s s"], draw: Draw, view: int, coverage: Float[Tensor, "b 1 s s"] | None
-) -> None:
+def jitter(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
     """Changes brightness, contrast, saturation and hue in the drawn order, in place.
 
     Each operation clamps to [0, 1]. A scan that drew no jitter keeps its values exactly. Without
-    colour, saturation and hue do nothing.
-
-    Args:
-        x: Unit range.
-        draw: Factors and order.
-        view: Which view of the draw.
-        coverage: Share of each pixel inside the field of view; None where all of it is. The
-            mean that contrast turns about is taken inside it, and nothing is added outside.
+    colour, saturation and hue do nothing. The mean that contrast turns about is taken inside the
+    field of view, and nothing is added outside.
 
     Source: torchvision.transforms.v2.functional adjust_brightness, adjust_contrast,
         adjust_saturation and adjust_hue.
     """
+    draw, view = rendering.draw, rendering.view
     applies = draw.jitter[:, view]
     if not applies.any():
         return
     is_colour = x.shape[1] == 3
+    blends = {_BRIGHTNESS: draw.brightness, _CONTRAST: draw.contrast}
+    if is_colour:
+        blends[_SATURATION] = draw.saturation
     for ops in _passes(draw.order[:, view], is_colour=is_colour):
         factor = np.ones(len(ops))
-        for op, name in _BLENDS.items():
-            if op != SATURATION or is_colour:
-                factor = np.where((ops == op) & applies, getattr(draw, name)[:, view], factor)
-        _blend(x, ops, factor, coverage)
-        shifts = np.flatnonzero((ops == HUE) & applies & (draw.hue[:, view] != 0))
+        for op, factors in blends.items():
+            factor = np.where((ops == op) & applies, factors[:, view], factor)
+        _blend(x, ops, factor, rendering.coverage)
+        shifts = np.flatnonzero((ops == _HUE) & applies & (draw.hue[:, view] != 0))
         if is_colour and len(shifts):
             shift_hue(x, draw.hue[shifts, view], shifts)
+
+
+def remove_colour(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
+    """Makes colour views gray, in place."""
+    if x.shape[1] == 3:
+        applies = rendering.draw.gray[:, rendering.view]
+        change_rows(x, applies, lambda part, _: gray(part).expand(-1, 3, -1, -1))
 
 
 def _passes(order: Int[np.ndarray, "b 4"], *, is_colour: bool) -> list[Int[np.ndarray, " b"]]:
     """The operation of each scan, pass by pass; without colour two passes are enough."""
     if is_colour:
         return list(order.T)
-    kept = order[(order == BRIGHTNESS) | (order == CONTRAST)].reshape(len(order), 2)
+    kept = order[(order == _BRIGHTNESS) | (order == _CONTRAST)].reshape(len(order), 2)
     return list(kept.T)
 
 
@@ -68,16 +80,16 @@ def _blend(
     if not changed.any():
         return
     target: Tensor | None = None
-    share = np.where((ops == CONTRAST) & changed, 1 - factor, 0.0)
+    share = np.where((ops == _CONTRAST) & changed, 1 - factor, 0.0)
     if share.any():
-        target = _mean_gray(x, coverage) * _column(share, x)
+        target = _mean_gray(x, coverage) * column(share, x)
         if coverage is not None:
             target = target * coverage
-    share = np.where((ops == SATURATION) & changed, 1 - factor, 0.0)
+    share = np.where((ops == _SATURATION) & changed, 1 - factor, 0.0)
     if share.any():
-        luma = gray(x) * _column(share, x)
+        luma = gray(x) * column(share, x)
         target = luma if target is None else luma.add_(target)
-    x.mul_(_column(factor, x))
+    x.mul_(column(factor, x))
     if target is not None:
         x.add_(target)
     # Mixing with less than all of oneself stays between the two.
@@ -108,9 +120,7 @@ def gray(x: Float[Tensor, "b c s s"]) -> Float[Tensor, "b 1 s s"]:
 
 
 def shift_hue(
-    x: Float[Tensor, "b 3 s s"],
-    shift: Float[np.ndarray, " k"],
-    rows: Int[np.ndarray, " k"] | None = None,
+    x: Float[Tensor, "b 3 s s"], shift: Float[np.ndarray, " k"], rows: Int[np.ndarray, " k"]
 ) -> None:
     """Moves the hue of some views by a share of the colour circle, in place.
 
@@ -122,7 +132,7 @@ def shift_hue(
     Args:
         x: Unit range.
         shift: From -.5 to .5.
-        rows: Which views; None for all.
+        rows: Which views.
 
     Source: the values of torchvision's adjust_hue, which goes to HSV and back.
     """
@@ -130,38 +140,26 @@ def shift_hue(
     whole = np.rint(sixths)
     is_odd = whole % 2 != 0
     # Backwards is forwards with red and blue exchanged.
-    given = np.where((sixths < whole)[:, None], _BACKWARDS, _FORWARDS)
-    taken = (given + ((whole - 3 * is_odd) // 2).astype(np.int64)[:, None]) % 3
+    sources = np.where((sixths < whole)[:, None], _BACKWARDS, _FORWARDS)
+    targets = (sources + ((whole - 3 * is_odd) // 2).astype(np.int64)[:, None]) % 3
     part = np.abs(sixths - whole)
-    if len(x) == 1:
-        channels = x.unbind(dim=1)
-        planes, places = ([channels[i] for i in which[0]] for which in (given, taken))
-        _shift_planes(planes, places, _column(part, x)[:, 0], turned=bool(is_odd[0]))
-        return
-    chosen = np.arange(len(x)) if rows is None else rows
     for turned in (False, True):
         alike = np.flatnonzero(is_odd == turned)
-        if not len(alike):
-            continue
-        where, source, target = (
-            torch.from_numpy(index[alike]).to(x.device, non_blocking=True)
-            for index in (chosen[:, None], given, taken)
-        )
-        moved = x[where, source]
-        each = moved.unbind(dim=1)
-        _shift_planes(each, each, _column(part[alike], x)[:, 0], turned=turned)
-        x[where, target] = moved
+        if len(alike):
+            where, source, target = (
+                torch.from_numpy(index[alike]).to(x.device, non_blocking=True)
+                for index in (rows[:, None], sources, targets)
+            )
+            planes = x[where, source]
+            _shift_planes(planes, column(part[alike], x)[:, 0], turned=turned)
+            x[where, target] = planes
 
 
 def _shift_planes(
-    planes: Sequence[Float[Tensor, "b s s"]],
-    places: Sequence[Float[Tensor, "b s s"]],
-    part: Float[Tensor, "b 1 1"],
-    *,
-    turned: bool,
+    planes: Float[Tensor, "b 3 s s"], part: Float[Tensor, "b 1 1"], *, turned: bool
 ) -> None:
     """Shifts hue by part of a sixth towards the next plane, and by half a circle if ``turned``."""
-    one, two, three = planes
+    one, two, three = planes.unbind(dim=1)
     largest, smallest = torch.maximum(one, two), torch.minimum(one, two)
     torch.maximum(largest, three, out=largest)
     torch.minimum(smallest, three, out=smallest)
@@ -169,17 +167,56 @@ def _shift_planes(
     high = torch.sub(largest, low)
     low.add_(smallest)
     moved = [
-        torch.clamp(after, low, high).sub_(after).add_(own)
-        for own, after in ((one, two), (two, three), (three, one))
+        torch.clamp(after, low, high).sub_(after).add_(before)
+        for before, after in ((one, two), (two, three), (three, one))
     ]
-    for place, plane in zip(places, moved, strict=True):
-        torch.clamp(plane, smallest, largest, out=plane if turned else place)
+    for place, plane in zip((one, two, three), moved, strict=True):
+        torch.clamp(plane, smallest, largest, out=place)
     if turned:
-        both = torch.add(largest, smallest, out=largest)
-        for place, plane in zip(places, moved, strict=True):
-            torch.sub(both, plane, out=place)
+        planes.copy_(torch.add(largest, smallest)[:, None] - planes)
 
 
-def _column(values: Shaped[np.ndarray, " b"], like: Tensor) -> Float[Tensor, "b 1 1 1"]:
-    column = torch.from_numpy(np.asarray(values, dtype=np.float32))
-    return column.to(like.device, non_blocking=True).view(-1, 1, 1, 1)
+def _draw_jitter(quantiles: Quantiles) -> dict[str, np.ndarray]:
+    order = _ORDERS[(quantiles.uniform("order") * len(_ORDERS)).astype(np.int64)]
+    return {"jitter": quantiles.happens("jitter"), "order": order}
+
+
+def _part(name: str, *, needs_colour: bool = False) -> Operation:
+    """One of the three that blend, its factors about 1.
+
+    Source: ranges of the factors, torchvision's ColorJitter.
+    """
+
+    def draw(quantiles: Quantiles) -> dict[str, np.ndarray]:
+        span = quantiles.span(name)
+        low = np.maximum(0.0, 1 - span)
+        return {name: low + quantiles.uniform(name) * (1 + span - low)}
+
+    parameter = Parameter(name, f"Jitter of {name}", "± of the factor", highest=2)
+    return Operation(
+        name, "photometric", (parameter,), draw, part_of="jitter", needs_colour=needs_colour
+    )
+
+
+JITTER = Operation(
+    "jitter", "photometric", (probability("jitter", "Colour jitter"),), _draw_jitter, jitter
+)
+BRIGHTNESS = _part("brightness")
+CONTRAST = _part("contrast")
+SATURATION = _part("saturation", needs_colour=True)
+HUE = Operation(
+    "hue",
+    "photometric",
+    (Parameter("hue", "Jitter of hue", "± of the circle", highest=0.5),),
+    lambda quantiles: {"hue": (2 * quantiles.uniform("hue") - 1) * quantiles.span("hue")},
+    part_of="jitter",
+    needs_colour=True,
+)
+GRAY = Operation(
+    "gray",
+    "photometric",
+    (probability("gray", "Colour removed"),),
+    lambda quantiles: {"gray": quantiles.happens("gray")},
+    remove_colour,
+    needs_colour=True,
+)

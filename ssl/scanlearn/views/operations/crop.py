@@ -11,8 +11,12 @@ of the scan, a box fits exactly where ``|g| <= t``; the recipe allows ``|g + d| 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from jaxtyping import Float64
+
+from scanlearn.views.operations.operation import Operation, Parameter, Quantiles
 
 # A range of no width has no density to invert; this one is far below a pixel.
 _MIN_HALF_RANGE = 1e-6
@@ -137,3 +141,30 @@ def _integral(
     """Antiderivative of ``intercept - slope * ln a``."""
     value: Float64[np.ndarray, "..."] = intercept * a - slope * (a * np.log(a) - a)
     return value
+
+
+def _draw(quantiles: Quantiles) -> dict[str, Float64[np.ndarray, "b v 4"]]:
+    box = quantiles.valid_box
+    aspect = np.log((box[:, 3] - box[:, 1]) / (box[:, 2] - box[:, 0]))[:, None]
+    corner = [quantiles.uniform(name) for name in ("area", "aspect", "top", "left")]
+    crop_box = accepted_boxes(
+        np.stack(corner, axis=-1),
+        quantiles.span("crop_min"),
+        quantiles.span("crop_max"),
+        (aspect * quantiles.span("own_aspect"), quantiles.span("log_aspect")),
+        box,
+    )
+    return {"crop_box": crop_box}
+
+
+CROP = Operation(
+    "crop",
+    "crop",
+    (
+        Parameter("crop_min", "Smallest crop", "of the area", lowest=0.001, identity=1),
+        Parameter("crop_max", "Largest crop", "of the area", lowest=0.001, identity=1),
+        Parameter("log_aspect", "Crop aspect", "± ln w/h", highest=math.log(4)),
+        Parameter("own_aspect", "Centre of the aspect", "1 own, 0 square", identity=1),
+    ),
+    _draw,
+)

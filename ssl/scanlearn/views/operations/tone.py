@@ -1,7 +1,8 @@
-"""Operations on gray values beyond colour jitter: gamma, histogram shift, solarize; in place."""
+"""Gray values and sharpness: gamma, histogram shift, blur, solarize and posterise."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -9,83 +10,198 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from scanlearn.views.draw import HISTOGRAM_POINTS, Draw
+from scanlearn.views.operations.operation import (
+    Operation,
+    Parameter,
+    Quantiles,
+    Rendering,
+    change_rows,
+    column,
+    probability,
+)
+from scanlearn.views.resample import blur_taps, resample
 
+# Where a histogram shift moves the curve of gray values; its ends stay.
+HISTOGRAM_POINTS = (0.25, 0.5, 0.75)
+BLUR_SIGMA_MIN = 0.1
 SOLARIZE_THRESHOLD = 0.5
+POSTERISE_BITS = 8.0
 # Half a step of 8 bits of coverage: less than that of a pixel is in the field of view.
 _LEAST_COVERAGE = 1 / 512
 
-Coverage = Float[Tensor, "b 1 s s"]
+
+def raise_to_power(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
+    """Raises gray values to the drawn power, in place."""
+    exponent = rendering.draw.gamma[:, rendering.view]
+    _bend(x, rendering, exponent != 1, lambda part, rows: part.pow(column(exponent[rows], part)))
 
 
-def bend(x: Float[Tensor, "b c s s"], draw: Draw, view: int, coverage: Coverage | None) -> None:
-    """Raises views to their power and shifts their histograms, in place.
+def shift_histogram(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
+    """Bends gray values along a broken line through the shifted points, in place.
 
-    Args:
-        x: Unit range, times the coverage.
-        draw: The draw of these scans.
-        view: Which of its views.
-        coverage: Share of each pixel inside the field of view; None where all of it is.
+    Its ends stay at 0 and 1, and gray values keep their order whatever was drawn.
     """
-    _straightly(
-        x, coverage, draw.gamma[:, view] != 1, lambda part, rows: _gamma(part, draw, view, rows)
-    )
-    shifted = (draw.histogram_shift[:, view] != 0).any(axis=-1)
-    _straightly(x, coverage, shifted, lambda part, rows: _shift(part, draw, view, rows))
+    shift = rendering.draw.histogram_shift[:, rendering.view]
+    points = np.array([0.0, *HISTOGRAM_POINTS, 1.0])
+
+    def bent(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
+        values = np.broadcast_to(points, (len(rows), len(points))).copy()
+        values[:, 1:-1] += shift[rows]
+        values = np.maximum.accumulate(np.clip(values, 0, 1), axis=1)
+        slopes = torch.from_numpy(np.diff(values, axis=1) / np.diff(points)).to(part)
+        total = torch.zeros_like(part)
+        for segment, width in enumerate(np.diff(points).tolist()):
+            inside = (part - points[segment]).clamp_(0, width)
+            total.add_(inside.mul_(slopes[:, segment].view(-1, 1, 1, 1)))
+        return total
+
+    _bend(x, rendering, (shift != 0).any(axis=-1), bent)
 
 
-def solarize(x: Float[Tensor, "b c s s"], draw: Draw, view: int, coverage: Coverage | None) -> None:
+def blur(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
+    """Blurs views, in place. The coverage is no content: it stays sharp."""
+    size, draw, view = x.shape[-1], rendering.draw, rendering.view
+    sigma = rendering.settings.blur_px(draw.blur_sigma[:, view], size)
+
+    def blurred(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
+        taps = blur_taps(sigma[rows], size=size)
+        return resample(part, taps, taps)
+
+    change_rows(x, draw.blur[:, view], blurred)
+
+
+def solarize(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
     """Inverts values from one half upwards, in place.
 
     Source: torchvision's solarize; DINO's released code inverts 8-bit values from 128.
     """
-
-    def invert(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:  # noqa: ARG001
-        return torch.where(part >= SOLARIZE_THRESHOLD, 1 - part, part)
-
-    _straightly(x, coverage, draw.solarize[:, view], invert)
-
-
-def _gamma(
-    part: Float[Tensor, "k c s s"], draw: Draw, view: int, rows: np.ndarray
-) -> Float[Tensor, "k c s s"]:
-    exponent = torch.from_numpy(draw.gamma[rows, view]).to(part).view(-1, 1, 1, 1)
-    return part.pow(exponent)
+    _bend(
+        x,
+        rendering,
+        rendering.draw.solarize[:, rendering.view],
+        lambda part, _: torch.where(part >= SOLARIZE_THRESHOLD, 1 - part, part),
+    )
 
 
-def _shift(
-    part: Float[Tensor, "k c s s"], draw: Draw, view: int, rows: np.ndarray
-) -> Float[Tensor, "k c s s"]:
-    """A broken line through the shifted points; its ends stay at 0 and 1."""
-    points = np.array([0.0, *HISTOGRAM_POINTS, 1.0])
-    values = np.broadcast_to(points, (len(rows), len(points))).copy()
-    values[:, 1:-1] += draw.histogram_shift[rows, view]
-    # Gray values keep their order whatever was drawn.
-    values = np.maximum.accumulate(np.clip(values, 0, 1), axis=1)
-    slopes = torch.from_numpy(np.diff(values, axis=1) / np.diff(points)).to(part)
-    bent = torch.zeros_like(part)
-    for segment in range(len(points) - 1):
-        width = points[segment + 1] - points[segment]
-        inside = (part - points[segment]).clamp_(0, width)
-        bent.add_(inside.mul_(slopes[:, segment].view(-1, 1, 1, 1)))
-    return bent
+def posterise(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
+    """Rounds gray values down to those that the drawn number of bits can hold, in place.
+
+    With a whole number of bits it is the published operation on 8-bit values; between two whole
+    numbers the width of a step lies between theirs.
+
+    Source: posterize of AutoAugment (Cubuk et al., CVPR 2019), which keeps 4 to 8 bits;
+    torchvision's posterize, which keeps the highest bits.
+    """
+    bits = rendering.draw.posterise_bits[:, rendering.view]
+
+    def rounded(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
+        width = column(2.0 ** (POSTERISE_BITS - bits[rows]), part)
+        # A hair up: an 8-bit value must not fall a step for a rounding error of its float.
+        return (part * 255 + 1e-3).div_(width).floor_().mul_(width / 255)
+
+    _bend(x, rendering, bits != POSTERISE_BITS, rounded)
 
 
-def _straightly(
+def _bend(
     x: Float[Tensor, "b c s s"],
-    coverage: Coverage | None,
+    rendering: Rendering,
     applies: Bool[np.ndarray, " b"],
-    change: Callable[[Float[Tensor, "k c s s"], np.ndarray], Float[Tensor, "k c s s"]],
+    curve: Callable[[Float[Tensor, "k c s s"], np.ndarray], Float[Tensor, "k c s s"]],
 ) -> None:
     """Applies a curve to the content itself, not to the content times its coverage."""
-    chosen = np.flatnonzero(applies)
-    if not len(chosen):
-        return
-    rows = torch.from_numpy(chosen).to(x.device)
-    part = x[rows]
+    coverage = rendering.coverage
     if coverage is None:
-        x[rows] = change(part, chosen)
-    else:
-        share = coverage[rows]
-        part = (part / share.clamp(min=_LEAST_COVERAGE)).clamp_(0, 1)
-        x[rows] = change(part, chosen).mul_(share)
+        change_rows(x, applies, curve)
+        return
+
+    def inside(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
+        share = coverage[torch.from_numpy(rows).to(x.device)]
+        content = (part / share.clamp(min=_LEAST_COVERAGE)).clamp_(0, 1)
+        return curve(content, rows).mul_(share)
+
+    change_rows(x, applies, inside)
+
+
+def _draw_histogram_shift(quantiles: Quantiles) -> dict[str, np.ndarray]:
+    points = [f"histogram_shift_{number}" for number in (1, 2, 3)]
+    shifts = [quantiles.either_way("histogram_shift", "histogram_shift", name) for name in points]
+    return {"histogram_shift": np.stack(shifts, axis=-1)}
+
+
+def _draw_blur(quantiles: Quantiles) -> dict[str, np.ndarray]:
+    width = quantiles.span("blur_sigma") - BLUR_SIGMA_MIN
+    sigma = BLUR_SIGMA_MIN + quantiles.uniform("blur_sigma") * width
+    return {"blur": quantiles.happens("blur"), "blur_sigma": sigma}
+
+
+def _draw_posterise(quantiles: Quantiles) -> dict[str, np.ndarray]:
+    dropped = quantiles.uniform("posterise_bits") * (
+        POSTERISE_BITS - quantiles.span("posterise_bits")
+    )
+    bits = np.where(quantiles.happens("posterise"), POSTERISE_BITS - dropped, POSTERISE_BITS)
+    return {"posterise_bits": bits}
+
+
+GAMMA = Operation(
+    "gamma",
+    "photometric",
+    (
+        probability("gamma", "Gamma"),
+        Parameter("gamma", "Gamma", "± ln exponent", highest=math.log(4)),
+    ),
+    lambda quantiles: {"gamma": np.exp(quantiles.either_way("gamma", "gamma", "gamma_exponent"))},
+    raise_to_power,
+)
+HISTOGRAM_SHIFT = Operation(
+    "histogram_shift",
+    "photometric",
+    (
+        probability("histogram_shift", "Histogram shift"),
+        Parameter(
+            "histogram_shift", "Histogram shift of each point", "± of the range", highest=0.2
+        ),
+    ),
+    _draw_histogram_shift,
+    shift_histogram,
+)
+BLUR = Operation(
+    "blur",
+    "photometric",
+    (
+        probability("blur", "Blur"),
+        Parameter(
+            "blur_sigma",
+            "Blur, largest sigma",
+            "px at 224 px",
+            lowest=BLUR_SIGMA_MIN,
+            highest=10,
+            identity=BLUR_SIGMA_MIN,
+        ),
+    ),
+    _draw_blur,
+    blur,
+)
+SOLARIZE = Operation(
+    "solarize",
+    "photometric",
+    (probability("solarize", "Solarize"),),
+    lambda quantiles: {"solarize": quantiles.happens("solarize")},
+    solarize,
+)
+POSTERISE = Operation(
+    "posterise",
+    "photometric",
+    (
+        probability("posterise", "Posterise"),
+        Parameter(
+            "posterise_bits",
+            "Posterise, fewest bits kept",
+            "of 8",
+            lowest=1,
+            highest=POSTERISE_BITS,
+            identity=POSTERISE_BITS,
+        ),
+    ),
+    _draw_posterise,
+    posterise,
+)

@@ -10,8 +10,7 @@ from torchvision.transforms.v2 import functional
 
 from scanlearn.core import ScanBatch
 from scanlearn.views.draw import Draw
-from scanlearn.views.operations.parameters import ViewRanges
-from scanlearn.views.ranges import Ranges
+from scanlearn.views.ranges import Ranges, ViewRanges
 from scanlearn.views.render import render
 from scanlearn.views.uniforms import DrawKey, uniforms
 

@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import functional
 
 from scanlearn.views.draw import Draw
 from scanlearn.views.operations.colour import gray, jitter, shift_hue
+from scanlearn.views.operations.operation import Rendering
 from scanlearn.views.recipes import RECIPES
 from scanlearn.views.scale import Scale
 from scanlearn.views.uniforms import DrawKey, uniforms
@@ -31,13 +32,13 @@ def _views(channels: int) -> Tensor:
 
 def _jittered(x: Tensor, draw: Draw, coverage: Tensor | None = None) -> Tensor:
     changed = x.clone()
-    jitter(changed, draw, 0, coverage)
+    jitter(changed, Rendering(draw, 0, coverage))
     return changed
 
 
 def _shifted(x: Tensor, shift: np.ndarray) -> Tensor:
     changed = x.clone()
-    shift_hue(changed, shift)
+    shift_hue(changed, shift, np.arange(len(x)))
     return changed
 
 

@@ -11,8 +11,7 @@ import torch
 from scanlearn.core import ScanBatch
 from scanlearn.views.draw import Draw
 from scanlearn.views.operations.geometry import affine_matrix, is_warped
-from scanlearn.views.operations.parameters import ViewRanges
-from scanlearn.views.ranges import Ranges
+from scanlearn.views.ranges import Ranges, ViewRanges
 from scanlearn.views.render import render
 from scanlearn.views.settings import RenderSettings
 from scanlearn.views.uniforms import DrawKey, uniforms

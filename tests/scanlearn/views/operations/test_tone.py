@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.v2 import functional
 
 from scanlearn.core import ScanBatch
 from scanlearn.views.draw import Draw
-from scanlearn.views.operations.parameters import ViewRanges
-from scanlearn.views.ranges import Ranges
+from scanlearn.views.ranges import Ranges, ViewRanges
 from scanlearn.views.render import render
 from scanlearn.views.uniforms import DrawKey, uniforms
 
@@ -63,11 +63,47 @@ def test_solarize_inverts_from_one_half_upwards(make_batch: MakeBatch) -> None:
     assert torch.equal(found[1], unit[1])
 
 
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_posterise_with_whole_bits_is_torchvisions_on_8_bit_values(
+    bits: int, make_batch: MakeBatch
+) -> None:
+    batch = make_batch(1, 3, (32, 32))
+    every = torch.arange(256, dtype=torch.uint8).repeat(12).view(1, 3, 32, 32)
+    batch = replace(batch, pixels=every)
+    kept = np.full((1, 1), float(bits))
+    found = render(batch, replace(_plain(batch), posterise_bits=kept), 0, 32)
+    assert torch.equal((found * 255).round().to(torch.uint8), functional.posterize(every, bits))
+
+
+def test_posterise_is_a_slow_loop_over_values_between_whole_bits(make_batch: MakeBatch) -> None:
+    batch = make_batch(1, 1, (32, 32))
+    kept = np.full((1, 1), 4.6)
+    found = render(batch, replace(_plain(batch), posterise_bits=kept), 0, 32)
+    width = 2 ** (8 - 4.6)
+    for value, after in zip(batch.pixels.flatten().tolist(), found.flatten().tolist(), strict=True):
+        assert after == pytest.approx(value // width * width / 255, abs=1e-6)
+
+
+def test_fewer_bits_leave_fewer_gray_values(make_batch: MakeBatch) -> None:
+    batch = make_batch(1, 1, (64, 64))
+    counts, errors = [], []
+    for bits in (8.0, 7.5, 6.0, 4.5, 3.0, 2.0, 1.0):
+        kept = np.full((1, 1), bits)
+        found = render(batch, replace(_plain(batch), posterise_bits=kept), 0, 64)
+        counts.append(len(found.unique()))
+        errors.append(float((found - batch.pixels / 255).abs().mean()))
+    assert counts == sorted(counts, reverse=True)
+    assert errors == sorted(errors)
+    assert errors[0] == 0
+    assert counts[-1] == 2
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"gamma": np.full((2, 1), 1.5)},
         {"solarize": np.ones((2, 1), bool)},
+        {"posterise_bits": np.full((2, 1), 3.0)},
         {"histogram_shift": np.full((2, 1, 3), 0.1)},
     ],
 )

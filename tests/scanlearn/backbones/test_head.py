@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone, weights_hash
-from scanlearn.backbones.classifier import (
+from scanlearn.backbones.head import (
     build_classifying,
     classifier_names,
     has_drop_path,
@@ -78,7 +78,7 @@ def test_a_probe_of_another_length_is_refused() -> None:
 def test_another_architectures_weights_are_refused() -> None:
     network = made("test_resnet").network
     wrong = Backbone(network, name="test_efficientnet", channels=1, model_args={})
-    with pytest.raises(ScanlearnError, match="has other layers than without one"):
+    with pytest.raises(ScanlearnError, match="has other layers with a classifier"):
         build_classifying(wrong, 3, 0)
 
 

@@ -4,7 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from scantune.report import svg as svg
+from scanlearn import svg
+from scanlearn.palette import LIGHT
 
 
 @pytest.mark.parametrize(
@@ -47,8 +48,20 @@ def test_text_is_escaped() -> None:
 
 
 def test_standalone_drawing_is_an_image_of_its_own() -> None:
-    drawing = svg.figure(10, 10, "a", [svg.dot(1, 1, 1, colour="var(--arm-0)")])
-    text = svg.standalone(drawing, {"--arm-0": "#123456"})
+    body = [
+        svg.dot(1, 1, 1, colour="var(--hue-0)"),
+        svg.line((0, 0), (1, 1), css="line", colour="red"),
+    ]
+    text = svg.standalone(svg.figure(10, 10, "a", body))
     assert text.startswith("<svg ")
     assert 'xmlns="http://www.w3.org/2000/svg"' in text
-    assert "#123456" in text
+    # Painted without variables, which not every program knows.
+    assert f'style="fill:{LIGHT["--hue-0"]}"' in text
+    assert 'style="stroke:red"' in text
+    assert "var(--hue" not in text
+
+
+def test_a_hint_is_escaped_and_a_long_name_keeps_both_ends() -> None:
+    assert "<b>" not in svg.dot(0, 0, 1, colour="red", hint="<b>")
+    assert svg.shortened("grade 10", 8) == "grade 10"
+    assert svg.shortened("a long name of grade 10", 12) == "a long …e 10"

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from scantune.learners.table import LEARNERS
-from scantune.report.wording import budget_name, learner_name
+from scantune.wording import budget_name, learner_name
 
 
 def test_every_learner_has_a_name_in_words() -> None:

@@ -1,4 +1,4 @@
-"""What a page, a figure and the terminal call learners and label budgets."""
+"""Display names of learners and label budgets, on pages, in figures and in the terminal."""
 
 from __future__ import annotations
 

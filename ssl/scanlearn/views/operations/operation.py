@@ -1,0 +1,177 @@
+"""What an operation is: its parameters, how it is drawn, and how it changes a view.
+
+An operation is a row: `Operation(name, sub-dial, parameters, draw, apply)` in the module of its
+trade, listed in `table.OPERATIONS`. Everything else loops over that table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
+
+from scanlearn.views.draw import Draw
+from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
+from scanlearn.views.uniforms import UNIFORMS
+
+SubDial = Literal["crop", "geometry", "photometric", "acquisition"]
+
+_INDEX = {name: index for index, name in enumerate(UNIFORMS)}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number of an operation: what it is called, measured in and allowed to be.
+
+    Args:
+        name: What a configuration calls it. ``..._p`` is the probability that the operation is
+            done at all; other numbers are the largest that is drawn, about no change.
+        label: What it is, in words.
+        unit: What its number is measured in.
+        lowest: Smallest value it may take.
+        highest: Largest value it may take.
+        identity: The value at which it changes nothing; the highest where a stronger setting has
+            the smaller number, as of a crop's area.
+        negligible: The largest value that changes no pixel either.
+        peak: The value of most variation: a limit beyond it is not set unless asked for.
+    """
+
+    name: str
+    label: str
+    unit: str
+    lowest: float = 0.0
+    highest: float = 1.0
+    identity: float = 0.0
+    negligible: float = 0.0
+    peak: float = math.inf
+
+    @property
+    def title(self) -> str:
+        """What it is and what it is measured in."""
+        return f"{self.label}, {self.unit}"
+
+    @property
+    def is_decreasing(self) -> bool:
+        """Whether a stronger setting has the smaller number."""
+        return self.identity == self.highest
+
+
+def probability(operation: str, label: str, *, peak: float = math.inf) -> Parameter:
+    """Returns the parameter that says how often an operation is done."""
+    return Parameter(f"{operation}_p", label, "probability", peak=peak)
+
+
+class Quantiles:
+    """Pushes the uniforms of a batch through the ranges of each view.
+
+    Args:
+        views: The ranges of each of the ``v`` views, by parameter.
+        uniforms: One number in [0, 1) per scan, view and entry of `UNIFORMS`.
+        valid_box: Top, left, bottom and right of each scan on its canvas, in pixels.
+    """
+
+    def __init__(
+        self,
+        views: Sequence[Mapping[str, float]],
+        uniforms: Float64[np.ndarray, "b v p"],
+        valid_box: Float64[np.ndarray, "b 4"],
+    ) -> None:
+        self._views = views
+        self._uniforms = uniforms
+        self.valid_box = valid_box
+
+    def uniform(self, name: str) -> Float64[np.ndarray, "b v"]:
+        """Returns the uniforms of one name."""
+        return self._uniforms[..., _INDEX[name]]
+
+    def span(self, parameter: str) -> Float64[np.ndarray, " v"]:
+        """Returns a parameter's value in each view."""
+        return np.array([view[parameter] for view in self._views])
+
+    def happens(self, operation: str) -> Bool[np.ndarray, "b v"]:
+        """Returns where an operation is done, by its probability."""
+        happening: Bool[np.ndarray, "b v"] = self.uniform(operation) < self.span(f"{operation}_p")
+        return happening
+
+    def either_way(
+        self, operation: str, parameter: str, uniform: str
+    ) -> Float64[np.ndarray, "b v"]:
+        """Returns numbers from minus to plus the parameter; 0 where the operation is not done."""
+        drawn = (2 * self.uniform(uniform) - 1) * self.span(parameter)
+        return np.where(self.happens(operation), drawn, 0.0)
+
+    def pair(self, operation: str, parameter: str) -> Float64[np.ndarray, "b v 2"]:
+        """Returns two such numbers, along y and x."""
+        along = [self.either_way(operation, parameter, f"{operation}_{axis}") for axis in "yx"]
+        return np.stack(along, axis=-1)
+
+    def upwards(self, operation: str, parameter: str) -> Float64[np.ndarray, "b v"]:
+        """Returns numbers from 0 to the parameter; 0 where the operation is not done."""
+        drawn = self.uniform(parameter) * self.span(parameter)
+        return np.where(self.happens(operation), drawn, 0.0)
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What views are changed by.
+
+    Args:
+        draw: The draw of these scans.
+        view: Which of its views.
+        coverage: Share of each pixel inside the field of view; None where all of it is. Views are
+            on the unit range, times the coverage.
+        settings: What the draw leaves open.
+    """
+
+    draw: Draw
+    view: int
+    coverage: Float[Tensor, "b 1 s s"] | None = None
+    settings: RenderSettings = DEFAULT_SETTINGS
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An augmentation.
+
+    Args:
+        name: What a configuration calls it.
+        dial: The sub-dial that moves it.
+        parameters: Its numbers, a probability first.
+        draw: Returns fields of `Draw`, from the uniforms that carry the operation's name.
+        apply: Changes views ``[b c s s]`` in place; None where another operation does it: geometry
+            is composed into one resampling, the parts of the jitter are done by it.
+        part_of: The operation whose probability it shares.
+        needs_colour: Whether it has no meaning on one channel.
+    """
+
+    name: str
+    dial: SubDial
+    parameters: tuple[Parameter, ...]
+    draw: Callable[[Quantiles], Mapping[str, np.ndarray[Any, Any]]]
+    apply: Callable[[Float[Tensor, "b c s s"], Rendering], None] | None = None
+    part_of: str | None = None
+    needs_colour: bool = False
+
+
+def change_rows(
+    x: Float[Tensor, "b c s s"],
+    applies: Bool[np.ndarray, " b"],
+    change: Callable[[Float[Tensor, "k c s s"], np.ndarray], Float[Tensor, "k c s s"]],
+) -> None:
+    """Puts ``change(some views, their rows)`` in the place of the views it applies to."""
+    chosen = np.flatnonzero(applies)
+    if len(chosen):
+        rows = torch.from_numpy(chosen).to(x.device)
+        x[rows] = change(x[rows], chosen)
+
+
+def column(values: Float[np.ndarray, " b"], like: Tensor) -> Float[Tensor, "b 1 1 1"]:
+    """Returns one number per view, to be multiplied by views like the one given."""
+    numbers = torch.from_numpy(np.asarray(values, dtype=np.float32))
+    return numbers.to(like.device, non_blocking=True).view(-1, 1, 1, 1)
