@@ -49,5 +49,5 @@ def test_without_a_checkpoint_a_run_begins_at_its_first_step(tmp_path: Path) -> 
 def test_a_torn_checkpoint_is_refused_in_words(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     path.write_bytes(b"PK\x03\x04 half a file")
-    with pytest.raises(ScanlearnError, match="remove it to start this run again"):
+    with pytest.raises(ScanlearnError, match="delete it to restart this run"):
         checkpoint_step(path)

@@ -241,4 +241,4 @@ def test_the_sentence_names_the_batch_and_what_is_kept() -> None:
     assert "is batch_size=96" in text
     assert "another output" in text
     assert "batch_size=2 does not fit" in out_of_memory_sentence(512, None, 224)
-    assert "something else holds memory" in out_of_memory_sentence(512, 512, 224)
+    assert "other processes may use memory" in out_of_memory_sentence(512, 512, 224)
