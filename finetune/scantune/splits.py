@@ -19,57 +19,13 @@ from scanlearn.errors import ScanlearnError
 from scantune.labels.labeled_set import LabeledSet
 from scantune.labels.truth import Truth
 
-
-def folds_of(labeled: LabeledSet, folds: int, seed: int) -> tuple[Fold, ...]:
-    """Returns the folds of one label seed: the given split, or patients dealt by class.
-
-    Raises:
-        ScanlearnError: If they cannot be made.
-    """
-    if labeled.split is not None:
-        return (given_split(labeled.split, labeled.truth, labeled.patients, labeled.rows + 1),)
-    return patient_folds(labeled.truth, labeled.patients, folds, seed)
-
-
+Budget = int | Literal["all"]
 # Folds within the training patients: what a penalty is chosen by, and when to stop.
 
 
 INNER_FOLDS = 5
-
-
 # One patient in five validates; an AUROC of fewer than ten of them would be a toss.
 FEWEST_PATIENTS = 50
-
-
-def inner_folds(truth: Truth, patients: Int[np.ndarray, " t"], seed: int) -> tuple[Fold, ...]:
-    """Returns folds of the training patients; none where there are too few."""
-    try:
-        num_patients = len(np.unique(patients[truth.is_real]))
-        return patient_folds(truth, patients, min(INNER_FOLDS, num_patients), seed)
-    except ScanlearnError:
-        return ()
-
-
-def hold_out(truth: Truth, patients: Int[np.ndarray, " t"], seed: int) -> Fold | None:
-    """Returns training scans to fit on and to validate on, stratified, no patient in both.
-
-    None where there are fewer than 50 patients, or no class has scans with and without it on both
-    sides: then all of them are fitted on, to the last epoch.
-
-    Args:
-        truth: Of the training scans.
-        patients: ``[t]`` patient of each.
-        seed: Of the patients' order.
-    """
-    if len(np.unique(patients[truth.is_real])) < FEWEST_PATIENTS:
-        return None
-    parts = inner_folds(truth, patients, seed)[:1]
-    return next((part for part in parts if truth[part.test].has_contrast()), None)
-
-
-Budget = int | Literal["all"]
-
-
 # Streams of the seeded generator: folds and subsets of one seed are independent.
 _FOLDS, _BUDGETS = 1, 2
 
@@ -104,14 +60,15 @@ class Subset:
     is_short: bool
 
 
-def assert_disjoint(fold: Fold, patients: Int[np.ndarray, " n"]) -> None:
-    """Checks that no patient is on both sides of a fold.
+def folds_of(labeled: LabeledSet, folds: int, seed: int) -> tuple[Fold, ...]:
+    """Returns the folds of one label seed: the given split, or patients dealt by class.
 
     Raises:
-        AssertionError: If one is; only our own code can bring that about.
+        ScanlearnError: If they cannot be made.
     """
-    both = np.intersect1d(patients[fold.train], patients[fold.test])
-    assert not len(both), f"{len(both)} patients have scans in both train and test"
+    if labeled.split is not None:
+        return (given_split(labeled.split, labeled.truth, labeled.patients, labeled.rows + 1),)
+    return patient_folds(labeled.truth, labeled.patients, folds, seed)
 
 
 def patient_folds(
@@ -124,10 +81,8 @@ def patient_folds(
     patients as there are folds is in every fold, unless all of them also have a rarer class.
 
     Args:
-        truth: Classes of the scans.
         patients: ``[n]`` patient of each scan; all scans of a patient share a fold.
-        folds: Number of folds, at least 2.
-        seed: The same seed gives the same folds.
+        folds: At least 2.
 
     Raises:
         ScanlearnError: If there are fewer patients than folds, or a fold would train on one
@@ -139,8 +94,8 @@ def patient_folds(
         raise ScanlearnError(f"folds={folds} is too few; give 2 or more, or a split column")
     if num_patients < folds:
         raise ScanlearnError(
-            f"folds={folds} needs as many patients, but only {num_patients} "
-            f"{'has' if num_patients == 1 else 'have'} labels; use fewer folds or label more "
+            f"folds={folds} needs at least {folds} patients with labels, but there "
+            f"{'is' if num_patients == 1 else 'are'} {num_patients}; use fewer folds or label more "
             "patients"
         )
     generator = np.random.default_rng([seed, _FOLDS])
@@ -152,10 +107,10 @@ def patient_folds(
     for number, fold in enumerate(result):
         assert_disjoint(fold, patients)
         if not len(fold.test) or not truth[fold.train].has_contrast():
-            lack = "one class only to train on" if len(fold.test) else "no scan to test"
+            problem = "only one class to train on" if len(fold.test) else "no scan to test"
             raise ScanlearnError(
-                f"folds={folds}: fold {number} has {lack}, for the classes have too few patients; "
-                "use fewer folds or label more patients"
+                f"folds={folds}: fold {number} has {problem}, because the classes have too few "
+                "patients; use fewer folds or label more patients"
             )
     return result
 
@@ -167,8 +122,6 @@ def given_split(
 
     Args:
         split: ``[n]`` str, "train" or "test"; synthetic scans train, whatever it is.
-        truth: Classes of the scans.
-        patients: ``[n]`` patient of each scan.
         rows: ``[n]`` int, the number by which a message may name each scan to a person.
 
     Raises:
@@ -180,7 +133,8 @@ def given_split(
     for name, side in (("train", fold.train), ("test", fold.test)):
         if not len(side):
             raise ScanlearnError(
-                f"the split column marks no labeled scan as {name}; both train and test need some"
+                f"the split column marks no labeled scan as {name}; mark some as train and some as "
+                "test"
             )
     both = np.intersect1d(patients[fold.train], patients[fold.test])
     if len(both):
@@ -194,9 +148,40 @@ def given_split(
     fold = Fold(_with_synthetic(fold.train, truth, patients), fold.test)
     if not truth[fold.train].has_contrast():
         raise ScanlearnError(
-            "the split column leaves one class only to train on; mark scans of another as train"
+            "the split column leaves only one class to train on; mark scans of another as train"
         )
     return fold
+
+
+def assert_disjoint(fold: Fold, patients: Int[np.ndarray, " n"]) -> None:
+    """Checks that no patient is on both sides of a fold.
+
+    Raises:
+        AssertionError: If one is; only our own code can bring that about.
+    """
+    both = np.intersect1d(patients[fold.train], patients[fold.test])
+    assert not len(both), f"{len(both)} patients have scans in both train and test"
+
+
+def inner_folds(truth: Truth, patients: Int[np.ndarray, " t"], seed: int) -> tuple[Fold, ...]:
+    """Returns folds of the training patients; none where there are too few."""
+    try:
+        num_patients = len(np.unique(patients[truth.is_real]))
+        return patient_folds(truth, patients, min(INNER_FOLDS, num_patients), seed)
+    except ScanlearnError:
+        return ()
+
+
+def hold_out(truth: Truth, patients: Int[np.ndarray, " t"], seed: int) -> Fold | None:
+    """Returns training scans to fit on and to validate on, stratified, no patient in both.
+
+    None where there are fewer than 50 patients, or no class has scans with and without it on both
+    sides: then all of them are fitted on, to the last epoch.
+    """
+    if len(np.unique(patients[truth.is_real])) < FEWEST_PATIENTS:
+        return None
+    parts = inner_folds(truth, patients, seed)[:1]
+    return next((part for part in parts if truth[part.test].has_contrast()), None)
 
 
 def budget_rows(
@@ -213,8 +198,7 @@ def budget_rows(
 
     Args:
         train: Rows of the training fold.
-        truth: Classes of the labeled set's scans.
-        patients: ``[n]`` patient of each scan.
+        truth: Of all scans of the labeled set.
         budget: Scans to reach, or "all".
         seed: Which of the repeated subsets.
 
@@ -235,7 +219,7 @@ def budget_rows(
     rows = np.intersect1d(_with_synthetic(chosen, truth, patients), train)
     if not truth[rows].has_contrast():
         raise ScanlearnError(
-            f"a label budget of {budget} leaves one class only to train on; give a larger one"
+            f"a label budget of {budget} leaves only one class to train on; give a larger one"
         )
     return Subset(rows, len(chosen), len(taken), is_short=bool(budget > reached[-1]))
 

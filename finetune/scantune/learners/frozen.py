@@ -28,8 +28,6 @@ class LinearFit(Fit):
     """A fitted linear probe's answer; a class it never saw has a probability of 0.
 
     Args:
-        scores: ``[u k]`` as of every fit.
-        validation: ``[t k]`` likewise.
         chosen_c: The inverse regularisation strength that the training patients chose: one, or one
             for each finding.
         weights: ``[d k]`` on features as they are given.
@@ -93,12 +91,6 @@ def fit_knn(
     Neighbours are the nearest by cosine, at most as many as there are training scans; a vote
     weighs exp(cosine / 0.07). On a finding the nearest scans of which it is known vote.
 
-    Args:
-        train: ``[t d]`` features to vote.
-        truth: ``t`` scans' classes.
-        test: ``[u d]`` features to score.
-        neighbours: Voters for each scan.
-
     Source: Wu et al. 2018 (instance discrimination), section 3.4; k = 20 and the temperature are
     those of DINO's ``eval_knn.py``.
     """
@@ -160,12 +152,9 @@ def fit_linear(
     nothing but the prediction. Each finding has a regression of its own.
 
     Args:
-        train: ``[t d]`` features to fit on.
-        truth: ``t`` scans' classes, at least two.
+        train: ``[t d]`` features of scans of at least two classes.
         patients: ``[t]`` their patients, for the inner folds.
-        test: ``[u d]`` features to score.
-        seed: Seed of the inner folds, and of mixtures.
-        rows: How the training scans are mixed and weighed.
+        seed: Of the inner folds, and of mixtures.
     """
     return fit_each_finding(partial(_regress, seed=seed, rows=rows), train, truth, patients, test)
 

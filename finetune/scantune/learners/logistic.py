@@ -85,12 +85,12 @@ class PenaltyPath:
         num_classes: int,
         shares: Float[np.ndarray, " t"] | None = None,
     ) -> None:
-        self._seen, codes = np.unique(y, return_inverse=True)
+        self._present, codes = np.unique(y, return_inverse=True)
         self._num_classes = num_classes
         self._z = np.concatenate([z, np.ones((len(z), 1))], axis=1)
         self._shares = 1.0 if shares is None else shares[:, None]
         self._num_scans = float(len(z) if shares is None else shares.sum())
-        self._target = self._shares * np.eye(len(self._seen))[codes]
+        self._target = self._shares * np.eye(len(self._present))[codes]
         # The last row is the intercepts, which start at the log of the class shares.
         start = np.log(self._target.sum(axis=0) / self._num_scans)
         columns = start[1:] - start[0] if len(start) == 2 else start
@@ -114,14 +114,14 @@ class PenaltyPath:
             slope = self._z.T @ np.ascontiguousarray(residual) / t + penalty * weights
             return float(loss), (slope * scale).ravel()
 
-        found = minimize(
+        solution = minimize(
             loss_and_slope,
             (self._weights / scale).ravel(),
             jac=True,
             method="L-BFGS-B",
             options={"gtol": _TOLERANCE, "ftol": 0.0, "maxiter": _MAX_STEPS},
         )
-        self._weights = found.x.reshape(self._weights.shape) * scale
+        self._weights = solution.x.reshape(self._weights.shape) * scale
         return self
 
     def coefficients(self) -> tuple[Float[np.ndarray, "e k"], Float[np.ndarray, " k"]]:
@@ -131,18 +131,18 @@ class PenaltyPath:
         minus infinity.
         """
         columns = self._weights
-        if columns.shape[1] < len(self._seen):
+        if columns.shape[1] < len(self._present):
             columns = np.concatenate([np.zeros((len(columns), 1)), columns], axis=1)
         weights = np.zeros((len(columns) - 1, self._num_classes))
         intercepts = np.full(self._num_classes, -np.inf)
-        weights[:, self._seen], intercepts[self._seen] = columns[:-1], columns[-1]
+        weights[:, self._present], intercepts[self._present] = columns[:-1], columns[-1]
         return weights, intercepts
 
     def predict(self, z: Float[np.ndarray, "u e"]) -> Float[np.ndarray, "u k"]:
         """Returns the probability of each class, 0 for a class without a training scan."""
         probabilities = np.zeros((len(z), self._num_classes))
         logits = z @ self._weights[:-1] + self._weights[-1]
-        probabilities[:, self._seen] = np.exp(_log_softmax(logits))
+        probabilities[:, self._present] = np.exp(_log_softmax(logits))
         return probabilities
 
 

@@ -36,14 +36,8 @@ def fit_ncm(
     Features are standardised by the training scans. The probabilities are the softmax of the
     negative squared distances, averaged over the features and divided by a temperature; this is
     a linear classifier. The temperature has the lowest log loss in inner folds of the training
-    patients; 1 where they are too few. A finding has two means: of scans with and without it.
-
-    Args:
-        train: ``[t d]`` features to fit on.
-        truth: ``t`` scans' classes; one without a scan has a probability of 0.
-        patients: ``[t]`` their patients, for the inner folds.
-        test: ``[u d]`` features to score.
-        seed: Seed of the inner folds.
+    patients; 1 where they are too few. A finding has two means: of scans with and
+    without it. A class without a training scan has a probability of 0.
 
     Source: Mensink et al. 2013 (TPAMI 35, 2624-2637); the softmax is Snell et al. 2017 (arXiv
     1703.05175), equation 2, the linear form their section 2.4; the temperature Guo et al. 2017

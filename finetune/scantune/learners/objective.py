@@ -61,8 +61,6 @@ class Objective:
         """Returns the loss for training scans.
 
         Args:
-            truth: Of these scans.
-            smoothing: Of the labels.
             beta: Weighs classes by their effective number; None weighs all scans alike.
         """
         having = lacking = np.ones(truth.num_classes)
@@ -88,8 +86,8 @@ class Objective:
         """Returns the mean over scans, or over the known labels where classes are questions."""
         having, lacking = self.having.to(logits.device), self.lacking.to(logits.device)
         if self.is_exclusive:
-            found = functional.log_softmax(logits, dim=1)
-            return -(having * targets.wanted * found).sum(dim=1).mean()
+            log_p = functional.log_softmax(logits, dim=1)
+            return -(having * targets.wanted * log_p).sum(dim=1).mean()
         yes = having * targets.wanted * functional.logsigmoid(logits)
         no = lacking * (1 - targets.wanted) * functional.logsigmoid(-logits)
         total = -((yes + no) * targets.known).sum()
@@ -110,7 +108,6 @@ def mix_views(
 
     Args:
         views: ``[b c s s]``, not changed.
-        targets: Of the views.
         rng: Draws the share, the partners and the box.
         mixup: Alpha of Beta(alpha, alpha), from which mixup's share is drawn; 0 is off.
         cutmix: The same of CutMix: the share of the area that is kept.

@@ -45,8 +45,8 @@ def effective_weights(counts: Int[np.ndarray, " k"], beta: float = BETA) -> Floa
     """
     counts = np.asarray(counts)
     weights = np.zeros(len(counts))
-    seen = counts > 0
-    weights[seen] = (1 - beta) / -np.expm1(counts[seen] * np.log(beta)) if beta else 1.0
+    present = counts > 0
+    weights[present] = (1 - beta) / -np.expm1(counts[present] * np.log(beta)) if beta else 1.0
     mean: float = (weights * counts).sum() / counts.sum()
     return weights / mean
 
@@ -57,10 +57,6 @@ def class_weights(
     """Returns what a scan with each class weighs in the loss, and one without it.
 
     Where scans have one class each, one without it weighs by its own class: the second is 1.
-
-    Args:
-        truth: Of the training scans.
-        beta: Of the effective number.
     """
     having = (truth.matrix == 1).sum(axis=0)
     if truth.is_exclusive:
@@ -101,7 +97,6 @@ class ProbeRows:
         Args:
             z: ``[t e]`` features, of unit variance.
             truth: Of their scans, one class each.
-            seed: Of partners, shares and noise.
 
         Source: Zhang et al. 2018 (arXiv 1710.09412), equation 1, at the features as in Verma et
         al. 2019 (arXiv 1806.05236).
@@ -113,10 +108,10 @@ class ProbeRows:
         noise = self.noise * rng.normal(size=z.shape)
         if not self.mixup:
             return np.concatenate([z, z + noise]), np.tile(y, 2), np.tile(shares / 2, 2)
-        own = rng.beta(self.mixup, self.mixup, len(z))
+        share = rng.beta(self.mixup, self.mixup, len(z))
         partner = rng.permutation(len(z))
-        mixed = own[:, None] * z + (1 - own[:, None]) * z[partner] + noise
-        parts = (shares, own * shares, (1 - own) * shares[partner])
+        mixed = share[:, None] * z + (1 - share[:, None]) * z[partner] + noise
+        parts = (shares, share * shares, (1 - share) * shares[partner])
         counted = np.concatenate(parts)
         rows = np.concatenate([z, mixed, mixed])
         return rows, np.concatenate([y, y, y[partner]]), counted * len(z) / counted.sum()

@@ -1,4 +1,4 @@
-"""A recipe adjusted by a person: operations switched off, parameters set by hand."""
+"""A recipe adjusted by hand: operations switched off, parameters set."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Numbers = float | Sequence[float]
 Given = bool | str | Numbers | Mapping[str, Numbers]
 
 _NO_NUMBERS = (
-    "neither off nor one number for weak and strong, two numbers, or three with the limit beyond "
-    "strong; give one of these."
+    "not allowed; give off, one number for both weak and strong, two numbers, or three with the "
+    "limit beyond strong."
 )
 # Which views a name stands for; the third is every local one.
 VIEWS: Mapping[str, tuple[int, ...]] = {
@@ -39,7 +39,7 @@ _STEPS = 151
 
 
 def _readable(given: Any) -> Any:
-    """Refuses, in words, what no operation takes; a union's own errors name all its members."""
+    """Refuses what no operation takes; the errors of a union would name all its members."""
     if isinstance(given, Mapping):
         for name, value in given.items():
             parts = value.values() if isinstance(value, Mapping) else [value]
@@ -72,7 +72,7 @@ Operations = Annotated[
 
 
 def in_words(operations: Mapping[str, Given]) -> str:
-    """Returns what was adjusted as a person reads it; empty where nothing was."""
+    """Returns what was adjusted, to be read; empty where nothing was."""
     return ", ".join(f"{name} {_words(given)}" for name, given in operations.items())
 
 
@@ -122,7 +122,7 @@ def adjusted_rows(
 def _sorted_out(
     operations: Mapping[str, Given],
 ) -> tuple[list[str], dict[str, Numbers | Mapping[str, Numbers]]]:
-    """Tells what is switched off from what is set by hand."""
+    """Separates operations switched off from parameters set by hand."""
     off: list[str] = []
     by_hand: dict[str, Numbers | Mapping[str, Numbers]] = {}
     for name, given in operations.items():
@@ -130,7 +130,7 @@ def _sorted_out(
         if name not in BY_NAME and name not in PARAMETERS:
             known = [*BY_NAME, *(parameter for parameter in PARAMETERS if parameter not in BY_NAME)]
             hint = did_you_mean(name, known) or f"; known are {', '.join(known)}"
-            raise ScanlearnError(f"{where}: is no operation and no parameter{hint}.")
+            raise ScanlearnError(f"{where}: is not an operation or a parameter{hint}.")
         if given is False or given == "off":
             if name not in BY_NAME:
                 operation = OPERATION_OF[name].name
@@ -200,15 +200,17 @@ def _curves_by_view(row: Row, given: Mapping[str, Numbers], num_views: int) -> l
     curves = [row.curve(view) for view in range(num_views)]
     allowed = [name for name, views in VIEWS.items() if max(views) < num_views]
     if not given:
-        raise ScanlearnError(f"{where}: names no view; give {', '.join(allowed)}.")
+        raise ScanlearnError(f"{where}: sets no view; give {', '.join(allowed)}.")
     named: set[int] = set()
     for name, numbers in given.items():
         if name not in allowed:
             raise ScanlearnError(
-                f"{where}: '{name}' is no view of this recipe; give {', '.join(allowed)}."
+                f"{where}: '{name}' is not a view of this recipe; give {', '.join(allowed)}."
             )
         if named & set(VIEWS[name]):
-            raise ScanlearnError(f"{where}: names a view twice; give global, or its two.")
+            raise ScanlearnError(
+                f"{where}: sets a view twice; give global, or global_1 and global_2."
+            )
         named |= set(VIEWS[name])
         for view in VIEWS[name]:
             curves[view] = _curve(f"{where}.{name}", PARAMETERS[row.parameter], numbers)

@@ -1,4 +1,4 @@
-"""What a recipe comes to at a setting of the dial, as a table to read."""
+"""The numbers of a recipe at a setting of the dial, as a table to read."""
 
 from __future__ import annotations
 
@@ -38,13 +38,7 @@ def explain(
         Operations, Field(description="Operations switched off or set by hand.")
     ] = {},  # noqa: B006  never written to
 ) -> str:
-    """Prints what a recipe comes to at a setting of the dial, and where each number is from.
-
-    Args:
-        recipe: A recipe or its name.
-        scale: The setting.
-        channels: Of the scans.
-        operations: As of `Recipe.adjusted`.
+    """Prints the numbers of a recipe at a setting of the dial, and where each is from.
 
     Returns:
         The printed text.
@@ -52,25 +46,19 @@ def explain(
     Raises:
         ScanlearnError: The recipe, the scale or an operation cannot be used.
     """
-    found = find_recipe(recipe) if isinstance(recipe, str) else recipe
-    text = explanation(found.adjusted(operations), Scale.parse(scale), channels)
+    adjusted = find_recipe(recipe).adjusted(operations)
+    text = explanation(adjusted, Scale.parse(scale), channels)
     say(text)
     return text
 
 
 def explanation(recipe: Recipe, scale: Scale, channels: int) -> str:
-    """Returns the table of a recipe at a setting of the dial, at most 100 columns wide.
-
-    Args:
-        recipe: The recipe.
-        scale: The setting.
-        channels: 1 or 3.
-    """
+    """Returns the table of a recipe at a setting of the dial, at most 100 columns wide."""
     rows = recipe.table(scale, channels)
-    shown = [row for row in rows if row.note != "off"]
-    kept = {row.operation for row in shown}
+    in_use = [row for row in rows if row.note != "off"]
+    kept = {row.operation for row in in_use}
     off = dict.fromkeys(row.operation for row in rows if row.operation not in kept)
-    table, works = _lines(shown)
+    table, works = _lines(in_use)
     views = f"; values of {' / '.join(recipe.kinds)}" if recipe.num_kinds > 1 else ""
     crops = view_statistics(recipe, scale).lines()
     text = [
@@ -116,11 +104,11 @@ def _lines(rows: Sequence[TableRow]) -> tuple[list[str], list[str]]:
 
 
 def _numbered(source: str, works: list[str]) -> str:
-    """The source with each work as a number; works that are new are added."""
+    """The source with each work replaced by its number; new works are added to the list."""
 
-    def number(found: re.Match[str]) -> str:
-        if found[2] not in works:
-            works.append(found[2])
-        return f"{found[1]} [{works.index(found[2]) + 1}]"
+    def number(match: re.Match[str]) -> str:
+        if match[2] not in works:
+            works.append(match[2])
+        return f"{match[1]} [{works.index(match[2]) + 1}]"
 
     return re.sub(r"(published|derived)(?:: | from )([^;]*)", number, source)

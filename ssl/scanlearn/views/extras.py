@@ -1,7 +1,7 @@
-"""Extra operations: a person's own augmentations, done after the recipe's and before the mean.
+"""Extra operations: augmentations of your own, done after the recipe's, before standardisation.
 
-An extra is any callable on a batch of views. Which scans get it, and the random numbers inside it,
-are counted from the draw, so that a resumed run repeats them and no other randomness moves.
+An extra is any callable on a batch of views. Which scans it is applied to, and the random numbers
+inside it, are counted from the draw: a resumed run repeats them, and no other randomness moves.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SEEDERS = ("set_random_seed", "set_random_state")
 
 @dataclass(frozen=True)
 class Extra:
-    """A person's own operation.
+    """An operation of your own.
 
     Its random numbers may come from torch, numpy or random: their global states are seeded for
     the call and put back after it. A callable on a batch draws for its batch as a whole, so that
@@ -45,7 +45,7 @@ class Extra:
         operation: Any callable on views ``[k c s s]`` on the unit range that returns the same
             shape; the result is clamped to [0, 1]. `per_scan` and `per_array` make one of a
             transform of a single scan.
-        probability: How many of the scans get it, 0 to 1. The same numbers choose at every scale.
+        probability: Share of the scans it is applied to, 0 to 1; the same scans at every scale.
         views: "all", "global", "local", or the indices of the views that it is for: 0 and 1 are
             the global ones, the local ones follow from 2.
 
@@ -75,15 +75,15 @@ class Extra:
                 f"extra {self.name}: probability {self.probability!r} is not from 0 to 1; "
                 "give one that is."
             )
-        is_named = self.views in ("all", "global", "local")
-        if not is_named and not (
-            isinstance(self.views, tuple)
-            and len(self.views) > 0
-            and all(isinstance(view, int) and view >= 0 for view in self.views)
+        views = self.views
+        if views not in ("all", "global", "local") and not (
+            isinstance(views, tuple)
+            and views
+            and all(isinstance(view, int) and view >= 0 for view in views)
         ):
             raise ScanlearnError(
-                f"extra {self.name}: views {self.views!r} are none; give 'all', 'global', 'local' "
-                "or a tuple of indices such as (0, 2)."
+                f"extra {self.name}: views {views!r} are none; give 'all', 'global', 'local' or a "
+                "tuple of indices such as (0, 2)."
             )
 
     @property
@@ -147,16 +147,12 @@ def per_array(transform: Callable[..., Any]) -> EachScan:
 def apply_extras(
     views: Float[Tensor, "b c s s"], draw: Draw, view: int, extras: Sequence[Extra]
 ) -> Float[Tensor, "b c s s"]:
-    """Does the extra operations on one view of every scan, in place, in the order given.
+    """Applies extra operations to one view of every scan, in place, and returns it.
 
     Args:
         views: Rendered views on the unit range, before standardisation.
         draw: Their draw: its field keys choose the scans and seed the operations.
         view: Which view of the draw they are.
-        extras: What to do.
-
-    Returns:
-        ``views``.
 
     Raises:
         ScanlearnError: An operation returned another shape, no tensor, or values not finite.
@@ -181,18 +177,18 @@ def _run(
     operation = extra.operation
     with torch.no_grad(), _random_states_kept(views.device):
         if isinstance(operation, EachScan):
-            done = []
+            changed = []
             for scan, seed in zip(views, seeds.tolist(), strict=True):
                 _seed(operation.transform, seed, views.device)
-                done.append(operation.one(scan))
-            result = torch.stack(done)
+                changed.append(operation.one(scan))
+            result = torch.stack(changed)
         else:
             _seed(operation, int(seeds[0]), views.device)
-            # A copy: an operation that works in place and then fails the check leaves no trace.
+            # A copy: an operation in place whose result is refused must not change the views.
             result = _checked(extra.name, operation(views.clone()), views)
     if not bool(result.isfinite().all()):
         raise ScanlearnError(
-            f"extra {extra.name}: returned values that are not finite; mend it to return finite "
+            f"extra {extra.name}: returned values that are not finite; it must return finite "
             "values on the unit range."
         )
     return result.clamp(0, 1)
@@ -203,17 +199,17 @@ def _checked(name: str, result: object, given: Tensor) -> Tensor:
     shape = list(given.shape)
     if not isinstance(result, Tensor):
         raise ScanlearnError(
-            f"extra {name}: returned {type(result).__name__} for a tensor {shape}; "
-            "mend it to return a tensor of that shape."
+            f"extra {name}: returned {type(result).__name__} for a tensor {shape}; it must return "
+            "a tensor of that shape."
         )
     if not result.is_floating_point():
         raise ScanlearnError(
-            f"extra {name}: returned {result.dtype}; mend it to return floats on the unit range."
+            f"extra {name}: returned {result.dtype}; it must return floats on the unit range."
         )
     if result.shape != given.shape:
         raise ScanlearnError(
-            f"extra {name}: returned shape {list(result.shape)} for {shape}; mend it to keep the "
-            "shape, or wrap what works on one scan with per_scan or per_array."
+            f"extra {name}: returned shape {list(result.shape)} for {shape}; it must keep the "
+            "shape; wrap a transform of one scan with per_scan or per_array."
         )
     return result.detach().as_subclass(Tensor).to(given)
 

@@ -35,8 +35,7 @@ class ViewGenerator:
         mean: Mean of the archive per channel, unit range; subtracted last.
         std: Standard deviation of the archive per channel, unit range; divided by last.
         local_size: Side of a local view; None is 96 / 224 of a global one.
-        extras: A person's own operations, done after the recipe's and before standardisation.
-        settings: What a draw leaves open: the width of blurs, the background.
+        extras: Operations of your own, done after the recipe's and before standardisation.
 
     Raises:
         ScanlearnError: The recipe is unknown, a size is below 2, a standard deviation is not
@@ -61,18 +60,20 @@ class ViewGenerator:
         extras: Sequence[Extra] = (),
         settings: RenderSettings = DEFAULT_SETTINGS,
     ) -> None:
-        self.recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
+        self.recipe = find_recipe(recipe)
         if plan.local_views and not self.recipe.has_local_views:
             raise ScanlearnError(
-                f"views: {plan.local_views} local views asked for, but recipe "
-                f"'{self.recipe.name}' has global views only; set local views to 0."
+                f"views: {plan.local_views} local views of recipe '{self.recipe.name}', which has "
+                "global views only; take another recipe or set local views to 0."
             )
         self.local_size = round(LOCAL_SHARE * size) if local_size is None else local_size
-        for given in (size, self.local_size) if plan.local_views else (size,):
-            if given < 2:
-                raise ScanlearnError(f"views: size {given} is no view; give 2 pixels or more.")
+        for side in (size, self.local_size) if plan.local_views else (size,):
+            if side < 2:
+                raise ScanlearnError(f"views: size {side} is too small; give 2 pixels or more.")
         if any(value <= 0 for value in std):
-            raise ScanlearnError(f"views: standard deviation {list(std)} must be above 0.")
+            raise ScanlearnError(
+                f"views: standard deviations {list(std)} are not all above 0; give ones that are."
+            )
         self.scale = scale
         self.plan = plan
         self.size = size
@@ -88,12 +89,7 @@ class ViewGenerator:
         return self.plan.global_views + self.plan.local_views
 
     def __call__(self, batch: ScanBatch, key: DrawKey) -> Views:
-        """Returns the standardised views of a batch, on its device.
-
-        Args:
-            batch: ``b`` packed scans.
-            key: Seed, step and the scans' ``b`` positions in the global batch.
-        """
+        """Returns the standardised views of a batch, on its device."""
         return self.render(batch, self.draw(batch, key))
 
     def render(self, batch: ScanBatch, draw: Draw) -> Views:
@@ -117,8 +113,8 @@ class ViewGenerator:
             return render_views(batch, draw, views, size, self.settings, last)
         rendered = render_views(batch, draw, views, size, self.settings)
         return tuple(
-            last(apply_extras(found, draw, view, self.extras))
-            for found, view in zip(rendered, views, strict=True)
+            last(apply_extras(planes, draw, view, self.extras))
+            for planes, view in zip(rendered, views, strict=True)
         )
 
     def draw(self, batch: ScanBatch, key: DrawKey) -> Draw:
@@ -135,7 +131,6 @@ class ViewGenerator:
 
         Args:
             valid_box: Valid boxes of the archive, or of any sample of it.
-            seed: Seed of the draws.
             draws: Number of scans drawn, taken from the boxes in turn.
         """
         boxes = np.asarray(valid_box)[np.arange(draws) % len(valid_box)]

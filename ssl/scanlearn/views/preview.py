@@ -1,7 +1,7 @@
 """Preview sheets: what the dial does to real scans, for a person to judge.
 
-Scans stand in rows, settings of the dial in columns, and one draw runs through a whole row: what
-changes from left to right is the setting alone.
+Each row is a scan, each column a setting of the dial. All views of a row come from one draw: from
+left to right only the setting changes. Lengths are in inches.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -21,12 +21,13 @@ from scanlearn.console import say
 from scanlearn.core import ScanBatch
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.sources import open_archive
+from scanlearn.palette import LIGHT, NUM_HUES
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.draw import Draw
 from scanlearn.views.generator import LOCAL_SHARE
 from scanlearn.views.recipes import Recipe, find_recipe, no_effect_in_words
 from scanlearn.views.render import render_views
-from scanlearn.views.scale import NAMED_SCALES, Scale
+from scanlearn.views.scale import NAMED_SCALES, Scale, Written
 from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
 from scanlearn.views.statistics import view_statistics
 from scanlearn.views.uniforms import DrawKey, uniforms
@@ -36,32 +37,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# The layout of a preview sheet: where its pictures and its words stand; lengths in inches.
-
-
+DEFAULT_SCALES = (0.0, 0.5, 1.0, 1.5)
 NUM_GLOBAL, NUM_LOCAL = 2, 2
-
-
-INK, FAINT = "#1f2933", "#6b7785"
-
-
-# From calm to hot along the dial; told apart in gray print and by colour-blind eyes.
-_COLOURS = ("#3b6fb6", "#2a9d8f", "#e9a23b", "#d1495b", "#7b2d8b", "#5c677d")
-
-
+INK, FAINT = LIGHT["--ink"], LIGHT["--muted"]
+# Line styles of the crops of the first and the second view.
+_STYLES = ("-", (0, (3, 2)))
+# Font sizes in points, and about how high a line and how wide a letter is.
 _TITLE, _SMALL = 10.0, 6.5
-
-
-_LINE = 0.13
-
-
-# About how wide a letter of either size is.
-_TITLE_LETTER, _LETTER = 0.09, 0.05
+_LINE, _TITLE_LETTER, _LETTER = 0.13, 0.09, 0.05
 
 
 def colour_of(column: int) -> str:
     """Returns the colour of a column's heading and crops."""
-    return _COLOURS[column % len(_COLOURS)]
+    return LIGHT[f"--hue-{column % NUM_HUES}"]
 
 
 def _wrapped(paragraphs: Sequence[str], width: float) -> list[str]:
@@ -70,14 +58,14 @@ def _wrapped(paragraphs: Sequence[str], width: float) -> list[str]:
 
 
 class SheetGrid:
-    """Places the pictures of a sheet: the scan, then in each column its views.
+    """Lays out a sheet: in each row the scan, then the views of each column.
 
-    The two global views stand side by side; local ones, smaller, one above the other beside them.
-    With local views the scan stands there twice, once for the crops of each kind.
+    The two global views stand side by side, the smaller local ones one above the other beside them.
+    With local views the scan is shown twice, once for the crops of each kind.
 
     Args:
         rows: Number of scans.
-        headings: Title of each setting of the dial and the small print below it.
+        headings: Title of each column and the small print below it.
         local_share: Side of a local view over that of a global one; 0 without local views.
         foot: Paragraphs at the bottom.
     """
@@ -129,30 +117,19 @@ class SheetGrid:
 
     def _axes(self, left: float, row: int, side: float, below: float) -> Axes:
         top = self._height - self._top - row * (self.CELL + self.GAP) - below
+        width, height = self._width, self._height
         axes = self.figure.add_axes(
-            (
-                left / self._width,
-                (top - side) / self._height,
-                side / self._width,
-                side / self._height,
-            )
+            (left / width, (top - side) / height, side / width, side / height), xticks=[], yticks=[]
         )
-        axes.set_xticks([])
-        axes.set_yticks([])
-        # A hair of a frame: a view burnt out to white must not vanish into the page.
+        # A thin frame: a white view must not vanish into the page.
         for spine in axes.spines.values():
-            spine.set(color="#d5dbe1", linewidth=0.4)
+            spine.set(color=LIGHT["--rule"], linewidth=0.4)
         return axes
 
     def _words(self, left: float, title: str, lines: Sequence[str], colour: str) -> None:
-        self.figure.text(
-            left / self._width,
-            1 - 0.22 / self._height,
-            title,
-            fontsize=min(_TITLE, _TITLE * self._group / (len(title) * _TITLE_LETTER)),
-            color=colour,
-            weight="bold",
-        )
+        size = min(_TITLE, _TITLE * self._group / (len(title) * _TITLE_LETTER))
+        y = 1 - 0.22 / self._height
+        self.figure.text(left / self._width, y, title, fontsize=size, color=colour, weight="bold")
         for number, line in enumerate(lines):
             self._line(left, self._height - 0.38 - number * _LINE, line)
 
@@ -162,17 +139,11 @@ class SheetGrid:
         )
 
 
-DEFAULT_SCALES = (0.0, 0.5, 1.0, 1.5)
-
-
-_STYLES = ("-", (0, (3, 2)))
-
-
 def preview(
     source: Annotated[str | Path, Field(description="An archive, a folder or a table.")],
     *,
     output: Annotated[
-        str | Path, Field(description="The picture to write: .png, .pdf or .svg.")
+        str | Path, Field(description="The picture to write; its suffix is .png, .pdf or .svg.")
     ] = "preview.png",
     recipe: Annotated[Recipe | str, Field(description="The augmentation recipe.")] = "simclr",
     operations: Annotated[
@@ -190,23 +161,12 @@ def preview(
     ] = DEFAULT_SCALES,
     scans: Annotated[int, Field(description="How many scans to show, one a row.")] = 5,
     size: Annotated[int, Field(description="Side of a global view in pixels.")] = 128,
-    seed: Annotated[int, Field(description="Which scans and which draws are shown.")] = 0,
+    seed: Annotated[int, Field(description="Chooses the scans and the draw of each.")] = 0,
 ) -> Path:
     """Draws a sheet of views at several scales and writes it to a file.
 
-    Args:
-        source: An archive, a folder of scans, a table or a phantom.
-        output: The picture; its suffix says the format.
-        recipe: A recipe or its name.
-        operations: As of `Recipe.adjusted`.
-        scale_blur: Whether a blur's sigma shrinks with the view.
-        scales: One column each.
-        scans: One row each.
-        size: Side of a global view in pixels.
-        seed: Which scans and which draws are shown.
-
     Returns:
-        The picture's path.
+        The path of the picture.
 
     Raises:
         ScanlearnError: The source, the recipe, an operation, a scale or the format cannot be used.
@@ -214,17 +174,12 @@ def preview(
     target = Path(output)
     if target.suffix not in (".png", ".pdf", ".svg"):
         raise ScanlearnError(f"output: '{output}' is no picture; end it in .png, .pdf or .svg.")
-    found = (find_recipe(recipe) if isinstance(recipe, str) else recipe).adjusted(operations)
+    adjusted = find_recipe(recipe).adjusted(operations)
     columns = _named(scales)
-    idle = found.without_effect([scale for _, scale in columns])
+    idle = adjusted.without_effect([scale for _, scale in columns])
     if idle:
         raise ScanlearnError(no_effect_in_words(idle))
-    sheet = _Sheet(
-        found,
-        size=size,
-        seed=seed,
-        settings=RenderSettings(scale_blur=scale_blur),
-    )
+    sheet = _Sheet(adjusted, size, seed, RenderSettings(scale_blur=scale_blur))
     figure = sheet.draw(open_archive(source), columns, scans)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=150)
@@ -236,7 +191,7 @@ def preview_sheet(
     archive: Archive,
     *,
     recipe: Recipe | str = "simclr",
-    scales: Sequence[Scale | float | str | Mapping[str, float | str]] = DEFAULT_SCALES,
+    scales: Sequence[Scale | Written] = DEFAULT_SCALES,
     scans: int = 5,
     size: int = 128,
     seed: int = 0,
@@ -247,8 +202,7 @@ def preview_sheet(
     Raises:
         ScanlearnError: The recipe or a scale is unknown, or there is nothing to show.
     """
-    found = find_recipe(recipe) if isinstance(recipe, str) else recipe
-    return _Sheet(found, size, seed, settings).draw(archive, _named(scales), scans)
+    return _Sheet(find_recipe(recipe), size, seed, settings).draw(archive, _named(scales), scans)
 
 
 def arm_sheet(
@@ -261,9 +215,7 @@ def arm_sheet(
     seed: int = 0,
     settings: RenderSettings = DEFAULT_SETTINGS,
 ) -> Figure:
-    """Returns a sheet with one column per arm: views of each scan, the same draw in every one.
-
-    The two global views and, where the recipe has local ones, two of these.
+    """Returns a sheet with one column per arm: two global and, if there are any, two local views.
 
     Args:
         archive: Where the scans come from.
@@ -271,19 +223,18 @@ def arm_sheet(
         recipe: A recipe or its name.
         scans: Number of rows; fewer where the archive is smaller.
         size: Side of a global view in pixels.
-        seed: Which scans and which draws are shown.
+        seed: Chooses the scans and the draw of each.
         settings: What a draw leaves open.
 
     Raises:
         ScanlearnError: The recipe is unknown, or there is nothing to show.
     """
-    found = find_recipe(recipe) if isinstance(recipe, str) else recipe
-    return _Sheet(found, size, seed, settings).draw(archive, list(arms.items()), scans)
+    return _Sheet(find_recipe(recipe), size, seed, settings).draw(
+        archive, list(arms.items()), scans
+    )
 
 
-def _named(
-    scales: Sequence[Scale | float | str | Mapping[str, float | str]],
-) -> list[tuple[str, Scale]]:
+def _named(scales: Sequence[Scale | Written]) -> list[tuple[str, Scale]]:
     names = {Scale.of(value): name for name, value in NAMED_SCALES.items()}
     parsed = [Scale.parse(scale) for scale in scales]
     return [(names.get(scale, "scale"), scale) for scale in parsed]
@@ -312,12 +263,8 @@ class _Sheet:
         u = uniforms(DrawKey(self.seed, 0, np.arange(len(rows))), self.kinds[-1].stop)
         draws = [self.recipe.at(scale).draw(u, batch.valid_box.numpy()) for _, scale in columns]
         headings = [self._heading(name, scale) for name, scale in columns]
-        grid = SheetGrid(
-            len(rows),
-            headings,
-            local_share=LOCAL_SHARE if self.recipe.has_local_views else 0.0,
-            foot=self._foot(),
-        )
+        local_share = LOCAL_SHARE if self.recipe.has_local_views else 0.0
+        grid = SheetGrid(len(rows), headings, local_share=local_share, foot=self._foot())
         for row in range(len(rows)):
             for number, views in enumerate(self.kinds):
                 axes = grid.original(row, number)
@@ -338,23 +285,23 @@ class _Sheet:
                     _show(grid.view(row, column, view), image)
 
     def _heading(self, name: str, scale: Scale) -> tuple[str, list[str]]:
-        """A title; below it the two numbers that say most, or the sub-dials; and the overlaps."""
-        found = view_statistics(self.recipe, scale)
+        """The title of a column; below it two numbers, or the sub-dials, and the overlaps."""
+        overlaps = view_statistics(self.recipe, scale).lines()
         if scale != Scale.of(scale.crop):
-            return name, [str(scale), *found.lines()]
+            return name, [str(scale), *overlaps]
         views = self.recipe.at(scale).views
         least = dict.fromkeys(f"{view.crop_min:.0%}" for view in views)
         changes = f"crops from {' and '.join(least)}, brightness ±{views[0].brightness:.0%}"
         changes = "the whole scan, resized" if scale == Scale.IDENTITY else changes
-        return f"{name} {scale}", [changes, *found.lines()]
+        return f"{name} {scale}", [changes, *overlaps]
 
     def _foot(self) -> list[str]:
         by_hand = f", by hand: {self.recipe.by_hand}" if self.recipe.by_hand else ""
         return [
-            f"Recipe {self.recipe.name}{by_hand}. One draw runs through a row; only the scale "
-            "changes. Crops: first view solid, second dashed.",
-            "IoU: the area that two crops share over the area they cover; disjoint: how often they "
-            "share none. Means for a square scan.",
+            f"Recipe {self.recipe.name}{by_hand}. All views of a row come from one draw; only the "
+            "scale changes. Crops: first view solid, second dashed.",
+            "IoU: area shared by two crops over the area they cover together; disjoint: share of "
+            "pairs that do not overlap. Means for a square scan.",
         ]
 
 
@@ -382,18 +329,11 @@ def _outline(axes: Axes, batch: ScanBatch, draws: Sequence[Draw], row: int, view
     from matplotlib.patches import Rectangle
 
     top, left = batch.valid_box[row, :2].tolist()
-    for number, draw in enumerate(draws):
+    for column, draw in enumerate(draws):
+        look: dict[str, Any] = {"edgecolor": colour_of(column), "linewidth": 1.1}
         for view, style in zip(views, _STYLES, strict=True):
             y0, x0, y1, x1 = draw.crop_box[row, view]
-            axes.add_patch(
-                Rectangle(
-                    (x0 - left - 0.5, y0 - top - 0.5),
-                    x1 - x0,
-                    y1 - y0,
-                    fill=False,
-                    linewidth=1.1,
-                    linestyle=style,
-                    edgecolor=colour_of(number),
-                    clip_on=False,
-                )
-            )
+            corner = (x0 - left - 0.5, y0 - top - 0.5)
+            crop = Rectangle(corner, x1 - x0, y1 - y0, fill=False, linestyle=style, **look)
+            crop.set_clip_on(False)
+            axes.add_patch(crop)

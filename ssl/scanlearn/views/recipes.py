@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.views.adjusting import Given, adjusted_rows, in_words
 from scanlearn.views.curves import BY_HAND, VIEW_KINDS, Row
 from scanlearn.views.operations.table import (
@@ -20,7 +19,7 @@ from scanlearn.views.operations.table import (
     magnitudes_of,
     probability_of,
 )
-from scanlearn.views.published import PUBLISHED
+from scanlearn.views.published import PUBLISHED, Published
 from scanlearn.views.ranges import Ranges, ViewRanges
 from scanlearn.views.scale import Scale
 
@@ -29,16 +28,13 @@ NO_MEANING = "no meaning on one channel"
 
 @dataclass(frozen=True)
 class TableRow:
-    """One line of a resolved recipe, for a person.
+    """One line of a recipe at a setting of the dial.
 
     Args:
-        operation: What it is part of.
-        parameter: Its name.
-        value: Its value at this setting, one per view where views differ.
-        unit: What the value is measured in.
+        value: The value of the parameter, one per view where views differ.
         fixed: Whether it is the same at weak and strong.
-        source: Where the value is from: published, derived, identity, between two knots, beyond
-            the recipe, by hand, or off.
+        source: Where the value is from: published, derived, identity, between two of these,
+            beyond the recipe, by hand, or off.
         note: "fixed", "off", "no meaning on one channel", "no effect: ..." or empty.
     """
 
@@ -130,10 +126,9 @@ class Recipe:
         }
 
     def table(self, scale: Scale, channels: int) -> tuple[TableRow, ...]:
-        """Returns the recipe at one setting of the dial, as a person reads it.
+        """Returns the recipe at one setting of the dial, to be read.
 
         Args:
-            scale: The setting.
             channels: 1 or 3; on one channel colour operations do nothing, and the note says so.
         """
         ranges = self.at(scale)
@@ -142,11 +137,11 @@ class Recipe:
 
 def _table_row(row: Row, ranges: Ranges, scale: Scale, channels: int) -> TableRow:
     values = [view[row.parameter] for view in ranges.views]
-    shown = values[:1] if len(set(values)) == 1 else values
+    distinct = values[:1] if len(set(values)) == 1 else values
     return TableRow(
         operation=OPERATION_OF[row.parameter].name,
         parameter=row.parameter,
-        value=" / ".join(f"{value:.3g}" for value in shown),
+        value=" / ".join(f"{value:.3g}" for value in distinct),
         unit=PARAMETERS[row.parameter].unit,
         fixed=row.is_fixed,
         source=row.source(scale),
@@ -192,33 +187,32 @@ def no_effect_in_words(idle: Mapping[str, str]) -> str:
     """Returns the sentence for what `Recipe.without_effect` found."""
     name, dial = next(iter(idle.items()))
     return (
-        f"operations.{name}: has no effect while the sub-dial {dial} is 0; name the sub-dials in "
-        f"the scale and give {dial} more than 0, or leave {name} out."
+        f"operations.{name}: has no effect while the sub-dial {dial} is 0; give the scale as "
+        f"sub-dials with {dial} above 0, or leave {name} out."
     )
 
 
-def _recipes() -> Mapping[str, Recipe]:
-    found = {}
-    for name, table in PUBLISHED.items():
-        given = {row.parameter: row for row in table.rows}
-        rows = tuple(given.get(name, Row.off(name)) for name in PARAMETERS)
-        found[name] = Recipe(name, rows, table.has_local_views, table.reference)
-    return found
+def _whole(name: str, published: Published) -> Recipe:
+    """A published table with the rows of all other parameters, which are off."""
+    rows = {row.parameter: row for row in published.rows}
+    every = tuple(rows.get(parameter, Row.off(parameter)) for parameter in PARAMETERS)
+    return Recipe(name, every, published.has_local_views, published.reference)
 
 
-RECIPES = _recipes()
+RECIPES = {name: _whole(name, published) for name, published in PUBLISHED.items()}
 
 
-def find_recipe(name: str) -> Recipe:
-    """Returns the recipe of that name.
+def find_recipe(recipe: Recipe | str) -> Recipe:
+    """Returns the recipe of that name; a recipe as it is.
 
     Raises:
         ScanlearnError: No recipe is called so.
     """
-    if name not in RECIPES:
-        close = get_close_matches(name, RECIPES, n=1)
-        hint = f" (did you mean '{close[0]}'?)" if close else ""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe not in RECIPES:
         raise ScanlearnError(
-            f"recipe: '{name}' is not a recipe{hint}; give one of {', '.join(RECIPES)}."
+            f"recipe: '{recipe}' is not a recipe{did_you_mean(recipe, RECIPES)}; "
+            f"give one of {', '.join(RECIPES)}."
         )
-    return RECIPES[name]
+    return RECIPES[recipe]

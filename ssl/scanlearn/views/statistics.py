@@ -77,13 +77,11 @@ def view_statistics(
 
     Args:
         recipe: A recipe or its name.
-        scale: The setting.
-        draws: Number of scans drawn; at the default the figures are good to about .002.
-        seed: Seed of the draws.
+        draws: Number of scans drawn; at the default the figures are accurate to about .002.
     """
-    found = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    recipe = find_recipe(recipe)
     return crop_statistics(
-        found.at(scale), draws=draws, seed=seed, has_local_views=found.has_local_views
+        recipe.at(scale), draws=draws, seed=seed, has_local_views=recipe.has_local_views
     )
 
 
@@ -95,37 +93,31 @@ def crop_statistics(
     Args:
         ranges: Of the two global views and, third, of the local ones.
         draws: Number of scans drawn.
-        seed: Seed of the draws.
         has_local_views: Whether the third and further views are local.
     """
     square = np.tile(np.array([0, 0, _SIDE, _SIDE]), (draws, 1))
     num_views = _FIRST_LOCAL + (2 if has_local_views else 0)
     box = ranges.draw(uniforms(DrawKey(seed, 0, np.arange(draws)), num_views), square).crop_box
     area = _area(box).mean(axis=0) / _SIDE**2
+    between_globals = _overlap(box[:, 0], box[:, 1])
+    global_area = float(area[:_FIRST_LOCAL].mean())
+    if not has_local_views:
+        return ViewStatistics(between_globals, None, None, global_area, None)
     return ViewStatistics(
-        global_global=_overlap(box[:, 0], box[:, 1]),
+        global_global=between_globals,
         # Both global views, each with a local one of its own.
-        global_local=_overlap(_stacked(box, 0, 1), _stacked(box, 2, 3))
-        if has_local_views
-        else None,
-        local_local=_overlap(box[:, 2], box[:, 3]) if has_local_views else None,
-        area=float(area[:_FIRST_LOCAL].mean()),
-        local_area=float(area[_FIRST_LOCAL:].mean()) if has_local_views else None,
+        global_local=_overlap(
+            np.concatenate([box[:, 0], box[:, 1]]), np.concatenate([box[:, 2], box[:, 3]])
+        ),
+        local_local=_overlap(box[:, 2], box[:, 3]),
+        area=global_area,
+        local_area=float(area[_FIRST_LOCAL:].mean()),
     )
-
-
-def _stacked(
-    box: Float64[np.ndarray, "b v 4"], first: int, second: int
-) -> Float64[np.ndarray, "k 4"]:
-    return np.concatenate([box[:, first], box[:, second]])
 
 
 def _overlap(first: Float64[np.ndarray, "b 4"], second: Float64[np.ndarray, "b 4"]) -> Overlap:
-    shared = _area(
-        np.concatenate(
-            [np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])], 1
-        )
-    )
+    corners = np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])
+    shared = _area(np.concatenate(corners, axis=1))
     union = _area(first) + _area(second) - shared
     return Overlap(iou=float((shared / union).mean()), disjoint=float((shared == 0).mean()))
 

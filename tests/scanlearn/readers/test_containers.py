@@ -21,8 +21,8 @@ from scanlearn.readers.containers import (
     as_file,
     as_text,
     head,
-    inside,
     is_there,
+    member_of,
     open_container,
     stamp,
 )
@@ -261,11 +261,11 @@ def archive(tmp_path: Path) -> Path:
 def test_path_leads_into_an_archive_and_no_folder_of_such_a_name(
     tmp_path: Path, archive: Path
 ) -> None:
-    assert inside(archive / "x/1.png") == (archive, "x/1.png")
-    assert inside(archive) is None
-    assert inside(tmp_path / "b.png") is None
+    assert member_of(archive / "x/1.png") == (archive, "x/1.png")
+    assert member_of(archive) is None
+    assert member_of(tmp_path / "b.png") is None
     (tmp_path / "c.zip").mkdir()
-    assert inside(tmp_path / "c.zip" / "1.png") is None
+    assert member_of(tmp_path / "c.zip" / "1.png") is None
 
 
 def test_member_is_there_and_has_the_stamp_of_its_archive(archive: Path) -> None:

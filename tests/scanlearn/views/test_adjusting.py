@@ -176,7 +176,7 @@ def test_adjustments_are_told_apart_and_keep_the_name() -> None:
         ({"crop_min": 0}, ["from 0.001 to 1"]),
         ({"hue": float("nan")}, ["nan is not a number"]),
         ({"hue": [0.1, True]}, ["True is not a number"]),
-        ({"hue": []}, ["neither off nor one number"]),
+        ({"hue": []}, ["one number for both weak and strong"]),
         ({"hue": [0.1, 0.1, 0.2, 0.3]}, ["or three with the limit"]),
         ({"rotation_deg": [15, 7]}, ["15, 7 is weaker at strong", "must rise"]),
         ({"rotation_deg": [7, 15, 10]}, ["weaker at strong"]),
@@ -194,9 +194,9 @@ def test_adjustments_are_told_apart_and_keep_the_name() -> None:
         ({"soft_sigma": 0.1}, ["no effect up to 0.12 px"]),
         ({"crop_max": 0.2, "crop_min": 0.3}, ["smallest crop", "larger than the largest"]),
         ({"crop_max": 0.2}, ["at the scale", "larger than the largest"]),
-        ({"blur_p": {"local": 0.1}}, ["'local' is no view of this recipe", "global_1"]),
-        ({"blur_p": {}}, ["names no view"]),
-        ({"blur_p": {"global": 0.1, "global_1": 0.2}}, ["names a view twice"]),
+        ({"blur_p": {"local": 0.1}}, ["'local' is not a view of this recipe", "global_1"]),
+        ({"blur_p": {}}, ["sets no view"]),
+        ({"blur_p": {"global": 0.1, "global_1": 0.2}}, ["sets a view twice"]),
         ({"blur_p": {"global_2": [0.3, 0.1]}}, ["operations.blur_p.global_2", "weaker"]),
     ],
 )  # fmt: skip
@@ -235,5 +235,5 @@ def test_a_configuration_spells_off_in_one_way() -> None:
 
 @pytest.mark.parametrize("value", [None, [True, 0.1], {"local": None}])
 def test_a_configuration_refuses_in_words(value: object) -> None:
-    with pytest.raises(ValidationError, match="neither off nor one number"):
+    with pytest.raises(ValidationError, match="one number for both weak and strong"):
         Config(operations={"hue": value})  # type: ignore[dict-item]

@@ -153,9 +153,9 @@ def test_the_share_of_enlarged_views_follows_canvas_and_scale() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"plan": ViewPlan(2, 8)}, "8 local views asked for"),
-        ({"size": 1}, "size 1 is no view"),
-        ({"std": [0.0]}, "must be above 0"),
+        ({"plan": ViewPlan(2, 8)}, "8 local views"),
+        ({"size": 1}, "size 1 is too small"),
+        ({"std": [0.0]}, "above 0"),
         ({"recipe": "dinos"}, "'dinos' is not a recipe"),
     ],
 )
