@@ -10,11 +10,12 @@ from scanlearn.pages import page_template, png_address
 TEMPLATES = [
     ("scanlearn.archive", "summary.html.j2"),
     ("scantune.evaluation", "evaluation.html.j2"),
+    ("scantune.comparison", "report.html.j2"),
 ]
 
 
 @pytest.mark.parametrize(("package", "name"), TEMPLATES)
-def test_plain_pages_share_one_frame(package: str, name: str) -> None:
+def test_pages_share_one_frame(package: str, name: str) -> None:
     source = files(package).joinpath(name).read_text("utf-8")
     assert source.startswith('{% extends "frame.html.j2" %}')
 

@@ -1,1 +1,17 @@
-"""A folder or table of scans becomes an archive."""
+"""A folder or table of scans becomes an archive.
+
+- `settings.py`: `PackSettings`, how scans are packed
+- `sources.py`: `open_archive`, which takes a folder, a table or the phantom for an archive
+- `manifest.py`: the list of scans, from a folder, a container or a table
+- `tables.py`: CSV and Parquet tables as strings
+- `filters.py`: patterns on DICOM tags and columns that keep or drop files
+- `headers.py`: the header scan, read before anything is decoded
+- `dry_run.py`: a table of what a source holds, from headers alone
+- `canvas.py`: from a decoded scan to the canvas
+- `windows.py`: CT windows in Hounsfield units
+- `fundus.py`: the field of view of fundus photographs
+- `prepare.py`: what a worker does to one file
+- `parallel.py`: the processes that work through files in order
+- `pack.py`: `pack`, from a source to an archive
+- `add.py`: new files for an archive that is there
+"""

@@ -25,13 +25,13 @@ class Rule:
     """One line of a filter.
 
     Args:
-        where: The setting, as ``keep.Modality``.
+        setting: Such as ``keep.Modality``.
         name: The tag or column.
         is_keep: Whether what matches stays and the rest goes, or the other way round.
         pattern: Matches a whole value, case folded.
     """
 
-    where: str
+    setting: str
     name: str
     is_keep: bool
     pattern: re.Pattern[str]
@@ -49,7 +49,7 @@ class Selection:
     """The filter of a source.
 
     Args:
-        rules: Asked in this order; the first that leaves a file out is the reason.
+        rules: Applied in this order; the first that leaves a file out is the reason.
         columns: Label columns of the table; a column wins over a tag of the same name.
     """
 
@@ -77,15 +77,14 @@ class Selection:
         """Returns the setting that leaves a file out, None where it stays.
 
         Args:
-            labels: Its row of the table, by column.
-            tags: Its DICOM tags; None for a file that cannot be read, of which only columns
-                decide, so that it is set aside with its reason.
+            tags: None for a file that cannot be read, of which only columns decide, so that it is
+                set aside with its reason.
         """
         for rule in self.rules:
             if tags is None and rule.name not in self.columns:
                 continue
             if rule.leaves_out(self.values(rule.name, labels, tags or {})):
-                return rule.where
+                return rule.setting
         return None
 
 
@@ -107,28 +106,29 @@ def make_selection(
     rules = []
     for kind, patterns in (("keep", keep), ("drop", drop)):
         for name, allowed in patterns.items():
-            where = f"{kind}.{name}"
+            setting = f"{kind}.{name}"
             if name not in columns:
-                _check_keyword(where, name, columns)
+                _check_keyword(setting, name, columns)
             translated = (fnmatch.translate(pattern.casefold()) for pattern in allowed)
-            rules.append(Rule(where, name, kind == "keep", re.compile("|".join(translated))))
+            rules.append(Rule(setting, name, kind == "keep", re.compile("|".join(translated))))
     return Selection(tuple(rules), columns)
 
 
-def _check_keyword(where: str, name: str, columns: tuple[str, ...]) -> None:
+def _check_keyword(setting: str, name: str, columns: tuple[str, ...]) -> None:
     kind = value_representation(name)
     if kind is None:
         near = did_you_mean(name, [*columns, *keywords()])
         listed = f"; the columns are {', '.join(columns)}" if columns else ""
         raise ScanlearnError(
-            f"{where}: {name!r} is neither a DICOM keyword nor a column of the table{near}{listed}"
+            f"{setting}: {name!r} is neither a DICOM keyword nor a column of the table{near}"
+            f"{listed}"
         )
     if kind == "PN" or is_one_of(name, _IDENTIFYING):
         raise ScanlearnError(
-            f"{where}: {name!r} can identify a person, and filters are stored in the archive; list"
-            " the files to pack in a table instead"
+            f"{setting}: {name!r} can identify a person, and filters are stored in the archive;"
+            " list the files to pack in a table instead"
         )
     if kind in _WITHOUT_TEXT:
         raise ScanlearnError(
-            f"{where}: {name!r} holds no text (its type is {kind}); choose another keyword"
+            f"{setting}: {name!r} holds no text (its type is {kind}); choose another keyword"
         )

@@ -148,8 +148,8 @@ def read_manifest(
     """
     source = Path(source).expanduser()
     if source.is_dir():
-        listing = list_folder(source, follow_links=follow_links, open_containers=open_containers)
-        return _as_manifest(source, listing, folder_labels=folder_labels)
+        scans = _list_folder(source, follow_links=follow_links, open_containers=open_containers)
+        return scans.manifest(folder_labels=folder_labels)
     if not source.exists():
         raise ScanlearnError(f"{source}: there is no such file or folder; check the path")
     is_table = source.suffix.lower() in TABLE_SUFFIXES
@@ -165,7 +165,7 @@ def read_manifest(
         table = rows.add_column(1, "patient", rows.column("path"))
         return Manifest(source, table, tuple(rows.column_names[1:]), patients_known=False)
     if source.suffix.lower() in CONTAINER_SUFFIXES:
-        return _as_manifest(source, list_container(source), folder_labels=folder_labels)
+        return _list_container(source).manifest(folder_labels=folder_labels)
     if source.name.lower().endswith(_PACKED_TARS):
         raise ScanlearnError(
             f"{source}: is a compressed tar, in which every scan would be read from the start;"
@@ -257,44 +257,6 @@ def _with_findings(labels: pa.Table) -> pa.Table:
     return labels
 
 
-@dataclass(frozen=True)
-class Listing:
-    """What lies below a folder or in a container.
-
-    Args:
-        paths: Of scans and of what is set aside, posix, from the folder, in order.
-        refused: Why some of them are set aside unread.
-        ignored: Endings of files that are no scans, and how many there are.
-    """
-
-    paths: pa.ChunkedArray
-    refused: dict[str, str]
-    ignored: tuple[tuple[str, int], ...]
-
-
-def _as_manifest(root: Path, listing: Listing, *, folder_labels: bool) -> Manifest:
-    paths = listing.paths
-    table = pa.table({"path": paths, "patient": paths})
-    if folder_labels:
-        outside = paths.filter(pc.invert(pc.match_substring(paths, "/")))
-        if len(outside):
-            raise ScanlearnError(
-                f"{root}: {len(outside):,} of {len(paths):,} scans lie directly in it, first "
-                f"{outside[0].as_py()}, but folder_labels takes the first folder as the class; move"
-                " them into a folder, or leave out folder_labels"
-            )
-        folders = pc.list_element(pc.split_pattern(paths, "/", max_splits=1), 0)
-        table = table.append_column(FOLDER_COLUMN, folders)
-    return Manifest(
-        root,
-        table,
-        tuple(table.column_names[2:]),
-        patients_known=False,
-        ignored=listing.ignored,
-        refused=listing.refused,
-    )
-
-
 class _Lister:
     """Collects paths; those of a million scans are held as bytes, not as objects."""
 
@@ -342,7 +304,7 @@ class _Lister:
                 again = " (again)" if name in opened.members else ""
                 self.refuse(f"{start}{name}{again}", reason)
 
-    def listing(self) -> Listing:
+    def manifest(self, *, folder_labels: bool) -> Manifest:
         paths = pa.chunked_array([*self._chunks, pa.array(self._paths, pa.string())])
         ignored = tuple(self._ignored.most_common())
         if len(paths) == 0:
@@ -351,17 +313,30 @@ class _Lister:
                 f"{self._source}: contains no scans (found: {present}); give a folder with files"
                 f" of a supported format ({', '.join(SCAN_SUFFIXES)}) or a table"
             )
-        return Listing(paths.take(pc.sort_indices(paths)), self._refused, ignored)
+        paths = paths.take(pc.sort_indices(paths))
+        table = pa.table({"path": paths, "patient": paths})
+        if folder_labels:
+            outside = paths.filter(pc.invert(pc.match_substring(paths, "/")))
+            if len(outside):
+                raise ScanlearnError(
+                    f"{self._source}: {len(outside):,} of {len(paths):,} scans lie directly in it,"
+                    f" first {outside[0].as_py()}, but folder_labels takes the first folder as the"
+                    " class; move them into a folder, or leave out folder_labels"
+                )
+            folders = pc.list_element(pc.split_pattern(paths, "/", max_splits=1), 0)
+            table = table.append_column(FOLDER_COLUMN, folders)
+        return Manifest(
+            root=self._source,
+            table=table,
+            label_columns=tuple(table.column_names[2:]),
+            patients_known=False,
+            ignored=ignored,
+            refused=self._refused,
+        )
 
 
-def list_folder(
-    folder: Path, *, follow_links: bool = False, open_containers: bool = False
-) -> Listing:
-    """Returns the scans below a folder; hidden files and folders are left out.
-
-    Raises:
-        ScanlearnError: It holds no scan, or a folder in it may not be read.
-    """
+def _list_folder(folder: Path, *, follow_links: bool, open_containers: bool) -> _Lister:
+    """Returns the scans below a folder; hidden files and folders are left out."""
     scans = _Lister(folder)
     base = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118 - a string, ended by a slash
     for path, entry in walk(folder, follow_links=follow_links):
@@ -385,22 +360,18 @@ def list_folder(
             scans.add(path)
         else:
             scans.add_if_scan(path, Path(entry.path))
-    return scans.listing()
+    return scans
 
 
-def list_container(container: Path) -> Listing:
-    """Returns the scans in a zip or tar archive; hidden members are left out.
-
-    Raises:
-        ScanlearnError: It cannot be opened, or holds no scan.
-    """
+def _list_container(container: Path) -> _Lister:
+    """Returns the scans in a zip or tar archive; hidden members are left out."""
     try:
         open_container(container)
     except Undecodable as error:
         raise ScanlearnError(f"{container}: {error}; download it again, or unpack it") from error
     scans = _Lister(container)
     scans.add_members(container, "")
-    return scans.listing()
+    return scans
 
 
 def walk(folder: Path, *, follow_links: bool = False) -> Iterator[tuple[str, os.DirEntry[str]]]:

@@ -1,4 +1,4 @@
-"""`open_archive`: wherever an archive is asked for, a folder, a table or the phantom will do."""
+"""`open_archive`: wherever an archive is expected, a folder, a table or the phantom will do."""
 
 from __future__ import annotations
 
@@ -28,10 +28,9 @@ def open_archive(
     Args:
         source: An archive, a folder of scans, a table, or
             ``phantom:patients=600,seed=1,height=96,width=96``.
-        settings: How scans are packed; None for the defaults. An archive is taken as it is, and
-            columns are looked for in tables only.
-        cache: Folder for packed sources; None takes ``$SCANLEARN_CACHE`` or
-            ``~/.cache/scanlearn``.
+        settings: How a folder or table is packed; None for the defaults. An archive is not
+            changed.
+        cache: Folder for packed sources; None takes `cache_folder`.
 
     Raises:
         ScanlearnError: The source cannot be used, or the disk of the cache is full.
@@ -44,13 +43,14 @@ def open_archive(
         return Archive(path)
     settings = settings or PackSettings()
     manifest = manifest_of(path, settings)
-    known_as = (path if path.is_dir() else path.parent).absolute().name
+    folder = path if path.is_dir() else path.parent
     identities = identities_for(manifest, settings)
     names = (identities.fingerprint, identities.issuer_hash)
-    target = base / _name(known_as, manifest.content_hash(), settings.fingerprint(), *names)
+    key = (manifest.content_hash(), settings.fingerprint(), *names)
+    target = base / _name(folder.absolute().name, *key)
     if is_archive(target):
         return Archive(target)
-    say(f"packing {path} into the cache first: {target}")
+    say(f"packing {path} into the cache: {target}")
     return pack(manifest, target, settings=settings)
 
 
@@ -75,5 +75,5 @@ def _open_phantom(source: str, base: Path) -> Archive:
     target = base / _name("phantom", repr(spec), program.hexdigest())
     if is_archive(target):
         return Archive(target)
-    say(f"drawing {source} into the cache first: {target}")
+    say(f"drawing {source} into the cache: {target}")
     return phantom.write_phantom(spec, target)

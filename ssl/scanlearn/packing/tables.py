@@ -64,33 +64,30 @@ def is_one_of(name: str, names: tuple[str, ...]) -> bool:
 
 
 def find_required(
-    table: pa.Table, source: Path, given: str | None, usual: tuple[str, ...], setting: str
+    table: pa.Table, source: Path, column: str | None, usual: tuple[str, ...], setting: str
 ) -> str:
-    """Returns the column called ``given``, or the usual one where that is None.
+    """Returns the column that the user asked for, or the one with a usual name where that is None.
 
     Args:
-        table: The table.
-        source: Its file, for the message.
-        given: What the user asked for.
-        usual: Names to look for where nothing was asked for.
+        source: File of the table.
         setting: The setting that names the column.
 
     Raises:
         ScanlearnError: There is no such column; lists the columns and the nearest spelling.
     """
-    found = find_column(table, usual) if given is None else given
-    if found in table.column_names:
-        return str(found)
+    name = find_column(table, usual) if column is None else column
+    if name in table.column_names:
+        return str(name)
     columns = ", ".join(table.column_names[:_MAX_LISTED])
     columns += ", ..." if table.num_columns > _MAX_LISTED else ""
-    if given is None:
+    if column is None:
         raise ScanlearnError(
             f"{source}: has no column called {', '.join(usual)}; name one of its columns with"
             f" {setting}: {columns}"
         )
-    near = did_you_mean(given, table.column_names)
+    near = did_you_mean(column, table.column_names)
     raise ScanlearnError(
-        f"{source}: has no column {given!r} for {setting}{near}; its columns are {columns}"
+        f"{source}: has no column {column!r} for {setting}{near}; its columns are {columns}"
     )
 
 

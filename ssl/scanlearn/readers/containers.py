@@ -20,28 +20,39 @@ from typing import Any, NamedTuple
 from scanlearn.files import disk_errors
 from scanlearn.readers.scan import Undecodable
 
-# Paths of scans: files, and members of archives, as ``scans.zip/a/1.png``.
-
-
 CONTAINER_SUFFIXES = (".zip", ".tar", ".npz")
-
-
+# A member is copied out of its archive to be read: more would fill the disk for temporary files.
+MAX_MEMBER_BYTES = 2**30
+# Names of members are held in memory.
+MAX_MEMBERS = 2**21
+_MAX_DIRECTORY_BYTES = 2**28
 _MOST_IN_MEMORY = 2**26
-
-
+_CHUNK_BYTES = 2**18
 _HAS_PROC = Path("/proc/self/fd").is_dir()
-
-
 _INTO = re.compile(r"\.(zip|tar|npz)[/\\]", re.IGNORECASE)
+_NESTED = re.compile(r".*\.(zip|tar|npz|7z|rar|tgz|tbz2?|txz|tar\.\w+)", re.IGNORECASE | re.DOTALL)
+_ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
+# The others (bzip2, LZMA) let a few bytes ask for gigabytes of working memory.
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ZIP_HEADER_BYTES, _ZIP_END_BYTES = 30, 22
+_ZIP64_LOCATOR_BYTES, _ZIP64_END_BYTES = 20, 56
+_TAR_BLOCK_BYTES = 512
 
 
-def inside(path: Path) -> tuple[Path, str] | None:
+class Member(NamedTuple):
+    """A path that leads into a container, as ``scans.zip/a/1.png``."""
+
+    container: Path
+    name: str
+
+
+def member_of(path: Path) -> Member | None:
     """Returns the container that a path leads into and the path inside; None for any other."""
     text = os.fspath(path)
     for match in _INTO.finditer(text):
         container = Path(text[: match.end() - 1])
         if container.is_file():
-            return container, text[match.end() :].replace(os.sep, "/")
+            return Member(container, text[match.end() :].replace(os.sep, "/"))
     return None
 
 
@@ -50,8 +61,8 @@ def stamp(path: str | Path) -> tuple[int, int] | None:
     try:
         status = os.stat(path)  # noqa: PTH116 - of a string, for speed
     except NotADirectoryError:
-        place = inside(Path(path))
-        return None if place is None else stamp(place[0])
+        member = member_of(Path(path))
+        return None if member is None else stamp(member.container)
     except (OSError, ValueError):  # A name too long, or with a NUL: no such file.
         return None
     return status.st_size, status.st_mtime_ns
@@ -62,8 +73,8 @@ def is_there(path: Path) -> bool:
     try:
         if path.is_file():
             return True
-        place = inside(path)
-        return place is not None and place[1] in open_container(place[0]).members
+        member = member_of(path)
+        return member is not None and member.name in open_container(member.container).members
     except (OSError, ValueError):
         return False
 
@@ -75,9 +86,9 @@ def head(path: Path, num_bytes: int) -> bytes:
         OSError: It may not be read.
         Undecodable: It is damaged in its archive.
     """
-    place = inside(path)
-    if place is not None:
-        return next(open_container(place[0]).chunks(place[1]), b"")[:num_bytes]
+    member = member_of(path)
+    if member is not None:
+        return next(open_container(member.container).chunks(member.name), b"")[:num_bytes]
     # A pipe would be waited for without end.
     if not path.is_file():
         return b""
@@ -93,18 +104,17 @@ def as_file(path: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
     at its ending.
 
     Args:
-        path: A file, or a path into an archive.
         suffixes: Endings that readers look at; of a member's name nothing else is used on disk.
 
     Raises:
         Undecodable: The member is not there or damaged.
         ScanlearnError: The disk for temporary files is full.
     """
-    place = inside(path)
-    if place is None:
+    member = member_of(path)
+    if member is None:
         yield path
         return
-    container, name = open_container(place[0]), place[1]
+    container, name = open_container(member.container), member.name
     suffix = next((end for end in suffixes if name.lower().endswith(end)), "")
     num_bytes, _ = container.members.get(name, (0, None))
     if sys.platform == "linux" and not suffix and num_bytes <= _MOST_IN_MEMORY and _HAS_PROC:
@@ -129,39 +139,6 @@ def _copy(container: Container, name: str, target: Path) -> None:
             file.write(chunk)
 
 
-# A member is copied out of its archive to be read: more would fill the disk for temporary files.
-MAX_MEMBER_BYTES = 2**30
-
-
-# Names of members are held in memory.
-MAX_MEMBERS = 2**21
-
-
-_MAX_DIRECTORY_BYTES = 2**28
-
-
-_NESTED = re.compile(r".*\.(zip|tar|npz|7z|rar|tgz|tbz2?|txz|tar\.\w+)", re.IGNORECASE | re.DOTALL)
-
-
-_ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
-
-
-_CHUNK_BYTES = 2**18
-
-
-# The others (bzip2, LZMA) let a few bytes ask for gigabytes of working memory.
-_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-
-
-_ZIP_HEADER_BYTES, _ZIP_END_BYTES = 30, 22
-
-
-_ZIP64_LOCATOR_BYTES, _ZIP64_END_BYTES = 20, 56
-
-
-_TAR_BLOCK_BYTES = 512
-
-
 class Listed(NamedTuple):
     """A member as its archive lists it.
 
@@ -179,12 +156,9 @@ class Listed(NamedTuple):
 
 
 class Container:
-    """An opened zip or tar archive.
-
-    Hidden members are left out, as hidden files of a folder are.
+    """An opened zip or tar archive; hidden members are left out, as hidden files of a folder are.
 
     Args:
-        listed: Its members.
         read: Yields the content at a place, a piece at a time.
 
     Attributes:
@@ -247,7 +221,7 @@ def open_container(path: Path) -> Container:
     except Exception as error:
         # Not in the error's own words, which may give a path.
         kind = getattr(error, "strerror", None) or type(error).__name__
-        raise Undecodable(f"is damaged or no archive ({kind})") from error
+        raise Undecodable(f"is damaged or not an archive ({kind})") from error
 
 
 def as_text(name: str) -> str:
@@ -268,7 +242,7 @@ def _open_zip(path: Path) -> Container:
     for member, following in pairwise(by_place):
         end = member.header_offset + _ZIP_HEADER_BYTES + member.compress_size
         if end > following.header_offset:
-            raise Undecodable("has members that overlap, as those of decompression bombs do")
+            raise Undecodable("has overlapping members, as decompression bombs do")
 
     def read(member: zipfile.ZipInfo, num_bytes: int) -> Iterator[bytes]:
         del num_bytes
@@ -277,7 +251,7 @@ def _open_zip(path: Path) -> Container:
                 yield chunk
 
     members = (member for member in file.infolist() if not member.is_dir())
-    listed = (Listed(one.filename, one.file_size, one, _zip_refused(one)) for one in members)
+    listed = (Listed(info.filename, info.file_size, info, _zip_refused(info)) for info in members)
     return Container(listed, read)
 
 
@@ -336,7 +310,7 @@ def _name_refused(name: str) -> str | None:
     if as_text(name) != name:
         return "has a name that is not UTF-8"
     if _leads_out(name):
-        return "has a name that leads out of its archive"
+        return "has a path that points outside its archive"
     if _NESTED.fullmatch(name):
         return "is an archive inside an archive; unpack the outer one"
     return None

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from scanlearn.errors import ScanlearnError
-from scanlearn.readers.containers import inside
+from scanlearn.readers.containers import member_of
 from scanlearn.readers.scan import (
     MAX_FRAMES,
     MAX_PIXELS,
@@ -34,49 +33,38 @@ MAX_ROW_BYTES = 2**28
 _MAX_LABEL_BYTES = 2**28
 _CHUNK_BYTES = 2**20
 _DIGITS = 7
-_COLOURS = 3
 
 
-@dataclass(frozen=True)
-class _Array:
-    """What the header of an array says.
-
-    Args:
-        shape: Rows first.
-        dtype: Of its values.
-    """
+class _Array(NamedTuple):
+    """What the header of an array says: rows ``[h w]``, ``[h w 3]`` or, of volumes, ``[d h w]``."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
     @property
-    def row_shape(self) -> tuple[int, ...]:
-        """``[h w]``, ``[h w 3]`` or, for volumes, ``[d h w]``."""
-        return self.shape[1:]
-
-    @property
     def row_bytes(self) -> int:
-        """Bytes of one row."""
-        return math.prod(self.row_shape) * self.dtype.itemsize
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     @property
     def is_colour(self) -> bool:
-        """Whether rows are RGB."""
-        return len(self.shape) == 4 and self.shape[3] == _COLOURS
+        return len(self.shape) == 4 and self.shape[3] == 3
+
+    @property
+    def is_volume(self) -> bool:
+        return len(self.shape) == 4 and self.shape[3] != 3
 
     @property
     def num_frames(self) -> int:
-        """Scans that a row gives: one, or the slices of a volume."""
-        return self.shape[1] if len(self.shape) == 4 and not self.is_colour else 1
+        return self.shape[1] if self.is_volume else 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self.shape[2:] if self.is_volume else self.shape[1:3]
+        return height, width
 
 
 class _Rows:
-    """The rows of one array, cheap in their order: an earlier one starts over.
-
-    Args:
-        path: The npz file.
-        split: Which images.
-    """
+    """The rows of one array, cheap in their order: an earlier one starts over."""
 
     def __init__(self, path: Path, split: str) -> None:
         self._file = zipfile.ZipFile(path)
@@ -114,9 +102,9 @@ class _Rows:
             self._ends = number
             raise Undecodable("is cut short or damaged in its archive") from error
         self._next = number + 1
-        found = np.frombuffer(values, self.array.dtype).reshape(self.array.row_shape)
-        self._last = (number, found)
-        return found
+        row = np.frombuffer(values, self.array.dtype).reshape(self.array.shape[1:])
+        self._last = (number, row)
+        return row
 
 
 def list_rows(path: Path) -> pa.Table:
@@ -139,27 +127,20 @@ def list_rows(path: Path) -> pa.Table:
         if not 0 < num_rows <= MAX_ROWS:
             raise Undecodable(f"claims {num_rows:,} images (allowed: 1 to {MAX_ROWS:,})")
         if len({tuple(table.column_names) for table in tables}) > 1:
-            raise Undecodable("has other labels in one split than in another")
+            raise Undecodable("has different label columns in its splits")
     except Undecodable as error:
-        raise ScanlearnError(f"{path}: {error}; give an npz file as MedMNIST has them") from error
+        raise ScanlearnError(f"{path}: {error}; give an npz file like MedMNIST's") from error
     except Exception as error:
-        kind = type(error).__name__
-        raise ScanlearnError(f"{path}: is damaged or no npz file ({kind}); get it again") from error
+        reason = f"is damaged or not an npz file ({type(error).__name__})"
+        raise ScanlearnError(f"{path}: {reason}; download it again") from error
     return pa.concat_tables(tables)
 
 
 def _header(path: Path, _settings: ReadSettings, _start: bytes) -> Header:
     file, split, _ = _place(path)
     array = _rows(file, split).array
-    is_volume = len(array.row_shape) == 3 and not array.is_colour
-    height, width = array.row_shape[1:] if is_volume else array.row_shape[:2]
-    return Header(
-        is_colour=array.is_colour,
-        is_deep=array.dtype.itemsize > 1,
-        num_frames=array.num_frames,
-        size=(height, width),
-        bits=8 * array.dtype.itemsize,
-    )
+    bits = 8 * array.dtype.itemsize
+    return Header(array.is_colour, bits > 8, array.num_frames, size=array.size, bits=bits)
 
 
 def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame]:
@@ -184,11 +165,11 @@ def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame
 
 def _place(path: Path) -> tuple[Path, str, int]:
     """Returns file, split and row of a path such as ``pathmnist.npz/train/0000012``."""
-    place = inside(path)
-    split, _, number = place[1].partition("/") if place else ("", "", "")
-    if place is None or split not in SPLITS or not number.isdecimal():
-        raise Undecodable("is no row of an npz file, as train/0000012")
-    return place[0], split, int(number)
+    member = member_of(path)
+    split, _, number = member.name.partition("/") if member else ("", "", "")
+    if member is None or split not in SPLITS or not number.isdecimal():
+        raise Undecodable("is not a row of an npz file, such as train/0000012")
+    return member.container, split, int(number)
 
 
 def _rows(path: Path, split: str) -> _Rows:
@@ -255,9 +236,8 @@ def _check_images(array: _Array) -> None:
     if len(shape) not in (3, 4) or min(shape[1:]) < 1:
         raise Undecodable(f"has images of shape {shape}, neither [n h w], [n h w 3] nor [n d h w]")
     if dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
-        raise Undecodable(f"has images of {dtype}, of which nobody says what is black")
-    height, width = shape[1:3] if array.is_colour or len(shape) == 3 else shape[2:]
-    if height * width > MAX_PIXELS or array.num_frames > MAX_FRAMES:
+        raise Undecodable(f"has images of {dtype}; save them as uint8 or uint16")
+    if math.prod(array.size) > MAX_PIXELS or array.num_frames > MAX_FRAMES:
         raise Undecodable(f"claims images of shape {shape[1:]}, more than any scan has")
     if array.row_bytes > MAX_ROW_BYTES:
         raise Undecodable(f"claims {array.row_bytes:,} bytes an image, more than {MAX_ROW_BYTES:,}")
@@ -286,7 +266,7 @@ def _read_labels(file: zipfile.ZipFile, name: str, num_rows: int) -> np.ndarray[
     stream, array = _open_array(file, name)
     with stream:
         if array.row_bytes * num_rows > _MAX_LABEL_BYTES or array.dtype.kind not in "biuU":
-            raise Undecodable(f"has {array.shape} labels of {array.dtype}; whole numbers are read")
+            raise Undecodable(f"has {array.shape} labels of {array.dtype}; use whole numbers")
         if array.shape[:1] != (num_rows,) or len(array.shape) not in (1, 2):
             raise Undecodable(f"has {array.shape} labels in {name} for {num_rows:,} images")
         values = np.frombuffer(_exactly(stream, array.row_bytes * num_rows), array.dtype)
@@ -299,10 +279,10 @@ def _skip(stream: IO[bytes], num_bytes: int) -> None:
 
 
 def _exactly(stream: IO[bytes], num_bytes: int) -> bytes:
-    found = stream.read(num_bytes)
-    if len(found) != num_bytes:
+    content = stream.read(num_bytes)
+    if len(content) != num_bytes:
         raise EOFError
-    return found
+    return content
 
 
 READER = Reader(

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 
 from scanlearn.readers import dicom, medmnist, nifti, numpy_arrays, pictures
-from scanlearn.readers.containers import as_file, head, inside
+from scanlearn.readers.containers import as_file, head, member_of
 from scanlearn.readers.scan import Frame, Header, Reader, ReadSettings, Undecodable
 
 # The first one that matches a file's content reads it, else the first one with its ending.
@@ -108,15 +108,15 @@ def read_frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[F
     with _opened(path, _MAGIC_BYTES) as (reader, file, _):
         if settings.neighbours and not reader.has_volumes:
             allowed = " or ".join(reader.kind for reader in READERS if reader.has_volumes)
-            raise Undecodable(f"is no volume ({allowed}), and neighbours=true is for volumes only")
+            raise Undecodable(f"is not a volume ({allowed}), but neighbours=true needs one")
         yield from reader.frames(file, frames, settings)
 
 
 @contextmanager
 def _opened(path: Path, num_bytes: int) -> Iterator[tuple[Reader, Path, bytes]]:
     """Gives what reads a file, a path that it can open, and the first bytes there."""
-    place = inside(path)
-    by_row = None if place is None else _rows_reader(place[0])
+    member = member_of(path)
+    by_row = None if member is None else _rows_reader(member.container)
     if by_row is not None:
         yield by_row, path, b""
         return

@@ -73,8 +73,6 @@ class Header:
         is_colour: Whether the file stores colour; its channels may still be equal.
         is_deep: Whether it holds more than 8 bits per value that we keep.
         num_frames: How many scans it may give: frames of a recording, slices of a volume.
-        has_patient: Whether it names its patient.
-        has_series: Whether it names its series.
         size: Rows and columns of one scan, as stored.
         bits: Bits of one value, as stored.
         tags: DICOM tags that were asked for and are there, each with all its values.
@@ -99,10 +97,9 @@ class Frame:
     Args:
         number: Which one it is, from 1, in the order of the file.
         scan: The scan, or the reason why there is none.
-        notes: What of the file was left out, in words.
-        patient: Patient that the file names; None where it names none.
-        series: Series that the file names; None where it names none.
-        issuer: Who gave the patient that number, where the file says so.
+        notes: What of the file was left out or changed, in words.
+        patient: As the file names it; None where it names none, as for series and issuer.
+        issuer: Who gave the patient that number.
     """
 
     number: int
@@ -115,7 +112,7 @@ class Frame:
 
 @contextmanager
 def refusing(path: Path) -> Iterator[None]:
-    """Makes one verdict with a reason out of all the ways in which a file can be bad.
+    """Turns all the ways in which a file can be bad into one error with a reason.
 
     Raises:
         Undecodable: The block raised anything, or there is no file with a byte in it.
@@ -123,7 +120,7 @@ def refusing(path: Path) -> Iterator[None]:
     try:
         # A pipe or device named like an image would be waited for without end.
         if not path.is_file():
-            raise Undecodable("is a folder or no file" if path.exists() else "file not found")
+            raise Undecodable("is not a regular file" if path.exists() else "file not found")
         if path.stat().st_size == 0:
             raise Undecodable("file is empty")
         with warnings.catch_warnings():

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scanlearn.errors import ScanlearnError
-from scanlearn.packing.manifest import list_container, list_folder, read_manifest, walk
+from scanlearn.packing.manifest import Manifest, read_manifest, walk
 
 MakeScans = Callable[..., Path]
 
@@ -318,9 +318,12 @@ def make(folder: Path, *names: str) -> Path:
     return folder
 
 
+def listed(manifest: Manifest) -> list[str]:
+    return [str(row.path) for row in manifest.rows()]
+
+
 def paths(folder: Path, **chosen: bool) -> list[str]:
-    listed: list[str] = list_folder(folder, **chosen).paths.to_pylist()
-    return listed
+    return listed(read_manifest(folder, **chosen))
 
 
 def test_paths_are_in_order_whatever_the_folders(tmp_path: Path) -> None:
@@ -336,13 +339,13 @@ def test_link_out_of_the_folder_is_set_aside_with_the_setting_that_follows_it(
         (tmp_path / "in" / name).symlink_to(tmp_path / target)
     (tmp_path / "in" / "folder").symlink_to(tmp_path / "out")
     (tmp_path / "in" / "up.png").symlink_to("../out/1.png")
-    found = list_folder(tmp_path / "in")
-    assert found.paths.to_pylist() == ["2.png", "folder", "l", "l.png", "up.png"]
+    found = read_manifest(tmp_path / "in")
+    assert listed(found) == ["2.png", "folder", "l", "l.png", "up.png"]
     assert set(found.refused) == {"folder", "l", "l.png", "up.png"}
     assert all("follow_links=true" in reason for reason in found.refused.values())
-    followed = list_folder(tmp_path / "in", follow_links=True)
+    followed = read_manifest(tmp_path / "in", follow_links=True)
     assert not followed.refused
-    assert followed.paths.to_pylist() == ["2.png", "folder/1.png", "l.png", "up.png"]
+    assert listed(followed) == ["2.png", "folder/1.png", "l.png", "up.png"]
 
 
 def test_link_inside_the_folder_is_read_where_it_is_a_file(tmp_path: Path) -> None:
@@ -357,7 +360,7 @@ def test_folder_that_is_a_link_itself_is_its_own_tree(tmp_path: Path) -> None:
     make(tmp_path, "real/1.png")
     (tmp_path / "real" / "l.png").symlink_to(tmp_path / "real" / "1.png")
     (tmp_path / "source").symlink_to("real")
-    assert not list_folder(tmp_path / "source").refused
+    assert not read_manifest(tmp_path / "source").refused
 
 
 @pytest.mark.parametrize("follow_links", [False, True])
@@ -391,8 +394,8 @@ def test_names_that_are_not_utf8_are_set_aside_under_escapes(tmp_path: Path) -> 
     make(tmp_path, "\\xff.png")
     Path(os.fsdecode(raw + b"/d\xe9")).mkdir()
     Path(os.fsdecode(raw + b"/d\xe9/1.png")).touch()
-    found = list_folder(tmp_path)
-    assert found.paths.to_pylist() == [
+    found = read_manifest(tmp_path)
+    assert listed(found) == [
         *("\\xff.png", "\\xff.png (escaped)", "a\\xfc.zip (escaped)", "d\\xe9/1.png (escaped)")
     ]
     assert "\\xff.png" not in found.refused
@@ -402,7 +405,7 @@ def test_names_that_are_not_utf8_are_set_aside_under_escapes(tmp_path: Path) -> 
 
 def test_endings_that_are_shown_hold_no_markup(tmp_path: Path) -> None:
     make(tmp_path, "1.png", "a.<b>", "b.\x1b[31m", "c.txt", "d.averyverylongending")
-    assert dict(list_folder(tmp_path).ignored) == {"other endings": 3, ".txt": 1}
+    assert dict(read_manifest(tmp_path).ignored) == {"other endings": 3, ".txt": 1}
 
 
 def test_pipes_and_sockets_are_listed_by_name_alone(tmp_path: Path) -> None:
@@ -415,8 +418,8 @@ def test_pipes_and_sockets_are_listed_by_name_alone(tmp_path: Path) -> None:
             server.bind("s.png")
     finally:
         os.chdir(here)
-    found = list_folder(tmp_path)
-    assert found.paths.to_pylist() == ["a.dcm", "s.png"]
+    found = read_manifest(tmp_path)
+    assert listed(found) == ["a.dcm", "s.png"]
     assert found.ignored == (("no ending", 1),)
 
 
@@ -428,11 +431,11 @@ def test_archives_in_a_folder_are_counted_or_opened_on_request(tmp_path: Path) -
     np.savez(tmp_path / "m.npz", val_images=np.zeros((2, 8, 8), np.uint8))
     (tmp_path / "broken.tar").write_text("no archive")
     make(tmp_path, "1.png")
-    left_alone = list_folder(tmp_path)
-    assert left_alone.paths.to_pylist() == ["1.png"]
+    left_alone = read_manifest(tmp_path)
+    assert listed(left_alone) == ["1.png"]
     assert dict(left_alone.ignored) == {".zip": 1, ".npz": 1, ".tar": 1}
-    opened = list_folder(tmp_path, open_containers=True)
-    assert opened.paths.to_pylist() == [
+    opened = read_manifest(tmp_path, open_containers=True)
+    assert listed(opened) == [
         *("1.png", "a.zip/../3.png", "a.zip/x/2.png", "broken.tar"),
         *("m.npz/val/0000000", "m.npz/val/0000001"),
     ]
@@ -444,27 +447,27 @@ def test_members_are_told_by_their_content_where_they_have_no_ending(tmp_path: P
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("scan", b"\x89PNG and so on")
         file.writestr("1.2.3", b"no scan")
-    found = list_container(tmp_path / "a.zip")
-    assert found.paths.to_pylist() == ["scan"]
+    found = read_manifest(tmp_path / "a.zip")
+    assert listed(found) == ["scan"]
     assert found.ignored == ((".3", 1),)
 
 
 def test_archive_that_cannot_be_opened_or_holds_no_scan_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_text("no archive")
-    with pytest.raises(ScanlearnError, match=r"a\.tar: is damaged or no archive"):
-        list_container(tmp_path / "a.tar")
+    with pytest.raises(ScanlearnError, match=r"a\.tar: is damaged or not an archive"):
+        read_manifest(tmp_path / "a.tar")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("a.txt", b"x")
     with pytest.raises(ScanlearnError, match=r"a\.zip: contains no scans \(found: 1 \.txt\)"):
-        list_container(tmp_path / "a.zip")
+        read_manifest(tmp_path / "a.zip")
 
 
 def test_same_name_twice_in_an_archive_leaves_the_first_readable(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         for name in ("a.png", "./a.png", "/a.png"):
             file.writestr(name, b"x")
-    found = list_container(tmp_path / "a.zip")
-    assert found.paths.to_pylist() == ["a.png", "a.png (again)", "a.png (again) (again)"]
+    found = read_manifest(tmp_path / "a.zip")
+    assert listed(found) == ["a.png", "a.png (again)", "a.png (again) (again)"]
     assert "a.png" not in found.refused
 
 
@@ -478,5 +481,5 @@ def test_a_hundred_thousand_files_in_one_folder_are_listed_in_seconds(tmp_path: 
     for number in range(100_000):
         os.close(os.open(tmp_path / f"{number:06d}.png", os.O_CREAT))
     start = time.monotonic()
-    assert len(list_folder(tmp_path).paths) == 100_000
+    assert len(read_manifest(tmp_path)) == 100_000
     assert time.monotonic() - start < 20
