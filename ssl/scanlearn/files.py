@@ -112,12 +112,12 @@ def _left_behind(target: Path) -> list[Path]:
     if os.name != "posix" or not target.parent.is_dir():
         return []  # Elsewhere signal 0 would end the process it asks after.
     prefix = _partial_prefix(target)
-    found = []
+    folders = []
     for left in target.parent.iterdir():
         process = left.name.removeprefix(prefix).split(".")[0]
         if left.name.startswith(prefix) and process.isdigit() and not _is_alive(int(process)):
-            found.append(left)
-    return sorted(found)
+            folders.append(left)
+    return sorted(folders)
 
 
 def _claim(left: Path, target: Path, process: int) -> Path | None:
@@ -133,12 +133,7 @@ def _claim(left: Path, target: Path, process: int) -> Path | None:
 
 
 def take_up(target: Path, is_wanted: Callable[[Path], bool]) -> Path | None:
-    """Returns a folder that a process which has ended left beside ``target``, now this one's.
-
-    Args:
-        target: Where the folder is to be published.
-        is_wanted: Asked of each folder.
-    """
+    """Returns a folder that a process which has ended left beside ``target``, now this one's."""
     for left in _left_behind(target):
         if is_wanted(left):
             mine = _claim(left, target, os.getpid())

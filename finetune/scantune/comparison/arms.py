@@ -12,7 +12,7 @@ from scanlearn.backbones.backbone import Backbone, weights_hash
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.console import say
 from scanlearn.training.pretrain import PretrainResult, pretrain
-from scanlearn.training.run import choose, initial_backbone, training_device
+from scanlearn.training.run import initial_backbone, resolve, training_device
 from scanlearn.training.settings import PretrainConfig
 from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import CompareConfig
@@ -43,7 +43,7 @@ def train_arms(
             where = f"arm {arm}, seed {seed} ({len(rows) + 1} of {total})"
             if config.arms[arm].kind == "random":
                 rows.append(_random_row(config, arm, seed, unlabeled))
-                say(f"{where}: the network as the others begin")
+                say(f"{where}: untrained, the initial weights of the other arms")
                 continue
             say(f"{where}:")
             run = folder.run(arm, seed)
@@ -75,17 +75,17 @@ def matched(rows: Sequence[RunRow]) -> Matched:
     problems: list[str] = []
     per_seed: list[SeedMatch] = []
     for seed in sorted({row.seed for row in rows}):
-        own = [row for row in rows if row.seed == seed]
-        trained = [row for row in own if row.steps > 0]
+        of_seed = [row for row in rows if row.seed == seed]
+        trained = [row for row in of_seed if row.steps > 0]
         shared: dict[str, str | int] = {}
         for key, words in _MATCHED.items():
-            found: dict[str | int, list[str]] = {}
-            for row in own if key == "initial_hash" else trained:
-                found.setdefault(getattr(row, key), []).append(row.arm)
-            if len(found) > 1:
-                groups = " against ".join(", ".join(arms) for arms in found.values())
-                problems.append(f"seed {seed}: {words} differ ({groups}).")
-            shared[key] = next(iter(found)) if len(found) == 1 else "" if key != "steps" else 0
+            groups: dict[str | int, list[str]] = {}
+            for row in of_seed if key == "initial_hash" else trained:
+                groups.setdefault(getattr(row, key), []).append(row.arm)
+            if len(groups) > 1:
+                sides = " against ".join(", ".join(arms) for arms in groups.values())
+                problems.append(f"seed {seed}: {words} differ ({sides}).")
+            shared[key] = next(iter(groups)) if len(groups) == 1 else "" if key != "steps" else 0
         per_seed.append(SeedMatch.model_validate({"seed": seed, **shared}))
     return Matched(ok=not problems, problems=tuple(problems), per_seed=tuple(per_seed))
 
@@ -106,37 +106,16 @@ def _random_row(config: CompareConfig, arm: str, seed: int, unlabeled: Archive) 
     # The whole method is hashed, as a run hashes it before its first step: equal hashes prove
     # that this network is the one from which the trained arms of the seed began.
     run = _initial_run(config, seed, Path())
-    method = choose(run, unlabeled, backbone).method.build(backbone, seed)
-    return RunRow(
-        arm=arm,
-        seed=seed,
-        steps=0,
-        epochs=0.0,
-        views=0,
-        seconds=0.0,
-        views_per_s=0.0,
-        initial_hash=weights_hash(method),
-        final_hash=final,
-        order_hash="",
-        uniforms_hash="",
-        curve=Curve(),
-        backbone="",
-    )
+    method = resolve(run, unlabeled, backbone).method.build(backbone, seed)
+    return RunRow(arm=arm, seed=seed, initial_hash=weights_hash(method), final_hash=final)
 
 
 def _trained_row(result: PretrainResult, arm: str, seed: int, study: Path) -> RunRow:
+    shared = RunRow.model_fields.keys() - {"arm", "seed", "curve", "backbone"}
     return RunRow(
         arm=arm,
         seed=seed,
-        steps=result.steps,
-        epochs=result.epochs,
-        views=result.views,
-        seconds=result.seconds,
-        views_per_s=result.views_per_s,
-        initial_hash=result.initial_hash,
-        final_hash=result.final_hash,
-        order_hash=result.order_hash,
-        uniforms_hash=result.uniforms_hash,
+        **{name: getattr(result, name) for name in shared},
         curve=read_curve(result.metrics),
         backbone=result.backbone.relative_to(study).as_posix(),
     )

@@ -76,13 +76,7 @@ def quiet() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Layout:
-    """One process for each device of each node.
-
-    Args:
-        device: What each process trains on.
-        devices: Processes on each node.
-        nodes: Machines.
-    """
+    """One process for each device of each node."""
 
     device: torch.device
     devices: int = 1
@@ -100,12 +94,12 @@ class Layout:
         Raises:
             ScanlearnError: There are fewer GPUs than asked for, or the batch cannot be divided.
         """
-        found = torch.cuda.device_count() if device.type == "cuda" else 1
-        devices = found if config.devices == "auto" else config.devices
-        if device.type == "cuda" and devices > found:
+        visible = torch.cuda.device_count() if device.type == "cuda" else 1
+        devices = visible if config.devices == "auto" else config.devices
+        if device.type == "cuda" and devices > visible:
             raise ScanlearnError(
-                f"devices is {devices}, but {found} GPUs are visible: set devices to {found} or "
-                "less, or to auto."
+                f"devices is {devices}, but {visible} GPUs are visible: set devices to at most "
+                f"{visible}, or to auto"
             )
         layout = cls(device, devices, config.nodes)
         shares = layout.ranks * config.accumulate
@@ -146,9 +140,9 @@ class Layout:
         if self.ranks == 1 or self.device.type == "cuda" or not has_batch_norm(method):
             return ()
         return (
-            "on a CPU BatchNorm sees only the scans of its own process, so that the result "
-            f"differs from one process's: on {self.ranks} processes prefer a network and a head "
-            "without it.",
+            "on a CPU, BatchNorm uses only the scans of its own process, so the result differs "
+            f"from that of one process: with {self.ranks} processes prefer a network and a head "
+            "without BatchNorm",
         )
 
     def must_start(self) -> bool:
@@ -169,12 +163,12 @@ class Layout:
         if started != self.ranks and (started > 1 or is_external):
             raise ScanlearnError(
                 f"{started} processes were started together, but devices x nodes is "
-                f"{self.devices} x {self.nodes}: set them to what was started."
+                f"{self.devices} x {self.nodes}: set devices and nodes to match"
             )
         if self.nodes > 1 and not is_external:
             raise ScanlearnError(
-                f"nodes is {self.nodes}, but this process was started alone: start one for each "
-                "device by srun in a SLURM job or by torchrun on each node."
+                f"nodes is {self.nodes}, but this process was started alone: start one per "
+                "device, with srun in a SLURM job or torchrun on each node"
             )
         return self.ranks > 1 and not is_external
 
@@ -221,7 +215,6 @@ class Ranks:
 
     Args:
         rank: Which one this is, from 0.
-        count: How many there are.
         patient: All of them, with patience for each other; None where there is but one.
     """
 
@@ -287,8 +280,6 @@ def run_together(
 
     Args:
         function: What each process does; importable by name.
-        config: What it is called with.
-        count: How many processes.
 
     Raises:
         ScanlearnError: One of them raised it first; the others are ended.
@@ -305,10 +296,10 @@ def run_together(
         context = spawn(  # type: ignore[no-untyped-call]
             _run_one, args=(function, config, environment, notes), nprocs=count, join=False
         )
-        asked: list[int] = []
+        signals: list[int] = []
         try:
             with (
-                _passed_on(context.pids(), asked),
+                _passed_on(context.pids(), signals),
                 _logging_at(logging.ERROR, "torch.multiprocessing.spawn"),
             ):
                 while not context.join(grace_period=_GRACE_S):
@@ -316,8 +307,8 @@ def run_together(
         except (ProcessExitedException, ProcessRaisedException):
             if (notes / "error").is_file():
                 raise ScanlearnError((notes / "error").read_text()) from None
-            if asked:  # before that process was ready to listen
-                reason = f"stopped by {signal.Signals(asked[0]).name} before the first step."
+            if signals:  # before that process was ready to listen
+                reason = f"stopped by {signal.Signals(signals[0]).name} before the first step."
                 say(reason)
                 raise Stopped(reason) from None
             raise
@@ -356,11 +347,11 @@ def _note(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _passed_on(pids: list[int], asked: list[int]) -> Iterator[None]:
+def _passed_on(pids: list[int], signals: list[int]) -> Iterator[None]:
     """Hands requests to stop to the processes; they keep their last step and end."""
 
     def hand_on(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        asked.append(number)
+        signals.append(number)
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)

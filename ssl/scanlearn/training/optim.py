@@ -21,8 +21,6 @@ class Schedule:
 
     Args:
         peak: Learning rate after the warm-up.
-        warmup_steps: Steps of the warm-up.
-        total_steps: Steps of the run.
         reason: Why the warm-up is as long as it is, in words.
         end: Learning rate that the cosine would reach at the step after the last.
         weight_decay: At the first step.
@@ -70,10 +68,6 @@ def schedule_for(config: MethodConfig, facts: RunFacts) -> Schedule:
     The published warm-ups are counted in epochs of 1.3 million images; ten epochs of a small
     archive may be the whole run.
 
-    Args:
-        config: The method's recipe, resolved.
-        facts: The run.
-
     Raises:
         ScanlearnError: LARS without weight decay.
 
@@ -88,15 +82,15 @@ def schedule_for(config: MethodConfig, facts: RunFacts) -> Schedule:
             "method.weight_decay is 0, which would switch the adaptation of LARS off: "
             "set it above 0, such as 1e-6, or method.optimiser to sgd"
         )
-    asked = round(config.warmup_epochs * facts.steps_per_epoch)
-    taken = warmup_steps(config.warmup_epochs, facts.start)
-    if taken == asked:
+    published = round(config.warmup_epochs * facts.steps_per_epoch)
+    steps = warmup_steps(config.warmup_epochs, facts.start)
+    if steps == published:
         reason = f"{config.warmup_epochs:g} epochs"
     else:
-        reason = f"a tenth of the run, since {config.warmup_epochs:g} epochs would be {asked:,}"
+        reason = f"a tenth of the run, since {config.warmup_epochs:g} epochs would be {published:,}"
     return Schedule(
         peak=config.learning_rate,
-        warmup_steps=taken,
+        warmup_steps=steps,
         total_steps=facts.total_steps,
         reason=reason,
         end=min(config.end_learning_rate, config.learning_rate),
@@ -110,10 +104,6 @@ def build_optimiser(method: Method, config: MethodConfig) -> Optimizer:
 
     lightly's LARS leaves parameters without weight decay unscaled, as the papers do with biases
     and normalisation layers.
-
-    Args:
-        method: The networks.
-        config: The method's recipe, resolved.
     """
     assert config.learning_rate is not None, "resolved"
     assert config.weight_decay is not None, "resolved"
