@@ -301,7 +301,7 @@ class Checkpoint:
 
 
 def read_checkpoint(folder: Path, header: Mapping[str, Any]) -> Checkpoint | None:
-    """Returns the checkpoint in a folder; None if it is of another archive or files are cut short."""
+    """Returns the checkpoint in a folder; None if it does not fit the archive and files."""
     try:
         reached = Checkpoint(**json.loads((folder / _CHECKPOINT_FILE).read_text("utf-8")))
         is_same = reached.header == json.loads(json.dumps(dict(header)))
