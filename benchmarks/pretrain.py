@@ -69,7 +69,7 @@ from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
 from scanlearn.training.batches import StepLoader
 from scanlearn.training.optim import build_optimiser
-from scanlearn.training.run import Job, training_device
+from scanlearn.training.run import Run, training_device
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.trainer import train
 
@@ -167,12 +167,12 @@ def pretrain_config(task: Task, source: Source, work: Path, steps: int) -> Pretr
 def pretrain_rate(task: Task, source: Source, work: Path, steps: int) -> tuple[float, float]:
     """Views/s of this package's loop, and the share of its time spent waiting for data."""
     config = pretrain_config(task, source, work, WARM_STEPS + steps)
-    job = Job.of(config, source.archive)
+    run = Run.of(config, source.archive)
     with silence():
-        train(job)
-    with job.run.metrics.open() as file:
+        train(run)
+    with run.folder.metrics.open() as file:
         rows = list(csv.DictReader(file))[WARM_STEPS:]
-    shutil.rmtree(job.run.path)
+    shutil.rmtree(run.folder.path)
     seconds = sum(task.views / float(row["views_per_s"]) for row in rows)
     wait = statistics.fmean(float(row["data_wait_share"]) for row in rows)
     return task.views * len(rows) / seconds, wait
@@ -181,14 +181,14 @@ def pretrain_rate(task: Task, source: Source, work: Path, steps: int) -> tuple[f
 def bare_rate(task: Task, source: Source, work: Path, steps: int) -> float:
     """Views/s of the training step alone, on one batch of views that stays in memory."""
     config = pretrain_config(task, source, work, WARM_STEPS + steps)
-    job = Job.of(config, source.archive)
+    run = Run.of(config, source.archive)
     device = training_device(config.device)
-    layout = job.choices.memory_format
-    method = job.method.to(device, memory_format=layout).train()
-    optimiser = build_optimiser(method, job.choices.method)
+    layout = run.resolved.memory_format
+    method = run.method.to(device, memory_format=layout).train()
+    optimiser = build_optimiser(method, run.resolved.method)
     loader = StepLoader(source.archive, batch_size=task.batch, seed=0, first=0, stop=1)
     batch = next(iter(loader))
-    views = job.generator(batch.scans.to(device), batch.key)
+    views = run.generator(batch.scans.to(device), batch.key)
     fixed = type(views)(
         tuple(view.contiguous(memory_format=layout) for view in views.global_views),
         tuple(view.contiguous(memory_format=layout) for view in views.local_views),
@@ -198,7 +198,7 @@ def bare_rate(task: Task, source: Source, work: Path, steps: int) -> float:
     def step(number: int) -> None:
         at = Progress(number, WARM_STEPS + steps, steps)
         optimiser.zero_grad()
-        with autocast(device, job.choices.precision):
+        with autocast(device, run.resolved.precision):
             loss = method.loss(fixed, at).total
         loss.backward()
         method.after_backward(at)
@@ -206,7 +206,7 @@ def bare_rate(task: Task, source: Source, work: Path, steps: int) -> float:
         method.after_step(at)
         float(loss.detach())
 
-    shutil.rmtree(job.run.path)
+    shutil.rmtree(run.folder.path)
     for number in range(WARM_STEPS):
         step(number)
     start = time.perf_counter()

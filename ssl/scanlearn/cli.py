@@ -229,7 +229,7 @@ def pretrain_command(
 
     settings = load_config(PretrainConfig, config, overrides or (), kind="pretrain")
     if is_dry_run:
-        from scanlearn.training.estimate import dry_run
+        from scanlearn.training.trial import dry_run
 
         print(dry_run(settings))
     else:

@@ -69,8 +69,6 @@ def track(total: int, label: str, *, visible: bool = True) -> Iterator[Progresso
     """Shows a bar with rate and time left while stderr is a terminal; silent otherwise.
 
     Args:
-        total: How many items there are.
-        label: What is being done, as it stands before the bar.
         visible: False keeps the bar away from a terminal too.
     """
     console = Console(stderr=True)

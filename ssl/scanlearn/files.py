@@ -133,12 +133,7 @@ def _claim(left: Path, target: Path, process: int) -> Path | None:
 
 
 def take_up(target: Path, is_wanted: Callable[[Path], bool]) -> Path | None:
-    """Returns a folder that a process which has ended left beside ``target``, now this one's.
-
-    Args:
-        target: Where the folder is to be published.
-        is_wanted: Asked of each folder.
-    """
+    """Returns a folder that a process which has ended left beside ``target``, now this one's."""
     for left in _left_behind(target):
         if is_wanted(left):
             mine = _claim(left, target, os.getpid())

@@ -1,1 +1,15 @@
-"""Arms that differ in the augmentation scale, compared."""
+"""A comparison of augmentation scales: matched arms, their scores, and the verdict in a report.
+
+- `plan.py`: the settings of a comparison
+- `folder.py`: the files of a study, and whether it may be continued
+- `results.py`: what ``results.json`` holds
+- `arms.py`: one network per arm and seed, and the proof that they match
+- `scores.py`: every network scored on every task, and kept
+- `leaks.py`: test patients and test scans among those learned from
+- `summary.py`: table, paired differences and verdict
+- `facts.py`: set-up, arms, counts and warnings for the report
+- `run.py`: all of this in order, into ``results.json``
+- `plots.py`: the report's drawings
+- `report.py`: ``report.html``
+- `compare.py`: `compare`, and what the terminal shows
+"""

@@ -12,7 +12,7 @@ from scanlearn.backbones.backbone import Backbone, weights_hash
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.console import say
 from scanlearn.training.pretrain import PretrainResult, pretrain
-from scanlearn.training.run import choose, initial_backbone, training_device
+from scanlearn.training.run import initial_backbone, resolve, training_device
 from scanlearn.training.settings import PretrainConfig
 from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import CompareConfig
@@ -43,7 +43,7 @@ def train_arms(
             where = f"arm {arm}, seed {seed} ({len(rows) + 1} of {total})"
             if config.arms[arm].kind == "random":
                 rows.append(_random_row(config, arm, seed, unlabeled))
-                say(f"{where}: the network as the others begin")
+                say(f"{where}: untrained, the initial weights of the other arms")
                 continue
             say(f"{where}:")
             run = folder.run(arm, seed)
@@ -106,7 +106,7 @@ def _random_row(config: CompareConfig, arm: str, seed: int, unlabeled: Archive) 
     # The whole method is hashed, as a run hashes it before its first step: equal hashes prove
     # that this network is the one from which the trained arms of the seed began.
     run = _initial_run(config, seed, Path())
-    method = choose(run, unlabeled, backbone).method.build(backbone, seed)
+    method = resolve(run, unlabeled, backbone).method.build(backbone, seed)
     return RunRow(
         arm=arm,
         seed=seed,

@@ -40,11 +40,7 @@ from scantune.wording import learner_name
 
 
 _ARMS_A_SHEET = 4
-
-
 _SCANS = 5
-
-
 _DPI = 150
 
 
@@ -78,7 +74,7 @@ def draw_sheets(
 
 
 EVIDENCE_NOTE = (
-    "These scans were drawn by a program. They show that the instrument works and are no evidence "
+    "These scans are synthetic. They show that the method of comparison works and are no evidence "
     "about real scans."
 )
 
@@ -200,13 +196,13 @@ def data_warnings(
     for name, archive in zip(("labeled", "test"), archives, strict=False):
         if unlabeled.content_hash == archive.content_hash:
             found.append(
-                f"The {name} scans are the unlabeled ones: every arm has seen the test scans, "
-                "though not their labels."
+                f"The {name} scans are also the unlabeled ones: every arm has seen the test scans, "
+                "but not their labels."
             )
         if not archive.patients_known:
             found.append(
-                f"The patients of the {name} scans are not known: each scan counts as its own "
-                "patient, and intervals are too narrow where a patient has several."
+                f"The {name} scans have no patient identifiers: each scan counts as one patient, "
+                "and intervals are too narrow if patients have several scans."
             )
     for name, labeled in tasks.items():
         if labeled.num_blank:
@@ -257,8 +253,8 @@ def thumbnail_warnings(config: CompareConfig, table: Sequence[Score]) -> tuple[s
         if below:
             found.append(
                 f"{task}: the thumbnail ({reference:.3f}) scores at least as high as "
-                f"{', '.join(below)}: no sign that more was learned there than brightness and "
-                "coarse layout give away."
+                f"{', '.join(below)}: no evidence that these arms learned more than brightness and "
+                "coarse layout."
             )
     return tuple(found)
 

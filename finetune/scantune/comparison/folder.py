@@ -114,7 +114,6 @@ def check_archives(folder: StudyFolder, hashes: Mapping[str, str]) -> None:
     """Records the archives of a new study; refuses others on a later start.
 
     Args:
-        folder: The study.
         hashes: Content hash of each set of scans: ``unlabeled``, ``labels`` and, where there is an
             external test set, ``test``.
 
@@ -128,6 +127,6 @@ def check_archives(folder: StudyFolder, hashes: Mapping[str, str]) -> None:
     for key in {**before, **hashes}:
         if before.get(key) != hashes.get(key):
             raise ScanlearnError(
-                f"{folder.path} was started on other {key} scans than those given now: name "
-                "another output folder, or give the scans it was started on"
+                f"{folder.path} was started on different {key} scans: name another output folder, "
+                "or use the scans it was started on"
             )

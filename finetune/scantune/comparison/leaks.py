@@ -31,12 +31,8 @@ def find_study_leaks(
     as unlabeled ones only where they are among these.
 
     Args:
-        config: The plan.
-        folder: Keeps the findings, in ``leaks``.
-        unlabeled: Scans the arms learn from.
         archives: The labeled scans, and the external test set where there is one; that these two
             share no patient and no pixels was made sure when the labels were read.
-        tasks: The labels.
 
     Raises:
         ScanlearnError: A test patient or the pixels of a test scan are among the scans learned
@@ -57,8 +53,8 @@ def find_study_leaks(
     told = "; ".join(_invalid(leaks))
     if told and config.leaks == "refuse":
         raise ScanlearnError(
-            f"{told}: take the scans listed in {folder.leaks} out of the unlabeled ones or the "
-            "labels, or set leaks=warn to go on and have the report say so"
+            f"{told}: remove the scans listed in {folder.leaks} from either set, or set leaks=warn "
+            "to continue, with a warning in the report"
         )
     for warning in leak_warnings(leaks):
         warn_user(warning)

@@ -32,9 +32,6 @@ def run_study(config: CompareConfig) -> Path:
 
     Finished networks and scores are read back, never made again.
 
-    Args:
-        config: The plan.
-
     Returns:
         The study's folder, with ``results.json``, ``results.csv`` and ``figures/``.
 

@@ -33,7 +33,6 @@ class Network:
 
     Args:
         arm: Its arm; the thumbnail stands for itself.
-        name: Name of its score files.
         load: Loads it; called only where some task is not scored yet.
     """
 
@@ -48,7 +47,6 @@ def read_tasks(config: CompareConfig, archives: tuple[Archive, ...]) -> dict[str
     Done before any training: an hour of it should not end in a misspelt column.
 
     Args:
-        config: The plan.
         archives: The labeled scans, and the external test set where there is one.
 
     Raises:
@@ -106,13 +104,6 @@ def score_all(
     tasks: Mapping[str, LabeledSet],
 ) -> dict[tuple[str, str], list[Scores]]:
     """Scores every network on every task, or reads back what is finished.
-
-    Args:
-        config: The plan.
-        folder: Keeps the scores.
-        networks: What is scored.
-        archives: As of `read_tasks`.
-        tasks: The labels.
 
     Returns:
         By task and arm, one set of scores per pretraining seed, in the order of the networks.

@@ -104,7 +104,6 @@ def estimate_all(
     """AUROC and patient resamples of every network, learner and budget.
 
     Args:
-        config: The plan.
         scores: By task and arm, one per pretraining seed.
 
     Returns:

@@ -37,14 +37,14 @@ def check_output(folder: Path, inputs: dict[str, Any]) -> None:
         ScanlearnError: If it does.
     """
     try:
-        found = json.loads((folder / _METRICS).read_text("utf-8"))["inputs"]
+        earlier = json.loads((folder / _METRICS).read_text("utf-8"))["inputs"]
     except FileNotFoundError:
         return
     except (ValueError, KeyError, TypeError, OSError):
-        found = None
-    if found != inputs:
+        earlier = None
+    if earlier != inputs:
         raise ScanlearnError(
-            f"{folder} already holds the evaluation of something else; choose another output"
+            f"{folder}: holds the evaluation of other inputs; choose another output"
         )
 
 
@@ -54,9 +54,7 @@ def write(
     """Writes the page, its figures, ``metrics.json``, ``classes.csv`` and ``predictions.csv``.
 
     Args:
-        evaluation: What was found.
-        archives: Where the labeled scans are packed, by their number in ``labeled.sources``.
-        folder: Where to write.
+        archives: Of the labeled scans, by their number in ``labeled.sources``.
         worst: Scans of the worst errors to show in ``worst_errors.png`` and on the page, of
             findings for each: those of the learner with the highest AUROC at the largest label
             budget. 0 lets no scan out of the archive.
@@ -77,12 +75,12 @@ def write(
     sheet = None
     if worst:
         best = _best(evaluation)
-        found = worst_errors(scores, best.learner, best.budget, worst)
-        sheet = worst_sheet(found, labeled, archives, best.learner, best.budget)
+        errors = worst_errors(scores, best.learner, best.budget, worst)
+        sheet = worst_sheet(errors, labeled, archives, best.learner, best.budget)
         if sheet is not None:
             files[_WORST] = sheet
     files[_PAGE] = evaluation_page(evaluation, figures, sheet)
-    # The metrics come last: where they are, all else is whole.
+    # The metrics come last: where they are, the other files are complete.
     files[_METRICS] = json.dumps(_defined(_metrics(evaluation)), indent=1) + "\n"
     if sheet is None:
         # An earlier call may have asked for it.
@@ -179,17 +177,18 @@ def _predictions(evaluation: Evaluation, archives: Sequence[Archive]) -> str:
     scans = labeled.gathered(lambda source, rows: archives[source].scan_ids[rows])
     patients = labeled.gathered(lambda source, rows: _hashed_patients(archives[source], rows))
     columns, truth = _truth(scores)
-    named = [list(both) + own for *both, own in zip(scans, patients, truth, strict=True)]
+    heads = [[scan, who, *labels] for scan, who, labels in zip(scans, patients, truth, strict=True)]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    own = [f"score_{name}" for name in scores.classes]
-    table.writerow(["scan", "patient", *columns, "learner", "budget", "label_seed", "fold", *own])
+    design = ("learner", "budget", "label_seed", "fold")
+    classes = [f"score_{name}" for name in scores.classes]
+    table.writerow(["scan", "patient", *columns, *design, *classes])
     tested = np.argwhere(scores.fold_of >= 0).tolist()
     for learner in scores.learners:
         for budget in scores.budgets:
             values = scores.of(learner, budget).tolist()
             table.writerows(
-                [*named[row], learner, budget, seed, scores.fold_of[seed, row], *values[seed][row]]
+                [*heads[row], learner, budget, seed, scores.fold_of[seed, row], *values[seed][row]]
                 for seed, row in tested
             )
     return text.getvalue()
@@ -209,5 +208,5 @@ def _truth(scores: Scores) -> tuple[list[str], list[list[str]]]:
     if scores.truth.is_exclusive:
         return ["label"], [[scores.classes[code]] for code in scores.truth.classes.tolist()]
     words = {1: "1", 0: "0", -1: ""}
-    named = [f"label_{name}" for name in scores.classes]
-    return named, [[words[value] for value in row] for row in scores.truth.matrix.tolist()]
+    columns = [f"label_{name}" for name in scores.classes]
+    return columns, [[words[value] for value in row] for row in scores.truth.matrix.tolist()]

@@ -13,8 +13,9 @@ from jaxtyping import Int64
 from PIL import Image, ImageDraw, ImageFont
 
 from scanlearn.archive.reader import Archive
+from scanlearn.palette import LIGHT
 
-INK, FAINT, RED, BLUE = "#1b2430", "#5c6673", "#b3372b", "#3b6fb6"
+INK, FAINT, RED, BLUE = (LIGHT[name] for name in ("--ink", "--muted", "--hue-3", "--hue-0"))
 _PAPER = "#f6f6f6"
 COLUMNS, ROWS = 8, 8
 _CELL, _PADDING = 128, 214

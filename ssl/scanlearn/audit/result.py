@@ -266,12 +266,9 @@ class Audit:
         for comparison in self.comparisons:
             ids = zip(comparison.first_ids.tolist(), comparison.second_ids.tolist(), strict=True)
             for pair, (first_id, second_id) in zip(comparison.pairs, ids, strict=True):
-                kind, is_invalid = pair["kind"], pair["is_tested"] and pair["kind"] != NEAR
-                look = (
-                    ("", "")
-                    if kind == PATIENT
-                    else (TURNS[pair["turn"]], f"{pair['correlation']:.4f}")
-                )
+                kind, r = pair["kind"], pair["correlation"]
+                likeness = ("", "") if kind == PATIENT else (TURNS[pair["turn"]], f"{r:.4f}")
                 names = (comparison.first, first_id, comparison.second, second_id)
-                rows.writerow((KINDS[kind], *names, *look, int(is_invalid)))
+                is_invalid = int(pair["is_tested"] and kind != NEAR)
+                rows.writerow((KINDS[kind], *names, *likeness, is_invalid))
         return text.getvalue()

@@ -3,6 +3,13 @@
 YAML is read by the rules of YAML 1.2: only ``true`` and ``false`` are booleans, ``1e-3`` is a
 number, and ``off``, ``no`` and identifiers such as ``007`` stay the strings they are. Nothing is
 interpolated and nothing is inherited: what a file says is what a run does.
+
+- `settings.py`: the base class of all settings
+- `reading.py`: YAML 1.2, read and written
+- `loading.py`: a file and overrides, checked; a function called with ``key=value`` words
+- `errors.py`: one sentence for what is wrong
+- `printing.py`: the defaults as commented YAML, and the JSON schema
+- `folder.py`: an output folder with its ``config.yaml``, opened again by the same settings
 """
 
 from scanlearn.config.loading import config_folder, find_config, load_config

@@ -24,8 +24,6 @@ def open_folder(
     A key that an earlier version did not know counts as its default.
 
     Args:
-        folder: Where the work is, or will be.
-        config: The resolved configuration.
         kind: What the folder holds, as a message calls it, such as "run".
         ignored: Dotted keys that may differ from an earlier start: they do not change the result.
 

@@ -90,7 +90,6 @@ def load_config(
         source: A path, the name of a shipped file, or None for the model's defaults.
         overrides: ``a.b=value`` words; the value is read as YAML. ``method.name=dino`` replaces
             the whole ``method`` block, whose other keys belong to the method it names.
-        kind: Sub-folder of the shipped configurations.
 
     Returns:
         The frozen configuration.

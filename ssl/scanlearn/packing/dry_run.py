@@ -30,7 +30,7 @@ _NAME_WIDTH, _VALUE_WIDTH, _NUMBER_WIDTH = 24, 40, 10
 
 
 class _Column:
-    """How often each value occurs: in files, in scans, in scans that stay."""
+    """How often each value occurs: in files, in scans, in scans that are kept."""
 
     def __init__(self) -> None:
         self.counts: dict[str, tuple[int, int, int]] = {}
@@ -116,14 +116,14 @@ class _Table:
             lines += ["", f"The filter leaves out {_counted(total, 'file')}:"]
             lines += [f"{n:>11,}  {setting}" for setting, n in sorted(self._left_out.items())]
             files = _counted(self._files_kept, "file")
-            lines += [f"and {_counted(self._scans_kept, 'scan')} in {files} stay."]
+            lines += [f"{_counted(self._scans_kept, 'scan')} in {files} are kept."]
         unreadable = [(files, reason) for reason, (files, *_) in self._unreadable.rows(most=16)]
         if unreadable:
             lines += ["", f"{_counted(sum(n for n, _ in unreadable), 'file')} cannot be read:"]
             lines += [f"{files:>11,}  {reason}" for files, reason in unreadable]
         if self._manifest.ignored:
             kinds = (f"{n:,} {suffix}" for suffix, n in self._manifest.ignored[:8])
-            lines += ["", f"Files that are no scans: {', '.join(kinds)}"]
+            lines += ["", f"Files that are not scans: {', '.join(kinds)}"]
         if self._manifest.label_columns:
             lines += ["", f"Columns of the table: {', '.join(self._manifest.label_columns)}"]
         lines += ["", "Nothing was written."]
@@ -135,14 +135,15 @@ class _Table:
             len(np.unique(np.frombuffer(hashes, np.uint64))) if hashes else 0
             for hashes in (self._patients, self._series)
         )
-        nameless = f" ({_counted(self._nameless, 'file')} name none)" if self._nameless else ""
+        nameless = _counted(self._nameless, "file")
+        unknown = f" ({nameless} without a patient)" if self._nameless else ""
         return (
             f"{_counted(len(self._manifest), 'file')}, {_counted(self._scans, 'scan')},"
-            f" {_counted(patients, 'patient')}{nameless}, {series:,} series"
+            f" {_counted(patients, 'patient')}{unknown}, {series:,} series"
         )
 
     def _table_lines(self) -> Iterator[str]:
-        titles = ("files", "scans", "stay") if self._selection.rules else ("files", "scans")
+        titles = ("files", "scans", "kept") if self._selection.rules else ("files", "scans")
         yield _line("", "", titles)
         for name, column in self._columns.items():
             # A tag that no file has is one line less to read, unless a filter asks for it.

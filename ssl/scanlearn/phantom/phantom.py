@@ -1,4 +1,4 @@
-"""The phantom: fundus-like scans drawn by a program, with planted tasks.
+"""The phantom: what to draw, one scan of it, and all of it as an archive.
 
 It shows that the instrument measures what was planted. It is no evidence about real scans.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.console import track
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.phantom.camera import camera, frame
 from scanlearn.phantom.eye import draw_eye, draw_patient, photograph
 from scanlearn.phantom.tasks import TASKS, Strengths, add_lesions, draw_labels, striation, wash_out
@@ -62,10 +61,10 @@ class PhantomSpec:
         for name, low in lowest.items():
             if getattr(self, name) < low:
                 raise ScanlearnError(
-                    f"phantom: {name} {getattr(self, name)} is too small; give {low} or more."
+                    f"phantom: {name} {getattr(self, name)} is too small; give {low} or more"
                 )
         if self.channels not in (1, 3):
-            raise ScanlearnError(f"phantom: channels {self.channels} is not one of 1, 3.")
+            raise ScanlearnError(f"phantom: channels {self.channels} is not one of 1, 3")
 
     def __len__(self) -> int:
         return 2 * self.patients
@@ -91,9 +90,7 @@ class PhantomSpec:
             key, _, value = (piece.strip() for piece in pair.partition("="))
             for name, number in _numbers(key, value).items():
                 if name in given:
-                    raise ScanlearnError(
-                        f"phantom: {name} is given twice in '{text}'; give it once."
-                    )
+                    raise ScanlearnError(f"phantom: '{text}' gives {name} twice; give it once")
                 given[name] = number
         return cls(**given)
 
@@ -102,13 +99,12 @@ def _numbers(key: str, value: str) -> Mapping[str, int]:
     """Returns the fields that one ``key=value`` pair sets."""
     keys = ("patients", "seed", "size", "height", "width", "channels", "cameras")
     if key not in keys:
-        close = get_close_matches(key, keys, n=1)
-        hint = f" (did you mean '{close[0]}'?)" if close else ""
-        raise ScanlearnError(f"phantom: '{key}' is not a key{hint}; give {', '.join(keys)}.")
+        hint = did_you_mean(key, keys)
+        raise ScanlearnError(f"phantom: '{key}' is not a key{hint}; known are {', '.join(keys)}")
     sides = value.lower().split("x") if key == "size" else [value]
     if len(sides) > 2 or not all(side.strip().isdecimal() for side in sides):
         example = "96 or 96x80" if key == "size" else "a whole number"
-        raise ScanlearnError(f"phantom: {key} '{value}' cannot be read; give {example}.")
+        raise ScanlearnError(f"phantom: {key} '{value}' cannot be read; give {example}")
     if key == "size":
         return {"height": int(sides[0]), "width": int(sides[-1])}
     return {key: int(value)}
@@ -192,7 +188,7 @@ def write_phantom(spec: PhantomSpec, path: Path | str) -> Archive:
 
     Args:
         spec: What to draw.
-        path: Where the archive will be; must not exist.
+        path: Where the archive will be: nothing yet.
 
     Returns:
         The archive, with one label column per planted task.

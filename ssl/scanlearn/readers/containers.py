@@ -221,7 +221,7 @@ def open_container(path: Path) -> Container:
     except Exception as error:
         # Not in the error's own words, which may give a path.
         kind = getattr(error, "strerror", None) or type(error).__name__
-        raise Undecodable(f"is damaged or no archive ({kind})") from error
+        raise Undecodable(f"is damaged or not an archive ({kind})") from error
 
 
 def as_text(name: str) -> str:
@@ -242,7 +242,7 @@ def _open_zip(path: Path) -> Container:
     for member, following in pairwise(by_place):
         end = member.header_offset + _ZIP_HEADER_BYTES + member.compress_size
         if end > following.header_offset:
-            raise Undecodable("has members that overlap, as those of decompression bombs do")
+            raise Undecodable("has overlapping members, as decompression bombs do")
 
     def read(member: zipfile.ZipInfo, num_bytes: int) -> Iterator[bytes]:
         del num_bytes
@@ -310,7 +310,7 @@ def _name_refused(name: str) -> str | None:
     if as_text(name) != name:
         return "has a name that is not UTF-8"
     if _leads_out(name):
-        return "has a name that leads out of its archive"
+        return "has a path that points outside its archive"
     if _NESTED.fullmatch(name):
         return "is an archive inside an archive; unpack the outer one"
     return None

@@ -182,7 +182,7 @@ def _frame(tags: Dataset, index: int, *, windowed: bool) -> tuple[Scan, tuple[st
     if values.ndim == 3:
         return _colour(values, int(tags.BitsStored), spacing)
     if interpretation not in _GRAY:
-        raise Undecodable(f"has one channel of {interpretation}, which is no gray value")
+        raise Undecodable(f"has one channel of {interpretation}, which is not grayscale")
     rescale = _macro(tags, index, "PixelValueTransformationSequence")
     voi = _macro(tags, index, "FrameVOILUTSequence") if windowed else Dataset()
     scan, notes = gray(values, tags, rescale, voi)
@@ -201,7 +201,8 @@ def _decoded(tags: Dataset, index: int) -> Values:
         _check_stream(tags, index)
         values, _ = decoder.as_array(tags, index=index)
     except NotImplementedError as error:
-        raise Undecodable(f"is compressed as {syntax.name}, which no decoder here reads") from error
+        missing = f"is compressed as {syntax.name}, for which no decoder is installed"
+        raise Undecodable(missing) from error
     except RuntimeError as error:
         reasons = " ".join(str(error).split())
         reason = reasons.rpartition("all available plugins: ")[2][:200]
@@ -246,7 +247,7 @@ def _colour(
 ) -> tuple[Scan, tuple[str, ...]]:
     notes: tuple[str, ...] = ()
     if values.dtype.kind != "u":
-        raise Undecodable(f"holds {values.dtype} colour, which has no meaning")
+        raise Undecodable(f"holds {values.dtype} colour; only unsigned integers are supported")
     if bits > _MAX_DEPTH:
         values, notes = values >> (bits - _MAX_DEPTH), (f"{bits} bits per channel kept as 16",)
     depth = np.uint8 if values.dtype.itemsize == 1 else np.uint16

@@ -127,11 +127,11 @@ def list_rows(path: Path) -> pa.Table:
         if not 0 < num_rows <= MAX_ROWS:
             raise Undecodable(f"claims {num_rows:,} images (allowed: 1 to {MAX_ROWS:,})")
         if len({tuple(table.column_names) for table in tables}) > 1:
-            raise Undecodable("has other labels in one split than in another")
+            raise Undecodable("has different label columns in its splits")
     except Undecodable as error:
         raise ScanlearnError(f"{path}: {error}; give an npz file like MedMNIST's") from error
     except Exception as error:
-        reason = f"is damaged or no npz file ({type(error).__name__})"
+        reason = f"is damaged or not an npz file ({type(error).__name__})"
         raise ScanlearnError(f"{path}: {reason}; download it again") from error
     return pa.concat_tables(tables)
 
@@ -168,7 +168,7 @@ def _place(path: Path) -> tuple[Path, str, int]:
     member = member_of(path)
     split, _, number = member.name.partition("/") if member else ("", "", "")
     if member is None or split not in SPLITS or not number.isdecimal():
-        raise Undecodable("is no row of an npz file, such as train/0000012")
+        raise Undecodable("is not a row of an npz file, such as train/0000012")
     return member.container, split, int(number)
 
 
@@ -236,7 +236,7 @@ def _check_images(array: _Array) -> None:
     if len(shape) not in (3, 4) or min(shape[1:]) < 1:
         raise Undecodable(f"has images of shape {shape}, neither [n h w], [n h w 3] nor [n d h w]")
     if dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
-        raise Undecodable(f"has images of {dtype}, of which nobody says what is black")
+        raise Undecodable(f"has images of {dtype}; save them as uint8 or uint16")
     if math.prod(array.size) > MAX_PIXELS or array.num_frames > MAX_FRAMES:
         raise Undecodable(f"claims images of shape {shape[1:]}, more than any scan has")
     if array.row_bytes > MAX_ROW_BYTES:
@@ -266,7 +266,7 @@ def _read_labels(file: zipfile.ZipFile, name: str, num_rows: int) -> np.ndarray[
     stream, array = _open_array(file, name)
     with stream:
         if array.row_bytes * num_rows > _MAX_LABEL_BYTES or array.dtype.kind not in "biuU":
-            raise Undecodable(f"has {array.shape} labels of {array.dtype}; whole numbers are read")
+            raise Undecodable(f"has {array.shape} labels of {array.dtype}; use whole numbers")
         if array.shape[:1] != (num_rows,) or len(array.shape) not in (1, 2):
             raise Undecodable(f"has {array.shape} labels in {name} for {num_rows:,} images")
         values = np.frombuffer(_exactly(stream, array.row_bytes * num_rows), array.dtype)

@@ -130,7 +130,7 @@ def _open(path: Path) -> _Volumes:
         image: Any = _load(path)
     except (nibabel.filebasedimages.ImageFileError, HeaderDataError, ImageDataError) as error:
         reason = str(error).replace(str(path), path.name).splitlines()[0][:200]
-        raise Undecodable(f"is no volume that can be read ({reason})") from error
+        raise Undecodable(f"is not a readable volume ({reason})") from error
     if not isinstance(image, SpatialImage) or len(image.shape) < 3:
         raise Undecodable(f"holds a {type(image).__name__} of shape {image.shape}, no 3-D volume")
     stored: Any = image.dataobj
@@ -142,7 +142,7 @@ def _open(path: Path) -> _Volumes:
     if max(shape[0] * shape[1], shape[1] * shape[2], shape[0] * shape[2]) > MAX_PIXELS:
         raise Undecodable(f"claims {shape} voxels, slices of more than {MAX_PIXELS:,} pixels")
     if stored.dtype.kind not in "iuf":
-        raise Undecodable(f"holds voxels of type {stored.dtype}, which are no gray values")
+        raise Undecodable(f"holds voxels of type {stored.dtype}, which are not grayscale")
     slope = 1.0 if stored.slope is None else float(stored.slope)
     if slope == 0 or not np.isfinite(slope):
         raise Undecodable(f"has a scale slope of {slope}")
@@ -172,7 +172,7 @@ def _orientation(
     io_orientation: Any = orientations.io_orientation
     orientation = io_orientation(image.affine)
     if not np.isfinite(orientation).all():
-        raise Undecodable("does not say how its axes lie in the patient")
+        raise Undecodable("does not say how its axes are oriented")
     units = getattr(image.header, "get_xyzt_units", None)
     factor = _UNIT_MM.get(units()[0], 1.0) if units else 1.0
     zooms = [float(zoom) * factor for zoom in image.header.get_zooms()[:3]]

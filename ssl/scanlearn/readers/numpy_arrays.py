@@ -44,7 +44,7 @@ def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame
     with refusing(path):
         stack, is_volume = _open(path)
         if settings.neighbours and not is_volume:
-            raise Undecodable("is no volume ([n h w]), and neighbours=true is for volumes only")
+            raise Undecodable("is not a volume ([n h w]), but neighbours=true needs one")
         volume = as_volume(*_stored(stack[:, 0]), settings) if is_volume else None
     if volume is not None:
         yield from volume.slices(frames, settings)

@@ -95,7 +95,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                     )
                 yield image
         except UnidentifiedImageError as error:
-            raise Undecodable("is no PNG, JPEG, TIFF, WebP or BMP image") from error
+            raise Undecodable("is not a PNG, JPEG, TIFF, WebP or BMP image") from error
         except Image.DecompressionBombError as error:
             raise Undecodable(f"claims more than {MAX_PIXELS:,} pixels") from error
 
@@ -135,7 +135,7 @@ def _notes(image: Image.Image) -> tuple[str, ...]:
 
 def _pixels(image: Image.Image, is_colour: bool, shrink: Shrink | None) -> Pixels:
     if image.mode == "F":
-        raise Undecodable("holds floating-point values, of which nobody says what is black")
+        raise Undecodable("holds floating-point values; save it with 8 or 16 bits")
     if image.mode in _DEEP_MODES:
         deep = np.asarray(image)
         if deep.min() < 0 or deep.max() > np.iinfo(np.uint16).max:

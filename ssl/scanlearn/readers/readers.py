@@ -108,7 +108,7 @@ def read_frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[F
     with _opened(path, _MAGIC_BYTES) as (reader, file, _):
         if settings.neighbours and not reader.has_volumes:
             allowed = " or ".join(reader.kind for reader in READERS if reader.has_volumes)
-            raise Undecodable(f"is no volume ({allowed}), and neighbours=true is for volumes only")
+            raise Undecodable(f"is not a volume ({allowed}), but neighbours=true needs one")
         yield from reader.frames(file, frames, settings)
 
 

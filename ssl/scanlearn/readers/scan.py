@@ -120,7 +120,7 @@ def refusing(path: Path) -> Iterator[None]:
     try:
         # A pipe or device named like an image would be waited for without end.
         if not path.is_file():
-            raise Undecodable("is a folder or no file" if path.exists() else "file not found")
+            raise Undecodable("is not a regular file" if path.exists() else "file not found")
         if path.stat().st_size == 0:
             raise Undecodable("file is empty")
         with warnings.catch_warnings():

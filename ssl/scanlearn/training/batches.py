@@ -26,12 +26,9 @@ class StepBatch:
     """The batch of one step, or a process's share of a part of it.
 
     Args:
-        scans: The scans as packed.
-        key: Names the uniforms from which their views are drawn.
         rows: ``[b]`` rows in the archive; the same as ``scans.ids``, but never on a GPU.
         global_rows: Rows of the global batch, over all processes and parts.
         part: Which part of the global batch this is from, counted from 0.
-        is_last_part: Whether the optimiser steps after it.
     """
 
     scans: ScanBatch
@@ -92,13 +89,9 @@ class StepLoader:
     of a memory map and the interpreter is released meanwhile; what it hides is the disk.
 
     Args:
-        archive: Packed scans.
         batch_size: Scans in a step, over all processes.
-        seed: Orders the scans and, through the key, draws their views.
-        first: The step to begin with.
         stop: The step to end before.
         rank: Which process this is: it gets its share of every part, in the order of ranks.
-        ranks: Processes that share a batch.
         parts: Parts of a batch, handed out one after another; ``ranks`` x ``parts`` divide
             ``batch_size``.
 

@@ -60,6 +60,6 @@ def checkpoint_step(path: Path) -> int:
         )
     except Exception as error:  # torch raises errors of many unrelated classes here
         raise ScanlearnError(
-            f"{path} cannot be read as a checkpoint: remove it to start this run again from its "
-            "first step."
+            f"{path} cannot be read as a checkpoint: delete it to restart this run from its first "
+            "step"
         ) from error

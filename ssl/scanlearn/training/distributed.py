@@ -76,13 +76,7 @@ def quiet() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Layout:
-    """One process for each device of each node.
-
-    Args:
-        device: What each process trains on.
-        devices: Processes on each node.
-        nodes: Machines.
-    """
+    """One process for each device of each node."""
 
     device: torch.device
     devices: int = 1
@@ -146,9 +140,9 @@ class Layout:
         if self.ranks == 1 or self.device.type == "cuda" or not has_batch_norm(method):
             return ()
         return (
-            "on a CPU BatchNorm sees only the scans of its own process, so that the result "
-            f"differs from one process's: on {self.ranks} processes prefer a network and a head "
-            "without it.",
+            "on a CPU, BatchNorm uses only the scans of its own process, so the result differs "
+            f"from that of one process: with {self.ranks} processes prefer a network and a head "
+            "without BatchNorm",
         )
 
     def must_start(self) -> bool:
@@ -169,12 +163,12 @@ class Layout:
         if started != self.ranks and (started > 1 or is_external):
             raise ScanlearnError(
                 f"{started} processes were started together, but devices x nodes is "
-                f"{self.devices} x {self.nodes}: set them to what was started."
+                f"{self.devices} x {self.nodes}: set devices and nodes to match"
             )
         if self.nodes > 1 and not is_external:
             raise ScanlearnError(
-                f"nodes is {self.nodes}, but this process was started alone: start one for each "
-                "device by srun in a SLURM job or by torchrun on each node."
+                f"nodes is {self.nodes}, but this process was started alone: start one per "
+                "device, with srun in a SLURM job or torchrun on each node"
             )
         return self.ranks > 1 and not is_external
 
@@ -221,7 +215,6 @@ class Ranks:
 
     Args:
         rank: Which one this is, from 0.
-        count: How many there are.
         patient: All of them, with patience for each other; None where there is but one.
     """
 
@@ -287,8 +280,6 @@ def run_together(
 
     Args:
         function: What each process does; importable by name.
-        config: What it is called with.
-        count: How many processes.
 
     Raises:
         ScanlearnError: One of them raised it first; the others are ended.

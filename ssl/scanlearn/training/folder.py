@@ -79,7 +79,6 @@ class MetricsCsv:
     """Rows appended to a CSV, each in one write: a kill leaves at most its last row torn.
 
     Args:
-        path: The file; created with its header when absent.
         columns: Names, the first of which is ``step``.
         after: Rows of an earlier start beyond this step are dropped, since the run takes those
             steps again.

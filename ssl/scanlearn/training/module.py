@@ -36,7 +36,7 @@ class RenderedBatch:
 
 
 @dataclass(frozen=True)
-class Trail:
+class RunState:
     """What a run has gone through so far; kept in its checkpoint.
 
     Args:
@@ -56,13 +56,6 @@ class Pretrainer(pl.LightningModule):
     """Trains one method.
 
     Args:
-        method: The networks and their loss.
-        generator: Makes the views, on the training device.
-        schedule: The learning rate of each step.
-        optimiser: Makes the optimiser once the parameters are in place.
-        seed: Seed of the run.
-        steps_per_epoch: Optimiser steps in one pass over the archive.
-        memory_format: Layout of the networks and the views in memory.
         scan_ids: ``[n]`` names of the archive's scans, for errors.
         after_step: Called after each step with the number of views it has seen; what it saves
             holds the step whole.
@@ -85,7 +78,7 @@ class Pretrainer(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.method = method.to(memory_format=memory_format)
-        self.trail = Trail(initial_hash)
+        self.state = RunState(initial_hash)
         self.losses: Losses | None = None
         self._is_last_part = True
         self._batch: RenderedBatch | None = None
@@ -223,10 +216,10 @@ class Pretrainer(pl.LightningModule):
         self.method.after_step(replace(self.at(), step=self.global_step - 1))
         shared = batch.batch
         num_views = self.method.plan.global_views + self.method.plan.local_views
-        self.trail = replace(
-            self.trail,
-            order_hash=chained(self.trail.order_hash, shared.global_rows),
-            uniforms_hash=chained(self.trail.uniforms_hash, uniforms(shared.global_key, num_views)),
+        self.state = replace(
+            self.state,
+            order_hash=chained(self.state.order_hash, shared.global_rows),
+            uniforms_hash=chained(self.state.uniforms_hash, uniforms(shared.global_key, num_views)),
         )
         self._after_step(self, num_views * len(shared.global_rows))
 
@@ -247,11 +240,11 @@ class Pretrainer(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the trail in the checkpoint."""
-        checkpoint[_STATE] = asdict(self.trail)
+        checkpoint[_STATE] = asdict(self.state)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the trail up where the checkpoint left it."""
-        self.trail = Trail(**checkpoint[_STATE])
+        self.state = RunState(**checkpoint[_STATE])
 
 
 def _averaged(before: Losses | None, now: Losses, part: int) -> Losses:

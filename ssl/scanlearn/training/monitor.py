@@ -88,7 +88,7 @@ def chained(digest: str, array: Shaped[np.ndarray, "..."]) -> str:
     return state.hexdigest()
 
 
-class CollapseWatch:
+class CollapseMonitor:
     """Warns once, as early as it can be told, of a collapse or of a run that learns nothing."""
 
     def __init__(self) -> None:
@@ -99,7 +99,6 @@ class CollapseWatch:
         """Takes in a row; returns what is to be warned of now.
 
         Args:
-            health: What the row says.
             is_warm: Whether the learning rate has reached its peak: before, little is learned.
             is_late: Whether half of the run is over.
         """
@@ -116,7 +115,6 @@ def collapse_warning(health: Health, *, is_late: bool) -> tuple[str, ...]:
     """A warning where embeddings have collapsed or nothing is learned; else none.
 
     Args:
-        health: The mean over some rows.
         is_late: Whether half of the run is over: a healthy run may begin above chance, since at
             a small temperature spread embeddings that know nothing cost more than equal ones.
 
@@ -128,23 +126,23 @@ def collapse_warning(health: Health, *, is_late: bool) -> tuple[str, ...]:
     within 1 % of chance. DINO without centring falls below 1 % of chance in some dozens of steps,
     its teacher's features still spread; so does SimCLR whose two views are equal.
     """
-    loss = f"the loss is {health.loss_vs_chance:.2%} of that of a network that knows nothing"
+    loss = f"the loss is {health.loss_vs_chance:.2%} of chance level"
     is_at_chance = health.loss_vs_chance > CHANCE_ABOVE
     if health.spread < COLLAPSED_BELOW or (health.rank < FLAT_BELOW and is_at_chance):
         return (
-            f"the embeddings have collapsed (spread {health.spread:.2f}, 1 is healthy and 0 means "
-            f"that all scans look alike; effective rank {health.rank:.1f}), and {loss}: try a "
-            "smaller method.learning_rate, a larger scale or a larger batch_size.",
+            f"the embeddings have collapsed (spread {health.spread:.2f}; 1 is healthy, 0 means all "
+            f"scans look alike; effective rank {health.rank:.1f}) and {loss}: try a smaller "
+            "method.learning_rate, a larger scale or a larger batch_size",
         )
     if health.loss_vs_chance < SOLVED_BELOW:
         return (
-            f"{loss}: views are too alike to learn from, or all scans have come to one answer; try "
-            "a larger scale, and with dino its published centring and temperatures.",
+            f"{loss}: the views are too alike to learn from, or all scans get the same output; try "
+            "a larger scale, and with dino the published centring and temperatures",
         )
     if is_late and is_at_chance:
         return (
             f"after half of the steps {loss}: try a smaller method.learning_rate, more epochs or a "
-            "smaller scale.",
+            "smaller scale",
         )
     return ()
 

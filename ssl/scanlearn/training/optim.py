@@ -21,8 +21,6 @@ class Schedule:
 
     Args:
         peak: Learning rate after the warm-up.
-        warmup_steps: Steps of the warm-up.
-        total_steps: Steps of the run.
         reason: Why the warm-up is as long as it is, in words.
         end: Learning rate that the cosine would reach at the step after the last.
         weight_decay: At the first step.
@@ -70,10 +68,6 @@ def schedule_for(config: MethodConfig, facts: RunFacts) -> Schedule:
     The published warm-ups are counted in epochs of 1.3 million images; ten epochs of a small
     archive may be the whole run.
 
-    Args:
-        config: The method's recipe, resolved.
-        facts: The run.
-
     Raises:
         ScanlearnError: LARS without weight decay.
 
@@ -110,10 +104,6 @@ def build_optimiser(method: Method, config: MethodConfig) -> Optimizer:
 
     lightly's LARS leaves parameters without weight decay unscaled, as the papers do with biases
     and normalisation layers.
-
-    Args:
-        method: The networks.
-        config: The method's recipe, resolved.
     """
     assert config.learning_rate is not None, "resolved"
     assert config.weight_decay is not None, "resolved"

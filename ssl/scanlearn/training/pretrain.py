@@ -19,11 +19,11 @@ from scanlearn.training.distributed import Layout, Ranks, run_together
 from scanlearn.training.folder import RunFolder
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.monitor import collapse_warning, final_health, is_late
-from scanlearn.training.rehearsal import explain_memory, is_out_of_memory
-from scanlearn.training.run import Job, training_device
+from scanlearn.training.run import Run, training_device
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.stopping import StopRequest, listening
 from scanlearn.training.trainer import train
+from scanlearn.training.trial import explain_memory, is_out_of_memory
 
 __all__ = ["PretrainConfig", "PretrainResult", "export", "pretrain"]
 
@@ -33,17 +33,12 @@ class PretrainResult:
     """A finished run.
 
     Args:
-        folder: The run folder.
         initial_hash: Weights of the whole method before the first step.
         final_hash: Weights of the exported backbone.
         order_hash: Chain over the rows of every batch.
         uniforms_hash: Chain over the uniforms of every batch.
-        steps: Optimiser steps.
-        epochs: Passes over the archive.
-        views: Views seen.
         seconds: Time in training, over all starts.
         embedding_std: Spread of the embeddings at the end: 1 healthy, 0 collapsed.
-        warnings: What was warned of, in words.
     """
 
     folder: Path
@@ -81,9 +76,6 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     on a CPU. With several ``devices`` it starts a process for each; in a script it then stands
     under ``if __name__ == "__main__":``.
 
-    Args:
-        config: What to train on what.
-
     Returns:
         The finished run, its backbone exported to ``backbone/`` in the run folder.
 
@@ -101,12 +93,12 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
 
 def _pretrain_together(config: PretrainConfig, count: int) -> PretrainResult:
     # What cannot be used is refused here, before any process is started.
-    run = Job.of(config, open_archive(config.archive, settings=config.pack)).run
-    if run.result.is_file():
-        say(f"{run.path} holds this run already, finished.")
+    folder = Run.of(config, open_archive(config.archive, settings=config.pack)).folder
+    if folder.result.is_file():
+        say(f"{folder.path}: this run is already finished")
     else:
         run_together(pretrain, config, count)
-    return read_result(run)
+    return read_result(folder)
 
 
 def _pretrain_here(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
@@ -124,20 +116,19 @@ def _pretrain_here(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
 def _pretrain(
     config: PretrainConfig, archive: Archive, stop: StopRequest, ranks: Ranks
 ) -> PretrainResult:
-    job = ranks.first(lambda: Job.of(config, archive))
-    if job.run.result.is_file():
-        say(f"{job.run.path} holds this run already, finished.")
-        return read_result(job.run)
-    announce(job)
-    module = train(job, stop, ranks)
-    return ranks.first(lambda: _finish(job, module) if ranks.is_first else read_result(job.run))
+    run = ranks.first(lambda: Run.of(config, archive))
+    if run.folder.result.is_file():
+        say(f"{run.folder.path}: this run is already finished")
+        return read_result(run.folder)
+    announce(run)
+    module = train(run, stop, ranks)
+    return ranks.first(lambda: _finish(run, module) if ranks.is_first else read_result(run.folder))
 
 
 def export(run: str | Path, folder: str | Path) -> Path:
     """Writes the backbone of a finished run to a folder that timm loads, and proves it.
 
     Args:
-        run: Run folder.
         folder: Where the backbone goes; must not exist, or be empty.
 
     Returns:
@@ -149,8 +140,8 @@ def export(run: str | Path, folder: str | Path) -> Path:
     finished = RunFolder(Path(run))
     if not finished.result.is_file():
         raise ScanlearnError(
-            f"{run} holds no finished run (no {finished.result.name} in it): "
-            "start its pretraining again; it goes on from its last checkpoint."
+            f"{run} is not a finished run (it has no {finished.result.name}): run its pretraining "
+            "again to continue from the last checkpoint"
         )
     backbone, card = load_backbone(finished.backbone)
     written = export_backbone(backbone, folder, card)
@@ -158,62 +149,62 @@ def export(run: str | Path, folder: str | Path) -> Path:
     return written
 
 
-def read_result(run: RunFolder) -> PretrainResult:
+def read_result(folder: RunFolder) -> PretrainResult:
     """Returns the result of a finished run."""
-    stored: dict[str, Any] = json.loads(run.result.read_text())
-    return PretrainResult(folder=run.path, **{**stored, "warnings": tuple(stored["warnings"])})
+    stored: dict[str, Any] = json.loads(folder.result.read_text())
+    return PretrainResult(folder=folder.path, **{**stored, "warnings": tuple(stored["warnings"])})
 
 
-def announce(job: Job) -> None:
+def announce(run: Run) -> None:
     """Says what begins and what deserves a look."""
-    say(job.start_line(checkpoint_step(job.run.checkpoint)))
-    for warning in job.warnings:
+    say(run.start_line(checkpoint_step(run.folder.checkpoint)))
+    for warning in run.warnings:
         warn_user(warning)
 
 
-def _finish(job: Job, module: Pretrainer) -> PretrainResult:
-    config, archive, run, trail = job.config, job.archive, job.run, module.trail
-    backbone = job.method.exported.cpu()
-    steps = job.choices.total_steps
-    epochs = steps / job.choices.steps_per_epoch
+def _finish(run: Run, module: Pretrainer) -> PretrainResult:
+    config, archive, folder, state = run.config, run.archive, run.folder, module.state
+    backbone = run.method.exported.cpu()
+    steps = run.resolved.total_steps
+    epochs = steps / run.resolved.steps_per_epoch
     card = Card.of(
         backbone,
         size=config.views.size,
         mean=archive.mean,
         std=archive.std,
         method=config.method.name,
-        recipe=job.generator.recipe.name,
-        scale=asdict(job.generator.scale),
+        recipe=run.generator.recipe.name,
+        scale=asdict(run.generator.scale),
         steps=steps,
         epochs=epochs,
         seed=config.seed,
         archive_hash=archive.content_hash,
-        initial_hash=trail.initial_hash,
-        start=job.start,
-        evidence_note=job.note,
+        initial_hash=state.initial_hash,
+        start=run.start,
+        evidence_note=run.note,
     )
-    with disk_errors(run.backbone):
-        export_backbone(backbone, run.backbone, card)
-    health = final_health(run.metrics)
-    must_know = job.method.must_fall_below_chance and is_late(steps, steps)
-    views = steps * config.batch_size * (job.method.plan.global_views + job.method.plan.local_views)
+    with disk_errors(folder.backbone):
+        export_backbone(backbone, folder.backbone, card)
+    health = final_health(folder.metrics)
+    must_know = run.method.must_fall_below_chance and is_late(steps, steps)
+    views = steps * config.batch_size * (run.method.plan.global_views + run.method.plan.local_views)
     result = PretrainResult(
-        folder=run.path,
-        initial_hash=trail.initial_hash,
+        folder=folder.path,
+        initial_hash=state.initial_hash,
         final_hash=card.weights_hash,
-        order_hash=trail.order_hash,
-        uniforms_hash=trail.uniforms_hash,
+        order_hash=state.order_hash,
+        uniforms_hash=state.uniforms_hash,
         steps=steps,
         epochs=epochs,
         views=views,
-        seconds=trail.seconds,
+        seconds=state.seconds,
         embedding_std=health.spread,
-        warnings=job.warnings + collapse_warning(health, is_late=must_know),
+        warnings=run.warnings + collapse_warning(health, is_late=must_know),
     )
     stored = {key: value for key, value in asdict(result).items() if key != "folder"}
-    write_atomically(run.result, json.dumps(stored, indent=2) + "\n")
+    write_atomically(folder.result, json.dumps(stored, indent=2) + "\n")
     say(
-        f"{run.path}: {steps:,} steps done at {result.views_per_s:,.0f} views/s, "
-        f"loss and the spread of embeddings in {run.metrics.name}; backbone in {run.backbone}"
+        f"{folder.path}: {steps:,} steps done at {result.views_per_s:,.0f} views/s; metrics in "
+        f"{folder.metrics.name}, backbone in {folder.backbone}"
     )
     return result

@@ -12,21 +12,19 @@ from scanlearn.console import Progressor, warn_user
 from scanlearn.training.batches import StepLoader
 from scanlearn.training.folder import MetricsCsv, RunFolder
 from scanlearn.training.module import Pretrainer
-from scanlearn.training.monitor import CollapseWatch, Health, is_late
+from scanlearn.training.monitor import CollapseMonitor, Health, is_late
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.stopping import Stopped, StopRequest
 from scanlearn.training.wandb_log import WandbRun
-from scanlearn.training.watch import Watch
+from scanlearn.training.watch import ValidationCallback
 
 
 @dataclass(frozen=True)
-class Cadence:
+class LoggingSchedule:
     """How often something is kept.
 
     Args:
         total_steps: Steps of the run; the last one is always kept.
-        log_steps: Steps between two rows of metrics.
-        checkpoint_minutes: Minutes between two checkpoints.
         checkpoint_steps: Steps between two checkpoints, as well as the minutes; None for none.
     """
 
@@ -36,7 +34,7 @@ class Cadence:
     checkpoint_steps: int | None = None
 
     @classmethod
-    def of(cls, config: PretrainConfig, total_steps: int) -> Cadence:
+    def of(cls, config: PretrainConfig, total_steps: int) -> LoggingSchedule:
         """What a configuration asks for."""
         return cls(
             total_steps=total_steps,
@@ -55,41 +53,36 @@ class Cadence:
         return by_step or step == self.total_steps or minutes >= self.checkpoint_minutes
 
 
-class Keeper:
+class Recorder:
     """Follows a training run, step by step.
 
     Args:
-        run: Where things are kept.
         metrics: Rows of metrics; None in a process that writes no files.
-        cadence: How often.
-        loader: Hands out the batches, and knows how long the run waited for them.
-        progress: The bar.
         wandb: Gets the rows too, once a checkpoint covers them; None where it is off.
-        stop: Knows whether the run was asked to stop.
         watch: Judges the backbone now and then; None where nothing is judged.
     """
 
     def __init__(
         self,
-        run: RunFolder,
+        folder: RunFolder,
         metrics: MetricsCsv | None,
-        cadence: Cadence,
+        schedule: LoggingSchedule,
         *,
         loader: StepLoader,
         progress: Progressor,
         wandb: WandbRun | None,
         stop: StopRequest,
-        watch: Watch | None = None,
+        watch: ValidationCallback | None = None,
     ) -> None:
-        self._run = run
+        self._folder = folder
         self._metrics = metrics
-        self._cadence = cadence
+        self._schedule = schedule
         self._loader = loader
         self._progress = progress
         self._wandb = wandb
         self._stop = stop
         self._watch = watch
-        self._collapse = CollapseWatch()
+        self._collapse = CollapseMonitor()
         self._views = 0
         self.start()
 
@@ -104,40 +97,36 @@ class Keeper:
     def stepped(self, module: Pretrainer, num_views: int) -> None:
         """Keeps what is due after a step.
 
-        Args:
-            module: The run.
-            num_views: Views the step has seen.
-
         Raises:
             ScanlearnError: The disk is full; the last checkpoint is whole.
             Stopped: The run was asked to stop; its checkpoint holds this step.
         """
         now = time.perf_counter()
-        trail = module.trail
-        module.trail = replace(trail, seconds=trail.seconds + now - self._stepped_s)
+        state = module.state
+        module.state = replace(state, seconds=state.seconds + now - self._stepped_s)
         self._stepped_s = now
         self._views += num_views
         step = module.global_step
-        if self._cadence.logs(step):
+        if self._schedule.logs(step):
             module.average_losses()
-        if self._metrics is not None and self._cadence.logs(step):
+        if self._metrics is not None and self._schedule.logs(step):
             self._write_row(module, step, now)
         else:
             self._progress.advance()
         if self._watch is not None:
             self._judge(self._watch, module, step)
         asked = self._stop.agreed(module.device)
-        is_due = self._cadence.saves(step, (now - self._saved_s) / 60)
+        is_due = self._schedule.saves(step, (now - self._saved_s) / 60)
         # Clocks differ, and all processes must save after the same step.
         if asked or module.trainer.strategy.reduce_boolean_decision(is_due, all=False):
-            module.trainer.save_checkpoint(self._run.checkpoint)
+            module.trainer.save_checkpoint(self._folder.checkpoint)
             self._saved_s = now
             if self._wandb is not None:
                 self._wandb.release()
         if asked:
             raise Stopped(
-                f"stopped by {asked} after step {step:,} of {self._cadence.total_steps:,}, which "
-                "its checkpoint holds: the same command goes on from there."
+                f"stopped by {asked} after step {step:,} of {self._schedule.total_steps:,}, which "
+                "is in the checkpoint: run the same command again to continue"
             )
 
     def _write_row(self, module: Pretrainer, step: int, now: float) -> None:
@@ -168,12 +157,12 @@ class Keeper:
         self._views, self._row_s, self._row_wait_s = 0, now, waited
         is_warm = step > module.schedule.warmup_steps
         must_know = module.method.must_fall_below_chance and is_late(
-            step, self._cadence.total_steps
+            step, self._schedule.total_steps
         )
         for warning in self._collapse.row(health, is_warm=is_warm, is_late=must_know):
             warn_user(warning)
 
-    def _judge(self, watch: Watch, module: Pretrainer, step: int) -> None:
+    def _judge(self, watch: ValidationCallback, module: Pretrainer, step: int) -> None:
         began = time.perf_counter()
         made = watch.row(module.method.exported, step)
         if made and self._wandb is not None:
@@ -185,13 +174,8 @@ class Keeper:
 
 
 @contextmanager
-def open_wandb(run: RunFolder, config: PretrainConfig) -> Iterator[WandbRun | None]:
-    """Opens the wandb run of a run folder where the configuration asks for one.
-
-    Args:
-        run: The run folder.
-        config: Its configuration; paths are left out of what wandb is given.
-    """
+def open_wandb(folder: RunFolder, config: PretrainConfig) -> Iterator[WandbRun | None]:
+    """Opens the wandb run of a run folder where the configuration asks for one."""
     mode = config.logging.wandb
     if mode == "off":
         yield None
@@ -200,10 +184,10 @@ def open_wandb(run: RunFolder, config: PretrainConfig) -> Iterator[WandbRun | No
         mode="json", exclude={"archive", "output", "pack", "logging", "watch"}
     )
     opened = WandbRun(
-        run.path,
+        folder.path,
         mode=mode,
         project=config.logging.project,
-        run_id=json.loads(run.provenance.read_text())["run_id"],
+        run_id=json.loads(folder.provenance.read_text())["run_id"],
         config=shown,
     )
     try:

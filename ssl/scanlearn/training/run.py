@@ -41,16 +41,10 @@ from scanlearn.views.settings import RenderSettings
 
 
 @dataclass(frozen=True)
-class Choices:
+class Resolved:
     """The resolved settings of a run; a resumed run keeps those of its first start.
 
     Args:
-        precision: Number format of the training step.
-        is_channels_last: Whether networks and views lie in memory channel by pixel.
-        steps_per_epoch: Optimiser steps in one pass over the archive.
-        schedule: The learning rate and the weight decay.
-        method: The method without open settings.
-        local_size: Side of a local view in pixels.
         reasons: What was chosen for this archive and this run, and why, in words.
     """
 
@@ -77,7 +71,7 @@ class Choices:
         return {**asdict(self), "method": self.method.model_dump(mode="json")}
 
     @classmethod
-    def from_plain(cls, values: Mapping[str, Any]) -> Choices:
+    def from_plain(cls, values: Mapping[str, Any]) -> Resolved:
         """Takes up what an earlier start recorded."""
         return cls(
             **{
@@ -101,8 +95,6 @@ def initial_backbone(
     """The backbone of a run before its first step, and what it starts from if not random weights.
 
     Args:
-        config: The configuration.
-        archive: The packed scans.
         is_resumed: Whether a checkpoint will replace the weights: those that the run started from
             are then not read.
 
@@ -119,15 +111,12 @@ def initial_backbone(
     return backbone, None if is_resumed else load_start(backbone, config.backbone)
 
 
-def choose(
+def resolve(
     config: PretrainConfig, archive: Archive, backbone: Backbone, *, ranks: int = 1
-) -> Choices:
+) -> Resolved:
     """Resolves what the configuration leaves open.
 
     Args:
-        config: The configuration.
-        archive: The packed scans.
-        backbone: The network to be trained.
         ranks: Processes that share a batch.
 
     Raises:
@@ -149,7 +138,7 @@ def choose(
         parts=config.accumulate,
     )
     method, reasons = config.method.resolved(facts, backbone)
-    return Choices(
+    return Resolved(
         precision=precision,
         is_channels_last=channels_last,
         steps_per_epoch=per_epoch,
@@ -165,49 +154,47 @@ def _left_out(num_scans: int, batch_size: int) -> tuple[str, ...]:
     if not rest:
         return ()
     return (
-        f"each pass leaves {rest:,} of {num_scans:,} scans out, other ones every time: they do not "
-        f"fill a batch of {batch_size}",
+        f"each epoch skips {rest:,} of {num_scans:,} scans, different ones each time, because they "
+        f"do not fill a batch of {batch_size}",
     )
 
 
-PHANTOM_NOTE = "drawn by a program; no evidence about real scans"
-
-
+PHANTOM_NOTE = "synthetic scans; no evidence about real scans"
 _SAMPLE = 256
-
-
 _WORTH_A_WARNING = 0.01
 
 
 @dataclass(frozen=True)
-class Job:
+class Run:
     """A run with everything it needs before its first step: nothing here changes with time."""
 
     config: PretrainConfig
     archive: Archive
-    run: RunFolder
-    choices: Choices
+    folder: RunFolder
+    resolved: Resolved
     method: Method
     generator: ViewGenerator
     start: StartWeights | None
 
     @classmethod
-    def of(cls, config: PretrainConfig, archive: Archive) -> Job:
+    def of(cls, config: PretrainConfig, archive: Archive) -> Run:
         """Resolves a configuration; creates or opens the run folder last.
 
         Raises:
             ScanlearnError: See `pretrain`.
         """
-        run = RunFolder(Path(config.output))
-        is_resumed = checkpoint_step(run.checkpoint) > 0 or run.result.is_file()
+        folder = RunFolder(Path(config.output))
+        is_resumed = checkpoint_step(folder.checkpoint) > 0 or folder.result.is_file()
         backbone, start = initial_backbone(config, archive, is_resumed=is_resumed)
         if config.grad_checkpointing:
             checkpoint_gradients(backbone)
         # What an earlier start chose holds, whatever this machine would choose.
-        choices = _earlier(run) or choose(config, archive, backbone, ranks=layout_of(config).ranks)
-        method = choices.method.build(backbone, config.seed)
+        resolved = _earlier(folder) or resolve(
+            config, archive, backbone, ranks=layout_of(config).ranks
+        )
+        method = resolved.method.build(backbone, config.seed)
         if method.plan.local_views:
-            check_views(backbone, choices.local_size, "the side of a local view")
+            check_views(backbone, resolved.local_size, "the side of a local view")
         generator = ViewGenerator(
             config.build_recipe(),
             config.views.scale,
@@ -215,12 +202,12 @@ class Job:
             config.views.size,
             archive.mean,
             archive.std,
-            local_size=choices.local_size,
+            local_size=resolved.local_size,
             settings=RenderSettings(scale_blur=config.views.scale_blur),
         )
-        open_run(run.path, config, ignored=PRESENTATION)
-        start = _record(run, archive, choices, start)
-        return cls(config, archive, run, choices, method, generator, start)
+        open_run(folder.path, config, ignored=PRESENTATION)
+        start = _record(folder, archive, resolved, start)
+        return cls(config, archive, folder, resolved, method, generator, start)
 
     @property
     def layout(self) -> Layout:
@@ -246,7 +233,7 @@ class Job:
         remedy = "pack at a larger pack.canvas, or make" if is_canvas_full else "make"
         return (
             *found,
-            f"{share:.0%} of the views enlarge their crop, so that the crop dial also sets the "
+            f"{share:.0%} of the views enlarge their crop, so the crop dial also changes the "
             f"resolution: the packed scans (up to {boxes[:, 2].max()} x {boxes[:, 3].max()} px) "
             f"are small for views of {self.generator.size} px; {remedy} views.size smaller.",
         )
@@ -258,7 +245,7 @@ class Job:
             batch_size=self.config.batch_size,
             seed=self.config.seed,
             first=first,
-            stop=self.choices.total_steps,
+            stop=self.resolved.total_steps,
             rank=ranks.rank,
             ranks=ranks.count,
             parts=self.config.accumulate,
@@ -266,27 +253,27 @@ class Job:
 
     def start_line(self, first: int) -> str:
         """What begins, in one line."""
-        config, schedule = self.config, self.choices.schedule
+        config, schedule = self.config, self.resolved.schedule
         begins = f"resuming at step {first:,} of" if first else "pretraining for"
         return (
             f"{begins} {schedule.total_steps:,} steps of {config.batch_size} scans "
             f"{self.layout.in_words(self.method)}"
             f"({len(self.archive):,} in the archive): {config.method.name}, "
             f"{config.backbone.in_words}, {self._sizes()}, scale {self.generator.scale}, "
-            f"{self.choices.precision}, learning rate {schedule.peak:.3g} after a warm-up of "
+            f"{self.resolved.precision}, learning rate {schedule.peak:.3g} after a warm-up of "
             f"{schedule.warmup_steps:,} steps ({schedule.reason})"
             + "".join(f"\n  {reason}" for reason in self._reasons(first))
         )
 
     def _reasons(self, first: int) -> tuple[str, ...]:
         begun = () if first or self.start is None else (f"begins from {self.start.in_words}",)
-        return (*begun, *self.choices.reasons)
+        return (*begun, *self.resolved.reasons)
 
     def _sizes(self) -> str:
         plan, size = self.method.plan, f"{self.config.views.size} px"
         if not plan.local_views:
             return size
-        return f"{plan.global_views} x {size} + {plan.local_views} x {self.choices.local_size} px"
+        return f"{plan.global_views} x {size} + {plan.local_views} x {self.resolved.local_size} px"
 
 
 def layout_of(config: PretrainConfig) -> Layout:
@@ -298,22 +285,22 @@ def layout_of(config: PretrainConfig) -> Layout:
     return Layout.of(config, training_device(config.device))
 
 
-def _earlier(run: RunFolder) -> Choices | None:
+def _earlier(folder: RunFolder) -> Resolved | None:
     """What an earlier start of the run chose; None where there was none."""
-    if not run.provenance.is_file():
+    if not folder.provenance.is_file():
         return None
-    return Choices.from_plain(json.loads(run.provenance.read_text())["chosen"])
+    return Resolved.from_plain(json.loads(folder.provenance.read_text())["chosen"])
 
 
 def _record(
-    run: RunFolder, archive: Archive, choices: Choices, start: StartWeights | None
+    folder: RunFolder, archive: Archive, resolved: Resolved, start: StartWeights | None
 ) -> StartWeights | None:
     """Writes the provenance of a new run; checks an earlier start's.
 
     Returns:
         What the run began from, be it now or at its earlier start.
     """
-    if not run.provenance.is_file():
+    if not folder.provenance.is_file():
         facts = {
             "scans": len(archive),
             "patients": len(set(archive.patients)),
@@ -326,22 +313,22 @@ def _record(
             **provenance(),
             "archive": facts,
             "start": None if start is None else start.model_dump(mode="json"),
-            "chosen": choices.plain(),
+            "chosen": resolved.plain(),
         }
-        write_atomically(run.provenance, json.dumps(content, indent=2) + "\n")
+        write_atomically(folder.provenance, json.dumps(content, indent=2) + "\n")
         return start
-    before: Mapping[str, Any] = json.loads(run.provenance.read_text())
+    before: Mapping[str, Any] = json.loads(folder.provenance.read_text())
     if before["archive"]["hash"] != archive.content_hash:
         raise ScanlearnError(
-            f"{run.path} was started on an archive of {before['archive']['scans']} scans whose "
-            f"content differs from the one given ({len(archive)} scans): "
-            "name another output folder, or give the archive it was started on."
+            f"{folder.path} was started on an archive of {before['archive']['scans']} scans whose "
+            f"content differs from this one ({len(archive)} scans): "
+            "name another output folder, or use the archive it was started on"
         )
     earlier = before.get("start")
     begun = None if earlier is None else StartWeights.model_validate(earlier)
     if start is not None and begun is not None and start.weights_hash != begun.weights_hash:
         raise ScanlearnError(
-            f"{run.path} was started from {begun.in_words}, and backbone.weights now holds others: "
-            "name another output folder, or give the weights it was started from."
+            f"{folder.path} was started from {begun.in_words}, and backbone.weights now holds "
+            "other weights: name another output folder, or use the weights it was started from"
         )
     return begun

@@ -21,22 +21,22 @@ SCALE_HELP = (
 
 
 class WatchConfig(Settings):
-    """What is judged now and then; it changes nothing of what comes out."""
+    """What is evaluated while a network trains; it does not change the result."""
 
     panel_epochs: int | None = Field(
         default=None,
         ge=1,
-        description="passes between two rows of the label-free panel, in panel.csv; null for none",
+        description="epochs between two rows of the label-free panel in panel.csv; null for none",
     )
     probe_epochs: int | None = Field(
-        default=None, ge=1, description="passes between two AUROCs of the labeled probe"
+        default=None, ge=1, description="epochs between two AUROCs of the labeled probe"
     )
     probe: str | None = Field(
         default=None,
-        description="labeled scans apart from the archive, a table or an archive; no test set, "
-        "once anything is chosen by them",
+        description="labeled scans outside the archive: a table or an archive. Not the test set: "
+        "what is chosen by this AUROC has seen these labels",
     )
-    probe_label: str | None = Field(default=None, description="its label column")
+    probe_label: str | None = Field(default=None, description="label column of the probe")
 
     @model_validator(mode="after")
     def _whole(self) -> WatchConfig:
@@ -53,7 +53,7 @@ class WatchConfig(Settings):
 
     @property
     def is_on(self) -> bool:
-        """Whether anything is judged at all."""
+        """Whether anything is evaluated."""
         return self.panel_epochs is not None or self.probe_epochs is not None
 
 
@@ -95,11 +95,11 @@ class SharedViews(Settings):
     )
     operations: Operations = Field(
         default={},
-        description="operations switched off or set by hand: solarize: off, rotation_deg: [7, 15] "
-        "(weak, strong) or one number for both; scanlearn explain RECIPE lists them",
+        description="operations switched off or set by hand, such as solarize: off or "
+        "rotation_deg: [7, 15] (weak, strong); scanlearn explain RECIPE lists them",
     )
     scale_blur: bool = Field(
-        default=True, description="blur shrinks with the view, as its sigma is stated at 224 px"
+        default=True, description="scale the blur with the view size; its sigma is stated at 224 px"
     )
 
     @field_validator("recipe")
@@ -110,11 +110,7 @@ class SharedViews(Settings):
         return value
 
     def build_recipe(self, of_method: str = "simclr") -> Recipe:
-        """Returns the recipe with its operations adjusted.
-
-        Args:
-            of_method: The recipe published with the method, taken where none is named.
-        """
+        """Returns the recipe with its operations adjusted."""
         return find_recipe(self.recipe or of_method).adjusted(self.operations)
 
     def at(self, scale: Scale) -> ViewsConfig:
@@ -131,13 +127,15 @@ class ViewsConfig(SharedViews, _Dial):
 
 
 class LoggingConfig(Settings):
-    """Where figures go beside metrics.csv."""
+    """How often metrics are logged, and whether wandb gets them too."""
 
     every_steps: int | None = Field(
-        default=None, ge=1, description="steps between two rows; null makes about 1,000 rows"
+        default=None,
+        ge=1,
+        description="steps between two rows of metrics.csv; null makes about 1,000 rows",
     )
     wandb: Literal["off", "offline", "online"] = Field(
-        default="off", description="off, offline (a folder in the run) or online"
+        default="off", description="off, offline (a folder inside the run) or online"
     )
     project: str = Field(default="scanlearn", description="wandb project")
 
@@ -151,50 +149,50 @@ class TrainingSettings(Settings):
 
     backbone: BackboneConfig = Field(default=BackboneConfig(), description="the network")
     method: MethodConfig = Field(default=SimCLRConfig(), description="the method and its settings")
-    views: SharedViews = Field(default=SharedViews(), description="the views it learns from")
+    views: SharedViews = Field(default=SharedViews(), description="the augmented views")
     batch_size: int = Field(
-        default=128, ge=2, description="scans in a step, over all devices and nodes"
+        default=128, ge=2, description="scans per step, over all devices and nodes"
     )
     accumulate: int = Field(
         default=1,
         ge=1,
-        description="parts of a batch taken one after another before the optimiser steps: memory "
-        "as for batch_size / accumulate; a scan's negatives, and BatchNorm, see their part only",
+        description="gradient accumulation: parts of a batch before each optimiser step; memory "
+        "as for batch_size / accumulate; negatives and BatchNorm see their own part only",
     )
     epochs: float = Field(
-        default=100.0, gt=0, allow_inf_nan=False, description="passes over the unlabeled scans"
+        default=100.0, gt=0, allow_inf_nan=False, description="passes over the scans"
     )
     steps: int | None = Field(default=None, ge=1, description="optimiser steps, instead of epochs")
     device: Literal["auto", "cpu", "gpu"] = Field(
-        default="auto", description="auto takes a CUDA GPU where there is one"
+        default="auto", description="auto uses a CUDA GPU if there is one"
     )
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default=1,
-        description="processes on each machine, one for each GPU; auto takes all visible GPUs, "
-        "and one process on a CPU; they share batch_size",
+        description="processes per machine, one for each GPU, which share batch_size; auto uses "
+        "all visible GPUs, or one process on a CPU",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="auto takes bf16 where the hardware is fast with it"
+        default="auto", description="auto uses bf16 where the hardware is fast at it"
     )
     channels_last: bool | Literal["auto"] = Field(
-        default="auto", description="memory layout; auto takes it for convolutional backbones"
+        default="auto", description="memory layout; auto uses it for convolutional backbones"
     )
     grad_checkpointing: bool = Field(
         default=False,
-        description="compute activations again instead of keeping them: less memory, more time, "
-        "the same gradients; for networks without BatchNorm",
+        description="gradient checkpointing: recompute activations instead of keeping them; less "
+        "memory, more time, the same gradients; for networks without BatchNorm",
     )
     checkpoint_minutes: float = Field(
         default=10.0, ge=0, description="minutes between checkpoints; 0 saves after every step"
     )
     checkpoint_steps: int | None = Field(
-        default=None, ge=1, description="steps between checkpoints, beside the minutes"
+        default=None, ge=1, description="steps between checkpoints, in addition to the minutes"
     )
-    logging: LoggingConfig = Field(default=LoggingConfig(), description="rows of figures")
+    logging: LoggingConfig = Field(default=LoggingConfig(), description="metrics and wandb")
     watch: WatchConfig = Field(
-        default=WatchConfig(), description="what is judged of the backbone while it trains"
+        default=WatchConfig(), description="evaluation of the backbone while it trains"
     )
-    progress: bool = Field(default=True, description="a bar while stderr is a terminal")
+    progress: bool = Field(default=True, description="show a progress bar on a terminal")
 
     @field_validator("views")
     @classmethod
@@ -216,27 +214,32 @@ class _Where(Settings):
     """Apart, so that these head the printed settings."""
 
     archive: str = Field(
-        description="packed archive; or a folder of scans, a CSV or Parquet table, or "
-        "phantom:patients=300,seed=0, packed into a cache first",
+        description="scans to train on: a packed archive; or a folder, a CSV or Parquet table, or "
+        "phantom:patients=300,seed=0, which are packed into a cache first",
         examples=["scans"],
     )
     output: str = Field(
         description="run folder; the same command again resumes it", examples=["runs/simclr"]
     )
     seed: int = Field(
-        default=0, ge=0, lt=2**63, description="of weights, order of the scans and views"
+        default=0,
+        ge=0,
+        lt=2**63,
+        description="seed of the initial weights, the scan order and the views",
     )
 
 
 class PretrainConfig(TrainingSettings, _Where):
     """One pretraining run."""
 
-    views: ViewsConfig = Field(default=ViewsConfig(), description="the views it learns from")
+    views: ViewsConfig = Field(default=ViewsConfig(), description="the augmented views")
     pack: PackSettings = Field(
         default=PackSettings(), description="how scans are packed; unused with a packed archive"
     )
     nodes: int = Field(
-        default=1, ge=1, description="machines; start the command on them by srun or torchrun"
+        default=1,
+        ge=1,
+        description="machines; start the command on each of them with srun or torchrun",
     )
 
     @property

@@ -30,9 +30,6 @@ class Stopped(SystemExit):
 
     A SystemExit: a script of one's own that calls `pretrain` then ends with
     `STOPPED_EXIT_CODE` too, and what catches errors does not take it for one.
-
-    Args:
-        reason: What was asked by whom and what is kept, in one sentence.
     """
 
     def __init__(self, reason: str) -> None:
@@ -50,7 +47,7 @@ class StopRequest:
     last, when everything worth keeping is kept, it is followed at once.
 
     Args:
-        enough: A further reason to stop after a step, asked once after each: a rehearsal's.
+        enough: A further reason to stop after a step, asked once after each: that of a trial.
     """
 
     def __init__(self, enough: Callable[[], bool] = lambda: False) -> None:
@@ -68,9 +65,6 @@ class StopRequest:
 
         A scheduler may signal any of the processes, and all must write the checkpoint after the
         same step: the largest signal number that any of them has got counts.
-
-        Args:
-            device: Where this process trains.
         """
         is_enough = self._enough()
         asked = self._asked
@@ -111,7 +105,7 @@ class StopRequest:
     def _stop_at_once(self) -> None:
         raise Stopped(
             f"stopped by {signal.Signals(self._asked).name} between steps: "
-            "the same command goes on from the last checkpoint."
+            "run the same command again to continue from the last checkpoint"
         )
 
 
@@ -121,9 +115,6 @@ class BetweenSteps(pl.Callback):
     Lightning puts a handler of its own in front of ours just before training begins. Its handler
     calls a collective from wherever the signal strikes, where several processes may hang, and
     ends the run without a checkpoint; its handler under SLURM requeues the job by itself.
-
-    Args:
-        request: The run's.
     """
 
     def __init__(self, request: StopRequest) -> None:
@@ -143,9 +134,6 @@ def listening(enough: Callable[[], bool] = lambda: False) -> Iterator[StopReques
     """Listens inside the block for a request to stop; afterwards all is as it was.
 
     Python hands signals to its main thread alone: in any other nothing is listened to.
-
-    Args:
-        enough: See `StopRequest`.
 
     Raises:
         Stopped: The block was stopped; the sentence that says so is printed.

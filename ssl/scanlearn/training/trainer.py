@@ -19,41 +19,36 @@ from scanlearn.training.distributed import ALONE, Layout, Ranks, quiet
 from scanlearn.training.folder import COLUMNS, MetricsCsv
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.optim import build_optimiser
-from scanlearn.training.recorder import Cadence, Keeper, open_wandb
-from scanlearn.training.run import Job, training_device
+from scanlearn.training.recorder import LoggingSchedule, Recorder, open_wandb
+from scanlearn.training.run import Run, training_device
 from scanlearn.training.stopping import BetweenSteps, StopRequest
-from scanlearn.training.watch import open_watch
+from scanlearn.training.watch import open_validation
 
 
-def train(job: Job, stop: StopRequest | None = None, ranks: Ranks = ALONE) -> Pretrainer:
+def train(run: Run, stop: StopRequest | None = None, ranks: Ranks = ALONE) -> Pretrainer:
     """Takes the steps of a run that are still to take, and keeps what a resumed run needs.
-
-    Args:
-        job: The run.
-        stop: Where it is asked to stop; None where nobody does.
-        ranks: The processes that take them together.
 
     Raises:
         ScanlearnError: The loss is not finite, or the disk is full.
         Stopped: The run was asked to stop, and its checkpoint holds the last step.
     """
     stop = stop or StopRequest()
-    config, choices, run = job.config, job.choices, job.run
-    initial_hash = weights_hash(job.method)
-    first = checkpoint_step(run.checkpoint)
-    total = choices.total_steps
-    loader = job.loader(first, ranks)
-    metrics = MetricsCsv(run.metrics, COLUMNS, after=first) if ranks.is_first else None
-    cadence = Cadence.of(config, total)
-    watch = ranks.first(lambda: open_watch(job, first) if ranks.is_first else None)
+    config, resolved, folder = run.config, run.resolved, run.folder
+    initial_hash = weights_hash(run.method)
+    first = checkpoint_step(folder.checkpoint)
+    total = resolved.total_steps
+    loader = run.loader(first, ranks)
+    metrics = MetricsCsv(folder.metrics, COLUMNS, after=first) if ranks.is_first else None
+    schedule = LoggingSchedule.of(config, total)
+    watch = ranks.first(lambda: open_validation(run, first) if ranks.is_first else None)
     with (
         track(total - first, "pretraining", visible=config.progress) as progress,
-        open_wandb(run, config) if ranks.is_first else nullcontext() as wandb,
+        open_wandb(folder, config) if ranks.is_first else nullcontext() as wandb,
     ):
-        keeper = Keeper(
-            run,
+        recorder = Recorder(
+            folder,
             metrics,
-            cadence,
+            schedule,
             loader=loader,
             progress=progress,
             wandb=wandb,
@@ -61,26 +56,26 @@ def train(job: Job, stop: StopRequest | None = None, ranks: Ranks = ALONE) -> Pr
             watch=watch,
         )
         module = Pretrainer(
-            job.method,
-            job.generator,
-            schedule=choices.schedule,
-            optimiser=partial(build_optimiser, config=choices.method),
+            run.method,
+            run.generator,
+            schedule=resolved.schedule,
+            optimiser=partial(build_optimiser, config=resolved.method),
             seed=config.seed,
-            steps_per_epoch=choices.steps_per_epoch,
-            memory_format=choices.memory_format,
-            scan_ids=job.archive.scan_ids.tolist(),
-            after_step=keeper.stepped,
+            steps_per_epoch=resolved.steps_per_epoch,
+            memory_format=resolved.memory_format,
+            scan_ids=run.archive.scan_ids.tolist(),
+            after_step=recorder.stepped,
             initial_hash=initial_hash,
         )
         trainer = build_trainer(
-            layout=job.layout if ranks.count > 1 else Layout(training_device(config.device)),
-            precision=choices.precision,
+            layout=run.layout if ranks.count > 1 else Layout(training_device(config.device)),
+            precision=resolved.precision,
             steps=total,
-            folder=run.path,
+            folder=folder.path,
             accumulate=config.accumulate,
             callbacks=[BetweenSteps(stop)],
         )
-        fit_quietly(trainer, module, loader, run.checkpoint if first else None)
+        fit_quietly(trainer, module, loader, folder.checkpoint if first else None)
     return module
 
 
@@ -96,12 +91,8 @@ def build_trainer(
     """Returns a Trainer without epochs, loggers, bars or checkpoints of its own.
 
     Args:
-        layout: Where to train, in how many processes.
         precision: Number format of the step; weights and views stay in fp32.
-        steps: Optimiser steps at which the run ends.
-        folder: The run folder.
         accumulate: Parts of a batch, after the last of which the optimiser steps.
-        callbacks: What follows the training beside the module.
     """
     with quiet():
         return pl.Trainer(

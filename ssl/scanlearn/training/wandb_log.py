@@ -18,8 +18,6 @@ class WandbRun:
 
     Args:
         folder: The run folder; wandb's own files go to ``wandb/`` inside it.
-        mode: ``offline`` writes to the disk only; ``online`` sends to wandb's server.
-        project: wandb project name.
         run_id: The same for every start of one run.
         config: What to show as the run's configuration; free of paths.
 

@@ -23,7 +23,7 @@ from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import open_archive
 from scanlearn.packing.tables import cell_text
 from scanlearn.training.folder import MetricsCsv
-from scanlearn.training.run import Job
+from scanlearn.training.run import Run
 from scanlearn.training.settings import WatchConfig
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.scale import Scale
@@ -33,29 +33,16 @@ from scanlearn.views.settings import RenderSettings
 
 
 FOLDS = 5
-
-
 NEIGHBOURS = 20
-
-
 KNN_TEMPERATURE = 0.07
-
-
 # A fixed penalty: a probe follows one run, and its best penalty would move from epoch to epoch.
 LINEAR_C = 0.01
-
-
 _MOST_CLASSES = 20
 
 
 @dataclass(frozen=True)
 class ProbeScore:
-    """Macro AUROC over patient-grouped folds, the mean of the folds.
-
-    Args:
-        knn_auroc: Of the nearest neighbours' votes.
-        linear_auroc: Of logistic regression.
-    """
+    """Macro AUROC over patient-grouped folds, the mean of the folds."""
 
     knn_auroc: float
     linear_auroc: float
@@ -66,12 +53,9 @@ class LabeledProbe:
     """Labeled scans, their folds fixed once.
 
     Args:
-        archive: Where the scans are.
         rows: ``[n]`` the labeled ones.
         y: ``[n]`` class of each, from 0.
-        classes: Names of the classes.
         fold_of: ``[n]`` fold in which each is tested; a patient's scans share one.
-        target: The label column.
     """
 
     archive: Archive
@@ -102,7 +86,7 @@ class LabeledProbe:
         if len(classes) > _MOST_CLASSES:
             raise ScanlearnError(
                 f"watch.probe: column '{column}' holds {len(classes)} different values such as "
-                f"'{classes[0]}', which is no set of classes; name another column."
+                f"'{classes[0]}', which are too many for classes; name another column"
             )
         y = np.array([classes.index(str(texts[row])) for row in rows])
         patients = archive.patients[rows]
@@ -131,14 +115,12 @@ class LabeledProbe:
         """What deserves a look: scans or patients that the training sees as well."""
         unknown: tuple[str, ...] = ()
         if not self.archive.patients_known:
-            unknown = (
-                "watch.probe: no patient column was found, so that its folds may share patients.",
-            )
+            unknown = ("watch.probe: no patient column was found, so its folds may share patients",)
         if self.archive.info.get("key") != training.info.get("key"):
             return (
                 *unknown,
-                "watch.probe: it and the training archive were packed under different keys, so "
-                "that patients in both cannot be found; pack them under one.",
+                "watch.probe: it was packed with another patient key than the archive, so shared "
+                "patients cannot be found; pack both with one key",
             )
         names = ("patients", self.archive.patients[self.rows], training.patients)
         if not (self.archive.patients_known and training.patients_known):
@@ -148,8 +130,8 @@ class LabeledProbe:
             return unknown
         return (
             *unknown,
-            f"watch.probe: {len(shared):,} of its {names[0]} are in the training archive too, "
-            f"'{min(shared)}' for instance: its AUROC is then no forecast for new patients.",
+            f"watch.probe: {len(shared):,} of its {names[0]} are also in the training archive, "
+            f"such as '{min(shared)}': its AUROC does not estimate that of new patients",
         )
 
     def score(self, features: Float32[np.ndarray, "n d"]) -> ProbeScore:
@@ -210,19 +192,14 @@ PROBE_COLUMNS = tuple(field.name for field in fields(ProbeScore))
 WATCH_COLUMNS = ("step", "epoch", *PANEL_COLUMNS, *PROBE_COLUMNS)
 
 
-class Watch:
+class ValidationCallback:
     """Judges the backbone of a run after some of its epochs and after its last step.
 
     Training goes on as if nothing had happened: no global random state, running statistic or mode
     is changed.
 
     Args:
-        config: How often.
-        rows: The table, under `WATCH_COLUMNS`.
-        archive: The training archive, for the panel.
         probing: The panel's views, of which the labeled probe takes size, mean and std.
-        probe: The labeled probe; None for none.
-        start: Where the run stands when it starts, for its numbers of steps.
     """
 
     def __init__(
@@ -247,7 +224,6 @@ class Watch:
 
         Args:
             backbone: On the device it trains on; it is left as it was.
-            step: Optimiser steps taken.
 
         Returns:
             The figures that were made, by name; empty where nothing is due.
@@ -294,17 +270,16 @@ class Watch:
             )
 
 
-def open_watch(job: Job, first: int) -> Watch | None:
+def open_validation(run: Run, first: int) -> ValidationCallback | None:
     """Returns the watch of a run; None where nothing is to be judged.
 
     Args:
-        job: The run.
         first: The step it starts with; rows of an earlier start beyond it are dropped.
 
     Raises:
         ScanlearnError: The labeled probe cannot be used.
     """
-    config, made = job.config.watch, job.generator
+    config, made = run.config.watch, run.generator
     if not config.is_on:
         return None
     views = ViewGenerator(
@@ -316,13 +291,13 @@ def open_watch(job: Job, first: int) -> Watch | None:
         made.std,
         settings=RenderSettings(scale_blur=made.settings.scale_blur),
     )
-    return Watch(
+    return ValidationCallback(
         config,
-        MetricsCsv(job.run.panel, WATCH_COLUMNS, after=first),
-        archive=job.archive,
+        MetricsCsv(run.folder.panel, WATCH_COLUMNS, after=first),
+        archive=run.archive,
         probing=Probing(views, visible=False),
-        probe=_read_probe(config, job.archive, job.config.pack),
-        start=Progress(first, job.choices.total_steps, job.choices.steps_per_epoch),
+        probe=_read_probe(config, run.archive, run.config.pack),
+        start=Progress(first, run.resolved.total_steps, run.resolved.steps_per_epoch),
     )
 
 

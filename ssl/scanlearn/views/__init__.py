@@ -1,1 +1,21 @@
-"""The dial: from a packed scan and a scale to augmented views."""
+"""The dial: from packed scans and a scale to augmented views.
+
+- `scale.py`: `Scale`, a setting of the dial
+- `published.py`: the tables of the published recipes, and a weak end for each
+- `curves.py`: a parameter along the dial, and where each of its numbers is from
+- `recipes.py`: `Recipe`, a table of all parameters, read at a scale
+- `adjusting.py`: operations of a recipe switched off or set by hand
+- `operations/`: augmentations: one row each, by trade
+- `ranges.py`: what may be drawn for a view, and the draw that uniforms stand for
+- `uniforms.py`: common random numbers, counted from seed, step, scan and view
+- `draw.py`: `Draw`, the numbers that a batch of views is made from
+- `render.py`: from packed scans and a draw to views
+- `resample.py`: crop, resize, flip and blur as weighted sums along one axis
+- `settings.py`: what a draw leaves open about how it is rendered
+- `extras.py`: operations of your own, done after the recipe's
+- `generator.py`: `ViewGenerator`, called by training on every batch
+- `transform.py`: `ViewTransform`, the same views of one image
+- `statistics.py`: how much the crops of two views overlap
+- `explain.py`: the numbers of a recipe at a scale, as a table to read
+- `preview.py`: sheets of views of real scans at several scales
+"""

@@ -1,4 +1,4 @@
-"""Curves and rows: one parameter along the dial, and where each of its numbers comes from."""
+"""Curves and rows: a parameter along the dial, and where each of its numbers is from."""
 
 from __future__ import annotations
 
@@ -73,26 +73,16 @@ class Curve:
             return {0: "identity", 0.5: self.weak_source, 1: self.strong_source}[s]
         if s > 0.5 and self.at(s) == self.strong:
             return self.strong_source
-        place = (
-            "between identity and weak"
-            if s < 0.5
-            else "between weak and strong"
-            if s < 1
-            else "beyond strong"
-            if self.strong_source == BY_HAND
-            else "beyond the recipe"
-        )
-        return f"{BY_HAND}, {place}" if self.strong_source == BY_HAND else place
+        is_by_hand = self.strong_source == BY_HAND
+        if s < 1:
+            place = "between identity and weak" if s < 0.5 else "between weak and strong"
+        else:
+            place = "beyond strong" if is_by_hand else "beyond the recipe"
+        return f"{BY_HAND}, {place}" if is_by_hand else place
 
 
 def _between(low: float, high: float, share: float) -> float:
     return low if share == 0 else high if share == 1 else low + (high - low) * share
-
-
-def off_curve(parameter: str) -> Curve:
-    """Returns the curve of a parameter that a recipe lacks: the identity everywhere."""
-    value = PARAMETERS[parameter].identity
-    return Curve(value, value, value, value, weak_source=OFF, strong_source=OFF)
 
 
 @dataclass(frozen=True)
@@ -110,8 +100,10 @@ class Row:
 
     @classmethod
     def off(cls, parameter: str) -> Row:
-        """Returns the row of a parameter that a recipe lacks."""
-        return cls(parameter, (off_curve(parameter),))
+        """Returns the row of a parameter that a recipe lacks: the identity everywhere."""
+        value = PARAMETERS[parameter].identity
+        curve = Curve(value, value, value, value, weak_source=OFF, strong_source=OFF)
+        return cls(parameter, (curve,))
 
     @property
     def dial(self) -> SubDial:

@@ -17,61 +17,52 @@ from scanlearn.errors import ScanlearnError
 
 @dataclass(frozen=True)
 class Draw:
-    """What was drawn for ``v`` views of ``b`` scans.
+    """What was drawn for ``v`` views of ``b`` scans."""
 
-    Args:
-        crop_box: Top, left, bottom and right in pixels of the canvas, not rounded.
-        flip: Whether the view is mirrored left to right.
-        vflip: Whether the view is mirrored top to bottom.
-        rotation_deg: Rotation of the content about the view's centre, counter-clockwise; 0 none.
-        translation: How far the content moves down and right, as shares of the view's side.
-        stretch: Logarithm of how much wider than high the content becomes; 0 none.
-        shear_deg: Angles by which vertical and horizontal lines lean, as (y, x); 0 none.
-        elastic: Largest displacement by the elastic field, as a share of the side; 0 none.
-        jitter: Whether the four factors below apply.
-        brightness: Factor, 1 changes nothing.
-        contrast: Factor, 1 changes nothing.
-        saturation: Factor, 1 changes nothing.
-        hue: Shift as a share of the colour circle, 0 changes nothing.
-        order: The order of the four: 0 brightness, 1 contrast, 2 saturation, 3 hue.
-        gray: Whether colour is removed.
-        gamma: Exponent on the unit range, 1 changes nothing.
-        histogram_shift: By how much the gray values .25, .5 and .75 move; 0 none.
-        blur: Whether the view is blurred.
-        blur_sigma: Standard deviation of the blur, in pixels of a 224-px view.
-        solarize: Whether values from one half upwards are inverted.
-        posterise_bits: Bits that are kept of 8, 8 changes nothing.
-        bias_field: Largest coefficient of the bias field's polynomial; 0 none.
-        soft_sigma: Standard deviation of the acquisition's blur, in pixels of the view; 0 none.
-        noise_std: Standard deviation of the noise on the unit range; 0 none.
-        field_key: Names the elastic, bias and noise fields of the view.
-    """
-
+    # Top, left, bottom and right in pixels of the canvas, not rounded.
     crop_box: Float64[np.ndarray, "b v 4"]
+    # Whether the view is mirrored left to right, and top to bottom.
     flip: Bool[np.ndarray, "b v"]
     vflip: Bool[np.ndarray, "b v"]
+    # Rotation of the content about the view's centre, counter-clockwise; 0 none.
     rotation_deg: Float64[np.ndarray, "b v"]
+    # How far the content moves down and right, as shares of the view's side.
     translation: Float64[np.ndarray, "b v 2"]
+    # Logarithm of how much wider than high the content becomes; 0 none.
     stretch: Float64[np.ndarray, "b v"]
+    # Angles by which vertical and horizontal lines lean, as (y, x); 0 none.
     shear_deg: Float64[np.ndarray, "b v 2"]
+    # Largest displacement by the elastic field, as a share of the side; 0 none.
     elastic: Float64[np.ndarray, "b v"]
+    # Whether the next four apply: factors, of which 1, and a share of the colour circle, of which
+    # 0 changes nothing.
     jitter: Bool[np.ndarray, "b v"]
     brightness: Float64[np.ndarray, "b v"]
     contrast: Float64[np.ndarray, "b v"]
     saturation: Float64[np.ndarray, "b v"]
     hue: Float64[np.ndarray, "b v"]
+    # The order of the four: 0 brightness, 1 contrast, 2 saturation, 3 hue.
     order: Int64[np.ndarray, "b v 4"]
+    # Whether colour is removed.
     gray: Bool[np.ndarray, "b v"]
+    # Exponent on the unit range, 1 changes nothing.
     gamma: Float64[np.ndarray, "b v"]
+    # By how much the gray values .25, .5 and .75 move; 0 none.
     histogram_shift: Float64[np.ndarray, "b v 3"]
+    # Whether the view is blurred, and the standard deviation in pixels of a 224-px view.
     blur: Bool[np.ndarray, "b v"]
     blur_sigma: Float64[np.ndarray, "b v"]
+    # Whether values from one half upwards are inverted.
     solarize: Bool[np.ndarray, "b v"]
+    # Largest coefficient of the bias field's polynomial; 0 none.
     bias_field: Float64[np.ndarray, "b v"]
+    # Standard deviation of the acquisition's blur, in pixels of the view; 0 none.
     soft_sigma: Float64[np.ndarray, "b v"]
+    # Standard deviation of the noise on the unit range; 0 none.
     noise_std: Float64[np.ndarray, "b v"]
+    # Names the elastic, bias and noise fields of the view.
     field_key: UInt64[np.ndarray, "b v"]
-    # What a file written before this field was drawn stands for.
+    # Bits that are kept of 8; 8, as in files written before there was posterise, changes nothing.
     posterise_bits: Float64[np.ndarray, "b v"] = field(metadata={"absent": 8.0})
 
     @property
@@ -84,18 +75,16 @@ class Draw:
 
     def take(self, rows: Int64[np.ndarray, " k"]) -> Draw:
         """Returns the draws of the scans in ``rows``."""
-        return Draw(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+        return Draw(**{name: array[rows] for name, array in vars(self).items()})
 
     def rows(self, start: int, stop: int) -> Draw:
         """Returns the draws of the scans from ``start`` up to ``stop``, without a copy."""
-        part = {field.name: getattr(self, field.name)[start:stop] for field in fields(self)}
-        return Draw(**part)
+        return Draw(**{name: array[start:stop] for name, array in vars(self).items()})
 
     def save(self, path: Path | str) -> None:
         """Writes the draw as an npz file, to be replayed."""
-        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         with Path(path).open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, allow_pickle=False, **vars(self))
 
     @classmethod
     def load(cls, path: Path | str) -> Draw:

@@ -1,6 +1,6 @@
 """The published recipes: their numbers, and a weak end for each.
 
-A table holds the parameters that its recipe has; `recipes` fills in the rest, which are off.
+A table lists the parameters that its recipe has; all others are off.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ class Published:
 
     Args:
         reference: Where the strong end is from, in full.
-        rows: The parameters that the recipe has.
         has_local_views: Whether it has small views beside the two global ones.
     """
 
@@ -72,11 +71,11 @@ def _shared(sources: _Sources) -> tuple[Row, ...]:
     return (
         sources.flat("log_aspect", math.log(2), _LOG_FOUR_THIRDS),
         # Ours: at 0 the view is the whole scan whatever its shape, at .5 the recipe's own centre.
-        Row("own_aspect", (sources.curve("own_aspect", 0.0, 0.0, 0.0),)),
+        sources.flat("own_aspect", 0.0, 0.0),
         sources.flat("flip_p", 0.5, 0.5),
         sources.flat("jitter_p", 1.0, 0.8),
         sources.flat("gray_p", 0.5, 0.2),
-        Row("blur_sigma", (sources.curve("blur_sigma", 2.0, 2.0, 4.0),)),
+        sources.flat("blur_sigma", 4.0, 2.0),
     )
 
 
@@ -103,7 +102,7 @@ def _two_view(
     crop = sources.curve("crop_min", weak_crop(crop_min), crop_min, limit, reach=True)
     return (
         Row("crop_min", (crop,)),
-        Row("crop_max", (sources.curve("crop_max", 1.0, 1.0, 1.0),)),
+        sources.flat("crop_max", 1.0, 1.0),
         sources.halved("brightness", brightness, 1.5 * brightness),
         sources.halved("contrast", contrast, 1.5 * contrast),
         sources.flat("saturation", 1.5 * saturation, saturation),

@@ -46,10 +46,8 @@ def render(
 
     Args:
         batch: Packed scans, on the device to render on.
-        draw: The draw of these scans.
-        view: Which of its views.
+        view: Which of the views of the draw.
         size: Side of the view in pixels.
-        settings: What the draw leaves open.
     """
     return render_views(batch, draw, (view,), size, settings)[0]
 
@@ -65,21 +63,16 @@ def render_views(
     """Returns several views of every scan.
 
     Args:
-        batch: Packed scans, on the device to render on.
-        draw: The draw of these scans.
-        views: Which of its views.
-        size: Side of a view in pixels.
-        settings: What the draw leaves open.
         last: Changes some scans' finished views ``[k c s s]`` in place, while they are in the
             cache: on a CPU a pass over the whole batch costs ten times as much.
     """
     assert len(batch) == len(draw), "a draw belongs to its batch"
     warped = [is_warped(draw, view) for view in views]
     if not np.any(warped):
-        return _render_crops(batch, draw, views, size, settings, last)
-    pairs = zip(views, warped, strict=True)
+        return _render(batch, draw, views, size, settings, last, warped=False)
     return tuple(
-        _render_mixed(batch, draw, view, rows, size, settings, last) for view, rows in pairs
+        _render_mixed(batch, draw, view, rows, size, settings, last)
+        for view, rows in zip(views, warped, strict=True)
     )
 
 
@@ -95,77 +88,65 @@ def _render_mixed(
     """Warped scans and others part by part, so that none depends on its neighbours."""
     shape = (len(batch), batch.pixels.shape[1], size, size)
     rendered = torch.empty(shape, device=batch.pixels.device)
-    for rows, one in (
-        (np.flatnonzero(~warped), _render_crops),
-        (np.flatnonzero(warped), _render_warped),
-    ):
+    for is_part_warped in (False, True):
+        rows = np.flatnonzero(warped == is_part_warped)
         if len(rows):
+            part, drawn = batch.take(rows), draw.take(rows)
             where = torch.from_numpy(rows).to(rendered.device)
-            part = one(batch.take(rows), draw.take(rows), (view,), size, settings, last)
-            rendered[where] = part[0]
+            (rendered[where],) = _render(
+                part, drawn, (view,), size, settings, last, warped=is_part_warped
+            )
     return rendered
 
 
-def _render_crops(
+def _render(
     batch: ScanBatch,
     draw: Draw,
     views: Sequence[int],
     size: int,
     settings: RenderSettings,
     last: Last,
+    *,
+    warped: bool,
 ) -> tuple[Float[Tensor, "b c s s"], ...]:
-    """Views that are crops and flips: two banded passes."""
+    """Views that all take a grid, or that all are crops and flips: two banded passes."""
+    batch = _inside_only(batch) if warped else batch
     b, c, h, w = batch.pixels.shape
     num_planes = c if batch.mask is None else c + 1
     # One tensor a view: an allocation that is too large comes back as pages to be faulted in.
     shape = (b, num_planes, size, size)
     rendered = [torch.empty(shape, device=batch.pixels.device) for _ in views]
-    taps = [_geometry(draw, view, size, (h, w)) for view in views]
-    is_large = num_planes * size * size > _LARGE and not batch.pixels.is_cuda
-    at_once = _ELEMENTS_AT_ONCE if is_large else num_planes * h * w
-    for start, stop in _chunks(b, at_once, batch):
-        part, drawn = batch.rows(start, stop), draw.rows(start, stop)
+    taps = [] if warped else [_crop(draw, view, size, (h, w)) for view in views]
+    # On a GPU all scans are worked on together; on a CPU as many as fit its cache.
+    is_large = num_planes * size * size > _LARGE
+    step = 1 if is_large else max(_ELEMENTS_AT_ONCE // (num_planes * h * w), 1)
+    step = b if batch.pixels.is_cuda else step
+    for start in range(0, b, step):
+        part, drawn = batch.rows(start, start + step), draw.rows(start, start + step)
         content = _content(part)
-        for planes, pair, view in zip(rendered, taps, views, strict=True):
-            rows, columns = (along.rows(start, stop) for along in pair)
-            planes[start:stop] = resample(content, rows, columns)
+        for number, (planes, view) in enumerate(zip(rendered, views, strict=True)):
+            chunk = planes[start : start + step]
+            if warped:
+                box = part.valid_box.cpu().numpy().astype(np.float64)
+                chunk.copy_(warp(content, box, drawn, view, size, settings.background))
+            else:
+                rows, columns = (along.rows(start, start + step) for along in taps[number])
+                chunk.copy_(resample(content, rows, columns))
             if is_large:
-                change(planes[start:stop], part, drawn, view, settings)
-                last(planes[start:stop, :c])
-    for planes, view in zip(rendered, () if is_large else views, strict=False):
-        change(planes, batch, draw, view, settings)
-        last(planes[:, :c])
+                change(chunk, part, drawn, view, settings)
+                last(chunk[:, :c])
+    for planes, view in zip(rendered, views, strict=True):
+        if not is_large:
+            change(planes, batch, draw, view, settings)
+            last(planes[:, :c])
     return tuple(planes[:, :c] for planes in rendered)
 
 
-def _geometry(draw: Draw, view: int, size: int, canvas: tuple[int, int]) -> tuple[Taps, Taps]:
+def _crop(draw: Draw, view: int, size: int, canvas: tuple[int, int]) -> tuple[Taps, Taps]:
     top, left, bottom, right = draw.crop_box[:, view].T
     rows = crop_taps(top, bottom, size=size, extent=canvas[0], reverse=draw.vflip[:, view])
     columns = crop_taps(left, right, size=size, extent=canvas[1], reverse=draw.flip[:, view])
     return rows, columns
-
-
-def _render_warped(
-    batch: ScanBatch,
-    draw: Draw,
-    views: Sequence[int],
-    size: int,
-    settings: RenderSettings,
-    last: Last,
-) -> tuple[Float[Tensor, "b c s s"], ...]:
-    """Views whose geometry takes a grid; the last plane is the share inside the scan."""
-    b, c, h, w = batch.pixels.shape
-    batch = _inside_only(batch)
-    planes = torch.empty((len(views), b, c + 1, size, size), device=batch.pixels.device)
-    for start, stop in _chunks(b, (c + 1) * max(h * w, size * size), batch):
-        part, drawn = batch.rows(start, stop), draw.rows(start, stop)
-        content, box = _content(part), part.valid_box.cpu().numpy().astype(np.float64)
-        for found, view in zip(planes, views, strict=True):
-            chunk = found[start:stop]
-            chunk.copy_(warp(content, box, drawn, view, size, settings.background))
-            change(chunk, part, drawn, view, settings)
-            last(chunk[:, :c])
-    return tuple(planes[:, :, :c].unbind(0))
 
 
 def change(
@@ -179,10 +160,6 @@ def change(
 
     Args:
         planes: Stored values and, where the batch has a mask or was warped, the coverage last.
-        batch: The scans that they are views of.
-        draw: The draw of these scans.
-        view: Which of its views.
-        settings: What the draw leaves open.
     """
     c = batch.pixels.shape[1]
     x, coverage = planes[:, :c], planes[:, c:] if planes.shape[1] > c else None
@@ -197,12 +174,6 @@ def change(
             operation.apply(x, rendering)
     if coverage is not None:
         x.masked_fill_(coverage == 0, 0.0)
-
-
-def _chunks(scans: int, elements: int, batch: ScanBatch) -> list[tuple[int, int]]:
-    """Which scans are made float together: on a GPU all; on a CPU as many as fit its cache."""
-    step = scans if batch.pixels.is_cuda else max(_ELEMENTS_AT_ONCE // elements, 1)
-    return [(start, min(start + step, scans)) for start in range(0, scans, step)]
 
 
 def _inside_only(batch: ScanBatch) -> ScanBatch:

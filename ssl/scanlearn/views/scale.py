@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from scanlearn.errors import ScanlearnError, did_you_mean
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
-# What a person writes for a scale: a number, a name, or one of these for each sub-dial.
+# What a configuration says of a scale: a number, a name, or one of these for each sub-dial.
 Written = float | str | Mapping[str, float | str]
 
 MAX_SCALE = 1.5
@@ -53,7 +53,7 @@ class Scale:
     WEAK: ClassVar[Scale]
     STRONG: ClassVar[Scale]
 
-    # How a person wrote it, where it was parsed; no part of its value.
+    # As it was written, where it was parsed; not part of its value.
     _written: ClassVar[Written | None] = None
 
     def __post_init__(self) -> None:
@@ -69,12 +69,12 @@ class Scale:
 
     @classmethod
     def parse(cls, written: Scale | Written) -> Scale:
-        """Returns the scale a person wrote.
+        """Returns the scale that was written.
 
         Args:
             written: A number from 0 to 1.5, one of the names identity, weak and strong, or a
-                mapping from sub-dials (crop, geometry, photometric, acquisition) to either.
-                A mapping names the first three; acquisition is 0 where it is left out.
+                mapping from sub-dials to either. A mapping needs crop, geometry and photometric;
+                acquisition is 0 where it is left out.
 
         Raises:
             ScanlearnError: The name, the number or a sub-dial is not one of those.
@@ -109,12 +109,10 @@ class Scale:
 
     @property
     def written(self) -> Written:
-        """The scale as a person wrote it; else one number where that says it all, or a mapping."""
+        """The scale as it was written; else one number where that says it all, or a mapping."""
         if self._written is not None:
             return self._written
-        if self.crop == self.geometry == self.photometric and self.acquisition == 0:
-            return self.crop
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return self.crop if self == Scale.of(self.crop) else asdict(self)
 
     @classmethod
     def __get_pydantic_core_schema__(
@@ -133,12 +131,12 @@ class Scale:
 
     def __str__(self) -> str:
         """Writes one number where one number says it all, the sub-dials otherwise."""
-        if self.crop == self.geometry == self.photometric and self.acquisition == 0:
+        if self == Scale.of(self.crop):
             return f"{self.crop:g}"
-        dials = {field.name: getattr(self, field.name) for field in fields(self)}
-        return ", ".join(
-            f"{name} {value:g}" for name, value in dials.items() if name != "acquisition" or value
-        )
+        dials = asdict(self)
+        if self.acquisition == 0:
+            del dials["acquisition"]
+        return ", ".join(f"{name} {value:g}" for name, value in dials.items())
 
 
 def _number(given: object, *, where: str) -> float:

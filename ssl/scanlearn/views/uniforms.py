@@ -13,50 +13,17 @@ from jaxtyping import Float64, Int64, UInt64
 
 from scanlearn.errors import ScanlearnError
 
-# A parameter's index is its counter: append, never insert, or every seeded run changes.
+# An index is a counter: append, never insert, or every seeded run changes.
 UNIFORMS = (
-    "area",
-    "aspect",
-    "top",
-    "left",
-    "flip",
-    "jitter",
-    "brightness",
-    "contrast",
-    "saturation",
-    "hue",
-    "order",
-    "gray",
-    "blur",
-    "blur_sigma",
-    "vflip",
-    "rotation",
-    "rotation_deg",
-    "translation",
-    "translation_y",
-    "translation_x",
-    "stretch",
-    "stretch_ratio",
-    "shear",
-    "shear_y",
-    "shear_x",
-    "elastic",
-    "solarize",
-    "gamma",
-    "gamma_exponent",
-    "histogram_shift",
-    "histogram_shift_1",
-    "histogram_shift_2",
-    "histogram_shift_3",
-    "bias_field",
-    "soft",
-    "soft_sigma",
-    "noise",
-    "noise_std",
-    "field",
-    "posterise",
-    "posterise_bits",
-)
+    "area", "aspect", "top", "left", "flip",
+    "jitter", "brightness", "contrast", "saturation", "hue", "order", "gray", "blur", "blur_sigma",
+    "vflip", "rotation", "rotation_deg", "translation", "translation_y", "translation_x",
+    "stretch", "stretch_ratio", "shear", "shear_y", "shear_x", "elastic",
+    "solarize", "gamma", "gamma_exponent",
+    "histogram_shift", "histogram_shift_1", "histogram_shift_2", "histogram_shift_3",
+    "bias_field", "soft", "soft_sigma", "noise", "noise_std", "field",
+    "posterise", "posterise_bits",
+)  # fmt: skip
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -93,11 +60,10 @@ def uniforms(key: DrawKey, views: int) -> Float64[np.ndarray, "b v p"]:
     """Returns the uniforms of a batch, in [0, 1).
 
     Args:
-        key: Seed, step and the positions of the scans.
         views: Number of views of each scan.
 
     Returns:
-        ``[b v p]``, one number per scan, view and entry of `PARAMETERS`.
+        ``[b v p]``, one number per scan, view and entry of `UNIFORMS`.
 
     Source: the finaliser of SplitMix64, Steele, Lea and Flood, OOPSLA 2014, used as a hash of a
     counter: each number of the key is mixed in by one more round.

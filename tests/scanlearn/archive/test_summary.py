@@ -86,7 +86,7 @@ def test_page_tells_counts_sizes_and_what_was_done(make_scans: MakeScans, tmp_pa
     for words in (
         "5 packed scans", "1 × 32 × 32 pixels, uint8", "1 scan was set aside",
         "Patients are unknown", "32 × 27 5 100.0 %", "100.0 % of the scans are padded",
-        "is no PNG, JPEG, TIFF, WebP or BMP image 1", "canvas 32", "Spacing is unknown",
+        "is not a PNG, JPEG, TIFF, WebP or BMP image 1", "canvas 32", "Spacing is unknown",
         "No two scans are equal",
     ):  # fmt: skip
         assert words in page

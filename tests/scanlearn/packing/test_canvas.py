@@ -400,7 +400,7 @@ def test_neighbours_are_refused_where_there_is_no_volume(
     archive = packed(neighbours=True, empty_below=0)
     assert archive.shape == (3, 32, 32)
     assert len(archive) == 2
-    assert "is no volume (" in (archive.path / "rejected.csv").read_text()
+    assert "is not a volume (" in (archive.path / "rejected.csv").read_text()
 
 
 def magnitude(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -64,13 +64,13 @@ def test_kinds_tags_sizes_and_depths_are_counted_in_files_and_scans(tree: Path) 
 
 def test_headline_counts_files_scans_patients_and_series(tree: Path) -> None:
     (line, *_) = tabulate(tree).splitlines()
-    assert line.endswith("7 files, 15 scans, 2 patients (2 files name none), 1 series")
+    assert line.endswith("7 files, 15 scans, 2 patients (2 files without a patient), 1 series")
 
 
 def test_what_cannot_be_read_is_listed_by_reason_and_the_rest_is_named(tree: Path) -> None:
     text = tabulate(tree)
-    assert "1 file cannot be read:\n          1  is no PNG, JPEG, TIFF, WebP or BMP" in text
-    assert "Files that are no scans: 1 .txt" in text
+    assert "1 file cannot be read:\n          1  is not a PNG, JPEG, TIFF, WebP or BMP" in text
+    assert "Files that are not scans: 1 .txt" in text
 
 
 def test_the_filter_is_tried_and_what_stays_is_counted(tree: Path) -> None:
@@ -81,7 +81,7 @@ def test_the_filter_is_tried_and_what_stays_is_counted(tree: Path) -> None:
     assert counts(text)["Modality", "CR"] == [3, 3, 3]
     assert counts(text)["Modality", "CT"] == [1, 6, 0]
     assert "1  drop.SeriesDescription\n          2  keep.Modality" in text
-    assert "and 3 scans in 3 files stay" in text
+    assert "3 scans in 3 files are kept" in text
 
 
 def test_a_column_of_a_table_is_filtered_and_counted(tree: Path) -> None:

@@ -454,7 +454,7 @@ def test_members_are_told_by_their_content_where_they_have_no_ending(tmp_path: P
 
 def test_archive_that_cannot_be_opened_or_holds_no_scan_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_text("no archive")
-    with pytest.raises(ScanlearnError, match=r"a\.tar: is damaged or no archive"):
+    with pytest.raises(ScanlearnError, match=r"a\.tar: is damaged or not an archive"):
         read_manifest(tmp_path / "a.tar")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("a.txt", b"x")

@@ -97,7 +97,7 @@ def test_bad_scans_are_set_aside_with_their_reasons(
     assert archive.num_rejected == 3
     reasons = rejected(archive)
     assert reasons["empty.jpg"] == "file is empty"
-    assert reasons["text\n1.jpg"] == "is no PNG, JPEG, TIFF, WebP or BMP image"
+    assert reasons["text\n1.jpg"] == "is not a PNG, JPEG, TIFF, WebP or BMP image"
     assert "damaged" in reasons["short.jpg"]
     assert "3 scans could not be packed" in capsys.readouterr().err
 
@@ -119,7 +119,7 @@ def test_rows_that_cannot_be_used_are_set_aside(make_scans: MakeScans, tmp_path:
 def test_nothing_readable_is_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / "a.png").write_text("no image")
-    with pytest.raises(ScanlearnError, match=r"none of 1 scans .*'a\.png': is no PNG, JPEG"):
+    with pytest.raises(ScanlearnError, match=r"none of 1 scans .*'a\.png': is not a PNG, JPEG"):
         pack(tmp_path / "scans", tmp_path / "a", settings=SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["scans"]
 

@@ -137,8 +137,8 @@ def test_a_text_names_a_phantom() -> None:
         ("size=96x96x3", "cannot be read"),
         ("size=8", "height 8 is too small; give 32 or more"),
         ("channels=2", "channels 2 is not one of 1, 3"),
-        ("seed=1,seed=2", "seed is given twice"),
-        ("size=64,height=32", "height is given twice"),
+        ("seed=1,seed=2", "gives seed twice"),
+        ("size=64,height=32", "gives height twice"),
     ],
 )
 def test_a_text_that_names_no_phantom_is_refused_in_one_sentence(text: str, said: str) -> None:

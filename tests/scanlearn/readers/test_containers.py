@@ -91,7 +91,7 @@ def test_names_that_lead_out_are_set_aside(tmp_path: Path, write: Write, name: s
     found = open_container(write(tmp_path / "a", {name: b"x", "good.png": b"x"}))
     assert list(found.members) == ["good.png"]
     ((_, reason),) = found.refused
-    assert "leads out of its archive" in reason
+    assert "outside its archive" in reason
 
 
 def test_hidden_members_and_folders_are_left_out(tmp_path: Path, write: Write) -> None:
@@ -232,7 +232,7 @@ def test_too_many_members_are_refused(
 def test_what_is_no_archive_is_refused(tmp_path: Path, raw: bytes) -> None:
     for name in ("a.zip", "a.tar"):
         (tmp_path / name).write_bytes(raw)
-        with pytest.raises(Undecodable, match="damaged or no archive"):
+        with pytest.raises(Undecodable, match="damaged or not an archive"):
             open_container(tmp_path / name)
 
 
@@ -240,7 +240,7 @@ def test_archive_cut_short_or_damaged_between_members_is_refused(tmp_path: Path)
     path = write_tar(tmp_path / "a.tar", {"a.png": bytes(5000), "b.png": bytes(5000)})
     raw = path.read_bytes()
     path.write_bytes(raw[:9000])
-    with pytest.raises(Undecodable, match="damaged or no archive"):
+    with pytest.raises(Undecodable, match="damaged or not an archive"):
         open_container(path)
     path.write_bytes(raw[: 512 + 5120] + b"damage" + raw[512 + 5120 + 6 :])
     with pytest.raises(Undecodable, match="is damaged at byte 5,632"):

@@ -33,8 +33,8 @@ REFUSED = {
     "MR_truncated.dcm": "less than expected",
     "badVR.dcm": "invalid literal",
     "csa_slice_norm.dcm": "without pixel data",
-    "liver_deflate.dcm": "which no decoder here reads",
-    "liver_nonbyte_aligned_deflate.dcm": "which no decoder here reads",
+    "liver_deflate.dcm": "for which no decoder is installed",
+    "liver_nonbyte_aligned_deflate.dcm": "for which no decoder is installed",
     "liver_nonbyte_aligned_rle.dcm": "is compressed as RLE Lossless",
     "liver_rle.dcm": "is compressed as RLE Lossless",
 }

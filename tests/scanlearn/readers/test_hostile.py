@@ -175,9 +175,9 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "short.dcm": (lambda: dicom(8, bytes(64), UID("1.2.840.10008.1.2.1"))[:-9], "damaged"),
     "noise.dcm": (lambda: np.random.default_rng(0).bytes(5000), ""),
     "noise.nii": (lambda: np.random.default_rng(0).bytes(5000), ""),
-    "noise.png": (lambda: np.random.default_rng(0).bytes(5000), "is no PNG"),
+    "noise.png": (lambda: np.random.default_rng(0).bytes(5000), "is not a PNG"),
     "noise.nii.gz": (lambda: np.random.default_rng(0).bytes(5000), ""),
-    "page.png": (lambda: b"<html><script>alert(1)</script></html>", "is no PNG"),
+    "page.png": (lambda: b"<html><script>alert(1)</script></html>", "is not a PNG"),
 }
 
 

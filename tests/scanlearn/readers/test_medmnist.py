@@ -161,7 +161,7 @@ def test_images_without_labels_have_their_split_alone(tmp_path: Path) -> None:
         ({"x": draw((3, 8, 8))}, r"holds no train_images, .*\(x.npy\)"),
         ({"train_images": draw((3, 8))}, r"images of shape \(3, 8\), neither"),
         ({"train_images": draw((3, 8, 8, 8, 2))}, "neither"),
-        ({"train_images": draw((3, 8, 8), np.float32)}, "nobody says what is black"),
+        ({"train_images": draw((3, 8, 8), np.float32)}, "float32; save them as"),
         ({"train_images": draw((0, 8, 8))}, "claims 0 images"),
         ({"train_images": np.asfortranarray(draw((3, 8, 8)))}, "Fortran order"),
         (
@@ -178,7 +178,7 @@ def test_images_without_labels_have_their_split_alone(tmp_path: Path) -> None:
                 "test_images": draw((3, 8, 8)),
                 "train_labels": draw((3, 1)),
             },
-            "other labels in one split",
+            "different label columns",
         ),
     ],
 )
@@ -263,5 +263,5 @@ def test_row_that_is_not_there_is_refused(tmp_path: Path, row: str) -> None:
 @pytest.mark.parametrize("raw", [b"", b"PK", b"no npz at all"])
 def test_broken_file_is_one_clear_sentence(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / "m.npz").write_bytes(raw)
-    with pytest.raises(ScanlearnError, match="damaged or no npz file"):
+    with pytest.raises(ScanlearnError, match="damaged or not an npz file"):
         list_rows(tmp_path / "m.npz")

@@ -185,12 +185,12 @@ def test_what_makes_no_scan_is_refused(tmp_path: Path, volume: np.ndarray) -> No
     flat = save(tmp_path / "flat.nii", np.zeros((4, 4), np.int16)).read_bytes()
     cases = {
         "empty.nii": (b"", "file is empty"),
-        "text.nii": (b"no volume", "is no volume that can be read"),
+        "text.nii": (b"no volume", "is not a readable volume"),
         "short.nii": (whole[:-20], "cut short or damaged"),
-        "header.nii": (whole[:348], "cut short or damaged|is no volume"),
-        "short.nii.gz": (zipped[:-30], "cut short or damaged|is no volume"),
+        "header.nii": (whole[:348], "cut short or damaged|is not a readable volume"),
+        "short.nii.gz": (zipped[:-30], "cut short or damaged|is not a readable volume"),
         "huge.nii": (bytes(huge), "voxels"),
-        "rgb.nii": (save(tmp_path / "c.nii", rgb).read_bytes(), "no gray values"),
+        "rgb.nii": (save(tmp_path / "c.nii", rgb).read_bytes(), "not grayscale"),
         "flat.nii": (flat, "no 3-D volume"),
     }
     for name, (content, reason) in cases.items():

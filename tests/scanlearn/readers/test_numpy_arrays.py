@@ -125,7 +125,7 @@ def test_volume_is_cut_as_one_of_nifti(tmp_path: Path, rng: np.random.Generator)
 
 
 def test_pictures_have_no_neighbours(tmp_path: Path) -> None:
-    with pytest.raises(Undecodable, match="neighbours=true is for volumes"):
+    with pytest.raises(Undecodable, match="neighbours=true needs one"):
         frames_in(saved(tmp_path / "a.npy", np.zeros((6, 7), np.uint8)), neighbours=True)
 
 

@@ -322,10 +322,10 @@ def test_truncated_jpeg_is_refused(tmp_path: Path, rng: np.random.Generator) -> 
     ("content", "reason"),
     [
         (b"", "file is empty"),
-        (b"patient was seen on Monday", "is no PNG, JPEG"),
+        (b"patient was seen on Monday", "is not a PNG, JPEG"),
         (b"\x89PNG\r\n\x1a\n", "PNG|damaged"),
         (b"\xff\xd8\xff", "JPEG|damaged"),
-        (b"GIF89a" + bytes(40), "is no PNG, JPEG"),
+        (b"GIF89a" + bytes(40), "is not a PNG, JPEG"),
     ],
 )
 def test_file_that_is_no_scan_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
@@ -337,7 +337,8 @@ def test_file_that_is_no_scan_is_refused(tmp_path: Path, content: bytes, reason:
 def test_missing_file_folder_and_pipe_are_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     os.mkfifo(tmp_path / "pipe.png")
-    for name, reason in {"gone": "not found", "folder": "no file", "pipe": "no file"}.items():
+    reasons = {"gone": "not found", "folder": "not a regular file", "pipe": "not a regular file"}
+    for name, reason in reasons.items():
         with pytest.raises(Undecodable, match=reason):
             decode(tmp_path / f"{name}.png")
 

@@ -17,8 +17,8 @@ from scanlearn.training import trainer
 from scanlearn.training.batches import StepLoader
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.optim import build_optimiser
-from scanlearn.training.recorder import Keeper
-from scanlearn.training.run import Job
+from scanlearn.training.recorder import Recorder
+from scanlearn.training.run import Run
 from scanlearn.training.settings import PretrainConfig
 
 Configure = Callable[..., PretrainConfig]
@@ -31,23 +31,23 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def _job(configure: Configure, archive: Archive, output: Path, **changes: Any) -> Job:
-    return Job.of(configure(output=str(output), **{**SETTINGS, **changes}), archive)
+def _job(configure: Configure, archive: Archive, output: Path, **changes: Any) -> Run:
+    return Run.of(configure(output=str(output), **{**SETTINGS, **changes}), archive)
 
 
 def test_a_step_is_the_mean_of_its_parts(
     configure: Configure, archive: Archive, tmp_path: Path
 ) -> None:
     changes = {"steps": 1, "backbone": {"name": "test_vit", "drop_path": 0}}
-    job = _job(configure, archive, tmp_path / "by-hand", **changes)
-    loader = StepLoader(archive, batch_size=8, seed=job.config.seed, first=0, stop=1, parts=2)
-    optimiser = build_optimiser(job.method, job.choices.method)
+    run = _job(configure, archive, tmp_path / "by-hand", **changes)
+    loader = StepLoader(archive, batch_size=8, seed=run.config.seed, first=0, stop=1, parts=2)
+    optimiser = build_optimiser(run.method, run.resolved.method)
     for group in optimiser.param_groups:
-        group["lr"] = job.choices.schedule.at(0)
+        group["lr"] = run.resolved.schedule.at(0)
     losses = []
     for batch in loader:
-        views = job.generator(batch.scans, batch.key)
-        part = job.method.loss(views, Progress(0, 1, job.choices.steps_per_epoch)).total
+        views = run.generator(batch.scans, batch.key)
+        part = run.method.loss(views, Progress(0, 1, run.resolved.steps_per_epoch)).total
         (part / 2).backward()
         losses.append(float(part.detach()))
     optimiser.step()
@@ -55,7 +55,7 @@ def test_a_step_is_the_mean_of_its_parts(
     other = _job(configure, archive, tmp_path / "run", **changes)
     module = trainer.train(other)
     assert module.global_step == 1
-    for found, expected in zip(other.method.parameters(), job.method.parameters(), strict=True):
+    for found, expected in zip(other.method.parameters(), run.method.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
     assert module.losses is not None
     assert float(module.losses.total) == pytest.approx(sum(losses) / 2, rel=1e-5)
@@ -65,7 +65,7 @@ def test_parts_change_neither_order_nor_uniforms(
     configure: Configure, archive: Archive, tmp_path: Path
 ) -> None:
     trails = [
-        trainer.train(_job(configure, archive, tmp_path / str(parts), accumulate=parts)).trail
+        trainer.train(_job(configure, archive, tmp_path / str(parts), accumulate=parts)).state
         for parts in (1, 2, 4)
     ]
     assert trails[0].order_hash == trails[1].order_hash == trails[2].order_hash
@@ -75,11 +75,11 @@ def test_parts_change_neither_order_nor_uniforms(
 def test_a_method_follows_once_a_step(
     configure: Configure, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = _job(configure, archive, tmp_path / "run")
+    run = _job(configure, archive, tmp_path / "run")
     called: list[tuple[str, int]] = []
     for name in ("after_backward", "after_step"):
-        monkeypatch.setattr(job.method, name, lambda at, name=name: called.append((name, at.step)))
-    trainer.train(job)
+        monkeypatch.setattr(run.method, name, lambda at, name=name: called.append((name, at.step)))
+    trainer.train(run)
     assert called == [
         (name, step) for step in range(4) for name in ("after_backward", "after_step")
     ]
@@ -89,20 +89,20 @@ def test_a_run_in_parts_goes_on_bit_equal(
     configure: Configure, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = _job(configure, archive, tmp_path / "whole")
-    expected = trainer.train(whole).trail
-    stepped = Keeper.stepped
+    expected = trainer.train(whole).state
+    stepped = Recorder.stepped
 
-    def stop_after_two(keeper: Keeper, module: Pretrainer, num_views: int) -> None:
-        stepped(keeper, module, num_views)
+    def stop_after_two(recorder: Recorder, module: Pretrainer, num_views: int) -> None:
+        stepped(recorder, module, num_views)
         if module.global_step == 2:
             raise KeyboardInterrupt
 
-    job = _job(configure, archive, tmp_path / "run", checkpoint_steps=1)
+    run = _job(configure, archive, tmp_path / "run", checkpoint_steps=1)
     with monkeypatch.context() as patch:
-        patch.setattr(Keeper, "stepped", stop_after_two)
+        patch.setattr(Recorder, "stepped", stop_after_two)
         with pytest.raises(KeyboardInterrupt):
-            trainer.train(job)
+            trainer.train(run)
     again = _job(configure, archive, tmp_path / "run", checkpoint_steps=1)
-    trail = trainer.train(again).trail
+    state = trainer.train(again).state
     assert weights_hash(again.method) == weights_hash(whole.method)
-    assert replace(trail, seconds=0) == replace(expected, seconds=0)
+    assert replace(state, seconds=0) == replace(expected, seconds=0)

@@ -155,7 +155,7 @@ def test_batch_norm_is_shared_on_gpus_and_warned_of_on_a_cpu() -> None:
     assert "2 GPUs on each of 2 nodes, BatchNorm over all of them" in gpus.in_words(with_norm)
     assert "BatchNorm" not in gpus.in_words(without)
     assert gpus.warnings(with_norm) == cpus.warnings(without) == ()
-    assert "BatchNorm sees only the scans of its own process" in cpus.warnings(with_norm)[0]
+    assert "BatchNorm uses only the scans of its own process" in cpus.warnings(with_norm)[0]
 
 
 def test_alone_a_process_makes_things_itself() -> None:

@@ -15,13 +15,12 @@ import pytest
 
 from scanlearn.archive.reader import Archive
 from scanlearn.errors import ScanlearnError
-from scanlearn.training import estimate as estimate
-from scanlearn.training import rehearsal as rehearsal
-from scanlearn.training.estimate import Estimate, dry_run, mean_and_deciles, num_saves
+from scanlearn.training import trial
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.pretrain import pretrain
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.stopping import Stopped
+from scanlearn.training.trial import Estimate, dry_run, mean_and_deciles, num_saves
 
 Configure = Callable[..., PretrainConfig]
 
@@ -47,7 +46,7 @@ ESTIMATE = Estimate(
 
 @pytest.fixture(autouse=True)
 def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate, "_MEASURED_S", 0.0)
+    monkeypatch.setattr(trial, "_MEASURED_S", 0.0)
 
 
 def test_an_estimate_is_near_what_the_run_then_takes(configure: Configure) -> None:
@@ -70,7 +69,7 @@ def test_an_estimate_is_near_what_the_run_then_takes(configure: Configure) -> No
 
 MEASURED = """
 import json, resource, sys
-from scanlearn.training.estimate import dry_run
+from scanlearn.training.trial import dry_run
 from scanlearn.training.pretrain import pretrain
 from scanlearn.training.settings import PretrainConfig
 
@@ -150,7 +149,7 @@ def test_a_dry_run_out_of_memory_names_the_batch_that_fits(
         raise MemoryError
 
     monkeypatch.setattr(Pretrainer, "training_step", full)
-    monkeypatch.setattr(rehearsal, "_fits", lambda config, share: share <= 4)
+    monkeypatch.setattr(trial, "_fits", lambda config, share: share <= 4)
     with pytest.raises(ScanlearnError, match="is batch_size=4"):
         dry_run(configure())
 
@@ -159,9 +158,9 @@ def test_a_disk_too_small_for_the_run_is_warned_of(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     usage = type("Usage", (), {"free": 1_000_000})()
-    monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(trial.shutil, "disk_usage", lambda _: usage)
     dry_run(configure(steps=4))
-    assert "has 1 MB free, and the run needs" in capsys.readouterr().err
+    assert "has 1 MB free, but the run needs" in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_counted_twice_beside_the_metrics() -> None:
@@ -180,7 +179,7 @@ def test_an_estimate_reads_as_a_person_would_say_it() -> None:
     on_gpus = replace(ESTIMATE, device="NVIDIA H100", ranks=8, memory=7_200_000_000)
     assert "7.2 GB of NVIDIA H100" in str(on_gpus)
     assert "one of 8 processes" in str(on_gpus)
-    assert "not told by this system" in str(replace(ESTIMATE, memory=None))
+    assert "not reported by this system" in str(replace(ESTIMATE, memory=None))
 
 
 def test_checkpoints_are_counted_by_step_and_by_time(configure: Configure) -> None:

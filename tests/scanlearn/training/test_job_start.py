@@ -15,8 +15,8 @@ from scanlearn.backbones.weights import load_backbone
 from scanlearn.errors import ScanlearnError
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.pretrain import pretrain
-from scanlearn.training.recorder import Keeper
-from scanlearn.training.run import Job
+from scanlearn.training.recorder import Recorder
+from scanlearn.training.run import Run
 from scanlearn.training.settings import PretrainConfig
 
 Configure = Callable[..., PretrainConfig]
@@ -42,15 +42,15 @@ def _backbone(file: Path) -> dict[str, str]:
 
 
 def _killed_at(step: int, monkeypatch: pytest.MonkeyPatch, config: PretrainConfig) -> None:
-    stepped = Keeper.stepped
+    stepped = Recorder.stepped
 
-    def kill(self: Keeper, module: Pretrainer, views: int) -> None:
+    def kill(self: Recorder, module: Pretrainer, views: int) -> None:
         stepped(self, module, views)
         if module.global_step == step:
             raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(Keeper, "stepped", kill)
+        patched.setattr(Recorder, "stepped", kill)
         with pytest.raises(Killed):
             pretrain(config)
 
@@ -58,15 +58,15 @@ def _killed_at(step: int, monkeypatch: pytest.MonkeyPatch, config: PretrainConfi
 def test_a_run_begins_from_the_weights_it_is_given(
     configure: Configure, archive: Archive, file: Path
 ) -> None:
-    job = Job.of(configure(backbone=_backbone(file)), archive)
+    run = Run.of(configure(backbone=_backbone(file)), archive)
     given: dict[str, Tensor] = safetensors.torch.load_file(file)
-    own = job.method.exported.network.state_dict()
+    own = run.method.exported.network.state_dict()
     assert all(bool((own[name] == tensor).all()) for name, tensor in given.items())
-    record = json.loads(job.run.provenance.read_text())["start"]
+    record = json.loads(run.folder.provenance.read_text())["start"]
     assert record["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert record["weights_hash"] == weights_hash(job.method.exported)
-    assert f"begins from {file.name} (sha256 {record['sha256'][:12]})" in job.start_line(0)
-    assert f"test_resnet from {file.name}" in job.start_line(0)
+    assert record["weights_hash"] == weights_hash(run.method.exported)
+    assert f"begins from {file.name} (sha256 {record['sha256'][:12]})" in run.start_line(0)
+    assert f"test_resnet from {file.name}" in run.start_line(0)
 
 
 def test_a_card_says_what_the_run_began_from(configure: Configure, file: Path) -> None:
@@ -85,10 +85,10 @@ def test_a_card_says_what_the_run_began_from(configure: Configure, file: Path) -
 
 
 def test_without_start_weights_nothing_is_claimed(configure: Configure, archive: Archive) -> None:
-    job = Job.of(configure(), archive)
-    assert job.start is None
-    assert json.loads(job.run.provenance.read_text())["start"] is None
-    assert "begins from" not in job.start_line(0)
+    run = Run.of(configure(), archive)
+    assert run.start is None
+    assert json.loads(run.folder.provenance.read_text())["start"] is None
+    assert "begins from" not in run.start_line(0)
 
 
 def test_a_resumed_run_needs_no_start_weights_and_ends_bit_equal(
@@ -115,18 +115,18 @@ def test_a_finished_run_needs_no_start_weights(configure: Configure, file: Path)
 def test_other_start_weights_are_another_run(
     configure: Configure, archive: Archive, tmp_path: Path, file: Path
 ) -> None:
-    Job.of(configure(backbone=_backbone(file)), archive)
+    Run.of(configure(backbone=_backbone(file)), archive)
     other = _saved(tmp_path / "other.safetensors")
     with pytest.raises(ScanlearnError, match=r"different run \(backbone\.weights was"):
-        Job.of(configure(backbone=_backbone(other)), archive)
+        Run.of(configure(backbone=_backbone(other)), archive)
 
 
 def test_a_start_file_exchanged_before_the_first_checkpoint_is_refused(
     configure: Configure, archive: Archive, file: Path
 ) -> None:
     config = configure(backbone=_backbone(file))
-    Job.of(config, archive)
-    assert Job.of(config, archive).start is not None
+    Run.of(config, archive)
+    assert Run.of(config, archive).start is not None
     _saved(file, seed=10)
     with pytest.raises(ScanlearnError, match=r"was started from start\.safetensors"):
-        Job.of(config, archive)
+        Run.of(config, archive)

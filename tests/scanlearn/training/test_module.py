@@ -13,7 +13,7 @@ from scanlearn.core import Losses, Views
 from scanlearn.errors import ScanlearnError
 from scanlearn.methods import Method
 from scanlearn.training.batches import rows_of_steps
-from scanlearn.training.run import Job
+from scanlearn.training.run import Run
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.trainer import train
 from scanlearn.views.generator import ViewGenerator
@@ -24,8 +24,8 @@ Configure = Callable[..., PretrainConfig]
 def test_a_loss_that_is_not_finite_stops_before_the_optimiser_step(
     configure: Configure, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = Job.of(configure(checkpoint_steps=1), archive)
-    loss = type(job.method).loss
+    run = Run.of(configure(checkpoint_steps=1), archive)
+    loss = type(run.method).loss
     seen: list[dict[str, torch.Tensor]] = []
 
     def failing(method: Method, views: Views, at: Any) -> Losses:
@@ -36,16 +36,16 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimiser_step(
         seen.append({name: p.detach().clone() for name, p in method.named_parameters()})
         return replace(losses, total=losses.total * float("nan"))
 
-    monkeypatch.setattr(type(job.method), "loss", failing)
+    monkeypatch.setattr(type(run.method), "loss", failing)
     with pytest.raises(ScanlearnError) as caught:
-        train(job)
+        train(run)
     rows = next(rows_of_steps(20, 8, 0, 3, 4))
     assert "the loss is nan at step 3" in str(caught.value)
     assert f"scan{rows[0]:02d}.png" in str(caught.value)
     assert "lower method.learning_rate" in str(caught.value)
-    saved = torch.load(job.run.checkpoint, weights_only=True)
+    saved = torch.load(run.folder.checkpoint, weights_only=True)
     assert saved["global_step"] == 3
-    for name, p in job.method.named_parameters():
+    for name, p in run.method.named_parameters():
         assert torch.equal(p, seen[0][name])
         assert torch.equal(saved["state_dict"][f"method.{name}"], p)
 
@@ -54,8 +54,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimiser_step(
 def test_a_gradient_that_is_not_finite_stops_before_the_optimiser_step(
     configure: Configure, archive: Archive, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
-    job = Job.of(configure(checkpoint_steps=1), archive)
-    loss = type(job.method).loss
+    run = Run.of(configure(checkpoint_steps=1), archive)
+    loss = type(run.method).loss
     seen: list[dict[str, torch.Tensor]] = []
 
     def failing(method: Method, views: Views, at: Any) -> Losses:
@@ -66,24 +66,24 @@ def test_a_gradient_that_is_not_finite_stops_before_the_optimiser_step(
         losses.total.register_hook(lambda gradient: gradient * value)
         return losses
 
-    monkeypatch.setattr(type(job.method), "loss", failing)
+    monkeypatch.setattr(type(run.method), "loss", failing)
     with pytest.raises(ScanlearnError) as caught:
-        train(job)
+        train(run)
     told = str(caught.value)
     assert re.search(
         r"the loss is \d\S*, but \d+ of \d+ gradients \(.+, \.\.\.\) are not finite", told
     )
     assert "at step 3" in told
-    assert torch.load(job.run.checkpoint, weights_only=True)["global_step"] == 3
-    for name, p in job.method.named_parameters():
+    assert torch.load(run.folder.checkpoint, weights_only=True)["global_step"] == 3
+    for name, p in run.method.named_parameters():
         assert torch.equal(p, seen[0][name])
 
 
 def test_a_large_gradient_whose_square_overflows_is_no_reason_to_stop(
     configure: Configure, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = Job.of(configure(steps=1), archive)
-    loss = type(job.method).loss
+    run = Run.of(configure(steps=1), archive)
+    loss = type(run.method).loss
     lengths: list[float] = []
 
     def large(method: Method, views: Views, at: Any) -> Losses:
@@ -98,16 +98,16 @@ def test_a_large_gradient_whose_square_overflows_is_no_reason_to_stop(
         for gradient in gradients:
             gradient.zero_()
 
-    monkeypatch.setattr(type(job.method), "loss", large)
-    monkeypatch.setattr(type(job.method), "after_backward", after_backward)
-    train(job)
+    monkeypatch.setattr(type(run.method), "loss", large)
+    monkeypatch.setattr(type(run.method), "after_backward", after_backward)
+    train(run)
     assert lengths == [float("inf")]
 
 
 def test_scans_whose_views_are_not_finite_are_named(
     configure: Configure, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = Job.of(configure(), archive)
+    run = Run.of(configure(), archive)
     generate = ViewGenerator.__call__
 
     def broken(generator: ViewGenerator, batch: Any, key: Any) -> Views:
@@ -118,18 +118,18 @@ def test_scans_whose_views_are_not_finite_are_named(
     monkeypatch.setattr(ViewGenerator, "__call__", broken)
     rows = next(rows_of_steps(20, 8, 0, 0, 1))
     with pytest.raises(ScanlearnError, match=rf"1 of its scans .*\(scan{rows[2]:02d}\.png\)"):
-        train(job)
+        train(run)
 
 
 def test_weights_move_and_the_rate_follows_the_schedule(
     configure: Configure, archive: Archive
 ) -> None:
-    job = Job.of(configure(steps=6), archive)
-    before = {name: p.detach().clone() for name, p in job.method.named_parameters()}
-    module = train(job)
-    assert all(not torch.equal(p, before[name]) for name, p in job.method.named_parameters())
+    run = Run.of(configure(steps=6), archive)
+    before = {name: p.detach().clone() for name, p in run.method.named_parameters()}
+    module = train(run)
+    assert all(not torch.equal(p, before[name]) for name, p in run.method.named_parameters())
     optimiser = module.trainer.optimizers[0]
-    assert {group["lr"] for group in optimiser.param_groups} == {job.choices.schedule.at(5)}
+    assert {group["lr"] for group in optimiser.param_groups} == {run.resolved.schedule.at(5)}
 
 
 def test_views_lie_in_memory_as_the_network_does(
@@ -137,14 +137,14 @@ def test_views_lie_in_memory_as_the_network_does(
     draw_archive: Callable[[int], Archive],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    job = Job.of(configure(steps=1, channels_last=True), draw_archive(3))
-    loss = type(job.method).loss
+    run = Run.of(configure(steps=1, channels_last=True), draw_archive(3))
+    loss = type(run.method).loss
     layouts: list[tuple[int, ...]] = []
 
     def watching(method: Method, views: Views, at: Any) -> Losses:
         layouts.extend(view.stride() for view in views.global_views)
         return loss(method, views, at)
 
-    monkeypatch.setattr(type(job.method), "loss", watching)
-    train(job)
+    monkeypatch.setattr(type(run.method), "loss", watching)
+    train(run)
     assert layouts == [(768, 1, 48, 3)] * 2

@@ -20,7 +20,7 @@ from scanlearn.training import batches as data
 from scanlearn.training.checkpoint import AtomicCheckpoints
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.pretrain import export, pretrain
-from scanlearn.training.recorder import Keeper
+from scanlearn.training.recorder import Recorder
 from scanlearn.training.settings import PretrainConfig
 
 Configure = Callable[..., PretrainConfig]
@@ -98,17 +98,17 @@ def test_a_stopped_and_resumed_run_ends_bit_equal(
 ) -> None:
     whole = pretrain(configure(backbone=backbone, steps=6, output=str(tmp_path / "whole")))
     config = configure(backbone=backbone, steps=6, checkpoint_steps=2)
-    stepped = Keeper.stepped
+    stepped = Recorder.stepped
 
-    def kill(keeper: Keeper, module: Pretrainer, num_views: int) -> None:
-        stepped(keeper, module, num_views)
+    def kill(recorder: Recorder, module: Pretrainer, num_views: int) -> None:
+        stepped(recorder, module, num_views)
         if module.global_step == killed_after:
             raise Killed
 
-    monkeypatch.setattr(Keeper, "stepped", kill)
+    monkeypatch.setattr(Recorder, "stepped", kill)
     with pytest.raises(Killed):
         pretrain(config)
-    monkeypatch.setattr(Keeper, "stepped", stepped)
+    monkeypatch.setattr(Recorder, "stepped", stepped)
     torch.manual_seed(99)
     resumed = pretrain(config)
     assert resumed.final_hash == whole.final_hash
@@ -134,17 +134,17 @@ def test_a_resumed_run_does_not_read_earlier_scans_again(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, archive: Archive
 ) -> None:
     config = configure(steps=6, checkpoint_steps=2)
-    stepped = Keeper.stepped
+    stepped = Recorder.stepped
 
-    def kill(keeper: Keeper, module: Pretrainer, num_views: int) -> None:
-        stepped(keeper, module, num_views)
+    def kill(recorder: Recorder, module: Pretrainer, num_views: int) -> None:
+        stepped(recorder, module, num_views)
         if module.global_step == 4:
             raise Killed
 
-    monkeypatch.setattr(Keeper, "stepped", kill)
+    monkeypatch.setattr(Recorder, "stepped", kill)
     with pytest.raises(Killed):
         pretrain(config)
-    monkeypatch.setattr(Keeper, "stepped", stepped)
+    monkeypatch.setattr(Recorder, "stepped", stepped)
     read: list[int] = []
     rows_of_steps = data.rows_of_steps
 
@@ -223,6 +223,6 @@ def test_export_writes_the_backbone_of_a_finished_run(configure: Configure, tmp_
 
 
 def test_export_refuses_a_run_that_is_not_finished(tmp_path: Path) -> None:
-    with pytest.raises(ScanlearnError, match="holds no finished run"):
+    with pytest.raises(ScanlearnError, match="is not a finished run"):
         export(tmp_path, tmp_path / "exported")
     assert not (tmp_path / "exported").exists()

@@ -8,19 +8,21 @@ import torch
 
 from scanlearn.errors import ScanlearnError
 from scanlearn.training.checkpoint import AtomicCheckpoints, checkpoint_step
-from scanlearn.training.recorder import Cadence
+from scanlearn.training.recorder import LoggingSchedule
 
 
 def test_rows_come_at_their_distance_and_at_the_end() -> None:
-    cadence = Cadence(total_steps=10, log_steps=4, checkpoint_minutes=60)
-    assert [step for step in range(1, 11) if cadence.logs(step)] == [4, 8, 10]
+    schedule = LoggingSchedule(total_steps=10, log_steps=4, checkpoint_minutes=60)
+    assert [step for step in range(1, 11) if schedule.logs(step)] == [4, 8, 10]
 
 
 def test_checkpoints_come_by_step_by_time_and_at_the_end() -> None:
-    cadence = Cadence(total_steps=10, log_steps=1, checkpoint_minutes=5, checkpoint_steps=4)
-    assert [step for step in range(1, 11) if cadence.saves(step, 0)] == [4, 8, 10]
-    assert cadence.saves(3, 5)
-    assert not cadence.saves(3, 4.9)
+    schedule = LoggingSchedule(
+        total_steps=10, log_steps=1, checkpoint_minutes=5, checkpoint_steps=4
+    )
+    assert [step for step in range(1, 11) if schedule.saves(step, 0)] == [4, 8, 10]
+    assert schedule.saves(3, 5)
+    assert not schedule.saves(3, 4.9)
 
 
 def test_a_checkpoint_is_read_back_as_it_was(tmp_path: Path) -> None:
@@ -47,5 +49,5 @@ def test_without_a_checkpoint_a_run_begins_at_its_first_step(tmp_path: Path) -> 
 def test_a_torn_checkpoint_is_refused_in_words(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     path.write_bytes(b"PK\x03\x04 half a file")
-    with pytest.raises(ScanlearnError, match="remove it to start this run again"):
+    with pytest.raises(ScanlearnError, match="delete it to restart this run"):
         checkpoint_step(path)

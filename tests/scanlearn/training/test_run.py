@@ -15,7 +15,7 @@ from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.backbones.backbone import BackboneConfig, build_backbone, weights_hash
 from scanlearn.backbones.device import preferred_precision
 from scanlearn.errors import ScanlearnError
-from scanlearn.training.run import Choices, Job, choose, training_device
+from scanlearn.training.run import Resolved, Run, resolve, training_device
 from scanlearn.training.settings import PretrainConfig
 
 Configure = Callable[..., PretrainConfig]
@@ -26,7 +26,7 @@ def test_arms_of_one_seed_start_from_the_same_weights(
 ) -> None:
     hashes = [
         weights_hash(
-            Job.of(
+            Run.of(
                 configure(views={"size": 16, "scale": scale}, output=str(tmp_path / str(scale))),
                 archive,
             ).method
@@ -34,15 +34,15 @@ def test_arms_of_one_seed_start_from_the_same_weights(
         for scale in (0, 0.5, 1)
     ]
     assert len(set(hashes)) == 1
-    other = Job.of(configure(seed=1, output=str(tmp_path / "other")), archive)
+    other = Run.of(configure(seed=1, output=str(tmp_path / "other")), archive)
     assert weights_hash(other.method) not in hashes
 
 
 def test_provenance_says_what_was_trained_on_and_chosen(
     configure: Configure, archive: Archive
 ) -> None:
-    job = Job.of(configure(), archive)
-    found = json.loads(job.run.provenance.read_text())
+    run = Run.of(configure(), archive)
+    found = json.loads(run.folder.provenance.read_text())
     assert found["archive"]["hash"] == archive.content_hash
     assert found["archive"]["patients"] == 10
     assert found["chosen"]["precision"] == "fp32"
@@ -52,26 +52,26 @@ def test_provenance_says_what_was_trained_on_and_chosen(
 def test_a_resumed_run_keeps_the_precision_of_its_first_start(
     configure: Configure, archive: Archive
 ) -> None:
-    first = Job.of(configure(precision="auto"), archive)
-    record = json.loads(first.run.provenance.read_text())
-    other = "bf16" if first.choices.precision == "fp32" else "fp32"
+    first = Run.of(configure(precision="auto"), archive)
+    record = json.loads(first.folder.provenance.read_text())
+    other = "bf16" if first.resolved.precision == "fp32" else "fp32"
     record["chosen"]["precision"] = other
-    first.run.provenance.write_text(json.dumps(record))
-    again = Job.of(configure(precision="auto"), archive)
-    assert again.choices == replace(first.choices, precision=other)
+    first.folder.provenance.write_text(json.dumps(record))
+    again = Run.of(configure(precision="auto"), archive)
+    assert again.resolved == replace(first.resolved, precision=other)
 
 
 def test_another_archive_under_the_same_run_is_refused(
     configure: Configure, archive: Archive, tmp_path: Path
 ) -> None:
-    Job.of(configure(), archive)
+    Run.of(configure(), archive)
     with ArchiveWriter(tmp_path / "other", shape=archive.shape, dtype=np.uint8) as writer:
         for index in range(9):
             pixels = np.full(archive.shape, index, np.uint8)
             writer.add(PackedScan(pixels), Origin(str(index), str(index)))
         other = writer.close()
     with pytest.raises(ScanlearnError, match=r"archive of 20 scans .* differs .* \(9 scans\)"):
-        Job.of(configure(archive=str(other.path)), other)
+        Run.of(configure(archive=str(other.path)), other)
 
 
 def test_a_batch_larger_than_the_archive_leaves_no_folder(
@@ -79,16 +79,16 @@ def test_a_batch_larger_than_the_archive_leaves_no_folder(
 ) -> None:
     config = configure(batch_size=64)
     with pytest.raises(ScanlearnError):
-        Job.of(config, archive)
+        Run.of(config, archive)
     assert not Path(config.output).exists()
 
 
 def test_views_that_enlarge_their_crops_are_warned_of_with_the_share(
     configure: Configure, archive: Archive, tmp_path: Path
 ) -> None:
-    assert Job.of(configure(views={"size": 16, "scale": 0.5}), archive).warnings == ()
+    assert Run.of(configure(views={"size": 16, "scale": 0.5}), archive).warnings == ()
     config = configure(views={"size": 47, "scale": 1}, output=str(tmp_path / "large"))
-    (text,) = Job.of(config, archive).warnings
+    (text,) = Run.of(config, archive).warnings
     assert text.startswith(("9", "100%"))
     assert "48 x 48 px" in text
     assert "pack.canvas" in text
@@ -97,13 +97,13 @@ def test_views_that_enlarge_their_crops_are_warned_of_with_the_share(
 def test_the_start_line_says_how_long_the_warmup_is_and_why(
     configure: Configure, archive: Archive
 ) -> None:
-    text = Job.of(configure(steps=30), archive).start_line(0)
+    text = Run.of(configure(steps=30), archive).start_line(0)
     assert "30 steps of 8 scans (20 in the archive)" in text
     assert "warm-up of 3 steps (a tenth of the run, since 10 epochs would be 20)" in text
 
 
-def _choose(config: PretrainConfig, archive: Archive) -> Choices:
-    return choose(config, archive, build_backbone(BackboneConfig(name="test_resnet"), 1, 0))
+def _choose(config: PretrainConfig, archive: Archive) -> Resolved:
+    return resolve(config, archive, build_backbone(BackboneConfig(name="test_resnet"), 1, 0))
 
 
 def test_what_is_left_open_is_chosen_by_what_the_machine_does_fast(
@@ -122,7 +122,7 @@ def test_what_is_given_is_kept(configure: Configure, archive: Archive) -> None:
 
 def test_choices_survive_being_recorded(configure: Configure, archive: Archive) -> None:
     chosen = _choose(configure(), archive)
-    assert Choices.from_plain(json.loads(json.dumps(chosen.plain()))) == chosen
+    assert Resolved.from_plain(json.loads(json.dumps(chosen.plain()))) == chosen
 
 
 def test_a_batch_larger_than_the_archive_is_refused(configure: Configure, archive: Archive) -> None:

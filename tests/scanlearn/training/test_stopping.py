@@ -17,8 +17,8 @@ from scanlearn.training import pretrain as pretraining
 from scanlearn.training import trainer
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.pretrain import pretrain
-from scanlearn.training.recorder import Keeper
-from scanlearn.training.run import Job
+from scanlearn.training.recorder import Recorder
+from scanlearn.training.run import Run
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.stopping import SIGNALS, STOPPED_EXIT_CODE, Stopped, StopRequest
 
@@ -69,15 +69,15 @@ def test_lightnings_own_handler_has_no_say(
 ) -> None:
     stop_at(monkeypatch, signal.SIGTERM, step=1)
     seen: list[bool] = []
-    stepped = Keeper.stepped
+    stepped = Recorder.stepped
 
-    def watching(keeper: Keeper, module: Pretrainer, num_views: int) -> None:
+    def watching(recorder: Recorder, module: Pretrainer, num_views: int) -> None:
         seen.append(module.trainer.received_sigterm)
-        stepped(keeper, module, num_views)
+        stepped(recorder, module, num_views)
 
-    monkeypatch.setattr(Keeper, "stepped", watching)
+    monkeypatch.setattr(Recorder, "stepped", watching)
     with pytest.raises(Stopped):
-        trainer.train(Job.of(configure(), archive), StopRequest())
+        trainer.train(Run.of(configure(), archive), StopRequest())
     assert seen == [False, False]
 
 
@@ -112,7 +112,7 @@ def test_a_request_outside_the_steps_is_followed_at_once(
         patch.setattr(pretraining, "export_backbone", slow)
         with pytest.raises(Stopped, match="between steps"):
             pretrain(configure())
-    assert "goes on from the last checkpoint" in capsys.readouterr().out
+    assert "continue from the last checkpoint" in capsys.readouterr().out
     assert pretrain(configure()).steps == 5
 
 

@@ -12,8 +12,8 @@ import torch
 from scanlearn.archive.reader import Archive
 from scanlearn.training import trainer as trainer_module
 from scanlearn.training.distributed import Layout
-from scanlearn.training.recorder import Keeper
-from scanlearn.training.run import Job
+from scanlearn.training.recorder import Recorder
+from scanlearn.training.run import Run
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.trainer import build_trainer
 
@@ -29,18 +29,18 @@ def test_the_trainer_says_nothing_and_writes_nowhere_else(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    job = Job.of(configure(), archive)
+    run = Run.of(configure(), archive)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trainer_module.train(job)
+        trainer_module.train(run)
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
     assert not [record for record in caplog.records if "lightning" in record.name]
     assert not [str(warning.message) for warning in caught]
     assert not list(elsewhere.iterdir())
-    names = {path.name for path in job.run.path.iterdir()}
+    names = {path.name for path in run.folder.path.iterdir()}
     assert names == {"config.yaml", "provenance.json", "metrics.csv", "checkpoints"}
-    assert [path.name for path in job.run.checkpoint.parent.iterdir()] == ["last.ckpt"]
+    assert [path.name for path in run.folder.checkpoint.parent.iterdir()] == ["last.ckpt"]
 
 
 @pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
@@ -55,9 +55,9 @@ def test_an_interrupt_stays_an_interrupt(
 
     before = signal.signal(signal.SIGINT, handler)
     try:
-        monkeypatch.setattr(Keeper, "stepped", stop)
+        monkeypatch.setattr(Recorder, "stepped", stop)
         with pytest.raises(KeyboardInterrupt):
-            trainer_module.train(Job.of(configure(), archive))
+            trainer_module.train(Run.of(configure(), archive))
         assert signal.getsignal(signal.SIGINT) == handler
     finally:
         signal.signal(signal.SIGINT, before)

@@ -17,9 +17,9 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.features.panel import panel
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.pretrain import pretrain
-from scanlearn.training.recorder import Keeper
+from scanlearn.training.recorder import Recorder
 from scanlearn.training.settings import PretrainConfig, WatchConfig
-from scanlearn.training.watch import PANEL_COLUMNS, WATCH_COLUMNS, LabeledProbe, Watch
+from scanlearn.training.watch import PANEL_COLUMNS, WATCH_COLUMNS, LabeledProbe, ValidationCallback
 
 Configure = Callable[..., PretrainConfig]
 
@@ -112,18 +112,18 @@ def test_rows_survive_a_kill_and_none_comes_twice(
 ) -> None:
     whole = pretrain(configure(steps=6, output=str(tmp_path / "whole"), watch=watched()))
     config = configure(steps=6, checkpoint_steps=3, watch=watched())
-    judged = Watch.row
+    judged = ValidationCallback.row
 
-    def kill(watch: Watch, backbone: Any, step: int) -> dict[str, float]:
+    def kill(watch: ValidationCallback, backbone: Any, step: int) -> dict[str, float]:
         made = judged(watch, backbone, step)
         if step == killed_after:
             raise Killed
         return made
 
-    monkeypatch.setattr(Watch, "row", kill)
+    monkeypatch.setattr(ValidationCallback, "row", kill)
     with pytest.raises(Killed):
         pretrain(config)
-    monkeypatch.setattr(Watch, "row", judged)
+    monkeypatch.setattr(ValidationCallback, "row", judged)
     resumed = pretrain(config)
     assert rows_of(resumed.folder) == rows_of(whole.folder)
     assert resumed.final_hash == whole.final_hash
@@ -134,11 +134,11 @@ def test_time_spent_on_judging_is_no_time_in_training(
 ) -> None:
     import time
 
-    def slow(watch: Watch, backbone: Any, step: int) -> dict[str, float]:
+    def slow(watch: ValidationCallback, backbone: Any, step: int) -> dict[str, float]:
         time.sleep(1)
         return {}
 
-    monkeypatch.setattr(Watch, "row", slow)
+    monkeypatch.setattr(ValidationCallback, "row", slow)
     result = pretrain(configure(steps=3, watch=watched()))
     with result.metrics.open() as file:
         rows = list(csv.DictReader(file))
@@ -157,12 +157,12 @@ def test_figures_reach_wandb_under_their_step(
 
         def release(self) -> None: ...
 
-    start = Keeper.__init__
+    start = Recorder.__init__
 
-    def with_wandb(keeper: Keeper, *args: Any, **kwargs: Any) -> None:
-        start(keeper, *args, **{**kwargs, "wandb": Wandb()})
+    def with_wandb(recorder: Recorder, *args: Any, **kwargs: Any) -> None:
+        start(recorder, *args, **{**kwargs, "wandb": Wandb()})
 
-    monkeypatch.setattr(Keeper, "__init__", with_wandb)
+    monkeypatch.setattr(Recorder, "__init__", with_wandb)
     pretrain(configure(steps=2, watch=watched()))
     assert [(step, sorted(figures)) for step, figures in held if "watch/lidar" in figures] == [
         (2, sorted(f"watch/{name}" for name in PANEL_COLUMNS))
@@ -172,15 +172,17 @@ def test_figures_reach_wandb_under_their_step(
 def test_features_that_are_not_finite_are_a_row_and_a_warning(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stepped = Keeper._judge
+    stepped = Recorder._judge
 
-    def broken(keeper: Keeper, watch: Watch, module: Pretrainer, step: int) -> None:
+    def broken(
+        recorder: Recorder, watch: ValidationCallback, module: Pretrainer, step: int
+    ) -> None:
         kept = module.method.exported.network.conv1[0].weight.detach().clone()  # type: ignore[union-attr,index]
         module.method.exported.network.conv1[0].weight.data.fill_(float("nan"))  # type: ignore[union-attr,index]
-        stepped(keeper, watch, module, step)
+        stepped(recorder, watch, module, step)
         module.method.exported.network.conv1[0].weight.data.copy_(kept)  # type: ignore[union-attr,index]
 
-    monkeypatch.setattr(Keeper, "_judge", broken)
+    monkeypatch.setattr(Recorder, "_judge", broken)
     result = pretrain(configure(steps=2, watch=watched()))
     (row,) = rows_of(result.folder)
     assert row["lidar"] == "nan"
@@ -228,7 +230,7 @@ def test_a_probe_of_the_training_scans_is_warned_of(
 ) -> None:
     pretrain(configure(archive=str(probe.path), steps=1, watch=watched(probe)))
     said = capsys.readouterr()
-    assert "16 of its patients are in the training archive too" in said.err
+    assert "16 of its patients are also in the training archive" in said.err
     assert "labeled probe: dark of 16 scans of 16 patients (0: 8, 1: 8), 5 folds" in said.out
 
 
@@ -385,7 +387,7 @@ def test_shared_patients_are_warned_of(labeled: Labeled) -> None:
     labels = ["0", "0", "1", "1"] * 3
     probe = LabeledProbe.of(labeled(labels), "grade")
     (text,) = probe.warnings(probe.archive)
-    assert "6 of its patients are in the training archive too, 'a0'" in text
+    assert "6 of its patients are also in the training archive, such as 'a0'" in text
     assert probe.warnings(labeled(labels, name="b")) == ()
 
 

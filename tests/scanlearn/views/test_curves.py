@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scanlearn.views.curves import BY_HAND, OFF, Curve, Row, off_curve
+from scanlearn.views.curves import BY_HAND, OFF, Curve, Row
 from scanlearn.views.operations.table import PARAMETERS
 from scanlearn.views.scale import Scale
 
@@ -56,8 +56,8 @@ def test_a_curve_that_is_the_identity_all_along_is_idle() -> None:
         # What stands still between the knots, or at its limit, is the paper's number.
         (FLAT, 0.8, "published: A 2020"),
         (replace(FLAT, limit=0.4), 1.3, "published: A 2020"),
-        (off_curve("noise_p"), 0, OFF),
-        (off_curve("noise_p"), 1.3, OFF),
+        (Row.off("noise_p").curve(0), 0, OFF),
+        (Row.off("noise_p").curve(0), 1.3, OFF),
     ],
 )
 def test_every_number_says_where_it_is_from(curve: Curve, s: float, source: str) -> None:

@@ -39,7 +39,7 @@ def test_other_scans_are_refused(plan: Plan) -> None:
     folder = open_study(plan())
     check_archives(folder, {"unlabeled": "a", "labels": "b"})
     check_archives(folder, {"unlabeled": "a", "labels": "b"})
-    with pytest.raises(ScanlearnError, match="other labels scans"):
+    with pytest.raises(ScanlearnError, match="different labels scans"):
         check_archives(folder, {"unlabeled": "a", "labels": "c"})
 
 

@@ -150,7 +150,7 @@ def test_an_external_test_set_is_tested_and_audited(
     assert "evaluation.test=TEST" in results.command
     hashes = json.loads((tmp_path / "study" / "archives.json").read_text())
     assert set(hashes) == {"unlabeled", "labels", "test"}
-    with pytest.raises(ScanlearnError, match="other test scans"):
+    with pytest.raises(ScanlearnError, match="different test scans"):
         run_study(plan(**tables, tasks=["fluid"], arms=ARMS, evaluation=QUICK))
 
 

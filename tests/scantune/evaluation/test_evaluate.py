@@ -154,7 +154,7 @@ def test_a_tampered_backbone_is_refused(exported: Path, tmp_path: Path) -> None:
     data = bytearray((folder / "model.safetensors").read_bytes())
     data[-3] ^= 0xFF
     (folder / "model.safetensors").write_bytes(bytes(data))
-    assert "weights are not those" in refused(folder, PHANTOM, target="pallor")
+    assert "weights do not match the hash" in refused(folder, PHANTOM, target="pallor")
 
 
 def test_classes_and_columns_are_read_from_the_command_line_as_written() -> None:

@@ -15,7 +15,7 @@ from scantune.evaluation.outputs import MACRO, check_output, write
 from scantune.evaluation.results import Evaluation, score_table
 from scantune.labels.labeled_set import LabeledSet
 from scantune.scores import Scores
-from scantune.statistics.metrics import UNDEFINED
+from scantune.statistics.metrics import METRICS, UNDEFINED
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,7 @@ def test_every_key_of_the_metrics_is_documented(folder: Path) -> None:
     (row, *_) = metrics["table"]
     keys = {*metrics, *row, *row["macro"], *row["classes"][0], *row["classes"][0]["scores"]}
     assert not {key for key in keys if f"`{key}`" not in text}
+    assert all(metric.title.lower() in text.lower() for metric in METRICS)
 
 
 def test_nothing_written_holds_a_path_or_a_patients_name(
@@ -166,8 +167,8 @@ def test_an_output_of_something_else_is_kept(
     check_output(tmp_path, {"target": "finding"})
     write(evaluation, [scan_archive], tmp_path)
     check_output(tmp_path, {"target": "finding"})
-    with pytest.raises(ScanlearnError, match="already holds the evaluation of something else"):
+    with pytest.raises(ScanlearnError, match="holds the evaluation of other inputs"):
         check_output(tmp_path, {"target": "other"})
     (tmp_path / "metrics.json").write_text("no json")
-    with pytest.raises(ScanlearnError, match="already holds"):
+    with pytest.raises(ScanlearnError, match="other inputs"):
         check_output(tmp_path, {"target": "finding"})

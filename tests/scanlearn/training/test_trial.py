@@ -17,11 +17,13 @@ from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.errors import ScanlearnError
-from scanlearn.training import rehearsal as rehearsal
+from scanlearn.training import trial
 from scanlearn.training.checkpoint import checkpoint_step
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.pretrain import pretrain
-from scanlearn.training.rehearsal import (
+from scanlearn.training.settings import PretrainConfig
+from scanlearn.training.stopping import StopRequest
+from scanlearn.training.trial import (
     SMALLEST_BATCH,
     WARM_STEPS,
     Clock,
@@ -29,10 +31,8 @@ from scanlearn.training.rehearsal import (
     largest_that_fits,
     measure,
     out_of_memory_sentence,
-    rehearsed,
+    trial_run,
 )
-from scanlearn.training.settings import PretrainConfig
-from scanlearn.training.stopping import StopRequest
 
 Configure = Callable[..., PretrainConfig]
 
@@ -41,7 +41,7 @@ def test_the_clock_leaves_the_warm_steps_out_and_ends_the_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     times = iter([0.0, 100.0, 103.0, 105.0, 106.0, 108.0])
-    monkeypatch.setattr(rehearsal.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(trial.time, "perf_counter", lambda: next(times))
     clock = Clock(lambda steps, seconds: steps >= 4 and seconds >= 8)
     clock.start()
     assert [clock.is_enough() for _ in range(4)] == [False, False, False, True]
@@ -51,14 +51,14 @@ def test_the_clock_leaves_the_warm_steps_out_and_ends_the_rest(
 
 def test_a_run_of_one_step_is_timed_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([0.0, 1.0, 4.0])
-    monkeypatch.setattr(rehearsal.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(trial.time, "perf_counter", lambda: next(times))
     clock = Clock(lambda *_: False)
     clock.start()
     clock.is_enough()
     assert clock.steps_s() == [3.0]
 
 
-def test_a_rehearsal_takes_the_runs_own_first_steps_aside(
+def test_a_trial_takes_the_runs_own_first_steps_aside(
     configure: Configure, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure(steps=1000, logging={"wandb": "offline"})
@@ -71,11 +71,11 @@ def test_a_rehearsal_takes_the_runs_own_first_steps_aside(
 
     monkeypatch.setattr(Pretrainer, "training_step", watching)
     clock = Clock(lambda steps, _: steps >= 5)
-    with rehearsed(config, archive) as job:
-        aside = job.run.path
-        measured = measure(job, clock, StopRequest(clock.is_enough))
-        assert checkpoint_step(job.run.checkpoint) == 5
-        assert measured.checkpoint == job.run.checkpoint.stat().st_size
+    with trial_run(config, archive) as run:
+        aside = run.folder.path
+        measured = measure(run, clock, StopRequest(clock.is_enough))
+        assert checkpoint_step(run.folder.checkpoint) == 5
+        assert measured.checkpoint == run.folder.checkpoint.stat().st_size
         assert not (aside / "wandb").exists()
     assert seen == [1000] * 5
     assert len(measured.steps_s) == 3
@@ -85,7 +85,7 @@ def test_a_rehearsal_takes_the_runs_own_first_steps_aside(
 
 LIMITED = """
 import json, resource, sys
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 from scanlearn.training.pretrain import pretrain
 from scanlearn.training.settings import PretrainConfig
 
@@ -156,7 +156,7 @@ def test_the_last_checkpoint_outlives_a_memory_that_is_full(
 
     with monkeypatch.context() as patch:
         patch.setattr(Pretrainer, "training_step", full)
-        patch.setattr(rehearsal, "_fits", fits)
+        patch.setattr(trial, "_fits", fits)
         with pytest.raises(
             ScanlearnError, match="the largest batch that fits here is batch_size=3"
         ):
@@ -169,7 +169,7 @@ def test_the_last_checkpoint_outlives_a_memory_that_is_full(
 @pytest.mark.long
 def test_a_trial_that_fails_for_another_reason_is_not_called_memory(configure: Configure) -> None:
     with pytest.raises(RuntimeError, match="the trial of a smaller batch failed"):
-        rehearsal._fits(configure(archive="nowhere"), 4)
+        trial._fits(configure(archive="nowhere"), 4)
 
 
 @pytest.mark.parametrize(
@@ -240,5 +240,5 @@ def test_the_sentence_names_the_batch_and_what_is_kept() -> None:
     assert "batch_size=512" in text
     assert "is batch_size=96" in text
     assert "another output" in text
-    assert "not even batch_size=2" in out_of_memory_sentence(512, None, 224)
-    assert "something else holds memory" in out_of_memory_sentence(512, 512, 224)
+    assert "batch_size=2 does not fit" in out_of_memory_sentence(512, None, 224)
+    assert "other processes may use memory" in out_of_memory_sentence(512, 512, 224)
