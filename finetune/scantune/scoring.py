@@ -9,8 +9,9 @@ from jaxtyping import Float, Shaped
 
 from scanlearn.errors import ScanlearnError
 from scantune.labels.labeled_set import LabeledSet
-from scantune.learners.by_name import FROZEN_LEARNERS, frozen_learner
+from scantune.learners.by_name import frozen_learner
 from scantune.learners.learner import Learner
+from scantune.learners.table import FROZEN_LEARNERS
 from scantune.scores import Scores
 from scantune.splits import Budget, budget_rows, folds_of
 from scantune.statistics.metrics import thresholds_of

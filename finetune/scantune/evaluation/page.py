@@ -113,8 +113,8 @@ def _left_out(evaluation: Evaluation) -> list[str]:
     }
     sentences = [f"{number:,} {words}" for words, number in counts.items() if number]
     if unknown:
-        masked = ", ".join(f"{name} in {count:,}" for name, count in unknown.items())
-        sentences.append(f"unknown, and masked there: {masked}")
+        masked = ", ".join(f"{name} {count:,}" for name, count in unknown.items())
+        sentences.append(f"scans with an unknown label, masked for that finding: {masked}")
     return sentences
 
 

@@ -19,7 +19,7 @@ from scantune.learners.learner import (
     ignore_epoch,
 )
 from scantune.learners.settings import DEFAULT, TuneConfig
-from scantune.learners.table import LEARNERS, find_learner
+from scantune.learners.table import FROZEN_LEARNERS, LEARNERS, find_learner
 from scantune.scores import Scores
 from scantune.splits import FEWEST_PATIENTS
 
@@ -64,9 +64,6 @@ def learners_by_name(
             LearnerInputs(kind, features, scans.labeled, config, network, scans, on_epoch)
         )
     return learners
-
-
-FROZEN_LEARNERS = tuple(name for name, kind in LEARNERS.items() if not kind.needs_network)
 
 
 def frozen_learner(

@@ -22,6 +22,9 @@ from scantune.learners.learner import OnEpoch, ignore_epoch, probabilities
 from scantune.learners.objective import Objective, Targets
 from scantune.learners.settings import TunePlan
 
+# Takes places among the fitted scans, the step and their targets; returns inputs and targets.
+Batch = Callable[[Int64[np.ndarray, " b"], int, Targets], tuple[Tensor, Targets]]
+
 
 @dataclass(frozen=True)
 class Split:
@@ -29,15 +32,14 @@ class Split:
 
     Args:
         truth: Of the ``t`` scans that are fitted.
-        batch: Given ``[b]`` places among them, the step and their targets: returns inputs on the
-            model's device, and targets.
+        batch: Returns inputs on the model's device.
         validation: Truth of the ``v`` validation scans; None without any.
         classify: Returns ``[v k]`` logits of the validation scans by the model as it is.
         shares: ``[t]`` probability with which each scan is drawn; None goes through them in turn.
     """
 
     truth: Truth
-    batch: Callable[[Int64[np.ndarray, " b"], int, Targets], tuple[Tensor, Targets]]
+    batch: Batch
     validation: Truth | None
     classify: Callable[[], Float[np.ndarray, "v k"]]
     shares: Float[np.ndarray, " t"] | None = None

@@ -29,10 +29,10 @@ from scanlearn.views.scale import Scale
 from scanlearn.views.uniforms import DrawKey
 from scantune.learners.frozen import LinearFit, fit_linear
 from scantune.learners.learner import OnEpoch
-from scantune.learners.loop import History, Split, train
+from scantune.learners.loop import History
 from scantune.learners.objective import Targets, mix_views
 from scantune.learners.settings import Augment, TuneConfig
-from scantune.learners.trial import MIXING, ORDER, Trial
+from scantune.learners.trial import MIXING, Trial
 
 # A crop may cut a finding away together with its label, so that it goes half as far.
 _CROP_SHARE = 0.5
@@ -68,10 +68,7 @@ def training_views(
     There is none for validation and test: their scans are read by `scanlearn.features.extract`,
     which knows the identity alone.
 
-    Args:
-        size: Side of a view in pixels.
-        mean: Per channel, of scans on the unit range.
-        std: The same.
+    ``mean`` and ``std`` are per channel, of scans on the unit range.
     """
     dial = training_scale(config.augment, config.scale)
     return ViewGenerator(config.build_recipe(), dial, ViewPlan(1), size, mean, std)
@@ -113,18 +110,8 @@ def train_network(trial: Trial, on_epoch: OnEpoch) -> tuple[Backbone, History]:
             layer_decay=plan.layer_decay,
         )
     )
-    split = Split(trial.truth, batch, trial.validation, classify, trial.shares)
     with _seeded_drops(trial.seed, device):
-        history = train(
-            network,
-            optimiser,
-            split,
-            trial.objective,
-            plan,
-            rng=trial.rng(ORDER),
-            on_epoch=on_epoch,
-        )
-    return network, history
+        return network, trial.train(network, optimiser, batch, classify, on_epoch)
 
 
 def untrained_network(trial: Trial) -> Backbone:
@@ -153,8 +140,8 @@ def untrained_network(trial: Trial) -> Backbone:
         norms = norm_names(network)
         if not norms:
             raise ScanlearnError(
-                f"'{network.name}' has no normalisation layer with a scale and a shift, which is "
-                "all that batchnorm trains; take finetune or linear"
+                f"'{network.name}' has no normalisation layer with a scale and a shift for "
+                "batchnorm to train; use finetune or linear"
             )
         trained = {*norms, *classifier_names(network)}
         for name, parameter in network.network.named_parameters():

@@ -60,79 +60,91 @@ class TunePlan:
 
 
 class TuneConfig(Settings):
-    """How networks are fine-tuned; null follows the preset, the learner or the training scans.
+    """How learners train; null follows the preset, the learner or the number of training scans.
 
-    The preset ``retfound`` is the optimisation of RETFound's fine-tuning: batch, epochs, rate,
-    layer decay, weight decay, drop path, warm-up and smoothing, and the best epoch is taken. Its
-    RandAugment and random erasing are not taken: what scans may go through is the dial's to say,
-    by ``augment`` and ``scale``, for only so can augmentation scales be compared.
+    The preset ``retfound`` has the hyperparameters of RETFound's fine-tuning, without its
+    RandAugment and random erasing: ``augment`` and ``scale`` set the augmentation, so that
+    augmentation scales can be compared.
     """
 
     preset: Literal["retfound"] | None = Field(
-        default=None, description="null, or retfound: the optimisation of its fine-tuning"
+        default=None, description="null, or retfound: the hyperparameters of its fine-tuning"
     )
     augment: Augment = Field(
         default="basic",
-        description="none; basic (intensity alone); complex (geometry, intensity and mild crops); "
-        "training scans alone are augmented",
+        description="augmentation of the training scans: none, basic (intensity) or complex "
+        "(intensity, geometry and mild crops)",
     )
     scale: float = Field(
-        default=0.5, ge=0, le=MAX_SCALE, description="the dial of augment, 0 to 1.5"
+        default=0.5, ge=0, le=MAX_SCALE, description="augmentation scale, 0 to 1.5"
     )
     recipe: str = Field(
-        default="simclr", description=f"whose operations augment: one of {', '.join(RECIPES)}"
+        default="simclr", description=f"augmentation recipe: one of {', '.join(RECIPES)}"
     )
     operations: Operations = Field(
         default={}, description="operations switched off or set by hand, as in pretraining"
     )
     epochs: int | None = Field(
-        default=None, ge=1, description="passes over the training scans; null is 50 to 10, by count"
+        default=None,
+        ge=1,
+        description="passes over the training scans; null is 50, above 2,000 scans fewer, down to "
+        "10",
     )
     batch: int | None = Field(
-        default=None, ge=2, description="scans in a step; null is 8 to 32, by count"
+        default=None, ge=2, description="scans in a step; null is 8 to 32, by the number of scans"
     )
     learning_rate: float | None = Field(
-        default=None, gt=0, description="peak at a batch of 256, and less in proportion"
+        default=None,
+        gt=0,
+        description="peak learning rate at a batch of 256, scaled linearly with the batch; null "
+        "is the learner's",
     )
     layer_decay: float | None = Field(
-        default=None, gt=0, le=1, description="share of the rate from a layer to the one before it"
+        default=None,
+        gt=0,
+        le=1,
+        description="factor of the learning rate from each layer to the one before it",
     )
-    weight_decay: float | None = Field(default=None, ge=0, description="AdamW's")
+    weight_decay: float | None = Field(default=None, ge=0, description="weight decay")
     drop_path: float | None = Field(
-        default=None, ge=0, lt=1, description="stochastic depth; null is the preset's, or none"
+        default=None, ge=0, lt=1, description="stochastic depth; null is the preset's, or 0"
     )
     warmup_epochs: float | None = Field(
-        default=None, ge=0, description="epochs in which the rate rises; null is a tenth of them"
+        default=None, ge=0, description="epochs of linear warm-up; null is a tenth of the epochs"
     )
     label_smoothing: float | None = Field(
-        default=None, ge=0, lt=1, description="share of a label spread over all classes"
+        default=None, ge=0, lt=1, description="share of each label spread over all classes"
     )
     patience: int | None = Field(
         default=None,
         ge=0,
-        description="epochs without a better AUROC of validation patients before it stops, the "
-        "best epoch taken; null is a fifth of the epochs; 0 trains on all of them to the end",
+        description="early stopping: epochs without a better validation AUROC; null is a fifth of "
+        "the epochs, at least 5; 0 trains to the last epoch without validation",
     )
     mixup: float = Field(
         default=0.0,
         ge=0,
-        description="alpha of mixup, such as .2; 0 is off, as is best below some 500 scans",
+        description="alpha of mixup, such as 0.2; 0 is off, which is best below about 500 scans",
     )
     cutmix: float = Field(
-        default=0.0, ge=0, description="alpha of CutMix, such as 1; it can cut a finding away"
+        default=0.0, ge=0, description="alpha of CutMix, such as 1; it can cut out a finding"
     )
     feature_mixup: float = Field(
         default=0.0, ge=0, description="alpha of mixup of the linear probe's features; 0 is off"
     )
     feature_noise: float = Field(
-        default=0.0, ge=0, description="noise on the linear probe's features, in their stds"
+        default=0.0,
+        ge=0,
+        description="noise on the linear probe's features, in their standard deviations",
     )
     balance: Balance = Field(
         default="none",
-        description="sampling draws rare classes as often as common ones; effective weighs classes "
-        "by their effective number",
+        description="rare classes: none, sampling (drawn as often as common ones) or effective "
+        "(weighted by the effective number of scans)",
     )
-    beta: float = Field(default=BETA, ge=0, lt=1, description="of the effective number")
+    beta: float = Field(
+        default=BETA, ge=0, lt=1, description="beta of the effective number of scans"
+    )
 
     @field_validator("recipe")
     @classmethod

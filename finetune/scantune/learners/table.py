@@ -96,6 +96,7 @@ _ROWS = (
     _tuned("scratch", "from scratch", "all, from random ones", numbers=_NEW_WEIGHTS),
 )
 LEARNERS: Mapping[str, LearnerKind] = MappingProxyType({row.name: row for row in _ROWS})
+FROZEN_LEARNERS = tuple(row.name for row in _ROWS if not row.needs_network)
 
 
 def find_learner(name: str) -> LearnerKind:

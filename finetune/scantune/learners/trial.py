@@ -1,15 +1,19 @@
-"""One training before it begins: from what, on which scans, by which numbers."""
+"""One training by steps: from what, on which scans, by which numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
+from torch import nn
+from torch.optim import Optimizer
 
 from scanlearn.backbones.backbone import Backbone
 from scantune.labels.truth import Truth
-from scantune.learners.learner import LabeledScans
+from scantune.learners.learner import LabeledScans, OnEpoch
+from scantune.learners.loop import Batch, History, Split, train
 from scantune.learners.objective import Objective
 from scantune.learners.settings import TuneConfig, TunePlan
 from scantune.learners.weighting import balanced_shares
@@ -58,6 +62,25 @@ class Trial:
         """The loss."""
         beta = self.config.beta if self.config.balance == "effective" else None
         return Objective.of(self.truth, smoothing=self.plan.label_smoothing, beta=beta)
+
+    def train(
+        self,
+        model: nn.Module,
+        optimiser: Optimizer,
+        batch: Batch,
+        classify: Callable[[], Float[np.ndarray, "v k"]],
+        on_epoch: OnEpoch,
+    ) -> History:
+        """Trains a model as `loop.train` does; the arguments are those of a `Split`."""
+        return train(
+            model,
+            optimiser,
+            Split(self.truth, batch, self.validation, classify, self.shares),
+            self.objective,
+            self.plan,
+            rng=self.rng(ORDER),
+            on_epoch=on_epoch,
+        )
 
     def rng(self, stream: int) -> np.random.Generator:
         """Returns a generator of one stream of the seed."""

@@ -21,11 +21,11 @@ from scantune.learners.learner import (
     ignore_epoch,
     probabilities,
 )
-from scantune.learners.loop import History, Split, train
+from scantune.learners.loop import History
 from scantune.learners.network import train_network
 from scantune.learners.objective import Targets
 from scantune.learners.settings import TuneConfig, TunePlan
-from scantune.learners.trial import ORDER, Trial
+from scantune.learners.trial import Trial
 from scantune.splits import hold_out
 
 # Blocks whose class tokens DINO's linear evaluation takes of a small network.
@@ -165,17 +165,7 @@ def _train_probe(trial: Trial, on_epoch: OnEpoch) -> tuple[nn.Linear, History]:
     )
     # Without held-out scans there is no validation, and `classify` is never called.
     classify = partial(_logits, probe, tokens[[] if trial.held_out is None else trial.held_out])
-    split = Split(trial.truth, batch, trial.validation, classify, trial.shares)
-    history = train(
-        probe,
-        optimiser,
-        split,
-        trial.objective,
-        plan,
-        rng=trial.rng(ORDER),
-        on_epoch=on_epoch,
-    )
-    return probe, history
+    return probe, trial.train(probe, optimiser, batch, classify, on_epoch)
 
 
 @torch.no_grad()

@@ -56,9 +56,9 @@ def test_each_class_has_its_row_with_a_macro_and_a_count(
     for one in found.table[0].classes:
         assert f"{one.name} " in text
     assert "Macro average" in text
-    assert f"{found.table[0].num_sure} of 3 intervals of the AUROC exclude .5" in text
+    assert f"{found.table[0].num_sure} of 3 AUROC intervals exclude .5" in text
     assert f"{found.table[0].classes[0].unknown} unknown" in text
-    assert "unknown, and masked there: Edema in" in text
+    assert "scans with an unknown label, masked for that finding: Edema" in text
 
 
 def test_what_a_table_calls_its_classes_cannot_run(evaluation: Evaluation) -> None:

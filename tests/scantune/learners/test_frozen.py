@@ -8,7 +8,7 @@ import pytest
 
 from scantune import splits as validation
 from scantune.labels.truth import Truth
-from scantune.learners.by_name import FROZEN_LEARNERS, frozen_learner
+from scantune.learners.by_name import frozen_learner
 from scantune.learners.frozen import (
     C_GRID,
     fit_knn,
@@ -16,6 +16,7 @@ from scantune.learners.frozen import (
     validate_knn,
 )
 from scantune.learners.learner import probabilities
+from scantune.learners.table import FROZEN_LEARNERS
 
 
 def test_knn_is_the_weighted_vote_of_the_nearest_by_cosine() -> None:
