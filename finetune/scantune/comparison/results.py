@@ -109,21 +109,21 @@ class TrainingCurve(Record):
 
 
 class RunRow(Record):
-    """One network: an arm at one pretraining seed."""
+    """One network: an arm at one pretraining seed; the defaults are those of an untrained one."""
 
     arm: str
     seed: int
-    steps: int
-    epochs: float
-    views: int
-    seconds: float
-    views_per_s: float
+    steps: int = 0
+    epochs: float = 0.0
+    views: int = 0
+    seconds: float = 0.0
+    views_per_s: float = 0.0
     initial_hash: str
     final_hash: str
-    order_hash: str
-    uniforms_hash: str
-    curve: TrainingCurve
-    backbone: str
+    order_hash: str = ""
+    uniforms_hash: str = ""
+    curve: TrainingCurve = TrainingCurve()
+    backbone: str = ""
 
 
 class SeedMatch(Record):

@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,6 @@ class ShardWriter:
 
     Args:
         folder: Where ``shards/`` is, or is made.
-        layout: What every scan has.
         kept: Scans of each shard that an earlier writer finished there.
     """
 
@@ -48,17 +46,6 @@ class ShardWriter:
         self._batches = 0
         self.counts: list[int] = list(kept)
         (folder / "shards").mkdir(exist_ok=True)
-
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def add(self, scan: PackedScan, origin: Origin) -> bool:
         """Takes one scan, its arrays copied.
@@ -140,10 +127,8 @@ def drop_from_shard(
     """Writes a shard without the scans of some patients, if it holds any.
 
     Args:
-        path: The archive's folder.
         shard: Entry of the shard in ``archive.json``.
         patients: Their names, as stored.
-        name: File to write.
 
     Returns:
         The entry of the new file, ``shard`` itself where nothing changes, None where no scan is

@@ -57,9 +57,7 @@ class ArchiveWriter:
         path: Where the archive will be: nothing, or an empty folder.
         shape: Channels, rows and columns of the canvas.
         dtype: ``np.uint8`` or ``np.uint16``.
-        has_mask: Whether scans carry a field-of-view mask.
         patients_known: False where every scan stands for its own patient.
-        synthetic_phantom: True for scans drawn by a program.
         source_hash: Hash of what the archive is made from; without one nothing is taken up.
         settings: What was done to the pixels; kept in ``archive.json``.
         identities: Hashed the names of patients and files; None where there are none to hide.

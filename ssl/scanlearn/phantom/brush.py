@@ -94,7 +94,6 @@ def spots_cover(
     """Returns the coverage of small round spots with soft edges, each drawn in its own window.
 
     Args:
-        view: Where the pixels lie.
         places: x and y of each spot's centre, in field radii.
         radii: Radius of each spot, in field radii.
     """

@@ -86,8 +86,6 @@ def grow_vessels(rng: np.random.Generator, disc: tuple[float, float], tortuosity
     """Grows arteries and veins out of the disc of a right eye.
 
     Args:
-        rng: Source of all numbers drawn.
-        disc: x and y of the disc's centre.
         tortuosity: Amplitude of the vessels' winding, in radians; about .1 to .7.
     """
     # Four arcades (towards the temple above and below, towards the nose above and below), each an
@@ -129,8 +127,6 @@ def vessel_depth(
     """Returns how much blood lies in front of each pixel: about 1 on the line of a wide vein.
 
     Args:
-        vessels: Vessels of a right eye.
-        view: Where the pixels lie.
         zoom: Anatomical length of one field radius.
         side: 1 for a right eye, -1 mirrors it into a left one.
     """
