@@ -16,6 +16,7 @@ from scanlearn.backbones.backbone import Backbone
 from scanlearn.core import ScanBatch
 from scanlearn.features.extract import extract
 from scantune.labels.labeled_set import LabeledSet
+from scantune.labels.truth import Truth
 from scantune.learners.settings import TuneConfig
 from scantune.learners.table import LearnerKind
 
@@ -73,6 +74,18 @@ class LabeledScans:
 
 
 @dataclass(frozen=True)
+class LabeledFeatures:
+    """Features of scans that train, ``[t d]``, with their labels and ``[t]`` patients."""
+
+    features: Shaped[np.ndarray, "t d"]
+    truth: Truth
+    patients: Int[np.ndarray, " t"]
+
+    def __getitem__(self, rows: np.ndarray) -> LabeledFeatures:
+        return LabeledFeatures(self.features[rows], self.truth[rows], self.patients[rows])
+
+
+@dataclass(frozen=True)
 class LearnerInputs:
     """What a row of the table builds a learner from.
 
@@ -93,6 +106,10 @@ class LearnerInputs:
     network: Backbone | None = None
     scans: LabeledScans | None = None
     on_epoch: OnEpoch = ignore_epoch
+
+    def train(self, rows: Int[np.ndarray, " t"]) -> LabeledFeatures:
+        """Returns the features of some rows of the labeled set, to train on."""
+        return LabeledFeatures(self.features, self.labeled.truth, self.labeled.patients)[rows]
 
 
 @dataclass(frozen=True)
