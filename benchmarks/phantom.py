@@ -38,6 +38,7 @@ from scanlearn.phantom.phantom import PhantomSpec, draw_phantom
 from scanlearn.phantom.tasks import TASKS
 from scanlearn.training.pretrain import pretrain
 from scanlearn.training.settings import PretrainConfig, ViewsConfig
+from scanlearn.views.scale import Scale
 from scantune.labels.labeled_set import read_labels
 from scantune.scoring import score_features
 from scantune.statistics.intervals import estimate, patient_weights
@@ -53,9 +54,9 @@ TEMPERATURE = 0.2
 BACKBONE = BackboneConfig(name="test_resnet")
 
 ARMS = {
-    "weak": {"crop": 0.5, "geometry": 0.5, "photometric": 0.5},
-    "strong_crop": {"crop": 1.0, "geometry": 0.5, "photometric": 0.5},
-    "strong_photometric": {"crop": 0.5, "geometry": 0.5, "photometric": 1.0},
+    "weak": Scale(crop=0.5, geometry=0.5, photometric=0.5),
+    "strong_crop": Scale(crop=1.0, geometry=0.5, photometric=0.5),
+    "strong_photometric": Scale(crop=0.5, geometry=0.5, photometric=1.0),
 }
 # The task that each lever is meant to hurt.
 OWN_TASK = {"crop": "lesion", "photometric": "pallor"}
@@ -106,7 +107,7 @@ def measure(phantom_seed: int, seeds: list[int], steps: int, work: Path) -> dict
                 output=str(work / f"phantom{phantom_seed}" / f"{arm}-{seed}-{steps}"),
                 backbone=BACKBONE,
                 method=SimCLRConfig(temperature=TEMPERATURE),
-                views=ViewsConfig(scale=dict(scale), size=SIZE),
+                views=ViewsConfig(scale=scale, size=SIZE),
                 batch_size=BATCH,
                 steps=steps,
                 seed=seed,

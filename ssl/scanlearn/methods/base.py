@@ -54,22 +54,26 @@ class MethodSettings(Settings, ABC):
     decays_everything_with: ClassVar[frozenset[str]] = frozenset()
 
     name: str
-    optimiser: Optimiser | None = Field(default=None, description="lars, sgd or adamw")
+    optimiser: Optimiser | None = Field(default=None, description="optimiser: lars, sgd or adamw")
     learning_rate: float | None = Field(
-        default=None, gt=0, description="peak rate; null follows from the batch size"
+        default=None, gt=0, description="peak learning rate; null scales it with the batch size"
     )
-    end_learning_rate: float = Field(default=0.0, ge=0, description="rate at the end of the cosine")
+    end_learning_rate: float = Field(
+        default=0.0, ge=0, description="learning rate at the end of the cosine"
+    )
     weight_decay: float | None = Field(
         default=None,
         ge=0,
-        description="of all weights, or of all but biases and normalisation layers, as published",
+        description="weight decay; as published, biases and normalisation layers may be exempt",
     )
     end_weight_decay: float | None = Field(
-        default=None, ge=0, description="at the end of a cosine; null keeps it as it is"
+        default=None,
+        ge=0,
+        description="weight decay at the end of a cosine; null keeps it constant",
     )
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="of the optimiser, SGD or LARS")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD or LARS")
     warmup_epochs: float | None = Field(
-        default=None, ge=0, description="linear warm-up; at most a tenth of the steps"
+        default=None, ge=0, description="epochs of linear warm-up; at most a tenth of the steps"
     )
 
     @abstractmethod

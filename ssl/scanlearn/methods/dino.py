@@ -39,13 +39,17 @@ class DINOConfig(MethodSettings):
 
     name: Literal["dino"] = Field(default="dino", description="DINO")
     end_learning_rate: float = Field(
-        default=1e-6, ge=0, description="rate at the end of the cosine"
+        default=1e-6, ge=0, description="learning rate at the end of the cosine"
     )
     local_views: int = Field(default=8, ge=0, description="small views of each scan")
-    student_temperature: float = Field(default=0.1, gt=0, description="of the student's softmax")
-    teacher_temperature: float = Field(default=0.04, gt=0, description="of the teacher's softmax")
+    student_temperature: float = Field(
+        default=0.1, gt=0, description="temperature of the student's softmax"
+    )
+    teacher_temperature: float = Field(
+        default=0.04, gt=0, description="temperature of the teacher's softmax"
+    )
     start_teacher_temperature: float = Field(
-        default=0.04, gt=0, description="of the teacher's softmax before its warm-up"
+        default=0.04, gt=0, description="temperature of the teacher's softmax before its warm-up"
     )
     teacher_temperature_epochs: float = Field(
         default=30.0,
@@ -53,14 +57,17 @@ class DINOConfig(MethodSettings):
         description="linear warm-up of the teacher temperature; at most a tenth of the steps",
     )
     center_momentum: float = Field(
-        default=0.9, ge=0, lt=1, description="share of itself the centre keeps in a step"
+        default=0.9,
+        ge=0,
+        lt=1,
+        description="momentum of the centre: the share that it keeps in a step",
     )
     teacher_momentum: float = Field(
         default=0.996,
         ge=0,
         le=1,
-        description="share of itself the teacher keeps in a step at the start, a cosine up to 1; "
-        "a short run lowers it",
+        description="momentum of the teacher at the start, then a cosine up to 1; lower "
+        "in a short run",
     )
     num_prototypes: int | None = Field(
         default=None,
@@ -71,15 +78,17 @@ class DINOConfig(MethodSettings):
     head_hidden: int = Field(default=2048, ge=1, description="width of the head's hidden layers")
     head_bottleneck: int = Field(default=256, ge=1, description="width before its last layer")
     norm_last_layer: bool = Field(
-        default=True, description="weights of the last layer keep length 1; steadier"
+        default=True, description="keep the weights of the last layer at norm 1, for stability"
     )
     freeze_last_layer_epochs: float = Field(
         default=1.0,
         ge=0,
-        description="time before the last layer learns; at most a tenth of the steps",
+        description="epochs during which the last layer is frozen; at most a tenth of the steps",
     )
     clip_gradient: float | None = Field(
-        default=3.0, gt=0, description="longest gradient of each parameter; null for no clipping"
+        default=3.0,
+        gt=0,
+        description="gradient clipping: largest norm per parameter; null for no clipping",
     )
 
     @property

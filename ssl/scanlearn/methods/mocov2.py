@@ -82,7 +82,7 @@ class MoCoV2Config(MethodSettings):
 
     name: Literal["mocov2"] = Field(default="mocov2", description="MoCo v2")
     temperature: float = Field(
-        default=0.2, gt=0, description="divides the cosine similarities; smaller is sharper"
+        default=0.2, gt=0, description="temperature that divides the cosine similarities"
     )
     queue_size: int | None = Field(
         default=None,
@@ -94,18 +94,19 @@ class MoCoV2Config(MethodSettings):
         default=0.999,
         ge=0,
         lt=1,
-        description="share of itself the teacher keeps in a step; a short run lowers it",
+        description="momentum of the teacher: the share that it keeps in a step; lower in a short "
+        "run",
     )
     batch_norm_groups: int | None = Field(
         default=None,
         ge=1,
-        description="groups of scans in a process with BatchNorm statistics of their own, which "
-        "hide from a query which key is its own; null is 8 over all processes",
+        description="groups of scans in a process with separate BatchNorm statistics, so that a "
+        "query cannot tell its key by them; null is 8 over all processes",
     )
     head_hidden: int | None = Field(
-        default=None, ge=1, description="width of the head's hidden layer; null is the features'"
+        default=None, ge=1, description="width of the hidden layer; null is the feature dimension"
     )
-    head_dim: int = Field(default=128, ge=1, description="length of an embedding")
+    head_dim: int = Field(default=128, ge=1, description="dimension of an embedding")
 
     def resolved(self, facts: RunFacts, backbone: Backbone) -> tuple[Self, tuple[str, ...]]:
         """Fills in the published recipe, its queue for the archive."""

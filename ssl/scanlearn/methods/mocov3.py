@@ -41,27 +41,29 @@ class MoCoV3Config(MethodSettings):
 
     name: Literal["mocov3"] = Field(default="mocov3", description="MoCo v3")
     temperature: float | None = Field(
-        default=None, gt=0, description="null is .2 for transformers, 1 for other backbones"
+        default=None, gt=0, description="temperature; null is 0.2 for transformers, else 1"
     )
     teacher_momentum: float = Field(
         default=0.99,
         ge=0,
         le=1,
-        description="share of itself the teacher keeps in a step at the start, a cosine up to 1; "
-        "a short run lowers it",
+        description="momentum of the teacher at the start, then a cosine up to 1; lower "
+        "in a short run",
     )
     head_layers: int | None = Field(
-        default=None, ge=2, description="of the projector; null is 3 for transformers, else 2"
+        default=None,
+        ge=2,
+        description="layers of the projector; null is 3 for transformers, else 2",
     )
     head_hidden: int = Field(
         default=4096, ge=1, description="width of hidden layers of projector and predictor"
     )
-    head_dim: int = Field(default=256, ge=1, description="length of an embedding")
+    head_dim: int = Field(default=256, ge=1, description="dimension of an embedding")
     head_batch_norm: bool = Field(
         default=True, description="BatchNorm after each layer of projector and predictor"
     )
     freeze_patches: bool = Field(
-        default=True, description="a transformer's patch projection stays as it was initialised"
+        default=True, description="freeze a transformer's patch projection at its initial weights"
     )
 
     def resolved(self, facts: RunFacts, backbone: Backbone) -> tuple[Self, tuple[str, ...]]:

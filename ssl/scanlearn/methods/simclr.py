@@ -32,13 +32,13 @@ class SimCLRConfig(MethodSettings):
 
     name: Literal["simclr"] = Field(default="simclr", description="SimCLR")
     temperature: float = Field(
-        default=0.1, gt=0, description="divides the cosine similarities; smaller is sharper"
+        default=0.1, gt=0, description="temperature that divides the cosine similarities"
     )
     head_layers: int = Field(default=2, ge=2, description="layers of the projection head")
     head_hidden: int | None = Field(
-        default=None, ge=1, description="width of its hidden layers; null is the feature dimension"
+        default=None, ge=1, description="width of the hidden layers; null is the feature dimension"
     )
-    head_dim: int = Field(default=128, ge=1, description="length of an embedding")
+    head_dim: int = Field(default=128, ge=1, description="dimension of an embedding")
     head_batch_norm: bool = Field(
         default=True, description="BatchNorm after each layer of the head"
     )
