@@ -52,7 +52,7 @@ def state_verdict(
     setting = f"{found.task}, {learner_name(found.learner)}, {budget_name(found.budget)}"
     sentence = f"{_capital(claim)}: {_numbers(found, table)}, {setting}."
     if found.seeds == 1:
-        sentence += " One pretraining seed: this speaks of these two networks only."
+        sentence += " One pretraining seed: this holds for these two networks only."
     primary = Primary(
         task=found.task, learner=found.learner, budget=found.budget, a=found.a, b=found.b
     )
