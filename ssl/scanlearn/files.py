@@ -112,12 +112,12 @@ def _left_behind(target: Path) -> list[Path]:
     if os.name != "posix" or not target.parent.is_dir():
         return []  # Elsewhere signal 0 would end the process it asks after.
     prefix = _partial_prefix(target)
-    found = []
+    folders = []
     for left in target.parent.iterdir():
         process = left.name.removeprefix(prefix).split(".")[0]
         if left.name.startswith(prefix) and process.isdigit() and not _is_alive(int(process)):
-            found.append(left)
-    return sorted(found)
+            folders.append(left)
+    return sorted(folders)
 
 
 def _claim(left: Path, target: Path, process: int) -> Path | None:

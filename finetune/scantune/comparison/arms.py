@@ -16,7 +16,7 @@ from scanlearn.training.run import initial_backbone, resolve, training_device
 from scanlearn.training.settings import PretrainConfig
 from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import Curve, Matched, RunRow, SeedMatch
+from scantune.comparison.results import Matched, RunRow, SeedMatch, TrainingCurve
 
 _CURVE_POINTS = 200
 _MATCHED = {
@@ -75,17 +75,17 @@ def matched(rows: Sequence[RunRow]) -> Matched:
     problems: list[str] = []
     per_seed: list[SeedMatch] = []
     for seed in sorted({row.seed for row in rows}):
-        own = [row for row in rows if row.seed == seed]
-        trained = [row for row in own if row.steps > 0]
+        of_seed = [row for row in rows if row.seed == seed]
+        trained = [row for row in of_seed if row.steps > 0]
         shared: dict[str, str | int] = {}
         for key, words in _MATCHED.items():
-            found: dict[str | int, list[str]] = {}
-            for row in own if key == "initial_hash" else trained:
-                found.setdefault(getattr(row, key), []).append(row.arm)
-            if len(found) > 1:
-                groups = " against ".join(", ".join(arms) for arms in found.values())
-                problems.append(f"seed {seed}: {words} differ ({groups}).")
-            shared[key] = next(iter(found)) if len(found) == 1 else "" if key != "steps" else 0
+            groups: dict[str | int, list[str]] = {}
+            for row in of_seed if key == "initial_hash" else trained:
+                groups.setdefault(getattr(row, key), []).append(row.arm)
+            if len(groups) > 1:
+                sides = " against ".join(", ".join(arms) for arms in groups.values())
+                problems.append(f"seed {seed}: {words} differ ({sides}).")
+            shared[key] = next(iter(groups)) if len(groups) == 1 else "" if key != "steps" else 0
         per_seed.append(SeedMatch.model_validate({"seed": seed, **shared}))
     return Matched(ok=not problems, problems=tuple(problems), per_seed=tuple(per_seed))
 
@@ -107,50 +107,29 @@ def _random_row(config: CompareConfig, arm: str, seed: int, unlabeled: Archive) 
     # that this network is the one from which the trained arms of the seed began.
     run = _initial_run(config, seed, Path())
     method = resolve(run, unlabeled, backbone).method.build(backbone, seed)
-    return RunRow(
-        arm=arm,
-        seed=seed,
-        steps=0,
-        epochs=0.0,
-        views=0,
-        seconds=0.0,
-        views_per_s=0.0,
-        initial_hash=weights_hash(method),
-        final_hash=final,
-        order_hash="",
-        uniforms_hash="",
-        curve=Curve(),
-        backbone="",
-    )
+    return RunRow(arm=arm, seed=seed, initial_hash=weights_hash(method), final_hash=final)
 
 
 def _trained_row(result: PretrainResult, arm: str, seed: int, study: Path) -> RunRow:
+    shared = RunRow.model_fields.keys() - {"arm", "seed", "curve", "backbone"}
     return RunRow(
         arm=arm,
         seed=seed,
-        steps=result.steps,
-        epochs=result.epochs,
-        views=result.views,
-        seconds=result.seconds,
-        views_per_s=result.views_per_s,
-        initial_hash=result.initial_hash,
-        final_hash=result.final_hash,
-        order_hash=result.order_hash,
-        uniforms_hash=result.uniforms_hash,
+        **{name: getattr(result, name) for name in shared},
         curve=read_curve(result.metrics),
         backbone=result.backbone.relative_to(study).as_posix(),
     )
 
 
-def read_curve(metrics: Path) -> Curve:
+def read_curve(metrics: Path) -> TrainingCurve:
     """Reads loss and embedding std from ``metrics.csv``, in at most 200 means over equal spans."""
     with metrics.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows:
-        return Curve()
+        return TrainingCurve()
     span = math.ceil(len(rows) / _CURVE_POINTS)
     groups = [rows[first : first + span] for first in range(0, len(rows), span)]
-    return Curve(
+    return TrainingCurve(
         step=tuple(int(group[-1]["step"]) for group in groups),
         loss=tuple(_mean(group, "loss") for group in groups),
         embedding_std=tuple(_mean(group, "embedding_std") for group in groups),

@@ -159,8 +159,8 @@ def view_shares(config: CompareConfig) -> tuple[ViewShare, ...]:
     recipe, shares = config.pretrain.build_recipe(), []
     for name, arm in config.arms.items():
         if arm.kind == "pretrained":
-            found = view_statistics(recipe, arm.dial())
-            shares.append(ViewShare(arm=name, iou=found.iou, disjoint=found.disjoint))
+            statistics = view_statistics(recipe, arm.dial())
+            shares.append(ViewShare(arm=name, iou=statistics.iou, disjoint=statistics.disjoint))
     return tuple(shares)
 
 
@@ -192,28 +192,28 @@ def data_warnings(
     unlabeled: Archive, archives: tuple[Archive, ...], tasks: Mapping[str, LabeledSet]
 ) -> tuple[str, ...]:
     """What a reader should know about the scans and labels."""
-    found: list[str] = []
+    warnings: list[str] = []
     for name, archive in zip(("labeled", "test"), archives, strict=False):
         if unlabeled.content_hash == archive.content_hash:
-            found.append(
+            warnings.append(
                 f"The {name} scans are also the unlabeled ones: every arm has seen the test scans, "
                 "but not their labels."
             )
         if not archive.patients_known:
-            found.append(
+            warnings.append(
                 f"The {name} scans have no patient identifiers: each scan counts as one patient, "
                 "and intervals are too narrow if patients have several scans."
             )
     for name, labeled in tasks.items():
         if labeled.num_blank:
-            found.append(f"{name}: {labeled.num_blank} scans without a label are left out.")
+            warnings.append(f"{name}: {labeled.num_blank} scans without a label are left out.")
         if labeled.num_uncertain:
-            found.append(f"{name}: {labeled.num_uncertain} uncertain scans (-1) are left out.")
-        found += [f"{name}: {note}." for note in labeled.notes]
+            warnings.append(f"{name}: {labeled.num_uncertain} uncertain scans (-1) are left out.")
+        warnings += [f"{name}: {note}." for note in labeled.notes]
         unknown = ", ".join(f"{key} {n}" for key, n in labeled.unknown.items() if n)
         if unknown:
-            found.append(f"{name}: scans of which a finding is unknown are masked: {unknown}.")
-    return tuple(found)
+            warnings.append(f"{name}: scans of which a finding is unknown are masked: {unknown}.")
+    return tuple(warnings)
 
 
 def score_warnings(
@@ -221,20 +221,20 @@ def score_warnings(
 ) -> tuple[str, ...]:
     """What a reader should know about how the learners were trained and what they scored."""
     evaluation = config.evaluation
-    found = []
+    warnings = []
     for (task, _), members in scores.items():
         notes = (*members[0].notes, *stopping_notes(members[0], evaluation.tune))
-        found += [f"{task}: {note}." for note in notes]
+        warnings += [f"{task}: {note}." for note in notes]
     if evaluation.network_learners:
         names = ", ".join(learner_name(name) for name in evaluation.network_learners)
-        found.append(f"The thumbnail has no network to train: it is not scored with {names}.")
-    return tuple(dict.fromkeys(found))
+        warnings.append(f"The thumbnail has no network to train: it is not scored with {names}.")
+    return tuple(dict.fromkeys(warnings))
 
 
 def thumbnail_warnings(config: CompareConfig, table: Sequence[Score]) -> tuple[str, ...]:
     """Names the trained arms that the thumbnail equals, with the primary learner and budget."""
     setting = (config.primary.learner, config.primary_budget)
-    found = []
+    warnings = []
     for task in config.task_names:
         aurocs: dict[str, float] = {
             s.arm: s.auroc
@@ -251,12 +251,12 @@ def thumbnail_warnings(config: CompareConfig, table: Sequence[Score]) -> tuple[s
             if name in aurocs and aurocs[name] <= reference
         ]
         if below:
-            found.append(
+            warnings.append(
                 f"{task}: the thumbnail ({reference:.3f}) scores at least as high as "
                 f"{', '.join(below)}: no evidence that these arms learned more than brightness and "
                 "coarse layout."
             )
-    return tuple(found)
+    return tuple(warnings)
 
 
 def evidence_note(*archives: Archive) -> str | None:
@@ -295,7 +295,7 @@ def config_text(config: CompareConfig) -> str:
 
 def _without_paths(config: CompareConfig) -> dict[str, str]:
     """Returns what stands for each path that the plan gives; a phantom is no path."""
-    given = {
+    paths = {
         "unlabeled": config.unlabeled,
         "labels": config.labels,
         "output": config.output,
@@ -305,6 +305,6 @@ def _without_paths(config: CompareConfig) -> dict[str, str]:
     }
     return {
         key: str(path) if str(path).startswith(PHANTOM_PREFIX) else _PATHS[key]
-        for key, path in given.items()
+        for key, path in paths.items()
         if path is not None
     }

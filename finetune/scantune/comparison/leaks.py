@@ -44,17 +44,17 @@ def find_study_leaks(
             labeled = [
                 _labeled(source, archive, tasks.values()) for source, archive in enumerate(archives)
             ]
-            found = find_leaks(ScanSet.unlabeled("unlabeled", unlabeled), labeled)
-            found.write(folder.leaks)
-        for line in found.lines():
+            audit = find_leaks(ScanSet.unlabeled("unlabeled", unlabeled), labeled)
+            audit.write(folder.leaks)
+        for line in audit.lines():
             say(line)
     facts = json.loads(path.read_text(encoding="utf-8"))["comparisons"]
     leaks = tuple(Leak.model_validate(fact) for fact in facts)
-    told = "; ".join(_invalid(leaks))
-    if told and config.leaks == "refuse":
+    invalid = "; ".join(_invalid(leaks))
+    if invalid and config.leaks == "refuse":
         raise ScanlearnError(
-            f"{told}: remove the scans listed in {folder.leaks} from either set, or set leaks=warn "
-            "to continue, with a warning in the report"
+            f"{invalid}: remove the scans listed in {folder.leaks} from either set, or set "
+            "leaks=warn to continue, with a warning in the report"
         )
     for warning in leak_warnings(leaks):
         warn_user(warning)

@@ -100,7 +100,7 @@ class ArmRow(Record):
         return ", ".join(f"{name} {value:g}" for name, value in dials.items())
 
 
-class Curve(Record):
+class TrainingCurve(Record):
     """Loss and embedding std (times sqrt d: 1 healthy, 0 collapsed) over optimiser steps."""
 
     step: tuple[int, ...] = ()
@@ -109,21 +109,21 @@ class Curve(Record):
 
 
 class RunRow(Record):
-    """One network: an arm at one pretraining seed."""
+    """One network: an arm at one pretraining seed; the defaults are those of an untrained one."""
 
     arm: str
     seed: int
-    steps: int
-    epochs: float
-    views: int
-    seconds: float
-    views_per_s: float
+    steps: int = 0
+    epochs: float = 0.0
+    views: int = 0
+    seconds: float = 0.0
+    views_per_s: float = 0.0
     initial_hash: str
     final_hash: str
-    order_hash: str
-    uniforms_hash: str
-    curve: Curve
-    backbone: str
+    order_hash: str = ""
+    uniforms_hash: str = ""
+    curve: TrainingCurve = TrainingCurve()
+    backbone: str = ""
 
 
 class SeedMatch(Record):
@@ -164,7 +164,7 @@ class Score(Record):
     test_patients: int
 
 
-class Difference(Record):
+class ArmDifference(Record):
     """AUROC of arm ``a`` minus that of arm ``b``, on the same folds and patients.
 
     ``p_holm`` is None for the primary comparison; ``verdict`` rests on it for all others.
@@ -266,7 +266,7 @@ class Results(Record):
     runs: tuple[RunRow, ...]
     matched: Matched
     table: tuple[Score, ...]
-    differences: tuple[Difference, ...]
+    differences: tuple[ArmDifference, ...]
     view_statistics: tuple[ViewShare, ...]
     sheets: tuple[Sheet, ...]
     warnings: tuple[str, ...]

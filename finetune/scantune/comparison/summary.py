@@ -8,7 +8,7 @@ from itertools import combinations
 
 from scanlearn.console import track
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import ArmRow, Difference, Matched, Primary, Score, Verdict
+from scantune.comparison.results import ArmDifference, ArmRow, Matched, Primary, Score, Verdict
 from scantune.scores import Scores
 from scantune.splits import Budget
 from scantune.statistics.delong import class_difference
@@ -30,7 +30,7 @@ def state_verdict(
     config: CompareConfig,
     arms: Sequence[ArmRow],
     table: Sequence[Score],
-    differences: Sequence[Difference],
+    differences: Sequence[ArmDifference],
     matched: Matched,
 ) -> Verdict:
     """Says what the primary comparison shows, and what it does not.
@@ -38,44 +38,44 @@ def state_verdict(
     Example of a sentence: "Weak (s = 0.5) is better than strong (s = 1): AUROC 0.842 against
     0.815, difference +0.027 (95 % interval 0.011 to 0.043), pneumonia, linear probe, all labels."
     """
-    found = next(difference for difference in differences if difference.primary)
-    named = {arm.name: f"{arm.name} ({arm.scale_text})" for arm in arms}
-    a, b = named[found.a], named[found.b]
+    primary = next(difference for difference in differences if difference.primary)
+    titles = {arm.name: f"{arm.name} ({arm.scale_text})" for arm in arms}
+    a, b = titles[primary.a], titles[primary.b]
     claim = {
         "better": f"{a} is better than {b}",
         "worse": f"{a} is worse than {b}",
         "equivalent": f"{a} and {b} are equivalent within ±{config.margin:g}",
         "none": f"no difference shown between {a} and {b}",
-    }[found.verdict]
+    }[primary.verdict]
     if not matched.ok:
         claim = f"the arms are not matched, so the dial alone may not explain it, but {claim}"
-    setting = f"{found.task}, {learner_name(found.learner)}, {budget_name(found.budget)}"
-    sentence = f"{_capital(claim)}: {_numbers(found, table)}, {setting}."
-    if found.seeds == 1:
+    learner, budget = learner_name(primary.learner), budget_name(primary.budget)
+    numbers = _numbers(primary, table)
+    sentence = f"{_capital(claim)}: {numbers}, {primary.task}, {learner}, {budget}."
+    if primary.seeds == 1:
         sentence += " One pretraining seed: this holds for these two networks only."
-    primary = Primary(
-        task=found.task, learner=found.learner, budget=found.budget, a=found.a, b=found.b
-    )
-    return Verdict(kind=found.verdict, sentence=sentence, primary=primary)
+    named = {key: getattr(primary, key) for key in Primary.model_fields}
+    return Verdict(kind=primary.verdict, sentence=sentence, primary=Primary(**named))
 
 
-def _numbers(found: Difference, table: Sequence[Score]) -> str:
+def _numbers(primary: ArmDifference, table: Sequence[Score]) -> str:
     aurocs: Mapping[str, float | None] = {
         score.arm: score.auroc
         for score in table
-        if (score.task, score.learner, score.budget) == (found.task, found.learner, found.budget)
+        if (score.task, score.learner, score.budget)
+        == (primary.task, primary.learner, primary.budget)
     }
-    first, second = aurocs[found.a], aurocs[found.b]
-    if None in (first, second, found.difference, found.low, found.high):
+    first, second = aurocs[primary.a], aurocs[primary.b]
+    if None in (first, second, primary.difference, primary.low, primary.high):
         return "the AUROC is undefined in some fold"
     assert first is not None
     assert second is not None
-    assert found.difference is not None
-    assert found.low is not None
-    assert found.high is not None
+    assert primary.difference is not None
+    assert primary.low is not None
+    assert primary.high is not None
     return (
-        f"AUROC {first:.3f} against {second:.3f}, difference {signed(found.difference)} "
-        f"(95 % interval {_minus(found.low)} to {_minus(found.high)})"
+        f"AUROC {first:.3f} against {second:.3f}, difference {signed(primary.difference)} "
+        f"(95 % interval {_minus(primary.low)} to {_minus(primary.high)})"
     )
 
 
@@ -110,7 +110,7 @@ def estimate_all(
         By task, learner, budget and arm, one estimate per pretraining seed.
     """
     evaluation = config.evaluation
-    found: dict[Cell, list[Estimate]] = {}
+    estimates: dict[Cell, list[Estimate]] = {}
     total = len(evaluation.budgets) * sum(
         len(member.learners) for members in scores.values() for member in members
     )
@@ -120,11 +120,11 @@ def estimate_all(
             weights = patient_weights(members[0], replicates=evaluation.replicates)
             for learner in members[0].learners:
                 for budget in evaluation.budgets:
-                    own = found.setdefault((task, learner, budget, arm), [])
-                    for one in members:
-                        own.append(estimate(one, learner, budget, weights))
+                    of_arm = estimates.setdefault((task, learner, budget, arm), [])
+                    for member in members:
+                        of_arm.append(estimate(member, learner, budget, weights))
                         progress.advance()
-    return found
+    return estimates
 
 
 def score_rows(
@@ -132,8 +132,8 @@ def score_rows(
 ) -> tuple[Score, ...]:
     """The table: one row per task, learner, budget and arm."""
     rows = []
-    for (task, learner, budget, arm), own in estimates.items():
-        interval = arm_interval(own)
+    for (task, learner, budget, arm), members in estimates.items():
+        interval = arm_interval(members)
         first = scores[task, arm][0]
         place = first.budgets.index(str(budget))
         rows.append(
@@ -148,7 +148,7 @@ def score_rows(
                 per_seed=tuple(finite(value) for value in interval.per_seed),
                 train_scans=float(first.train_scans[place].mean()),
                 train_patients=float(first.train_patients[place].mean()),
-                test_patients=own[0].num_patients,
+                test_patients=members[0].num_patients,
             )
         )
     return tuple(rows)
@@ -158,19 +158,19 @@ def difference_rows(
     config: CompareConfig,
     estimates: Estimates,
     scores: Mapping[tuple[str, str], Sequence[Scores]],
-) -> tuple[Difference, ...]:
+) -> tuple[ArmDifference, ...]:
     """The paired differences, the primary one first; Holm covers the rest."""
-    asked = list(comparisons(config))
-    found = [
-        paired_difference(estimates[(*cell, a)], estimates[(*cell, b)]) for cell, a, b in asked
+    compared = list(comparisons(config))
+    differences = [
+        paired_difference(estimates[(*cell, a)], estimates[(*cell, b)]) for cell, a, b in compared
     ]
-    adjusted = holm([difference.p for difference in found[1:]])
+    adjusted = holm([difference.p for difference in differences[1:]])
     rows = []
-    for index, ((cell, a, b), difference) in enumerate(zip(asked, found, strict=True)):
+    for index, ((cell, a, b), difference) in enumerate(zip(compared, differences, strict=True)):
         p_holm = None if index == 0 else adjusted[index - 1]
         defined = math.isfinite(difference.estimate) and math.isfinite(difference.p)
         rows.append(
-            Difference(
+            ArmDifference(
                 task=cell[0],
                 learner=cell[1],
                 budget=cell[2],
@@ -199,10 +199,10 @@ def _delong_p(
 ) -> float | None:
     task, learner, budget = cell
     first, second = scores[task, a], scores[task, b]
-    asked = first[0].truth.asked
-    if len(asked) > 1:
+    codes = first[0].truth.asked
+    if len(codes) > 1:
         return None
-    return finite(class_difference(first, second, learner, budget, asked[0]).p)
+    return finite(class_difference(first, second, learner, budget, codes[0]).p)
 
 
 def comparisons(

@@ -72,9 +72,9 @@ def _problem(detail: ErrorDetails, at: tuple[str, ...], model: type[BaseModel]) 
         known = detail["ctx"]["expected_tags"]
         return f"'{key}' is '{detail['ctx']['tag']}', but it should be one of {known}"
     message = detail["msg"][0].lower() + detail["msg"][1:]
-    shown = json.dumps(given, default=str)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return f"'{key}' is {shown}, but {message}".replace("but input should", "but it should")
+    text = json.dumps(given, default=str)
+    text = text if len(text) <= 60 else text[:57] + "..."
+    return f"'{key}' is {text}, but {message}".replace("but input should", "but it should")
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> set[str]:

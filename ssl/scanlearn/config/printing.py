@@ -21,10 +21,10 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
     """Returns the pydantic models named anywhere in a type annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    found: list[type[BaseModel]] = []
+    models: list[type[BaseModel]] = []
     for argument in getattr(annotation, "__args__", ()):
-        found += models_in(argument)
-    return found
+        models += models_in(argument)
+    return models
 
 
 def default_of(field: FieldInfo) -> Any:

@@ -51,12 +51,7 @@ def is_scan(path: Path) -> bool:
 
 
 def reader_of(start: bytes, name: str) -> Reader:
-    """Returns what reads a file: its content decides, its ending only where that is silent.
-
-    Args:
-        start: The first bytes, 352 or more where there are as many.
-        name: Name with the ending.
-    """
+    """Returns what reads a file: its first bytes decide, its ending only where they are silent."""
     by_suffix = (reader for reader in READERS if name.lower().endswith(reader.suffixes))
     return _matching(start) or next(by_suffix, pictures.READER)
 
@@ -99,7 +94,6 @@ def read_frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[F
     """Yields the scans that some frames of a file give.
 
     Args:
-        path: As for `read_header`.
         frames: Which frames, from 0; a picture has one.
 
     Raises:

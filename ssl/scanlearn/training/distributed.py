@@ -75,7 +75,7 @@ def quiet() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ProcessLayout:
     """One process for each device of each node."""
 
     device: torch.device
@@ -88,18 +88,18 @@ class Layout:
         return self.devices * self.nodes
 
     @classmethod
-    def of(cls, config: PretrainConfig, device: torch.device) -> Layout:
+    def of(cls, config: PretrainConfig, device: torch.device) -> ProcessLayout:
         """Resolves how many processes a configuration asks for.
 
         Raises:
             ScanlearnError: There are fewer GPUs than asked for, or the batch cannot be divided.
         """
-        found = torch.cuda.device_count() if device.type == "cuda" else 1
-        devices = found if config.devices == "auto" else config.devices
-        if device.type == "cuda" and devices > found:
+        visible = torch.cuda.device_count() if device.type == "cuda" else 1
+        devices = visible if config.devices == "auto" else config.devices
+        if device.type == "cuda" and devices > visible:
             raise ScanlearnError(
-                f"devices is {devices}, but {found} GPUs are visible: set devices to {found} or "
-                "less, or to auto."
+                f"devices is {devices}, but {visible} GPUs are visible: set devices to at most "
+                f"{visible}, or to auto"
             )
         layout = cls(device, devices, config.nodes)
         shares = layout.ranks * config.accumulate
@@ -296,10 +296,10 @@ def run_together(
         context = spawn(  # type: ignore[no-untyped-call]
             _run_one, args=(function, config, environment, notes), nprocs=count, join=False
         )
-        asked: list[int] = []
+        signals: list[int] = []
         try:
             with (
-                _passed_on(context.pids(), asked),
+                _passed_on(context.pids(), signals),
                 _logging_at(logging.ERROR, "torch.multiprocessing.spawn"),
             ):
                 while not context.join(grace_period=_GRACE_S):
@@ -307,8 +307,8 @@ def run_together(
         except (ProcessExitedException, ProcessRaisedException):
             if (notes / "error").is_file():
                 raise ScanlearnError((notes / "error").read_text()) from None
-            if asked:  # before that process was ready to listen
-                reason = f"stopped by {signal.Signals(asked[0]).name} before the first step."
+            if signals:  # before that process was ready to listen
+                reason = f"stopped by {signal.Signals(signals[0]).name} before the first step."
                 say(reason)
                 raise Stopped(reason) from None
             raise
@@ -347,11 +347,11 @@ def _note(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _passed_on(pids: list[int], asked: list[int]) -> Iterator[None]:
+def _passed_on(pids: list[int], signals: list[int]) -> Iterator[None]:
     """Hands requests to stop to the processes; they keep their last step and end."""
 
     def hand_on(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        asked.append(number)
+        signals.append(number)
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)

@@ -167,26 +167,30 @@ class Pretrainer(pl.LightningModule):
         # A sum of squares overflows where each of the gradients may still be finite.
         broken = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
         if broken:
-            what = f"{len(broken)} of {len(gradients)} gradients ({broken[0]}, ...) are not finite"
-            raise ScanlearnError(self._not_finite(f"the loss is {loss:.4g}, but {what}"))
+            problem = (
+                f"{len(broken)} of {len(gradients)} gradients ({broken[0]}, ...) are not finite"
+            )
+            raise ScanlearnError(self._not_finite(f"the loss is {loss:.4g}, but {problem}"))
 
-    def _not_finite(self, what: str) -> str:
+    def _not_finite(self, problem: str) -> str:
         batch = self._batch
         assert batch is not None
         views = (*batch.views.global_views, *batch.views.local_views)
         whole = torch.stack([view.flatten(1).isfinite().all(1) for view in views]).all(0)
         rows = batch.batch.rows
         bad = rows[(~whole).cpu().numpy()]
-        shown = [str(self._scan_ids[row]) for row in (bad if len(bad) else rows)[:_NAMED_SCANS]]
-        some = ", ".join(shown) + (", ..." if (len(bad) or len(rows)) > len(shown) else "")
+        named = [str(self._scan_ids[row]) for row in (bad if len(bad) else rows)[:_NAMED_SCANS]]
+        scans = ", ".join(named) + (", ..." if (len(bad) or len(rows)) > len(named) else "")
         if len(bad):
-            cause = f"views of {len(bad)} of its scans are not finite ({some}): look at those scans"
+            cause = (
+                f"views of {len(bad)} of its scans are not finite ({scans}): look at those scans"
+            )
         else:
             cause = (
-                f"its {len(rows)} scans are sound ({some}): "
+                f"its {len(rows)} scans are sound ({scans}): "
                 "lower method.learning_rate, or set precision to fp32"
             )
-        return f"{what} at step {self.global_step}, and {cause}; the last checkpoint is kept."
+        return f"{problem} at step {self.global_step}, and {cause}; the last checkpoint is kept."
 
     def on_after_backward(self) -> None:
         """Lets the method change its gradients, once they are whole.

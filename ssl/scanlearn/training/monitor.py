@@ -106,9 +106,9 @@ class CollapseMonitor:
             self._recent.append(health)
         if len(self._recent) < ROWS_TO_JUDGE or self._has_warned:
             return ()
-        found = collapse_warning(_mean(self._recent), is_late=is_late)
-        self._has_warned = bool(found)
-        return found
+        warning = collapse_warning(_mean(self._recent), is_late=is_late)
+        self._has_warned = bool(warning)
+        return warning
 
 
 def collapse_warning(health: Health, *, is_late: bool) -> tuple[str, ...]:

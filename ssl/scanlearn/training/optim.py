@@ -82,15 +82,15 @@ def schedule_for(config: MethodConfig, facts: RunFacts) -> Schedule:
             "method.weight_decay is 0, which would switch the adaptation of LARS off: "
             "set it above 0, such as 1e-6, or method.optimiser to sgd"
         )
-    asked = round(config.warmup_epochs * facts.steps_per_epoch)
-    taken = warmup_steps(config.warmup_epochs, facts.start)
-    if taken == asked:
+    published = round(config.warmup_epochs * facts.steps_per_epoch)
+    steps = warmup_steps(config.warmup_epochs, facts.start)
+    if steps == published:
         reason = f"{config.warmup_epochs:g} epochs"
     else:
-        reason = f"a tenth of the run, since {config.warmup_epochs:g} epochs would be {asked:,}"
+        reason = f"a tenth of the run, since {config.warmup_epochs:g} epochs would be {published:,}"
     return Schedule(
         peak=config.learning_rate,
-        warmup_steps=taken,
+        warmup_steps=steps,
         total_steps=facts.total_steps,
         reason=reason,
         end=min(config.end_learning_rate, config.learning_rate),

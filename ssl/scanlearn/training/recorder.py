@@ -115,18 +115,18 @@ class Recorder:
             self._progress.advance()
         if self._watch is not None:
             self._judge(self._watch, module, step)
-        asked = self._stop.agreed(module.device)
+        signal_name = self._stop.agreed(module.device)
         is_due = self._schedule.saves(step, (now - self._saved_s) / 60)
         # Clocks differ, and all processes must save after the same step.
-        if asked or module.trainer.strategy.reduce_boolean_decision(is_due, all=False):
+        if signal_name or module.trainer.strategy.reduce_boolean_decision(is_due, all=False):
             module.trainer.save_checkpoint(self._folder.checkpoint)
             self._saved_s = now
             if self._wandb is not None:
                 self._wandb.release()
-        if asked:
+        if signal_name:
             raise Stopped(
-                f"stopped by {asked} after step {step:,} of {self._schedule.total_steps:,}, which "
-                "is in the checkpoint: run the same command again to continue"
+                f"stopped by {signal_name} after step {step:,} of {self._schedule.total_steps:,}, "
+                "which is in the checkpoint: run the same command again to continue"
             )
 
     def _write_row(self, module: Pretrainer, step: int, now: float) -> None:
@@ -164,9 +164,9 @@ class Recorder:
 
     def _judge(self, watch: ValidationCallback, module: Pretrainer, step: int) -> None:
         began = time.perf_counter()
-        made = watch.row(module.method.exported, step)
-        if made and self._wandb is not None:
-            self._wandb.hold(step, {f"watch/{name}": value for name, value in made.items()})
+        figures = watch.row(module.method.exported, step)
+        if figures and self._wandb is not None:
+            self._wandb.hold(step, {f"watch/{name}": value for name, value in figures.items()})
         # Time spent on judging is no time in training.
         passed = time.perf_counter() - began
         self._stepped_s += passed
@@ -180,7 +180,7 @@ def open_wandb(folder: RunFolder, config: PretrainConfig) -> Iterator[WandbRun |
     if mode == "off":
         yield None
         return
-    shown = config.model_dump(
+    settings = config.model_dump(
         mode="json", exclude={"archive", "output", "pack", "logging", "watch"}
     )
     opened = WandbRun(
@@ -188,7 +188,7 @@ def open_wandb(folder: RunFolder, config: PretrainConfig) -> Iterator[WandbRun |
         mode=mode,
         project=config.logging.project,
         run_id=json.loads(folder.provenance.read_text())["run_id"],
-        config=shown,
+        config=settings,
     )
     try:
         yield opened

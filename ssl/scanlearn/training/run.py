@@ -30,7 +30,7 @@ from scanlearn.methods import Method, MethodConfig, RunFacts
 from scanlearn.provenance import provenance
 from scanlearn.training.batches import StepLoader, steps_in_epoch
 from scanlearn.training.checkpoint import checkpoint_step
-from scanlearn.training.distributed import Layout, Ranks
+from scanlearn.training.distributed import ProcessLayout, Ranks
 from scanlearn.training.folder import RunFolder, open_run
 from scanlearn.training.optim import Schedule, schedule_for
 from scanlearn.training.settings import PRESENTATION, PretrainConfig
@@ -83,9 +83,9 @@ class Resolved:
         )
 
 
-def training_device(asked: Literal["auto", "cpu", "gpu"]) -> torch.device:
+def training_device(device: Literal["auto", "cpu", "gpu"]) -> torch.device:
     """Where the run trains."""
-    is_gpu = asked == "gpu" or (asked == "auto" and torch.cuda.is_available())
+    is_gpu = device == "gpu" or (device == "auto" and torch.cuda.is_available())
     return torch.device("cuda" if is_gpu else "cpu")
 
 
@@ -210,7 +210,7 @@ class Run:
         return cls(config, archive, folder, resolved, method, generator, start)
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> ProcessLayout:
         """Where the run trains, in how many processes."""
         return layout_of(self.config)
 
@@ -225,14 +225,14 @@ class Run:
         rows = np.linspace(0, len(self.archive) - 1, min(len(self.archive), _SAMPLE))
         boxes = self.archive.gather(rows.astype(np.int64)).valid_box.numpy()
         share = self.generator.upsampled_share(boxes)
-        found = (*self.config.warnings, *self.layout.warnings(self.method))
+        warnings = (*self.config.warnings, *self.layout.warnings(self.method))
         if share < _WORTH_A_WARNING:
-            return found
+            return warnings
         height, width = self.archive.shape[1:]
         is_canvas_full = bool((boxes[:, 2] == height).any() or (boxes[:, 3] == width).any())
         remedy = "pack at a larger pack.canvas, or make" if is_canvas_full else "make"
         return (
-            *found,
+            *warnings,
             f"{share:.0%} of the views enlarge their crop, so the crop dial also changes the "
             f"resolution: the packed scans (up to {boxes[:, 2].max()} x {boxes[:, 3].max()} px) "
             f"are small for views of {self.generator.size} px; {remedy} views.size smaller.",
@@ -276,13 +276,13 @@ class Run:
         return f"{plan.global_views} x {size} + {plan.local_views} x {self.resolved.local_size} px"
 
 
-def layout_of(config: PretrainConfig) -> Layout:
+def layout_of(config: PretrainConfig) -> ProcessLayout:
     """Where a run trains, in how many processes.
 
     Raises:
-        ScanlearnError: See `Layout.of`.
+        ScanlearnError: See `ProcessLayout.of`.
     """
-    return Layout.of(config, training_device(config.device))
+    return ProcessLayout.of(config, training_device(config.device))
 
 
 def _earlier(folder: RunFolder) -> Resolved | None:

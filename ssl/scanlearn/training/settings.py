@@ -40,12 +40,12 @@ class WatchConfig(Settings):
 
     @model_validator(mode="after")
     def _whole(self) -> WatchConfig:
-        given = {
+        is_set = {
             name: getattr(self, name) is not None
             for name in ("probe", "probe_label", "probe_epochs")
         }
-        if any(given.values()) and not all(given.values()):
-            missing = " and ".join(name for name, is_given in given.items() if not is_given)
+        if any(is_set.values()) and not all(is_set.values()):
+            missing = " and ".join(name for name, is_there in is_set.items() if not is_there)
             raise ValueError(
                 f"a labeled probe needs probe, probe_label and probe_epochs; give {missing} too"
             )

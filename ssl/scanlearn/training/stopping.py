@@ -67,13 +67,13 @@ class StopRequest:
         same step: the largest signal number that any of them has got counts.
         """
         is_enough = self._enough()
-        asked = self._asked
+        number = self._asked
         if distributed.is_available() and distributed.is_initialized():
-            shared = torch.full((1,), asked, device=device)
+            shared = torch.full((1,), number, device=device)
             distributed.all_reduce(shared, distributed.ReduceOp.MAX)
-            asked = int(shared)
-        if asked:
-            return signal.Signals(asked).name
+            number = int(shared)
+        if number:
+            return signal.Signals(number).name
         return "enough" if is_enough else None
 
     def install(self) -> None:

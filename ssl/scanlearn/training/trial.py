@@ -370,67 +370,67 @@ def explain_memory(config: PretrainConfig, stop: StopRequest) -> str:
         stop: The run's, whose signals end the trials at once.
     """
     stop.end_steps()
-    asked, ranks = config.batch_size, layout_of(config).ranks
+    batch_size, ranks = config.batch_size, layout_of(config).ranks
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         # A trial takes all processes, of which some may be waiting for this one's gradients.
         return (
-            f"out of memory with batch_size={asked} over {ranks} processes: the same command with "
-            "--dry-run, in one process, finds the largest batch that fits; the last checkpoint is "
-            "kept."
+            f"out of memory with batch_size={batch_size} over {ranks} processes: run the command "
+            "again with --dry-run, in one process, to find the largest batch that fits; the last "
+            "checkpoint is kept"
         )
-    warn_user(f"out of memory with batch_size={asked}: searching for a batch that fits ...")
+    warn_user(f"out of memory with batch_size={batch_size}: searching for a batch that fits ...")
     shares = ranks * config.accumulate
-    found = largest_that_fits(asked // shares, lambda share: _fits(config, share))
-    return out_of_memory_sentence(asked, found and found * shares, config.views.size)
+    fitting = largest_that_fits(batch_size // shares, lambda share: _fits(config, share))
+    return out_of_memory_sentence(batch_size, fitting and fitting * shares, config.views.size)
 
 
-def largest_that_fits(asked: int, fits: Callable[[int], bool]) -> int | None:
+def largest_that_fits(batch_size: int, fits: Callable[[int], bool]) -> int | None:
     """The largest batch known to fit, to within an eighth; None where not even the smallest does.
 
     Halves until a batch fits, then tries between the last two.
 
     Args:
-        asked: What did not fit; tried once more, since something else may have held the memory.
+        batch_size: What did not fit; tried once more, since other processes may have used memory.
 
     Example:
         >>> largest_that_fits(1000, lambda batch: batch <= 300)
         281
     """
-    if fits(asked):
-        return asked
-    too_many, found = asked, max(asked // 2, SMALLEST_BATCH)
-    while not fits(found):
-        if found == SMALLEST_BATCH:
+    if fits(batch_size):
+        return batch_size
+    too_many, fitting = batch_size, max(batch_size // 2, SMALLEST_BATCH)
+    while not fits(fitting):
+        if fitting == SMALLEST_BATCH:
             return None
-        too_many, found = found, max(found // 2, SMALLEST_BATCH)
-    while too_many - found > max(1, found // _FINENESS):
-        between = (found + too_many) // 2
+        too_many, fitting = fitting, max(fitting // 2, SMALLEST_BATCH)
+    while too_many - fitting > max(1, fitting // _FINENESS):
+        between = (fitting + too_many) // 2
         if fits(between):
-            found = between
+            fitting = between
         else:
             too_many = between
-    return found
+    return fitting
 
 
-def out_of_memory_sentence(asked: int, found: int | None, size: int) -> str:
+def out_of_memory_sentence(batch_size: int, fitting: int | None, size: int) -> str:
     """What happened and what would fit.
 
     Args:
-        found: The largest that fits; None where none does.
+        fitting: The largest that fits; None where none does.
     """
-    where = f"out of memory with batch_size={asked} and views of {size} px"
-    if found is None:
+    where = f"out of memory with batch_size={batch_size} and views of {size} px"
+    if fitting is None:
         return (
             f"{where}, and batch_size={SMALLEST_BATCH} does not fit either: use a smaller "
             "views.size or backbone; the last checkpoint is kept"
         )
-    if found == asked:
+    if fitting == batch_size:
         return (
             f"{where}, although that batch fits in a trial of its first steps: other processes "
             "may use memory at times; run the same command again to continue"
         )
     return (
-        f"{where}: the largest batch that fits here is batch_size={found}, found by trial; "
+        f"{where}: the largest batch that fits here is batch_size={fitting}, found by trial; "
         "the last checkpoint is kept, but a run with another batch size needs another output"
     )
 

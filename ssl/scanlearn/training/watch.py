@@ -78,9 +78,9 @@ class LabeledProbe:
         counts = Counter(text for text in texts if text is not None)
         classes = tuple(sorted(counts))
         if len(classes) < 2:
-            found = f"one class only, '{classes[0]}'" if classes else "no label"
+            content = f"one class only, '{classes[0]}'" if classes else "no label"
             raise ScanlearnError(
-                f"watch.probe: column '{column}' holds {found} in {len(archive)} scans; name a "
+                f"watch.probe: column '{column}' holds {content} in {len(archive)} scans; name a "
                 "column with two classes or more."
             )
         if len(classes) > _MOST_CLASSES:
@@ -150,15 +150,15 @@ class LabeledProbe:
 
     def _auroc(self, learner: Any, features: Float32[np.ndarray, "n d"]) -> float:
         aurocs = []
-        asked = list(asked_classes(len(self.classes)))
+        codes = list(asked_classes(len(self.classes)))
         for fold in range(int(self.fold_of.max()) + 1):
             train, test = self.fold_of != fold, self.fold_of == fold
             learner.fit(features[train].astype(np.float64), self.y[train])
             scores = np.zeros((int(test.sum()), len(self.classes)))
-            found = learner.predict_proba(features[test].astype(np.float64))
-            scores[:, learner.classes_] = found
+            probabilities = learner.predict_proba(features[test].astype(np.float64))
+            scores[:, learner.classes_] = probabilities
             truth = one_hot(self.y[test], len(self.classes))
-            aurocs.append(macro_auroc(scores[:, asked], truth[:, asked]).auroc)
+            aurocs.append(macro_auroc(scores[:, codes], truth[:, codes]).auroc)
         defined = [value for value in aurocs if not np.isnan(value)]
         return float(np.mean(defined)) if defined else float("nan")
 
@@ -231,21 +231,21 @@ class ValidationCallback:
         Raises:
             ScanlearnError: The disk is full.
         """
-        made: dict[str, float] = {}
+        figures: dict[str, float] = {}
         try:
             if self._is_due(self._config.panel_epochs, step):
-                made |= asdict(Panel.of(self._probing.features(backbone, self._archive)))
+                figures |= asdict(Panel.of(self._probing.features(backbone, self._archive)))
             if self._probe is not None and self._is_due(self._config.probe_epochs, step):
-                made |= asdict(self._probe.score(self._probe_features(backbone, self._probe)))
+                figures |= asdict(self._probe.score(self._probe_features(backbone, self._probe)))
         except ScanlearnError as error:
             # Features that overflow in evaluation mode are to be seen, not to end the run.
             warn_user(f"step {step:,}: {error}")
-            made = dict.fromkeys((*PANEL_COLUMNS, *PROBE_COLUMNS), float("nan"))
-        if made:
+            figures = dict.fromkeys((*PANEL_COLUMNS, *PROBE_COLUMNS), float("nan"))
+        if figures:
             nothing = dict.fromkeys((*PANEL_COLUMNS, *PROBE_COLUMNS), float("nan"))
             epoch = step / self._start.steps_per_epoch
-            self._rows.append({"step": step, "epoch": epoch, **nothing, **made})
-        return made
+            self._rows.append({"step": step, "epoch": epoch, **nothing, **figures})
+        return figures
 
     def _is_due(self, epochs: int | None, step: int) -> bool:
         if epochs is None:
@@ -279,17 +279,17 @@ def open_validation(run: Run, first: int) -> ValidationCallback | None:
     Raises:
         ScanlearnError: The labeled probe cannot be used.
     """
-    config, made = run.config.watch, run.generator
+    config, generator = run.config.watch, run.generator
     if not config.is_on:
         return None
     views = ViewGenerator(
-        made.recipe,
+        generator.recipe,
         Scale.WEAK,
         ViewPlan(2),
-        made.size,
-        made.mean,
-        made.std,
-        settings=RenderSettings(scale_blur=made.settings.scale_blur),
+        generator.size,
+        generator.mean,
+        generator.std,
+        settings=RenderSettings(scale_blur=generator.settings.scale_blur),
     )
     return ValidationCallback(
         config,

@@ -189,3 +189,33 @@ def test_a_study_of_an_earlier_version_is_continued(plan: Plan, tmp_path: Path) 
     open_study(config)
     with pytest.raises(ScanlearnError, match=r"evaluation\.ordinal was False, is True"):
         open_study(plan(evaluation={**before["evaluation"], "ordinal": True}))
+
+
+def test_slices_of_ct_volumes_are_compared_through_three_windows(
+    plan: Plan, tmp_path: Path
+) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    rng = np.random.default_rng(0)
+    for name, patients in (("a", 8), ("b", 8)):
+        folder = tmp_path / name
+        folder.mkdir()
+        lines = ["path,patient_id,dense"]
+        for number in range(patients):
+            hounsfield = rng.normal(-600 + 700 * (number % 2), 40, (32, 32, 3))
+            volume = nibabel.Nifti1Image(hounsfield.astype(np.int16), np.eye(4))
+            nibabel.save(volume, folder / f"{name}{number}.nii.gz")
+            lines.append(f"{name}{number}.nii.gz,{name}{number},{number % 2}")
+        (folder / "labels.csv").write_text("\n".join(lines))
+    config = plan(
+        unlabeled=str(tmp_path / "a" / "labels.csv"),
+        labels=str(tmp_path / "b" / "labels.csv"),
+        tasks=["dense"],
+        arms=ARMS,
+        pack={"window": ["lung", "mediastinum", "bone"], "workers": 1},
+        evaluation={**QUICK, "learners": ["knn"]},
+        primary={"learner": "knn"},
+    )
+    results = run(config)
+    assert results.unlabeled.shape is not None
+    assert results.unlabeled.shape[0] == 3
+    assert results.labels.scans == 24
