@@ -92,8 +92,6 @@ class LearnerInputs:
     Args:
         kind: The row.
         features: ``[n d]`` frozen features of the labeled set.
-        labeled: The labeled set.
-        config: How learners train.
         network: The backbone; None where features come from no network.
         scans: The scans of ``labeled``; None where only features are known.
         on_epoch: Called after each epoch of a training by steps.
