@@ -39,7 +39,7 @@ class ShardWriter:
         self._pixels = np.empty((layout.rows_per_batch, *layout.shape), layout.dtype)
         # A byte each: Arrow packs booleans into bits, which no numpy array can view.
         self._masks = np.empty((layout.rows_per_batch * layout.has_mask, *layout.shape[1:]), "u1")
-        # All columns but pixels and masks.
+        # Every other column.
         self._rows: list[dict[str, Any]] = []
         self._sink: Any = None
         self._writer: Any = None
@@ -79,7 +79,7 @@ class ShardWriter:
         self._end_shard()
 
     def abort(self) -> None:
-        """Lets go of the open shard without writing what is left."""
+        """Closes the open shard without writing what is left."""
         self._rows.clear()
         sink, self._sink = self._sink, None
         if sink is not None:

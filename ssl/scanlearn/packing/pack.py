@@ -21,10 +21,9 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.files import require_free
 from scanlearn.packing.filters import make_selection
 from scanlearn.packing.headers import LEFT_OUT, HeaderScan, scan_headers
-from scanlearn.packing.manifest import Manifest, read_manifest
+from scanlearn.packing.manifest import Manifest, ManifestRow, read_manifest
 from scanlearn.packing.parallel import get_ready, num_cores, ordered_map
 from scanlearn.packing.prepare import (
-    ManifestRow,
     Outcome,
     PackPlan,
     Prepared,

@@ -116,7 +116,7 @@ def ordered_map(
 
 
 def get_ready(workers: int, modules: Sequence[str] = ()) -> None:
-    """Begins to load what processes need, while this one still finds out what there is to do.
+    """Starts to load the modules that processes need, while this one still lists the work.
 
     Args:
         workers: Processes; for one nothing is done.

@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from scanlearn.archive.layout import PackedScan
 from scanlearn.packing.canvas import Preprocess, place, shrink_picture
 from scanlearn.packing.headers import HeaderScan
-from scanlearn.packing.manifest import Manifest
+from scanlearn.packing.manifest import Manifest, ManifestRow
 from scanlearn.packing.parallel import ordered_map
 from scanlearn.readers.limits import limited
 from scanlearn.readers.readers import read_frames
@@ -29,9 +29,6 @@ _MOST_AT_ONCE = 64
 _COLOUR_SPREAD = 12 / 255
 _COLOUR_SHARE = 0.001
 _PROBE_SIDE = 256
-
-# Path, patient and labels.
-ManifestRow = tuple[str | None, str | None, dict[str, str | None]]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from scanlearn.phantom.brush import blur, splat
-from scanlearn.phantom.camera import Frame
+from scanlearn.phantom.camera import FieldGrid
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def grow_vessels(rng: np.random.Generator, disc: tuple[float, float], tortuosity
 
 
 def vessel_depth(
-    vessels: Vessels, view: Frame, zoom: float, side: float
+    vessels: Vessels, view: FieldGrid, zoom: float, side: float
 ) -> Float32[np.ndarray, "h w"]:
     """Returns how much blood lies in front of each pixel: about 1 on the line of a wide vein.
 

@@ -87,7 +87,8 @@ def read_header(path: Path, settings: ReadSettings) -> Header:
         Undecodable: It is no scan, or claims absurd sizes.
     """
     with _opened(path, _HEADER_BYTES) as (reader, file, start):
-        return replace(reader.header(file, settings, start), kind=reader.kind)
+        header = reader.header(file, settings, start)
+        return header if header.kind else replace(header, kind=reader.kind)
 
 
 def read_frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame]:

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import ArmRow, Dial, Difference, Matched, Outcome, Score, Verdict
+from scantune.comparison.results import (
+    ArmDifference,
+    ArmRow,
+    Dial,
+    Matched,
+    Outcome,
+    Score,
+    Verdict,
+)
 from scantune.comparison.summary import (
     comparisons,
     difference_rows,
@@ -142,7 +150,7 @@ def state(
     ok: bool = True,
     difference: float | None = 0.027,
 ) -> Verdict:
-    found = Difference(
+    found = ArmDifference(
         task="pallor",
         learner="linear",
         budget="all",
