@@ -30,7 +30,9 @@ app = application("Score backbones on labeled scans, and compare augmentation sc
 
 @app.command("evaluate", epilog=settings_hint("scantune config evaluate"))
 def evaluate_command(
-    backbone: Annotated[str, typer.Argument(help="A backbone folder, a run folder or thumbnail.")],
+    backbone: Annotated[
+        str, typer.Argument(help="A backbone folder, a run folder, thumbnail or random:NAME.")
+    ],
     labels: Annotated[str, typer.Argument(help="An archive, a folder or a table with labels.")],
     overrides: Overrides = None,
 ) -> None:

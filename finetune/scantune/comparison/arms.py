@@ -16,7 +16,7 @@ from scanlearn.training.run import initial_backbone, resolve, training_device
 from scanlearn.training.settings import PretrainConfig
 from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import Curve, Matched, RunRow, SeedMatch
+from scantune.comparison.results import Matched, RunRow, SeedMatch, TrainingCurve
 
 _CURVE_POINTS = 200
 _MATCHED = {
@@ -121,15 +121,15 @@ def _trained_row(result: PretrainResult, arm: str, seed: int, study: Path) -> Ru
     )
 
 
-def read_curve(metrics: Path) -> Curve:
+def read_curve(metrics: Path) -> TrainingCurve:
     """Reads loss and embedding std from ``metrics.csv``, in at most 200 means over equal spans."""
     with metrics.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows:
-        return Curve()
+        return TrainingCurve()
     span = math.ceil(len(rows) / _CURVE_POINTS)
     groups = [rows[first : first + span] for first in range(0, len(rows), span)]
-    return Curve(
+    return TrainingCurve(
         step=tuple(int(group[-1]["step"]) for group in groups),
         loss=tuple(_mean(group, "loss") for group in groups),
         embedding_std=tuple(_mean(group, "embedding_std") for group in groups),

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from scanlearn import svg
 from scanlearn.palette import hue
 from scanlearn.svg import Axis, Point
-from scantune.comparison.results import ArmRow, Difference, Results, RunRow, Score
+from scantune.comparison.results import ArmDifference, ArmRow, Results, RunRow, Score
 from scantune.splits import Budget
 from scantune.wording import learner_name
 
@@ -246,7 +246,7 @@ def _thinned(pairs: Sequence[tuple[int, float]]) -> Sequence[tuple[int, float]]:
 FOREST_WIDTH, FOREST_HEIGHT = 210.0, 40.0
 
 
-def forest_range(differences: Sequence[Difference], margin: float) -> tuple[float, float]:
+def forest_range(differences: Sequence[ArmDifference], margin: float) -> tuple[float, float]:
     """A common axis of differences that holds zero and the margin."""
     values = [v for d in differences for v in (d.difference, d.low, d.high) if v is not None]
     return svg.padded([*values, -2 * margin, 2 * margin])
@@ -264,7 +264,10 @@ def forest_axis(limits: tuple[float, float]) -> Markup:
 
 
 def forest_cell(
-    difference: Difference, limits: tuple[float, float], margin: float, colours: Mapping[str, str]
+    difference: ArmDifference,
+    limits: tuple[float, float],
+    margin: float,
+    colours: Mapping[str, str],
 ) -> Markup:
     """One difference and its interval; the band is the margin within which arms are equivalent."""
     axis, middle = Axis(*limits, 6, FOREST_WIDTH - 6), FOREST_HEIGHT / 2
@@ -287,7 +290,7 @@ def forest_cell(
     return svg.figure(FOREST_WIDTH, FOREST_HEIGHT, difference_text(difference), body)
 
 
-def difference_text(difference: Difference) -> str:
+def difference_text(difference: ArmDifference) -> str:
     """``+0.027 (+0.011 to +0.043)``."""
     if difference.difference is None:
         return "undefined"

@@ -20,8 +20,8 @@ from scanlearn.views.operations.table import PARAMETERS
 from scantune.comparison import plots
 from scantune.comparison.results import (
     FIGURES,
+    ArmDifference,
     ArmRow,
-    Difference,
     Results,
     RunRow,
     Score,
@@ -212,7 +212,7 @@ class Pair:
     a: str
     b: str
     axis: Markup
-    rows: list[tuple[Difference, Markup]]
+    rows: list[tuple[ArmDifference, Markup]]
 
     @property
     def primary(self) -> bool:
@@ -229,7 +229,7 @@ class Pair:
 def pairs(results: Results) -> list[Pair]:
     """Differences by pair of arms, the primary pair first, each with its forest cell."""
     colours, margin = plots.palette(results), results.margin
-    by_pair: dict[tuple[str, str], list[Difference]] = {}
+    by_pair: dict[tuple[str, str], list[ArmDifference]] = {}
     for difference in sorted(results.differences, key=lambda d: not d.primary):
         by_pair.setdefault((difference.a, difference.b), []).append(difference)
     made = []

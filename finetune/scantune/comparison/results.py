@@ -100,7 +100,7 @@ class ArmRow(Record):
         return ", ".join(f"{name} {value:g}" for name, value in dials.items())
 
 
-class Curve(Record):
+class TrainingCurve(Record):
     """Loss and embedding std (times sqrt d: 1 healthy, 0 collapsed) over optimiser steps."""
 
     step: tuple[int, ...] = ()
@@ -122,7 +122,7 @@ class RunRow(Record):
     final_hash: str
     order_hash: str = ""
     uniforms_hash: str = ""
-    curve: Curve = Curve()
+    curve: TrainingCurve = TrainingCurve()
     backbone: str = ""
 
 
@@ -164,7 +164,7 @@ class Score(Record):
     test_patients: int
 
 
-class Difference(Record):
+class ArmDifference(Record):
     """AUROC of arm ``a`` minus that of arm ``b``, on the same folds and patients.
 
     ``p_holm`` is None for the primary comparison; ``verdict`` rests on it for all others.
@@ -266,7 +266,7 @@ class Results(Record):
     runs: tuple[RunRow, ...]
     matched: Matched
     table: tuple[Score, ...]
-    differences: tuple[Difference, ...]
+    differences: tuple[ArmDifference, ...]
     view_statistics: tuple[ViewShare, ...]
     sheets: tuple[Sheet, ...]
     warnings: tuple[str, ...]

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from scanlearn.console import track
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import ArmRow, Difference, Matched, Primary, Score, Verdict
+from scantune.comparison.results import ArmDifference, ArmRow, Matched, Primary, Score, Verdict
 from scantune.scores import Scores
 from scantune.splits import Budget
 from scantune.statistics.delong import class_difference
@@ -30,7 +30,7 @@ def state_verdict(
     config: CompareConfig,
     arms: Sequence[ArmRow],
     table: Sequence[Score],
-    differences: Sequence[Difference],
+    differences: Sequence[ArmDifference],
     matched: Matched,
 ) -> Verdict:
     """Says what the primary comparison shows, and what it does not.
@@ -53,12 +53,12 @@ def state_verdict(
     numbers = _numbers(primary, table)
     sentence = f"{_capital(claim)}: {numbers}, {primary.task}, {learner}, {budget}."
     if primary.seeds == 1:
-        sentence += " One pretraining seed: this speaks of these two networks only."
+        sentence += " One pretraining seed: this holds for these two networks only."
     named = {key: getattr(primary, key) for key in Primary.model_fields}
     return Verdict(kind=primary.verdict, sentence=sentence, primary=Primary(**named))
 
 
-def _numbers(primary: Difference, table: Sequence[Score]) -> str:
+def _numbers(primary: ArmDifference, table: Sequence[Score]) -> str:
     aurocs: Mapping[str, float | None] = {
         score.arm: score.auroc
         for score in table
@@ -158,7 +158,7 @@ def difference_rows(
     config: CompareConfig,
     estimates: Estimates,
     scores: Mapping[tuple[str, str], Sequence[Scores]],
-) -> tuple[Difference, ...]:
+) -> tuple[ArmDifference, ...]:
     """The paired differences, the primary one first; Holm covers the rest."""
     compared = list(comparisons(config))
     differences = [
@@ -170,7 +170,7 @@ def difference_rows(
         p_holm = None if index == 0 else adjusted[index - 1]
         defined = math.isfinite(difference.estimate) and math.isfinite(difference.p)
         rows.append(
-            Difference(
+            ArmDifference(
                 task=cell[0],
                 learner=cell[1],
                 budget=cell[2],

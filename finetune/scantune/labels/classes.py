@@ -236,9 +236,7 @@ def _refuse_odd(
     """Raises an error that says where the first odd value is, and how many there are.
 
     Args:
-        cells: The values of each row.
         odd: Values that do not fit the others.
-        others: Those that do.
     """
     row = next(row for row, values in enumerate(cells) if values & odd)
     times = sum(bool(values & odd) for values in cells)

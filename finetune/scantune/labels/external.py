@@ -77,9 +77,7 @@ def join(
     """Returns both sets as one, split into the scans that train and those that test.
 
     Args:
-        labeled: Scans to train on.
         external: Scans to test on; synthetic ones among them are left out.
-        archives: Of both.
 
     Raises:
         ScanlearnError: A patient, or the pixels of a scan, are in both.

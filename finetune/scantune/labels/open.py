@@ -73,7 +73,6 @@ def open_labels(
         labels: An archive, a folder or a table.
         test: Likewise, of other patients; None where the labels are tested too.
         packing: How they are packed, if they are not.
-        asked: What is asked of the labels.
 
     Raises:
         ScanlearnError: They cannot be used, or a patient or a picture is in both.
@@ -99,7 +98,6 @@ def read_question(
 
     Args:
         archives: As of `open_archives`.
-        asked: What is asked of the labels.
         labels: Where the first comes from, for messages.
         test: Where the second comes from.
 

@@ -57,7 +57,6 @@ class LabelMatrix:
     """What a table says of every scan, labeled or not.
 
     Args:
-        classes: Names of the classes.
         matrix: ``[n k]`` as of `truth.Truth`; a scan without a label is unknown throughout.
         uncertain: ``[n k]`` where it is unknown because the table says -1.
     """

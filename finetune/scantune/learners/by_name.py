@@ -36,9 +36,7 @@ def learners_by_name(
     """Returns learners, in the order of their names.
 
     Args:
-        names: Of rows of the table.
         network: What is tuned; None where features come from no network.
-        scans: The labeled set.
         features: ``[n d]`` of its scans, frozen.
         on_epoch: Called after each epoch of the learners that train by steps.
 

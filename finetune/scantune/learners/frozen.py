@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -13,7 +13,7 @@ from scipy.special import logit
 from scanlearn.features.auroc import macro_auroc
 from scanlearn.features.labelfree import unit_rows
 from scantune.labels.truth import Truth
-from scantune.learners.learner import Fit, Learner, LearnerInputs
+from scantune.learners.learner import Fit, LabeledFeatures, Learner, LearnerInputs
 from scantune.learners.logistic import PenaltyPath, PrincipalAxes
 from scantune.learners.weighting import PLAIN, ProbeRows
 from scantune.splits import inner_folds
@@ -39,26 +39,13 @@ class LinearFit(Fit):
     intercepts: Float[np.ndarray, " k"]
 
 
-# Takes features, classes that exclude each other and patients to train on, and features to score.
-FitClasses = Callable[
-    [
-        Shaped[np.ndarray, "t d"],
-        Truth,
-        Int[np.ndarray, " t"],
-        Shaped[np.ndarray, "u d"],
-    ],
-    LinearFit,
-]
-
-
 def build_knn(inputs: LearnerInputs) -> Learner:
     """Returns nearest neighbours on the features."""
-    features, labeled = inputs.features, inputs.labeled
 
     def learn(rows: Int[np.ndarray, " t"], test: Int[np.ndarray, " u"], seed: int) -> Fit:
-        train, truth = features[rows], labeled.truth[rows]
-        votes = fit_knn(train, truth, features[test])
-        return Fit(votes, validate_knn(train, truth, labeled.patients[rows], seed))
+        train = inputs.train(rows)
+        votes = fit_knn(train.features, train.truth, inputs.features[test])
+        return Fit(votes, validate_knn(train, seed))
 
     return learn
 
@@ -70,11 +57,9 @@ def build_linear(inputs: LearnerInputs) -> Learner:
 
 def linear_learner(fit: Callable[..., LinearFit], inputs: LearnerInputs) -> Learner:
     """Returns a learner from a function of the signature of `fit_linear`."""
-    features, labeled = inputs.features, inputs.labeled
 
     def learn(rows: Int[np.ndarray, " t"], test: Int[np.ndarray, " u"], seed: int) -> Fit:
-        train, truth, patients = features[rows], labeled.truth[rows], labeled.patients[rows]
-        return fit(train, truth, patients, features[test], seed=seed)
+        return fit(inputs.train(rows), inputs.features[test], seed=seed)
 
     return learn
 
@@ -122,24 +107,17 @@ def _vote(
     return shares
 
 
-def validate_knn(
-    features: Shaped[np.ndarray, "t d"],
-    truth: Truth,
-    patients: Int[np.ndarray, " t"],
-    seed: int,
-) -> Float[np.ndarray, "t k"]:
+def validate_knn(train: LabeledFeatures, seed: int) -> Float[np.ndarray, "t k"]:
     """Returns the votes that each training scan gets from patients of other inner folds."""
-    validation = np.full(truth.matrix.shape, np.nan)
-    for part in inner_folds(truth, patients, seed):
-        votes = fit_knn(features[part.train], truth[part.train], features[part.test])
-        validation[part.test] = votes
+    validation = np.full(train.truth.matrix.shape, np.nan)
+    for fold in inner_folds(train.truth, train.patients, seed):
+        voters = train[fold.train]
+        validation[fold.test] = fit_knn(voters.features, voters.truth, train.features[fold.test])
     return validation
 
 
 def fit_linear(
-    train: Shaped[np.ndarray, "t d"],
-    truth: Truth,
-    patients: Int[np.ndarray, " t"],
+    train: LabeledFeatures,
     test: Shaped[np.ndarray, "u d"],
     *,
     seed: int = 0,
@@ -152,18 +130,15 @@ def fit_linear(
     nothing but the prediction. Each finding has a regression of its own.
 
     Args:
-        train: ``[t d]`` features of scans of at least two classes.
-        patients: ``[t]`` their patients, for the inner folds.
+        train: Of at least two classes; its patients make the inner folds.
         seed: Of the inner folds, and of mixtures.
     """
-    return fit_each_finding(partial(_regress, seed=seed, rows=rows), train, truth, patients, test)
+    return fit_each_finding(partial(_regress, seed=seed, rows=rows), train, test)
 
 
 def fit_each_finding(
-    fit: FitClasses,
-    train: Shaped[np.ndarray, "t d"],
-    truth: Truth,
-    patients: Int[np.ndarray, " t"],
+    fit: Callable[[LabeledFeatures, Shaped[np.ndarray, "u d"]], LinearFit],
+    train: LabeledFeatures,
     test: Shaped[np.ndarray, "u d"],
 ) -> LinearFit:
     """Returns the fit of classes that exclude each other; of findings one of each, joined.
@@ -171,11 +146,9 @@ def fit_each_finding(
     A finding is fitted as two classes on the scans of which it is known. One that is the same in
     all of them is given the share of its positives, 0 or 1.
     """
-    if truth.is_exclusive:
-        return fit(train, truth, patients, test)
-    fits = [
-        _fit_finding(fit, train, truth, code, patients, test) for code in range(truth.num_classes)
-    ]
+    if train.truth.is_exclusive:
+        return fit(train, test)
+    fits = [_fit_finding(fit, train, code, test) for code in range(train.truth.num_classes)]
     return LinearFit(
         scores=np.column_stack([each.scores for each in fits]),
         validation=np.column_stack([each.validation for each in fits]),
@@ -186,22 +159,20 @@ def fit_each_finding(
 
 
 def _fit_finding(
-    fit: FitClasses,
-    train: Shaped[np.ndarray, "t d"],
-    truth: Truth,
+    fit: Callable[[LabeledFeatures, Shaped[np.ndarray, "u d"]], LinearFit],
+    train: LabeledFeatures,
     code: int,
-    patients: Int[np.ndarray, " t"],
     test: Shaped[np.ndarray, "u d"],
 ) -> LinearFit:
     """Returns the fit of one finding, ``k`` = 1."""
-    known = truth.known(code)
+    truth, known = train.truth, train.truth.known(code)
     # Of a finding that is known of no training scan nothing can be said: 0 for every scan.
     share = float(truth.positives(code)[known].mean()) if known.any() else 0.0
-    validation = np.full((len(train), 1), np.nan)
+    validation = np.full((len(truth), 1), np.nan)
     if share in (0.0, 1.0):
-        weights, intercepts = np.zeros((train.shape[1], 1)), np.array([logit(share)])
+        weights, intercepts = np.zeros((test.shape[1], 1)), np.array([logit(share)])
         return LinearFit(np.full((len(test), 1), share), validation, (), weights, intercepts)
-    two_classes = fit(train[known], truth.of_finding(code), patients[known], test)
+    two_classes = fit(replace(train[known], truth=truth.of_finding(code)), test)
     validation[known] = two_classes.validation[:, 1:]
     weights, intercepts = two_classes.weights, two_classes.intercepts
     return LinearFit(
@@ -214,18 +185,12 @@ def _fit_finding(
 
 
 def _regress(
-    train: Shaped[np.ndarray, "t d"],
-    truth: Truth,
-    patients: Int[np.ndarray, " t"],
-    test: Shaped[np.ndarray, "u d"],
-    *,
-    seed: int,
-    rows: ProbeRows,
+    train: LabeledFeatures, test: Shaped[np.ndarray, "u d"], *, seed: int, rows: ProbeRows
 ) -> LinearFit:
-    axes = PrincipalAxes.of(train)
-    z = axes.project(train)
-    chosen, validation = _choose_c(z, truth, patients, seed, rows)
-    path = _path(z, truth, seed, rows).fit(chosen)
+    axes = PrincipalAxes.of(train.features)
+    z = replace(train, features=axes.project(train.features))
+    chosen, validation = _choose_c(z, seed, rows)
+    path = _path(z, seed, rows).fit(chosen)
     weights, intercepts = path.coefficients()
     weights = axes.matrix @ weights
     return LinearFit(
@@ -237,32 +202,30 @@ def _regress(
     )
 
 
-def _path(z: Float[np.ndarray, "t e"], truth: Truth, seed: int, rows: ProbeRows) -> PenaltyPath:
+def _path(z: LabeledFeatures, seed: int, rows: ProbeRows) -> PenaltyPath:
+    k = z.truth.num_classes
     if rows == PLAIN:
-        return PenaltyPath(z, truth.classes, truth.num_classes)
-    features, y, shares = rows.of(z, truth, seed)
-    return PenaltyPath(features, y, truth.num_classes, shares)
+        return PenaltyPath(z.features, z.truth.classes, k)
+    features, y, shares = rows.of(z.features, z.truth, seed)
+    return PenaltyPath(features, y, k, shares)
 
 
 def _choose_c(
-    z: Float[np.ndarray, "t e"],
-    truth: Truth,
-    patients: Int[np.ndarray, " t"],
-    seed: int,
-    rows: ProbeRows,
+    z: LabeledFeatures, seed: int, rows: ProbeRows
 ) -> tuple[float, Float[np.ndarray, "t k"]]:
     """Returns the C with the best mean AUROC over inner folds of the training patients.
 
     Also ``[t k]`` the probabilities that the inner folds' models gave at that C; NaN without folds.
     """
-    folds, asked = inner_folds(truth, patients, seed), list(truth.asked)
+    truth, asked = z.truth, list(z.truth.asked)
+    folds = inner_folds(truth, z.patients, seed)
     aurocs = np.full((len(folds), len(C_GRID)), np.nan)
     validation = np.full((len(C_GRID), *truth.matrix.shape), np.nan)
     for number, fold in enumerate(folds):
-        path = _path(z[fold.train], truth[fold.train], seed, rows)
+        path = _path(z[fold.train], seed, rows)
         test_truth = truth.matrix[fold.test][:, asked]
         for place, c in enumerate(C_GRID):
-            scores = path.fit(c).predict(z[fold.test])
+            scores = path.fit(c).predict(z.features[fold.test])
             validation[place, fold.test] = scores
             aurocs[number, place] = macro_auroc(scores[:, asked], test_truth).auroc
     aurocs = aurocs[~np.isnan(aurocs).any(axis=1)]

@@ -16,6 +16,7 @@ from scanlearn.backbones.backbone import Backbone
 from scanlearn.core import ScanBatch
 from scanlearn.features.extract import extract
 from scantune.labels.labeled_set import LabeledSet
+from scantune.labels.truth import Truth
 from scantune.learners.settings import TuneConfig
 from scantune.learners.table import LearnerKind
 
@@ -73,14 +74,24 @@ class LabeledScans:
 
 
 @dataclass(frozen=True)
+class LabeledFeatures:
+    """Features of scans that train, ``[t d]``, with their labels and ``[t]`` patients."""
+
+    features: Shaped[np.ndarray, "t d"]
+    truth: Truth
+    patients: Int[np.ndarray, " t"]
+
+    def __getitem__(self, rows: np.ndarray) -> LabeledFeatures:
+        return LabeledFeatures(self.features[rows], self.truth[rows], self.patients[rows])
+
+
+@dataclass(frozen=True)
 class LearnerInputs:
     """What a row of the table builds a learner from.
 
     Args:
         kind: The row.
         features: ``[n d]`` frozen features of the labeled set.
-        labeled: The labeled set.
-        config: How learners train.
         network: The backbone; None where features come from no network.
         scans: The scans of ``labeled``; None where only features are known.
         on_epoch: Called after each epoch of a training by steps.
@@ -93,6 +104,10 @@ class LearnerInputs:
     network: Backbone | None = None
     scans: LabeledScans | None = None
     on_epoch: OnEpoch = ignore_epoch
+
+    def train(self, rows: Int[np.ndarray, " t"]) -> LabeledFeatures:
+        """Returns the features of some rows of the labeled set, to train on."""
+        return LabeledFeatures(self.features, self.labeled.truth, self.labeled.patients)[rows]
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from jaxtyping import Float, Int, Shaped
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from scantune.labels.truth import Truth
 from scantune.learners.frozen import LinearFit, fit_each_finding, linear_learner
-from scantune.learners.learner import Learner, LearnerInputs, probabilities
+from scantune.learners.learner import LabeledFeatures, Learner, LearnerInputs, probabilities
+from scantune.learners.logistic import is_alive
 from scantune.splits import inner_folds
 
 # Limits of the temperature, by its natural logarithm: lower ones make ties of 0 and 1.
@@ -23,14 +23,7 @@ def build(inputs: LearnerInputs) -> Learner:
     return linear_learner(fit_ncm, inputs)
 
 
-def fit_ncm(
-    train: Shaped[np.ndarray, "t d"],
-    truth: Truth,
-    patients: Int[np.ndarray, " t"],
-    test: Shaped[np.ndarray, "u d"],
-    *,
-    seed: int = 0,
-) -> LinearFit:
+def fit_ncm(train: LabeledFeatures, test: Shaped[np.ndarray, "u d"], *, seed: int = 0) -> LinearFit:
     """Returns class probabilities by the distance to the mean of each class.
 
     Features are standardised by the training scans. The probabilities are the softmax of the
@@ -43,23 +36,18 @@ def fit_ncm(
     1703.05175), equation 2, the linear form their section 2.4; the temperature Guo et al. 2017
     (arXiv 1706.04599), section 4.2.
     """
-    return fit_each_finding(partial(_fit_classes, seed=seed), train, truth, patients, test)
+    return fit_each_finding(partial(_fit_classes, seed=seed), train, test)
 
 
 def _fit_classes(
-    train: Shaped[np.ndarray, "t d"],
-    truth: Truth,
-    patients: Int[np.ndarray, " t"],
-    test: Shaped[np.ndarray, "u d"],
-    *,
-    seed: int,
+    train: LabeledFeatures, test: Shaped[np.ndarray, "u d"], *, seed: int
 ) -> LinearFit:
-    logits = np.full((len(train), truth.num_classes), np.nan)
-    for fold in inner_folds(truth, patients, seed):
-        weights, intercepts = _linear_form(train[fold.train], truth[fold.train])
-        logits[fold.test] = train[fold.test] @ weights + intercepts
-    temperature = _temperature(logits, truth.classes)
-    weights, intercepts = (part / temperature for part in _linear_form(train, truth))
+    logits = np.full(train.truth.matrix.shape, np.nan)
+    for fold in inner_folds(train.truth, train.patients, seed):
+        weights, intercepts = _linear_form(train[fold.train])
+        logits[fold.test] = train.features[fold.test] @ weights + intercepts
+    temperature = _temperature(logits, train.truth.classes)
+    weights, intercepts = (part / temperature for part in _linear_form(train))
     return LinearFit(
         scores=probabilities(test @ weights + intercepts, is_exclusive=True),
         validation=probabilities(logits / temperature, is_exclusive=True),
@@ -70,21 +58,20 @@ def _fit_classes(
 
 
 def _linear_form(
-    train: Shaped[np.ndarray, "t d"], truth: Truth
+    train: LabeledFeatures,
 ) -> tuple[Float[np.ndarray, "d k"], Float[np.ndarray, " k"]]:
     """Returns weights and intercepts whose logits are the negative mean squared distances.
 
     What all classes of a scan share, the scan's own square, is left out.
     """
-    train = np.asarray(train, np.float64)
-    mean, std = train.mean(axis=0), train.std(axis=0)
-    # A dimension that hardly moves is dead: dividing by its rounding noise would wake it.
-    is_alive = std > 1e-6 * np.abs(train).max(initial=0.0)
-    scale = np.divide(1.0, std, out=np.zeros_like(std), where=is_alive)
-    members = truth.matrix == 1
+    features = np.asarray(train.features, np.float64)
+    mean, std = features.mean(axis=0), features.std(axis=0)
+    alive = is_alive(features, std)
+    scale = np.divide(1.0, std, out=np.zeros_like(std), where=alive)
+    members = train.truth.matrix == 1
     counts = members.sum(axis=0)
-    means = (members.T @ ((train - mean) * scale)) / np.maximum(counts, 1)[:, None]
-    num_alive = max(1, int(is_alive.sum()))
+    means = (members.T @ ((features - mean) * scale)) / np.maximum(counts, 1)[:, None]
+    num_alive = max(1, int(alive.sum()))
     weights = (2 / num_alive) * (means * scale).T
     intercepts = -(means**2).sum(axis=1) / num_alive - mean @ weights
     return weights, np.where(counts > 0, intercepts, -np.inf)

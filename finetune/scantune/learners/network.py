@@ -28,7 +28,7 @@ from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.scale import Scale
 from scanlearn.views.uniforms import DrawKey
 from scantune.learners.frozen import LinearFit, fit_linear
-from scantune.learners.learner import OnEpoch
+from scantune.learners.learner import LabeledFeatures, OnEpoch
 from scantune.learners.loop import History
 from scantune.learners.objective import Targets, mix_views
 from scantune.learners.settings import Augment, TuneConfig
@@ -134,7 +134,8 @@ def untrained_network(trial: Trial) -> Backbone:
         # Of all scans at once, which the cache holds: other learners need them too.
         features = trial.scans.outputs(trial.backbone)[trial.fitted]
         patients = trial.scans.labeled.patients[trial.fitted]
-        fit = fit_linear(features, truth, patients, features[:0], seed=trial.seed)
+        train = LabeledFeatures(features, truth, patients)
+        fit = fit_linear(train, features[:0], seed=trial.seed)
         set_classifier(network, *_finite(fit, is_exclusive=truth.is_exclusive))
     if plan.mode == "batchnorm":
         norms = norm_names(network)

@@ -183,7 +183,6 @@ class TuneConfig(Settings):
 
         Args:
             mode: Name of a learner that trains by steps.
-            num_scans: Training scans.
             has_drop_path: Whether the network can have stochastic depth; a preset's is left out
                 where not.
         """

@@ -43,8 +43,6 @@ class Tuned:
         probe: The linear layer of ``sgd``; None where the network has a classifier.
         validation: ``[t k]`` probabilities of the training scans that were held out; NaN in the
             rows of all others.
-        history: How the training went.
-        plan: What it was to be.
     """
 
     network: Backbone

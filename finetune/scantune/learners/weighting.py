@@ -78,7 +78,6 @@ class ProbeRows:
         noise: Standard deviation of what is added, in standard deviations of each feature.
         balance: "sampling" weighs every class alike, as drawing them equally often would;
             "effective" by the effective number of scans.
-        beta: Of the effective number.
     """
 
     mixup: float = 0.0

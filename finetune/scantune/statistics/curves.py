@@ -20,7 +20,7 @@ from scantune.statistics.metrics import calibration_bins
 GRID = np.linspace(0.0, 1.0, 101)
 _LEVEL = 0.95
 
-Curve = Callable[
+_Curve = Callable[
     [Float[np.ndarray, " n"], Bool[np.ndarray, " n"], Shaped[np.ndarray, " n"]],
     Float[np.ndarray, " g"],
 ]
@@ -87,7 +87,7 @@ def _counts(
 
 
 def band(
-    curve: Curve,
+    curve: _Curve,
     scores: Scores,
     learner: str,
     budget: str,

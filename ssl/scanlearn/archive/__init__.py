@@ -10,5 +10,5 @@
 - `changes.py`: one process at a time changes an archive, in one step
 - `withdraw.py`: `scanlearn withdraw`: scans of a patient are removed
 - `sheets.py`: scans as pictures, and sheets of many in a grid
-- `summary.py`: `scanlearn show`: what an archive holds, on one page
+- `summary.py`: `scanlearn summary`: what an archive holds, on one page
 """

@@ -87,7 +87,6 @@ def commit(archive: Archive, shards: list[dict[str, Any]], info: Mapping[str, An
     """Replaces the shards of an archive in one step, and returns it.
 
     Args:
-        archive: The archive as it was.
         shards: Entries of the new shards in ``archive.json``; the files are there.
         info: What else of ``archive.json`` changes.
     """

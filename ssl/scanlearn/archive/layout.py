@@ -92,8 +92,6 @@ class Origin:
     """Where a packed scan comes from, as the archive stores it.
 
     Args:
-        scan_id: Name of the scan in the archive.
-        patient: Name of the patient.
         labels: Raw label strings by column; None or a missing column for blank.
     """
 
@@ -108,9 +106,7 @@ class Layout:
 
     Args:
         shape: Channels, rows and columns.
-        dtype: uint8 or uint16.
         has_mask: Whether scans carry a field-of-view mask.
-        label_columns: Names of the label columns.
     """
 
     shape: tuple[int, int, int]

@@ -18,8 +18,6 @@ class ListWriter:
     """Streams lines into a CSV.
 
     Args:
-        path: The CSV.
-        columns: Its header.
         owner_only: Whether nobody but its owner may read it.
         keep_bytes: How much of what an earlier writer left there stays; None for nothing.
     """
@@ -88,9 +86,7 @@ def rewrite_list(path: Path, dropped: Container[str], more: Iterable[Sequence[st
     """Rewrites a list of an archive in one step and returns how many lines it has.
 
     Args:
-        path: The CSV.
         dropped: Lines of these scans or files go.
-        more: Lines that are added.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text)

@@ -163,8 +163,6 @@ class ShardIndex:
 
     Args:
         first_row: ``[k]`` row of the archive that each record batch starts with.
-        pixels: Pixels of the scans.
-        masks: Masks; None in an archive without.
         facts: ``[n]`` valid box, spacing and value range of each scan.
     """
 
@@ -264,9 +262,7 @@ def window_over(low: int, high: int, num_bytes: int) -> UInt8[np.ndarray, "a s"]
     """Returns overlapping rows of bytes, one from each address of memory on, without a copy.
 
     Args:
-        low: First address.
         high: Address where the last row ends.
-        num_bytes: Bytes of a row.
 
     Returns:
         None where numpy cannot count that far.

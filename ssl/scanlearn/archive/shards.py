@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,6 @@ class ShardWriter:
 
     Args:
         folder: Where ``shards/`` is, or is made.
-        layout: What every scan has.
         kept: Scans of each shard that an earlier writer finished there.
     """
 
@@ -41,24 +39,13 @@ class ShardWriter:
         self._pixels = np.empty((layout.rows_per_batch, *layout.shape), layout.dtype)
         # A byte each: Arrow packs booleans into bits, which no numpy array can view.
         self._masks = np.empty((layout.rows_per_batch * layout.has_mask, *layout.shape[1:]), "u1")
-        # All columns but pixels and masks.
+        # Every other column.
         self._rows: list[dict[str, Any]] = []
         self._sink: Any = None
         self._writer: Any = None
         self._batches = 0
         self.counts: list[int] = list(kept)
         (folder / "shards").mkdir(exist_ok=True)
-
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def add(self, scan: PackedScan, origin: Origin) -> bool:
         """Takes one scan, its arrays copied.
@@ -92,7 +79,7 @@ class ShardWriter:
         self._end_shard()
 
     def abort(self) -> None:
-        """Lets go of the open shard without writing what is left."""
+        """Closes the open shard without writing what is left."""
         self._rows.clear()
         sink, self._sink = self._sink, None
         if sink is not None:
@@ -140,10 +127,8 @@ def drop_from_shard(
     """Writes a shard without the scans of some patients, if it holds any.
 
     Args:
-        path: The archive's folder.
         shard: Entry of the shard in ``archive.json``.
         patients: Their names, as stored.
-        name: File to write.
 
     Returns:
         The entry of the new file, ``shard`` itself where nothing changes, None where no scan is

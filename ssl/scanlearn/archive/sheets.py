@@ -61,7 +61,6 @@ def grid(
     """Returns a sheet of sections one below the other, their cells in rows.
 
     Args:
-        sections: What is on it.
         columns: Cells in a row, at most.
         size: Width and height of the place of a picture; a smaller one stands on black in its
             middle.
@@ -173,9 +172,7 @@ def sampled_rows(num_scans: int, sample: int, *, seed: int = 0) -> Int64[np.ndar
     """Returns rows evenly spread over an archive, one drawn from each of ``sample`` equal parts.
 
     Args:
-        num_scans: Scans of the archive.
         sample: How many; all of them where there are fewer.
-        seed: Of the draw.
     """
     size = min(sample, num_scans)
     edges = np.arange(size + 1, dtype=np.int64) * num_scans // max(1, size)
@@ -186,12 +183,12 @@ def _title(archive: Archive, num_shown: int) -> tuple[Line, Line]:
     channels, height, width = archive.shape
     scans = "1 scan" if len(archive) == 1 else f"{len(archive):,} scans"
     num_patients = archive.info["patients"]
-    whose = f" of {num_patients:,} {'patient' if num_patients == 1 else 'patients'}"
-    what = f"{channels} x {height} x {width}, {archive.dtype.name}"
+    patients = f" of {num_patients:,} {'patient' if num_patients == 1 else 'patients'}"
+    layout = f"{channels} x {height} x {width}, {archive.dtype.name}"
     shown = "all" if num_shown == len(archive) else f"{num_shown}, spread evenly,"
     return (
-        Line(f"{scans}{whose if archive.patients_known else ''}", 15),
-        Line(f"{what}; {shown} shown; light gray is padding", 12, FAINT),
+        Line(f"{scans}{patients if archive.patients_known else ''}", 15),
+        Line(f"{layout}; {shown} shown; light gray is padding", 12, FAINT),
     )
 
 
@@ -199,8 +196,6 @@ def picture(archive: Archive, row: int, *, padding: int | None = None) -> Image.
     """Returns a scan with its value range applied, gray or in colour, 8 bits.
 
     Args:
-        archive: Where it is packed.
-        row: Its row.
         padding: Gray level, 0 to 255, of the canvas outside the scan's box; None shows the box
             alone.
     """

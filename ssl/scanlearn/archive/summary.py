@@ -63,9 +63,6 @@ def summary(
     The page loads nothing and holds no path, no patient, no scan's name and no date: the same
     archive gives the same bytes. Pixels are shown as they are packed, with what is burned in.
 
-    Args:
-        archive: The archive or its folder.
-
     Raises:
         ScanlearnError: There is no archive, or it may not be written to.
 
@@ -109,8 +106,6 @@ class Duplicates:
     """Scans that were packed to the same pixels, box, range and spacing.
 
     Args:
-        groups: Groups of equal scans.
-        scans: Scans in those groups.
         shared: Groups with scans of more than one patient; None where patients are unknown.
     """
 
@@ -194,8 +189,8 @@ def _duplicates(archive: Archive) -> Duplicates | None:
     shared = None
     if archive.patients_known:
         patients = arrow_column(archive.table, "patient")
-        whose = patients.take(pa.array(rows)).combine_chunks().dictionary_encode().indices
-        pairs = np.unique(np.stack([group[rows], whose.to_numpy()]), axis=1)
+        codes = patients.take(pa.array(rows)).combine_chunks().dictionary_encode().indices
+        pairs = np.unique(np.stack([group[rows], codes.to_numpy()]), axis=1)
         shared = int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
     return Duplicates(int((counts > 1).sum()), len(rows), shared)
 
@@ -222,11 +217,11 @@ def _bars(counts: Any, total: int, most: int = _MOST_BARS) -> list[Bar]:
     """Returns name, number and share of the commonest, and of all others in one."""
     ordered = sorted(counts, key=lambda item: (-item[1], str(item[0])))
     most += len(ordered) == most + 1  # The last one takes no more room than the words "1 other".
-    shown = [(str(name)[:_LONGEST_NAME], int(number)) for name, number in ordered[:most]]
+    bars = [(str(name)[:_LONGEST_NAME], int(number)) for name, number in ordered[:most]]
     others = sum(number for _, number in ordered[most:])
     if others:
-        shown.append((f"{len(ordered) - most:,} others", int(others)))
-    return [(name, number, number / max(1, total)) for name, number in shown]
+        bars.append((f"{len(ordered) - most:,} others", int(others)))
+    return [(name, number, number / max(1, total)) for name, number in bars]
 
 
 def _sizes(scans: Overview) -> list[Bar]:

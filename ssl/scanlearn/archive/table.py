@@ -22,10 +22,8 @@ def write_table(folder: Path, layout: Layout, shards: Sequence[str], table: Path
     Shards are gone through one by one and their pixels left alone.
 
     Args:
-        folder: Where the shards are.
         layout: What every scan has; a label column that a shard lacks is blank there.
         shards: Files of the shards below ``folder``, in order.
-        table: The Parquet file to write.
     """
     totals = ArchiveSums(layout)
     schema = table_schema(layout.label_columns)

@@ -48,21 +48,19 @@ _CHECKPOINT_FILE = "checkpoint.json"
 class ArchiveWriter:
     """Writes an archive beside its target and moves it there when it is complete.
 
-    A process killed half-way leaves nothing at ``path``. What it left beside it is taken up by the
-    next writer of the same, as far as it was told to go on from there with `checkpoint`, and swept
-    away by any other. Used as a context manager, an error discards everything written so far; an
-    interruption leaves it as a kill does.
+    A killed process leaves nothing at ``path``. What it left beside it is resumed from the last
+    `checkpoint` by the next writer of the same archive, and removed by any other. Used as a
+    context manager, an error discards everything written so far; an interruption leaves it as a
+    kill does.
 
     Args:
         path: Where the archive will be: nothing, or an empty folder.
         shape: Channels, rows and columns of the canvas.
         dtype: ``np.uint8`` or ``np.uint16``.
-        has_mask: Whether scans carry a field-of-view mask.
         patients_known: False where every scan stands for its own patient.
-        synthetic_phantom: True for scans drawn by a program.
-        source_hash: Hash of what the archive is made from; without one nothing is taken up.
+        source_hash: Hash of what the archive is made from; without one nothing is resumed.
         settings: What was done to the pixels; kept in ``archive.json``.
-        identities: Hashed the names of patients and files; None where there are none to hide.
+        identities: What hashes patients and files; None where names need not be hidden.
 
     Raises:
         ScanlearnError: Something lies at ``path`` already, or the disk cannot be written.
@@ -106,7 +104,7 @@ class ArchiveWriter:
             "key": identities.fingerprint if identities else None,
             "issuer": identities.issuer_hash if identities else None,
         }
-        # Another release may decode or fit differently: it starts over.
+        # Another release may decode or fit differently: it starts again.
         self._header = self._info | {"release": version("scanlearn")}
         self._archive: Archive | None = None
         left = take_up(self.path, self._is_same) if source_hash else None
@@ -119,7 +117,7 @@ class ArchiveWriter:
         return read_checkpoint(folder, self._header) is not None
 
     def _open(self, reached: Checkpoint | None) -> None:
-        """Opens the files, from where an earlier writer had come."""
+        """Opens the files where an earlier writer stopped."""
         kept = reached.list_bytes if reached else {}
         names = [REJECTED_FILE, *([PATHS_FILE] if self.identities else [])]
         self._shards = ShardWriter(self._partial, self._layout, reached.counts if reached else ())
@@ -170,8 +168,8 @@ class ArchiveWriter:
             return self._shards.add(scan, origin)
 
     def list_file(self, path: str) -> str:
-        """Writes a file's path down for the owner alone; returns the name its scans go by."""
-        assert self.identities is not None, "made without identities"
+        """Lists a file's path for the owner alone and returns its hash, the name of its scans."""
+        assert self.identities is not None, "there is nothing to hash paths with"
         name = self.identities.file(path)
         if name != self._last_listed:
             with disk_errors(self._beside):
@@ -180,17 +178,17 @@ class ArchiveWriter:
         return name
 
     def reject(self, scan_id: str, reason: str) -> None:
-        """Sets a scan aside: it is listed in ``rejected.csv`` with the reason."""
+        """Lists a scan in ``rejected.csv`` with the reason."""
         with disk_errors(self._beside):
             self._lists[REJECTED_FILE].add(scan_id, reason)
         self.num_rejected += 1
         self.first_reason = self.first_reason or reason
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Notes that a later writer may go on from here; `add` says when.
+        """Notes that a later writer may resume from here; `add` says when.
 
         Args:
-            state: What the caller needs to go on: JSON, found in `resumed` then.
+            state: What the caller needs to resume, as JSON; `resumed` returns it.
         """
         assert self.num_scans == sum(self._shards.counts), "scans are still in memory"
         with disk_errors(self._beside):
@@ -209,7 +207,7 @@ class ArchiveWriter:
 
     @property
     def resumed(self) -> Mapping[str, Any]:
-        """What was last handed to `checkpoint`, by an earlier writer too; empty if nothing was."""
+        """The state last given to `checkpoint`, by an earlier writer too; empty if none was."""
         return self._reached.state if self._reached else {}
 
     def close(self, **facts: Any) -> Archive:
@@ -276,14 +274,14 @@ class ArchiveWriter:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is on disk for good, and what the writer's caller needs to go on from there.
+    """What is safely on disk, and what is needed to resume from there.
 
     Args:
-        header: What the archive is made from and how; only a writer of the same goes on.
+        header: What the archive is made from and how; only a writer of the same resumes.
         shards: File, bytes and scans of each finished shard, as in ``archive.json``.
-        list_bytes: How long each list was, by file name.
-        facts: What else the writer keeps.
-        state: What its caller keeps.
+        list_bytes: Length of each list, by file name.
+        facts: State of the writer.
+        state: State of its caller.
     """
 
     header: dict[str, Any]
@@ -293,7 +291,7 @@ class Checkpoint:
     state: dict[str, Any]
 
     def write(self, folder: Path) -> None:
-        """Writes it in one step, in the place of the one before."""
+        """Replaces the checkpoint in a folder in one step."""
         write_atomically(folder / _CHECKPOINT_FILE, json.dumps(asdict(self)))
 
     @property
@@ -303,7 +301,7 @@ class Checkpoint:
 
 
 def read_checkpoint(folder: Path, header: Mapping[str, Any]) -> Checkpoint | None:
-    """Returns the checkpoint in a folder; None where it is of another archive or not whole."""
+    """Returns the checkpoint in a folder; None if it does not fit the archive and files."""
     try:
         reached = Checkpoint(**json.loads((folder / _CHECKPOINT_FILE).read_text("utf-8")))
         is_same = reached.header == json.loads(json.dumps(dict(header)))
@@ -319,5 +317,5 @@ def read_checkpoint(folder: Path, header: Mapping[str, Any]) -> Checkpoint | Non
 
 
 def drop_checkpoint(folder: Path) -> None:
-    """Removes what no complete archive has."""
+    """Removes the checkpoint, which no complete archive has."""
     (folder / _CHECKPOINT_FILE).unlink(missing_ok=True)

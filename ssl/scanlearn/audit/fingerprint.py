@@ -59,8 +59,8 @@ class Fingerprints:
     @property
     def has_contrast(self) -> Bool[np.ndarray, " n"]:
         """Whether there is anything to be seen, ``[n]``."""
-        found: Bool[np.ndarray, " n"] = (self.spectra != 0).any(axis=1)
-        return found
+        has_contrast: Bool[np.ndarray, " n"] = (self.spectra != 0).any(axis=1)
+        return has_contrast
 
 
 def fingerprint(

@@ -59,8 +59,6 @@ class Proposals:
     """Pairs that may be one scan: ``p`` places in two sets of fingerprints.
 
     Args:
-        first: ``[p]`` place in the first set.
-        second: ``[p]`` place in the second set.
         turn: ``[p]`` how the second must be turned to look like the first.
     """
 
@@ -84,8 +82,8 @@ def equal_pairs(
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     values, place = np.unique(first, return_index=True)
     at = np.minimum(np.searchsorted(values, second), len(values) - 1)
-    found = np.flatnonzero(values[at] == second)
-    return place[at[found]].astype(np.int64), found.astype(np.int64)
+    equal = np.flatnonzero(values[at] == second)
+    return place[at[equal]].astype(np.int64), equal.astype(np.int64)
 
 
 def equal_across(
@@ -107,36 +105,31 @@ def propose(
 
     The time grows with the number of scans, as sorting does: a scan is compared with at most 64
     neighbours in each of 32 bands. Scans without contrast are left out.
-
-    Args:
-        first: Spectra.
-        second: Spectra of the other set.
-        progress: Advanced by each of the 32 bands.
     """
     middle, spread = _middle_and_spread(first, second)
     kept, asked = (np.flatnonzero(spectra.any(axis=1)) for spectra in (first, second))
-    own = _packed(first > middle)[kept]
+    hashes_of_first = _packed(first > middle)[kept]
     turned = [_packed(turn_spectra(second, turn) > middle)[asked] for turn in range(len(TURNS))]
     # As many as leave about one scan to agree with by chance.
     num_bits = min(max((len(kept) - 1).bit_length(), _LEAST_BITS), _MOST_BITS)
     rng = np.random.default_rng(0)
-    found = np.zeros(0, np.int64)
+    pairs = np.zeros(0, np.int64)
     for _ in range(NUM_BANDS):
-        band = _Band(own, rng.permutation(NUM_COEFFICIENTS), num_bits)
-        codes = [found]
+        band = _Band(hashes_of_first, rng.permutation(NUM_COEFFICIENTS), num_bits)
+        codes = [pairs]
         for turn, hashes in enumerate(turned):
             for start in range(0, len(asked), _QUERIES):
                 place, query = band.neighbours(hashes[start : start + _QUERIES])
                 query += start
-                near = np.bitwise_count(own[place] ^ hashes[query]) <= MAX_DISTANCE
+                near = np.bitwise_count(hashes_of_first[place] ^ hashes[query]) <= MAX_DISTANCE
                 one, other = kept[place[near]], asked[query[near]]
                 spectra = (first[one], turn_spectra(second[other], turn))
                 alike = _cosines(*((s - middle) / spread for s in spectra)) >= LEAST_COSINE
                 pair = one[alike] * len(second) + other[alike]
                 codes.append(pair * len(TURNS) + turn)
-        found = np.unique(np.concatenate(codes))
+        pairs = np.unique(np.concatenate(codes))
         progress.advance()
-    pair, turn_of = np.divmod(found, len(TURNS))
+    pair, turn_of = np.divmod(pairs, len(TURNS))
     return Proposals(*np.divmod(pair, max(len(second), 1)), turn_of)
 
 
@@ -183,7 +176,6 @@ class _Band:
     """The scans in the order of their bits; those that agree in the first ones lie side by side.
 
     Args:
-        hashes: ``[n]`` their bits.
         bit_order: The 63 bits in the order of this band.
         num_bits: How many of them must agree, from the first.
     """
@@ -222,11 +214,9 @@ def correlations(
 
     Args:
         first: Archive of the first scans; ``proposals`` names its rows.
-        second: Archive of the second scans.
         proposals: Pairs, with the turn that the second scan needs.
-        progress: Advanced by the pairs.
     """
-    found = np.empty((2, len(proposals)), np.float32)
+    both = np.empty((2, len(proposals)), np.float32)
     size = min(batch_size(first), batch_size(second))
     for start in range(0, len(proposals), size):
         part = slice(start, start + size)
@@ -236,10 +226,10 @@ def correlations(
         for turn in np.unique(turns).tolist():
             rows = np.flatnonzero(turns == turn)
             turned = turn_pictures(other[rows], turn)
-            both = aligned_correlations(one[rows], turned)
-            found[:, start + rows] = torch.stack(both).numpy()
+            r_and_detail = aligned_correlations(one[rows], turned)
+            both[:, start + rows] = torch.stack(r_and_detail).numpy()
         progress.advance(len(one))
-    return found
+    return both
 
 
 def _pictures(archive: Archive, rows: Int64[np.ndarray, " p"]) -> Float32[Tensor, "p s s"]:
@@ -257,22 +247,18 @@ def aligned_correlations(
     stretched by up to 7 %, each down and across. A picture without contrast correlates with
     nothing: 0.
 
-    Args:
-        one: ``[p 64 64]`` pictures.
-        other: ``[p 64 64]`` what is compared with each.
-
     Returns:
         ``[p]`` highest correlation of the pixels; ``[p]`` correlation of their detail in the same
         place, 0 where the former is below .9. Detail is what is left without the mean of 7 x 7
         pixels, for equal contrast everywhere: the shading and the rim of two fundus photographs
         agree to .99 where their vessels do not.
     """
-    found, shift = _best_shift(one, other)
-    detail = torch.zeros_like(found)
-    close = torch.nonzero(found >= _WORTH_REFINING)[:, 0]
+    r, shift = _best_shift(one, other)
+    detail = torch.zeros_like(r)
+    close = torch.nonzero(r >= _WORTH_REFINING)[:, 0]
     if len(close):
-        found[close], detail[close] = _refined(_middle(one[close]), other[close], shift[close])
-    return found, detail
+        r[close], detail[close] = _refined(_middle(one[close]), other[close], shift[close])
+    return r, detail
 
 
 def _middle(pictures: Float32[Tensor, "p s s"]) -> Float32[Tensor, "p i i"]:
@@ -295,11 +281,11 @@ def _best_shift(
     spread = (power - mean.square()).clamp(min=0) * _INNER**2
     norms = (middle.square().sum((1, 2))[:, None, None] * spread).sqrt()
     # In units where a whole picture has norm 64; what is far less is rounding.
-    shown = norms > 1e-3 * SIDE**2
-    all_shifts = torch.where(shown, products / norms.clamp(min=1e-6), 0.0)
-    found, place = all_shifts.flatten(1).max(1)
+    has_contrast = norms > 1e-3 * SIDE**2
+    all_shifts = torch.where(has_contrast, products / norms.clamp(min=1e-6), 0.0)
+    r, place = all_shifts.flatten(1).max(1)
     shift = torch.stack([place // places, place % places], 1) - MAX_SHIFT
-    return found, shift.float()
+    return r, shift.float()
 
 
 def _refined(
@@ -339,8 +325,8 @@ def _correlation(
 ) -> Float32[Tensor, " p"]:
     one, other = (x.flatten(1) - x.mean((1, 2))[:, None] for x in (one, other))
     norms = torch.linalg.vector_norm(one, dim=1) * torch.linalg.vector_norm(other, dim=1)
-    found: Tensor = (one * other).sum(1) / norms.clamp(min=1e-6)
-    return found
+    r: Tensor = (one * other).sum(1) / norms.clamp(min=1e-6)
+    return r
 
 
 def _detail(pictures: Float32[Tensor, "p i i"]) -> Float32[Tensor, "p i i"]:

@@ -46,7 +46,6 @@ class ScanSet:
 
     Args:
         name: What it is called in tables and files: never a path.
-        archive: Where the scans are.
         rows: ``[n]`` which of them.
         groups: ``[n]`` the side of the split each is on; equal pictures within a group are no leak.
         is_tested: ``[n]`` whether a test may fall on the scan.
@@ -79,8 +78,6 @@ class ScanSet:
         """Returns scans that a probe learns from and is tested on.
 
         Args:
-            name: What the set is called.
-            archive: Where the scans are.
             rows: ``[n]`` those that have a label; None for all.
             split: ``[n]`` the side of each, "test" or another; None where every scan may be tested
                 and folds keep patients together.
@@ -130,7 +127,6 @@ class Comparison:
     """Two sets of scans, or one across its split, and the pairs that should not be there.
 
     Args:
-        first: Name of the first set.
         second: Name of the second set; equal to the first where one was compared across its split.
         num_scans: Scans of either set.
         num_patients: Patients in both, or on both sides of the split; None where that cannot be
@@ -141,8 +137,6 @@ class Comparison:
         pairs: ``[p]`` of `PAIR`: kind, rows of both scans in their archives, how the second must
             be turned to look like the first, correlation (NaN for patients), and whether a test
             may fall on one of them.
-        first_ids: ``[p]`` name of the first scan of each pair.
-        second_ids: ``[p]`` name of the second.
     """
 
     first: str

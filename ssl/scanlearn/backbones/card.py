@@ -90,7 +90,6 @@ class Card(Settings):
         """Returns the card of a backbone as it is now.
 
         Args:
-            backbone: The backbone, trained or not.
             size: Side of the views in pixels.
             mean: Per channel, of scans on the unit range.
             std: Per channel, of scans on the unit range.

@@ -20,9 +20,6 @@ def preferred_precision(device: torch.device | str) -> Precision:
     bf16 on NVIDIA GPUs of compute capability 8 and above and on CPUs with AMX bf16 tiles; fp32
     everywhere else. A CPU without AMX emulates bf16 and is several times slower with it than with
     fp32, whatever torch lets one ask for.
-
-    Args:
-        device: Where the training step runs.
     """
     kind = torch.device(device)
     if kind.type == "cuda":

@@ -84,7 +84,6 @@ def table_of(content: object, where: str) -> dict[str, Tensor]:
     Args:
         content: A table of tensors, or a dict that holds one under ``state_dict``, ``model``,
             ``teacher`` or ``student``.
-        where: The file, for errors.
 
     Raises:
         ScanlearnError: If there is none.
@@ -112,10 +111,6 @@ def rename(tensors: Mapping[str, Tensor], wanted: AbstractSet[str]) -> Renamed:
     Of all wrappers the file has (``module.encoder_q.`` and the like) and all ways to name layers
     (timm's and torchvision's, numbered children), those are taken that meet most of the network's
     names.
-
-    Args:
-        tensors: By their names in the file.
-        wanted: The network's names.
 
     Source:
         torchvision, ``models/vision_transformer.py``, names of modules; RadImageNet (Mei et al.,

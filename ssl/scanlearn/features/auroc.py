@@ -130,7 +130,6 @@ def macro_auroc_replicates(
     Args:
         scores: ``[n k]``, a score of each class asked about.
         truth: ``[n k]``, 1, 0 or -1 as in `macro_auroc`.
-        weights: ``[r n]``, not negative.
 
     Returns:
         ``[r]``; NaN where a replicate leaves no class defined.

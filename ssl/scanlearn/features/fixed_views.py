@@ -34,8 +34,6 @@ class Probing:
         generator: Makes two global views of a scan at a time.
         scans: Scans to look at; None takes 1,000 or twice the number of features if that is more;
             never more than there are.
-        views: Views of each scan.
-        seed: Which scans, and which draws.
         batch_size: Scans at a time; it does not change the result.
         visible: False shows no bar, for work inside other work that has one.
     """

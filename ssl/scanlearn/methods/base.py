@@ -21,10 +21,8 @@ class RunFacts:
     """What a recipe may depend on before a run begins.
 
     Args:
-        num_scans: Scans in the archive.
         batch_size: Scans in a global batch.
         ranks: Processes that share a batch.
-        total_steps: Optimiser steps of the run.
         steps_per_epoch: Optimiser steps in one pass over the archive.
         parts: Parts of a batch that are taken one after another.
     """
@@ -110,7 +108,6 @@ class Method(nn.Module, ABC):
     hands in; a method keeps no clock of its own, so that a resumed run needs none.
 
     Args:
-        backbone: The backbone being trained.
         plan: The views of each scan the method asks for.
     """
 

@@ -151,7 +151,6 @@ class DINO(Method):
 
     Args:
         backbone: Of the student g_s.
-        head: Its head.
         teacher_head: A head of the same weights.
         criterion: lightly's DINOLoss, which keeps the centre.
         settings: Temperatures, momentum, freezing and clipping.

@@ -90,14 +90,14 @@ def _settings_like(archive: Archive, settings: PackSettings | None) -> PackSetti
     kept = pixel_settings(archive.info["settings"])
     if archive.info["key"] is None:
         raise ScanlearnError(f"{archive.path}: was not packed from files, so none can be added")
-    given = settings.model_dump(mode="json", exclude_unset=True) if settings else {}
-    for key, value in given.items():
+    changed = settings.model_dump(mode="json", exclude_unset=True) if settings else {}
+    for key, value in changed.items():
         if key not in SOURCE_SETTINGS and value != kept.get(key):
             raise ScanlearnError(
                 f"{archive.path}: was packed with {key}={kept.get(key)}, not {value}; leave {key}"
                 " out: added scans are packed with the archive's settings"
             )
-    return PackSettings.model_validate({**kept, **given})
+    return PackSettings.model_validate({**kept, **changed})
 
 
 def _without_known(archive: Archive, manifest: Manifest, identities: Identities) -> Manifest:

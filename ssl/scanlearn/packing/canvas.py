@@ -24,7 +24,7 @@ _LUMA = (0.299, 0.587, 0.114)
 # photographs take half the time of one that leaves 3; in those of the fundus a pixel differs by a
 # quarter of a gray level on average from what the fine resize alone makes of it.
 _REDUCING_GAP = 1.5
-_SHOWN = {
+_INTENSITY_WORDS = {
     "full": "0 and 1 are the ends of 8 or 16 bits, of DICOM its window, else percentiles .5 and"
     " 99.5 (of a volume, for all its slices)",
     "percentile": "0 and 1 are the .5 and 99.5 percentiles of each scan",
@@ -40,8 +40,6 @@ class Preprocess:
 
     Args:
         intensity: What means 0 and 1, where no window says it.
-        fit: Whether scans are padded or cropped to the canvas.
-        field_of_view: "fundus" crops to the lit disc and keeps its mask.
         windows: Black and white of one CT window or three, in HU.
     """
 
@@ -71,11 +69,11 @@ class Preprocess:
         ``unit``, ``scale`` and ``offset`` say what stored values measure where that is one thing
         for all scans: unit = scale x stored + offset; else they are None.
         """
-        said: dict[str, Any] = {
+        facts: dict[str, Any] = {
             "size": "aspect kept, never enlarged, antialiased bicubic; "
             + ("padded at the bottom and right" if self.fit == "pad" else "cropped to the middle"),
             "field_of_view": self.field_of_view,
-            "shown": _SHOWN[self.intensity],
+            "shown": _INTENSITY_WORDS[self.intensity],
             "values": "as the files store them, signed ones shifted, more than 16 bits and floating"
             " point scaled; value_range says what is 0 and 1",
             "unit": None,
@@ -84,11 +82,11 @@ class Preprocess:
         }
         if self.windows:
             drawn = ", ".join(f"{low:g} to {high:g}" for low, high in self.windows)
-            said["shown"] = f"0 and 1 are the edges of the window in HU: {drawn}"
-            said["values"] = "one window a channel, drawn as 0 to 255"
+            facts["shown"] = f"0 and 1 are the edges of the window in HU: {drawn}"
+            facts["values"] = "one window a channel, drawn as 0 to 255"
         if len(self.windows) == 1:
-            said |= {"values": "HU + 32768", "unit": "HU", "scale": 1.0, "offset": HU_OF_ZERO}
-        return said
+            facts |= {"values": "HU + 32768", "unit": "HU", "scale": 1.0, "offset": HU_OF_ZERO}
+        return facts
 
 
 def place(
@@ -100,10 +98,8 @@ def place(
     resized and cropped or padded, windows are drawn, and black and white are set.
 
     Args:
-        scan: As decoded.
         canvas: Rows and columns.
         channels: 1 (colour becomes luma) or 3 (gray is repeated).
-        preprocess: What is done to the pixels.
 
     Raises:
         Undecodable: A window is asked for and the scan's values are no Hounsfield units.
@@ -177,7 +173,6 @@ def fit(size: tuple[int, int], canvas: tuple[int, int], how: Fit = "pad") -> Fit
 
     Args:
         size: Rows and columns of the picture.
-        canvas: Rows and columns of the canvas.
         how: "pad": all of it, as large as fits. "crop": as large as fills the canvas, and of the
             longer side the middle; a side that is shorter than the canvas already stays whole.
     """
@@ -207,9 +202,7 @@ def fit_to_canvas(
 
     Args:
         scan: ``[c h w]`` with one or three channels.
-        canvas: Rows and columns of the canvas.
         channels: 1 (colour becomes luma) or 3 (gray is repeated).
-        how: "pad" or "crop", see `fit`.
     """
     source = to_gray(scan.pixels) if channels == 1 else scan.pixels
     fitting = fit((source.shape[1], source.shape[2]), canvas, how)
@@ -236,8 +229,6 @@ def shrink_picture(image: Image.Image, canvas: tuple[int, int], how: Fit = "pad"
 
     Args:
         image: 8 bits, of mode L or RGB.
-        canvas: Rows and columns of the canvas.
-        how: "pad" or "crop", see `fit`.
     """
     fitting = fit((image.height, image.width), canvas, how)
     top, left, bottom, right = fitting.part

@@ -157,13 +157,9 @@ class _Table:
 def tabulate(source: Path | str, *, settings: PackSettings | None = None) -> str:
     """Returns a table of what a source holds, from headers alone; writes nothing.
 
-    Kinds of files, modalities, body parts, views, series, sizes and depths with their numbers of
-    files and scans, what cannot be read, and what the filter would leave out. Descriptions of
-    series can hold names: the text is for the terminal.
-
-    Args:
-        source: Folder of scans or table.
-        settings: As of `pack`; the filter in it is tried.
+    File formats, modalities, body parts, views, series, sizes and depths with their numbers of
+    files and scans, what cannot be read, and what the filter of the settings would leave out.
+    Descriptions of series can hold names: the text is for the terminal.
 
     Raises:
         ScanlearnError: The source cannot be used, or the filter asks for something unknown.

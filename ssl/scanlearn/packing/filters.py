@@ -22,14 +22,7 @@ _WITHOUT_TEXT = ("SQ", "OB", "OD", "OF", "OL", "OV", "OW", "UN", "OB or OW")
 
 @dataclass(frozen=True)
 class Rule:
-    """One line of a filter.
-
-    Args:
-        setting: Such as ``keep.Modality``.
-        name: The tag or column.
-        is_keep: Whether what matches stays and the rest goes, or the other way round.
-        pattern: Matches a whole value, case folded.
-    """
+    """One line of a filter, such as ``keep.Modality``; the pattern matches case-folded values."""
 
     setting: str
     name: str
@@ -76,9 +69,8 @@ class Selection:
     def left_out_by(self, labels: Labels, tags: Tags | None) -> str | None:
         """Returns the setting that leaves a file out, None where it stays.
 
-        Args:
-            tags: None for a file that cannot be read, of which only columns decide, so that it is
-                set aside with its reason.
+        Only columns decide about a file that cannot be read, whose tags are None: it is set aside
+        with its reason.
         """
         for rule in self.rules:
             if tags is None and rule.name not in self.columns:
@@ -96,9 +88,8 @@ def make_selection(
     """Returns a checked filter.
 
     Args:
-        keep: Shell-style patterns by tag or column, of which a file must match one of each.
+        keep: Shell-style patterns by tag or column; a file must match one of each.
         drop: Patterns of which it must match none.
-        columns: Label columns of the table, none for a folder.
 
     Raises:
         ScanlearnError: A name is neither a DICOM keyword nor a column, or would name a person.

@@ -44,7 +44,6 @@ class Field:
     Args:
         row: Centre, in pixels from the upper edge of the picture.
         column: Centre, in pixels from its left edge.
-        radius: In pixels.
         box: Top, left, bottom, right of what of the disc the picture holds, in pixels.
     """
 
@@ -70,10 +69,10 @@ def find_field(pixels: Pixels) -> Field | None:
     bright = functools.reduce(np.maximum, pixels[:, :height, :width]).astype(np.float32)
     coarse = np.asarray(Image.fromarray(bright / np.iinfo(pixels.dtype).max).reduce(step))
     levels = _lit(coarse)
-    found = max(_candidates(levels), key=lambda candidate: candidate.share, default=None)
-    if found is None or not _is_believable(found):
+    best = max(_candidates(levels), key=lambda candidate: candidate.share, default=None)
+    if best is None or not _is_believable(best):
         return None
-    row, column, radius = circle = _sharpened(coarse, found.circle)
+    row, column, radius = circle = _sharpened(coarse, best.circle)
     top, left, bottom, right = _cut(levels[0], circle)
     if bottom <= top or right <= left:
         return None
@@ -92,7 +91,6 @@ def field_mask(
     """Returns which pixels of a resized part of a picture have their centre in the field.
 
     Args:
-        field: The field, in pixels of the picture.
         part: Top, left, bottom, right of the part, in pixels of the picture.
         size: Rows and columns that the part was resized to.
     """
@@ -155,8 +153,8 @@ def _sharpened(
     clear = np.flatnonzero(fall.max(axis=1) > _LEAST_FALL)
     at = (clear, steepest[clear] + 2)
     rim = np.stack([rows[at], columns[at]], axis=1)
-    found = _circle(rim, max(bright.shape))
-    return circle if found is None or _on(rim, found).mean() < _LEAST_ON_RIM else found
+    sharpened = _circle(rim, max(bright.shape))
+    return circle if sharpened is None or _on(rim, sharpened).mean() < _LEAST_ON_RIM else sharpened
 
 
 def _rim(lit: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "k 2"]:
@@ -164,7 +162,7 @@ def _rim(lit: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "k 2"]:
 
     Light that reaches the edge of the picture is cut off there and has no rim.
     """
-    found = [np.zeros((0, 2))]
+    rim_points = [np.zeros((0, 2))]
     for flip, lines in ((False, lit), (True, lit.T)):
         # Three in a row: a single bright pixel is no light.
         steady = lines[:, :-2] & lines[:, 1:-1] & lines[:, 2:]
@@ -173,8 +171,8 @@ def _rim(lit: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "k 2"]:
         last = lines.shape[1] - steady[rows, ::-1].argmax(axis=1)
         for ends, open_ in ((first, first > 1), (last, last < lines.shape[1] - 1)):
             points = np.stack([rows + 0.5, ends], axis=1)[open_]
-            found.append(points[:, ::-1] if flip else points)
-    return np.concatenate(found)
+            rim_points.append(points[:, ::-1] if flip else points)
+    return np.concatenate(rim_points)
 
 
 def _circle(rim: Float[np.ndarray, "k 2"], side: float) -> tuple[float, float, float] | None:
@@ -229,13 +227,13 @@ def _through(points: Float[np.ndarray, "k 2"]) -> Float[np.ndarray, "3"]:
     return np.array([row + middle[0], column + middle[1], radius])
 
 
-def _is_believable(found: _Candidate) -> bool:
-    lit, circle = found.lit, found.circle
+def _is_believable(candidate: _Candidate) -> bool:
+    lit, circle = candidate.lit, candidate.circle
     row, column, _ = circle
-    on = found.rim[_on(found.rim, circle)]
+    on = candidate.rim[_on(candidate.rim, circle)]
     angles = np.arctan2(on[:, 0] - row, on[:, 1] - column)
     sectors = np.unique(((angles + np.pi) / (2 * np.pi) * _SECTORS).astype(int) % _SECTORS)
-    if found.share < _LEAST_ON_RIM or len(sectors) < _LEAST_SECTORS:
+    if candidate.share < _LEAST_ON_RIM or len(sectors) < _LEAST_SECTORS:
         return False
     inside = _inside(lit.shape, circle)
     top, left, bottom, right = _cut(lit, circle)

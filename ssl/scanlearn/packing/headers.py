@@ -35,7 +35,6 @@ class HeaderScan:
 
     Args:
         num_frames: Scans that each file may give, in their order; 1 where it cannot be read.
-        is_deep: Whether any holds more than 8 bits.
         colour: A sample of the files that store colour, in their order.
         has_patients: Whether every file that can be read names its patient.
         has_series: Whether any names its series.
@@ -53,11 +52,7 @@ class HeaderScan:
 def read_headers(
     manifest: Manifest, settings: ReadSettings, *, workers: int
 ) -> Generator[tuple[ManifestRow, Header | str], None, None]:
-    """Yields each row with what its file says of itself, or the reason why it cannot be read.
-
-    Args:
-        workers: Processes, which come in where they save time.
-    """
+    """Yields each row with what its file says of itself, or the reason why it cannot be read."""
     headers = map_where_worth(
         partial(_header, settings),
         (manifest.file(row.path) for row in manifest.rows()),

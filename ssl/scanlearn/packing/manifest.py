@@ -75,7 +75,6 @@ class Manifest:
         root: Folder that the paths are relative to.
         table: String columns ``path`` (posix, as given), ``patient`` and one per label; null
             where blank.
-        label_columns: Names of the label columns.
         patients_known: False where no patient was given and every scan stands for its own.
         ignored: Endings of files in a folder that are no scans, and how many there are.
         withheld: Columns of a table that are no labels, since they may name a person or a file.

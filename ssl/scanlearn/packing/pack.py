@@ -21,10 +21,9 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.files import require_free
 from scanlearn.packing.filters import make_selection
 from scanlearn.packing.headers import LEFT_OUT, HeaderScan, scan_headers
-from scanlearn.packing.manifest import Manifest, read_manifest
+from scanlearn.packing.manifest import Manifest, ManifestRow, read_manifest
 from scanlearn.packing.parallel import get_ready, num_cores, ordered_map
 from scanlearn.packing.prepare import (
-    ManifestRow,
     Outcome,
     PackPlan,
     Prepared,
@@ -64,7 +63,6 @@ def pack(
 
     Args:
         source: Folder of scans, table (see `read_manifest`), or a manifest already read.
-        archive: Folder to write.
         settings: None for the defaults.
 
     Raises:
@@ -102,10 +100,6 @@ def pack_manifest(
     """Packs the files of a manifest and returns the archive.
 
     Args:
-        manifest: The files.
-        target: Folder to write.
-        settings: How they are packed.
-        source_hash: The manifest's.
         like: An archive that the scans are to fit into.
 
     Raises:
@@ -116,9 +110,9 @@ def pack_manifest(
     selection = make_selection(settings.keep, settings.drop, manifest.label_columns)
     workers = _workers(settings)
     _get_ready(manifest, settings)
-    manifest, found_out = scan_headers(manifest, read, selection=selection, workers=workers)
+    manifest, headers = scan_headers(manifest, read, selection=selection, workers=workers)
     plan = make_plan(
-        found_out,
+        headers,
         canvas=(canvas, canvas) if isinstance(canvas, int) else canvas,
         channels=settings.channels if like is None else _channels(like),
         preprocess=settings.preprocess(),
@@ -131,16 +125,16 @@ def pack_manifest(
         target,
         shape=(plan.channels, *plan.canvas),
         dtype=plan.dtype,
-        label_columns=_label_columns(manifest, found_out),
+        label_columns=_label_columns(manifest, headers),
         has_mask=plan.preprocess.has_mask,
-        patients_known=manifest.patients_known or found_out.has_patients,
+        patients_known=manifest.patients_known or headers.has_patients,
         source_hash=source_hash,
         settings=settings.fingerprint(),
         identities=identities_for(manifest, settings),
     ) as writer:
         if writer.resumed:
             say(f"resuming after {writer.num_scans:,} scans that were packed before")
-        notes = write_scans(writer, manifest, plan, found_out, workers)
+        notes = write_scans(writer, manifest, plan, headers, workers)
         if writer.num_scans == 0:
             reason = writer.first_reason or "every slice is empty"
             path, _, _ = next(manifest.rows())
@@ -148,8 +142,8 @@ def pack_manifest(
                 f"{manifest.root}: none of {len(manifest):,} scans can be read (the first,"
                 f" {path!r}: {reason}); give a source with images, DICOM files or volumes"
             )
-        said = {"notes": {**found_out.left_out, **notes}, "pixels": plan.preprocess.described()}
-        return writer.close(**said)
+        notes = {**headers.left_out, **notes}
+        return writer.close(notes=notes, pixels=plan.preprocess.described())
 
 
 def _get_ready(manifest: Manifest, settings: PackSettings) -> None:
@@ -176,10 +170,10 @@ def _fitting(plan: PackPlan, like: Archive) -> PackPlan:
     return replace(plan, dtype=like.dtype)
 
 
-def _label_columns(manifest: Manifest, found: HeaderScan) -> tuple[str, ...]:
+def _label_columns(manifest: Manifest, headers: HeaderScan) -> tuple[str, ...]:
     """Returns the table's columns, and one for the series where files name it."""
     known = manifest.label_columns
-    return (*known, SERIES) if found.has_series and SERIES not in known else known
+    return (*known, SERIES) if headers.has_series and SERIES not in known else known
 
 
 def identities_for(manifest: Manifest, settings: PackSettings) -> Identities:
@@ -202,25 +196,21 @@ def manifest_of(source: Path | str, settings: PackSettings) -> Manifest:
 
 
 def write_scans(
-    writer: ArchiveWriter, manifest: Manifest, plan: PackPlan, found: HeaderScan, workers: int
+    writer: ArchiveWriter, manifest: Manifest, plan: PackPlan, headers: HeaderScan, workers: int
 ) -> dict[str, int]:
     """Writes every scan of a manifest and returns how often each note was made.
 
     What an earlier process finished is not decoded again. Of a scan nothing is kept in memory.
 
     Args:
-        writer: The archive.
-        manifest: The files.
-        plan: What every scan is brought to.
-        found: What the headers say.
         workers: Processes that decode; with 1 this one does.
     """
     loop = _WriteLoop(writer, manifest)
-    num_items = sum(1 for _ in pieces(found, plan)) - loop.num_done
+    num_items = sum(1 for _ in pieces(headers, plan)) - loop.num_done
     waiting: deque[tuple[WorkItem | Refused, ManifestRow]] = deque()
 
     def items() -> Iterator[WorkItem | Refused]:
-        for item, row in islice(work_items(manifest, found, plan), loop.num_done, None):
+        for item, row in islice(work_items(manifest, headers, plan), loop.num_done, None):
             waiting.append((item, row))
             yield item
 
@@ -258,7 +248,6 @@ class _WriteLoop:
 
     Args:
         writer: The archive; an earlier process may have begun it.
-        manifest: The files.
     """
 
     def __init__(self, writer: ArchiveWriter, manifest: Manifest) -> None:
@@ -287,7 +276,9 @@ class _WriteLoop:
             self.notes.update(outcome.notes)
             if self._add(row, file, outcome):
                 self._checkpoint()
-        if isinstance(item, WorkItem) and not any(isinstance(one, Refused) for one in outcomes):
+        if isinstance(item, WorkItem) and not any(
+            isinstance(outcome, Refused) for outcome in outcomes
+        ):
             self.notes[EMPTY] += len(item.frames) - len(outcomes)
         self.num_done += 1
         self._num_outcomes = 0

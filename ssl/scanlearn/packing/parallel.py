@@ -116,11 +116,10 @@ def ordered_map(
 
 
 def get_ready(workers: int, modules: Sequence[str] = ()) -> None:
-    """Begins to load what processes need, while this one still finds out what there is to do.
+    """Starts to load the modules that processes need, while this one still lists the work.
 
     Args:
         workers: Processes; for one nothing is done.
-        modules: Further modules that the work will load.
     """
     if _START_METHOD == "forkserver" and workers > 1:
         from multiprocessing import forkserver
@@ -146,7 +145,6 @@ def map_where_worth(
 
     Args:
         function: A function of a module, picklable.
-        num_items: How many items there are.
         crashed: Result of an item that no process survives.
         chunk: Most items that a process is given at a time.
     """
@@ -201,7 +199,6 @@ class Pickled:
     Args:
         data: All but the arrays.
         sizes: Bytes of each array; they lie one after the other in the buffer.
-        seconds: How long it took to make.
     """
 
     data: bytes
@@ -216,9 +213,7 @@ class SharedBuffers:
     they start.
 
     Args:
-        number: How many buffers.
         num_bytes: Size of each; 0 shares nothing, and arrays travel inside the pickle.
-        context: What starts the processes.
     """
 
     def __init__(self, number: int, num_bytes: int, context: BaseContext) -> None:

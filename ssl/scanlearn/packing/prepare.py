@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from scanlearn.archive.layout import PackedScan
 from scanlearn.packing.canvas import Preprocess, place, shrink_picture
 from scanlearn.packing.headers import HeaderScan
-from scanlearn.packing.manifest import Manifest
+from scanlearn.packing.manifest import Manifest, ManifestRow
 from scanlearn.packing.parallel import ordered_map
 from scanlearn.readers.limits import limited
 from scanlearn.readers.readers import read_frames
@@ -29,9 +29,6 @@ _MOST_AT_ONCE = 64
 _COLOUR_SPREAD = 12 / 255
 _COLOUR_SHARE = 0.001
 _PROBE_SIDE = 256
-
-# Path, patient and labels.
-ManifestRow = tuple[str | None, str | None, dict[str, str | None]]
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,6 @@ class WorkItem:
     """Some frames of one file.
 
     Args:
-        path: The file.
         frames: Which frames, from 0.
         of: Frames of the whole file.
     """
@@ -87,11 +83,8 @@ class Prepared:
     """A scan ready to be written.
 
     Args:
-        scan: On the canvas.
         notes: What of the file was left out, in words.
         page: Number of the scan in its file, from 1; None where the file holds one.
-        patient: Patient that the file names.
-        series: Series that the file names.
         issuer: Who gave the patient that number, where the file says so.
     """
 
@@ -115,7 +108,7 @@ Outcome = Prepared | Refused
 
 
 def make_plan(
-    found: HeaderScan,
+    headers: HeaderScan,
     *,
     canvas: tuple[int, int],
     channels: Literal[1, 3, "auto"],
@@ -126,23 +119,20 @@ def make_plan(
     """Returns what scans are brought to; dtype and "auto" channels come from all file headers.
 
     Args:
-        found: What the headers say.
         canvas: Rows and columns.
         channels: 1, 3, or "auto": 3 where a sample of the files that store colour shows some, and
             where windows or neighbouring slices fill them.
-        preprocess: What is done to pixels; None for the defaults.
-        settings: What of a file is read; None for the defaults.
         workers: Processes that decode the sample; with 1 this one does.
     """
     settings, preprocess = settings or ReadSettings(), preprocess or Preprocess()
     if len(preprocess.windows) > 1 or settings.neighbours:
         channels = 3
     elif channels == "auto":
-        probes = () if preprocess.windows else found.colour
+        probes = () if preprocess.windows else headers.colour
         channels = 3 if _any_has_colour(settings, probes, workers) else 1
     shrink = _shrink(canvas, preprocess)
     read = replace(settings, at_least=max(canvas), gray=channels == 1, shrink=shrink)
-    return PackPlan(canvas, channels, preprocess.dtype(found.is_deep), preprocess, read)
+    return PackPlan(canvas, channels, preprocess.dtype(headers.is_deep), preprocess, read)
 
 
 def _any_has_colour(settings: ReadSettings, paths: Sequence[Path], workers: int) -> bool:
@@ -167,20 +157,20 @@ def _has_colour(settings: ReadSettings, path: Path) -> bool:
     return bool((spread > _COLOUR_SPREAD * np.iinfo(pixels.dtype).max).mean() > _COLOUR_SHARE)
 
 
-def pieces(found: HeaderScan, plan: PackPlan) -> Iterator[tuple[int, range, int]]:
+def pieces(headers: HeaderScan, plan: PackPlan) -> Iterator[tuple[int, range, int]]:
     """Yields row, frames and all frames of its file for each piece of work, in order."""
     size = plan.frames_per_item
-    for row, num_frames in enumerate(found.num_frames):
+    for row, num_frames in enumerate(headers.num_frames):
         for start in range(0, num_frames, size):
             yield row, range(start, min(start + size, num_frames)), num_frames
 
 
 def work_items(
-    manifest: Manifest, found: HeaderScan, plan: PackPlan
+    manifest: Manifest, headers: HeaderScan, plan: PackPlan
 ) -> Iterator[tuple[WorkItem | Refused, ManifestRow]]:
     """Yields each piece of work with the row of the manifest that it belongs to."""
     is_repeated = _is_repeated(manifest)
-    by_row = groupby(pieces(found, plan), key=lambda piece: piece[0])
+    by_row = groupby(pieces(headers, plan), key=lambda piece: piece[0])
     for number, (row, (_, of_row)) in enumerate(zip(manifest.rows(), by_row, strict=True)):
         path, patient, _ = row
         reason = None

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from scanlearn.config.settings import Settings
 from scanlearn.packing.canvas import FieldOfView, Fit, Intensity, Preprocess
 from scanlearn.packing.windows import Window, edges, read_window
-from scanlearn.readers.scan import Axis, ReadSettings
+from scanlearn.readers.scan import Plane, ReadSettings
 
 # Settings of the source: how it is read and which files are taken. All others change pixels.
 SOURCE_SETTINGS = frozenset(
@@ -75,7 +75,7 @@ class PackSettings(Settings):
         default=False,
         description="Whether the slices before and after a volume's slice fill its other channels.",
     )
-    axis: Axis = Field(default="axial", description="Plane of the slices of a volume.")
+    axis: Plane = Field(default="axial", description="Plane of the slices of a volume.")
     empty_below: float = Field(
         default=0.01,
         ge=0,

@@ -66,11 +66,7 @@ def is_one_of(name: str, names: tuple[str, ...]) -> bool:
 def find_required(
     table: pa.Table, source: Path, column: str | None, usual: tuple[str, ...], setting: str
 ) -> str:
-    """Returns the column that the user asked for, or the one with a usual name where that is None.
-
-    Args:
-        source: File of the table.
-        setting: The setting that names the column.
+    """Returns the column that a setting asks for, or the one with a usual name where that is None.
 
     Raises:
         ScanlearnError: There is no such column; lists the columns and the nearest spelling.

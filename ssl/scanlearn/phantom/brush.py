@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from scanlearn.phantom.camera import Frame
+from scanlearn.phantom.camera import FieldGrid
 
 
 @lru_cache(maxsize=256)
@@ -80,7 +80,7 @@ def smooth_field(
 
 
 def soft_disc(
-    view: Frame, centre: tuple[float, float], radius: tuple[float, float], softness: float
+    view: FieldGrid, centre: tuple[float, float], radius: tuple[float, float], softness: float
 ) -> Float32[np.ndarray, "h w"]:
     """Returns an ellipse's coverage, 1 inside and 0 outside, with an edge of width ``softness``."""
     distance = np.hypot((view.x - centre[0]) / radius[0], (view.y - centre[1]) / radius[1])
@@ -89,12 +89,11 @@ def soft_disc(
 
 
 def spots_cover(
-    view: Frame, places: Float64[np.ndarray, "n 2"], radii: Float64[np.ndarray, " n"]
+    view: FieldGrid, places: Float64[np.ndarray, "n 2"], radii: Float64[np.ndarray, " n"]
 ) -> Float32[np.ndarray, "h w"]:
     """Returns the coverage of small round spots with soft edges, each drawn in its own window.
 
     Args:
-        view: Where the pixels lie.
         places: x and y of each spot's centre, in field radii.
         radii: Radius of each spot, in field radii.
     """

@@ -39,7 +39,7 @@ class Camera:
 
 
 @dataclass(frozen=True)
-class Frame:
+class FieldGrid:
     """Where each canvas pixel lies in the field of view.
 
     Args:
@@ -81,7 +81,7 @@ def camera(number: int) -> Camera:
 
 
 @lru_cache(maxsize=32)
-def frame(height: int, width: int, field_radius: float, cut: float) -> Frame:
+def frame(height: int, width: int, field_radius: float, cut: float) -> FieldGrid:
     """Returns the field of view of a camera on a canvas of ``height`` x ``width`` pixels."""
     radius_px = 0.5 * float(np.sqrt(height * width)) * field_radius
     rows = ((np.arange(height) + 0.5 - height / 2) / radius_px).astype(np.float32)
@@ -90,4 +90,4 @@ def frame(height: int, width: int, field_radius: float, cut: float) -> Frame:
     mask = (x * x + y * y <= 1.0) & (np.abs(y) <= cut)
     for array in (x, y, mask):
         array.setflags(write=False)
-    return Frame(x, y, mask, radius_px)
+    return FieldGrid(x, y, mask, radius_px)

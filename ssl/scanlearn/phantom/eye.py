@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from scanlearn.phantom.brush import blur, smooth_field, soft_disc
-from scanlearn.phantom.camera import Camera, Frame
+from scanlearn.phantom.camera import Camera, FieldGrid
 from scanlearn.phantom.vessels import grow_vessels, vessel_depth
 
 LIGHT_FUNDUS = np.array([0.86, 0.47, 0.25], dtype=np.float32)
@@ -48,7 +48,7 @@ def draw_patient(rng: np.random.Generator, cameras: int) -> Patient:
 
 
 def draw_eye(
-    rng: np.random.Generator, patient: Patient, view: Frame, zoom: float, side: float
+    rng: np.random.Generator, patient: Patient, view: FieldGrid, zoom: float, side: float
 ) -> tuple[Float32[np.ndarray, "3 h w"], tuple[float, float]]:
     """Returns the eye's own colours without any lens, and where the disc lies in the field."""
     height, width = view.x.shape
@@ -77,7 +77,7 @@ def draw_eye(
 def photograph(
     picture: Float32[np.ndarray, "3 h w"],
     look: Camera,
-    view: Frame,
+    view: FieldGrid,
     light: np.random.Generator,
     sensor: np.random.Generator,
 ) -> Float32[np.ndarray, "3 h w"]:

@@ -37,12 +37,9 @@ class PhantomSpec:
 
     Args:
         patients: Number of patients; each has a right eye (even scans) and a left one (odd scans).
-        seed: Another seed is another phantom.
         height: Canvas rows in pixels, at least 32.
         width: Canvas columns in pixels, at least 32.
-        channels: 3 for colour, 1 for gray.
         cameras: Number of makes of camera; a patient is pictured by one of them.
-        strengths: How strongly each planted label shows.
 
     Raises:
         ScanlearnError: A number is outside its range.
@@ -120,8 +117,6 @@ class PhantomScan:
             and right exclusive.
         mask: ``[h w]`` True inside the field of view.
         labels: 0 or 1 of each planted task; a label belongs to the eye, not to the patient.
-        patient: Name of the patient, shared by both eyes.
-        scan_id: Name of the scan.
     """
 
     pixels: UInt8[np.ndarray, "c h w"]
@@ -140,7 +135,6 @@ def draw_phantom(spec: PhantomSpec, index: int) -> PhantomScan:
     """Draws scan ``index`` of the phantom; it depends on nothing but ``spec`` and ``index``.
 
     Args:
-        spec: What to draw.
         index: 0 to ``len(spec) - 1``; patient ``index // 2``, right eye where it is even.
 
     Raises:
@@ -185,10 +179,6 @@ def bounding_box(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
 
 def write_phantom(spec: PhantomSpec, path: Path | str) -> Archive:
     """Draws the whole phantom into an archive, marked as drawn by a program.
-
-    Args:
-        spec: What to draw.
-        path: Where the archive will be: nothing yet.
 
     Returns:
         The archive, with one label column per planted task.

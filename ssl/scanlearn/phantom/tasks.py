@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from scanlearn.phantom.brush import spots_cover
-from scanlearn.phantom.camera import Frame
+from scanlearn.phantom.camera import FieldGrid
 from scanlearn.phantom.eye import DISC_RADIUS
 
 TASKS = ("lesion", "pallor", "texture", "null")
@@ -57,7 +57,7 @@ def draw_labels(rng: np.random.Generator) -> dict[str, int]:
 
 def add_lesions(
     picture: Float32[np.ndarray, "3 h w"],
-    view: Frame,
+    view: FieldGrid,
     rng: np.random.Generator,
     strengths: Strengths,
     *,
@@ -84,7 +84,7 @@ def add_lesions(
 
 
 def striation(
-    view: Frame, rng: np.random.Generator, strengths: Strengths, *, upright: bool
+    view: FieldGrid, rng: np.random.Generator, strengths: Strengths, *, upright: bool
 ) -> Float32[np.ndarray, "h w"]:
     """Returns the factor on the light of stripes that lie flat or stand upright.
 
@@ -99,7 +99,7 @@ def striation(
 
 
 def wash_out(
-    picture: Float32[np.ndarray, "3 h w"], view: Frame, strengths: Strengths, *, pale: bool
+    picture: Float32[np.ndarray, "3 h w"], view: FieldGrid, strengths: Strengths, *, pale: bool
 ) -> Float32[np.ndarray, "3 h w"]:
     """Returns ``picture`` brighter and flatter all over where ``pale``, else darker and crisper."""
     step = 0.5 * strengths.pallor * (1 if pale else -1)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from scanlearn.phantom.brush import blur, splat
-from scanlearn.phantom.camera import Frame
+from scanlearn.phantom.camera import FieldGrid
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,6 @@ def grow_vessels(rng: np.random.Generator, disc: tuple[float, float], tortuosity
     """Grows arteries and veins out of the disc of a right eye.
 
     Args:
-        rng: Source of all numbers drawn.
-        disc: x and y of the disc's centre.
         tortuosity: Amplitude of the vessels' winding, in radians; about .1 to .7.
     """
     # Four arcades (towards the temple above and below, towards the nose above and below), each an
@@ -124,13 +122,11 @@ def grow_vessels(rng: np.random.Generator, disc: tuple[float, float], tortuosity
 
 
 def vessel_depth(
-    vessels: Vessels, view: Frame, zoom: float, side: float
+    vessels: Vessels, view: FieldGrid, zoom: float, side: float
 ) -> Float32[np.ndarray, "h w"]:
     """Returns how much blood lies in front of each pixel: about 1 on the line of a wide vein.
 
     Args:
-        vessels: Vessels of a right eye.
-        view: Where the pixels lie.
         zoom: Anatomical length of one field radius.
         side: 1 for a right eye, -1 mirrors it into a left one.
     """

@@ -140,14 +140,7 @@ def _copy(container: Container, name: str, target: Path) -> None:
 
 
 class Listed(NamedTuple):
-    """A member as its archive lists it.
-
-    Args:
-        name: Its path, as stored.
-        num_bytes: Its size, as claimed.
-        place: Where its content is found.
-        reason: Why it may not be read; None where it may.
-    """
+    """A member as its archive lists it; ``reason`` says why it may not be read, if it may not."""
 
     name: str
     num_bytes: int

@@ -210,11 +210,7 @@ def _open_array(file: zipfile.ZipFile, name: str) -> tuple[IO[bytes], _Array]:
 def read_array_header(
     stream: IO[bytes], num_bytes: int
 ) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Returns shape, whether it is in Fortran order, and dtype of a stored array, as NumPy does.
-
-    Args:
-        stream: At its start; it is left where the values begin.
-        num_bytes: Size of all of it.
+    """Returns shape, whether it is in Fortran order, and dtype of an array stored in some bytes.
 
     Raises:
         Undecodable: It holds objects, or not as many values as it claims.

@@ -12,9 +12,9 @@ import numpy as np
 from scanlearn.readers.scan import (
     MAX_FRAMES,
     MAX_PIXELS,
-    Axis,
     Frame,
     Header,
+    Plane,
     Reader,
     ReadSettings,
     Scan,
@@ -26,7 +26,7 @@ from scanlearn.readers.values import inverted, stored_depth
 from scanlearn.readers.volumes import as_volume
 
 MAX_VOXELS = 2**30
-_AXES: tuple[Axis, ...] = ("sagittal", "coronal", "axial")
+_AXES: tuple[Plane, ...] = ("sagittal", "coronal", "axial")
 _SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz")
 _NIFTI_2_SIZES = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
 # A volume is read whole: a few megabytes of gzip may claim many gigabytes.
@@ -112,7 +112,7 @@ def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame
         )
 
 
-def _directions(axis: Axis) -> tuple[int, int, int]:
+def _directions(axis: Plane) -> tuple[int, int, int]:
     """Returns which axis of a volume a slice is perpendicular to, and which run down and across."""
     along = _AXES.index(axis)
     down, across = (place for place in (2, 1, 0) if place != along)

@@ -19,7 +19,7 @@ import pyarrow as pa
 from jaxtyping import UInt8, UInt16
 
 Pixels = UInt8[np.ndarray, "c h w"] | UInt16[np.ndarray, "c h w"]
-Axis = Literal["sagittal", "coronal", "axial"]
+Plane = Literal["sagittal", "coronal", "axial"]
 # Makes an 8-bit Pillow picture smaller before it becomes an array.
 Shrink = Callable[[Any], Any]
 # More pixels than Pillow's own warning level are taken for a decompression bomb.
@@ -76,7 +76,7 @@ class Header:
         size: Rows and columns of one scan, as stored.
         bits: Bits of one value, as stored.
         tags: DICOM tags that were asked for and are there, each with all its values.
-        kind: Name of the format, set by `scanlearn.readers.readers.read_header`.
+        kind: Name of the format; where empty `scanlearn.readers.readers.read_header` sets it.
     """
 
     is_colour: bool
@@ -164,7 +164,7 @@ class ReadSettings:
         shrink: Makes an 8-bit picture smaller before it becomes an array; None keeps its size.
     """
 
-    axis: Axis = "axial"
+    axis: Plane = "axial"
     empty_below: float = 0.0
     at_least: int | None = None
     gray: bool = False

@@ -41,11 +41,7 @@ def value_range(
 
 
 def percentile_range(pixels: np.ndarray[Any, Any]) -> tuple[float, float]:
-    """Returns the .5 and 99.5 percentiles, an arbitrary step apart where they are one value.
-
-    Args:
-        pixels: Stored values of any shape.
-    """
+    """Returns the .5 and 99.5 percentiles, an arbitrary step apart where they are one value."""
     low, high = np.percentile(_sample(pixels), PERCENTILES)
     # A scan of one value would divide by zero: it means 0 everywhere.
     return float(low), float(high if high > low else low + 1.0)
@@ -57,9 +53,6 @@ def foreground_range(pixels: np.ndarray[Any, Any]) -> tuple[float, float]:
     Foreground is what lies more than a twentieth of the range, from the .5 to the 99.5 percentile
     of everything, above its lower end. Otsu's threshold would stand between fat and muscle where
     a coil lights up the one, and would show the other as black.
-
-    Args:
-        pixels: Stored values of any shape.
     """
     flat = _sample(pixels)
     darkest, brightest = percentile_range(flat)
@@ -86,10 +79,7 @@ def from_zero(scan: Scan) -> tuple[Scan, tuple[str, ...]]:
 
     Signed values are stored shifted; the noise of a magnitude is counted from its zero. What then
     passes 16 (or 8) bits is scaled down to fit them. A scan with more than a few values below
-    zero is no magnitude and stays as it is.
-
-    Args:
-        scan: With ``units``; without, its stored 0 is zero already.
+    zero is no magnitude and stays as it is; without units a stored 0 is zero already.
     """
     if scan.units is None:
         return scan, ()
@@ -118,14 +108,11 @@ class Stored(NamedTuple):
 
 
 def stored_depth(values: np.ndarray[Any, Any]) -> Stored:
-    """Returns values in 8 or 16 bits.
+    """Returns numbers of any real dtype in 8 or 16 bits.
 
     8 and 16 bits are kept as they are, signed ones shifted by half their range. More bits, and
     floating point, become 0 to 65535 between the least and the greatest finite value; what is
     not finite becomes 0.
-
-    Args:
-        values: Numbers of any real dtype and shape.
     """
     kind, num_bytes = values.dtype.kind, values.dtype.itemsize
     if kind in "iu" and num_bytes <= 2:

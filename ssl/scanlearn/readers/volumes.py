@@ -19,13 +19,7 @@ from scanlearn.readers.values import (
 
 @dataclass(frozen=True)
 class Volume:
-    """A volume that is ready to be sliced.
-
-    Args:
-        scan: Pixels of three axes in any order, and what all slices share.
-        foreground_from: Value above which a pixel is foreground.
-        notes: What of the volume was changed, in words.
-    """
+    """A volume that is ready to be sliced: pixels of three axes, and what all slices share."""
 
     scan: Scan
     foreground_from: float
@@ -66,7 +60,7 @@ def as_volume(scan: Scan, notes: tuple[str, ...], settings: ReadSettings) -> Vol
     Foreground is what lies more than a twentieth of the range above its lower end.
 
     Args:
-        scan: Pixels of three axes, and the spacing of a slice.
+        scan: Pixels of three axes in any order, and the spacing of a slice.
         notes: What of the volume was changed before, in words.
     """
     in_foreground = settings.shows == "foreground"

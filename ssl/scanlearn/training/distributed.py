@@ -75,7 +75,7 @@ def quiet() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Layout:
+class ProcessLayout:
     """One process for each device of each node."""
 
     device: torch.device
@@ -88,7 +88,7 @@ class Layout:
         return self.devices * self.nodes
 
     @classmethod
-    def of(cls, config: PretrainConfig, device: torch.device) -> Layout:
+    def of(cls, config: PretrainConfig, device: torch.device) -> ProcessLayout:
         """Resolves how many processes a configuration asks for.
 
         Raises:

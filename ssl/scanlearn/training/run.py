@@ -30,7 +30,7 @@ from scanlearn.methods import Method, MethodConfig, RunFacts
 from scanlearn.provenance import provenance
 from scanlearn.training.batches import StepLoader, steps_in_epoch
 from scanlearn.training.checkpoint import checkpoint_step
-from scanlearn.training.distributed import Layout, Ranks
+from scanlearn.training.distributed import ProcessLayout, Ranks
 from scanlearn.training.folder import RunFolder, open_run
 from scanlearn.training.optim import Schedule, schedule_for
 from scanlearn.training.settings import PRESENTATION, PretrainConfig
@@ -210,7 +210,7 @@ class Run:
         return cls(config, archive, folder, resolved, method, generator, start)
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> ProcessLayout:
         """Where the run trains, in how many processes."""
         return layout_of(self.config)
 
@@ -276,13 +276,13 @@ class Run:
         return f"{plan.global_views} x {size} + {plan.local_views} x {self.resolved.local_size} px"
 
 
-def layout_of(config: PretrainConfig) -> Layout:
+def layout_of(config: PretrainConfig) -> ProcessLayout:
     """Where a run trains, in how many processes.
 
     Raises:
-        ScanlearnError: See `Layout.of`.
+        ScanlearnError: See `ProcessLayout.of`.
     """
-    return Layout.of(config, training_device(config.device))
+    return ProcessLayout.of(config, training_device(config.device))
 
 
 def _earlier(folder: RunFolder) -> Resolved | None:

@@ -15,7 +15,7 @@ from scanlearn.backbones.backbone import weights_hash
 from scanlearn.console import track
 from scanlearn.training.batches import StepLoader
 from scanlearn.training.checkpoint import AtomicCheckpoints, checkpoint_step
-from scanlearn.training.distributed import ALONE, Layout, Ranks, quiet
+from scanlearn.training.distributed import ALONE, ProcessLayout, Ranks, quiet
 from scanlearn.training.folder import COLUMNS, MetricsCsv
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.optim import build_optimiser
@@ -68,7 +68,7 @@ def train(run: Run, stop: StopRequest | None = None, ranks: Ranks = ALONE) -> Pr
             initial_hash=initial_hash,
         )
         trainer = build_trainer(
-            layout=run.layout if ranks.count > 1 else Layout(training_device(config.device)),
+            layout=run.layout if ranks.count > 1 else ProcessLayout(training_device(config.device)),
             precision=resolved.precision,
             steps=total,
             folder=folder.path,
@@ -81,7 +81,7 @@ def train(run: Run, stop: StopRequest | None = None, ranks: Ranks = ALONE) -> Pr
 
 def build_trainer(
     *,
-    layout: Layout,
+    layout: ProcessLayout,
     precision: Literal["fp32", "bf16"],
     steps: int,
     folder: Path,

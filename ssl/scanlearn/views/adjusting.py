@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -35,7 +36,8 @@ VIEWS: Mapping[str, tuple[int, ...]] = {
     "global_2": (1,),
     "local": (2,),
 }
-_STEPS = 151
+# Places along the dial where the smallest crop is compared with the largest.
+_STEPS = 150
 
 
 def _readable(given: Any) -> Any:
@@ -252,22 +254,16 @@ def _limit(parameter: Parameter, weak: float, strong: float) -> float:
 
 
 def _check_crops(smallest: Row, largest: Row, by_hand: Mapping[str, object]) -> None:
-    given = [name for name in ("crop_min", "crop_max") if name in by_hand]
-    if not given:
+    changed = [name for name in ("crop_min", "crop_max") if name in by_hand]
+    if not changed:
         return
-    for s, low, high in _along_the_dial(smallest, largest):
-        if low > high:
+    views = range(max(len(smallest.curves), len(largest.curves)))
+    for s, view in product((MAX_SCALE * step / _STEPS for step in range(_STEPS + 1)), views):
+        low, high = smallest.curve(view).at(s), largest.curve(view).at(s)
+        # A hair of rounding between two equal curves is no contradiction.
+        if low > high + 1e-12:
             raise ScanlearnError(
-                f"operations.{given[0]}: at the scale {s:g} the smallest crop ({low:.3g} of the "
+                f"operations.{changed[0]}: at the scale {s:g} the smallest crop ({low:.3g} of the "
                 f"area) would be larger than the largest ({high:.3g}); give a smaller crop_min or "
                 "a larger crop_max."
             )
-
-
-def _along_the_dial(smallest: Row, largest: Row) -> Iterator[tuple[float, float, float]]:
-    for step in range(_STEPS):
-        s = MAX_SCALE * step / (_STEPS - 1)
-        for view in range(max(len(smallest.curves), len(largest.curves))):
-            # A hair of rounding between two equal curves is no contradiction.
-            low = smallest.curve(view).at(s) - 1e-12
-            yield s, low, largest.curve(view).at(s)

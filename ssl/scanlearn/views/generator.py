@@ -108,7 +108,7 @@ class ViewGenerator:
     ) -> tuple[Float[Tensor, "b c s s"], ...]:
         if not views:
             return ()
-        last = _standardiser(self.mean, self.std, batch.pixels.device)
+        last = standardiser(self.mean, self.std, batch.pixels.device)
         if not self.extras:
             return render_views(batch, draw, views, size, self.settings, last)
         rendered = render_views(batch, draw, views, size, self.settings)
@@ -152,17 +152,10 @@ def _planned(ranges: Ranges, plan: ViewPlan) -> Ranges:
     return Ranges((*large, local))
 
 
-def standardise(
-    views: Float[Tensor, "b c s s"], mean: Sequence[float], std: Sequence[float]
-) -> Float[Tensor, "b c s s"]:
-    """Returns ``(views - mean) / std`` per channel, in place, as the last thing done to a view."""
-    return _standardiser(mean, std, views.device)(views)
-
-
-def _standardiser(
+def standardiser(
     mean: Sequence[float], std: Sequence[float], device: torch.device
 ) -> Callable[[Float[Tensor, "b c s s"]], Float[Tensor, "b c s s"]]:
-    """Returns `standardise` with its numbers made ready."""
+    """Returns what makes views ``(views - mean) / std`` per channel, in place, and returns them."""
     spread = np.asarray(std, dtype=np.float64)
     numbers = np.stack([1 / spread, -np.asarray(mean, dtype=np.float64) / spread])
     factor, offset = torch.from_numpy(numbers).to(device, torch.float32)[..., None, None]

@@ -32,7 +32,6 @@ class TableRow:
 
     Args:
         value: The value of the parameter, one per view where views differ.
-        fixed: Whether it is the same at weak and strong.
         source: Where the value is from: published, derived, identity, between two of these,
             beyond the recipe, by hand, or off.
         note: "fixed", "off", "no meaning on one channel", "no effect: ..." or empty.
@@ -42,7 +41,6 @@ class TableRow:
     parameter: str
     value: str
     unit: str
-    fixed: bool
     source: str
     note: str
 
@@ -72,8 +70,7 @@ class Recipe:
     by_hand: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        given = [row.parameter for row in self.rows]
-        assert given == list(PARAMETERS), self.name
+        assert [row.parameter for row in self.rows] == list(PARAMETERS), self.name
 
     @property
     def num_kinds(self) -> int:
@@ -87,12 +84,11 @@ class Recipe:
 
     def at(self, scale: Scale) -> Ranges:
         """Returns what may be drawn at one setting of the dial."""
-        return Ranges(
-            tuple(
-                ViewRanges(**{row.parameter: row.value(scale, view) for row in self.rows})
-                for view in range(self.num_kinds)
-            )
+        views = (
+            ViewRanges(**{row.parameter: row.value(scale, view) for row in self.rows})
+            for view in range(self.num_kinds)
         )
+        return Ranges(tuple(views))
 
     def adjusted(self, operations: Mapping[str, Given]) -> Recipe:
         """Returns the recipe with operations switched off or set by hand.
@@ -143,7 +139,6 @@ def _table_row(row: Row, ranges: Ranges, scale: Scale, channels: int) -> TableRo
         parameter=row.parameter,
         value=" / ".join(f"{value:.3g}" for value in distinct),
         unit=PARAMETERS[row.parameter].unit,
-        fixed=row.is_fixed,
         source=row.source(scale),
         note="off" if row.is_off else _note(row, ranges, scale, channels),
     )

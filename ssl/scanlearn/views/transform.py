@@ -28,7 +28,7 @@ from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
 from scanlearn.views.uniforms import DrawKey
 
 Picture = Image.Image | np.ndarray[Any, Any] | Tensor
-Pixels = UInt8[Tensor, "c h w"] | UInt16[Tensor, "c h w"] | Float[Tensor, "c h w"]
+PixelTensor = UInt8[Tensor, "c h w"] | UInt16[Tensor, "c h w"] | Float[Tensor, "c h w"]
 
 _TWO_VIEWS = ViewPlan(2)
 _SEEDS = 2**63 - 1
@@ -229,7 +229,7 @@ def batch_of_one(
     )
 
 
-def _pixels(image: Picture) -> Pixels:
+def _pixels(image: Picture) -> PixelTensor:
     stored, layout = _stored(image), "[c h w]" if isinstance(image, Tensor) else "[h w c]"
     pixels = stored[None] if stored.ndim == 2 else stored
     if pixels is stored and pixels.ndim == 3 and layout == "[h w c]":

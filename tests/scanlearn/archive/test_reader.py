@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,7 +136,7 @@ def folder(tmp_path: Path, pixels: np.ndarray) -> Path:
     """Two shards, of 300 scans and of 1, as they are after scans came and went."""
     layout = Layout(SHAPE, np.dtype(np.uint16), has_mask=True)
     for kept, part in (((), pixels), ((300,), pixels[:1])):
-        with ShardWriter(tmp_path, layout, kept) as writer:
+        with closing(ShardWriter(tmp_path, layout, kept)) as writer:
             for index, one in enumerate(part):
                 high, mask = ValueRange(0, index + 1), one[0] % 2 == 0
                 scan = PackedScan(one, (0, 0, 4, 3), high, Spacing(1, 2), mask)

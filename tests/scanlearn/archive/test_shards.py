@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ def test_writer_says_when_a_shard_is_complete(
 ) -> None:
     monkeypatch.setattr(layout, "MAX_SCANS_PER_BATCH", 2)
     monkeypatch.setattr(shards, "BATCHES_PER_SHARD", 3)
-    with ShardWriter(tmp_path, LAYOUT) as writer:
+    with closing(ShardWriter(tmp_path, LAYOUT)) as writer:
         assert [writer.add(*scan(index)) for index in range(13)] == ([False] * 5 + [True]) * 2 + [
             False
         ]
@@ -33,14 +34,14 @@ def test_writer_says_when_a_shard_is_complete(
 
 
 def test_writer_goes_on_after_shards_that_are_there(tmp_path: Path) -> None:
-    with ShardWriter(tmp_path, LAYOUT, kept=(7, 9)) as writer:
+    with closing(ShardWriter(tmp_path, LAYOUT, kept=(7, 9))) as writer:
         writer.add(*scan(0))
     assert writer.counts == [7, 9, 1]
     assert [path.name for path in (tmp_path / "shards").iterdir()] == ["00002.arrow"]
 
 
 def test_shard_holds_all_there_is_of_a_scan(tmp_path: Path) -> None:
-    with ShardWriter(tmp_path, LAYOUT) as writer:
+    with closing(ShardWriter(tmp_path, LAYOUT)) as writer:
         writer.add(*scan(5))
     with pa.memory_map(str(tmp_path / "shards/00000.arrow")) as source:
         (found,) = pa.ipc.open_file(source).read_all().drop_columns(["pixels"]).to_pylist()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def write(
 ) -> None:
     layout = Layout((1, 2, 2), DTYPE, label_columns=columns)
     folder.mkdir(exist_ok=True)
-    with ShardWriter(folder, layout, kept) as writer:
+    with closing(ShardWriter(folder, layout, kept)) as writer:
         for index, patient in enumerate(patients, first):
             pixels = np.full((1, 2, 2), 51 * index, np.uint8)
             labels = {column: f"{column}{index}" for column in columns}

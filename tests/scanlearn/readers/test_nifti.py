@@ -11,9 +11,9 @@ import pytest
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 
 from scanlearn.readers.nifti import READER
-from scanlearn.readers.scan import Axis, Frame, Header, ReadSettings, Scan, Undecodable
+from scanlearn.readers.scan import Frame, Header, Plane, ReadSettings, Scan, Undecodable
 
-AXES: tuple[Axis, ...] = ("sagittal", "coronal", "axial")
+AXES: tuple[Plane, ...] = ("sagittal", "coronal", "axial")
 REFUSED = {
     "analyze.hdr": "in another file",
     "nifti1.hdr": "in another file",
@@ -30,13 +30,13 @@ def read_frames(path: Path, frames: range, **chosen: Any) -> Iterator[Frame]:
     return READER.frames(path, frames, ReadSettings(**chosen))
 
 
-def scans_in(path: Path, axis: Axis = "axial", empty_below: float = 0.0) -> list[Scan]:
+def scans_in(path: Path, axis: Plane = "axial", empty_below: float = 0.0) -> list[Scan]:
     frames = range(read_header(path, axis=axis).num_frames)
     found = read_frames(path, frames, axis=axis, empty_below=empty_below)
     return [frame.scan for frame in found if isinstance(frame.scan, Scan)]
 
 
-def check_against_nibabel(path: Path, axis: Axis) -> int:
+def check_against_nibabel(path: Path, axis: Plane) -> int:
     """Compares every slice with nibabel's scaled, canonical volume; returns their number."""
     whole = nibabel.as_closest_canonical(nibabel.load(path)).get_fdata()
     volumes = whole.reshape(*whole.shape[:3], -1, order="F").transpose(3, 0, 1, 2)
@@ -59,7 +59,7 @@ def check_against_nibabel(path: Path, axis: Axis) -> int:
 
 
 @pytest.mark.parametrize("axis", AXES)
-def test_every_real_file_agrees_with_nibabel_or_is_refused(real_data: Path, axis: Axis) -> None:
+def test_every_real_file_agrees_with_nibabel_or_is_refused(real_data: Path, axis: Plane) -> None:
     paths = sorted((real_data / "readers" / "nifti").iterdir())
     assert len(paths) == 12
     refused = {}
@@ -89,7 +89,7 @@ def save(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None) -> Pa
 @pytest.mark.parametrize("axis", AXES)
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a2.nii", "a.hdr", "a.mgz"])
 def test_slices_agree_with_nibabel(
-    tmp_path: Path, volume: np.ndarray, axis: Axis, name: str
+    tmp_path: Path, volume: np.ndarray, axis: Plane, name: str
 ) -> None:
     if name == "a.mgz":
         nibabel.save(nibabel.MGHImage(volume, np.diag([2.0, 3.0, 4.0, 1.0])), tmp_path / name)
@@ -202,7 +202,7 @@ def test_what_makes_no_scan_is_refused(tmp_path: Path, volume: np.ndarray) -> No
 
 @pytest.mark.parametrize("axis", AXES)
 def test_neighbouring_slices_fill_the_channels_and_edges_repeat(
-    tmp_path: Path, volume: np.ndarray, axis: Axis
+    tmp_path: Path, volume: np.ndarray, axis: Plane
 ) -> None:
     path = save(tmp_path / "a.nii", volume)
     alone = [scan.pixels[0] for scan in scans_in(path, axis)]

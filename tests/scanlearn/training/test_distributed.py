@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
 from scanlearn.errors import ScanlearnError
-from scanlearn.training.distributed import ALONE, Layout
+from scanlearn.training.distributed import ALONE, ProcessLayout
 from scanlearn.training.settings import PretrainConfig
 
 CPU = torch.device("cpu")
@@ -29,10 +29,10 @@ import json, os, sys, time
 import torch
 from pathlib import Path
 from scanlearn.core import ScanlearnError
-from scanlearn.training.distributed import Layout
+from scanlearn.training.distributed import ProcessLayout
 
 folder = Path(sys.argv[1])
-layout = Layout(torch.device("cpu"), devices=2)
+layout = ProcessLayout(torch.device("cpu"), devices=2)
 assert not layout.must_start()
 with layout.joined() as ranks:
     print("spoken by", ranks.rank)
@@ -63,7 +63,7 @@ def _started_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_is_one_process_unless_asked_otherwise(
     configure: Callable[..., PretrainConfig],
 ) -> None:
-    layout = Layout.of(configure(), CPU)
+    layout = ProcessLayout.of(configure(), CPU)
     assert layout.ranks == 1
     assert not layout.must_start()
     assert layout.trainer_arguments()["strategy"] == "auto"
@@ -71,14 +71,14 @@ def test_a_run_is_one_process_unless_asked_otherwise(
 
 
 def test_auto_is_one_process_on_a_cpu(configure: Callable[..., PretrainConfig]) -> None:
-    assert Layout.of(configure(devices="auto"), CPU).ranks == 1
+    assert ProcessLayout.of(configure(devices="auto"), CPU).ranks == 1
 
 
 def test_auto_is_all_visible_gpus(
     configure: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert Layout.of(configure(devices="auto", nodes=2), GPU).ranks == 8
+    assert ProcessLayout.of(configure(devices="auto", nodes=2), GPU).ranks == 8
 
 
 def test_more_gpus_than_there_are_is_refused(
@@ -86,7 +86,7 @@ def test_more_gpus_than_there_are_is_refused(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ScanlearnError, match="devices is 4, but 2 GPUs are visible"):
-        Layout.of(configure(devices=4), GPU)
+        ProcessLayout.of(configure(devices=4), GPU)
 
 
 @pytest.mark.parametrize(("devices", "sizes"), [(3, "6 or 9"), (16, "16")])
@@ -94,11 +94,11 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(
     configure: Callable[..., PretrainConfig], devices: int, sizes: str
 ) -> None:
     with pytest.raises(ScanlearnError, match=f"batch_size is 8, .* set it to {sizes}."):
-        Layout.of(configure(devices=devices), CPU)
+        ProcessLayout.of(configure(devices=devices), CPU)
 
 
 def test_several_processes_on_one_machine_are_started_from_here() -> None:
-    assert Layout(CPU, devices=2).must_start()
+    assert ProcessLayout(CPU, devices=2).must_start()
 
 
 def test_what_torchrun_started_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_what_torchrun_started_is_not_started_again(monkeypatch: pytest.MonkeyPa
         "TORCHELASTIC_RUN_ID": "1",
     }.items():
         monkeypatch.setenv(name, value)
-    assert not Layout(CPU, devices=2, nodes=2).must_start()
+    assert not ProcessLayout(CPU, devices=2, nodes=2).must_start()
 
 
 def test_what_srun_started_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ def test_what_srun_started_is_not_started_again(monkeypatch: pytest.MonkeyPatch)
         "SLURM_NODEID": "1",
     }.items():
         monkeypatch.setenv(name, value)
-    assert not Layout(CPU, devices=2, nodes=2).must_start()
+    assert not ProcessLayout(CPU, devices=2, nodes=2).must_start()
 
 
 @pytest.mark.parametrize("devices", [1, 4])
@@ -139,17 +139,17 @@ def test_a_launcher_that_started_another_number_is_refused(
     }.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ScanlearnError, match=f"2 processes .* devices x nodes is {devices} x 1"):
-        Layout(CPU, devices=devices).must_start()
+        ProcessLayout(CPU, devices=devices).must_start()
 
 
 def test_several_nodes_without_a_launcher_are_refused() -> None:
     with pytest.raises(ScanlearnError, match="nodes is 2, but this process was started alone"):
-        Layout(CPU, devices=2, nodes=2).must_start()
+        ProcessLayout(CPU, devices=2, nodes=2).must_start()
 
 
 def test_batch_norm_is_shared_on_gpus_and_warned_of_on_a_cpu() -> None:
     with_norm, without = nn.Sequential(nn.BatchNorm1d(2)), nn.Linear(2, 2)
-    gpus, cpus = Layout(GPU, devices=2, nodes=2), Layout(CPU, devices=2)
+    gpus, cpus = ProcessLayout(GPU, devices=2, nodes=2), ProcessLayout(CPU, devices=2)
     assert gpus.trainer_arguments()["sync_batchnorm"]
     assert not cpus.trainer_arguments()["sync_batchnorm"]
     assert "2 GPUs on each of 2 nodes, BatchNorm over all of them" in gpus.in_words(with_norm)

@@ -11,7 +11,7 @@ import torch
 
 from scanlearn.archive.reader import Archive
 from scanlearn.training import trainer as trainer_module
-from scanlearn.training.distributed import Layout
+from scanlearn.training.distributed import ProcessLayout
 from scanlearn.training.recorder import Recorder
 from scanlearn.training.run import Run
 from scanlearn.training.settings import PretrainConfig
@@ -66,6 +66,6 @@ def test_an_interrupt_stays_an_interrupt(
 def test_the_step_computes_in_the_precision_asked_for(tmp_path: Path) -> None:
     for precision, expected in (("fp32", "32-true"), ("bf16", "bf16-mixed")):
         trainer = build_trainer(
-            layout=Layout(torch.device("cpu")), precision=precision, steps=1, folder=tmp_path
+            layout=ProcessLayout(torch.device("cpu")), precision=precision, steps=1, folder=tmp_path
         )
         assert trainer.precision == expected

@@ -12,7 +12,7 @@ import torch
 from scanlearn.core import ScanBatch, ViewPlan
 from scanlearn.errors import ScanlearnError
 from scanlearn.views.draw import Draw
-from scanlearn.views.generator import ViewGenerator, standardise
+from scanlearn.views.generator import ViewGenerator, standardiser
 from scanlearn.views.recipes import find_recipe
 from scanlearn.views.render import render
 from scanlearn.views.scale import Scale
@@ -40,7 +40,8 @@ def test_views_are_rendered_then_standardised_last(make_batch: MakeBatch) -> Non
 
 def test_each_channel_has_its_own_mean_and_std() -> None:
     x = torch.full((1, 3, 2, 2), 0.5)
-    found = standardise(x, (0.5, 0.4, 0.3), (1.0, 0.1, 0.2))[0, :, 0, 0]
+    standardise = standardiser((0.5, 0.4, 0.3), (1.0, 0.1, 0.2), x.device)
+    found = standardise(x)[0, :, 0, 0]
     assert torch.allclose(found, torch.tensor([0.0, 1.0, 1.0]), atol=1e-6)
 
 

@@ -55,7 +55,7 @@ def _runs(rng: np.random.Generator) -> list[r.RunRow]:
                     final_hash=_hash("final", arm, seed) if trained else initial,
                     order_hash=_hash("order", seed) if trained else "",
                     uniforms_hash=_hash("uniforms", seed) if trained else "",
-                    curve=r.Curve(step=at, loss=tuple(loss), embedding_std=tuple(spread)),
+                    curve=r.TrainingCurve(step=at, loss=tuple(loss), embedding_std=tuple(spread)),
                     backbone=f"arms/{arm}/seed-{seed}/backbone",
                 )
             )
@@ -95,13 +95,13 @@ def _difference(
     key: tuple[str, str, r.Budget],
     pair: tuple[str, str],
     primary: bool,
-) -> r.Difference:
+) -> r.ArmDifference:
     value = table[(*key, pair[0])] - table[(*key, pair[1])]
     half = 0.024
     low, high = value - half, value + half
     p = math.erfc(abs(value) / half * 1.96 / math.sqrt(2))
     outcome: r.Outcome = "better" if low > 0 else "worse" if high < 0 else "none"
-    return r.Difference(
+    return r.ArmDifference(
         task=key[0],
         learner=key[1],
         budget=key[2],
@@ -119,7 +119,7 @@ def _difference(
     )
 
 
-def _differences(table: list[r.Score]) -> list[r.Difference]:
+def _differences(table: list[r.Score]) -> list[r.ArmDifference]:
     cells = {(s.task, s.learner, s.budget, s.arm): float(s.auroc or 0) for s in table}
     rows = []
     for task in TASKS:

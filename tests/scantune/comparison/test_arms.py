@@ -12,7 +12,7 @@ from scanlearn.packing.sources import open_archive
 from scantune.comparison.arms import load_network, matched, read_curve, train_arms
 from scantune.comparison.folder import open_study
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import Curve, RunRow
+from scantune.comparison.results import RunRow, TrainingCurve
 
 Plan = Callable[..., CompareConfig]
 
@@ -30,7 +30,7 @@ def row(arm: str, seed: int = 0, **changed: Any) -> RunRow:
         "final_hash": f"final {arm} {seed}",
         "order_hash": f"order {seed}",
         "uniforms_hash": f"uniforms {seed}",
-        "curve": Curve(),
+        "curve": TrainingCurve(),
         "backbone": "b",
     }
     return RunRow(**{**values, **changed})

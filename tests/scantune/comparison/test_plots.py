@@ -28,7 +28,7 @@ def test_every_arm_is_named_at_the_end_of_its_curve(fake_results: r.Results) -> 
 
 
 def test_a_loss_that_is_not_a_number_is_left_out(fake_results: r.Results) -> None:
-    curve = r.Curve(step=(1, 2, 3), loss=(3.0, None, 2.0), embedding_std=(None, None, None))
+    curve = r.TrainingCurve(step=(1, 2, 3), loss=(3.0, None, 2.0), embedding_std=(None, None, None))
     runs = [fake_results.runs[1].model_copy(update={"curve": curve})]
     colours = plots.palette(fake_results)
     assert "<polyline" in (plots.traces(runs, "loss", colours) or "")
@@ -37,15 +37,17 @@ def test_a_loss_that_is_not_a_number_is_left_out(fake_results: r.Results) -> Non
 
 def test_long_curves_are_thinned_to_what_can_be_seen(fake_results: r.Results) -> None:
     steps = tuple(range(5000))
-    curve = r.Curve(step=steps, loss=tuple(float(s) for s in steps), embedding_std=(1.0,) * 5000)
+    curve = r.TrainingCurve(
+        step=steps, loss=tuple(float(s) for s in steps), embedding_std=(1.0,) * 5000
+    )
     runs = [fake_results.runs[1].model_copy(update={"curve": curve})]
     drawing = plots.traces(runs, "loss", plots.palette(fake_results))
     assert drawing is not None
     assert len(drawing) < 8000
 
 
-def difference(value: float | None, low: float | None, high: float | None) -> r.Difference:
-    return r.Difference(
+def difference(value: float | None, low: float | None, high: float | None) -> r.ArmDifference:
+    return r.ArmDifference(
         task="t",
         learner="linear",
         budget="all",

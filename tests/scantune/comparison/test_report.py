@@ -136,7 +136,7 @@ def test_undefined_auroc_and_missing_curves_do_not_stop_the_report(
     table = tuple(s.model_copy(update=nothing) for s in fake_results.table)
     blank = {"difference": None, "low": None, "high": None, "p": None, "p_holm": None, "df": None}
     differences = tuple(d.model_copy(update=blank) for d in fake_results.differences)
-    runs = tuple(run.model_copy(update={"curve": r.Curve()}) for run in fake_results.runs)
+    runs = tuple(run.model_copy(update={"curve": r.TrainingCurve()}) for run in fake_results.runs)
     folder = study_folder(table=table, differences=differences, runs=runs)
     (folder / "figures" / "views.png").unlink()
     path = page.write(folder)

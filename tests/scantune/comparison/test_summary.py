@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import ArmRow, Dial, Difference, Matched, Outcome, Score, Verdict
+from scantune.comparison.results import (
+    ArmDifference,
+    ArmRow,
+    Dial,
+    Matched,
+    Outcome,
+    Score,
+    Verdict,
+)
 from scantune.comparison.summary import (
     comparisons,
     difference_rows,
@@ -142,7 +150,7 @@ def state(
     ok: bool = True,
     difference: float | None = 0.027,
 ) -> Verdict:
-    found = Difference(
+    found = ArmDifference(
         task="pallor",
         learner="linear",
         budget="all",
@@ -199,7 +207,7 @@ def test_the_sentence_states_claim_numbers_and_setting(
 
 def test_one_seed_is_said(plan: Plan) -> None:
     sentence = state(plan(), "better", seeds=1).sentence
-    assert sentence.endswith("One pretraining seed: this speaks of these two networks only.")
+    assert sentence.endswith("One pretraining seed: this holds for these two networks only.")
 
 
 def test_unmatched_arms_are_said_first(plan: Plan) -> None:

@@ -20,7 +20,7 @@ from scantune.evaluation import classifier as classifier
 from scantune.evaluation.classifier import Classifier, View, keep_classifier, keep_network
 from scantune.labels.labeled_set import LabeledSet
 from scantune.learners.frozen import LinearFit, fit_linear
-from scantune.learners.learner import Fit
+from scantune.learners.learner import Fit, LabeledFeatures
 
 VIEW = View(32, (0.5,) * 3, (0.25,) * 3)
 
@@ -48,7 +48,7 @@ def kept(
 
 
 def fitted(features: np.ndarray, data: LabeledSet) -> LinearFit:
-    return fit_linear(features, data.truth, data.patients, features[:0])
+    return fit_linear(LabeledFeatures(features, data.truth, data.patients), features[:0])
 
 
 def num_features(exported: Path) -> int:
@@ -60,7 +60,7 @@ def test_kept_probe_gives_the_probabilities_of_the_fit(
 ) -> None:
     folder, features, data = kept
     classifier = Classifier(folder)
-    fit = fit_linear(features, data.truth, data.patients, features)
+    fit = fit_linear(LabeledFeatures(features, data.truth, data.patients), features)
     np.testing.assert_allclose(classifier.probabilities(features), fit.scores, atol=1e-12)
     assert classifier.card.classes == ("0", "1", "2")
     assert classifier.card.chosen_c == fit.chosen_c
@@ -71,7 +71,7 @@ def test_thresholds_leave_nine_in_ten_validation_negatives_alone(
     kept: tuple[Path, np.ndarray, LabeledSet],
 ) -> None:
     folder, features, data = kept
-    fit = fit_linear(features, data.truth, data.patients, features)
+    fit = fit_linear(LabeledFeatures(features, data.truth, data.patients), features)
     for code, threshold in enumerate(Classifier(folder).card.thresholds):
         assert threshold is not None
         below = (fit.validation[data.truth.classes != code, code] < threshold).mean()

@@ -24,6 +24,7 @@ from scantune.evaluation.evaluate import evaluate
 from scantune.evaluation.predict import predict
 from scantune.labels.labeled_set import read_labels
 from scantune.learners.frozen import LinearFit, fit_linear
+from scantune.learners.learner import LabeledFeatures
 from scantune.learners.ncm import fit_ncm
 from scantune.learners.settings import TuneConfig
 
@@ -101,7 +102,7 @@ def test_prediction_is_the_kept_learner_on_the_backbones_features(
     backbone, card = load_backbone(exported)
     features = extract(backbone, archive, size=32, mean=card.mean, std=card.std)
     data = read_labels(archive, "bright")
-    fit = fit_learner(features, data.truth, data.patients, features)
+    fit = fit_learner(LabeledFeatures(features, data.truth, data.patients), features)
     np.testing.assert_allclose(scores, fit.scores, atol=1e-5)
 
 

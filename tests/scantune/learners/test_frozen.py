@@ -15,7 +15,7 @@ from scantune.learners.frozen import (
     fit_linear,
     validate_knn,
 )
-from scantune.learners.learner import probabilities
+from scantune.learners.learner import LabeledFeatures, probabilities
 from scantune.learners.table import FROZEN_LEARNERS
 
 
@@ -59,7 +59,7 @@ def test_test_features_enter_nothing_but_their_own_prediction(
     changed = features.copy()
     changed[test[0]] = 1e6
     fits = [
-        fit_linear(f[train], data.truth[train], data.patients[train], f[test])
+        fit_linear(LabeledFeatures(f[train], data.truth[train], data.patients[train]), f[test])
         for f in (features, changed)
     ]
     assert fits[0].chosen_c == fits[1].chosen_c
@@ -81,7 +81,7 @@ def test_c_is_chosen_in_inner_folds_of_the_training_patients(
 
     monkeypatch.setattr(validation, "patient_folds", spy)
     features = informative(data)
-    fit_linear(features[train], data.truth[train], data.patients[train], features)
+    fit_linear(LabeledFeatures(features[train], data.truth[train], data.patients[train]), features)
     ((patients, parts),) = seen
     assert set(patients) == set(data.patients[train])
     for part in parts:
@@ -93,7 +93,7 @@ def test_one_strong_axis_among_noise_chooses_a_strong_penalty(labeled: Any) -> N
     rng = np.random.default_rng(3)
     features = rng.normal(size=(len(data), 300))
     features[:, 0] += 0.7 * data.truth.classes
-    (strong,) = fit_linear(features, data.truth, data.patients, features).chosen_c
+    (strong,) = fit_linear(LabeledFeatures(features, data.truth, data.patients), features).chosen_c
     assert strong <= 0.1
     assert strong in C_GRID
 
@@ -101,7 +101,7 @@ def test_one_strong_axis_among_noise_chooses_a_strong_penalty(labeled: Any) -> N
 def test_too_few_patients_to_choose_by_take_the_middle_of_the_grid() -> None:
     features = np.random.default_rng(0).normal(size=(4, 3))
     y = np.array([0, 1, 1, 1])
-    fit = fit_linear(features, Truth.of_classes(y, 2), y, features)
+    fit = fit_linear(LabeledFeatures(features, Truth.of_classes(y, 2), y), features)
     assert fit.chosen_c == (C_GRID[len(C_GRID) // 2],)
 
 
@@ -111,7 +111,7 @@ def test_scores_are_the_softmax_of_weights_on_the_features_as_given(
     for classes in (2, 3):
         data = labeled(patients=80, classes=classes)
         features = informative(data) * 7 + 3
-        fit = fit_linear(features, data.truth, data.patients, features)
+        fit = fit_linear(LabeledFeatures(features, data.truth, data.patients), features)
         logits = features @ fit.weights + fit.intercepts
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), fit.scores)
@@ -121,7 +121,7 @@ def test_validation_votes_come_from_other_patients(informative: Any, labeled: An
     data = labeled(patients=60)
     features = np.eye(data.patients.max() + 1)[data.patients]
     # A patient's own scans would tell the class; those of others are all equally far away.
-    votes = validate_knn(features, data.truth, data.patients, 0)
+    votes = validate_knn(LabeledFeatures(features, data.truth, data.patients), 0)
     assert np.isfinite(votes).all()
     own = fit_knn(features, data.truth, features)
     assert (own.argmax(1) == data.truth.classes).mean() > 0.9
@@ -141,11 +141,11 @@ def test_each_finding_is_a_regression_of_its_own_on_the_scans_that_know_it(
 ) -> None:
     data = labeled(patients=80)
     features, truth = informative(data), findings(data)
-    fit = fit_linear(features, truth, data.patients, features)
+    fit = fit_linear(LabeledFeatures(features, truth, data.patients), features)
     for code in (0, 1):
         known = truth.known(code)
         both = Truth.of_classes(truth.positives(code)[known].astype(int), 2)
-        alone = fit_linear(features[known], both, data.patients[known], features)
+        alone = fit_linear(LabeledFeatures(features[known], both, data.patients[known]), features)
         np.testing.assert_allclose(fit.scores[:, code], alone.scores[:, 1])
         assert fit.chosen_c[code] == alone.chosen_c[0]
         assert np.isnan(fit.validation[~known, code]).all()
@@ -158,7 +158,7 @@ def test_a_finding_that_every_training_scan_has_is_certain(informative: Any, lab
     data = labeled(patients=80)
     truth = findings(data)
     truth.matrix[:, 1] = 1
-    fit = fit_linear(informative(data), truth, data.patients, informative(data))
+    fit = fit_linear(LabeledFeatures(informative(data), truth, data.patients), informative(data))
     assert (fit.scores[:, 1] == 1).all()
     assert np.isnan(fit.validation[:, 1]).all()
 
@@ -191,6 +191,6 @@ def test_a_finding_known_of_no_training_scan_is_0_everywhere() -> None:
     rng = np.random.default_rng(0)
     matrix = np.column_stack([np.arange(40) % 2, np.full(40, -1)]).astype(np.int8)
     truth, features = Truth(matrix, "multilabel"), rng.normal(size=(40, 5))
-    fit = fit_linear(features, truth, np.arange(40), features)
+    fit = fit_linear(LabeledFeatures(features, truth, np.arange(40)), features)
     assert (fit.scores[:, 1] == 0).all()
     assert np.isfinite(fit.scores).all()

@@ -14,7 +14,7 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.views.scale import Scale
 from scantune.labels.truth import Task, Truth
 from scantune.learners.frozen import fit_linear
-from scantune.learners.learner import LabeledScans, ignore_epoch, probabilities
+from scantune.learners.learner import LabeledFeatures, LabeledScans, ignore_epoch, probabilities
 from scantune.learners.network import (
     train_network,
     training_scale,
@@ -39,7 +39,11 @@ def test_lpft_begins_as_the_linear_probe(
     network = untrained_network(trial(scans, backbone(name), "lpft")).eval()
     features = scans.outputs(backbone(name))
     labeled = scans.labeled
-    fit = fit_linear(features[ROWS], labeled.truth[ROWS], labeled.patients[ROWS], features, seed=0)
+    fit = fit_linear(
+        LabeledFeatures(features[ROWS], labeled.truth[ROWS], labeled.patients[ROWS]),
+        features,
+        seed=0,
+    )
     logits = scans.outputs(network)
     found = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
     np.testing.assert_allclose(found, fit.scores[:, 1], atol=1e-3)

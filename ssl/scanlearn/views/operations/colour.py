@@ -150,9 +150,13 @@ def shift_hue(
                 torch.from_numpy(index[alike]).to(x.device, non_blocking=True)
                 for index in (rows[:, None], sources, targets)
             )
-            planes = x[where, source]
+            is_one = len(x) == 1
+            planes = x.index_select(1, source[0]) if is_one else x[where, source]
             _shift_planes(planes, column(part[alike], x)[:, 0], turned=turned)
-            x[where, target] = planes
+            if is_one:
+                x.index_copy_(1, target[0], planes)
+            else:
+                x[where, target] = planes
 
 
 def _shift_planes(

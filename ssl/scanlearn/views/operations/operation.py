@@ -166,7 +166,9 @@ def change_rows(
 ) -> None:
     """Puts ``change(some views, their rows)`` in the place of the views it applies to."""
     chosen = np.flatnonzero(applies)
-    if len(chosen):
+    if len(chosen) == len(x):
+        x.copy_(change(x, chosen))
+    elif len(chosen):
         rows = torch.from_numpy(chosen).to(x.device)
         x[rows] = change(x[rows], chosen)
 
