@@ -60,7 +60,7 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
 def test_a_misspelt_setting_is_named_with_the_nearest_key(tmp_path: Path) -> None:
     done = command("pack", str(tmp_path), "archive", "canvass=64", cwd=tmp_path)
     assert done.returncode == 2
-    assert "'canvass' is not a key; did you mean 'canvas'?" in done.stderr
+    assert "'canvass' is not a key (did you mean 'canvas'?)" in done.stderr
 
 
 def test_other_errors_keep_their_traceback() -> None:

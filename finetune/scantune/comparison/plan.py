@@ -39,8 +39,8 @@ class ComparePacking(PackSettings):
 class Columns(Settings):
     """Columns of a table of scans."""
 
-    path: str | None = Field(default=None, description="column of file names; null finds it")
-    patient: str | None = Field(default=None, description="column of patients; null finds it")
+    path: str | None = Field(default=None, description="column with the file names; null finds it")
+    patient: str | None = Field(default=None, description="column with the patients; null finds it")
 
 
 def _help(name: str) -> str | None:
@@ -102,7 +102,8 @@ class ArmConfig(Settings):
     """One arm of the comparison."""
 
     kind: Literal["pretrained", "random"] = Field(
-        default="pretrained", description="pretrained, or random: the network as the others began"
+        default="pretrained",
+        description="pretrained, or random: untrained, as the others started",
     )
     scale: Scale | None = Field(default=None, description=f"of a pretrained arm: {SCALE_HELP}")
 
@@ -126,8 +127,8 @@ class PrimaryConfig(Settings):
     task: str | None = Field(default=None, description="null is the first task")
     learner: LearnerName = Field(default="linear", description="one of evaluation.learners")
     budget: Budget | None = Field(default=None, description="null is the largest")
-    better: str = Field(default="weak", description="arm expected to be better")
-    than: str = Field(default="strong", description="arm it is compared with")
+    better: str = Field(default="weak", description="arm that is expected to be better")
+    than: str = Field(default="strong", description="arm that it is compared with")
 
 
 def _default_arms() -> dict[str, ArmConfig]:
@@ -149,7 +150,7 @@ class CompareConfig(Settings):
         examples=["scans"],
     )
     labels: str = Field(
-        description="labeled scans: likewise, with a column for each task",
+        description="labeled scans: likewise, with label columns",
         examples=["labels.csv"],
     )
     tasks: tuple[str | tuple[str, ...], ...] = Field(
@@ -158,40 +159,43 @@ class CompareConfig(Settings):
         examples=[["diagnosis"]],
     )
     output: str = Field(
-        description="folder of the study; the same command again goes on where it was stopped",
+        description="output folder; run the same command again to continue a stopped comparison",
         examples=["runs/compare"],
     )
     arms: dict[str, ArmConfig] = Field(
-        default_factory=_default_arms, min_length=2, description="what is compared, by name"
+        default_factory=_default_arms, min_length=2, description="arms to compare, by name"
     )
     seeds: tuple[int, ...] = Field(
         default=(0, 1),
         min_length=1,
-        description="pretraining seeds; each arm is trained once with each. Three or more before "
-        "any claim about the scale",
+        description="pretraining seeds; each arm is trained once per seed. Use three or more "
+        "before any claim about the scale",
     )
     pretrain: TrainingSettings = Field(
-        default=TrainingSettings(), description="the same for every arm"
+        default=TrainingSettings(), description="training settings, the same for every arm"
     )
     pack: ComparePacking = Field(
         default=ComparePacking(),
         description="how both sets of scans are packed; unused with packed archives",
     )
-    unlabeled_columns: Columns = Field(default=Columns(), description="of the unlabeled table")
-    label_columns: Columns = Field(default=Columns(), description="of the labeled table")
+    unlabeled_columns: Columns = Field(
+        default=Columns(), description="columns of the unlabeled table"
+    )
+    label_columns: Columns = Field(default=Columns(), description="columns of the labeled tables")
     evaluation: EvaluationConfig = Field(
-        default=EvaluationConfig(), description="how backbones are scored"
+        default=EvaluationConfig(),
+        description="how backbones are scored; the report compares AUROC",
     )
     primary: PrimaryConfig = Field(
-        default=PrimaryConfig(), description="the comparison named in advance"
+        default=PrimaryConfig(), description="the primary comparison, named in advance"
     )
     leaks: Literal["refuse", "warn"] = Field(
         default="refuse",
-        description="where patients or equal pixels of test scans are among the scans that a "
-        "network or a probe learns from: refuse to start, or warn and say so in the report",
+        description="if test patients or identical test scans are among the training scans: "
+        "refuse to start, or warn and report it",
     )
     margin: float = Field(
-        default=0.01, gt=0, lt=0.5, description="AUROC differences below it do not matter"
+        default=0.01, gt=0, lt=0.5, description="smallest AUROC difference that matters"
     )
 
     @model_validator(mode="after")

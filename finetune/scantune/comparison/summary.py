@@ -53,7 +53,7 @@ def state_verdict(
     numbers = _numbers(primary, table)
     sentence = f"{_capital(claim)}: {numbers}, {primary.task}, {learner}, {budget}."
     if primary.seeds == 1:
-        sentence += " One pretraining seed: this speaks of these two networks only."
+        sentence += " One pretraining seed: this holds for these two networks only."
     named = {key: getattr(primary, key) for key in Primary.model_fields}
     return Verdict(kind=primary.verdict, sentence=sentence, primary=Primary(**named))
 

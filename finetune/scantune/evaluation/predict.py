@@ -24,7 +24,7 @@ from scantune.labels.truth import Truth
 
 
 def predict(
-    model: Annotated[str | Path, Field(description="A classifier's folder.")],
+    model: Annotated[str | Path, Field(description="Folder of a classifier that evaluate kept.")],
     scans: Annotated[str | Path, Field(description="An archive, a folder or a table.")],
     *,
     output: Annotated[Path, Field(description="The CSV to write.", examples=["predictions.csv"])],
@@ -34,14 +34,10 @@ def predict(
 ) -> Float[np.ndarray, "n k"]:
     """Writes the probability of each class for every scan, in the order of the archive.
 
-    Scans that are not packed yet are packed as the classifier's own were.
+    Scans that are not packed yet are packed as the classifier's training scans were.
 
-    Args:
-        model: Folder of a classifier that `evaluate` kept.
-        scans: An archive, a folder of scans or a table.
-        output: The CSV: a row per scan with its hash, its file, a probability per class, the most
-            probable class (of findings none) and whether each class is called at its threshold.
-        files: Whether files are named.
+    The CSV has a row per scan: its hash, its file, a probability per class, the most probable class
+    (not of findings) and whether each class is called at its threshold.
 
     Returns:
         ``[n k]`` the probabilities.
@@ -72,7 +68,7 @@ def predict(
     say(f"{len(archive):,} scans {_in_words(card, probabilities)}: {output}")
     if archive.num_rejected:
         where = archive.path / "rejected.csv"
-        warn_user(f"{archive.num_rejected:,} scans could not be read and have no row: {where}")
+        warn_user(f"{archive.num_rejected:,} scans could not be read and have no row; see {where}")
     return probabilities
 
 

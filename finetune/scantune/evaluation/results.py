@@ -1,4 +1,4 @@
-"""What `evaluate` returns and says."""
+"""What `evaluate` returns, and the tables it prints."""
 
 from __future__ import annotations
 
@@ -180,14 +180,12 @@ def _share_interval(
 
 @dataclass(frozen=True)
 class EvaluationRow:
-    """One line of the table.
+    """One learner at one label budget.
 
     Args:
-        learner: Its name, as asked for.
-        budget: Label budget, a count of scans or "all".
-        auroc: Mean over label seeds and folds; NaN where undefined.
-        low: Lower end of the 95 % interval over patients.
-        high: Upper end.
+        budget: Number of scans, or "all".
+        auroc: Mean over label seeds and folds, with its 95 % interval over patients; NaN where
+            undefined.
         per_fold: AUROC of each fold, label seed by label seed; NaN where undefined.
         train_scans: Mean number of scans fitted on.
         train_patients: Mean number of their patients.
@@ -236,12 +234,11 @@ class EvaluationRow:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a backbone is worth on a labeled set.
+    """The scores of a backbone on a labeled set.
 
     Args:
-        inputs: What was evaluated: backbone, labeled scans and settings, by hash and name.
+        inputs: Backbone, labeled scans and settings, by hash and name.
         table: A row per learner and label budget.
-        labeled: The labeled set.
         scores: Out-of-fold scores of every scan.
         notes: Sentences that a person should read beside the numbers.
     """

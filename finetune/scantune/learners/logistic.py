@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy.optimize import minimize
 
 # Largest gradient of the mean loss, on axes of unit curvature, at which a fit stops.
@@ -42,8 +42,7 @@ class PrincipalAxes:
         """
         train = np.asarray(train, np.float64)
         mean, std = train.mean(axis=0), train.std(axis=0)
-        # A dimension that hardly moves is dead: dividing by its rounding noise would wake it.
-        alive = std > 1e-6 * np.abs(train).max(initial=0.0)
+        alive = is_alive(train, std)
         if not alive.any():
             return cls(mean, np.zeros((train.shape[1], 1)))
         scaled = (train[:, alive] - mean[alive]) / std[alive]
@@ -62,6 +61,17 @@ class PrincipalAxes:
         """Returns features on the axes, ``[n e]``."""
         projected: np.ndarray = (np.asarray(features, np.float64) - self.mean) @ self.matrix
         return projected
+
+
+def is_alive(
+    train: Float[np.ndarray, "t d"], std: Float[np.ndarray, " d"]
+) -> Bool[np.ndarray, " d"]:
+    """Returns which features vary over the training scans.
+
+    One that hardly moves is dead: dividing by its rounding noise would wake it.
+    """
+    alive: np.ndarray = std > 1e-6 * np.abs(train).max(initial=0.0)
+    return alive
 
 
 class PenaltyPath:

@@ -11,6 +11,7 @@ from scipy.special import log_softmax
 
 from scantune.learners.frozen import LinearFit, fit_each_finding, linear_learner
 from scantune.learners.learner import LabeledFeatures, Learner, LearnerInputs, probabilities
+from scantune.learners.logistic import is_alive
 from scantune.splits import inner_folds
 
 # Limits of the temperature, by its natural logarithm: lower ones make ties of 0 and 1.
@@ -65,13 +66,12 @@ def _linear_form(
     """
     features = np.asarray(train.features, np.float64)
     mean, std = features.mean(axis=0), features.std(axis=0)
-    # A dimension that hardly moves is dead: dividing by its rounding noise would wake it.
-    is_alive = std > 1e-6 * np.abs(features).max(initial=0.0)
-    scale = np.divide(1.0, std, out=np.zeros_like(std), where=is_alive)
+    alive = is_alive(features, std)
+    scale = np.divide(1.0, std, out=np.zeros_like(std), where=alive)
     members = train.truth.matrix == 1
     counts = members.sum(axis=0)
     means = (members.T @ ((features - mean) * scale)) / np.maximum(counts, 1)[:, None]
-    num_alive = max(1, int(is_alive.sum()))
+    num_alive = max(1, int(alive.sum()))
     weights = (2 / num_alive) * (means * scale).T
     intercepts = -(means**2).sum(axis=1) / num_alive - mean @ weights
     return weights, np.where(counts > 0, intercepts, -np.inf)

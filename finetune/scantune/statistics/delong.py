@@ -163,8 +163,8 @@ def _components(
     won = np.empty(len(scores))
     for side, sign in ((positives, 1), (~positives, -1)):
         others = np.sort(sign * scores[~side])
-        own = sign * scores[side]
-        below, not_above = (np.searchsorted(others, own, side=end) for end in ("left", "right"))
+        values = sign * scores[side]
+        below, not_above = (np.searchsorted(others, values, side=end) for end in ("left", "right"))
         won[side] = (below + not_above) / (2 * len(others))
     return won
 
@@ -189,16 +189,16 @@ def _sums(
 def _covariance(positive: _PatientSums, negative: _PatientSums) -> Float[np.ndarray, "a a"]:
     """Returns Obuchowski's covariance: both sides' own parts, and what patients of both share."""
 
-    def part(one: _PatientSums, other: _PatientSums, num: int) -> Float[np.ndarray, "a a"]:
-        product: np.ndarray = one.sums.T @ other.sums
-        return product * (num / (num - 1) / (one.num_scans * other.num_scans))
+    def part(side: _PatientSums, other: _PatientSums, num: int) -> Float[np.ndarray, "a a"]:
+        product: np.ndarray = side.sums.T @ other.sums
+        return product * (num / (num - 1) / (side.num_scans * other.num_scans))
 
     counts = [int(side.has_any.sum()) for side in (positive, negative)]
     if min(counts) < 2:
         return np.full((positive.sums.shape[1],) * 2, np.nan)
     shared = part(positive, negative, len(positive.sums))
-    own = part(positive, positive, counts[0]) + part(negative, negative, counts[1])
-    covariance: np.ndarray = own + shared + shared.T
+    within = part(positive, positive, counts[0]) + part(negative, negative, counts[1])
+    covariance: np.ndarray = within + shared + shared.T
     return covariance
 
 
@@ -263,4 +263,4 @@ def _columns(
     rows: Int[np.ndarray, " u"],
 ) -> Float[np.ndarray, "u a"]:
     """Returns a class's scores by each network and label seed."""
-    return np.concatenate([one.of(learner, budget)[:, rows, code] for one in networks]).T
+    return np.concatenate([scores.of(learner, budget)[:, rows, code] for scores in networks]).T

@@ -22,8 +22,8 @@ from scantune.scores import Scores
 
 VerdictKind = Literal["better", "worse", "equivalent", "none"]
 
-ONE_SEED = "one pretraining seed: this speaks of these two networks only, not of their recipes"
-_ONE_SEED_ARM = "one pretraining seed: this speaks of this network only, not of its recipe"
+ONE_SEED = "one pretraining seed: this holds for these two networks only, not for their recipes"
+_ONE_SEED_ARM = "one pretraining seed: this holds for this network only, not for its recipe"
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def paired_difference(
     """Returns the difference of two arms, paired by pretraining seed and by patient.
 
     V = V_pat + s2(d)/n with n seeds; Student's t with Satterthwaite's degrees of freedom. With
-    one seed V = V_pat, m - 1 degrees of freedom, and the note says what that speaks of.
+    one seed V = V_pat, m - 1 degrees of freedom, and the note says what that holds for.
 
     Args:
         first: One estimate per pretraining seed.
@@ -253,7 +253,7 @@ def verdict(
     Args:
         difference: The first arm minus the second.
         margin: Half width of the range of equivalence, in AUROC.
-        p: The p-value adjusted for several comparisons; the difference's own where None.
+        p: Adjusted for several comparisons; that of the difference where None.
         alpha: Error rate.
     """
     if -margin < difference.low and difference.high < margin:

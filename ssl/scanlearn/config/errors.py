@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from scanlearn.config.printing import models_in
+from scanlearn.errors import did_you_mean
 
 
 def explain(
@@ -61,9 +61,8 @@ def _problem(detail: ErrorDetails, at: tuple[str, ...], model: type[BaseModel]) 
     given = detail["input"]
     if kind == "extra_forbidden":
         allowed = sorted(_fields_at(model, detail["loc"][:-1]))
-        near = difflib.get_close_matches(at[-1], allowed, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else "allowed here: " + ", ".join(allowed)
-        return f"'{key}' is not a key; {hint}"
+        hint = did_you_mean(at[-1], allowed) or f"; allowed here: {', '.join(allowed)}"
+        return f"'{key}' is not a key{hint}"
     if kind == "missing":
         return f"'{key}' is missing; give it in the file or as {key}=VALUE"
     if kind == "value_error":

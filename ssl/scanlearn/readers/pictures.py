@@ -25,6 +25,7 @@ from scanlearn.readers.scan import (
     refusing,
 )
 
+_KIND = "picture"
 # Only these parsers ever see a file: fewer of them, less for a hostile file to attack.
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM")
@@ -51,13 +52,16 @@ def _header(path: Path, _settings: ReadSettings, start: bytes) -> Header:
             is_deep=is_deep,
             size=(image.height, image.width),
             bits=_BITS.get(image.mode, 16 if is_deep else 8),
+            kind=_KIND,
         )
 
 
 @lru_cache(maxsize=256)
 def _header_of(claim: Claim) -> Header:
     size = (claim.height, claim.width)
-    return Header(is_colour=claim.channels > 1, is_deep=False, size=size, bits=claim.bits)
+    is_colour = claim.channels > 1
+    # With its kind, so that one header stands for a million files.
+    return Header(is_colour, is_deep=False, size=size, bits=claim.bits, kind=_KIND)
 
 
 def _frames(path: Path, _wanted: range, settings: ReadSettings) -> Iterator[Frame]:
@@ -148,7 +152,7 @@ def _pixels(image: Image.Image, is_colour: bool, shrink: Shrink | None) -> Pixel
 
 
 READER = Reader(
-    kind="picture",
+    kind=_KIND,
     suffixes=(".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"),
     matches=_matches,
     header=_header,

@@ -52,8 +52,11 @@ def is_scan(path: Path) -> bool:
 
 def reader_of(start: bytes, name: str) -> Reader:
     """Returns what reads a file: its first bytes decide, its ending only where they are silent."""
+    matching = _matching(start)
+    if matching is not None:
+        return matching
     by_suffix = (reader for reader in READERS if name.lower().endswith(reader.suffixes))
-    return _matching(start) or next(by_suffix, pictures.READER)
+    return next(by_suffix, pictures.READER)
 
 
 def list_rows(path: Path) -> pa.Table | None:
@@ -87,7 +90,8 @@ def read_header(path: Path, settings: ReadSettings) -> Header:
         Undecodable: It is no scan, or claims absurd sizes.
     """
     with _opened(path, _HEADER_BYTES) as (reader, file, start):
-        return replace(reader.header(file, settings, start), kind=reader.kind)
+        header = reader.header(file, settings, start)
+        return header if header.kind else replace(header, kind=reader.kind)
 
 
 def read_frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame]:
@@ -128,7 +132,11 @@ def _rows_reader(path: Path) -> Reader | None:
 
 
 def _matching(start: bytes) -> Reader | None:
-    return next((reader for reader in READERS if reader.matches(start)), None)
+    # A loop, since this is done for every file of a source.
+    for reader in READERS:
+        if reader.matches(start):
+            return reader
+    return None
 
 
 def _is_bare(suffix: str) -> bool:

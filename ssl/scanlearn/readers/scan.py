@@ -76,7 +76,7 @@ class Header:
         size: Rows and columns of one scan, as stored.
         bits: Bits of one value, as stored.
         tags: DICOM tags that were asked for and are there, each with all its values.
-        kind: Name of the format, set by `scanlearn.readers.readers.read_header`.
+        kind: Name of the format; where empty `scanlearn.readers.readers.read_header` sets it.
     """
 
     is_colour: bool

@@ -30,7 +30,7 @@ from scanlearn.backbones.backbone import has_batch_norm
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
 from scanlearn.training.settings import PretrainConfig
-from scanlearn.training.stopping import SIGNALS, Stopped
+from scanlearn.training.stopping import SIGNALS, Stopped, restore_handlers
 
 Made = TypeVar("Made")
 
@@ -38,7 +38,7 @@ Made = TypeVar("Made")
 _GRACE_S = 1.0
 # Packing a large archive takes hours, and the others wait for it; a process that dies meanwhile
 # ends the others through whatever started them.
-_PATIENCE = timedelta(days=7)
+_TIMEOUT = timedelta(days=7)
 # Exact beginnings of third-party warnings, each with the reason why it says nothing to a user.
 _FILTERED = (
     # A loader counted by step has no workers: it reads a memory map in one thread.
@@ -192,15 +192,15 @@ class ProcessLayout:
         with quiet():
             strategy.setup_environment()
         rank = strategy.global_rank
-        patient = distributed.new_group(backend="gloo", timeout=_PATIENCE)
-        assert isinstance(patient, distributed.ProcessGroup)
+        group = distributed.new_group(backend="gloo", timeout=_TIMEOUT)
+        assert isinstance(group, distributed.ProcessGroup)
         with ExitStack() as stack:
             if rank:
                 nowhere = stack.enter_context(Path(os.devnull).open("w"))
                 stack.enter_context(redirect_stdout(nowhere))
                 stack.enter_context(redirect_stderr(nowhere))
             try:
-                yield Ranks(rank, self.ranks, patient)
+                yield Ranks(rank, self.ranks, group)
             except Stopped:
                 # The first one's code counts; what is started by srun ends with the first code
                 # that is not 0, and the first process may have more to close.
@@ -215,12 +215,12 @@ class Ranks:
 
     Args:
         rank: Which one this is, from 0.
-        patient: All of them, with patience for each other; None where there is but one.
+        group: All of them, with a long timeout; None where there is only one.
     """
 
     rank: int = 0
     count: int = 1
-    patient: distributed.ProcessGroup | None = None
+    group: distributed.ProcessGroup | None = None
 
     @property
     def is_first(self) -> bool:
@@ -247,13 +247,13 @@ class Ranks:
             if not self._told(True):
                 raise SystemExit(0)
             made = make()
-        distributed.barrier(self.patient)
+        distributed.barrier(self.group)
         return made
 
     def _told(self, is_made: bool) -> bool:
         """Whether the first process has made it; a collective."""
         answer = torch.tensor([is_made])
-        distributed.broadcast(answer, 0, group=self.patient)
+        distributed.broadcast(answer, 0, group=self.group)
         return bool(answer)
 
 
@@ -363,5 +363,4 @@ def _passed_on(pids: list[int], signals: list[int]) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        restore_handlers(before)

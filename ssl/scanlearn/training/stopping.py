@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -148,6 +148,11 @@ def listening(enough: Callable[[], bool] = lambda: False) -> Iterator[StopReques
         raise
     finally:
         if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
-                # None: set by a library written in C, which Python cannot put back.
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            restore_handlers(before)
+
+
+def restore_handlers(handlers: Mapping[int, Any]) -> None:
+    """Puts signal handlers back, by their signal number."""
+    for number, handler in handlers.items():
+        # None: set by a library written in C, which Python cannot put back.
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)

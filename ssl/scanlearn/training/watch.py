@@ -1,4 +1,4 @@
-"""What is judged of a backbone now and then while it trains: the panel, and a labeled probe."""
+"""Validation while a network trains: the label-free panel, and a labeled probe."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.scale import Scale
 from scanlearn.views.settings import RenderSettings
 
-# A labeled probe: what a backbone's frozen features tell of labels, while it trains.
-
-
+# The labeled probe.
 FOLDS = 5
 NEIGHBOURS = 20
 KNN_TEMPERATURE = 0.07
@@ -192,8 +190,9 @@ PROBE_COLUMNS = tuple(field.name for field in fields(ProbeScore))
 WATCH_COLUMNS = ("step", "epoch", *PANEL_COLUMNS, *PROBE_COLUMNS)
 
 
+@dataclass(frozen=True)
 class ValidationCallback:
-    """Judges the backbone of a run after some of its epochs and after its last step.
+    """Evaluates the backbone of a run after some of its epochs and after its last step.
 
     Training goes on as if nothing had happened: no global random state, running statistic or mode
     is changed.
@@ -202,61 +201,51 @@ class ValidationCallback:
         probing: The panel's views, of which the labeled probe takes size, mean and std.
     """
 
-    def __init__(
-        self,
-        config: WatchConfig,
-        rows: MetricsCsv,
-        *,
-        archive: Archive,
-        probing: Probing,
-        probe: LabeledProbe | None,
-        start: Progress,
-    ) -> None:
-        self._rows = rows
-        self._archive = archive
-        self._probing = probing
-        self._probe = probe
-        self._config = config
-        self._start = start
+    config: WatchConfig
+    rows: MetricsCsv
+    archive: Archive
+    probing: Probing
+    probe: LabeledProbe | None
+    start: Progress
 
     def row(self, backbone: Backbone, step: int) -> dict[str, float]:
-        """Judges the backbone where a row is due after a step, and keeps the row.
+        """Evaluates the backbone where a row is due after a step, and writes the row.
 
         Args:
             backbone: On the device it trains on; it is left as it was.
 
         Returns:
-            The figures that were made, by name; empty where nothing is due.
+            The figures by name; empty where nothing is due.
 
         Raises:
             ScanlearnError: The disk is full.
         """
         figures: dict[str, float] = {}
         try:
-            if self._is_due(self._config.panel_epochs, step):
-                figures |= asdict(Panel.of(self._probing.features(backbone, self._archive)))
-            if self._probe is not None and self._is_due(self._config.probe_epochs, step):
-                figures |= asdict(self._probe.score(self._probe_features(backbone, self._probe)))
+            if self._is_due(self.config.panel_epochs, step):
+                figures |= asdict(Panel.of(self.probing.features(backbone, self.archive)))
+            if self.probe is not None and self._is_due(self.config.probe_epochs, step):
+                figures |= asdict(self.probe.score(self._probe_features(backbone, self.probe)))
         except ScanlearnError as error:
             # Features that overflow in evaluation mode are to be seen, not to end the run.
             warn_user(f"step {step:,}: {error}")
             figures = dict.fromkeys((*PANEL_COLUMNS, *PROBE_COLUMNS), float("nan"))
         if figures:
             nothing = dict.fromkeys((*PANEL_COLUMNS, *PROBE_COLUMNS), float("nan"))
-            epoch = step / self._start.steps_per_epoch
-            self._rows.append({"step": step, "epoch": epoch, **nothing, **figures})
+            epoch = step / self.start.steps_per_epoch
+            self.rows.append({"step": step, "epoch": epoch, **nothing, **figures})
         return figures
 
     def _is_due(self, epochs: int | None, step: int) -> bool:
         if epochs is None:
             return False
-        is_last = step == self._start.total_steps
-        return is_last or step % (epochs * self._start.steps_per_epoch) == 0
+        is_last = step == self.start.total_steps
+        return is_last or step % (epochs * self.start.steps_per_epoch) == 0
 
     def _probe_features(
         self, backbone: Backbone, probe: LabeledProbe
     ) -> Float32[np.ndarray, "n d"]:
-        generator = self._probing.generator
+        generator = self.probing.generator
         with in_evaluation(backbone):
             return extract(
                 backbone,
@@ -265,13 +254,13 @@ class ValidationCallback:
                 size=generator.size,
                 mean=generator.mean,
                 std=generator.std,
-                batch_size=self._probing.batch_size,
+                batch_size=self.probing.batch_size,
                 visible=False,
             )
 
 
 def open_validation(run: Run, first: int) -> ValidationCallback | None:
-    """Returns the watch of a run; None where nothing is to be judged.
+    """Returns the validation of a run; None where none is asked for.
 
     Args:
         first: The step it starts with; rows of an earlier start beyond it are dropped.

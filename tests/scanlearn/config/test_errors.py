@@ -15,12 +15,12 @@ from scanlearn.errors import ScanlearnError
         (
             "archive: a\nbacth_size: 3\n",
             (),
-            "run.yaml line 2: 'bacth_size' is not a key; did you mean 'batch_size'?",
+            "run.yaml line 2: 'bacth_size' is not a key (did you mean 'batch_size'?)",
         ),
         (
             "archive: a\nmethod:\n  name: near\n  temprature: 1\n",
             (),
-            "run.yaml line 4: 'method.temprature' is not a key; did you mean 'temperature'?",
+            "run.yaml line 4: 'method.temprature' is not a key (did you mean 'temperature'?)",
         ),
         (
             "batch_size: 3\n",

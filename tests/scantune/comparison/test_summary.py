@@ -207,7 +207,7 @@ def test_the_sentence_states_claim_numbers_and_setting(
 
 def test_one_seed_is_said(plan: Plan) -> None:
     sentence = state(plan(), "better", seeds=1).sentence
-    assert sentence.endswith("One pretraining seed: this speaks of these two networks only.")
+    assert sentence.endswith("One pretraining seed: this holds for these two networks only.")
 
 
 def test_unmatched_arms_are_said_first(plan: Plan) -> None:
