@@ -26,7 +26,6 @@ class Scores:
     scans, ``k`` classes.
 
     Args:
-        learners: Names of the learners.
         budgets: Label budgets as text, such as "50" and "all".
         classes: Names of the classes; a class is named elsewhere by its place here.
         truth: ``[n k]`` what is true of each scan.

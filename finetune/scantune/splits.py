@@ -50,7 +50,6 @@ class Subset:
     Args:
         rows: Rows of the labeled set, ascending; synthetic scans come on top of the budget.
         num_scans: Real scans among them; the last patient may carry it a little over the budget.
-        num_patients: Their patients.
         is_short: Whether the training fold holds fewer real scans than were asked for.
     """
 
@@ -197,8 +196,6 @@ def budget_rows(
     within that of every larger one.
 
     Args:
-        train: Rows of the training fold.
-        truth: Of all scans of the labeled set.
         budget: Scans to reach, or "all".
         seed: Which of the repeated subsets.
 

@@ -33,7 +33,6 @@ class Configured:
     """A command that has settings.
 
     Args:
-        module: Module of its settings.
         name: Their class, or the function whose keyword-only arguments they are.
         usage: What stands before the settings on the command line.
     """

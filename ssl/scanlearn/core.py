@@ -98,7 +98,6 @@ class Progress:
 
     Args:
         step: Optimiser steps already taken, from 0.
-        total_steps: Optimiser steps the run will take.
         steps_per_epoch: Optimiser steps in one pass over the archive.
     """
 
@@ -117,8 +116,6 @@ class Losses:
     """The loss of one step and its named terms.
 
     Args:
-        total: Scalar to minimise.
-        terms: Detached scalars to log, by name.
         embeddings: ``[b d]`` detached embeddings of the first global view, before
             normalisation, for the collapse watch.
         chance: Loss of a network that knows nothing: for a contrastive loss that of equal scores

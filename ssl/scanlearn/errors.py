@@ -20,7 +20,6 @@ def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str
     Case does not count.
 
     Args:
-        known: The names allowed.
         cutoff: How alike the two must be, 0 to 1.
     """
     by_folded = {other.casefold(): other for other in known}

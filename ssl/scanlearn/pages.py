@@ -21,10 +21,6 @@ def page_template(
     It may extend ``frame.html.j2``, which holds the head and the style of a plain page, or include
     ``colours.html.j2``, the colours and the style of drawings alone. What is filled in is escaped;
     a name that nothing was given for is an error.
-
-    Args:
-        package: Such as "scanlearn.archive".
-        filters: More filters, by name.
     """
     environment = _environment(package)
     environment.filters.update(filters or {})

@@ -52,9 +52,7 @@ def auroc_panel(
 
     Args:
         scores: By (arm, learner), all of one budget.
-        arms: Rows, top to bottom.
         learners: The first is drawn filled and printed as a number, the second hollow.
-        limits: Ends of the AUROC axis.
         colours: Of each arm.
     """
     row, top = 34.0 if len(learners) > 1 else 26.0, 6.0
@@ -123,7 +121,6 @@ def label_curves(
 
     Args:
         scores: The whole table; rows of this task and learner are drawn.
-        limits: Ends of the AUROC axis.
         colours: Of each arm, in the order to draw.
     """
     height = 232.0

@@ -171,7 +171,6 @@ class AurocTable:
     """One task: a row per arm, a cell per learner and budget.
 
     Args:
-        task: Its name.
         columns: Learner in words and its budgets in words.
         rows: Arm and one cell per column; None where it was not scored.
         best: Per row and column, whether it is the highest of its column among trained arms.

@@ -54,7 +54,6 @@ class ClassifierCard(Settings):
         thresholds: At or above which a class is called: for ``specificity`` on scans of patients
             whom the models of inner folds had not seen; None where they were too few.
         chosen_c: Inverse regularisation strength of a probe; of findings one each.
-        scans: Labeled scans it was fitted on.
         size: Side of a view in pixels.
         channels: Channels of a view, to which the backbone is adapted.
         packing: Settings that scans are packed with.
@@ -195,9 +194,6 @@ def _published(folder: Path, card: ClassifierCard, write: Callable[[Path], None]
 
 class Classifier:
     """A kept classifier, loaded strictly or not at all.
-
-    Args:
-        folder: Where it was kept.
 
     Raises:
         ScanlearnError: A file is missing, cut short, changed, or not what the card says.

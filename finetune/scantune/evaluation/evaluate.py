@@ -158,7 +158,6 @@ def fit_learners(
 
     Args:
         backbone: Its network is what some learners train.
-        scans: The labeled set.
         features: ``[n d]`` frozen features of its scans.
         settings: Learners, budgets, folds, label seeds, and how learners train.
         progress: Advanced after each of the `num_fits` models.

@@ -52,10 +52,6 @@ def draw_figures(scores: Scores, rows: Sequence[EvaluationRow]) -> tuple[Learner
     """Returns the panels of each learner at the largest label budget.
 
     Of more than six classes the six commonest have curves. Bands hold 95 % of patient resamples.
-
-    Args:
-        scores: Scores of every scan.
-        rows: The table of the same scores.
     """
     weights = patient_weights(scores, replicates=_REPLICATES)
     last = scores.budgets[-1]

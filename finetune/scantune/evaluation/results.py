@@ -36,9 +36,6 @@ class ClassRow:
     undefined are left out of its mean, and NaN stands where all do.
 
     Args:
-        name: The class.
-        scans: Tested scans of it.
-        negatives: Tested scans that are not of it.
         unknown: Tested scans whose label is not known, left out of all that follows.
         share: Share of positives among the known, the average precision of guessing.
         scores: Each of `METRICS` by its name.
@@ -183,7 +180,6 @@ class EvaluationRow:
     """One learner at one label budget.
 
     Args:
-        budget: Number of scans, or "all".
         auroc: Mean over label seeds and folds, with its 95 % interval over patients; NaN where
             undefined.
         per_fold: AUROC of each fold, label seed by label seed; NaN where undefined.
@@ -239,7 +235,6 @@ class Evaluation:
     Args:
         inputs: Backbone, labeled scans and settings, by hash and name.
         table: A row per learner and label budget.
-        scores: Out-of-fold scores of every scan.
         notes: Sentences that a person should read beside the numbers.
     """
 

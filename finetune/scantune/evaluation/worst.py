@@ -27,7 +27,6 @@ class WorstError:
     Args:
         row: Row of the scan in the labeled set.
         truth: What is true of it, in words.
-        claim: What was scored, in words.
         score: Mean over label seeds of the score that is wrong.
     """
 
@@ -45,8 +44,6 @@ class WorstErrors:
         heading: The finding; empty for classes.
         shown: The worst of them, the worst first; of a finding, scans with it before scans
             without.
-        num_errors: How many there are.
-        num_tested: Of how many tested scans.
     """
 
     heading: str
@@ -66,9 +63,6 @@ def worst_errors(
     score first, though some scan with it scores lower.
 
     Args:
-        scores: Scores of every scan.
-        learner: One of its learners.
-        budget: One of its label budgets.
         most: At most so many, of findings for each.
     """
     means = mean_of_defined(scores.of(learner, budget))
@@ -134,7 +128,6 @@ def worst_sheet(
 
     Args:
         found: From `worst_errors`.
-        labeled: The labeled set.
         archives: Where its scans are packed, by their number in ``labeled.sources``.
         learner: Whose errors they are, for the title.
         budget: With which label budget.

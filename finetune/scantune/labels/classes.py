@@ -233,11 +233,7 @@ def _check_known(
 def _refuse_odd(
     named: NamedTable, target: str, cells: Sequence[set[str]], odd: set[str], others: set[str]
 ) -> None:
-    """Raises an error that says where the first odd value is, and how many there are.
-
-    Args:
-        odd: Values that do not fit the others.
-    """
+    """Raises an error that says where the first odd value is, and how many there are."""
     row = next(row for row, values in enumerate(cells) if values & odd)
     times = sum(bool(values & odd) for values in cells)
     known = sorted(others)

@@ -70,7 +70,6 @@ def open_labels(
     """Opens labeled scans, and those of an external test set, and says what they hold.
 
     Args:
-        labels: An archive, a folder or a table.
         test: Likewise, of other patients; None where the labels are tested too.
         packing: How they are packed, if they are not.
 

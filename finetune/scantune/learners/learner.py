@@ -90,7 +90,6 @@ class LearnerInputs:
     """What a row of the table builds a learner from.
 
     Args:
-        kind: The row.
         features: ``[n d]`` frozen features of the labeled set.
         network: The backbone; None where features come from no network.
         scans: The scans of ``labeled``; None where only features are known.

@@ -79,7 +79,6 @@ def train(
 
     Args:
         model: Inputs in, ``[b k]`` logits out.
-        optimiser: Its groups' rates are the peaks.
         rng: Draws the order of the scans.
 
     Raises:
@@ -144,7 +143,6 @@ def rate_factor(step: int, total: int, warmup: float) -> float:
 
     Args:
         step: From 0.
-        total: Steps planned.
         warmup: Steps, not always whole, that the rate rises for.
 
     Source: Loshchilov and Hutter, SGDR (arXiv 1608.03983), equation 5 without restarts.

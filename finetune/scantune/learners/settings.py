@@ -43,7 +43,6 @@ class TunePlan:
     """A training with every number settled, each described in `TuneConfig`.
 
     Args:
-        mode: Name of the learner.
         learning_rate: Peak of the classifier's, scaled to the batch.
     """
 

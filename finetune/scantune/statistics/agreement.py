@@ -39,7 +39,6 @@ def grade_agreement(
     The interval is Student's with one degree of freedom less than patients, as for an AUROC.
 
     Args:
-        scores: Scores of an ordinal task.
         weights: ``[r m]`` from `intervals.patient_weights`.
     """
     values, k = scores.of(learner, budget), len(scores.classes)
@@ -88,7 +87,6 @@ def quadratic_kappa(
     Args:
         truth: ``[n]`` grades from 0.
         predicted: ``[n]``.
-        num_grades: k.
         weights: ``[r n]``, not negative, such as how often a resample drew each scan.
 
     Returns:

@@ -35,7 +35,6 @@ class Estimate:
         per_fold: ``[j f]`` macro AUROC of each label seed and fold; NaN where undefined.
         replicates: ``[r]`` the same mean under each patient resample. A fold or class that a
             resample leaves without positives or negatives is left out of that replicate's mean.
-        num_patients: Patients tested.
         undefined: Classes without a positive or a negative in a fold, summed over folds.
     """
 
@@ -53,7 +52,6 @@ class Interval:
     Args:
         estimate: Mean over pretraining seeds.
         df: Degrees of freedom of Student's t.
-        patient_variance: Variance over patient resamples.
         seed_variance: Variance between pretraining seeds divided by their number; 0 with one.
         per_seed: The AUROC of each pretraining seed.
         note: What a person must know to read it; empty where nothing.
@@ -135,7 +133,6 @@ def arm_interval(seeds: Sequence[Estimate], *, level: float = 0.95) -> Interval:
 
     Args:
         seeds: One estimate per pretraining seed, same learner, budget and weights.
-        level: Nominal coverage.
     """
     values, replicates = [seed.auroc for seed in seeds], [seed.replicates for seed in seeds]
     wide = _interval(values, replicates, seeds[0].num_patients, level)
@@ -159,7 +156,6 @@ def paired_difference(
         first: One estimate per pretraining seed.
         second: The same seeds of the other arm, with the same weights. What has no seed, such as
             the thumbnail, is repeated.
-        level: Nominal coverage.
 
     Raises:
         ValueError: If the arms have different numbers of seeds or of replicates.
@@ -254,7 +250,6 @@ def verdict(
         difference: The first arm minus the second.
         margin: Half width of the range of equivalence, in AUROC.
         p: Adjusted for several comparisons; that of the difference where None.
-        alpha: Error rate.
     """
     if -margin < difference.low and difference.high < margin:
         return "equivalent"

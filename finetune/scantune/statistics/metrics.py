@@ -62,9 +62,7 @@ class Metric:
 
     Args:
         name: Key in metrics.json and column in classes.csv.
-        title: Head of its column on the page.
         short: Head of its column in the terminal, at most 6 letters.
-        about: What it is, in one sentence.
         of: The metric of one class; both sides have scans.
         at_threshold: Whether it is undefined without a threshold.
         share_of: Side whose share of right calls it is; such a metric has a Wilson interval.
@@ -264,7 +262,6 @@ def thresholds_of(validation: Float[np.ndarray, "t k"], truth: Truth) -> Float[n
 
     Args:
         validation: ``[t k]`` scores; rows of NaN were not validated.
-        truth: Classes of the same scans.
     """
     thresholds = np.full(truth.num_classes, np.nan)
     for code in range(truth.num_classes):
@@ -304,8 +301,6 @@ def share_interval(
     Args:
         share: In [0, 1], mean over models; NaN where undefined.
         replicates: ``[a r]`` of each model under the same patient resamples.
-        num_patients: Patients whose scans are counted.
-        num_scans: Scans that are counted.
 
     Source: Wilson 1927; with the effective number of a clustered sample: Franco, Little, Louis,
     Slud, Journal of Survey Statistics and Methodology 7(3), 2019, which recommends it.

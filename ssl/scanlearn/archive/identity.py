@@ -36,7 +36,6 @@ class Identities:
     """Makes the names under which patients, series and scans are known in an archive.
 
     Args:
-        key: The site's secret.
         issuer: Who gave the patients their numbers, where nothing else says so: equal numbers of
             two issuers are two people.
     """

@@ -83,11 +83,7 @@ def read_paths(archive: Path) -> dict[str, str]:
 
 
 def rewrite_list(path: Path, dropped: Container[str], more: Iterable[Sequence[str]] = ()) -> int:
-    """Rewrites a list of an archive in one step and returns how many lines it has.
-
-    Args:
-        dropped: Lines of these scans or files go.
-    """
+    """Rewrites a list of an archive in one step and returns how many lines it has."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     with path.open(newline="", encoding="utf-8") as file:

@@ -261,9 +261,6 @@ class Items:
 def window_over(low: int, high: int, num_bytes: int) -> UInt8[np.ndarray, "a s"] | None:
     """Returns overlapping rows of bytes, one from each address of memory on, without a copy.
 
-    Args:
-        high: Address where the last row ends.
-
     Returns:
         None where numpy cannot count that far.
     """

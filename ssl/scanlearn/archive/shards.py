@@ -128,7 +128,6 @@ def drop_from_shard(
 
     Args:
         shard: Entry of the shard in ``archive.json``.
-        patients: Their names, as stored.
 
     Returns:
         The entry of the new file, ``shard`` itself where nothing changes, None where no scan is

@@ -47,7 +47,6 @@ class Section:
     """A part of a sheet.
 
     Args:
-        heading: Lines above the pictures.
         cells: Each one picture, or several that stand close together.
     """
 
@@ -61,7 +60,6 @@ def grid(
     """Returns a sheet of sections one below the other, their cells in rows.
 
     Args:
-        columns: Cells in a row, at most.
         size: Width and height of the place of a picture; a smaller one stands on black in its
             middle.
         gap: Between cells, in pixels.

@@ -124,7 +124,6 @@ class Overview:
         spacing_mm: ``[n 2]`` of a canvas pixel; NaN where unknown.
         value_range: ``[n 2]`` stored values that mean 0 and 1.
         histogram: ``[c 64]`` pixels by unit value, 0 to 1, inside valid boxes.
-        num_counted: Scans that the histogram is of.
         duplicates: Equal scans; None in an archive of an earlier release, which holds no digests.
     """
 

@@ -52,7 +52,6 @@ def withdraw(
     Args:
         patients: Patient numbers as files or tables give them, paths of files where patients are
             unknown, or names as the archive stores them.
-        issuer: The archive does not hold it.
 
     Raises:
         ScanlearnError: The archive holds no such patient, would be empty, or cannot be changed.
@@ -89,7 +88,6 @@ def drop_patients(archive: Archive, names: list[str]) -> Archive:
 
     Args:
         archive: Inside `changing`, or an archive that no one else knows of.
-        names: Patients as they are stored.
 
     Raises:
         ScanlearnError: No scan would be left.

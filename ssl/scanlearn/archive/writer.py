@@ -280,8 +280,6 @@ class Checkpoint:
         header: What the archive is made from and how; only a writer of the same resumes.
         shards: File, bytes and scans of each finished shard, as in ``archive.json``.
         list_bytes: Length of each list, by file name.
-        facts: State of the writer.
-        state: State of its caller.
     """
 
     header: dict[str, Any]

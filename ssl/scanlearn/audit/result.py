@@ -128,10 +128,8 @@ class Comparison:
 
     Args:
         second: Name of the second set; equal to the first where one was compared across its split.
-        num_scans: Scans of either set.
         num_patients: Patients in both, or on both sides of the split; None where that cannot be
             known.
-        num_proposed: Pairs whose hashes are close.
         num_blank: Scans of both without contrast, which are checked for equal pixels only.
         notes: What could not be compared, a sentence each.
         pairs: ``[p]`` of `PAIR`: kind, rows of both scans in their archives, how the second must

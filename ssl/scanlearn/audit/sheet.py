@@ -22,7 +22,6 @@ def draw_sheet(audit: Audit, archives: Mapping[str, Archive], shown: int) -> Ima
     """Returns a picture of pairs found by their pixels, or None where there are none.
 
     Args:
-        archives: By the names of the sets.
         shown: Pairs at most; of more, an even choice from the surest to the least sure.
     """
     sections = []

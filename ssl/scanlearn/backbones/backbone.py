@@ -70,7 +70,6 @@ class Backbone(nn.Module):
     Args:
         network: The timm network, built with ``num_classes=0``; with a classifier, its class
             scores take the place of the features.
-        name: Its timm architecture.
         model_args: What timm needs beside name and channels to build the same network again.
     """
 

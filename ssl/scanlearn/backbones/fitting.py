@@ -53,7 +53,6 @@ def load_fitted(backbone: Backbone, renamed: Renamed, where: str) -> None:
 
     Args:
         backbone: Its weights are replaced, all or none.
-        where: The weights' source, for errors.
 
     Raises:
         ScanlearnError: If a weight is missing, unexpected or of another shape.

@@ -30,9 +30,7 @@ def build_classifying(
     """Returns a copy of a backbone with timm's own classifier on it, in evaluation mode.
 
     Args:
-        backbone: Left as it is.
         num_classes: Numbers the classifier gives for each scan.
-        drop_path: Stochastic depth in training.
         is_fresh: Whether all weights are new, drawn as timm draws them, and not the classifier's
             alone.
 
@@ -160,8 +158,6 @@ def layer_groups(
     layers would never move. Biases, scales and shifts have no weight decay.
 
     Args:
-        learning_rate: Of the classifier.
-        weight_decay: Of matrices and kernels.
         layer_decay: Share of the rate from one layer to the one before it; 1 is one rate for all.
 
     Source: BEiT (arXiv 2106.08254), appendix; ConvNeXt (arXiv 2201.03545), appendix A, for blocks

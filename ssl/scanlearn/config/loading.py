@@ -118,8 +118,6 @@ def check_settings(model: type[Model], values: Mapping[str, Any], name: str) -> 
     """Returns settings made of the keyword arguments of a Python call.
 
     Args:
-        model: The pydantic model to fill.
-        values: By field; they need not be parsed.
         name: What was called, named first in an error.
 
     Raises:

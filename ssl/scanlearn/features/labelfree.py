@@ -100,7 +100,6 @@ def alpha_req(
 
     Args:
         first: The eigenvalue to begin with, counted from 1: the largest few follow no law.
-        last: The eigenvalue to end with.
 
     Raises:
         ValueError: A feature is not finite.

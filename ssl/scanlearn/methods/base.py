@@ -21,7 +21,6 @@ class RunFacts:
     """What a recipe may depend on before a run begins.
 
     Args:
-        batch_size: Scans in a global batch.
         ranks: Processes that share a batch.
         steps_per_epoch: Optimiser steps in one pass over the archive.
         parts: Parts of a batch that are taken one after another.

@@ -159,8 +159,6 @@ class DINO(Method):
     """DINO's networks and loss.
 
     Args:
-        backbone: Of the student g_s.
-        teacher_head: A head of the same weights.
         criterion: lightly's DINOLoss, which keeps the centre.
         settings: Temperatures, momentum, freezing and clipping.
     """

@@ -41,7 +41,6 @@ def in_groups(
     SplitBatchNorm replaces one; both give the same features.
 
     Args:
-        backbone: In training mode.
         views: ``b`` views.
         groups: How many parts; where it does not divide ``b``, some have one view more.
     """
@@ -178,7 +177,6 @@ class MoCoV2(Method):
 
     Args:
         backbone: Of the query encoder f_q, the part that is kept.
-        head: Its projection head.
         contrast: lightly's NTXentLoss with a memory bank.
         teacher_momentum: m, how much of itself the key encoder keeps in a step.
         groups: Parts of the batch with BatchNorm statistics of their own.

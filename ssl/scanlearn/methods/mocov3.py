@@ -141,10 +141,8 @@ class MoCoV3(Method):
 
     Args:
         backbone: Of the encoder f_q, the part that is kept.
-        projector: Its projection head.
         predictor: Its prediction head, which the key encoder lacks.
         temperature: tau.
-        teacher_momentum: m at the first step.
     """
 
     def __init__(

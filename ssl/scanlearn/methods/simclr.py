@@ -75,8 +75,6 @@ class SimCLR(Method):
     """SimCLR's networks and loss.
 
     Args:
-        backbone: f, the part that is kept.
-        head: g, thrown away after pretraining.
         temperature: tau.
     """
 

@@ -98,7 +98,6 @@ def place(
     resized and cropped or padded, windows are drawn, and black and white are set.
 
     Args:
-        canvas: Rows and columns.
         channels: 1 (colour becomes luma) or 3 (gray is repeated).
 
     Raises:
@@ -159,7 +158,6 @@ class Fitting:
 
     Args:
         part: Top, left, bottom, right of the part, in pixels of the picture.
-        rows: Rows of the canvas that it fills.
         columns: Columns of the canvas that it fills.
     """
 
@@ -172,7 +170,6 @@ def fit(size: tuple[int, int], canvas: tuple[int, int], how: Fit = "pad") -> Fit
     """Returns how a picture is fitted to a canvas, its aspect kept and never enlarged.
 
     Args:
-        size: Rows and columns of the picture.
         how: "pad": all of it, as large as fits. "crop": as large as fills the canvas, and of the
             longer side the middle; a side that is shorter than the canvas already stays whole.
     """

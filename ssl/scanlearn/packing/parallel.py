@@ -67,7 +67,6 @@ def ordered_map(
     alone; if that fails too its result is ``crashed`` and the others go on.
 
     Args:
-        function: A function of a module, picklable.
         items: What to call it with; consumed as results are.
         crashed: Result of an item that no process survives.
         chunk: Most items that a process is given at a time; of items that take long it is given
@@ -144,7 +143,6 @@ def map_where_worth(
     they save more than that.
 
     Args:
-        function: A function of a module, picklable.
         crashed: Result of an item that no process survives.
         chunk: Most items that a process is given at a time.
     """
@@ -197,7 +195,6 @@ class Pickled:
     """A pickled value whose large arrays lie in a shared buffer.
 
     Args:
-        data: All but the arrays.
         sizes: Bytes of each array; they lie one after the other in the buffer.
     """
 

@@ -70,7 +70,6 @@ class WorkItem:
 
     Args:
         frames: Which frames, from 0.
-        of: Frames of the whole file.
     """
 
     path: Path
@@ -119,7 +118,6 @@ def make_plan(
     """Returns what scans are brought to; dtype and "auto" channels come from all file headers.
 
     Args:
-        canvas: Rows and columns.
         channels: 1, 3, or "auto": 3 where a sample of the files that store colour shows some, and
             where windows or neighbouring slices fill them.
         workers: Processes that decode the sample; with 1 this one does.

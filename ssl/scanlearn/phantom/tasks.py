@@ -31,7 +31,6 @@ class Strengths:
     ``benchmarks/phantom.py``; its figures stand in benchmarks/RESULTS.md.
 
     Args:
-        lesion: Opacity of the spots.
         spots: Fewest and most spots of an eye with lesions.
         spot_radius: Smallest and largest radius of a spot, in field radii.
         pallor: Logarithm of how much flatter the contrast of pale eyes is than that of the

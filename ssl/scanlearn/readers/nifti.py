@@ -41,11 +41,9 @@ class _Volumes:
 
     Args:
         voxels: Proxy that reads ``[x y z t]`` from disk when it is indexed.
-        slope: Factor from stored to real values.
         intercept: Real value of a stored 0.
         order: Voxel axis that runs along each of left-right, back-front, foot-head.
         flips: Whether that axis runs the other way.
-        spacing_mm: Size of a voxel along those axes.
     """
 
     voxels: Any

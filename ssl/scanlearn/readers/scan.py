@@ -99,7 +99,6 @@ class Frame:
         scan: The scan, or the reason why there is none.
         notes: What of the file was left out or changed, in words.
         patient: As the file names it; None where it names none, as for series and issuer.
-        issuer: Who gave the patient that number.
     """
 
     number: int
@@ -186,7 +185,6 @@ class Reader:
         frames: Yields the scans that some frames of a file give, counted from 0. A file that
             cannot be read raises `Undecodable`; a frame among others that cannot be decoded is
             yielded with its reason.
-        suffixes: Endings in lower case.
         often_bare: Whether files of this format are often named without an ending.
         reads_suffix: Whether its library opens a file by its ending, not by its content.
         has_volumes: Whether a file may be a volume, whose slices have neighbours.

@@ -90,7 +90,6 @@ class StepLoader:
 
     Args:
         batch_size: Scans in a step, over all processes.
-        stop: The step to end before.
         rank: Which process this is: it gets its share of every part, in the order of ranks.
         parts: Parts of a batch, handed out one after another; ``ranks`` x ``parts`` divide
             ``batch_size``.

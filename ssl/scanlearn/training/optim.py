@@ -20,10 +20,8 @@ class Schedule:
     """Linear warm-up, then half a cosine down; and the weight decay beside it.
 
     Args:
-        peak: Learning rate after the warm-up.
         reason: Why the warm-up is as long as it is, in words.
         end: Learning rate that the cosine would reach at the step after the last.
-        weight_decay: At the first step.
         end_weight_decay: At the last step, by half a cosine; None keeps the first.
 
     Source:

@@ -34,10 +34,8 @@ class PretrainResult:
 
     Args:
         initial_hash: Weights of the whole method before the first step.
-        final_hash: Weights of the exported backbone.
         order_hash: Chain over the rows of every batch.
         uniforms_hash: Chain over the uniforms of every batch.
-        seconds: Time in training, over all starts.
         embedding_std: Spread of the embeddings at the end: 1 healthy, 0 collapsed.
     """
 

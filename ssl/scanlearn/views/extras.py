@@ -102,7 +102,6 @@ class EachScan:
     """Runs a transform of one scan on every scan of a batch; made by `per_scan`, `per_array`.
 
     Args:
-        transform: What to run.
         call: Hands the transform one scan ``[c s s]`` and returns its result as a tensor.
     """
 

@@ -28,8 +28,6 @@ class ViewGenerator:
     """Makes the augmented views of a batch.
 
     Args:
-        recipe: A recipe or its name.
-        scale: The setting of the dial.
         plan: How many views of each scan the method asks for.
         size: Side of a global view in pixels.
         mean: Mean of the archive per channel, unit range; subtracted last.

@@ -64,10 +64,8 @@ class SheetGrid:
     With local views the scan is shown twice, once for the crops of each kind.
 
     Args:
-        rows: Number of scans.
         headings: Title of each column and the small print below it.
         local_share: Side of a local view over that of a global one; 0 without local views.
-        foot: Paragraphs at the bottom.
     """
 
     CELL, GAP, BETWEEN, LEFT = 1.0, 0.04, 0.22, 0.32
@@ -218,13 +216,10 @@ def arm_sheet(
     """Returns a sheet with one column per arm: two global and, if there are any, two local views.
 
     Args:
-        archive: Where the scans come from.
         arms: Scale of each arm, by its name.
-        recipe: A recipe or its name.
         scans: Number of rows; fewer where the archive is smaller.
         size: Side of a global view in pixels.
         seed: Chooses the scans and the draw of each.
-        settings: What a draw leaves open.
 
     Raises:
         ScanlearnError: The recipe is unknown, or there is nothing to show.

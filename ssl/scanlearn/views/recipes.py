@@ -50,11 +50,8 @@ class Recipe:
     """A published augmentation recipe laid along the dial.
 
     Args:
-        name: What a config calls it.
         rows: One row for each of `PARAMETERS`, in that order.
         has_local_views: Whether it has small views beside the two global ones.
-        reference: Where its strong end is from.
-        by_hand: What was adjusted, in words.
 
     Example:
         >>> calm = find_recipe("dino").adjusted({"solarize": "off", "rotation_deg": [7, 15]})

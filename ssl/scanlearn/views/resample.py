@@ -69,10 +69,8 @@ def crop_taps(
 
     Args:
         low: Start of the interval on each scan, in pixels from the canvas's edge.
-        high: Its end.
         size: Number of output pixels.
         extent: Pixels along this axis of the canvas.
-        reverse: Scans whose output is mirrored.
 
     Source: the bilinear filter of Pillow's resize (libImaging, Resample.c).
     """

@@ -34,7 +34,6 @@ class ViewStatistics:
     """Overlap and size of the crops of one square scan's views.
 
     Args:
-        global_global: Of the two global views.
         global_local: Of a global and a local view; None without local views.
         local_local: Of two local views; None without them.
         area: Mean area of a global crop, as a share of the scan.
@@ -76,7 +75,6 @@ def view_statistics(
     """Returns what views share at a setting of the dial.
 
     Args:
-        recipe: A recipe or its name.
         draws: Number of scans drawn; at the default the figures are accurate to about .002.
     """
     recipe = find_recipe(recipe)
@@ -92,7 +90,6 @@ def crop_statistics(
 
     Args:
         ranges: Of the two global views and, third, of the local ones.
-        draws: Number of scans drawn.
         has_local_views: Whether the third and further views are local.
     """
     square = np.tile(np.array([0, 0, _SIDE, _SIDE]), (draws, 1))

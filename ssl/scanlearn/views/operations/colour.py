@@ -130,7 +130,6 @@ def shift_hue(
     to half a sixth moves it only where the next channel is about to take its place.
 
     Args:
-        x: Unit range.
         shift: From -.5 to .5.
         rows: Which views.
 

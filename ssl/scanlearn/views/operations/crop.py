@@ -38,7 +38,6 @@ def accepted_area(
     Its integral is closed and is inverted numerically inside the piece the quantile falls into.
 
     Args:
-        u: Uniforms.
         area_min: Smallest share.
         area_max: Largest share.
         half_range: ``L``, half range of the log aspect.

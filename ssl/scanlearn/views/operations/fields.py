@@ -32,7 +32,6 @@ def noise_field(
     Args:
         keys: Key of each view.
         shape: Channels, rows and columns.
-        device: Where the field is made.
 
     Source: Box and Muller, Annals of Mathematical Statistics 29, 1958.
     """
@@ -72,7 +71,6 @@ def bias_field(
     Args:
         keys: Key of each view.
         amplitude: Coefficients lie between minus and plus this.
-        size: Side of the view.
 
     Source: TorchIO's RandomBiasField, whose terms are those of total order up to 3, the constant
         among them.

@@ -107,9 +107,7 @@ def warp(
         planes: Content and, as the last plane, 1 where it is inside the valid box and the mask;
             all 0 outside.
         valid_box: Top, left, bottom and right of each scan on the canvas, in pixels.
-        draw: The draw of these scans.
         view: Which of its views.
-        size: Side of the view.
         background: "black" leaves 0 outside; "reflect" mirrors the scan at its edges.
     """
     device = planes.device
