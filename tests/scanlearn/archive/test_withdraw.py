@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scanlearn.archive import changes as changes
-from scanlearn.archive import layout, shards
+from scanlearn.archive import changes, layout, shards
 from scanlearn.archive.layout import PATHS_FILE, Origin, PackedScan
 from scanlearn.archive.lists import read_paths
 from scanlearn.archive.reader import Archive

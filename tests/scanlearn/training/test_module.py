@@ -133,9 +133,7 @@ def test_weights_move_and_the_rate_follows_the_schedule(
 
 
 def test_views_lie_in_memory_as_the_network_does(
-    configure: Configure,
-    draw_archive: Callable[[int], Archive],
-    monkeypatch: pytest.MonkeyPatch,
+    configure: Configure, draw_archive: Callable[[int], Archive], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run.of(configure(steps=1, channels_last=True), draw_archive(3))
     loss = type(run.method).loss

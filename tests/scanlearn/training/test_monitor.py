@@ -199,9 +199,7 @@ def test_a_learning_run_is_not_warned_of_and_a_diverging_one_is(
     assert learning.embedding_std > 0.15
     pretrain(
         configure(
-            **shared,
-            output=str(tmp_path / "b"),
-            method={"name": "simclr", "learning_rate": 1000.0},
+            **shared, output=str(tmp_path / "b"), method={"name": "simclr", "learning_rate": 1000.0}
         )
     )
     assert "of chance level" in capsys.readouterr().err

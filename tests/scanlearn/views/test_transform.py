@@ -112,9 +112,7 @@ def test_torchs_seed_repeats_the_views_and_the_next_call_draws_anew(image: Image
     assert torch.equal(_repeated(transform, image)[0], first)
 
 
-def test_a_generator_of_ones_own_is_drawn_from_and_torchs_is_left_alone(
-    image: Image.Image,
-) -> None:
+def test_a_generator_of_ones_own_is_drawn_from_and_torchs_is_left_alone(image: Image.Image) -> None:
     state = torch.get_rng_state()
     found = [
         ViewTransform(size=32, generator=torch.Generator().manual_seed(3))(image)[0]
@@ -152,10 +150,7 @@ def test_one_view_has_the_ranges_and_the_size_of_its_place(image: Image.Image) -
     red = np.zeros((64, 64, 3), np.uint8)
     red[..., 0] = 255
     transform = ViewTransform(
-        LOCAL[0],
-        size=28,
-        plan=ViewPlan(2, 1),
-        extras=[Extra(torch.zeros_like, views="local")],
+        LOCAL[0], size=28, plan=ViewPlan(2, 1), extras=[Extra(torch.zeros_like, views="local")]
     )
     assert transform.one(2)(image).shape == (3, 12, 12)
     assert (transform.one(2)(image) == 0).all()
