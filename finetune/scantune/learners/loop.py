@@ -31,8 +31,6 @@ class Split:
     """What is trained on, and what it is validated on.
 
     Args:
-        truth: Of the ``t`` scans that are fitted.
-        batch: Returns inputs on the model's device.
         validation: Truth of the ``v`` validation scans; None without any.
         classify: Returns ``[v k]`` logits of the validation scans by the model as it is.
         shares: ``[t]`` probability with which each scan is drawn; None goes through them in turn.
@@ -51,7 +49,6 @@ class History:
 
     Args:
         epoch: The epoch whose weights the model has, from 1.
-        losses: Mean loss of each epoch taken.
         aurocs: Of the validation patients after each; NaN where undefined.
         validation: ``[v k]`` probabilities that the model gives the validation scans; None without.
     """
@@ -79,7 +76,6 @@ def train(
 
     Args:
         model: Inputs in, ``[b k]`` logits out.
-        rng: Draws the order of the scans.
 
     Raises:
         ScanlearnError: If the loss is not finite.
@@ -142,7 +138,6 @@ def rate_factor(step: int, total: int, warmup: float) -> float:
     """Returns the share of the peak rate: a straight line up, then half a cosine down; never 0.
 
     Args:
-        step: From 0.
         warmup: Steps, not always whole, that the rate rises for.
 
     Source: Loshchilov and Hutter, SGDR (arXiv 1608.03983), equation 5 without restarts.
