@@ -131,7 +131,7 @@ def per_scan(transform: Callable[[Tensor], Tensor]) -> EachScan:
         >>> from torchvision.transforms import v2
         >>> extra = Extra(per_scan(v2.RandomErasing(p=1.0)), probability=0.3)
     """
-    return EachScan(transform, _call_with_tensor)
+    return EachScan(transform, lambda transform, scan: transform(scan.clone()))
 
 
 def per_array(transform: Callable[..., Any]) -> EachScan:
@@ -149,9 +149,8 @@ def apply_extras(
     """Applies extra operations to one view of every scan, in place, and returns it.
 
     Args:
-        views: Rendered views on the unit range, before standardisation.
-        draw: Their draw: its field keys choose the scans and seed the operations.
-        view: Which view of the draw they are.
+        views: Rendered, on the unit range, before standardisation.
+        draw: Theirs: its field keys choose the scans and seed the operations.
 
     Raises:
         ScanlearnError: An operation returned another shape, no tensor, or values not finite.
@@ -211,10 +210,6 @@ def _checked(name: str, result: object, given: Tensor) -> Tensor:
             "shape; wrap a transform of one scan with per_scan or per_array."
         )
     return result.detach().as_subclass(Tensor).to(given)
-
-
-def _call_with_tensor(transform: Callable[..., Any], scan: Tensor) -> Any:
-    return transform(scan.clone())
 
 
 def _call_with_array(transform: Callable[..., Any], scan: Tensor) -> Any:
