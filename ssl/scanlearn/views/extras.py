@@ -131,7 +131,7 @@ def per_scan(transform: Callable[[Tensor], Tensor]) -> EachScan:
         >>> from torchvision.transforms import v2
         >>> extra = Extra(per_scan(v2.RandomErasing(p=1.0)), probability=0.3)
     """
-    return EachScan(transform, lambda transform, scan: transform(scan.clone()))
+    return EachScan(transform, _call_with_tensor)
 
 
 def per_array(transform: Callable[..., Any]) -> EachScan:
@@ -210,6 +210,10 @@ def _checked(name: str, result: object, given: Tensor) -> Tensor:
             "shape; wrap a transform of one scan with per_scan or per_array."
         )
     return result.detach().as_subclass(Tensor).to(given)
+
+
+def _call_with_tensor(transform: Callable[..., Any], scan: Tensor) -> Any:
+    return transform(scan.clone())
 
 
 def _call_with_array(transform: Callable[..., Any], scan: Tensor) -> Any:
