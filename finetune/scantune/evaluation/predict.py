@@ -17,7 +17,7 @@ from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.features.extract import extract
 from scanlearn.files import disk_errors, write_atomically
-from scanlearn.packing.settings import PackSettings
+from scanlearn.packing.settings import PackSettings, pixel_settings
 from scanlearn.packing.sources import open_archive
 from scantune.evaluation.classifier import Classifier, ClassifierCard
 from scantune.labels.truth import Truth
@@ -50,8 +50,9 @@ def predict(
     """
     classifier = Classifier(Path(model).expanduser())
     card, backbone = classifier.card, classifier.backbone
-    settings = PackSettings.model_validate({**card.packing, "channels": backbone.channels})
-    archive = open_archive(scans, settings=settings)
+    # Cards of earlier versions hold how a phantom was drawn, too.
+    packing = {**pixel_settings(card.packing), "channels": backbone.channels}
+    archive = open_archive(scans, settings=PackSettings.model_validate(packing))
     if archive.shape[0] != backbone.channels:
         raise ScanlearnError(
             f"{archive.path}: the scans have {archive.shape[0]} channels, but the classifier takes "
@@ -99,8 +100,7 @@ def _called(card: ClassifierCard) -> list[int]:
 def _calls(card: ClassifierCard, probabilities: Float[np.ndarray, "n k"]) -> Int[np.ndarray, "n j"]:
     codes = _called(card)
     thresholds = np.array([card.thresholds[code] for code in codes], np.float64)
-    calls: np.ndarray = (probabilities[:, codes] >= thresholds).astype(np.int64)
-    return calls
+    return np.asarray((probabilities[:, codes] >= thresholds).astype(np.int64))
 
 
 def _table(

@@ -19,11 +19,14 @@ SOURCE_SETTINGS = frozenset(
         *("keep", "drop", "issuer", "summary", "workers"),
     }
 )
+# Of a phantom, which is drawn and not packed: other scans can only be packed by the defaults.
+_DRAWN = frozenset({"phantom", "note"})
 
 
 def pixel_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns those of an archive's settings that change pixels."""
-    return {key: value for key, value in settings.items() if key not in SOURCE_SETTINGS}
+    """Returns those of an archive's settings that change pixels; of a phantom none."""
+    apart = SOURCE_SETTINGS | _DRAWN
+    return {key: value for key, value in settings.items() if key not in apart}
 
 
 def _as_patterns(value: Any) -> Any:

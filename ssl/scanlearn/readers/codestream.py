@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -9,8 +10,9 @@ from typing import NamedTuple
 _FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 # Baseline, extended and progressive: Huffman-coded, as ordinary files are.
 _ORDINARY_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
-_SCAN_MARKER, _FILL = 0xDA, 0xFF
-_STANDALONE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
+_SCAN_MARKER = 0xDA
+# Bytes to the next marker, of a fill byte and of markers without a segment.
+_BARE_MARKERS = {0xFF: 1} | dict.fromkeys((0x01, *range(0xD0, 0xD9)), 2)
 
 
 class Claim(NamedTuple):
@@ -33,25 +35,26 @@ def ordinary_picture(start: bytes) -> Claim | None:
         return _ordinary_jpeg(start)
     if not start.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR") or len(start) < 29:
         return None
-    bits, channels = start[24], {0: 1, 2: 3}.get(start[25])
+    width, height, bits, colour_type = struct.unpack_from(">2I2B", start, 16)
+    channels = {0: 1, 2: 3}.get(colour_type)
     if channels is None or bits != 8 or b"tRNS" in start or b"IDAT" not in start:
         return None
-    return Claim(_number(start, 20, 4), _number(start, 16, 4), channels, bits)
+    return Claim(height, width, channels, bits)
 
 
 def _ordinary_jpeg(start: bytes) -> Claim | None:
     claim = None
     for marker, place in _jpeg_segments(start):
-        if marker == _SCAN_MARKER:
-            return claim
-        if marker == _FILL or marker in _STANDALONE_MARKERS:
-            return None
         if marker in _FRAME_MARKERS:
-            is_second = claim is not None
-            claim = _jpeg_frame(start, place)
-            is_ordinary = marker in _ORDINARY_FRAMES and claim.bits == 8
-            if is_second or not is_ordinary or claim.channels not in (1, 3):
+            if claim is not None or marker not in _ORDINARY_FRAMES:
                 return None
+            claim = _jpeg_frame(start, place)
+            if claim.bits != 8 or claim.channels not in (1, 3):
+                return None
+        elif marker == _SCAN_MARKER:
+            return claim
+        elif marker in _BARE_MARKERS:
+            return None
     return None
 
 
@@ -70,8 +73,8 @@ def claimed_values(stream: bytes) -> int | None:
     start = stream.find(b"\xff\x4f\xff\x51")  # In a JP2 file it comes after some boxes.
     if start < 0 or len(stream) < start + 42:
         return None
-    right, bottom, left, top = (_number(stream, start + place, 4) for place in (8, 12, 16, 20))
-    return max(0, right - left) * max(0, bottom - top) * _number(stream, start + 40, 2)
+    right, bottom, left, top, channels = struct.unpack_from(">4I16xH", stream, start + 8)
+    return int(max(0, right - left) * max(0, bottom - top) * channels)
 
 
 def _jpeg_segments(stream: bytes) -> Iterator[tuple[int, int]]:
@@ -80,18 +83,9 @@ def _jpeg_segments(stream: bytes) -> Iterator[tuple[int, int]]:
     while place + 10 <= len(stream) and stream[place] == 0xFF:
         marker = stream[place + 1]
         yield marker, place
-        if marker == _FILL:
-            place += 1
-        elif marker in _STANDALONE_MARKERS:
-            place += 2
-        else:
-            place += 2 + _number(stream, place + 2, 2)
+        place += _BARE_MARKERS.get(marker) or 2 + (stream[place + 2] << 8) + stream[place + 3]
 
 
 def _jpeg_frame(stream: bytes, place: int) -> Claim:
-    size = _number(stream, place + 5, 2), _number(stream, place + 7, 2)
-    return Claim(*size, channels=stream[place + 9], bits=stream[place + 4])
-
-
-def _number(stream: bytes, place: int, num_bytes: int) -> int:
-    return int.from_bytes(stream[place : place + num_bytes], "big")
+    bits, height, width, channels = struct.unpack_from(">B2HB", stream, place + 4)
+    return Claim(height, width, channels, bits)

@@ -11,7 +11,7 @@ import tempfile
 import weakref
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -96,8 +96,7 @@ def head(path: Path, num_bytes: int) -> bytes:
         return file.read(num_bytes)
 
 
-@contextmanager
-def as_file(path: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+def as_file(path: Path, suffixes: tuple[str, ...]) -> AbstractContextManager[Path]:
     """Gives a path that readers can open: itself, or a temporary copy of an archive's member.
 
     The copy is in memory where that is possible, and on disk where it is large or its reader looks
@@ -111,9 +110,12 @@ def as_file(path: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
         ScanlearnError: The disk for temporary files is full.
     """
     member = member_of(path)
-    if member is None:
-        yield path
-        return
+    # A generator would take longer, for every file of a source.
+    return nullcontext(path) if member is None else _copied(member, suffixes)
+
+
+@contextmanager
+def _copied(member: Member, suffixes: tuple[str, ...]) -> Iterator[Path]:
     container, name = open_container(member.container), member.name
     suffix = next((end for end in suffixes if name.lower().endswith(end)), "")
     num_bytes, _ = container.members.get(name, (0, None))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -61,7 +61,7 @@ def reader_of(start: bytes, name: str) -> Reader:
 
 def list_rows(path: Path) -> pa.Table | None:
     """Returns path and labels of the scans in a file whose scans are rows; None of any other."""
-    reader = _rows_reader(path)
+    reader = _by_container(path)
     return None if reader is None or reader.list_rows is None else reader.list_rows(path)
 
 
@@ -89,7 +89,10 @@ def read_header(path: Path, settings: ReadSettings) -> Header:
     Raises:
         Undecodable: It is no scan, or claims absurd sizes.
     """
-    with _opened(path, _HEADER_BYTES) as (reader, file, start):
+    rows = _rows_reader(path)
+    with nullcontext(path) if rows else as_file(path, _READ_BY_SUFFIX) as file:
+        start = b"" if rows else _start(file, _HEADER_BYTES)
+        reader = rows or reader_of(start, path.name)
         header = reader.header(file, settings, start)
         return header if header.kind else replace(header, kind=reader.kind)
 
@@ -103,32 +106,31 @@ def read_frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[F
     Raises:
         Undecodable: The file cannot be read; the message says why.
     """
-    with _opened(path, _MAGIC_BYTES) as (reader, file, _):
+    rows = _rows_reader(path)
+    with nullcontext(path) if rows else as_file(path, _READ_BY_SUFFIX) as file:
+        reader = rows or reader_of(_start(file, _MAGIC_BYTES), path.name)
         if settings.neighbours and not reader.has_volumes:
             allowed = " or ".join(reader.kind for reader in READERS if reader.has_volumes)
             raise Undecodable(f"is not a volume ({allowed}), but neighbours=true needs one")
         yield from reader.frames(file, frames, settings)
 
 
-@contextmanager
-def _opened(path: Path, num_bytes: int) -> Iterator[tuple[Reader, Path, bytes]]:
-    """Gives what reads a file, a path that it can open, and the first bytes there."""
-    member = member_of(path)
-    by_row = None if member is None else _rows_reader(member.container)
-    if by_row is not None:
-        yield by_row, path, b""
-        return
-    with as_file(path, _READ_BY_SUFFIX) as file:
-        try:
-            start = head(file, num_bytes)
-        except OSError:
-            start = b""  # The reader says why.
-        yield reader_of(start, path.name), file, start
-
-
 def _rows_reader(path: Path) -> Reader | None:
+    """Returns what reads a path to a row of arrays; None of any other path."""
+    member = member_of(path)
+    return None if member is None else _by_container(member.container)
+
+
+def _by_container(path: Path) -> Reader | None:
     suffix = path.suffix.lower()
     return next((reader for reader in READERS if reader.container == suffix), None)
+
+
+def _start(file: Path, num_bytes: int) -> bytes:
+    try:
+        return head(file, num_bytes)
+    except OSError:
+        return b""  # The reader says why.
 
 
 def _matching(start: bytes) -> Reader | None:

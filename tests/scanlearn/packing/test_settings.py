@@ -55,3 +55,9 @@ def test_archives_from_before_folders_were_labels_are_as_if_they_were_not() -> N
     assert "folder_labels" not in PackSettings().fingerprint()
     assert PackSettings(folder_labels=True).fingerprint()["folder_labels"]
     assert "folder_labels" not in pixel_settings(PackSettings(folder_labels=True).fingerprint())
+
+
+def test_a_phantom_has_no_settings_for_other_scans() -> None:
+    drawn = {"phantom": {"patients": 4, "seed": 0}, "note": "drawn by a program"}
+    assert pixel_settings(drawn) == {}
+    assert PackSettings.model_validate(pixel_settings(drawn)) == PackSettings()

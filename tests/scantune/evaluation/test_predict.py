@@ -20,6 +20,7 @@ from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import open_archive
 from scantune.evaluation import predict as prediction
+from scantune.evaluation.classifier import Classifier
 from scantune.evaluation.evaluate import evaluate
 from scantune.evaluation.predict import predict
 from scantune.labels.labeled_set import read_labels
@@ -175,3 +176,19 @@ def test_a_tuned_network_is_kept_and_predicts_as_it_was_scored(workplace: Path) 
     assert np.mean([name == str(row % 2) for row, name in enumerate(bright)]) > 0.9
     network = timm.create_model(f"local-dir:{output / 'classifier'}", pretrained=True).eval()
     assert network.num_classes == found.shape[1] == 2
+
+
+def test_a_classifier_of_a_phantom_predicts_on_another_and_on_pictures(workplace: Path) -> None:
+    evaluate(
+        workplace / "exported",
+        "phantom:patients=12,seed=0,size=32x32",
+        target="pallor",
+        folds=2,
+        label_seeds=1,
+        output=workplace / "phantom",
+    )
+    model = workplace / "phantom" / "classifier"
+    assert Classifier(model).card.packing == {}
+    for scans in ("phantom:patients=3,seed=1,size=32x32", workplace / "labels.csv"):
+        output = workplace / "phantom.csv"
+        assert len(predict(model, scans, output=output)) == len(read(output)) > 0

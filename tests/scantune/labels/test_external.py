@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from scanlearn.archive.identity import Identities
 from scanlearn.archive.layout import Origin, PackedScan
@@ -13,6 +14,7 @@ from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.settings import PackSettings
+from scanlearn.packing.sources import open_archive
 from scantune.labels.external import join, open_external, packing_notes, read_external
 from scantune.labels.labeled_set import LabeledSet, read_labels
 
@@ -198,8 +200,6 @@ def test_other_treatment_of_pixels_is_said(make: Make) -> None:
 def test_a_test_set_is_packed_as_the_labeled_scans_were(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from PIL import Image
-
     monkeypatch.setenv("SCANLEARN_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "files" / "mild"
     folder.mkdir(parents=True)
@@ -209,3 +209,16 @@ def test_a_test_set_is_packed_as_the_labeled_scans_were(
     assert found.shape == (1, 16, 16)
     assert found.info["settings"]["intensity"] == "percentile"
     assert found.labels("folder").tolist() == ["mild"]
+
+
+def test_labels_of_a_phantom_take_a_test_set_that_is_not_packed_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCANLEARN_CACHE", str(tmp_path / "cache"))
+    phantom = open_archive("phantom:patients=2,seed=0,size=32x32")
+    channels, pictures = phantom.shape[0], tmp_path / "pictures"
+    pictures.mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(pictures / "a.png")
+    test = open_external(pictures, phantom, PackSettings(channels=channels))
+    assert test.shape == (channels, 256, 256)
+    assert packing_notes((phantom, test)) == ()
