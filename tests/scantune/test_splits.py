@@ -37,6 +37,41 @@ def test_a_leaked_patient_is_caught() -> None:
         assert_disjoint(Fold(np.array([0, 1]), np.array([2])), np.array([0, 1, 1]))
 
 
+@pytest.mark.parametrize(
+    ("y", "patients", "folds", "said"),
+    [
+        ([0, 1, 0, 1], [0, 1, 2, 2], 5, "there are 3"),
+        ([0] * 9 + [1], list(range(10)), 3, "only one class to train on"),
+    ],
+)
+def test_folds_of_too_few_patients_are_refused(
+    y: list[int], patients: list[int], folds: int, said: str
+) -> None:
+    with pytest.raises(ScanlearnError, match=said):
+        patient_folds(Truth.of_classes(np.array(y), 2), np.array(patients), folds, 0)
+
+
+@pytest.mark.parametrize("budget", [0, 1])
+def test_a_budget_that_leaves_one_class_is_refused(budget: int) -> None:
+    truth, rows = Truth.of_classes(np.array([0, 1, 0, 1]), 2), np.arange(4)
+    with pytest.raises(ScanlearnError, match="budget of"):
+        budget_rows(rows, truth, rows, budget, 0)
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        (["train", "train"], "no labeled scan as test"),
+        (["test", "test"], "as train"),
+        (["train", "test"], "only one class to train on"),
+    ],
+)
+def test_a_split_with_an_empty_side_or_one_class_is_refused(split: list[str], said: str) -> None:
+    truth, rows = Truth.of_classes(np.array([0, 1]), 2), np.arange(2)
+    with pytest.raises(ScanlearnError, match=said):
+        given_split(np.array(split), truth, rows, rows)
+
+
 def test_folds_are_stratified(labeled: Any) -> None:
     data = labeled(patients=200, classes=3)
     overall = np.bincount(data.truth.classes) / len(data)
@@ -62,17 +97,6 @@ def test_folds_depend_on_the_seed_alone(labeled: Any) -> None:
         for seed in (0, 0, 1)
     )
     assert first == again != other
-
-
-def test_too_few_patients_for_the_folds_is_one_sentence() -> None:
-    with pytest.raises(ScanlearnError, match="there are 3"):
-        patient_folds(Truth.of_classes(np.array([0, 1, 0, 1]), 2), np.array([0, 1, 2, 2]), 5, 0)
-
-
-def test_a_class_of_one_patient_cannot_be_left_out_of_a_two_class_fold() -> None:
-    y = np.array([0] * 9 + [1])
-    with pytest.raises(ScanlearnError, match="only one class to train on"):
-        patient_folds(Truth.of_classes(y, 2), np.arange(10), 3, 0)
 
 
 def test_budgets_are_nested(labeled: Any) -> None:
@@ -146,14 +170,6 @@ def test_a_budget_larger_than_the_fold_is_all_of_it_and_said(labeled: Any) -> No
     assert len(subset.rows) == len(data)
 
 
-@pytest.mark.parametrize("budget", [0, 1])
-def test_a_budget_that_leaves_one_class_is_refused(budget: int) -> None:
-    with pytest.raises(ScanlearnError, match="budget of"):
-        budget_rows(
-            np.arange(4), Truth.of_classes(np.array([0, 1, 0, 1]), 2), np.arange(4), budget, 0
-        )
-
-
 def test_a_given_split_is_taken_as_it_is() -> None:
     split = np.array(["train", "test", "train"])
     fold = given_split(
@@ -175,27 +191,6 @@ def test_a_patient_in_both_train_and_test_is_refused_with_rows_and_counts() -> N
     message = str(caught.value)
     assert "row 3 is marked test, but row 2 of the same patient is marked train" in message
     assert "1 of 3 patients" in message
-
-
-@pytest.mark.parametrize(
-    ("split", "said"),
-    [(["train", "train"], "no labeled scan as test"), (["test", "test"], "as train")],
-)
-def test_a_split_with_an_empty_side_is_refused(split: list[str], said: str) -> None:
-    with pytest.raises(ScanlearnError, match=said):
-        given_split(
-            np.array(split), Truth.of_classes(np.array([0, 1]), 2), np.arange(2), np.arange(2)
-        )
-
-
-def test_a_split_that_trains_on_one_class_is_refused() -> None:
-    with pytest.raises(ScanlearnError, match="only one class to train on"):
-        given_split(
-            np.array(["train", "test"]),
-            Truth.of_classes(np.array([0, 1]), 2),
-            np.arange(2),
-            np.arange(2),
-        )
 
 
 def with_synthetic(real: int = 40, nobody: int = 6) -> tuple[Truth, np.ndarray]:

@@ -37,8 +37,6 @@ from scantune.scores import Scores
 from scantune.wording import learner_name
 
 # Pictures of what each arm saw.
-
-
 _ARMS_A_SHEET = 4
 _SCANS = 5
 _DPI = 150

@@ -53,7 +53,6 @@ def auroc_panel(
     Args:
         scores: By (arm, learner), all of one budget.
         learners: The first is drawn filled and printed as a number, the second hollow.
-        colours: Of each arm.
     """
     row, top = 34.0 if len(learners) > 1 else 26.0, 6.0
     foot = top + row * len(arms)
@@ -117,12 +116,7 @@ def label_curves(
     limits: tuple[float, float],
     colours: Mapping[str, str],
 ) -> Markup:
-    """AUROC over the number of training scans, a line per arm named at its end.
-
-    Args:
-        scores: The whole table; rows of this task and learner are drawn.
-        colours: Of each arm, in the order to draw.
-    """
+    """AUROC over the number of training scans, a line per arm named at its end."""
     height = 232.0
     rows = [s for s in scores if s.task == task and s.learner == learner and s.auroc is not None]
     scans_of = {s.budget: s.train_scans for s in rows}
@@ -196,9 +190,7 @@ def traces(runs: Sequence[RunRow], quantity: str, colours: Mapping[str, str]) ->
     """Loss or embedding std over optimiser steps, a line per network, an arm named at its end.
 
     Args:
-        runs: Networks; those without a curve are left out.
         quantity: ``loss`` or ``embedding_std``.
-        colours: Of each arm.
 
     Returns:
         The drawing, or None where no run has a curve.

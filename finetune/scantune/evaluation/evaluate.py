@@ -157,9 +157,6 @@ def fit_learners(
     """Returns out-of-fold scores of one backbone by all learners that the settings name.
 
     Args:
-        backbone: Its network is what some learners train.
-        features: ``[n d]`` frozen features of its scans.
-        settings: Learners, budgets, folds, label seeds, and how learners train.
         progress: Advanced after each of the `num_fits` models.
 
     Raises:

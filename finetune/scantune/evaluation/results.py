@@ -38,7 +38,6 @@ class ClassRow:
     Args:
         unknown: Tested scans whose label is not known, left out of all that follows.
         share: Share of positives among the known, the average precision of guessing.
-        scores: Each of `METRICS` by its name.
         intervals: 95 % intervals over patients, thresholds held fixed, of the AUROC and of each
             metric that is a share.
         delong: DeLong's 95 % interval of the AUROC, patients clustered; only of a given split,
@@ -92,11 +91,7 @@ _COUNTS = ("scans", "negatives", "unknown")
 def class_table(
     scores: Scores, learner: str, budget: str | int, weights: Shaped[np.ndarray, "r m"]
 ) -> tuple[ClassRow, ...]:
-    """Returns a row for each class, of two classes for the second alone.
-
-    Args:
-        weights: ``[r m]`` from `intervals.patient_weights`.
-    """
+    """Returns a row for each class, of two classes for the second alone."""
     codes = scores.truth.asked
     return tuple(_row(scores, learner, budget, weights, code) for code in codes)
 
@@ -183,10 +178,7 @@ class EvaluationRow:
         auroc: Mean over label seeds and folds, with its 95 % interval over patients; NaN where
             undefined.
         per_fold: AUROC of each fold, label seed by label seed; NaN where undefined.
-        train_scans: Mean number of scans fitted on.
-        train_patients: Mean number of their patients.
         undefined: Classes without a positive or a negative in a fold, summed over folds.
-        classes: What each class scores against the rest.
         agreement: Quadratic kappa of grades; None where classes have no order.
     """
 
@@ -234,8 +226,6 @@ class Evaluation:
 
     Args:
         inputs: Backbone, labeled scans and settings, by hash and name.
-        table: A row per learner and label budget.
-        notes: Sentences that a person should read beside the numbers.
     """
 
     inputs: dict[str, Any]

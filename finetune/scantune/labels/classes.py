@@ -169,7 +169,6 @@ def read_list(
     order.
 
     Args:
-        classes: Findings, in the order of their codes.
         check: What must hold of ``classes``: each of them is listed, each listed finding is one of
             them, or nothing.
 

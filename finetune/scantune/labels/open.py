@@ -30,12 +30,7 @@ class Question:
 
 @dataclass(frozen=True)
 class LabeledArchives:
-    """A labeled set with its archives.
-
-    Args:
-        archives: That of the labels, and that of the external test set where there is one.
-        labeled: The scans; ``sources`` says which archive each lies in.
-    """
+    """A labeled set with its archives."""
 
     archives: tuple[Archive, ...]
     labeled: LabeledSet
@@ -71,7 +66,6 @@ def open_labels(
 
     Args:
         test: Likewise, of other patients; None where the labels are tested too.
-        packing: How they are packed, if they are not.
 
     Raises:
         ScanlearnError: They cannot be used, or a patient or a picture is in both.
@@ -94,11 +88,6 @@ def read_question(
     test: str | Path | None = None,
 ) -> LabeledArchives:
     """Reads the labels of archives that are open, and says what they hold.
-
-    Args:
-        archives: As of `open_archives`.
-        labels: Where the first comes from, for messages.
-        test: Where the second comes from.
 
     Raises:
         ScanlearnError: They cannot be used, or a patient or a picture is in both.

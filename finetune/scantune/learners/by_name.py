@@ -37,8 +37,6 @@ def learners_by_name(
 
     Args:
         network: What is tuned; None where features come from no network.
-        features: ``[n d]`` of its scans, frozen.
-        on_epoch: Called after each epoch of the learners that train by steps.
 
     Raises:
         ScanlearnError: If a learner trains a network and there is none, or a setting was changed

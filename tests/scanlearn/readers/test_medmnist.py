@@ -210,27 +210,22 @@ def _claiming(path: Path, shape: tuple[int, ...], content: bytes) -> Path:
     return path
 
 
-def test_claims_beyond_the_content_are_refused_before_anything_is_read(tmp_path: Path) -> None:
-    path = _claiming(tmp_path / "m.npz", (10**9, 1000, 1000), b"little")
-    with pytest.raises(ScanlearnError, match="which is not what it holds"):
-        list_rows(path)
-
-
-def test_row_larger_than_any_image_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(medmnist, "MAX_ROW_BYTES", 50)
-    path = _claiming(tmp_path / "m.npz", (1, 8, 8), bytes(64))
-    with pytest.raises(ScanlearnError, match="claims 64 bytes an image"):
-        list_rows(path)
-
-
-def test_more_rows_than_any_set_has_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(medmnist, "MAX_ROWS", 50)
-    path = _claiming(tmp_path / "m.npz", (64, 1, 1), bytes(64))
-    with pytest.raises(ScanlearnError, match="claims 64 images"):
+@pytest.mark.parametrize(
+    ("limits", "shape", "content", "message"),
+    [
+        ({}, (10**9, 1000, 1000), b"little", "which is not what it holds"),
+        ({"MAX_ROW_BYTES": 50}, (1, 8, 8), bytes(64), "claims 64 bytes an image"),
+        ({"MAX_ROWS": 50}, (64, 1, 1), bytes(64), "claims 64 images"),
+    ],
+)
+def test_claims_beyond_the_content_or_the_limits_are_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    limits: dict[str, int], shape: tuple[int, ...], content: bytes, message: str,
+) -> None:  # fmt: skip
+    for name, most in limits.items():
+        monkeypatch.setattr(medmnist, name, most)
+    path = _claiming(tmp_path / "m.npz", shape, content)
+    with pytest.raises(ScanlearnError, match=message):
         list_rows(path)
 
 
