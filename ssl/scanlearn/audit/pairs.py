@@ -181,10 +181,7 @@ class _Band:
     """
 
     def __init__(
-        self,
-        hashes: UInt64[np.ndarray, " n"],
-        bit_order: Int64[np.ndarray, " 63"],
-        num_bits: int,
+        self, hashes: UInt64[np.ndarray, " n"], bit_order: Int64[np.ndarray, " 63"], num_bits: int
     ) -> None:
         self._bit_order = bit_order
         keys = _packed(_unpacked(hashes)[:, bit_order])
@@ -289,9 +286,7 @@ def _best_shift(
 
 
 def _refined(
-    middle: Float32[Tensor, "p i i"],
-    other: Float32[Tensor, "p s s"],
-    shift: Float32[Tensor, "p 2"],
+    middle: Float32[Tensor, "p i i"], other: Float32[Tensor, "p s s"], shift: Float32[Tensor, "p 2"]
 ) -> tuple[Float32[Tensor, " p"], Float32[Tensor, " p"]]:
     """Returns the best correlation on the way to the best shift and stretch, and its detail's.
 

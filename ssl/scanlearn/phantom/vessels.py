@@ -1,8 +1,4 @@
-"""The vessels of the phantom: trees that grow out of the optic disc.
-
-Lengths are in radii of the field of view, angles in radians, with the field's centre at the
-origin, x to the right and y down.
-"""
+"""The vessels of the phantom: trees that grow out of the optic disc; units as in `camera`."""
 
 from __future__ import annotations
 

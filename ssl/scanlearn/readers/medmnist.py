@@ -91,7 +91,9 @@ class _Rows:
             self._next = 0
         size = self.array.row_bytes
         try:
-            _skip(self._stream, (number - self._next) * size)
+            skipped = (number - self._next) * size
+            while skipped > 0:
+                skipped -= len(_exactly(self._stream, min(skipped, _CHUNK_BYTES)))
             values = _exactly(self._stream, size)
         except Undecodable:
             # Out of time somewhere on the way.
@@ -267,11 +269,6 @@ def _read_labels(file: zipfile.ZipFile, name: str, num_rows: int) -> np.ndarray[
             raise Undecodable(f"has {array.shape} labels in {name} for {num_rows:,} images")
         values = np.frombuffer(_exactly(stream, array.row_bytes * num_rows), array.dtype)
     return values.reshape(num_rows, -1)
-
-
-def _skip(stream: IO[bytes], num_bytes: int) -> None:
-    while num_bytes > 0:
-        num_bytes -= len(_exactly(stream, min(num_bytes, _CHUNK_BYTES)))
 
 
 def _exactly(stream: IO[bytes], num_bytes: int) -> bytes:

@@ -53,11 +53,6 @@ class _Volumes:
     flips: tuple[bool, bool, bool]
     spacing_mm: tuple[float, float, float]
 
-    @property
-    def num_volumes(self) -> int:
-        """Volumes in the file, 1 unless it is 4-D."""
-        return int(np.prod(self.voxels.shape[3:]))
-
     def num_slices(self, axis: int) -> int:
         """Slices of one volume."""
         return int(self.voxels.shape[self.order[axis]])
@@ -72,7 +67,8 @@ def _header(path: Path, settings: ReadSettings, _start: bytes) -> Header:
     with refusing(path):
         volumes = _open(path)
         along, down, across = _directions(settings.axis)
-        num_frames = volumes.num_volumes * volumes.num_slices(along)
+        num_volumes = int(np.prod(volumes.voxels.shape[3:]))  # 1 unless it is 4-D.
+        num_frames = num_volumes * volumes.num_slices(along)
         if num_frames > MAX_FRAMES:
             raise Undecodable(f"claims {num_frames:,} slices, more than {MAX_FRAMES:,}")
         num_bytes = int(volumes.voxels.dtype.itemsize)
