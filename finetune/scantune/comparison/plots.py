@@ -215,19 +215,14 @@ def traces(runs: Sequence[RunRow], quantity: str, colours: Mapping[str, str]) ->
         body.append(svg.text(_LEFT + 4, y - 4, "collapse warning", css="muted small"))
     ends: dict[str, list[float]] = {}
     for arm, pairs in lines:
-        points = [(across.at(step), up.at(value)) for step, value in _thinned(pairs)]
+        stride = max(1.0, (len(pairs) - 1) / (_MOST_POINTS - 1))
+        kept = [pairs[round(k * stride)] for k in range(min(len(pairs), _MOST_POINTS))]
+        points = [(across.at(step), up.at(value)) for step, value in kept]
         body.append(svg.polyline(points, colour=colours[arm], width=1.5))
         ends.setdefault(arm, []).append(points[-1][1])
     tips = {arm: (_RIGHT, sum(heights) / len(heights)) for arm, heights in ends.items()}
     body += _end_labels(tips, colours, (14, height - 34))
     return svg.figure(_WIDTH, height, f"{quantity.replace('_', ' ')} over optimiser steps", body)
-
-
-def _thinned(pairs: Sequence[tuple[int, float]]) -> Sequence[tuple[int, float]]:
-    if len(pairs) <= _MOST_POINTS:
-        return pairs
-    step = (len(pairs) - 1) / (_MOST_POINTS - 1)
-    return [pairs[round(index * step)] for index in range(_MOST_POINTS)]
 
 
 # Differences between two arms: a cell for each row of a table.
