@@ -83,9 +83,6 @@ def read_identities(issuer: str) -> Identities:
     The key is the file that ``$SCANLEARN_KEY`` names, or ``scanlearn/key`` in the user's
     configuration folder, ``$XDG_CONFIG_HOME`` or ``~/.config``.
 
-    Args:
-        issuer: Who gave the patients their numbers, where no file says so.
-
     Raises:
         ScanlearnError: The key can be read by others, is too short, or cannot be read or made.
     """

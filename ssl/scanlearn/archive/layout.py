@@ -119,12 +119,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Layout:
-    """What every scan of an archive has.
-
-    Args:
-        shape: Channels, rows and columns.
-        has_mask: Whether scans carry a field-of-view mask.
-    """
+    """What every scan of an archive has; its shape is channels, rows and columns."""
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]

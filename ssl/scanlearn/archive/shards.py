@@ -128,12 +128,9 @@ def drop_from_shard(
 ) -> dict[str, Any] | None:
     """Writes a shard without the scans of some patients, if it holds any.
 
-    Args:
-        shard: Entry of the shard in ``archive.json``.
-
     Returns:
-        The entry of the new file, ``shard`` itself where nothing changes, None where no scan is
-        left.
+        The new file's entry for ``archive.json``, the old one ``shard`` where nothing changes, None
+        where no scan is left.
     """
     with pa.memory_map(str(path / shard["file"])) as source:
         file = pa.ipc.open_file(source)

@@ -23,7 +23,6 @@ def write_table(folder: Path, layout: Layout, shards: Sequence[str], table: Path
 
     Args:
         layout: What every scan has; a label column that a shard lacks is blank there.
-        shards: Files of the shards below ``folder``, in order.
     """
     totals = ArchiveSums(layout)
     schema = table_schema(layout.label_columns)

@@ -209,9 +209,7 @@ def correlations(
 ) -> Float32[np.ndarray, "2 p"]:
     """Returns the correlations of pixels and of detail, after the best small shift and stretch.
 
-    Args:
-        first: Archive of the first scans; ``proposals`` names its rows.
-        proposals: Pairs, with the turn that the second scan needs.
+    ``proposals`` names rows of both archives, and the turn that the second scan needs.
     """
     both = np.empty((2, len(proposals)), np.float32)
     size = min(batch_size(first), batch_size(second))

@@ -189,9 +189,6 @@ def write_scans(
     """Writes every scan of a manifest and returns how often each note was made.
 
     What an earlier process finished is not decoded again. Of a scan nothing is kept in memory.
-
-    Args:
-        workers: Processes that decode; with 1 this one does.
     """
     loop = _WriteLoop(writer, manifest)
     num_items = sum(1 for _ in pieces(headers, plan)) - loop.num_done
@@ -232,11 +229,7 @@ def _prepared(
 
 
 class _WriteLoop:
-    """How far an archive is filled.
-
-    Args:
-        writer: The archive; an earlier process may have begun it.
-    """
+    """How far an archive is filled, which an earlier process may have begun."""
 
     def __init__(self, writer: ArchiveWriter, manifest: Manifest) -> None:
         reached = writer.resumed

@@ -66,11 +66,7 @@ class PackPlan:
 
 @dataclass(frozen=True)
 class WorkItem:
-    """Some frames of one file.
-
-    Args:
-        frames: Which frames, from 0.
-    """
+    """Some frames of one file, counted from 0, and how many it has."""
 
     path: Path
     frames: range = range(1)
@@ -82,7 +78,6 @@ class Prepared:
     """A scan ready to be written.
 
     Args:
-        notes: What of the file was left out, in words.
         page: Number of the scan in its file, from 1; None where the file holds one.
         issuer: Who gave the patient that number, where the file says so.
     """
@@ -120,7 +115,6 @@ def make_plan(
     Args:
         channels: 1, 3, or "auto": 3 where a sample of the files that store colour shows some, and
             where windows or neighbouring slices fill them.
-        workers: Processes that decode the sample; with 1 this one does.
     """
     settings, preprocess = settings or ReadSettings(), preprocess or Preprocess()
     if len(preprocess.windows) > 1 or settings.neighbours:

@@ -86,9 +86,7 @@ def spots_cover(
 ) -> Float32[np.ndarray, "h w"]:
     """Returns the coverage of small round spots with soft edges, each drawn in its own window.
 
-    Args:
-        places: x and y of each spot's centre, in field radii.
-        radii: Radius of each spot, in field radii.
+    Centres, x and y, and radii are in field radii.
     """
     height, width = view.x.shape
     cover = np.zeros((height, width), dtype=np.float32)

@@ -41,7 +41,6 @@ class _Volumes:
 
     Args:
         voxels: Proxy that reads ``[x y z t]`` from disk when it is indexed.
-        intercept: Real value of a stored 0.
         order: Voxel axis that runs along each of left-right, back-front, foot-head.
         flips: Whether that axis runs the other way.
     """

@@ -92,10 +92,7 @@ def read_header(path: Path, settings: ReadSettings) -> Header:
 
 
 def read_frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame]:
-    """Yields the scans that some frames of a file give.
-
-    Args:
-        frames: Which frames, from 0; a picture has one.
+    """Yields the scans that some frames of a file, counted from 0, give; a picture has one.
 
     Raises:
         Undecodable: The file cannot be read; the message says why.
