@@ -37,7 +37,6 @@ class Scores:
             patients; NaN where they are too few (see `metrics.threshold_at`).
         train_scans: ``[g j f]`` scans that each model was fitted on.
         train_patients: ``[g j f]`` patients that each model was fitted on.
-        notes: Sentences that a person should read beside the numbers.
     """
 
     learners: tuple[str, ...]
@@ -65,8 +64,7 @@ class Scores:
     @property
     def tested_patients(self) -> Int[np.ndarray, " m"]:
         """Codes of the patients that are tested, ascending."""
-        tested: np.ndarray = np.unique(self.patients[(self.fold_of >= 0).any(axis=0)])
-        return tested
+        return np.asarray(np.unique(self.patients[(self.fold_of >= 0).any(axis=0)]))
 
     def test_rows(
         self, label_seed: int, fold: int, code: int | None = None
@@ -81,8 +79,7 @@ class Scores:
         Raises:
             ValueError: If there are none.
         """
-        values: np.ndarray = self.values[self._place(learner, budget)]
-        return values
+        return np.asarray(self.values[self._place(learner, budget)])
 
     def thresholds_of(self, learner: str, budget: str | int) -> Float[np.ndarray, "j f k"]:
         """Returns the thresholds of one learner at one label budget.
@@ -90,8 +87,7 @@ class Scores:
         Raises:
             ValueError: If there are none.
         """
-        thresholds: np.ndarray = self.thresholds[self._place(learner, budget)]
-        return thresholds
+        return np.asarray(self.thresholds[self._place(learner, budget)])
 
     def _place(self, learner: str, budget: str | int) -> tuple[int, int]:
         for kind, name, known in (

@@ -79,10 +79,6 @@ def patient_folds(
     likewise, and a patient without any finding as one of those. A class that has at least as many
     patients as there are folds is in every fold, unless all of them also have a rarer class.
 
-    Args:
-        patients: ``[n]`` patient of each scan; all scans of a patient share a fold.
-        folds: At least 2.
-
     Raises:
         ScanlearnError: If there are fewer patients than folds, or a fold would train on one
             class only.
@@ -195,10 +191,6 @@ def budget_rows(
     The order depends on the fold and the seed alone, so that the subset of a smaller budget lies
     within that of every larger one.
 
-    Args:
-        budget: Scans to reach, or "all".
-        seed: Which of the repeated subsets.
-
     Raises:
         ScanlearnError: If the budget is below 1 or leaves one class only.
     """
@@ -238,9 +230,7 @@ class _Strata:
     Where scans may be of no class, having none is one more.
 
     Args:
-        codes: ``[m]`` the patients.
         inverse: ``[t]`` place in ``codes`` of each scan's patient.
-        sizes: ``[m]`` scans of each patient.
         counts: ``[m k]`` scans of each patient and class; one of two findings is in both.
         by_rarity: ``[k]`` the classes, the one with fewest scans first.
         stratum: ``[m]`` the rarest class of each patient.
@@ -281,8 +271,7 @@ def _deal(strata: _Strata, folds: int, generator: np.random.Generator) -> Int[np
             fold_of[patient] = fold
             dealt[fold] += strata.counts[patient]
             scans[fold] += strata.sizes[patient]
-    per_scan: np.ndarray = fold_of[strata.inverse]
-    return per_scan
+    return np.asarray(fold_of[strata.inverse])
 
 
 def _stratified_order(

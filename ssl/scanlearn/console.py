@@ -66,11 +66,7 @@ class _RateColumn(ProgressColumn):
 
 @contextmanager
 def track(total: int, label: str, *, visible: bool = True) -> Iterator[Progressor]:
-    """Shows a bar with rate and time left while stderr is a terminal; silent otherwise.
-
-    Args:
-        visible: False keeps the bar away from a terminal too.
-    """
+    """Shows a bar with rate and time left while stderr is a terminal and it is to be visible."""
     console = Console(stderr=True)
     if not visible or not console.is_terminal:
         yield _Silent()

@@ -79,12 +79,10 @@ class ViewPlan:
 
 @dataclass(frozen=True)
 class Views:
-    """Rendered, standardised views of one batch.
+    """Rendered, standardised views of one batch; no local ones without multi-crop.
 
     Args:
-        global_views: One ``[b c s s]`` float tensor per global view.
-        local_views: One ``[b c s s]`` float tensor per local view; empty without multi-crop.
-        ids: ``[b]`` row of each scan in its archive.
+        ids: Row of each scan in its archive.
     """
 
     global_views: tuple[Float[Tensor, "b c s s"], ...]

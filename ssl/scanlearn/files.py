@@ -72,10 +72,7 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns a full disk or a place that may not be written to into one sentence.
-
-    Args:
-        path: The file or folder that is written.
+    """Turns a full disk or a ``path`` that may not be written to into one sentence.
 
     Raises:
         ScanlearnError: The disk or the user's quota is full, or the place may not be written to.

@@ -24,7 +24,6 @@ def seed_step(seed: int, step: int) -> None:
     from (seed, step), a resumed run draws what an uninterrupted one would have drawn.
 
     Args:
-        seed: The run's seed.
         step: Optimiser steps already taken; -1 for what comes before the first.
     """
     import torch  # It takes seconds, and packing needs none of it.

@@ -51,12 +51,11 @@ def train_arms(
             rows.append(_trained_row(result, arm, seed, folder.path))
             for text in result.warnings:
                 warned.setdefault((arm, text), []).append(seed)
-    return tuple(rows), tuple(_warning(*key, seeds) for key, seeds in warned.items())
-
-
-def _warning(arm: str, text: str, seeds: Sequence[int]) -> str:
-    which = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-    return f"{arm} ({which}): {text}"
+    warnings = [
+        f"{arm} (seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}): {text}"
+        for (arm, text), seeds in warned.items()
+    ]
+    return tuple(rows), tuple(warnings)
 
 
 def load_network(config: CompareConfig, row: RunRow, folder: Path, unlabeled: Archive) -> Backbone:

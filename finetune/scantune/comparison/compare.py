@@ -8,7 +8,6 @@ from pathlib import Path
 from scanlearn.config import load_config
 from scanlearn.console import say
 from scantune.comparison import report as page
-from scantune.comparison import report as tables
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.results import Results, Score, read_results
 from scantune.comparison.run import run_study
@@ -51,13 +50,13 @@ def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -
 def summary_lines(results: Results) -> list[str]:
     """The verdict and the table of AUROCs with their intervals, for a terminal."""
     primary = results.verdict.primary
-    budgets = tables.budgets(results)
+    budgets = page.budgets(results)
     cells = {(s.task, s.learner, s.budget, s.arm): s for s in results.table}
-    arms = tables.ordered_arms(results)
+    arms = page.ordered_arms(results)
     width = max(len(arm.name) for arm in arms)
     lines: list[str] = []
     for task in page.tasks(results):
-        for learner in tables.learners(results):
+        for learner in page.learners(results):
             lines.append(f"AUROC (95 % interval): {task.name}, {learner_name(learner)}")
             head = "".join(f"{budget_name(budget):>22}" for budget in budgets)
             lines.append(f"  {'':{width}}{head}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from scanlearn.config.folder import CONFIG_FILE, open_folder
+from scanlearn.config.folder import open_folder
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import write_atomically
 from scantune.comparison.plan import CompareConfig
@@ -41,11 +41,6 @@ class StudyFolder:
     """Where a study keeps what it has done."""
 
     path: Path
-
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.path / CONFIG_FILE
 
     @property
     def archives(self) -> Path:
@@ -112,10 +107,6 @@ def open_study(config: CompareConfig) -> StudyFolder:
 
 def check_archives(folder: StudyFolder, hashes: Mapping[str, str]) -> None:
     """Records the archives of a new study; refuses others on a later start.
-
-    Args:
-        hashes: Content hash of each set of scans: ``unlabeled``, ``labels`` and, where there is an
-            external test set, ``test``.
 
     Raises:
         ScanlearnError: The study was started on scans of other content.

@@ -53,7 +53,6 @@ def auroc_panel(
     Args:
         scores: By (arm, learner), all of one budget.
         learners: The first is drawn filled and printed as a number, the second hollow.
-        colours: Of each arm.
     """
     row, top = 34.0 if len(learners) > 1 else 26.0, 6.0
     foot = top + row * len(arms)
@@ -117,12 +116,7 @@ def label_curves(
     limits: tuple[float, float],
     colours: Mapping[str, str],
 ) -> Markup:
-    """AUROC over the number of training scans, a line per arm named at its end.
-
-    Args:
-        scores: The whole table; rows of this task and learner are drawn.
-        colours: Of each arm, in the order to draw.
-    """
+    """AUROC over the number of training scans, a line per arm named at its end."""
     height = 232.0
     rows = [s for s in scores if s.task == task and s.learner == learner and s.auroc is not None]
     scans_of = {s.budget: s.train_scans for s in rows}
@@ -196,9 +190,7 @@ def traces(runs: Sequence[RunRow], quantity: str, colours: Mapping[str, str]) ->
     """Loss or embedding std over optimiser steps, a line per network, an arm named at its end.
 
     Args:
-        runs: Networks; those without a curve are left out.
         quantity: ``loss`` or ``embedding_std``.
-        colours: Of each arm.
 
     Returns:
         The drawing, or None where no run has a curve.
@@ -223,19 +215,14 @@ def traces(runs: Sequence[RunRow], quantity: str, colours: Mapping[str, str]) ->
         body.append(svg.text(_LEFT + 4, y - 4, "collapse warning", css="muted small"))
     ends: dict[str, list[float]] = {}
     for arm, pairs in lines:
-        points = [(across.at(step), up.at(value)) for step, value in _thinned(pairs)]
+        stride = max(1.0, (len(pairs) - 1) / (_MOST_POINTS - 1))
+        kept = [pairs[round(k * stride)] for k in range(min(len(pairs), _MOST_POINTS))]
+        points = [(across.at(step), up.at(value)) for step, value in kept]
         body.append(svg.polyline(points, colour=colours[arm], width=1.5))
         ends.setdefault(arm, []).append(points[-1][1])
     tips = {arm: (_RIGHT, sum(heights) / len(heights)) for arm, heights in ends.items()}
     body += _end_labels(tips, colours, (14, height - 34))
     return svg.figure(_WIDTH, height, f"{quantity.replace('_', ' ')} over optimiser steps", body)
-
-
-def _thinned(pairs: Sequence[tuple[int, float]]) -> Sequence[tuple[int, float]]:
-    if len(pairs) <= _MOST_POINTS:
-        return pairs
-    step = (len(pairs) - 1) / (_MOST_POINTS - 1)
-    return [pairs[round(index * step)] for index in range(_MOST_POINTS)]
 
 
 # Differences between two arms: a cell for each row of a table.

@@ -44,21 +44,35 @@ NOTES = {"fixed": "the same from s = 0.5 on"}
 def write(folder: Path | str) -> Path:
     """Writes ``report.html`` and its plots as ``figures/*.svg``, and returns the page's path.
 
-    Args:
-        folder: The output folder of a finished comparison.
-
     Raises:
         ScanlearnError: The folder holds no readable results.
     """
     folder = Path(folder)
     results = read_results(folder)
     drawings = draw(results)
-    _save_figures(folder / FIGURES, drawings)
-    page = page_template("scantune.comparison", "report.html.j2", _filters()).render(
+    figures = folder / FIGURES
+    figures.mkdir(exist_ok=True)
+    for group, members in drawings.items():
+        for index, (_, drawing) in enumerate(members):
+            text = standalone(drawing)
+            (figures / f"{group}_{index + 1}.svg").write_text(text, encoding="utf-8")
+    filters: dict[str, Callable[..., str]] = {
+        "interval": plots.interval_text,
+        "difference": plots.difference_text,
+        "learner": learner_name,
+        "budget": budget_name,
+        "outcome": OUTCOMES.__getitem__,
+        "p": p_text,
+        "tight": lambda text: text.replace(" = ", "\u00a0=\u00a0").replace(" %", "\u00a0%"),
+        "duration": duration,
+        "thousands": lambda number: f"{number:,.0f}",
+        "short": lambda text: text[:10],
+    }
+    page = page_template("scantune.comparison", "report.html.j2", filters).render(
         r=results,
         drawings=drawings,
-        sheets=[(sheet, _embedded(folder / FIGURES / sheet.file)) for sheet in results.sheets],
-        created=_date(results.created),
+        sheets=[(sheet, _embedded(figures / sheet.file)) for sheet in results.sheets],
+        created=f"{datetime.datetime.fromisoformat(results.created):%d %B %Y, %H:%M} UTC",
         winner=winner(results),
         headline=headline(results),
         primary_task=results.verdict.primary.task,
@@ -88,10 +102,10 @@ def draw(results: Results) -> dict[str, list[tuple[str, Markup]]]:
     primary_budget = results.verdict.primary.budget
     at_budget = [score for score in results.table if score.budget == primary_budget]
     limits = plots.auroc_range(at_budget)
-    panels = [
-        (task, plots.auroc_panel(task, _cells(at_budget, task), arms, names, limits, colours))
-        for task in task_names
-    ]
+    panels = []
+    for task in task_names:
+        cells = {(s.arm, s.learner): s for s in at_budget if s.task == task}
+        panels.append((task, plots.auroc_panel(task, cells, arms, names, limits, colours)))
     by_arm = {arm.name: colours[arm.name] for arm in arms}
     lead = [score for score in results.table if score.learner == names[0]]
     # Ticks of single seeds are not drawn on these.
@@ -108,42 +122,9 @@ def draw(results: Results) -> dict[str, list[tuple[str, Markup]]]:
     }
 
 
-def _cells(scores: list[Score], task: str) -> dict[tuple[str, str], Score]:
-    return {(s.arm, s.learner): s for s in scores if s.task == task}
-
-
-def _filters() -> dict[str, Callable[..., str]]:
-    return {
-        "interval": plots.interval_text,
-        "difference": plots.difference_text,
-        "learner": learner_name,
-        "budget": budget_name,
-        "outcome": OUTCOMES.__getitem__,
-        "p": p_text,
-        "tight": lambda text: text.replace(" = ", "\u00a0=\u00a0").replace(" %", "\u00a0%"),
-        "duration": duration,
-        "thousands": lambda number: f"{number:,.0f}",
-        "short": lambda text: text[:10],
-    }
-
-
-def _date(created: str) -> str:
-    return f"{datetime.datetime.fromisoformat(created):%d %B %Y, %H:%M} UTC"
-
-
 def _embedded(picture: Path) -> str | None:
     """The picture as a data address; None where the file is gone."""
-    if not picture.is_file():
-        return None
-    return png_address(picture.read_bytes())
-
-
-def _save_figures(folder: Path, drawings: dict[str, list[tuple[str, Markup]]]) -> None:
-    folder.mkdir(exist_ok=True)
-    for group, members in drawings.items():
-        for index, (_, drawing) in enumerate(members):
-            text = standalone(drawing)
-            (folder / f"{group}_{index + 1}.svg").write_text(text, encoding="utf-8")
+    return png_address(picture.read_bytes()) if picture.is_file() else None
 
 
 def budgets(results: Results) -> list[Budget]:
@@ -171,8 +152,6 @@ class AurocTable:
     """One task: a row per arm, a cell per learner and budget.
 
     Args:
-        columns: Learner in words and its budgets in words.
-        rows: Arm and one cell per column; None where it was not scored.
         best: Per row and column, whether it is the highest of its column among trained arms.
     """
 

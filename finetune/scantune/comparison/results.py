@@ -19,11 +19,7 @@ TABLE_FILE = "results.csv"
 FIGURES = "figures"
 
 
-class Record(Settings):
-    """A frozen row of ``results.json``; a key it does not know is an error."""
-
-
-class Primary(Record):
+class Primary(Settings):
     """The one comparison named in advance: is ``a`` better than ``b``?"""
 
     task: str
@@ -33,7 +29,7 @@ class Primary(Record):
     b: str
 
 
-class Verdict(Record):
+class Verdict(Settings):
     """The answer in one sentence; ``kind`` is seen from arm ``a`` of the primary comparison."""
 
     kind: Outcome
@@ -41,7 +37,7 @@ class Verdict(Record):
     primary: Primary
 
 
-class Counted(Record):
+class Counted(Settings):
     """Size and content hash of an archive; ``patients`` is None where nobody knows them."""
 
     scans: int
@@ -50,7 +46,7 @@ class Counted(Record):
     shape: tuple[int, int, int] | None = None
 
 
-class TaskCount(Record):
+class TaskCount(Settings):
     """Labeled scans, patients and scans per class of one task."""
 
     name: str
@@ -60,7 +56,7 @@ class TaskCount(Record):
     counts: dict[str, int]
 
 
-class Dial(Record):
+class Dial(Settings):
     """The four sub-dials of an arm."""
 
     crop: float
@@ -69,7 +65,7 @@ class Dial(Record):
     acquisition: float
 
 
-class Parameter(Record):
+class Parameter(Settings):
     """One resolved augmentation parameter: its value and where that comes from."""
 
     parameter: str
@@ -78,7 +74,7 @@ class Parameter(Record):
     note: str = ""
 
 
-class ArmRow(Record):
+class ArmRow(Settings):
     """One arm; ``scale`` and ``resolved`` are empty unless it was pretrained."""
 
     name: str
@@ -100,7 +96,7 @@ class ArmRow(Record):
         return ", ".join(f"{name} {value:g}" for name, value in dials.items())
 
 
-class TrainingCurve(Record):
+class TrainingCurve(Settings):
     """Loss and embedding std (times sqrt d: 1 healthy, 0 collapsed) over optimiser steps."""
 
     step: tuple[int, ...] = ()
@@ -108,7 +104,7 @@ class TrainingCurve(Record):
     embedding_std: tuple[float | None, ...] = ()
 
 
-class RunRow(Record):
+class RunRow(Settings):
     """One network: an arm at one pretraining seed; the defaults are those of an untrained one."""
 
     arm: str
@@ -126,7 +122,7 @@ class RunRow(Record):
     backbone: str = ""
 
 
-class SeedMatch(Record):
+class SeedMatch(Settings):
     """What all pretrained arms of one seed share; empty where they do not."""
 
     seed: int
@@ -136,7 +132,7 @@ class SeedMatch(Record):
     steps: int
 
 
-class Matched(Record):
+class Matched(Settings):
     """The proof that arms differ in the dial alone."""
 
     ok: bool
@@ -144,7 +140,7 @@ class Matched(Record):
     per_seed: tuple[SeedMatch, ...] = ()
 
 
-class Score(Record):
+class Score(Settings):
     """AUROC of one arm: mean over pretraining seeds, folds and label seeds, with its interval.
 
     ``train_scans`` and ``train_patients`` are means over folds and label seeds. AUROC and its
@@ -164,7 +160,7 @@ class Score(Record):
     test_patients: int
 
 
-class ArmDifference(Record):
+class ArmDifference(Settings):
     """AUROC of arm ``a`` minus that of arm ``b``, on the same folds and patients.
 
     ``p_holm`` is None for the primary comparison; ``verdict`` rests on it for all others.
@@ -188,7 +184,7 @@ class ArmDifference(Record):
     delong_p: float | None = None
 
 
-class ViewShare(Record):
+class ViewShare(Settings):
     """Mean overlap of an arm's two views, and how often they do not touch at all."""
 
     arm: str
@@ -196,21 +192,21 @@ class ViewShare(Record):
     disjoint: float
 
 
-class Sheet(Record):
+class Sheet(Settings):
     """A picture of an arm's views, in the ``figures`` folder."""
 
     title: str
     file: str
 
 
-class Fact(Record):
+class Fact(Settings):
     """One line of the set-up: what, and its value."""
 
     name: str
     value: str
 
 
-class Leak(Record):
+class Leak(Settings):
     """What the audit found between two sets of scans, or in one set across its folds.
 
     ``patients`` is None where they cannot be compared; ``invalid_scans`` are the scans of the
@@ -237,7 +233,7 @@ class Leak(Record):
         return f"within {self.first}" if within else f"{self.first} and {self.second}"
 
 
-class Rejected(Record):
+class Rejected(Settings):
     """Scans that could not be read and were set aside."""
 
     unlabeled: int = 0
@@ -245,7 +241,7 @@ class Rejected(Record):
     test: int = 0
 
 
-class Results(Record):
+class Results(Settings):
     """All that a comparison found."""
 
     format: Literal[1] = 1

@@ -18,7 +18,7 @@ from scanlearn.provenance import provenance
 from scantune.comparison import facts
 from scantune.comparison.arms import matched, train_arms
 from scantune.comparison.facts import draw_sheets
-from scantune.comparison.folder import StudyFolder, check_archives, open_study
+from scantune.comparison.folder import check_archives, open_study
 from scantune.comparison.leaks import find_study_leaks, leak_warnings
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.results import Rejected, Results, Score
@@ -88,7 +88,9 @@ def run_study(config: CompareConfig) -> Path:
         leaks=leaks,
         timing=folder.timing(),
     )
-    _write(folder, results)
+    write_atomically(folder.table, table_csv(results.table))
+    write_atomically(folder.results, results.model_dump_json(indent=1) + "\n")
+    say(f"{folder.results.name} and {folder.table.name} written")
     return folder.path
 
 
@@ -118,12 +120,6 @@ def _versions() -> dict[str, str]:
     if not commit:
         return versions
     return versions | {"commit": commit[:12] + (f"-{dirty}" if dirty else "")}
-
-
-def _write(folder: StudyFolder, results: Results) -> None:
-    write_atomically(folder.table, table_csv(results.table))
-    write_atomically(folder.results, results.model_dump_json(indent=1) + "\n")
-    say(f"{folder.results.name} and {folder.table.name} written")
 
 
 def table_csv(table: Sequence[Score]) -> str:

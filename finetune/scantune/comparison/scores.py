@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Float32
 
 from scanlearn.archive.reader import Archive
 from scanlearn.console import say, track
@@ -32,7 +32,6 @@ class Network:
     """One thing to score: a network of an arm, or the thumbnail.
 
     Args:
-        arm: Its arm; the thumbnail stands for itself.
         load: Loads it; called only where some task is not scored yet.
     """
 
@@ -45,9 +44,6 @@ def read_tasks(config: CompareConfig, archives: tuple[Archive, ...]) -> dict[str
     """Reads the labels of every task and makes sure that folds and budgets can be had.
 
     Done before any training: an hour of it should not end in a misspelt column.
-
-    Args:
-        archives: The labeled scans, and the external test set where there is one.
 
     Raises:
         ScanlearnError: A column is missing or unusable, or there are too few patients.
@@ -64,15 +60,12 @@ def read_tasks(config: CompareConfig, archives: tuple[Archive, ...]) -> dict[str
             evaluation.synthetic_column,
         )
         tasks[name] = read_question(archives, question, config.labels, evaluation.test).labeled
+        labeled = tasks[name]
         for seed in range(evaluation.label_seeds):
-            _try_splits(tasks[name], evaluation, seed)
+            for fold in folds_of(labeled, evaluation.folds, seed):
+                for budget in evaluation.budgets:
+                    budget_rows(fold.train, labeled.truth, labeled.patients, budget, seed)
     return tasks
-
-
-def _try_splits(labeled: LabeledSet, evaluation: EvaluationConfig, seed: int) -> None:
-    for fold in folds_of(labeled, evaluation.folds, seed):
-        for budget in evaluation.budgets:
-            budget_rows(fold.train, labeled.truth, labeled.patients, budget, seed)
 
 
 def networks_of(
@@ -175,27 +168,17 @@ def _features(
     backbone: EvaluatedBackbone, archives: tuple[Archive, ...], tasks: Mapping[str, LabeledSet]
 ) -> dict[str, Float32[np.ndarray, "n d"]]:
     """Returns the features of each task's scans; a scan of several tasks is computed once."""
-    used = [np.unique(np.concatenate(rows)) for rows in _rows_of(len(archives), tasks)]
-    computed = [
-        backbone.features(archive, rows) for archive, rows in zip(archives, used, strict=True)
-    ]
-    features = {}
+    used, computed, features = [], [], {}
+    for source, archive in enumerate(archives):
+        rows = [
+            labeled.rows if labeled.sources is None else labeled.rows[labeled.sources == source]
+            for labeled in tasks.values()
+        ]
+        used.append(np.unique(np.concatenate(rows)))
+        computed.append(backbone.features(archive, used[source]))
     for task, labeled in tasks.items():
         features[task] = labeled.gathered(
             lambda source, rows: computed[source][np.searchsorted(used[source], rows)]
         )
         check_features(features[task], labeled)
     return features
-
-
-def _rows_of(
-    num_archives: int, tasks: Mapping[str, LabeledSet]
-) -> list[list[Int[np.ndarray, " n"]]]:
-    """Returns the rows of each archive that each task needs."""
-    return [
-        [
-            labeled.rows if labeled.sources is None else labeled.rows[labeled.sources == source]
-            for labeled in tasks.values()
-        ]
-        for source in range(num_archives)
-    ]

@@ -23,8 +23,6 @@ from scantune.statistics.intervals import (
 )
 from scantune.wording import budget_name, learner_name
 
-# The answer in one sentence.
-
 
 def state_verdict(
     config: CompareConfig,
@@ -51,7 +49,8 @@ def state_verdict(
         claim = f"the arms are not matched, so the dial alone may not explain it, but {claim}"
     learner, budget = learner_name(primary.learner), budget_name(primary.budget)
     numbers = _numbers(primary, table)
-    sentence = f"{_capital(claim)}: {numbers}, {primary.task}, {learner}, {budget}."
+    claim = claim[0].upper() + claim[1:]
+    sentence = f"{claim}: {numbers}, {primary.task}, {learner}, {budget}."
     if primary.seeds == 1:
         sentence += " One pretraining seed: this holds for these two networks only."
     named = {key: getattr(primary, key) for key in Primary.model_fields}
@@ -73,9 +72,11 @@ def _numbers(primary: ArmDifference, table: Sequence[Score]) -> str:
     assert primary.difference is not None
     assert primary.low is not None
     assert primary.high is not None
+    # A true minus, as in the difference.
+    ends = f"{primary.low:.3f} to {primary.high:.3f}".replace("-", "−")
     return (
         f"AUROC {first:.3f} against {second:.3f}, difference {signed(primary.difference)} "
-        f"(95 % interval {_minus(primary.low)} to {_minus(primary.high)})"
+        f"(95 % interval {ends})"
     )
 
 
@@ -84,17 +85,7 @@ def signed(value: float) -> str:
     return ("+" if value >= 0 else "−") + f"{abs(value):.3f}"
 
 
-def _minus(value: float) -> str:
-    return f"{value:.3f}".replace("-", "−")
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
 Cell = tuple[str, str, Budget, str]
-
-
 Estimates = Mapping[Cell, Sequence[Estimate]]
 
 
@@ -102,9 +93,6 @@ def estimate_all(
     config: CompareConfig, scores: Mapping[tuple[str, str], Sequence[Scores]]
 ) -> dict[Cell, list[Estimate]]:
     """AUROC and patient resamples of every network, learner and budget.
-
-    Args:
-        scores: By task and arm, one per pretraining seed.
 
     Returns:
         By task, learner, budget and arm, one estimate per pretraining seed.

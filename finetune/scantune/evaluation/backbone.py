@@ -29,7 +29,6 @@ class EvaluatedBackbone:
     """A backbone, or the thumbnail, and how scans are shown to it.
 
     Args:
-        described: Name, size and hash, for metrics.json.
         network: In evaluation mode, on the device that computes; None for the thumbnail.
         folder: Where its weights are; None where they are not on disk.
     """

@@ -49,14 +49,10 @@ class ClassifierCard(Settings):
     """What a classifier is, and what it takes to use it.
 
     Args:
-        task: Whether the classes exclude each other; see `truth.Truth`.
-        classes: In the order of their probabilities.
         thresholds: At or above which a class is called: for ``specificity`` on scans of patients
             whom the models of inner folds had not seen; None where they were too few.
         chosen_c: Inverse regularisation strength of a probe; of findings one each.
-        size: Side of a view in pixels.
         channels: Channels of a view, to which the backbone is adapted.
-        packing: Settings that scans are packed with.
         probe_hash: sha256 of the probe's file; None where the network has its classifier.
         network_hash: Of the weights of a network with its classifier; None under a probe.
     """
@@ -97,10 +93,7 @@ def keep_classifier(
 
     Args:
         folder: A classifier that is there is replaced.
-        fit: Fitted on the features of ``labeled``.
         backbone: The backbone's folder; its files are linked, or copied where that cannot be.
-        view: The views that the features are of.
-        packing: Settings of the archive that the scans are from.
 
     Raises:
         ScanlearnError: The disk is full or may not be written to.

@@ -24,12 +24,7 @@ _HASH_LETTERS = 12
 def evaluation_page(
     evaluation: Evaluation, figures: Sequence[LearnerFigures], worst: bytes | None = None
 ) -> str:
-    """Returns the page: one file that loads nothing and names no patient and no path.
-
-    Args:
-        figures: Of `figures.draw_figures`.
-        worst: PNG of `worst.worst_sheet`, where scans may be shown.
-    """
+    """Returns the page: one file that loads nothing and names no patient and no path."""
     axis = Axis(_axis_low(evaluation), 1.0, 0, 120)
     filters: dict[str, Callable[..., Any]] = {
         "learner": learner_name,

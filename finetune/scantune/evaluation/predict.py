@@ -100,8 +100,7 @@ def _called(card: ClassifierCard) -> list[int]:
 def _calls(card: ClassifierCard, probabilities: Float[np.ndarray, "n k"]) -> Int[np.ndarray, "n j"]:
     codes = _called(card)
     thresholds = np.array([card.thresholds[code] for code in codes], np.float64)
-    calls: np.ndarray = (probabilities[:, codes] >= thresholds).astype(np.int64)
-    return calls
+    return np.asarray((probabilities[:, codes] >= thresholds).astype(np.int64))
 
 
 def _table(

@@ -38,7 +38,6 @@ class ClassRow:
     Args:
         unknown: Tested scans whose label is not known, left out of all that follows.
         share: Share of positives among the known, the average precision of guessing.
-        scores: Each of `METRICS` by its name.
         intervals: 95 % intervals over patients, thresholds held fixed, of the AUROC and of each
             metric that is a share.
         delong: DeLong's 95 % interval of the AUROC, patients clustered; only of a given split,
@@ -71,32 +70,23 @@ class ClassRow:
         """Upper end."""
         return self.intervals[AUROC.name].high
 
-    @property
-    def excludes_chance(self) -> bool:
-        """Whether the interval lies above .5 or below it."""
-        return self.low > 0.5 or self.high < 0.5
-
     def as_json(self) -> dict[str, Any]:
         """Returns the row as in metrics.json; the AUROC's interval is ``low`` and ``high``."""
         ends = {"": self.intervals[AUROC.name], "delong_": self.delong}
         ends |= {f"{key}_": pair for key, pair in self.intervals.items() if key != AUROC.name}
-        plain = {name: getattr(self, name) for name in ("name", *_COUNTS, "share", "scores")}
+        plain = {
+            name: getattr(self, name)
+            for name in ("name", "scans", "negatives", "unknown", "share", "scores")
+        }
         for prefix, pair in ends.items():
             plain |= {f"{prefix}low": pair.low, f"{prefix}high": pair.high}
         return plain | {"undefined": self.undefined}
 
 
-_COUNTS = ("scans", "negatives", "unknown")
-
-
 def class_table(
     scores: Scores, learner: str, budget: str | int, weights: Shaped[np.ndarray, "r m"]
 ) -> tuple[ClassRow, ...]:
-    """Returns a row for each class, of two classes for the second alone.
-
-    Args:
-        weights: ``[r m]`` from `intervals.patient_weights`.
-    """
+    """Returns a row for each class, of two classes for the second alone."""
     codes = scores.truth.asked
     return tuple(_row(scores, learner, budget, weights, code) for code in codes)
 
@@ -183,10 +173,7 @@ class EvaluationRow:
         auroc: Mean over label seeds and folds, with its 95 % interval over patients; NaN where
             undefined.
         per_fold: AUROC of each fold, label seed by label seed; NaN where undefined.
-        train_scans: Mean number of scans fitted on.
-        train_patients: Mean number of their patients.
         undefined: Classes without a positive or a negative in a fold, summed over folds.
-        classes: What each class scores against the rest.
         agreement: Quadratic kappa of grades; None where classes have no order.
     """
 
@@ -210,7 +197,7 @@ class EvaluationRow:
     @property
     def num_sure(self) -> int:
         """Classes whose interval excludes an AUROC of .5."""
-        return sum(row.excludes_chance for row in self.classes)
+        return sum(row.low > 0.5 or row.high < 0.5 for row in self.classes)
 
     @property
     def num_defined(self) -> int:
@@ -234,8 +221,6 @@ class Evaluation:
 
     Args:
         inputs: Backbone, labeled scans and settings, by hash and name.
-        table: A row per learner and label budget.
-        notes: Sentences that a person should read beside the numbers.
     """
 
     inputs: dict[str, Any]

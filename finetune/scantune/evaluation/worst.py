@@ -26,7 +26,6 @@ class WorstError:
 
     Args:
         row: Row of the scan in the labeled set.
-        truth: What is true of it, in words.
         score: Mean over label seeds of the score that is wrong.
     """
 
@@ -61,9 +60,6 @@ def worst_errors(
     worse. Of findings each has its own: half of them scans that have the finding, the lowest
     score first, though some scan without it scores higher; the rest scans without it, the highest
     score first, though some scan with it scores lower.
-
-    Args:
-        most: At most so many, of findings for each.
     """
     means = mean_of_defined(scores.of(learner, budget))
     if scores.truth.is_exclusive:
@@ -125,12 +121,6 @@ def worst_sheet(
 
     Scans are named by their own names in the archive, which are hashes; no patient and no path
     is written.
-
-    Args:
-        found: From `worst_errors`.
-        archives: Where its scans are packed, by their number in ``labeled.sources``.
-        learner: Whose errors they are, for the title.
-        budget: With which label budget.
     """
     found = [errors for errors in found if errors.shown]
     if not found:

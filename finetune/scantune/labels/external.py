@@ -57,7 +57,6 @@ def read_external(
     Args:
         labeled: The scans that train: their classes are those of the test set, which need not have
             them all.
-        is_chosen: Whether the classes were given, and not found in the labels.
         synthetic_column: Marks scans that are left out, where the test set has such a column.
 
     Raises:

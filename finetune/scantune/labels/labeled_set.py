@@ -35,7 +35,6 @@ class LabeledSet:
         uncertain: ``k`` numbers of findings: scans here of which -1 makes it unknown.
         sources: ``[n]`` archive of each scan: 0 the labels', 1 the external test set's; None where
             there is one archive.
-        notes: Sentences that a person should read beside the labels.
     """
 
     target: str
@@ -138,11 +137,8 @@ def read_labels(
     of which all are unknown is left out.
 
     Args:
-        classes: The values allowed, in the order of their codes; of listed findings those chosen.
-        ordinal: Whether the classes are grades, in numeric order or that of ``classes``.
         multilabel: Whether the column lists findings; None: where some value holds ``|``.
         split_column: A column of "train" and "test", or None; "val" is trained on too.
-        synthetic_column: A column that marks scans made by a program, with 1, true or yes.
         source: What a message calls the table; None takes the name of its folder.
 
     Raises:

@@ -30,12 +30,7 @@ class Question:
 
 @dataclass(frozen=True)
 class LabeledArchives:
-    """A labeled set with its archives.
-
-    Args:
-        archives: That of the labels, and that of the external test set where there is one.
-        labeled: The scans; ``sources`` says which archive each lies in.
-    """
+    """A labeled set with its archives."""
 
     archives: tuple[Archive, ...]
     labeled: LabeledSet
@@ -64,21 +59,6 @@ class LabeledArchives:
         return tuple(notes)
 
 
-def open_labels(
-    labels: str | Path, test: str | Path | None, packing: PackSettings, asked: Question
-) -> LabeledArchives:
-    """Opens labeled scans, and those of an external test set, and says what they hold.
-
-    Args:
-        test: Likewise, of other patients; None where the labels are tested too.
-        packing: How they are packed, if they are not.
-
-    Raises:
-        ScanlearnError: They cannot be used, or a patient or a picture is in both.
-    """
-    return read_question(open_archives(labels, test, packing), asked, labels, test)
-
-
 def open_archives(
     labels: str | Path, test: str | Path | None, packing: PackSettings
 ) -> tuple[Archive, ...]:
@@ -95,26 +75,12 @@ def read_question(
 ) -> LabeledArchives:
     """Reads the labels of archives that are open, and says what they hold.
 
-    Args:
-        archives: As of `open_archives`.
-        labels: Where the first comes from, for messages.
-        test: Where the second comes from.
-
     Raises:
         ScanlearnError: They cannot be used, or a patient or a picture is in both.
     """
     if test is not None and asked.split_column is not None:
         raise ScanlearnError("test and split_column both say which scans are tested; leave one out")
-    labeled = read_labels(
-        archives[0],
-        asked.target,
-        classes=asked.classes,
-        ordinal=asked.ordinal,
-        multilabel=asked.multilabel,
-        split_column=asked.split_column,
-        synthetic_column=asked.synthetic_column,
-        source=Path(labels).name,
-    )
+    labeled = read_labels(archives[0], source=Path(labels).name, **vars(asked))
     _say_labeled(labeled, archives[0], labeled.target)
     if test is None:
         return LabeledArchives(archives, scorable(labeled))

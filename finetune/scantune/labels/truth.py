@@ -57,8 +57,7 @@ class Truth:
     def classes(self) -> Int[np.ndarray, " n"]:
         """``[n]`` the class of each scan; only where it is of exactly one."""
         assert self.is_exclusive, "findings do not exclude each other"
-        classes: np.ndarray = self.matrix.argmax(axis=1)
-        return classes
+        return np.asarray(self.matrix.argmax(axis=1))
 
     @property
     def is_real(self) -> Bool[np.ndarray, " n"]:
@@ -72,13 +71,11 @@ class Truth:
 
     def known(self, code: int) -> Bool[np.ndarray, " n"]:
         """Returns of which scans it is known whether they are of a class."""
-        known: np.ndarray = self.matrix[:, code] >= 0
-        return known
+        return np.asarray(self.matrix[:, code] >= 0)
 
     def positives(self, code: int) -> Bool[np.ndarray, " n"]:
         """Returns which scans are known to be of a class."""
-        positives: np.ndarray = self.matrix[:, code] == 1
-        return positives
+        return np.asarray(self.matrix[:, code] == 1)
 
     def of_finding(self, code: int) -> Truth:
         """Returns the two classes, without it and with it, of the scans of which it is known."""

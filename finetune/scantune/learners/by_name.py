@@ -11,13 +11,7 @@ from jaxtyping import Float32, Shaped
 from scanlearn.backbones.backbone import Backbone
 from scanlearn.errors import ScanlearnError
 from scantune.labels.labeled_set import LabeledSet
-from scantune.learners.learner import (
-    LabeledScans,
-    Learner,
-    LearnerInputs,
-    OnEpoch,
-    ignore_epoch,
-)
+from scantune.learners.learner import LabeledScans, Learner, LearnerInputs, OnEpoch, ignore_epoch
 from scantune.learners.settings import DEFAULT, TuneConfig
 from scantune.learners.table import FROZEN_LEARNERS, LEARNERS, find_learner
 from scantune.scores import Scores
@@ -37,8 +31,6 @@ def learners_by_name(
 
     Args:
         network: What is tuned; None where features come from no network.
-        features: ``[n d]`` of its scans, frozen.
-        on_epoch: Called after each epoch of the learners that train by steps.
 
     Raises:
         ScanlearnError: If a learner trains a network and there is none, or a setting was changed

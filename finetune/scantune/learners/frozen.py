@@ -103,8 +103,7 @@ def _vote(
         scores[:, code] = (votes * member[nearest, code]).sum(axis=1)
     total = votes.sum(axis=1, keepdims=True)
     # Of a finding that is known of no training scan nothing can be said: 0 for every scan.
-    shares: np.ndarray = np.divide(scores, total, out=np.zeros_like(scores), where=total > 0)
-    return shares
+    return np.asarray(np.divide(scores, total, out=np.zeros_like(scores), where=total > 0))
 
 
 def validate_knn(train: LabeledFeatures, seed: int) -> Float[np.ndarray, "t k"]:

@@ -34,8 +34,6 @@ class LabeledScans:
     """A labeled set with its scans, and the view of them that networks take.
 
     Args:
-        archives: That of the training scans, and that of an external test set where there is one.
-        labeled: The set; its ``sources`` say which archive each scan lies in.
         view: Side in pixels, and mean and std of each channel.
         cache: Folder for features of the backbone as it is; None keeps none.
     """
@@ -90,9 +88,7 @@ class LearnerInputs:
     """What a row of the table builds a learner from.
 
     Args:
-        features: ``[n d]`` frozen features of the labeled set.
         network: The backbone; None where features come from no network.
-        scans: The scans of ``labeled``; None where only features are known.
         on_epoch: Called after each epoch of a training by steps.
     """
 
@@ -131,5 +127,4 @@ def probabilities(
     logits: Float[np.ndarray, "n k"], *, is_exclusive: bool
 ) -> Float[np.ndarray, "n k"]:
     """Returns the softmax of classes that exclude each other, the sigmoid of findings."""
-    result: np.ndarray = softmax(logits, axis=1) if is_exclusive else expit(logits)
-    return result
+    return np.asarray(softmax(logits, axis=1) if is_exclusive else expit(logits))

@@ -59,8 +59,7 @@ class PrincipalAxes:
 
     def project(self, features: Shaped[np.ndarray, "n d"]) -> Float[np.ndarray, "n e"]:
         """Returns features on the axes, ``[n e]``."""
-        projected: np.ndarray = (np.asarray(features, np.float64) - self.mean) @ self.matrix
-        return projected
+        return np.asarray((np.asarray(features, np.float64) - self.mean) @ self.matrix)
 
 
 def is_alive(
@@ -70,8 +69,7 @@ def is_alive(
 
     One that hardly moves is dead: dividing by its rounding noise would wake it.
     """
-    alive: np.ndarray = std > 1e-6 * np.abs(train).max(initial=0.0)
-    return alive
+    return np.asarray(std > 1e-6 * np.abs(train).max(initial=0.0))
 
 
 class PenaltyPath:
@@ -161,5 +159,4 @@ def _log_softmax(logits: Float[np.ndarray, "t q"]) -> Float[np.ndarray, "t k"]:
     if logits.shape[1] == 1:
         logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
     logits = logits - logits.max(axis=1, keepdims=True)
-    log_p: np.ndarray = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    return log_p
+    return np.asarray(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))

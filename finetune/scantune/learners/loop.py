@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from scanlearn.backbones.backbone import hold_statistics
-from scanlearn.backbones.device import autocast, preferred_precision
+from scanlearn.backbones.device import Precision, autocast, training_precision
 from scanlearn.errors import ScanlearnError
 from scanlearn.features.auroc import macro_auroc
 from scantune.labels.truth import Truth
@@ -31,8 +31,6 @@ class Split:
     """What is trained on, and what it is validated on.
 
     Args:
-        truth: Of the ``t`` scans that are fitted.
-        batch: Returns inputs on the model's device.
         validation: Truth of the ``v`` validation scans; None without any.
         classify: Returns ``[v k]`` logits of the validation scans by the model as it is.
         shares: ``[t]`` probability with which each scan is drawn; None goes through them in turn.
@@ -51,7 +49,6 @@ class History:
 
     Args:
         epoch: The epoch whose weights the model has, from 1.
-        losses: Mean loss of each epoch taken.
         aurocs: Of the validation patients after each; NaN where undefined.
         validation: ``[v k]`` probabilities that the model gives the validation scans; None without.
     """
@@ -79,7 +76,6 @@ def train(
 
     Args:
         model: Inputs in, ``[b k]`` logits out.
-        rng: Draws the order of the scans.
 
     Raises:
         ScanlearnError: If the loss is not finite.
@@ -89,6 +85,7 @@ def train(
     losses: list[float] = []
     aurocs: list[float] = []
     best: _Epoch | None = None
+    precision: Precision | None = None
     for epoch in range(plan.epochs):
         total = 0.0
         model.train()
@@ -100,7 +97,14 @@ def train(
             factor = rate_factor(step, per_epoch * plan.epochs, plan.warmup_epochs * per_epoch)
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
-            total += _step(model, optimiser, objective, split, rows, step)
+            targets = objective.targets(split.truth.matrix[rows])
+            inputs, targets = split.batch(rows, step, targets)
+            if precision is None:
+                precision = training_precision(model, inputs.shape[1:], inputs.device)
+            with autocast(inputs.device, precision):
+                logits = model(inputs)
+            loss = objective.loss(logits.float(), targets.to(inputs.device))
+            total += _step(optimiser, loss, step)
         losses.append(total / per_epoch)
         model.eval()
         now = None if split.validation is None else _validate(split, split.validation, objective)
@@ -142,7 +146,6 @@ def rate_factor(step: int, total: int, warmup: float) -> float:
     """Returns the share of the peak rate: a straight line up, then half a cosine down; never 0.
 
     Args:
-        step: From 0.
         warmup: Steps, not always whole, that the rate rises for.
 
     Source: Loshchilov and Hutter, SGDR (arXiv 1608.03983), equation 5 without restarts.
@@ -156,19 +159,8 @@ def rate_factor(step: int, total: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
 
-def _step(
-    model: nn.Module,
-    optimiser: Optimizer,
-    objective: Objective,
-    split: Split,
-    rows: Int64[np.ndarray, " b"],
-    step: int,
-) -> float:
+def _step(optimiser: Optimizer, loss: Float[Tensor, ""], step: int) -> float:
     """Takes one step and returns its loss."""
-    inputs, targets = split.batch(rows, step, objective.targets(split.truth.matrix[rows]))
-    with autocast(inputs.device, preferred_precision(inputs.device)):
-        logits = model(inputs)
-    loss = objective.loss(logits.float(), targets.to(inputs.device))
     value = float(loss.detach())
     if not math.isfinite(value):
         raise ScanlearnError(

@@ -47,7 +47,6 @@ def training_scale(augment: Augment, scale: float) -> Scale:
     Args:
         augment: "none" is the identity, "basic" intensity and acquisition alone, "complex"
             geometry and a mild crop as well.
-        scale: 0 to 1.5.
 
     Source: the three levels are those of the NIH's chest X-ray tutorial on augmentation; where they
     lie on the dial is ours.

@@ -108,7 +108,6 @@ def mix_views(
 
     Args:
         views: ``[b c s s]``, not changed.
-        rng: Draws the share, the partners and the box.
         mixup: Alpha of Beta(alpha, alpha), from which mixup's share is drawn; 0 is off.
         cutmix: The same of CutMix: the share of the area that is kept.
 

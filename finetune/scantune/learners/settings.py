@@ -181,7 +181,6 @@ class TuneConfig(Settings):
         these over what follows from the number of scans.
 
         Args:
-            mode: Name of a learner that trains by steps.
             has_drop_path: Whether the network can have stochastic depth; a preset's is left out
                 where not.
         """

@@ -21,9 +21,7 @@ class LearnerKind:
     """One learner.
 
     Args:
-        name: What a user writes.
         title: What pages, figures and the terminal show.
-        summary: What is trained, in a few words.
         build: ``module:function`` in this folder; takes a `LearnerInputs`, returns a `Learner`.
         needs_network: Whether a backbone's network is needed, not only its features.
         keeps_classifier: Whether it can be kept for `predict`: its fit is a `LinearFit`, or a

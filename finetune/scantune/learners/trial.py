@@ -28,7 +28,6 @@ class Trial:
 
     Args:
         backbone: What it begins from; left as it is.
-        plan: ``config`` with every number settled.
         fitted: ``[t]`` rows to fit on.
         held_out: ``[v]`` rows to validate on; None without any.
         seed: Of new weights, the order of the scans and their views.

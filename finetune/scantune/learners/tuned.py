@@ -89,8 +89,6 @@ def tune_network(
 
     Args:
         backbone: What the training begins from, on the device that trains; left as it is.
-        mode: Name of a learner that trains by steps.
-        rows: ``[t]`` rows of the labeled set.
         seed: Of new weights, held-out patients, order of the scans and their views.
 
     Raises:
@@ -168,5 +166,4 @@ def _train_probe(trial: Trial, on_epoch: OnEpoch) -> tuple[nn.Linear, History]:
 
 @torch.no_grad()
 def _logits(probe: nn.Linear, tokens: Float[Tensor, "u d"]) -> Float32[np.ndarray, "u k"]:
-    logits: np.ndarray = probe(tokens).numpy()
-    return logits
+    return np.asarray(probe(tokens).numpy())

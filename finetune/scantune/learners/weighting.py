@@ -25,8 +25,7 @@ def balanced_shares(truth: Truth) -> Float[np.ndarray, " t"]:
     rarest = by_rarity[np.argmax(has[:, by_rarity], axis=1)]
     rarest = np.where(has.any(axis=1), rarest, truth.num_classes)
     _, codes, counts = np.unique(rarest, return_inverse=True, return_counts=True)
-    shares: np.ndarray = 1 / counts[codes] / len(counts)
-    return shares
+    return np.asarray(1 / counts[codes] / len(counts))
 
 
 def effective_weights(counts: Int[np.ndarray, " k"], beta: float = BETA) -> Float[np.ndarray, " k"]:
@@ -95,7 +94,6 @@ class ProbeRows:
 
         Args:
             z: ``[t e]`` features, of unit variance.
-            truth: Of their scans, one class each.
 
         Source: Zhang et al. 2018 (arXiv 1710.09412), equation 1, at the features as in Verma et
         al. 2019 (arXiv 1806.05236).
@@ -119,8 +117,7 @@ class ProbeRows:
         if self.balance == "sampling":
             return balanced_shares(truth) * len(truth)
         if self.balance == "effective":
-            weights: np.ndarray = class_weights(truth, self.beta)[0][truth.classes]
-            return weights
+            return np.asarray(class_weights(truth, self.beta)[0][truth.classes])
         return np.ones(len(truth))
 
 

@@ -21,7 +21,6 @@ class Agreement:
     Args:
         kappa: Mean over label seeds and folds, each on one fitted model.
         low: Lower end of the 95 % interval over patients, the models held fixed; at least -1.
-        high: Upper end, at most 1.
         undefined: Models whose kappa is undefined, left out of the mean.
     """
 
@@ -37,9 +36,6 @@ def grade_agreement(
     """Returns the agreement of one learner's grades at one label budget.
 
     The interval is Student's with one degree of freedom less than patients, as for an AUROC.
-
-    Args:
-        weights: ``[r m]`` from `intervals.patient_weights`.
     """
     values, k = scores.of(learner, budget), len(scores.classes)
     kappas, replicates = [], []
@@ -64,16 +60,12 @@ def predicted_grades(probabilities: Float[np.ndarray, "n k"]) -> Int[np.ndarray,
     quadratic kappa counts; the likeliest grade has the least expected number of errors, however
     far off they are.
 
-    Args:
-        probabilities: ``[n k]`` of the grades, in their order.
-
     Source: the mean minimises squared error loss: Berger, Statistical Decision Theory, 1985,
     section 4.4.2.
     """
     total = probabilities.sum(axis=1)
     expected = probabilities @ np.arange(probabilities.shape[1]) / np.where(total > 0, total, 1)
-    grades: np.ndarray = np.floor(expected + 0.5).astype(np.int64)
-    return grades
+    return np.asarray(np.floor(expected + 0.5).astype(np.int64))
 
 
 def quadratic_kappa(
@@ -85,8 +77,6 @@ def quadratic_kappa(
     """Returns kappa with quadratic weights under each of many weightings of the same scans.
 
     Args:
-        truth: ``[n]`` grades from 0.
-        predicted: ``[n]``.
         weights: ``[r n]``, not negative, such as how often a resample drew each scan.
 
     Returns:

@@ -67,8 +67,7 @@ def precision_recall(
     if hits[-1] == 0 or alarms[-1] == 0:
         return np.full(len(GRID), np.nan)
     place = np.searchsorted(hits / hits[-1], np.maximum(GRID, 1e-9) - 1e-12)
-    precision: np.ndarray = hits[place] / (hits[place] + alarms[place])
-    return precision
+    return np.asarray(hits[place] / (hits[place] + alarms[place]))
 
 
 def _counts(
@@ -94,12 +93,7 @@ def band(
     code: int,
     weights: Shaped[np.ndarray, "r m"],
 ) -> Band:
-    """Returns a class's curve over all models, with its band over patients.
-
-    Args:
-        curve: `roc` or `precision_recall`.
-        weights: ``[r m]`` from `intervals.patient_weights`.
-    """
+    """Returns a class's curve over all models, with its band over patients."""
     values = scores.of(learner, budget)[..., code]
     means, drawn = [], []
     for seed, fold in np.ndindex(scores.num_label_seeds, scores.num_folds):
@@ -130,8 +124,7 @@ def reliability(scores: Scores, learner: str, budget: str, code: int) -> Float[n
     place = calibration_bins(probabilities)
     counts = np.bincount(place)
     sums = np.stack([np.bincount(place, values) for values in (probabilities, positives)])
-    means: np.ndarray = sums[:, counts > 0] / counts[counts > 0]
-    return means
+    return np.asarray(sums[:, counts > 0] / counts[counts > 0])
 
 
 def confusion(scores: Scores, learner: str, budget: str) -> Float[np.ndarray, "k k"]:

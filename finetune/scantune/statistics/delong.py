@@ -65,8 +65,6 @@ def correlated_aurocs(
     """Returns the AUROCs of several models on the same scans, and their covariance.
 
     Args:
-        scores: ``[n a]`` of the class, a column per model.
-        positives: ``[n]`` whether a scan is of it.
         patients: ``[n]`` patient of each scan, who may have positives and negatives; None takes
             each scan for a patient of its own.
 
@@ -198,8 +196,7 @@ def _covariance(positive: _PatientSums, negative: _PatientSums) -> Float[np.ndar
         return np.full((positive.sums.shape[1],) * 2, np.nan)
     shared = part(positive, negative, len(positive.sums))
     within = part(positive, positive, counts[0]) + part(negative, negative, counts[1])
-    covariance: np.ndarray = within + shared + shared.T
-    return covariance
+    return np.asarray(within + shared + shared.T)
 
 
 def _without_rounding(variance: float) -> float:
@@ -232,10 +229,6 @@ def class_difference(
 
     It speaks of the networks at hand and not of their recipes: pretraining seeds are not drawn.
     NaN where folds test different scans.
-
-    Args:
-        first: One arm, a `Scores` for each pretraining seed.
-        second: The other, of the same labeled set and split.
     """
     rows = _fixed_rows(first[0], code)
     if rows is None:

@@ -50,10 +50,8 @@ class Interval:
     """An arm's AUROC with its 95 % interval, clipped to [0, 1].
 
     Args:
-        estimate: Mean over pretraining seeds.
         df: Degrees of freedom of Student's t.
         seed_variance: Variance between pretraining seeds divided by their number; 0 with one.
-        per_seed: The AUROC of each pretraining seed.
         note: What a person must know to read it; empty where nothing.
     """
 
@@ -69,11 +67,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """The paired difference of two arms, the first minus the second; nothing is clipped.
-
-    Args:
-        p: Two-sided p-value of no difference.
-    """
+    """The paired difference of two arms, the first minus the second; nothing is clipped."""
 
     p: float = math.nan
 
@@ -129,11 +123,7 @@ def estimate(
 
 
 def arm_interval(seeds: Sequence[Estimate], *, level: float = 0.95) -> Interval:
-    """Returns the interval of one arm over its pretraining seeds.
-
-    Args:
-        seeds: One estimate per pretraining seed, same learner, budget and weights.
-    """
+    """Returns the interval of one arm over its pretraining seeds."""
     values, replicates = [seed.auroc for seed in seeds], [seed.replicates for seed in seeds]
     wide = _interval(values, replicates, seeds[0].num_patients, level)
     return replace(
@@ -247,7 +237,6 @@ def verdict(
     "worse", and all else "none": no difference shown.
 
     Args:
-        difference: The first arm minus the second.
         margin: Half width of the range of equivalence, in AUROC.
         p: Adjusted for several comparisons; that of the difference where None.
     """

@@ -40,7 +40,6 @@ class OneVsRest:
 
     Args:
         probabilities: ``[n]`` of the class, in [0, 1].
-        positives: ``[n]`` whether a scan is of it.
         threshold: At or above which a scan is called positive, from validation scans; NaN where
             there is none.
     """
@@ -52,8 +51,7 @@ class OneVsRest:
     @property
     def called(self) -> Bool[np.ndarray, " n"]:
         """``[n]`` whether a scan is called positive."""
-        called: np.ndarray = self.probabilities >= self.threshold
-        return called
+        return np.asarray(self.probabilities >= self.threshold)
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,6 @@ class Metric:
         of: The metric of one class; both sides have scans.
         at_threshold: Whether it is undefined without a threshold.
         share_of: Side whose share of right calls it is; such a metric has a Wilson interval.
-        better: Which values are better.
     """
 
     name: str
@@ -162,8 +159,7 @@ def calibration_bins(
     probability share a bin, so that fewer bins may be filled.
     """
     edges = np.quantile(probabilities, np.arange(1, bins) / bins, method="inverted_cdf")
-    place: np.ndarray = np.searchsorted(edges, probabilities, side="left")
-    return place
+    return np.asarray(np.searchsorted(edges, probabilities, side="left"))
 
 
 AUROC = Metric(
@@ -246,8 +242,6 @@ def threshold_at(
 
     Args:
         scores: ``[n]`` of validation scans, which no test scan is among.
-        positives: ``[n]``.
-        specificity: Share of negatives that must lie below.
     """
     negatives = np.sort(scores[~positives])
     if not len(negatives):

@@ -18,6 +18,7 @@ from scanlearn.archive.layout import (
     Origin,
     PackedScan,
     file_entry,
+    scans_per_batch,
     shard_name,
 )
 
@@ -36,9 +37,10 @@ class ShardWriter:
         self._folder = folder
         self._layout = layout
         self._schema = layout.schema()
-        self._pixels = np.empty((layout.rows_per_batch, *layout.shape), layout.dtype)
+        num_rows = scans_per_batch(layout.shape, layout.dtype)
+        self._pixels = np.empty((num_rows, *layout.shape), layout.dtype)
         # A byte each: Arrow packs booleans into bits, which no numpy array can view.
-        self._masks = np.empty((layout.rows_per_batch * layout.has_mask, *layout.shape[1:]), "u1")
+        self._masks = np.empty((num_rows * layout.has_mask, *layout.shape[1:]), "u1")
         # Every other column.
         self._rows: list[dict[str, Any]] = []
         self._sink: Any = None
@@ -126,12 +128,9 @@ def drop_from_shard(
 ) -> dict[str, Any] | None:
     """Writes a shard without the scans of some patients, if it holds any.
 
-    Args:
-        shard: Entry of the shard in ``archive.json``.
-
     Returns:
-        The entry of the new file, ``shard`` itself where nothing changes, None where no scan is
-        left.
+        The new file's entry for ``archive.json``, the old one ``shard`` where nothing changes, None
+        where no scan is left.
     """
     with pa.memory_map(str(path / shard["file"])) as source:
         file = pa.ipc.open_file(source)

@@ -62,8 +62,7 @@ def grid(
     Args:
         size: Width and height of the place of a picture; a smaller one stands on black in its
             middle.
-        gap: Between cells, in pixels.
-        margin: Around everything, in pixels.
+        gap: Pixels between cells; ``margin`` those around everything.
     """
     cells = [cell for section in sections for cell in section.cells]
     cell_width = max((len(cell) * (size[0] + _INNER_GAP) - _INNER_GAP for cell in cells), default=0)

@@ -11,13 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from scanlearn.archive.changes import (
-    changing,
-    commit,
-    files_of,
-    free_number,
-    identities_of,
-)
+from scanlearn.archive.changes import changing, commit, files_of, free_number, identities_of
 from scanlearn.archive.layout import REJECTED_FILE, shard_name
 from scanlearn.archive.lists import rewrite_list
 from scanlearn.archive.reader import Archive

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -107,14 +108,12 @@ class ArchiveWriter:
         # Another release may decode or fit differently: it starts again.
         self._header = self._info | {"release": version("scanlearn")}
         self._archive: Archive | None = None
-        left = take_up(self.path, self._is_same) if source_hash else None
+        read = partial(read_checkpoint, header=self._header)
+        left = take_up(self.path, lambda folder: read(folder) is not None) if source_hash else None
         self._partial = left or start_partial(self.path)
-        self._reached = read_checkpoint(self._partial, self._header) if left else None
+        self._reached = read(self._partial) if left else None
         with disk_errors(self._beside):
             self._open(self._reached)
-
-    def _is_same(self, folder: Path) -> bool:
-        return read_checkpoint(folder, self._header) is not None
 
     def _open(self, reached: Checkpoint | None) -> None:
         """Opens the files where an earlier writer stopped."""

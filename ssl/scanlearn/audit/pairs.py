@@ -181,10 +181,7 @@ class _Band:
     """
 
     def __init__(
-        self,
-        hashes: UInt64[np.ndarray, " n"],
-        bit_order: Int64[np.ndarray, " 63"],
-        num_bits: int,
+        self, hashes: UInt64[np.ndarray, " n"], bit_order: Int64[np.ndarray, " 63"], num_bits: int
     ) -> None:
         self._bit_order = bit_order
         keys = _packed(_unpacked(hashes)[:, bit_order])
@@ -212,9 +209,7 @@ def correlations(
 ) -> Float32[np.ndarray, "2 p"]:
     """Returns the correlations of pixels and of detail, after the best small shift and stretch.
 
-    Args:
-        first: Archive of the first scans; ``proposals`` names its rows.
-        proposals: Pairs, with the turn that the second scan needs.
+    ``proposals`` names rows of both archives, and the turn that the second scan needs.
     """
     both = np.empty((2, len(proposals)), np.float32)
     size = min(batch_size(first), batch_size(second))
@@ -289,9 +284,7 @@ def _best_shift(
 
 
 def _refined(
-    middle: Float32[Tensor, "p i i"],
-    other: Float32[Tensor, "p s s"],
-    shift: Float32[Tensor, "p 2"],
+    middle: Float32[Tensor, "p i i"], other: Float32[Tensor, "p s s"], shift: Float32[Tensor, "p 2"]
 ) -> tuple[Float32[Tensor, " p"], Float32[Tensor, " p"]]:
     """Returns the best correlation on the way to the best shift and stretch, and its detail's.
 

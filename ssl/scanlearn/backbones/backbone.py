@@ -109,15 +109,11 @@ class Backbone(nn.Module):
 
 @contextmanager
 def seeded_weights(seed: int, *names: str) -> Iterator[None]:
-    """Initialises every weight made inside from ``seed`` and ``names``; the global generator is
-    afterwards as it was.
+    """Initialises every weight made inside from ``seed`` and ``names``, such as ``"backbone"``.
 
     timm, lightly and torch draw initial weights from torch's global CPU generator and offer no
     other, so it is seeded for the block and put back. Different names give independent weights.
-
-    Args:
-        names: What is being built, such as ``"backbone"``.
-    """  # noqa: D205
+    """
     digest = hashlib.sha256("/".join((str(seed), *names)).encode()).digest()
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: it would also reseed every GPU, which is not put back.
@@ -354,9 +350,8 @@ def checkpoint_gradients(backbone: Backbone) -> None:
     Raises:
         ScanlearnError: timm has no checkpointing for this network, or it has BatchNorm.
 
-    Source:
-        Chen, Xu, Zhang and Guestrin, Training Deep Nets with Sublinear Memory Cost
-        (arXiv 1604.06174); timm's ``set_grad_checkpointing``.
+    Source: Chen, Xu, Zhang and Guestrin, Training Deep Nets with Sublinear Memory Cost
+    (arXiv 1604.06174); timm's ``set_grad_checkpointing``.
     """
     if has_batch_norm(backbone):
         raise ScanlearnError(

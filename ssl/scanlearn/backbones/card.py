@@ -87,15 +87,7 @@ class Card(Settings):
         std: tuple[float, ...],
         **origin: Any,
     ) -> Card:
-        """Returns the card of a backbone as it is now.
-
-        Args:
-            size: Side of the views in pixels.
-            mean: Per channel, of scans on the unit range.
-            std: Per channel, of scans on the unit range.
-            origin: Any of method, recipe, scale, steps, epochs, seed, archive_hash,
-                initial_hash, start and evidence_note.
-        """
+        """Returns the card of a backbone as it is now; ``origin`` are further fields of it."""
         return cls(
             load=LOAD_CLASSIFIER if backbone.num_classes else LOAD_CALL,
             architecture=backbone.name,

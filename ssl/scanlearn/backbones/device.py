@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
 
 from scanlearn.backbones.backbone import Backbone
 
@@ -27,6 +29,49 @@ def preferred_precision(device: torch.device | str) -> Precision:
     if kind.type == "cpu":
         return "bf16" if "amx_bf16" in cpu_flags() else "fp32"
     return "fp32"
+
+
+def training_precision(
+    network: nn.Module, shape: tuple[int, ...], device: torch.device | str
+) -> Precision:
+    """Returns the number format in which a network trains fast on ``device``, and rightly.
+
+    It is that of `preferred_precision`, but fp32 on a CPU where bf16 gradients would be wrong: see
+    `has_unset_gradients`.
+
+    Args:
+        shape: ``(c, s, s)`` of a view, or ``(d,)`` of features.
+    """
+    precision = preferred_precision(device)
+    if precision == "bf16" and torch.device(device).type == "cpu":
+        return "fp32" if has_unset_gradients(network, shape) else "bf16"
+    return precision
+
+
+def has_unset_gradients(network: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Returns whether a CPU leaves bf16 gradients of a network's convolutions unset.
+
+    Where a stride is larger than the input, part of a kernel meets padding alone. The gradient of
+    that part is 0, but torch's CPU kernels with AMX do not write it: it is what was in memory,
+    NaN or, in silence, a number. Views of 32 px and less can be that small for a last stage.
+
+    Args:
+        shape: ``(c, s, s)`` of a view, or ``(d,)`` of features.
+    """
+    shapes_only = copy.deepcopy(network).to("meta").eval()
+    unset = False
+
+    def compare(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        nonlocal unset
+        assert isinstance(layer, nn.Conv2d)
+        unset |= min(inputs[0].shape[-2:]) < max(layer.stride)
+
+    for layer in shapes_only.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_pre_hook(compare)
+    with torch.no_grad():
+        shapes_only(torch.empty(1, *shape, device="meta"))
+    return unset
 
 
 def preferred_device() -> torch.device:

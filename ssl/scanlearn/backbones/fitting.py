@@ -25,9 +25,8 @@ def load_adapted(
     that is an error.
 
     Args:
-        network: Built for ``channels``.
+        network: Built for ``channels``, those of the scans to come.
         trained_on: Channels of the scans the weights were trained on.
-        channels: Channels of the scans to come.
 
     Raises:
         ScanlearnError: If the first convolution cannot be adapted.
@@ -49,10 +48,7 @@ def load_adapted(
 
 
 def load_fitted(backbone: Backbone, renamed: Renamed, where: str) -> None:
-    """Loads weights strictly into a backbone that may have other channels and other views.
-
-    Args:
-        backbone: Its weights are replaced, all or none.
+    """Loads weights, all or none, into a backbone that may have other channels and other views.
 
     Raises:
         ScanlearnError: If a weight is missing, unexpected or of another shape.

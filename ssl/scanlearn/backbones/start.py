@@ -41,11 +41,9 @@ class _StartTensors:
 def load_start(backbone: Backbone, config: BackboneConfig) -> StartWeights | None:
     """Puts the weights that ``backbone.weights`` names into a backbone, all of them or none.
 
-    The first convolution is adapted to the backbone's channels and a ViT's position table to its
-    views; a classifier or projection that came with the weights is left out.
-
-    Args:
-        backbone: Built from ``config.untrained``.
+    The first convolution is adapted to the channels of the backbone, built from
+    ``config.untrained``, and a ViT's position table to its views; a classifier or projection that
+    came with the weights is left out.
 
     Returns:
         What was loaded; None where the configuration asks for random weights.

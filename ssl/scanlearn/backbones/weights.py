@@ -36,14 +36,6 @@ from scanlearn.backbones.fitting import load_adapted
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, publish, start_partial
 
-__all__ = [
-    "Card",
-    "export_backbone",
-    "load_backbone",
-    "load_classifying",
-    "timm_config",
-    "write_weights",
-]
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "card.json"
@@ -295,9 +287,6 @@ def _fetch(name: str) -> nn.Module:
 def check_reload(folder: Path, backbone: Backbone, size: int) -> None:
     """Loads ``folder`` with timm in a fresh process and compares features on fixed views.
 
-    Args:
-        size: Side of the views in pixels.
-
     Raises:
         ScanlearnError: If timm cannot load it or its features differ.
     """
@@ -305,7 +294,11 @@ def check_reload(folder: Path, backbone: Backbone, size: int) -> None:
         (2, backbone.channels, size, size), generator=torch.Generator().manual_seed(0)
     )
     theirs = timm_features(folder, views, classifies=backbone.num_classes > 0)
-    ours = _reference_features(backbone, views)
+    # A copy on the CPU in fp32: the backbone itself is left as it is.
+    reference = copy.deepcopy(backbone).cpu().float().eval()
+    reference.to(memory_format=torch.contiguous_format)
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        ours = reference(views)
     tolerance = RELATIVE_TOLERANCE * float(ours.abs().max())
     if theirs.shape != ours.shape or not bool((theirs - ours).abs().max() <= tolerance):
         raise ScanlearnError(
@@ -317,10 +310,9 @@ def check_reload(folder: Path, backbone: Backbone, size: int) -> None:
 def timm_features(
     folder: Path, views: Float[Tensor, "b c s s"], *, classifies: bool = False
 ) -> Float[Tensor, "b d"]:
-    """Returns what timm alone makes of ``views`` with the network in ``folder``, in a new process.
+    """Returns what timm alone makes of standardised views with a network, in a new process.
 
     Args:
-        views: Standardised.
         classifies: Whether the classifier's logits are asked for, not the features.
 
     Raises:
@@ -346,15 +338,4 @@ def timm_features(
                 f"{folder}: timm could not load the export in a fresh process: {last}"
             )
         features: Tensor = safetensors.torch.load_file(answer)["features"]
-    return features
-
-
-def _reference_features(
-    backbone: Backbone, views: Float[Tensor, "b c s s"]
-) -> Float[Tensor, "b d"]:
-    """Features of a copy on the CPU in fp32; the backbone itself is left as it is."""
-    reference = copy.deepcopy(backbone).cpu().float().eval()
-    reference.to(memory_format=torch.contiguous_format)
-    with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        features: Tensor = reference(views)
     return features

@@ -54,10 +54,9 @@ def config_folder() -> Path:
 
 
 def find_config(source: str | Path, kind: str) -> Path:
-    """Returns the YAML file that ``source`` names: a path, or the name of a shipped file.
+    """Returns the YAML file that ``source`` names: a path, or a shipped file such as ``demo``.
 
     Args:
-        source: A path, or a bare name such as ``demo``.
         kind: Sub-folder of the shipped configurations: ``pretrain``, ``compare``.
 
     Raises:
@@ -86,13 +85,9 @@ def load_config(
     """Reads a configuration file, applies ``key=value`` overrides and checks all of it.
 
     Args:
-        model: The pydantic model to fill; it forbids unknown keys.
         source: A path, the name of a shipped file, or None for the model's defaults.
         overrides: ``a.b=value`` words; the value is read as YAML. ``method.name=dino`` replaces
             the whole ``method`` block, whose other keys belong to the method it names.
-
-    Returns:
-        The frozen configuration.
 
     Raises:
         ScanlearnError: File, line, key, what was given and what is allowed, in one sentence.

@@ -62,14 +62,10 @@ def auroc_replicates(
     """Returns the weighted AUROC under each of many weightings of the same scans.
 
     The scans are sorted once; a replicate is then one cumulative sum, so that 2,000 resamples
-    cost little more than reading their weights.
+    cost little more than reading their weights. See `auroc`.
 
     Args:
-        scores: ``[n]``, larger means more likely positive.
         weights: ``[r n]``, not negative, such as how often a resample drew each scan.
-
-    Returns:
-        ``[r]``; NaN where a replicate has no positive or no negative.
 
     Raises:
         ValueError: If a score is NaN or the lengths differ.
@@ -125,15 +121,7 @@ def macro_auroc_replicates(
     truth: Int8[np.ndarray, "n k"],
     weights: Shaped[np.ndarray, "r n"],
 ) -> Float[np.ndarray, " r"]:
-    """Returns the macro AUROC under each weighting; a class undefined in a replicate is left out.
-
-    Args:
-        scores: ``[n k]``, a score of each class asked about.
-        truth: ``[n k]``, 1, 0 or -1 as in `macro_auroc`.
-
-    Returns:
-        ``[r]``; NaN where a replicate leaves no class defined.
-    """
+    """Returns the `macro_auroc` under each weighting; NaN where it leaves no class defined."""
     return mean_of_defined(_per_class(scores, truth, weights))
 
 

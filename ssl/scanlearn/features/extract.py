@@ -27,6 +27,8 @@ from scanlearn.views.uniforms import DrawKey
 
 # Part of every cache key: raised when the same inputs give other features.
 FEATURES_VERSION = 1
+# Where the features of a batch stand in the result.
+Place = slice | tuple[slice, int]
 
 
 def extract(
@@ -73,7 +75,7 @@ def extract(
     generator = ViewGenerator("simclr", Scale.IDENTITY, ViewPlan(1), size, mean, std)
     batches = _whole_scans(archive, rows, generator, batch_size, next(backbone.parameters()).device)
     with track(len(rows), "features", visible=visible) as progress:
-        features = _run(backbone, batches, len(rows), precision, progress)
+        features = features_of(backbone, batches, (len(rows),), precision, progress)
     check_finite(features, archive, rows)
     if path is not None:
         _write_features(path, features)
@@ -97,26 +99,30 @@ def thumbnail_features(
         "simclr", Scale.IDENTITY, ViewPlan(1), side, (0.0,) * channels, (1.0,) * channels
     )
     thumbnails = np.empty((len(rows), channels * side * side), dtype=np.float32)
-    for start, views in _whole_scans(archive, rows, plain, 256, torch.device("cpu")):
-        thumbnails[start : start + len(views)] = views.flatten(1).numpy()
+    for place, views in _whole_scans(archive, rows, plain, 256, torch.device("cpu")):
+        thumbnails[place] = views.flatten(1).numpy()
     return thumbnails
 
 
-def _run(
+def features_of(
     backbone: Backbone,
-    batches: Iterator[tuple[int, Float[Tensor, "b c s s"]]],
-    num_scans: int,
+    batches: Iterator[tuple[Place, Float[Tensor, "b c s s"]]],
+    shape: tuple[int, ...],
     precision: Precision,
     progress: Progressor,
-) -> Float32[np.ndarray, "n d"]:
-    """Passes the scans through the backbone, batch by batch."""
-    features = np.empty((num_scans, backbone.num_features), dtype=np.float32)
-    device = next(backbone.parameters()).device
+) -> Float32[np.ndarray, "n ... d"]:
+    """Passes views through the backbone, batch by batch, in evaluation mode.
+
+    Args:
+        batches: Views on the backbone's device, each with its place in the result.
+        shape: Of the result, without the features.
+    """
+    features = np.empty((*shape, backbone.num_features), dtype=np.float32)
     layout = preferred_memory_format(backbone)
-    with in_evaluation(backbone), autocast(device, precision):
-        for start, views in batches:
+    with in_evaluation(backbone), autocast(next(backbone.parameters()).device, precision):
+        for place, views in batches:
             batch = backbone(views.contiguous(memory_format=layout))
-            features[start : start + len(views)] = batch.float().cpu().numpy()
+            features[place] = batch.float().cpu().numpy()
             progress.advance(len(views))
     return features
 
@@ -127,13 +133,13 @@ def _whole_scans(
     generator: ViewGenerator,
     batch_size: int,
     device: torch.device,
-) -> Iterator[tuple[int, Float[Tensor, "b c s s"]]]:
-    """Yields the position of each batch's first row, and its views on ``device``."""
+) -> Iterator[tuple[Place, Float[Tensor, "b c s s"]]]:
+    """Yields the place of each batch among the rows, and its views on ``device``."""
     for start in range(0, len(rows), batch_size):
-        chosen = rows[start : start + batch_size]
-        batch = archive.gather(chosen).to(device)
+        place = slice(start, start + batch_size)
+        batch = archive.gather(rows[place]).to(device)
         # At the identity nothing depends on what is drawn: any key will do.
-        yield start, generator(batch, DrawKey(0, 0, np.arange(len(chosen)))).global_views[0]
+        yield place, generator(batch, DrawKey(0, 0, np.arange(len(batch)))).global_views[0]
 
 
 def _all_rows(archive: Archive) -> Int64[np.ndarray, " n"]:

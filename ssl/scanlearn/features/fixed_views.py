@@ -6,16 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import Backbone
-from scanlearn.backbones.device import autocast, preferred_memory_format
 from scanlearn.console import track
-from scanlearn.core import ScanBatch
 from scanlearn.errors import ScanlearnError
-from scanlearn.features.extract import check_channels, check_finite, in_evaluation
+from scanlearn.features.extract import Place, check_channels, check_finite, features_of
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.uniforms import DrawKey
 
@@ -62,33 +61,27 @@ class Probing:
         """
         rows = self.rows(archive, backbone.num_features)
         self._check(backbone, archive, rows)
-        features = np.empty((len(rows), self.views, backbone.num_features), dtype=np.float32)
-        device = next(backbone.parameters()).device
-        layout = preferred_memory_format(backbone)
-        with (
-            in_evaluation(backbone),
-            autocast(device, "fp32"),
-            track(len(rows) * self.views, "probing views", visible=self.visible) as progress,
-        ):
-            for start in range(0, len(rows), self.batch_size):
-                chosen = rows[start : start + self.batch_size]
-                batch = archive.gather(chosen).to(device)
-                for number, view in enumerate(self._views_of(batch, start)):
-                    output = backbone(view.contiguous(memory_format=layout))
-                    features[start : start + len(chosen), number] = output.float().cpu().numpy()
-                    progress.advance(len(chosen))
+        batches = self._batches(archive, rows, next(backbone.parameters()).device)
+        shape = (len(rows), self.views)
+        with track(len(rows) * self.views, "probing views", visible=self.visible) as progress:
+            features = features_of(backbone, batches, shape, "fp32", progress)
         check_finite(features, archive, rows)
         return features
 
-    def _views_of(self, batch: ScanBatch, start: int) -> Iterator[Float[Tensor, "b c s s"]]:
-        """Yields the views of a batch; the recipe's first and second view take turns."""
-        positions = np.arange(start, start + len(batch), dtype=np.int64)
-        for number in range(self.views):
-            pair, second = divmod(number, 2)
-            if not second:
-                key = DrawKey(self.seed, _FIRST_STEP + pair, positions)
-                rendered = self.generator(batch, key).global_views
-            yield rendered[second]
+    def _batches(
+        self, archive: Archive, rows: Int64[np.ndarray, " n"], device: torch.device
+    ) -> Iterator[tuple[Place, Float[Tensor, "b c s s"]]]:
+        """Yields the views of each batch; the recipe's first and second view take turns."""
+        for start in range(0, len(rows), self.batch_size):
+            place = slice(start, start + self.batch_size)
+            batch = archive.gather(rows[place]).to(device)
+            positions = np.arange(start, start + len(batch), dtype=np.int64)
+            for number in range(self.views):
+                pair, second = divmod(number, 2)
+                if not second:
+                    key = DrawKey(self.seed, _FIRST_STEP + pair, positions)
+                    rendered = self.generator(batch, key).global_views
+                yield (place, number), rendered[second]
 
     def _check(self, backbone: Backbone, archive: Archive, rows: Int64[np.ndarray, " n"]) -> None:
         check_channels(backbone, archive)

@@ -128,9 +128,6 @@ def alignment(views: Shaped[np.ndarray, "n v d"]) -> float:
 
     From 0, where all views of a scan are alike, to 4; 2 is that of unrelated views.
 
-    Args:
-        views: ``[n v d]``, at least 2 views.
-
     Raises:
         ValueError: A feature is not finite, or there is one view only.
 
@@ -154,9 +151,6 @@ def uniformity(features: Shaped[np.ndarray, "n d"]) -> float:
 
     0 where all scans look alike; -4 where they are orthogonal to one another; the lower, the more
     evenly they fill the sphere.
-
-    Args:
-        features: ``[n d]``, at least 2 scans.
 
     Raises:
         ValueError: A feature is not finite, or there is one scan only.
@@ -199,9 +193,6 @@ def silhouette(views: Shaped[np.ndarray, "n v d"]) -> float:
     and b the mean distance to those of the nearest other scan: 1 where scans lie far apart, 0
     where they overlap, below 0 where views lie among those of another scan. The more scans, the
     nearer the nearest: values compare at equal numbers of scans only.
-
-    Args:
-        views: ``[n v d]``, at least 2 scans of at least 2 views.
 
     Raises:
         ValueError: A feature is not finite, or there is one scan or one view only.

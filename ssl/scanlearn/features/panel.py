@@ -7,7 +7,7 @@ import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -113,7 +113,8 @@ def panel(
     if output is not None and Path(output).suffix not in (".json", ".csv"):
         raise ScanlearnError(f"output: '{output}' must end in .json or .csv")
     card = load_backbone(backbone)[1]
-    archive = open_archive(source, settings=_packing(card.channels))
+    channels: Literal[1, 3] | None = 1 if card.channels == 1 else 3 if card.channels == 3 else None
+    archive = open_archive(source, settings=PackSettings(channels=channels or "auto"))
     network, card = load_backbone(backbone, channels=archive.shape[0])
     name = recipe or card.recipe
     if name is None:
@@ -150,10 +151,6 @@ def panel(
     if output is not None:
         _write(Path(output), result, facts)
     return result
-
-
-def _packing(channels: int) -> PackSettings:
-    return PackSettings(channels=1 if channels == 1 else 3 if channels == 3 else "auto")
 
 
 def _say(panel: Panel, facts: dict[str, str | int], backbone: str) -> None:

@@ -42,8 +42,6 @@ class Field:
     """A disc of light, and the box in which it is not cut off.
 
     Args:
-        row: Centre, in pixels from the upper edge of the picture.
-        column: Centre, in pixels from its left edge.
         box: Top, left, bottom, right of what of the disc the picture holds, in pixels.
     """
 

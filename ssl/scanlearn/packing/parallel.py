@@ -115,11 +115,7 @@ def ordered_map(
 
 
 def get_ready(workers: int, modules: Sequence[str] = ()) -> None:
-    """Starts to load the modules that processes need, while this one still lists the work.
-
-    Args:
-        workers: Processes; for one nothing is done.
-    """
+    """Starts to load the modules that several workers need, while this one still lists the work."""
     if _START_METHOD == "forkserver" and workers > 1:
         from multiprocessing import forkserver
 
@@ -140,11 +136,7 @@ def map_where_worth(
     """Yields ``function(item)`` for each item, in order, over processes where they save time.
 
     The first items are done here and timed: processes, which take a while to start, come in where
-    they save more than that.
-
-    Args:
-        crashed: Result of an item that no process survives.
-        chunk: Most items that a process is given at a time.
+    they save more than that. ``crashed`` and ``chunk`` are those of `ordered_map`.
     """
     waiting = iter(items)
     times: list[float] = []

@@ -115,7 +115,6 @@ class PhantomScan:
         pixels: ``[c h w]`` stored values; 0 outside the field of view.
         valid_box: Top, left, bottom, right of the field of view on the canvas in pixels, bottom
             and right exclusive.
-        mask: ``[h w]`` True inside the field of view.
         labels: 0 or 1 of each planted task; a label belongs to the eye, not to the patient.
     """
 

@@ -136,13 +136,10 @@ def refusing(path: Path) -> Iterator[None]:
     except Exception as error:
         # Pillow's parsers raise almost anything on damaged bytes (SyntaxError, struct.error,
         # zlib.error, IndexError ...): whatever it is, this file is no scan.
-        raise Undecodable(f"is cut short or damaged ({_first_line(error, path)})") from error
-
-
-def _first_line(error: Exception, path: Path) -> str:
-    # Reasons are listed with the archive, which tells nothing of the folders its scans came from.
-    text = str(error).replace(f"{path.parent}{os.sep}", "")
-    return (text.splitlines() or [type(error).__name__])[0][:200]
+        # Reasons are listed with the archive, which tells nothing of the folders scans came from.
+        text = str(error).replace(f"{path.parent}{os.sep}", "")
+        line = (text.splitlines() or [type(error).__name__])[0][:200]
+        raise Undecodable(f"is cut short or damaged ({line})") from error
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,7 @@ from typing import Any
 import numpy as np
 
 from scanlearn.readers.scan import Frame, ReadSettings, Scan
-from scanlearn.readers.values import (
-    foreground_from,
-    foreground_range,
-    from_zero,
-    percentile_range,
-)
+from scanlearn.readers.values import foreground_from, foreground_range, from_zero, percentile_range
 
 
 @dataclass(frozen=True)

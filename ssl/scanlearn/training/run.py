@@ -22,7 +22,12 @@ from scanlearn.backbones.backbone import (
     local_side,
 )
 from scanlearn.backbones.card import StartWeights
-from scanlearn.backbones.device import preferred_memory_format, preferred_precision
+from scanlearn.backbones.device import (
+    Precision,
+    has_unset_gradients,
+    preferred_memory_format,
+    training_precision,
+)
 from scanlearn.backbones.start import load_start
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import write_atomically
@@ -48,7 +53,7 @@ class Resolved:
         reasons: What was chosen for this archive and this run, and why, in words.
     """
 
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     is_channels_last: bool
     steps_per_epoch: int
     schedule: Schedule
@@ -123,9 +128,7 @@ def resolve(
         ScanlearnError: The batch is larger than the archive.
     """
     per_epoch = steps_in_epoch(len(archive), config.batch_size)
-    precision = config.precision
-    if precision == "auto":
-        precision = preferred_precision(training_device(config.device))
+    local_size = config.views.local_size or local_side(backbone, config.views.size)
     channels_last = config.channels_last
     if channels_last == "auto":
         channels_last = preferred_memory_format(backbone) == torch.channels_last
@@ -138,15 +141,31 @@ def resolve(
         parts=config.accumulate,
     )
     method, reasons = config.method.resolved(facts, backbone)
+    sides = (config.views.size, *([local_size] if method.num_local_views else []))
     return Resolved(
-        precision=precision,
+        precision=_precision(config, backbone, min(sides)),
         is_channels_last=channels_last,
         steps_per_epoch=per_epoch,
         schedule=schedule_for(method, facts),
         method=method,
-        local_size=config.views.local_size or local_side(backbone, config.views.size),
+        local_size=local_size,
         reasons=(*_left_out(len(archive), config.batch_size), *reasons),
     )
+
+
+def _precision(config: PretrainConfig, backbone: Backbone, side: int) -> Precision:
+    """Returns the number format of a run whose smallest views have that side."""
+    device = training_device(config.device)
+    shape = (backbone.channels, side, side)
+    if config.precision == "auto":
+        return training_precision(backbone, shape, device)
+    if config.precision == "bf16" and device.type == "cpu" and has_unset_gradients(backbone, shape):
+        raise ScanlearnError(
+            f"precision: is bf16, in which a CPU computes wrong gradients for views of {side} px, "
+            f"which {backbone.name} reduces to less than its stride; set precision to fp32, or "
+            "make the views larger"
+        )
+    return config.precision
 
 
 def _left_out(num_scans: int, batch_size: int) -> tuple[str, ...]:

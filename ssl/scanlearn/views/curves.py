@@ -18,14 +18,11 @@ class Curve:
     """One parameter of one view as a function of the scale: piecewise linear through its knots.
 
     Args:
-        identity: Value at 0, where nothing happens.
-        weak: Value at .5.
-        strong: Value at 1.
+        identity: Value at 0, where nothing happens; weak at .5, strong at 1.
         limit: Value that is never passed beyond 1.
         reaches_limit: Whether the limit is reached linearly at 1.5. Otherwise the last slope
             goes on, or, where the last segment is flat, the value grows as ``strong * s``.
-        weak_source: Where the value at .5 is from.
-        strong_source: Where the value at 1 is from; `OFF` for a parameter that a recipe lacks.
+        strong_source: Where that value is from; `OFF` for a parameter that a recipe lacks.
 
     Source: docs/dial.md, the dial.
     """
@@ -42,11 +39,6 @@ class Curve:
     def is_fixed(self) -> bool:
         """Whether weak and strong are the same."""
         return self.weak == self.strong
-
-    @property
-    def is_off(self) -> bool:
-        """Whether the recipe does not have the parameter."""
-        return self.strong_source == OFF
 
     @property
     def is_idle(self) -> bool:
@@ -67,7 +59,7 @@ class Curve:
 
     def source(self, s: float) -> str:
         """Says where the value at scale ``s`` comes from."""
-        if self.is_off:
+        if self.strong_source == OFF:
             return OFF
         if s in (0, 0.5, 1):
             return {0: "identity", 0.5: self.weak_source, 1: self.strong_source}[s]
@@ -113,12 +105,7 @@ class Row:
     @property
     def is_off(self) -> bool:
         """Whether the recipe lacks the parameter in every view."""
-        return all(curve.is_off for curve in self.curves)
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether weak and strong are the same in every view."""
-        return all(curve.is_fixed for curve in self.curves)
+        return all(curve.strong_source == OFF for curve in self.curves)
 
     @property
     def is_idle(self) -> bool:

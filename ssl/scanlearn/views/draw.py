@@ -73,13 +73,9 @@ class Draw:
     def __len__(self) -> int:
         return int(self.flip.shape[0])
 
-    def take(self, rows: Int64[np.ndarray, " k"]) -> Draw:
-        """Returns the draws of the scans in ``rows``."""
+    def take(self, rows: Int64[np.ndarray, " k"] | slice) -> Draw:
+        """Returns the draws of the scans in ``rows``; a slice of them without a copy."""
         return Draw(**{name: array[rows] for name, array in vars(self).items()})
-
-    def rows(self, start: int, stop: int) -> Draw:
-        """Returns the draws of the scans from ``start`` up to ``stop``, without a copy."""
-        return Draw(**{name: array[start:stop] for name, array in vars(self).items()})
 
     def save(self, path: Path | str) -> None:
         """Writes the draw as an npz file, to be replayed."""

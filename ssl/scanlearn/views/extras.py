@@ -149,9 +149,8 @@ def apply_extras(
     """Applies extra operations to one view of every scan, in place, and returns it.
 
     Args:
-        views: Rendered views on the unit range, before standardisation.
-        draw: Their draw: its field keys choose the scans and seed the operations.
-        view: Which view of the draw they are.
+        views: Rendered, on the unit range, before standardisation.
+        draw: Theirs: its field keys choose the scans and seed the operations.
 
     Raises:
         ScanlearnError: An operation returned another shape, no tensor, or values not finite.

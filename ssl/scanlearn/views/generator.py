@@ -30,8 +30,7 @@ class ViewGenerator:
     Args:
         plan: How many views of each scan the method asks for.
         size: Side of a global view in pixels.
-        mean: Mean of the archive per channel, unit range; subtracted last.
-        std: Standard deviation of the archive per channel, unit range; divided by last.
+        mean: Of the archive per channel, unit range; subtracted last, then divided by ``std``.
         local_size: Side of a local view; None is 96 / 224 of a global one.
         extras: Operations of your own, done after the recipe's and before standardisation.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from pydantic import Field
 
 from scanlearn.archive.reader import Archive
@@ -173,34 +173,16 @@ def preview(
     if target.suffix not in (".png", ".pdf", ".svg"):
         raise ScanlearnError(f"output: '{output}' is no picture; end it in .png, .pdf or .svg.")
     adjusted = find_recipe(recipe).adjusted(operations)
-    columns = _named(scales)
+    columns = named_columns(scales)
     idle = adjusted.without_effect([scale for _, scale in columns])
     if idle:
         raise ScanlearnError(no_effect_in_words(idle))
-    sheet = _Sheet(adjusted, size, seed, RenderSettings(scale_blur=scale_blur))
+    sheet = Sheet(adjusted, size, seed, RenderSettings(scale_blur=scale_blur))
     figure = sheet.draw(open_archive(source), columns, scans)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=150)
     say(f"preview sheet: {target}")
     return target
-
-
-def preview_sheet(
-    archive: Archive,
-    *,
-    recipe: Recipe | str = "simclr",
-    scales: Sequence[Scale | Written] = DEFAULT_SCALES,
-    scans: int = 5,
-    size: int = 128,
-    seed: int = 0,
-    settings: RenderSettings = DEFAULT_SETTINGS,
-) -> Figure:
-    """Returns a sheet with one column per scale; see `arm_sheet`.
-
-    Raises:
-        ScanlearnError: The recipe or a scale is unknown, or there is nothing to show.
-    """
-    return _Sheet(find_recipe(recipe), size, seed, settings).draw(archive, _named(scales), scans)
 
 
 def arm_sheet(
@@ -224,19 +206,19 @@ def arm_sheet(
     Raises:
         ScanlearnError: The recipe is unknown, or there is nothing to show.
     """
-    return _Sheet(find_recipe(recipe), size, seed, settings).draw(
-        archive, list(arms.items()), scans
-    )
+    sheet = Sheet(find_recipe(recipe), size, seed, settings)
+    return sheet.draw(archive, list(arms.items()), scans)
 
 
-def _named(scales: Sequence[Scale | Written]) -> list[tuple[str, Scale]]:
+def named_columns(scales: Sequence[Scale | Written]) -> list[tuple[str, Scale]]:
+    """Returns the columns of some scales, each under its name: weak, strong or just scale."""
     names = {Scale.of(value): name for name, value in NAMED_SCALES.items()}
     parsed = [Scale.parse(scale) for scale in scales]
     return [(names.get(scale, "scale"), scale) for scale in parsed]
 
 
 @dataclass(frozen=True)
-class _Sheet:
+class Sheet:
     """What all columns of a sheet share."""
 
     recipe: Recipe
@@ -251,9 +233,13 @@ class _Sheet:
         return (range(NUM_GLOBAL), local) if self.recipe.has_local_views else (range(NUM_GLOBAL),)
 
     def draw(self, archive: Archive, columns: Sequence[tuple[str, Scale]], scans: int) -> Figure:
+        """Returns the sheet, fewer rows than ``scans`` where the archive is smaller."""
         if not columns:
             raise ScanlearnError("scales: none given; give at least one.")
-        rows = _chosen(archive, scans, self.seed)
+        if scans < 1:
+            raise ScanlearnError(f"scans: {scans} leaves nothing to show; give 1 or more.")
+        order = np.random.default_rng(self.seed).permutation(len(archive))
+        rows = np.sort(order[:scans]).astype(np.int64)
         batch = archive.gather(rows)
         u = uniforms(DrawKey(self.seed, 0, np.arange(len(rows))), self.kinds[-1].stop)
         draws = [self.recipe.at(scale).draw(u, batch.valid_box.numpy()) for _, scale in columns]
@@ -298,13 +284,6 @@ class _Sheet:
             "IoU: area shared by two crops over the area they cover together; disjoint: share of "
             "pairs that do not overlap. Means for a square scan.",
         ]
-
-
-def _chosen(archive: Archive, scans: int, seed: int) -> Int64[np.ndarray, " b"]:
-    if scans < 1:
-        raise ScanlearnError(f"scans: {scans} leaves nothing to show; give 1 or more.")
-    order = np.random.default_rng(seed).permutation(len(archive))
-    return np.sort(order[:scans]).astype(np.int64)
 
 
 def _whole(batch: ScanBatch, row: int) -> Float[np.ndarray, "h w c"]:

@@ -87,14 +87,10 @@ def _two_view(
     blur_p: tuple[float, ...] = (0.5,),
     solarize_p: tuple[float, ...] = (),
 ) -> tuple[Row, ...]:
-    """A recipe of two views; blur and solarize may differ between them.
+    """A recipe of two views, by the values at 1; blur and solarize may differ between them.
 
     Args:
-        paper: Where the strong end is from.
-        crop_min: Smallest area at 1.
-        jitter: Brightness, contrast, saturation and hue at 1.
-        blur_p: One probability for both views, or one each.
-        solarize_p: One probability for each view; none without solarize.
+        jitter: Brightness, contrast, saturation and hue.
     """
     sources = _Sources(DERIVED, f"published: {paper}")
     brightness, contrast, saturation, hue = jitter
@@ -135,9 +131,6 @@ def _multi_crop(
 
     Args:
         table2: Sources of the crops, the brightness and the contrast; all else is DINO's.
-        global_min: Smallest area of a global view; the largest is 1.
-        local_min: Smallest area of a local view.
-        local_max: Largest area of a local view.
     """
     weak = _DINO if table2.weak.startswith("published") else table2.weak
     kept = _Sources(weak, _DINO)

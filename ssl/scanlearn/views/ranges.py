@@ -75,11 +75,7 @@ class Ranges:
     ) -> Draw:
         """Returns the draw that the uniforms stand for: each through its quantile function.
 
-        The same uniforms at another scale give the same draw, grown or shrunk.
-
-        Args:
-            uniforms: One number in [0, 1) per scan, view and entry of `UNIFORMS`.
-            valid_box: Top, left, bottom and right of each scan on its canvas, in pixels.
+        The same uniforms at another scale give the same draw, grown or shrunk. See `Quantiles`.
         """
         last = len(self.views) - 1
         views = [self.views[min(view, last)] for view in range(uniforms.shape[1])]

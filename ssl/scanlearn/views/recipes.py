@@ -155,7 +155,7 @@ def _note(row: Row, ranges: Ranges, scale: Scale, channels: int) -> str:
         lacking = _lacking(row.parameter, ranges, channels)
         if lacking:
             return f"no effect: {lacking}"
-    return "fixed" if row.is_fixed else ""
+    return "fixed" if all(curve.is_fixed for curve in row.curves) else ""
 
 
 def _lacking(parameter: str, ranges: Ranges, channels: int) -> str:

@@ -122,7 +122,7 @@ def _render(
     step = 1 if is_large else max(_ELEMENTS_AT_ONCE // (num_planes * h * w), 1)
     step = b if batch.pixels.is_cuda else step
     for start in range(0, b, step):
-        part, drawn = batch.rows(start, start + step), draw.rows(start, start + step)
+        part, drawn = batch.rows(start, start + step), draw.take(slice(start, start + step))
         content = _content(part)
         for number, (planes, view) in enumerate(zip(rendered, views, strict=True)):
             chunk = planes[start : start + step]
@@ -158,8 +158,7 @@ def change(
 ) -> None:
     """Brings resampled planes to the unit range and does the rest of the recipe, in place.
 
-    Args:
-        planes: Stored values and, where the batch has a mask or was warped, the coverage last.
+    The last plane is the coverage where the batch has a mask or was warped.
     """
     c = batch.pixels.shape[1]
     x, coverage = planes[:, :c], planes[:, c:] if planes.shape[1] > c else None

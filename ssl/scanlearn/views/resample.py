@@ -69,7 +69,6 @@ def crop_taps(
 
     Args:
         low: Start of the interval on each scan, in pixels from the canvas's edge.
-        size: Number of output pixels.
         extent: Pixels along this axis of the canvas.
 
     Source: the bilinear filter of Pillow's resize (libImaging, Resample.c).
@@ -125,12 +124,8 @@ def resample(
 ) -> Float[Tensor, "b c s s"]:
     """Returns the planes resampled along both axes.
 
-    Only what the taps touch is read, so that the cost of a crop follows its size.
-
-    Args:
-        planes: Planes of any range; integers are made float, which costs least here.
-        rows: Taps along the height, inside ``h``.
-        columns: Taps along the width, inside ``w``.
+    Only what the taps touch is read, so that the cost of a crop follows its size. Integers are made
+    float, which costs least here.
     """
     top, left = min(rows.start), min(columns.start)
     touched = planes[:, :, top : max(rows.stop), left : max(columns.stop)].to(torch.float32)

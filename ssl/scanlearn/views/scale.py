@@ -69,12 +69,10 @@ class Scale:
 
     @classmethod
     def parse(cls, written: Scale | Written) -> Scale:
-        """Returns the scale that was written.
+        """Returns the scale that was written: a number from 0 to 1.5, a name, or sub-dials.
 
-        Args:
-            written: A number from 0 to 1.5, one of the names identity, weak and strong, or a
-                mapping from sub-dials to either. A mapping needs crop, geometry and photometric;
-                acquisition is 0 where it is left out.
+        The names are identity, weak and strong; sub-dials map crop, geometry, photometric and, 0
+        where it is left out, acquisition to numbers or names.
 
         Raises:
             ScanlearnError: The name, the number or a sub-dial is not one of those.

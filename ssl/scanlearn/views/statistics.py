@@ -86,12 +86,7 @@ def view_statistics(
 def crop_statistics(
     ranges: Ranges, *, draws: int = 20_000, seed: int = 0, has_local_views: bool = False
 ) -> ViewStatistics:
-    """Returns what views share when they are drawn from ``ranges``.
-
-    Args:
-        ranges: Of the two global views and, third, of the local ones.
-        has_local_views: Whether the third and further views are local.
-    """
+    """Returns what views share when they are drawn from ``ranges``, the third of local views."""
     square = np.tile(np.array([0, 0, _SIDE, _SIDE]), (draws, 1))
     num_views = _FIRST_LOCAL + (2 if has_local_views else 0)
     box = ranges.draw(uniforms(DrawKey(seed, 0, np.arange(draws)), num_views), square).crop_box

@@ -48,13 +48,11 @@ class ViewTransform:
     DataLoader seeds that differently in every worker and epoch, and torch.manual_seed repeats it.
 
     Args:
-        recipe: A recipe or its name.
         scale: The setting of the dial: a number, a name, or sub-dials.
         size: Side of a global view in pixels.
-        plan: How many global and local views to make.
         local_size: Side of a local view in pixels; None for 96/224 of ``size``.
-        mean: Mean per channel on the unit range, or one for all; None leaves the unit range.
-        std: Standard deviation per channel, or one for all; given with ``mean``.
+        mean: Per channel on the unit range, or one for all; None leaves the unit range. ``std`` is
+            given with it.
         operations: Operations of the recipe to switch off or set by hand, as `Recipe.adjusted`.
         extras: Operations of your own, done last.
         generator: Draws the keys. In the workers of a DataLoader, which hold equal copies of it,

@@ -57,13 +57,7 @@ class DrawKey:
 
 
 def uniforms(key: DrawKey, views: int) -> Float64[np.ndarray, "b v p"]:
-    """Returns the uniforms of a batch, in [0, 1).
-
-    Args:
-        views: Number of views of each scan.
-
-    Returns:
-        ``[b v p]``, one number per scan, view and entry of `UNIFORMS`.
+    """Returns the uniforms of a batch, in [0, 1), one per scan, view and entry of `UNIFORMS`.
 
     Source: the finaliser of SplitMix64, Steele, Lea and Flood, OOPSLA 2014, used as a hash of a
     counter: each number of the key is mixed in by one more round.

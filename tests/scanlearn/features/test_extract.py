@@ -92,7 +92,7 @@ def test_features_are_read_back_from_the_cache(
     tmp_path: Path, archive: Archive, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = extract(backbone, archive, **VIEWS, cache=tmp_path)
-    monkeypatch.setattr(features, "_run", None)
+    monkeypatch.setattr(features, "features_of", None)
     assert np.array_equal(extract(backbone, archive, **VIEWS, cache=tmp_path), first)
 
 

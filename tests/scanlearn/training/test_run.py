@@ -109,13 +109,13 @@ def _choose(config: PretrainConfig, archive: Archive) -> Resolved:
 def test_what_is_left_open_is_chosen_by_what_the_machine_does_fast(
     configure: Configure, archive: Archive
 ) -> None:
-    chosen = _choose(configure(precision="auto", device="cpu"), archive)
+    chosen = _choose(configure(precision="auto", device="cpu", views={"size": 32}), archive)
     assert chosen.precision == preferred_precision("cpu")
     assert chosen.memory_format == torch.channels_last
 
 
 def test_what_is_given_is_kept(configure: Configure, archive: Archive) -> None:
-    chosen = _choose(configure(precision="bf16", channels_last=False), archive)
+    chosen = _choose(configure(precision="bf16", channels_last=False, views={"size": 32}), archive)
     assert chosen.precision == "bf16"
     assert chosen.memory_format == torch.contiguous_format
 
@@ -133,3 +133,11 @@ def test_a_batch_larger_than_the_archive_is_refused(configure: Configure, archiv
 def test_the_cpu_is_taken_where_it_is_asked_for() -> None:
     assert training_device("cpu") == torch.device("cpu")
     assert training_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_bf16_is_refused_on_a_cpu_where_its_gradients_are_wrong(
+    configure: Configure, archive: Archive
+) -> None:
+    config = configure(precision="bf16", method={"name": "dino"}, views={"size": 32})
+    with pytest.raises(ScanlearnError, match=r"precision: .* 14 px"):
+        Run.of(config, archive)

@@ -38,8 +38,6 @@ def accepted_area(
     Its integral is closed and is inverted numerically inside the piece the quantile falls into.
 
     Args:
-        area_min: Smallest share.
-        area_max: Largest share.
         half_range: ``L``, half range of the log aspect.
         offset: ``d``, log aspect of the scan minus the centre of the range.
 
@@ -90,8 +88,7 @@ def accepted_boxes(
 
     Args:
         u: Uniforms for area, aspect, top and left.
-        area_min: Smallest share of the valid box's area.
-        area_max: Largest share.
+        area_min: Smallest share of the valid box's area; ``area_max`` the largest.
         log_aspect: Centre and half range of the logarithm of width over height.
         valid_box: Top, left, bottom and right of each scan on its canvas, in pixels.
 

@@ -30,7 +30,6 @@ def noise_field(
     """Returns standard normal noise, one value per channel and pixel.
 
     Args:
-        keys: Key of each view.
         shape: Channels, rows and columns.
 
     Source: Box and Muller, Annals of Mathematical Statistics 29, 1958.
@@ -69,7 +68,6 @@ def bias_field(
     """Returns a positive field to multiply by: exp of a polynomial of order 3 on [-1, 1]^2.
 
     Args:
-        keys: Key of each view.
         amplitude: Coefficients lie between minus and plus this.
 
     Source: TorchIO's RandomBiasField, whose terms are those of total order up to 3, the constant

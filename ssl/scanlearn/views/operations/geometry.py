@@ -107,7 +107,6 @@ def warp(
         planes: Content and, as the last plane, 1 where it is inside the valid box and the mask;
             all 0 outside.
         valid_box: Top, left, bottom and right of each scan on the canvas, in pixels.
-        view: Which of its views.
         background: "black" leaves 0 outside; "reflect" mirrors the scan at its edges.
     """
     device = planes.device

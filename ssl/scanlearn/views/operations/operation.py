@@ -33,9 +33,6 @@ class Parameter:
         name: What a configuration calls it. ``..._p`` is the probability that the operation is
             done at all; other numbers are the largest that is drawn, about no change.
         label: What it is, in words.
-        unit: What its number is measured in.
-        lowest: Smallest value it may take.
-        highest: Largest value it may take.
         identity: The value at which it changes nothing; the highest where a stronger setting has
             the smaller number, as of a crop's area.
         negligible: The largest value that changes no pixel either.
