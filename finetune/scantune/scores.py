@@ -74,19 +74,11 @@ class Scores:
         return np.flatnonzero(is_tested if code is None else is_tested & self.truth.known(code))
 
     def of(self, learner: str, budget: str | int) -> Float[np.ndarray, "j n k"]:
-        """Returns the scores of one learner at one label budget.
-
-        Raises:
-            ValueError: If there are none.
-        """
+        """Returns the scores of a learner at a label budget; a ValueError if there are none."""
         return np.asarray(self.values[self._place(learner, budget)])
 
     def thresholds_of(self, learner: str, budget: str | int) -> Float[np.ndarray, "j f k"]:
-        """Returns the thresholds of one learner at one label budget.
-
-        Raises:
-            ValueError: If there are none.
-        """
+        """Returns the thresholds of a learner at a budget; a ValueError if there are none."""
         return np.asarray(self.thresholds[self._place(learner, budget)])
 
     def _place(self, learner: str, budget: str | int) -> tuple[int, int]:

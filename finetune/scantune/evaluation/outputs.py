@@ -31,11 +31,7 @@ MACRO = "macro average"
 
 
 def check_output(folder: Path, inputs: dict[str, Any]) -> None:
-    """Checks that the folder holds no evaluation of something else.
-
-    Raises:
-        ScanlearnError: If it does.
-    """
+    """Raises a ScanlearnError if the folder holds the evaluation of something else."""
     try:
         earlier = json.loads((folder / _METRICS).read_text("utf-8"))["inputs"]
     except FileNotFoundError:

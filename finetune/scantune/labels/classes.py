@@ -242,11 +242,7 @@ def _refuse_odd(
 def _refuse_spellings(
     named: NamedTable, target: str, cells: Sequence[set[str]], counts: Counter[str]
 ) -> None:
-    """Refuses values that differ in their case alone, the rarer spelling by its row.
-
-    Raises:
-        ScanlearnError: There are some.
-    """
+    """Refuses values that differ in their case alone, the rarer spelling by its row."""
     by_case: dict[str, list[str]] = {}
     for text, _ in counts.most_common():
         by_case.setdefault(text.casefold(), []).append(text)
