@@ -28,15 +28,11 @@ class Scores:
     Args:
         budgets: Label budgets as text, such as "50" and "all".
         classes: Names of the classes; a class is named elsewhere by its place here.
-        truth: ``[n k]`` what is true of each scan.
-        patients: ``[n]`` patient of each scan, as a code.
         fold_of: ``[j n]`` the fold in which a scan is tested under each label seed; -1 where a
             given split only trains on it.
         values: ``[l g j n k]`` class scores; NaN where ``fold_of`` is -1.
         thresholds: ``[l g j f k]`` at or above which a model calls a class, set on training
             patients; NaN where they are too few (see `metrics.threshold_at`).
-        train_scans: ``[g j f]`` scans that each model was fitted on.
-        train_patients: ``[g j f]`` patients that each model was fitted on.
     """
 
     learners: tuple[str, ...]

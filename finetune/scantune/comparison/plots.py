@@ -184,13 +184,9 @@ def _end_labels(
 
 
 def traces(runs: Sequence[RunRow], quantity: str, colours: Mapping[str, str]) -> Markup | None:
-    """Loss or embedding std over optimiser steps, a line per network, an arm named at its end.
+    """``loss`` or ``embedding_std`` over optimiser steps, a line per network, named at its end.
 
-    Args:
-        quantity: ``loss`` or ``embedding_std``.
-
-    Returns:
-        The drawing, or None where no run has a curve.
+    None where no run has a curve.
     """
     height, is_loss = 220.0, quantity == "loss"
     lines = []

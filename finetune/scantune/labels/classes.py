@@ -57,7 +57,6 @@ def read_classes(
     of their own. -1 beside 0 and 1 is no class, unless it is given as one: a report was not sure.
 
     Args:
-        classes: The values allowed, in the order of their codes.
         is_ordinal: Whether the classes are grades: three or more, numbers unless they are given.
 
     Raises:
