@@ -230,9 +230,8 @@ class Items:
         """Returns the items of record batches."""
         starts = [part.ctypes.data for part in parts]
         end = max(start + part.nbytes for start, part in zip(starts, parts, strict=True))
-        return cls(
-            parts, np.array(starts, np.int64), window_over(min(starts), end, parts[0].shape[1])
-        )
+        window = window_over(min(starts), end, parts[0].shape[1])
+        return cls(parts, np.array(starts, np.int64), window)
 
     def take(
         self, batch: Int64[np.ndarray, " b"], inside: Int64[np.ndarray, " b"]
