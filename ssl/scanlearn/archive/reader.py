@@ -24,12 +24,9 @@ FACTS = np.dtype([("valid_box", "<i8", 4), ("spacing_mm", "<f4", 2), ("value_ran
 
 
 class Archive:
-    """A packed archive on disk, opened for reading.
+    """A packed archive on disk, the folder of an ``archive.json``, opened for reading.
 
     It can be pickled: a worker process opens its own memory maps.
-
-    Args:
-        path: Folder that holds ``archive.json``.
 
     Raises:
         ScanlearnError: There is no archive at ``path``, it was made by a later release, or a
@@ -160,7 +157,6 @@ class ShardIndex:
 
     Args:
         first_row: ``[k]`` row of the archive that each record batch starts with.
-        facts: ``[n]`` valid box, spacing and value range of each scan.
     """
 
     first_row: Int64[np.ndarray, " k"]

@@ -185,11 +185,7 @@ class ArchiveWriter:
         self.first_reason = self.first_reason or reason
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Notes that a later writer may resume from here; `add` says when.
-
-        Args:
-            state: What the caller needs to resume, as JSON; `resumed` returns it.
-        """
+        """Keeps JSON for `resumed`: a later writer may resume from here; `add` says when."""
         assert self.num_scans == sum(self._shards.counts), "scans are still in memory"
         with disk_errors(self._beside):
             self._reached = Checkpoint(

@@ -179,11 +179,7 @@ def _take(items: Iterator[Item], size: int, weigh: Callable[[Item], int] | None)
 
 @dataclass(frozen=True)
 class Pickled:
-    """A pickled value whose large arrays lie in a shared buffer.
-
-    Args:
-        sizes: Bytes of each array; they lie one after the other in the buffer.
-    """
+    """A pickled value whose large arrays, of these bytes, follow each other in a shared buffer."""
 
     data: bytes
     sizes: tuple[int, ...]
