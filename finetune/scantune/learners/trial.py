@@ -47,6 +47,11 @@ class Trial:
         return self.scans.labeled.truth[self.fitted]
 
     @property
+    def validation(self) -> Truth | None:
+        """Of the validation scans."""
+        return None if self.held_out is None else self.scans.labeled.truth[self.held_out]
+
+    @property
     def shares(self) -> Float[np.ndarray, " t"] | None:
         """``[t]`` probability with which each scan is drawn; None goes through them in turn."""
         return balanced_shares(self.truth) if self.config.balance == "sampling" else None
@@ -66,11 +71,10 @@ class Trial:
         on_epoch: OnEpoch,
     ) -> History:
         """Trains a model as `loop.train` does; the arguments are those of a `Split`."""
-        held_out = None if self.held_out is None else self.scans.labeled.truth[self.held_out]
         return train(
             model,
             optimiser,
-            Split(self.truth, batch, held_out, classify, self.shares),
+            Split(self.truth, batch, self.validation, classify, self.shares),
             self.objective,
             self.plan,
             rng=self.rng(ORDER),

@@ -19,19 +19,9 @@ import pyarrow as pa
 import pytest
 
 from scanlearn.archive import layout, shards
-from scanlearn.archive.layout import (
-    Origin,
-    PackedScan,
-    Spacing,
-    ValueRange,
-)
+from scanlearn.archive.layout import Origin, PackedScan, Spacing, ValueRange
 from scanlearn.archive.reader import Archive
-from scanlearn.archive.writer import (
-    ArchiveWriter,
-    Checkpoint,
-    drop_checkpoint,
-    read_checkpoint,
-)
+from scanlearn.archive.writer import ArchiveWriter, Checkpoint, drop_checkpoint, read_checkpoint
 from scanlearn.errors import ScanlearnError
 
 SHAPE = (2, 6, 5)
