@@ -13,6 +13,7 @@ from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.training.module import Pretrainer
+from scanlearn.training.recorder import Recorder
 from scanlearn.training.settings import PretrainConfig
 
 SCANS = 20
@@ -47,6 +48,31 @@ def archive(draw_archive: Callable[[int], Archive]) -> Archive:
 def _no_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     # Starting a process that imports timm takes seconds; the export's own tests do it.
     monkeypatch.setattr("scanlearn.backbones.weights.check_reload", lambda *_: None)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of ours catches it."""
+
+
+@pytest.fixture
+def killed_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """A context whose run is killed as soon as it has taken so many steps."""
+
+    @contextmanager
+    def killing(step: int) -> Iterator[None]:
+        stepped = Recorder.stepped
+
+        def kill(recorder: Recorder, module: Pretrainer, num_views: int) -> None:
+            stepped(recorder, module, num_views)
+            if module.global_step == step:
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Recorder, "stepped", kill)
+            with pytest.raises(Killed):
+                yield
+
+    return killing
 
 
 @pytest.fixture
