@@ -154,12 +154,10 @@ class ProcessLayout:
             ScanlearnError: What was started does not fit what was asked for.
         """
         started = _num_started()
-        if self.ranks == 1:
-            is_external = False
-        else:
-            is_external = (
-                self._lightning().strategy.cluster_environment.creates_processes_externally
-            )
+        is_external = (
+            self.ranks > 1
+            and self._lightning().strategy.cluster_environment.creates_processes_externally
+        )
         if started != self.ranks and (started > 1 or is_external):
             raise ScanlearnError(
                 f"{started} processes were started together, but devices x nodes is "

@@ -24,7 +24,6 @@ class LoggingSchedule:
     """How often something is kept.
 
     Args:
-        total_steps: Steps of the run; the last one is always kept.
         checkpoint_steps: Steps between two checkpoints, as well as the minutes; None for none.
     """
 
@@ -84,14 +83,7 @@ class Recorder:
         self._watch = watch
         self._collapse = CollapseMonitor()
         self._views = 0
-        self.start()
-
-    def start(self) -> None:
-        """Starts the clocks."""
-        now = time.perf_counter()
-        self._stepped_s = now
-        self._saved_s = now
-        self._row_s = now
+        self._stepped_s = self._saved_s = self._row_s = time.perf_counter()
         self._row_wait_s = self._loader.waited_s
 
     def stepped(self, module: Pretrainer, num_views: int) -> None:

@@ -182,12 +182,8 @@ def _folds(y: Int[np.ndarray, " n"], patients: np.ndarray, folds: int) -> Int[np
 
 
 PANEL_COLUMNS = tuple(field.name for field in fields(Panel))
-
-
-PROBE_COLUMNS = tuple(field.name for field in fields(ProbeScore))
-
-
-WATCH_COLUMNS = ("step", "epoch", *PANEL_COLUMNS, *PROBE_COLUMNS)
+FIGURES = (*PANEL_COLUMNS, *(field.name for field in fields(ProbeScore)))
+WATCH_COLUMNS = ("step", "epoch", *FIGURES)
 
 
 @dataclass(frozen=True)
@@ -209,10 +205,7 @@ class ValidationCallback:
     start: Progress
 
     def row(self, backbone: Backbone, step: int) -> dict[str, float]:
-        """Evaluates the backbone where a row is due after a step, and writes the row.
-
-        Args:
-            backbone: On the device it trains on; it is left as it was.
+        """Evaluates the backbone, left as it was, where a row is due after a step, and writes it.
 
         Returns:
             The figures by name; empty where nothing is due.
@@ -221,6 +214,7 @@ class ValidationCallback:
             ScanlearnError: The disk is full.
         """
         figures: dict[str, float] = {}
+        nothing = dict.fromkeys(FIGURES, float("nan"))
         try:
             if self._is_due(self.config.panel_epochs, step):
                 figures |= asdict(Panel.of(self.probing.features(backbone, self.archive)))
@@ -229,9 +223,8 @@ class ValidationCallback:
         except ScanlearnError as error:
             # Features that overflow in evaluation mode are to be seen, not to end the run.
             warn_user(f"step {step:,}: {error}")
-            figures = dict.fromkeys((*PANEL_COLUMNS, *PROBE_COLUMNS), float("nan"))
+            figures = nothing
         if figures:
-            nothing = dict.fromkeys((*PANEL_COLUMNS, *PROBE_COLUMNS), float("nan"))
             epoch = step / self.start.steps_per_epoch
             self.rows.append({"step": step, "epoch": epoch, **nothing, **figures})
         return figures
