@@ -78,7 +78,10 @@ def extract(
         features = features_of(backbone, batches, (len(rows),), precision, progress)
     check_finite(features, archive, rows)
     if path is not None:
-        _write_features(path, features)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        np.save(buffer, features, allow_pickle=False)
+        write_atomically(path, buffer.getvalue())
     return features
 
 
@@ -218,10 +221,3 @@ def _read_features(path: Path, shape: tuple[int, int]) -> Float32[np.ndarray, "n
     except (ValueError, OSError, EOFError):
         return None
     return features if features.shape == shape and features.dtype == np.float32 else None
-
-
-def _write_features(path: Path, features: Float32[np.ndarray, "n d"]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    np.save(buffer, features, allow_pickle=False)
-    write_atomically(path, buffer.getvalue())

@@ -15,7 +15,7 @@ from scanlearn.backbones.backbone import Backbone
 from scanlearn.console import say, warn_user
 from scanlearn.core import Progress, ViewPlan
 from scanlearn.errors import ScanlearnError
-from scanlearn.features.auroc import asked_classes, macro_auroc, one_hot
+from scanlearn.features.auroc import asked_classes, macro_auroc, mean_of_defined, one_hot
 from scanlearn.features.extract import extract, in_evaluation
 from scanlearn.features.fixed_views import Probing
 from scanlearn.features.panel import Panel
@@ -111,26 +111,27 @@ class LabeledProbe:
 
     def warnings(self, training: Archive) -> tuple[str, ...]:
         """What deserves a look: scans or patients that the training sees as well."""
-        unknown: tuple[str, ...] = ()
+        texts = []
         if not self.archive.patients_known:
-            unknown = ("watch.probe: no patient column was found, so its folds may share patients",)
-        if self.archive.info.get("key") != training.info.get("key"):
-            return (
-                *unknown,
-                "watch.probe: it was packed with another patient key than the archive, so shared "
-                "patients cannot be found; pack both with one key",
+            texts.append(
+                "watch.probe: no patient column was found, so its folds may share patients"
             )
+        if self.archive.info.get("key") != training.info.get("key"):
+            texts.append(
+                "watch.probe: it was packed with another patient key than the archive, so shared "
+                "patients cannot be found; pack both with one key"
+            )
+            return tuple(texts)
         names = ("patients", self.archive.patients[self.rows], training.patients)
         if not (self.archive.patients_known and training.patients_known):
             names = ("scans", self.archive.scan_ids[self.rows], training.scan_ids)
         shared = set(names[1]) & set(names[2])
-        if not shared:
-            return unknown
-        return (
-            *unknown,
-            f"watch.probe: {len(shared):,} of its {names[0]} are also in the training archive, "
-            f"such as '{min(shared)}': its AUROC does not estimate that of new patients",
-        )
+        if shared:
+            texts.append(
+                f"watch.probe: {len(shared):,} of its {names[0]} are also in the training archive, "
+                f"such as '{min(shared)}': its AUROC does not estimate that of new patients"
+            )
+        return tuple(texts)
 
     def score(self, features: Float32[np.ndarray, "n d"]) -> ProbeScore:
         """Returns what the features of the labeled scans tell of their labels."""
@@ -157,8 +158,7 @@ class LabeledProbe:
             scores[:, learner.classes_] = probabilities
             truth = one_hot(self.y[test], len(self.classes))
             aurocs.append(macro_auroc(scores[:, codes], truth[:, codes]).auroc)
-        defined = [value for value in aurocs if not np.isnan(value)]
-        return float(np.mean(defined)) if defined else float("nan")
+        return float(mean_of_defined(np.array(aurocs)))
 
 
 def _votes(distance: Float[np.ndarray, "u k"]) -> Float[np.ndarray, "u k"]:

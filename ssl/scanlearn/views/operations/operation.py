@@ -64,6 +64,7 @@ def probability(operation: str, label: str, *, peak: float = math.inf) -> Parame
     return Parameter(f"{operation}_p", label, "probability", peak=peak)
 
 
+@dataclass(frozen=True)
 class Quantiles:
     """Pushes the uniforms of a batch through the ranges of each view.
 
@@ -73,23 +74,17 @@ class Quantiles:
         valid_box: Top, left, bottom and right of each scan on its canvas, in pixels.
     """
 
-    def __init__(
-        self,
-        views: Sequence[Mapping[str, float]],
-        uniforms: Float64[np.ndarray, "b v p"],
-        valid_box: Float64[np.ndarray, "b 4"],
-    ) -> None:
-        self._views = views
-        self._uniforms = uniforms
-        self.valid_box = valid_box
+    views: Sequence[Mapping[str, float]]
+    uniforms: Float64[np.ndarray, "b v p"]
+    valid_box: Float64[np.ndarray, "b 4"]
 
     def uniform(self, name: str) -> Float64[np.ndarray, "b v"]:
         """Returns the uniforms of one name."""
-        return self._uniforms[..., _INDEX[name]]
+        return self.uniforms[..., _INDEX[name]]
 
     def span(self, parameter: str) -> Float64[np.ndarray, " v"]:
         """Returns a parameter's value in each view."""
-        return np.array([view[parameter] for view in self._views])
+        return np.array([view[parameter] for view in self.views])
 
     def happens(self, operation: str) -> Bool[np.ndarray, "b v"]:
         """Returns where an operation is done, by its probability."""
