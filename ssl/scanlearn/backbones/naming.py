@@ -101,11 +101,10 @@ def rename(tensors: Mapping[str, Tensor], wanted: AbstractSet[str]) -> Renamed:
     (timm's and torchvision's, numbered children), those are taken that meet most of the network's
     names.
 
-    Source:
-        torchvision, ``models/vision_transformer.py``, names of modules; RadImageNet (Mei et al.,
-        Radiology: AI 2022), released weights: ``nn.Sequential`` over the children of torchvision's
-        ResNet-50 and DenseNet-121, named ``backbone``; MoCo and MoCo v3, released code, names in
-        the checkpoint.
+    Source: torchvision, ``models/vision_transformer.py``, names of modules; RadImageNet (Mei et
+    al., Radiology: AI 2022), released weights: ``nn.Sequential`` over the children of torchvision's
+    ResNet-50 and DenseNet-121, named ``backbone``; MoCo and MoCo v3, released code, names in the
+    checkpoint.
     """
     best, most = {name: name for name in tensors}, -1
     for wrapper in _wrappers(tensors):

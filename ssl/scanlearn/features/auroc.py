@@ -43,8 +43,7 @@ def auroc(
     Raises:
         ValueError: If a score is NaN or the lengths differ.
 
-    Source:
-        Hanley and McNeil 1982: the AUROC is the Mann-Whitney statistic over the pairs.
+    Source: Hanley and McNeil 1982: the AUROC is the Mann-Whitney statistic over the pairs.
 
     Example:
         >>> auroc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([False, False, True, True]))

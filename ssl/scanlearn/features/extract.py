@@ -63,7 +63,7 @@ def extract(
             finite.
     """
     check_channels(backbone, archive)
-    rows = _all_rows(archive) if rows is None else np.asarray(rows, dtype=np.int64)
+    rows = np.asarray(np.arange(len(archive)) if rows is None else rows, dtype=np.int64)
     path = None
     if cache is not None:
         view = {"size": size, "mean": [float(m) for m in mean], "std": [float(s) for s in std]}
@@ -96,7 +96,7 @@ def thumbnail_features(
         rows: ``[n]`` rows of the archive, in the order wanted; None for all.
         side: Side of the thumbnail in pixels; a vector has ``side * side * c`` entries.
     """
-    rows = _all_rows(archive) if rows is None else np.asarray(rows, dtype=np.int64)
+    rows = np.asarray(np.arange(len(archive)) if rows is None else rows, dtype=np.int64)
     channels = archive.shape[0]
     plain = ViewGenerator(
         "simclr", Scale.IDENTITY, ViewPlan(1), side, (0.0,) * channels, (1.0,) * channels
@@ -143,10 +143,6 @@ def _whole_scans(
         batch = archive.gather(rows[place]).to(device)
         # At the identity nothing depends on what is drawn: any key will do.
         yield place, generator(batch, DrawKey(0, 0, np.arange(len(batch)))).global_views[0]
-
-
-def _all_rows(archive: Archive) -> Int64[np.ndarray, " n"]:
-    return np.arange(len(archive), dtype=np.int64)
 
 
 def check_channels(backbone: Backbone, archive: Archive) -> None:
