@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import pytest
 import torch
 
-from scanlearn.core import Progress, ScanBatch
+from scanlearn.core import ScanBatch
 from scanlearn.errors import ScanlearnError
 
 
