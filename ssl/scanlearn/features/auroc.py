@@ -13,11 +13,9 @@ _BLOCK_WEIGHTS = 1 << 17
 
 @dataclass(frozen=True)
 class MacroAuroc:
-    """A macro average of AUROCs, each of one class.
+    """A macro average of AUROCs, each of one class; NaN where undefined.
 
     Args:
-        auroc: Mean over the classes that are defined; NaN where none is.
-        per_class: ``[k]`` AUROC of each class asked about; NaN where undefined.
         undefined: Classes left out of the mean because they have no positive or no negative.
     """
 

@@ -270,14 +270,11 @@ def _num_started() -> int:
 def run_together(
     function: Callable[[PretrainConfig], object], config: PretrainConfig, count: int
 ) -> None:
-    """Calls a function in several new processes that Lightning takes for one run.
+    """Calls an importable function in several new processes that Lightning takes for one run.
 
     torch's own spawning, not Lightning's: Lightning's would either run the whole command again in
     each process, where a comparison or a notebook has much more in it than one run, or copy
     networks through shared memory, of which containers have little.
-
-    Args:
-        function: What each process does; importable by name.
 
     Raises:
         ScanlearnError: One of them raised it first; the others are ended.

@@ -97,7 +97,6 @@ class CollapseMonitor:
 
         Args:
             is_warm: Whether the learning rate has reached its peak: before, little is learned.
-            is_late: Whether half of the run is over.
         """
         if is_warm:
             self._recent.append(health)

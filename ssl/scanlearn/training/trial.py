@@ -85,11 +85,7 @@ def _take_steps(run: Run, stop: StopRequest) -> None:
 
 
 class Clock:
-    """Times the steps of a trial and ends it.
-
-    Args:
-        ends: Whether so many steps in so many seconds are enough.
-    """
+    """Times the steps of a trial and ends it once so many steps in so many seconds are enough."""
 
     def __init__(self, ends: Callable[[int, float], bool]) -> None:
         self._ends = ends
@@ -352,11 +348,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 def explaining_memory(config: PretrainConfig, stop: StopRequest, work: Callable[[], Made]) -> Made:
     """Returns what the work of a run makes.
 
-    Args:
-        stop: The run's, whose signals end the search for a batch that fits at once.
-
     Raises:
         ScanlearnError: The memory is full; it names the largest batch that fits.
+        Stopped: A signal ended the search for that batch.
     """
     try:
         return work()
@@ -412,11 +406,7 @@ def largest_that_fits(batch_size: int, fits: Callable[[int], bool]) -> int | Non
 
 
 def out_of_memory_sentence(batch_size: int, fitting: int | None, size: int) -> str:
-    """What happened and what would fit.
-
-    Args:
-        fitting: The largest that fits; None where none does.
-    """
+    """What happened and what would fit; None where no batch does."""
     where = f"out of memory with batch_size={batch_size} and views of {size} px"
     if fitting is None:
         return (

@@ -48,12 +48,11 @@ class ProbeScore:
 
 @dataclass(frozen=True)
 class LabeledProbe:
-    """Labeled scans, their folds fixed once.
+    """Labeled scans by row, their folds fixed once.
 
     Args:
-        rows: ``[n]`` the labeled ones.
-        y: ``[n]`` class of each, from 0.
-        fold_of: ``[n]`` fold in which each is tested; a patient's scans share one.
+        y: Class of each, from 0.
+        fold_of: Fold in which each is tested; a patient's scans share one.
     """
 
     archive: Archive

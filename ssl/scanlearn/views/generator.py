@@ -28,7 +28,6 @@ class ViewGenerator:
     """Makes the augmented views of a batch.
 
     Args:
-        plan: How many views of each scan the method asks for.
         size: Side of a global view in pixels.
         mean: Of the archive per channel, unit range; subtracted last, then divided by ``std``.
         local_size: Side of a local view; None is 96 / 224 of a global one.
@@ -124,11 +123,8 @@ class ViewGenerator:
     ) -> float:
         """Returns the share of views whose crop has fewer pixels than the view on either side.
 
-        Such a view is enlarged: the crop dial would then set its resolution too.
-
-        Args:
-            valid_box: Valid boxes of the archive, or of any sample of it.
-            draws: Number of scans drawn, taken from the boxes in turn.
+        Such a view is enlarged: the crop dial would then set its resolution too. Scans are drawn
+        from the valid boxes, of the archive or of any sample of it, in turn.
         """
         boxes = np.asarray(valid_box)[np.arange(draws) % len(valid_box)]
         key = DrawKey(seed, 0, np.arange(draws))

@@ -198,7 +198,6 @@ def arm_sheet(
     """Returns a sheet with one column per arm: two global and, if there are any, two local views.
 
     Args:
-        arms: Scale of each arm, by its name.
         scans: Number of rows; fewer where the archive is smaller.
         size: Side of a global view in pixels.
         seed: Chooses the scans and the draw of each.

@@ -45,8 +45,7 @@ def render(
     has a mask or the geometry reaches beyond the scan, a view is 0 and no operation changes that.
 
     Args:
-        batch: Packed scans, on the device to render on.
-        view: Which of the views of the draw.
+        batch: On the device to render on.
         size: Side of the view in pixels.
     """
     return render_views(batch, draw, (view,), size, settings)[0]

@@ -18,12 +18,7 @@ _FIRST_LOCAL = 2
 
 @dataclass(frozen=True)
 class Overlap:
-    """What the crops of two views of one square scan share.
-
-    Args:
-        iou: Mean intersection over union.
-        disjoint: Share of pairs that have nothing in common.
-    """
+    """Of crops of two views of a square scan: mean IoU, share of pairs with nothing in common."""
 
     iou: float
     disjoint: float

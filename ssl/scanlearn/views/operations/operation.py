@@ -32,7 +32,6 @@ class Parameter:
     Args:
         name: What a configuration calls it. ``..._p`` is the probability that the operation is
             done at all; other numbers are the largest that is drawn, about no change.
-        label: What it is, in words.
         identity: The value at which it changes nothing; the highest where a stronger setting has
             the smaller number, as of a crop's area.
         negligible: The largest value that changes no pixel either.
@@ -114,11 +113,8 @@ class Rendering:
     """What views are changed by.
 
     Args:
-        draw: The draw of these scans.
-        view: Which of its views.
         coverage: Share of each pixel inside the field of view; None where all of it is. Views are
             on the unit range, times the coverage.
-        settings: What the draw leaves open.
     """
 
     draw: Draw
@@ -132,8 +128,6 @@ class Operation:
     """An augmentation.
 
     Args:
-        name: What a configuration calls it.
-        dial: The sub-dial that moves it.
         parameters: Its numbers, a probability first.
         draw: Returns fields of `Draw`, from the uniforms that carry the operation's name.
         apply: Changes views ``[b c s s]`` in place; None where another operation does it: geometry
