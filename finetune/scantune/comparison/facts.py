@@ -158,7 +158,8 @@ def view_shares(config: CompareConfig) -> tuple[ViewShare, ...]:
     for name, arm in config.arms.items():
         if arm.kind == "pretrained":
             statistics = view_statistics(recipe, arm.dial())
-            shares.append(ViewShare(arm=name, iou=statistics.iou, disjoint=statistics.disjoint))
+            pair = statistics.global_global
+            shares.append(ViewShare(arm=name, iou=pair.iou, disjoint=pair.disjoint))
     return tuple(shares)
 
 
