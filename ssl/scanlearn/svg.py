@@ -63,12 +63,10 @@ class Axis:
         return tuple(round(index * step, 10) for index in range(first, last + 1))
 
 
-def padded(
-    values: Sequence[float], share: float = 0.06, least: float = 0.02
-) -> tuple[float, float]:
-    """The range of the values, a share of it wider on both sides and never narrower than least."""
+def padded(values: Sequence[float]) -> tuple[float, float]:
+    """The range of the values, 6 % of it wider on both sides and never narrower than 0.02."""
     low, high = min(values), max(values)
-    pad = max((high - low) * share, (least - (high - low)) / 2, 1e-9)
+    pad = max((high - low) * 0.06, (0.02 - (high - low)) / 2, 1e-9)
     return low - pad, high + pad
 
 

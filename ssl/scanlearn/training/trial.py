@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
@@ -29,13 +28,12 @@ from scanlearn.console import warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.sources import open_archive
 from scanlearn.training.checkpoint import checkpoint_step
+from scanlearn.training.distributed import Made
 from scanlearn.training.folder import RunFolder
 from scanlearn.training.run import Run, layout_of, training_device
 from scanlearn.training.settings import LoggingConfig, PretrainConfig, WatchConfig
 from scanlearn.training.stopping import Stopped, StopRequest, listening
 from scanlearn.training.trainer import train
-
-Made = TypeVar("Made")
 
 # The first steps wait for caches and for the choice of kernels.
 WARM_STEPS = 2
