@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from scanlearn.archive import changes
 from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
@@ -99,6 +101,31 @@ def write_archive(tmp_path: Path) -> Callable[..., Archive]:
             return writer.close()
 
     return write
+
+
+class Crash(BaseException):
+    """Stands for a process that is killed: nothing of ours catches it."""
+
+
+@pytest.fixture
+def crash(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], AbstractContextManager[None]]:
+    """A context whose change of an archive dies just before or after the new one is in place."""
+
+    @contextmanager
+    def crashing(where: str) -> Iterator[None]:
+        write = changes.write_info
+
+        def crash(path: Path, info: dict[str, Any]) -> None:
+            if where == "after":
+                write(path, info)
+            raise Crash
+
+        with monkeypatch.context() as patch:
+            patch.setattr(changes, "write_info", crash)
+            with pytest.raises(Crash):
+                yield
+
+    return crashing
 
 
 @pytest.fixture

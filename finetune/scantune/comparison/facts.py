@@ -154,12 +154,10 @@ def arm_rows(config: CompareConfig, channels: int) -> tuple[ArmRow, ...]:
 
 def view_shares(config: CompareConfig) -> tuple[ViewShare, ...]:
     """How much two views of a scan share in each trained arm."""
-    recipe, shares = config.pretrain.build_recipe(), []
-    for name, arm in config.arms.items():
-        if arm.kind == "pretrained":
-            statistics = view_statistics(recipe, arm.dial())
-            shares.append(ViewShare(arm=name, iou=statistics.iou, disjoint=statistics.disjoint))
-    return tuple(shares)
+    recipe = config.pretrain.build_recipe()
+    trained = {name: arm.dial() for name, arm in config.arms.items() if arm.kind == "pretrained"}
+    shares = {name: view_statistics(recipe, dial) for name, dial in trained.items()}
+    return tuple(ViewShare(arm=k, iou=s.iou, disjoint=s.disjoint) for k, s in shares.items())
 
 
 def counted(archive: Archive) -> Counted:
@@ -262,17 +260,6 @@ def evidence_note(*archives: Archive) -> str | None:
     return EVIDENCE_NOTE if any(archive.synthetic_phantom for archive in archives) else None
 
 
-# Paths of the user's, by their key, and what a report shows instead.
-_PATHS = {
-    "unlabeled": "SCANS",
-    "labels": "LABELS",
-    "output": "FOLDER",
-    "evaluation.test": "TEST",
-    "pretrain.backbone.weights": "WEIGHTS",
-    "pretrain.watch.probe": "PROBE",
-}
-
-
 def command_text(config: CompareConfig) -> str:
     """The command that repeats the study; no path of the user's stands in it."""
     words = [f"{key}={value}" for key, value in _without_paths(config).items()]
@@ -294,15 +281,15 @@ def config_text(config: CompareConfig) -> str:
 def _without_paths(config: CompareConfig) -> dict[str, str]:
     """Returns what stands for each path that the plan gives; a phantom is no path."""
     paths = {
-        "unlabeled": config.unlabeled,
-        "labels": config.labels,
-        "output": config.output,
-        "evaluation.test": config.evaluation.test,
-        "pretrain.backbone.weights": config.pretrain.backbone.weights_path,
-        "pretrain.watch.probe": config.pretrain.watch.probe,
+        "unlabeled": (config.unlabeled, "SCANS"),
+        "labels": (config.labels, "LABELS"),
+        "output": (config.output, "FOLDER"),
+        "evaluation.test": (config.evaluation.test, "TEST"),
+        "pretrain.backbone.weights": (config.pretrain.backbone.weights_path, "WEIGHTS"),
+        "pretrain.watch.probe": (config.pretrain.watch.probe, "PROBE"),
     }
     return {
-        key: str(path) if str(path).startswith(PHANTOM_PREFIX) else _PATHS[key]
-        for key, path in paths.items()
+        key: str(path) if str(path).startswith(PHANTOM_PREFIX) else word
+        for key, (path, word) in paths.items()
         if path is not None
     }

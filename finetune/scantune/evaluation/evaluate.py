@@ -24,13 +24,8 @@ from scantune.evaluation.outputs import check_output, write
 from scantune.evaluation.results import Evaluation, say_table, score_table
 from scantune.evaluation.settings import EvaluateConfig, EvaluateOptions, ScoringSettings
 from scantune.labels.labeled_set import LabeledSet
-from scantune.labels.open import LabeledArchives, Question, open_labels
-from scantune.learners.by_name import (
-    frozen_learner,
-    kept_learner,
-    learners_by_name,
-    stopping_notes,
-)
+from scantune.labels.open import LabeledArchives, Question, open_archives, read_question
+from scantune.learners.by_name import frozen_learner, kept_learner, learners_by_name, stopping_notes
 from scantune.learners.frozen import LinearFit
 from scantune.learners.learner import Fit, LabeledScans
 from scantune.learners.table import LEARNERS
@@ -71,12 +66,18 @@ def evaluate(
 def evaluate_with(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) -> Evaluation:
     """Does what `evaluate` does, by settings that are checked."""
     task = _open(backbone, labels, settings)
-    features = _features(task)
-    scores = _fit(task, features, settings)
-    evaluation = _score(task, scores, settings)
+    archives, labeled = task.labels.archives, task.labels.labeled
+    features = labeled.gathered(lambda source, rows: task.backbone.features(archives[source], rows))
+    check_features(features, labeled)
+    with track(num_fits(settings, labeled), "learning") as progress:
+        scores = fit_learners(task.backbone, task.scans, features, settings, progress)
+    notes = (*scores.notes, *task.labels.caveats, *stopping_notes(scores, settings.tune))
+    evaluation = Evaluation(task.inputs, score_table(scores), labeled, scores, notes)
     say_table(evaluation)
     if settings.output is not None:
-        _write(task, evaluation, settings, settings.output)
+        write(evaluation, archives, settings.output, worst=settings.worst)
+        if settings.keep:
+            _keep(task, settings, settings.output / "classifier")
     return evaluation
 
 
@@ -109,7 +110,8 @@ def _open(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) ->
         patient_column=settings.patient_column,
         folder_labels=settings.folder_labels,
     )
-    labeled = open_labels(labels, settings.test, packing, question)
+    archives = open_archives(labels, settings.test, packing)
+    labeled = read_question(archives, question, labels, settings.test)
     opened = open_backbone(backbone, labeled.archives[0], settings.size)
     inputs = {
         "backbone": opened.described,
@@ -127,20 +129,6 @@ def _open(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) ->
     return _Task(opened, labeled, inputs)
 
 
-def _features(task: _Task) -> Float32[np.ndarray, "n d"]:
-    archives, labeled = task.labels.archives, task.labels.labeled
-    features: np.ndarray = labeled.gathered(
-        lambda source, rows: task.backbone.features(archives[source], rows)
-    )
-    check_features(features, labeled)
-    return features
-
-
-def _fit(task: _Task, features: Float32[np.ndarray, "n d"], settings: EvaluateConfig) -> Scores:
-    with track(num_fits(settings, task.labels.labeled), "learning") as progress:
-        return fit_learners(task.backbone, task.scans, features, settings, progress)
-
-
 def num_fits(settings: ScoringSettings, labeled: LabeledSet) -> int:
     """Returns how many models `fit_learners` fits."""
     folds = settings.folds if labeled.split is None else 1
@@ -156,11 +144,8 @@ def fit_learners(
 ) -> Scores:
     """Returns out-of-fold scores of one backbone by all learners that the settings name.
 
-    Args:
-        progress: Advanced after each of the `num_fits` models.
-
-    Raises:
-        ScanlearnError: See `learners_by_name` and `score_learners`.
+    Errors are those of `learners_by_name` and `score_learners`; ``progress`` is advanced
+    `num_fits` times.
     """
     learners = learners_by_name(
         settings.learners,
@@ -182,17 +167,6 @@ def fit_learners(
 
 def _show_epoch(progress: Progressor, epoch: int, epochs: int, value: float) -> None:
     progress.advance(0, epoch=f"{epoch}/{epochs}", validation_auroc=f"{value:.3f}")
-
-
-def _score(task: _Task, scores: Scores, settings: EvaluateConfig) -> Evaluation:
-    notes = (*scores.notes, *task.labels.caveats, *stopping_notes(scores, settings.tune))
-    return Evaluation(task.inputs, score_table(scores), task.labels.labeled, scores, notes)
-
-
-def _write(task: _Task, evaluation: Evaluation, settings: EvaluateConfig, output: Path) -> None:
-    write(evaluation, task.labels.archives, output, worst=settings.worst)
-    if settings.keep:
-        _keep(task, settings, output / "classifier")
 
 
 def _keep(task: _Task, settings: EvaluateConfig, folder: Path) -> None:

@@ -18,14 +18,7 @@ from scanlearn.palette import NUM_HUES, hue
 from scanlearn.svg import Axis
 from scantune.evaluation.results import ClassRow, EvaluationRow
 from scantune.scores import Scores
-from scantune.statistics.curves import (
-    GRID,
-    band,
-    confusion,
-    precision_recall,
-    reliability,
-    roc,
-)
+from scantune.statistics.curves import GRID, band, confusion, precision_recall, reliability, roc
 from scantune.statistics.intervals import patient_weights
 from scantune.wording import budget_name, learner_name
 
@@ -95,7 +88,9 @@ def figure_sheet(figures: Sequence[LearnerFigures], title: str, scores: Scores) 
 def _panels(
     scores: Scores, row: EvaluationRow, weights: Shaped[np.ndarray, "r m"]
 ) -> tuple[Markup, ...]:
-    codes = _codes_drawn(scores)
+    counts = (scores.truth.matrix == 1).sum(axis=0)
+    # The commonest classes have curves, in their own order.
+    codes = sorted(sorted(scores.truth.asked, key=lambda code: -counts[code])[:_MOST_CURVES])
     lines = {line.name: line for line in row.classes}
     classes = [(code, hue(place), lines[scores.classes[code]]) for place, code in enumerate(codes)]
     across, up = Axis(0, 1, _LEFT, _LEFT + _PLOT), Axis(0, 1, _TOP + _PLOT, _TOP)
@@ -137,12 +132,6 @@ def _panels(
     if scores.truth.is_exclusive:
         return (*panels, _confusion(scores, row))
     return (*panels, _forest(row.classes, {line.name: colour for _, colour, line in classes}))
-
-
-def _codes_drawn(scores: Scores) -> list[int]:
-    """Returns the classes that have curves: the commonest, in their own order."""
-    counts = (scores.truth.matrix == 1).sum(axis=0)
-    return sorted(sorted(scores.truth.asked, key=lambda code: -counts[code])[:_MOST_CURVES])
 
 
 def _square(title: str, below: str, beside: str, body: Sequence[Markup]) -> Markup:

@@ -19,7 +19,7 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, write_atomically
 from scantune.evaluation.figures import draw_figures, figure_sheet
 from scantune.evaluation.page import evaluation_page
-from scantune.evaluation.results import Evaluation, EvaluationRow
+from scantune.evaluation.results import Evaluation
 from scantune.evaluation.worst import worst_errors, worst_sheet
 from scantune.scores import Scores
 from scantune.statistics.metrics import AUROC, METRICS, Ends, Metric
@@ -31,11 +31,7 @@ MACRO = "macro average"
 
 
 def check_output(folder: Path, inputs: dict[str, Any]) -> None:
-    """Checks that the folder holds no evaluation of something else.
-
-    Raises:
-        ScanlearnError: If it does.
-    """
+    """Raises a ScanlearnError if the folder holds the evaluation of something else."""
     try:
         earlier = json.loads((folder / _METRICS).read_text("utf-8"))["inputs"]
     except FileNotFoundError:
@@ -54,7 +50,6 @@ def write(
     """Writes the page, its figures, ``metrics.json``, ``classes.csv`` and ``predictions.csv``.
 
     Args:
-        archives: Of the labeled scans, by their number in ``labeled.sources``.
         worst: Scans of the worst errors to show in ``worst_errors.png`` and on the page, of
             findings for each: those of the learner with the highest AUROC at the largest label
             budget. 0 lets no scan out of the archive.
@@ -74,7 +69,8 @@ def write(
     }
     sheet = None
     if worst:
-        best = _best(evaluation)
+        rows = [row for row in evaluation.table if row.budget == scores.budgets[-1]]
+        best = max(rows, key=lambda row: -1.0 if np.isnan(row.auroc) else row.auroc)
         errors = worst_errors(scores, best.learner, best.budget, worst)
         sheet = worst_sheet(errors, labeled, archives, best.learner, best.budget)
         if sheet is not None:
@@ -108,12 +104,6 @@ def _metrics(evaluation: Evaluation) -> dict[str, Any]:
         "notes": list(evaluation.notes),
         "versions": {name: version(name) for name in ("scanlearn", "torch", "numpy", "scipy")},
     }
-
-
-def _best(evaluation: Evaluation) -> EvaluationRow:
-    """Returns the row of the highest AUROC at the largest label budget."""
-    rows = [row for row in evaluation.table if row.budget == evaluation.scores.budgets[-1]]
-    return max(rows, key=lambda row: -1.0 if np.isnan(row.auroc) else row.auroc)
 
 
 def _defined(value: Any) -> Any:

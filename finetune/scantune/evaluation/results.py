@@ -70,22 +70,17 @@ class ClassRow:
         """Upper end."""
         return self.intervals[AUROC.name].high
 
-    @property
-    def excludes_chance(self) -> bool:
-        """Whether the interval lies above .5 or below it."""
-        return self.low > 0.5 or self.high < 0.5
-
     def as_json(self) -> dict[str, Any]:
         """Returns the row as in metrics.json; the AUROC's interval is ``low`` and ``high``."""
         ends = {"": self.intervals[AUROC.name], "delong_": self.delong}
         ends |= {f"{key}_": pair for key, pair in self.intervals.items() if key != AUROC.name}
-        plain = {name: getattr(self, name) for name in ("name", *_COUNTS, "share", "scores")}
+        plain = {
+            name: getattr(self, name)
+            for name in ("name", "scans", "negatives", "unknown", "share", "scores")
+        }
         for prefix, pair in ends.items():
             plain |= {f"{prefix}low": pair.low, f"{prefix}high": pair.high}
         return plain | {"undefined": self.undefined}
-
-
-_COUNTS = ("scans", "negatives", "unknown")
 
 
 def class_table(
@@ -202,7 +197,7 @@ class EvaluationRow:
     @property
     def num_sure(self) -> int:
         """Classes whose interval excludes an AUROC of .5."""
-        return sum(row.excludes_chance for row in self.classes)
+        return sum(row.low > 0.5 or row.high < 0.5 for row in self.classes)
 
     @property
     def num_defined(self) -> int:
@@ -222,11 +217,7 @@ class EvaluationRow:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of a backbone on a labeled set.
-
-    Args:
-        inputs: Backbone, labeled scans and settings, by hash and name.
-    """
+    """The scores of a backbone on a labeled set."""
 
     inputs: dict[str, Any]
     table: tuple[EvaluationRow, ...]

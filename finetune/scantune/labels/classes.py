@@ -57,7 +57,6 @@ def read_classes(
     of their own. -1 beside 0 and 1 is no class, unless it is given as one: a report was not sure.
 
     Args:
-        classes: The values allowed, in the order of their codes.
         is_ordinal: Whether the classes are grades: three or more, numbers unless they are given.
 
     Raises:
@@ -175,10 +174,18 @@ def read_list(
     Raises:
         ScanlearnError: There is no such column, or a value contradicts itself or ``classes``.
     """
-    rows = [None if text is None else _parts(text) for text in named.texts(column)]
+    rows = [
+        None if text is None else {part.strip() for part in text.split(SEPARATOR)} - {""}
+        for text in named.texts(column)
+    ]
     cells = [row or set() for row in rows]
     counts = Counter(name for row in cells for name in row)
-    _check_none(named, column, cells)
+    for number, cell in enumerate(cells):
+        if len(cell) > 1 and any(name.casefold() in _NO_FINDING for name in cell):
+            raise ScanlearnError(
+                f"{named.where(number)}: '{column}' lists {', '.join(sorted(cell))}, both a "
+                "finding and no finding; correct it or leave it blank"
+            )
     listed = tuple(sorted(name for name in counts if name.casefold() not in _NO_FINDING))
     names = listed if classes is None else tuple(str(clean(name)) for name in classes)
     if classes is None:
@@ -202,19 +209,6 @@ def read_list(
         if row is not None:
             matrix[number] = [name in row for name in names]
     return LabelMatrix(names, matrix, np.zeros(matrix.shape, np.bool_))
-
-
-def _parts(text: str) -> set[str]:
-    return {part.strip() for part in text.split(SEPARATOR)} - {""}
-
-
-def _check_none(named: NamedTable, column: str, cells: Sequence[set[str]]) -> None:
-    for number, row in enumerate(cells):
-        if len(row) > 1 and any(name.casefold() in _NO_FINDING for name in row):
-            raise ScanlearnError(
-                f"{named.where(number)}: '{column}' lists {', '.join(sorted(row))}, both a finding "
-                "and no finding; correct it or leave it blank"
-            )
 
 
 def _check_known(
@@ -247,11 +241,7 @@ def _refuse_odd(
 def _refuse_spellings(
     named: NamedTable, target: str, cells: Sequence[set[str]], counts: Counter[str]
 ) -> None:
-    """Refuses values that differ in their case alone, the rarer spelling by its row.
-
-    Raises:
-        ScanlearnError: There are some.
-    """
+    """Refuses values that differ in their case alone, the rarer spelling by its row."""
     by_case: dict[str, list[str]] = {}
     for text, _ in counts.most_common():
         by_case.setdefault(text.casefold(), []).append(text)

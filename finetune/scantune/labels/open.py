@@ -59,20 +59,6 @@ class LabeledArchives:
         return tuple(notes)
 
 
-def open_labels(
-    labels: str | Path, test: str | Path | None, packing: PackSettings, asked: Question
-) -> LabeledArchives:
-    """Opens labeled scans, and those of an external test set, and says what they hold.
-
-    Args:
-        test: Likewise, of other patients; None where the labels are tested too.
-
-    Raises:
-        ScanlearnError: They cannot be used, or a patient or a picture is in both.
-    """
-    return read_question(open_archives(labels, test, packing), asked, labels, test)
-
-
 def open_archives(
     labels: str | Path, test: str | Path | None, packing: PackSettings
 ) -> tuple[Archive, ...]:
@@ -94,16 +80,7 @@ def read_question(
     """
     if test is not None and asked.split_column is not None:
         raise ScanlearnError("test and split_column both say which scans are tested; leave one out")
-    labeled = read_labels(
-        archives[0],
-        asked.target,
-        classes=asked.classes,
-        ordinal=asked.ordinal,
-        multilabel=asked.multilabel,
-        split_column=asked.split_column,
-        synthetic_column=asked.synthetic_column,
-        source=Path(labels).name,
-    )
+    labeled = read_labels(archives[0], source=Path(labels).name, **vars(asked))
     _say_labeled(labeled, archives[0], labeled.target)
     if test is None:
         return LabeledArchives(archives, scorable(labeled))

@@ -11,13 +11,7 @@ from jaxtyping import Float32, Shaped
 from scanlearn.backbones.backbone import Backbone
 from scanlearn.errors import ScanlearnError
 from scantune.labels.labeled_set import LabeledSet
-from scantune.learners.learner import (
-    LabeledScans,
-    Learner,
-    LearnerInputs,
-    OnEpoch,
-    ignore_epoch,
-)
+from scantune.learners.learner import LabeledScans, Learner, LearnerInputs, OnEpoch, ignore_epoch
 from scantune.learners.settings import DEFAULT, TuneConfig
 from scantune.learners.table import FROZEN_LEARNERS, LEARNERS, find_learner
 from scantune.scores import Scores

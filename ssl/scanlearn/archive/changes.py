@@ -94,7 +94,8 @@ def commit(archive: Archive, shards: list[dict[str, Any]], info: Mapping[str, An
     merged = dict(archive.info) | dict(info)
     columns = tuple(merged["label_columns"])
     layout = Layout(archive.shape, archive.dtype, merged["has_mask"], columns)
-    table = _next_table(archive)
+    numbers = (file.stem.partition(".")[2] for file in path.glob("manifest*.parquet"))
+    table = f"manifest.{max((int(n) for n in numbers if n.isdigit()), default=0) + 1}.parquet"
     merged |= write_table(path, layout, [shard["file"] for shard in shards], path / table)
     merged["manifest"] = file_entry(path, table)
     merged["shards"] = shards
@@ -142,8 +143,3 @@ def _first_column(path: Path) -> pa.ChunkedArray:
     )
     table = pa_csv.read_csv(path, parse_options=parsing, convert_options=converting)
     return table.column("scan_id")
-
-
-def _next_table(archive: Archive) -> str:
-    numbers = (file.stem.partition(".")[2] for file in archive.path.glob("manifest*.parquet"))
-    return f"manifest.{max((int(n) for n in numbers if n.isdigit()), default=0) + 1}.parquet"

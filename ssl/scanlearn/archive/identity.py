@@ -54,12 +54,7 @@ class Identities:
         return self._hashed("issuer", self.issuer)
 
     def patient(self, number: str, issuer: str | None = None) -> str:
-        """Returns a patient's name, 24 hexadecimal digits.
-
-        Args:
-            number: The patient's number or name, blanks around it aside.
-            issuer: Who gave it; None for the archive's issuer.
-        """
+        """Returns 24 hexadecimal digits for a patient's number; None is the archive's issuer."""
         return self._hashed("patient", (issuer or self.issuer).strip(), number.strip())
 
     def series(self, uid: str) -> str:
@@ -83,14 +78,12 @@ def read_identities(issuer: str) -> Identities:
     The key is the file that ``$SCANLEARN_KEY`` names, or ``scanlearn/key`` in the user's
     configuration folder, ``$XDG_CONFIG_HOME`` or ``~/.config``.
 
-    Args:
-        issuer: Who gave the patients their numbers, where no file says so.
-
     Raises:
         ScanlearnError: The key can be read by others, is too short, or cannot be read or made.
     """
     variable = os.environ.get(KEY_VARIABLE)
-    path = Path(variable).expanduser() if variable else _default_key()
+    base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    path = Path(variable).expanduser() if variable else base / "scanlearn" / "key"
     try:
         if not variable and not path.exists():
             _make_key(path)
@@ -137,11 +130,6 @@ def source_name(source: Path) -> str:
     folders = [path, *path.parents] if path.is_dir() else list(path.parents)
     named = (folder.name for folder in folders if folder.name.casefold() not in _COMMON_NAMES)
     return next(named, "")
-
-
-def _default_key() -> Path:
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "scanlearn" / "key"
 
 
 def _make_key(path: Path) -> None:

@@ -84,16 +84,29 @@ class PackedScan:
     @cached_property
     def sums(self) -> ScanSums:
         """Digest and sums. Made once: they travel with the scan from one process to another."""
-        return _sums_of(self)
+        digest = hashlib.sha256(np.ascontiguousarray(self.pixels).data)
+        digest.update(struct.pack("<4i4f", *self.box, *self.unit_range, *self.spacing))
+        if self.mask is not None:
+            digest.update(np.ascontiguousarray(self.mask).data)
+        low, high = (float(np.float32(value)) for value in self.unit_range)
+        unit, squares = _unit_values(self.pixels.dtype.itemsize, low, high)
+        top, left, bottom, right = self.box
+        # Values are counted, not converted: exact, and several times as fast as float64 pixels.
+        inside = self.pixels[:, top:bottom, left:right]
+        # Gray scans among coloured ones repeat their channel.
+        num_counted = 1 if len(inside) > 1 and (inside[1:] == inside[:1]).all() else len(inside)
+        counts = [_counts(plane) for plane in inside[:num_counted]]
+        # Not a dot product: its last bits would follow the number of threads.
+        repeats = len(inside) // num_counted
+        first = [float((count * unit).sum()) for count in counts] * repeats
+        second = [float((count * squares).sum()) for count in counts] * repeats
+        sums = np.array([(bottom - top) * (right - left), *first, *second], np.float64)
+        return ScanSums(digest.digest(), sums)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a packed scan comes from, as the archive stores it.
-
-    Args:
-        labels: Raw label strings by column; None or a missing column for blank.
-    """
+    """Where a packed scan comes from; a label that is None or missing is blank."""
 
     scan_id: str
     patient: str
@@ -102,22 +115,12 @@ class Origin:
 
 @dataclass(frozen=True)
 class Layout:
-    """What every scan of an archive has.
-
-    Args:
-        shape: Channels, rows and columns.
-        has_mask: Whether scans carry a field-of-view mask.
-    """
+    """What every scan of an archive has; its shape is channels, rows and columns."""
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
     has_mask: bool = False
     label_columns: tuple[str, ...] = ()
-
-    @property
-    def rows_per_batch(self) -> int:
-        """Scans of a full record batch."""
-        return scans_per_batch(self.shape, self.dtype)
 
     def schema(self) -> pa.Schema:
         """Returns the columns of a shard."""
@@ -234,27 +237,6 @@ class ScanSums:
 def num_sums(channels: int) -> int:
     """Returns how many sums a scan has."""
     return 1 + 2 * channels
-
-
-def _sums_of(scan: PackedScan) -> ScanSums:
-    digest = hashlib.sha256(np.ascontiguousarray(scan.pixels).data)
-    digest.update(struct.pack("<4i4f", *scan.box, *scan.unit_range, *scan.spacing))
-    if scan.mask is not None:
-        digest.update(np.ascontiguousarray(scan.mask).data)
-    low, high = (float(np.float32(value)) for value in scan.unit_range)
-    unit, squares = _unit_values(scan.pixels.dtype.itemsize, low, high)
-    top, left, bottom, right = scan.box
-    # Values are counted, not converted: exact, and several times as fast as float64 pixels.
-    inside = scan.pixels[:, top:bottom, left:right]
-    # Gray scans among coloured ones repeat their channel.
-    num_counted = 1 if len(inside) > 1 and (inside[1:] == inside[:1]).all() else len(inside)
-    counts = [_counts(plane) for plane in inside[:num_counted]]
-    # Not a dot product: its last bits would follow the number of threads.
-    repeats = len(inside) // num_counted
-    first = [float((count * unit).sum()) for count in counts] * repeats
-    second = [float((count * squares).sum()) for count in counts] * repeats
-    sums = np.array([(bottom - top) * (right - left), *first, *second], np.float64)
-    return ScanSums(digest.digest(), sums)
 
 
 @lru_cache(maxsize=4)

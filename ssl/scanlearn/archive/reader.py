@@ -24,12 +24,9 @@ FACTS = np.dtype([("valid_box", "<i8", 4), ("spacing_mm", "<f4", 2), ("value_ran
 
 
 class Archive:
-    """A packed archive on disk, opened for reading.
+    """A packed archive on disk, the folder of an ``archive.json``, opened for reading.
 
     It can be pickled: a worker process opens its own memory maps.
-
-    Args:
-        path: Folder that holds ``archive.json``.
 
     Raises:
         ScanlearnError: There is no archive at ``path``, it was made by a later release, or a
@@ -123,12 +120,9 @@ class Archive:
         return self._index.facts
 
     def gather(self, indices: Int64[np.ndarray, " b"]) -> ScanBatch:
-        """Returns the scans at ``indices`` as one batch, in that order.
+        """Returns the scans in the rows ``indices``, which may repeat, as one batch in that order.
 
         Each scan is copied exactly once, from the memory map into the returned tensor.
-
-        Args:
-            indices: ``[b]`` rows of the archive, in any order, repeats allowed.
         """
         rows = np.asarray(indices, dtype=np.int64)
         size = len(rows)
@@ -163,7 +157,6 @@ class ShardIndex:
 
     Args:
         first_row: ``[k]`` row of the archive that each record batch starts with.
-        facts: ``[n]`` valid box, spacing and value range of each scan.
     """
 
     first_row: Int64[np.ndarray, " k"]
@@ -233,19 +226,13 @@ class Items:
         """Returns the items of record batches."""
         starts = [part.ctypes.data for part in parts]
         end = max(start + part.nbytes for start, part in zip(starts, parts, strict=True))
-        return cls(
-            parts, np.array(starts, np.int64), window_over(min(starts), end, parts[0].shape[1])
-        )
+        window = window_over(min(starts), end, parts[0].shape[1])
+        return cls(parts, np.array(starts, np.int64), window)
 
     def take(
         self, batch: Int64[np.ndarray, " b"], inside: Int64[np.ndarray, " b"]
     ) -> UInt8[np.ndarray, "b s"]:
-        """Returns the bytes of some items, each copied once.
-
-        Args:
-            batch: ``[b]`` record batch of each.
-            inside: ``[b]`` its place there.
-        """
+        """Returns the bytes of items by record batch and place there, each copied once."""
         size = self.parts[0].shape[1]
         if self.window is not None:
             # One call of numpy, which takes as long as indexing one big memory map.
@@ -259,11 +246,7 @@ class Items:
 
 
 def window_over(low: int, high: int, num_bytes: int) -> UInt8[np.ndarray, "a s"] | None:
-    """Returns overlapping rows of bytes, one from each address of memory on, without a copy.
-
-    Returns:
-        None where numpy cannot count that far.
-    """
+    """Returns the bytes from each address on, uncopied; None where numpy cannot count so far."""
     try:
         return np.asarray(_Memory(low, (high - low - num_bytes + 1, num_bytes)))
     except ValueError:

@@ -18,6 +18,7 @@ from scanlearn.archive.layout import (
     Origin,
     PackedScan,
     file_entry,
+    scans_per_batch,
     shard_name,
 )
 
@@ -36,9 +37,10 @@ class ShardWriter:
         self._folder = folder
         self._layout = layout
         self._schema = layout.schema()
-        self._pixels = np.empty((layout.rows_per_batch, *layout.shape), layout.dtype)
+        num_rows = scans_per_batch(layout.shape, layout.dtype)
+        self._pixels = np.empty((num_rows, *layout.shape), layout.dtype)
         # A byte each: Arrow packs booleans into bits, which no numpy array can view.
-        self._masks = np.empty((layout.rows_per_batch * layout.has_mask, *layout.shape[1:]), "u1")
+        self._masks = np.empty((num_rows * layout.has_mask, *layout.shape[1:]), "u1")
         # Every other column.
         self._rows: list[dict[str, Any]] = []
         self._sink: Any = None
@@ -92,8 +94,16 @@ class ShardWriter:
             self._sink = _open_sink(self._folder / shard_name(len(self.counts)))
             self._writer = pa.ipc.new_file(self._sink, self._schema)
             self.counts.append(0)
-        self._writer.write_batch(self._record_batch())
-        self.counts[-1] += len(self._rows)
+        number = len(self._rows)
+        arrays = {"pixels": self._pixels[:number], "mask": self._masks[:number]}
+        columns = [
+            _fixed(arrays[field.name], field.type)
+            if field.name in arrays
+            else pa.array([row[field.name] for row in self._rows], field.type)
+            for field in self._schema
+        ]
+        self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+        self.counts[-1] += number
         self._rows.clear()
         self._batches += 1
         if self._batches % BATCHES_PER_SHARD == 0:
@@ -109,29 +119,15 @@ class ShardWriter:
             # A later writer may go on from here, after a power failure too.
             _sync(self._folder / shard_name(len(self.counts) - 1))
 
-    def _record_batch(self) -> pa.RecordBatch:
-        number = len(self._rows)
-        arrays = {"pixels": self._pixels[:number], "mask": self._masks[:number]}
-        columns = [
-            _fixed(arrays[field.name], field.type)
-            if field.name in arrays
-            else pa.array([row[field.name] for row in self._rows], field.type)
-            for field in self._schema
-        ]
-        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
-
 
 def drop_from_shard(
     path: Path, shard: dict[str, Any], patients: pa.Array, name: str
 ) -> dict[str, Any] | None:
     """Writes a shard without the scans of some patients, if it holds any.
 
-    Args:
-        shard: Entry of the shard in ``archive.json``.
-
     Returns:
-        The entry of the new file, ``shard`` itself where nothing changes, None where no scan is
-        left.
+        The new file's entry for ``archive.json``, the old one ``shard`` where nothing changes, None
+        where no scan is left.
     """
     with pa.memory_map(str(path / shard["file"])) as source:
         file = pa.ipc.open_file(source)

@@ -89,7 +89,7 @@ def _page(archive: Archive, scans: Overview, sheet: bytes) -> str:
         rejected=_rejected(archive.path),
         notes=list(info.get("notes", {}).items()),
         settings=[
-            (name, _as_text(value))
+            (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
             for name, value in settings.items()
             if name not in _SETTINGS_LEFT_OUT and value not in (None, {})
         ],
@@ -103,15 +103,11 @@ def _page(archive: Archive, scans: Overview, sheet: bytes) -> str:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Scans that were packed to the same pixels, box, range and spacing.
-
-    Args:
-        shared: Groups with scans of more than one patient; None where patients are unknown.
-    """
+    """Scans that were packed to the same pixels, box, range and spacing."""
 
     groups: int
     scans: int
-    shared: int | None
+    shared: int | None  # Groups of more than one patient; None where patients are unknown.
 
 
 @dataclass(frozen=True)
@@ -208,10 +204,6 @@ def _digests(archive: Archive) -> UInt64[np.ndarray, " n"] | None:
     return np.concatenate(parts)[:, 0]
 
 
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
 def _bars(counts: Any, total: int, most: int = _MOST_BARS) -> list[Bar]:
     """Returns name, number and share of the commonest, and of all others in one."""
     ordered = sorted(counts, key=lambda item: (-item[1], str(item[0])))
@@ -229,17 +221,12 @@ def _sizes(scans: Overview) -> list[Bar]:
     return _bars(zip(names, counts.tolist(), strict=True), len(scans.sizes))
 
 
-def _columns(archive: Archive, *names: str) -> Any:
-    return pq.ParquetFile(archive.table).read(columns=list(names))
-
-
 def _patients(archive: Archive) -> list[Bar]:
     """Returns how many patients have one scan, two, and so on; empty where none is known."""
     if not archive.patients_known:
         return []
-    numbers = (
-        _columns(archive, "patient").column("patient").value_counts().field("counts").to_numpy()
-    )
+    patients = arrow_column(archive.table, "patient")
+    numbers = patients.value_counts().field("counts").to_numpy()
     groups: list[Bar] = []
     for low, high in (*_PATIENT_GROUPS, (_PATIENT_GROUPS[-1][1] + 1, int(numbers.max()))):
         number = int(((numbers >= low) & (numbers <= high)).sum())
@@ -252,7 +239,8 @@ def _patients(archive: Archive) -> list[Bar]:
 def _label(archive: Archive, name: str) -> tuple[str, int, int, list[Bar]]:
     """Returns a column, its filled rows and distinct values, and its classes if it has such."""
     column = LABEL_PREFIX + name
-    grouped = _columns(archive, column, "patient").group_by(column)
+    table: Any = pq.ParquetFile(archive.table).read(columns=[column, "patient"])
+    grouped = table.group_by(column)
     counted = grouped.aggregate([("patient", "count"), ("patient", "count_distinct")])
     rows = [row for row in counted.to_pylist() if row[column]]
     num_filled = sum(row["patient_count"] for row in rows)

@@ -23,7 +23,6 @@ def write_table(folder: Path, layout: Layout, shards: Sequence[str], table: Path
 
     Args:
         layout: What every scan has; a label column that a shard lacks is blank there.
-        shards: Files of the shards below ``folder``, in order.
     """
     totals = ArchiveSums(layout)
     schema = table_schema(layout.label_columns)
@@ -31,44 +30,28 @@ def write_table(folder: Path, layout: Layout, shards: Sequence[str], table: Path
     with pq.ParquetWriter(table, schema) as writer:
         for name in shards:
             with pa.memory_map(str(folder / name)) as source:
-                rows = pa.Table.from_batches(_small_batches(source, schema.names))
+                file = pa.ipc.open_file(source)
+                names = {"digest", "sums", *schema.names}.intersection(file.schema.names)
+                numbers = range(file.num_record_batches)
+                batches = (file.get_batch(number).select(sorted(names)) for number in numbers)
+                rows = pa.Table.from_batches(batches)
                 digests = b"".join(rows.column("digest").to_pylist())
                 sums = rows.column("sums").combine_chunks().flatten().to_numpy()
                 totals.add(digests, sums.reshape(rows.num_rows, -1))
-                writer.write_table(_with_columns(rows, schema))
+                for missing in {*schema.names} - names:
+                    rows = rows.append_column(missing, pa.nulls(rows.num_rows, pa.string()))
+                writer.write_table(rows.select(schema.names))
                 num_scans += rows.num_rows
-    codes, num_patients = _patient_codes(table)
+    # Arrow numbers patients; a million strings of Python would take a hundred bytes each.
+    patients = arrow_column(table, "patient").combine_chunks().dictionary_encode()
+    codes = patients.indices.to_numpy().astype(np.int64)
     return {
         "scans": num_scans,
-        "patients": num_patients,
+        "patients": len(patients.dictionary),
         "mean": totals.mean,
         "std": totals.std,
         "content_hash": totals.content_hash(codes),
     }
-
-
-def _small_batches(source: pa.NativeFile, columns: list[str]) -> list[pa.RecordBatch]:
-    file = pa.ipc.open_file(source)
-    names = [name for name in ("digest", "sums", *columns) if name in file.schema.names]
-    return [file.get_batch(number).select(names) for number in range(file.num_record_batches)]
-
-
-def _with_columns(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Returns the columns of a schema, blank where there is none."""
-    columns = [
-        rows.column(name) if name in rows.column_names else pa.nulls(rows.num_rows, pa.string())
-        for name in schema.names
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _patient_codes(table: Path) -> tuple[Int64[np.ndarray, " n"], int]:
-    """Returns the number of each scan's patient in the order of first appearance, and how many.
-
-    Arrow numbers them; a million strings of Python would take a hundred bytes each.
-    """
-    encoded = arrow_column(table, "patient").combine_chunks().dictionary_encode()
-    return encoded.indices.to_numpy().astype(np.int64), len(encoded.dictionary)
 
 
 class ArchiveSums:

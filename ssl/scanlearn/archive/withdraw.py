@@ -11,13 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from scanlearn.archive.changes import (
-    changing,
-    commit,
-    files_of,
-    free_number,
-    identities_of,
-)
+from scanlearn.archive.changes import changing, commit, files_of, free_number, identities_of
 from scanlearn.archive.layout import REJECTED_FILE, shard_name
 from scanlearn.archive.lists import rewrite_list
 from scanlearn.archive.reader import Archive
@@ -85,9 +79,6 @@ def withdrawn_from(archive: Archive) -> dict[str, Any]:
 
 def drop_patients(archive: Archive, names: list[str]) -> Archive:
     """Returns an archive without some patients; no other process may change it meanwhile.
-
-    Args:
-        archive: Inside `changing`, or an archive that no one else knows of.
 
     Raises:
         ScanlearnError: No scan would be left.

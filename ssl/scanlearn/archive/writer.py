@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -107,31 +108,30 @@ class ArchiveWriter:
         # Another release may decode or fit differently: it starts again.
         self._header = self._info | {"release": version("scanlearn")}
         self._archive: Archive | None = None
-        left = take_up(self.path, self._is_same) if source_hash else None
+        read = partial(read_checkpoint, header=self._header)
+        left = take_up(self.path, lambda folder: read(folder) is not None) if source_hash else None
         self._partial = left or start_partial(self.path)
-        self._reached = read_checkpoint(self._partial, self._header) if left else None
+        self._reached = read(self._partial) if left else None
         with disk_errors(self._beside):
             self._open(self._reached)
 
-    def _is_same(self, folder: Path) -> bool:
-        return read_checkpoint(folder, self._header) is not None
-
     def _open(self, reached: Checkpoint | None) -> None:
         """Opens the files where an earlier writer stopped."""
-        kept = reached.list_bytes if reached else {}
+        reached = reached or Checkpoint({}, [], {}, {}, {})
+        counts = [int(shard["scans"]) for shard in reached.shards]
         names = [REJECTED_FILE, *([PATHS_FILE] if self.identities else [])]
-        self._shards = ShardWriter(self._partial, self._layout, reached.counts if reached else ())
+        self._shards = ShardWriter(self._partial, self._layout, counts)
         self._lists = {
             name: ListWriter(
                 self._partial / name,
                 _LISTS[name],
                 owner_only=name == PATHS_FILE,
-                keep_bytes=kept.get(name),
+                keep_bytes=reached.list_bytes.get(name),
             )
             for name in names
         }
-        facts = reached.facts if reached else {}
-        self.num_scans = sum(self._shards.counts)
+        facts = reached.facts
+        self.num_scans = sum(counts)
         self.num_rejected: int = facts.get("num_rejected", 0)
         self.first_reason: str | None = facts.get("first_reason")
         self._last_listed: str | None = facts.get("last_listed")
@@ -185,11 +185,7 @@ class ArchiveWriter:
         self.first_reason = self.first_reason or reason
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Notes that a later writer may resume from here; `add` says when.
-
-        Args:
-            state: What the caller needs to resume, as JSON; `resumed` returns it.
-        """
+        """Keeps JSON for `resumed`: a later writer may resume from here; `add` says when."""
         assert self.num_scans == sum(self._shards.counts), "scans are still in memory"
         with disk_errors(self._beside):
             self._reached = Checkpoint(
@@ -291,11 +287,6 @@ class Checkpoint:
     def write(self, folder: Path) -> None:
         """Replaces the checkpoint in a folder in one step."""
         write_atomically(folder / _CHECKPOINT_FILE, json.dumps(asdict(self)))
-
-    @property
-    def counts(self) -> list[int]:
-        """Scans of each finished shard."""
-        return [int(shard["scans"]) for shard in self.shards]
 
 
 def read_checkpoint(folder: Path, header: Mapping[str, Any]) -> Checkpoint | None:

@@ -31,7 +31,6 @@ from scanlearn.audit.result import (
     Comparison,
     ScanSet,
     issuer_notes,
-    patients_unknown,
     why_patients_not_compared,
 )
 from scanlearn.audit.sheet import draw_sheet
@@ -93,7 +92,13 @@ def audit(
     for line in result.lines():
         say(line)
     if output is not None:
-        _write(Path(output).expanduser(), result, (unlabeled, *labeled), shown)
+        folder = Path(output).expanduser()
+        result.write(folder)
+        archives = {scans.name: scans.archive for scans in (unlabeled, *labeled)}
+        sheet = draw_sheet(result, archives, shown)
+        if sheet is not None:
+            write_atomically(folder / SHEET_FILE, png(sheet))
+        say(f"audit written to {folder}")
     return result
 
 
@@ -208,7 +213,8 @@ def _shared_patients(
     none = np.zeros(0, PAIR)
     if first is second:
         if not first.archive.patients_known:
-            return none, None, (patients_unknown(first),)
+            unknown = f"The patients of {first.name} are unknown"
+            return none, None, (f"{unknown}: each scan counts as a patient of its own.",)
         if not first.has_split:
             return none, 0, ()
         patients = patient_codes(first.archive.patients[first.rows])
@@ -221,12 +227,3 @@ def _shared_patients(
     shared = pairs.equal_pairs(one, other)
     made = _pairs(first, second, PATIENT, *shared)
     return made, len(np.unique(other[shared[1]])), issuer_notes(first, second)
-
-
-def _write(folder: Path, result: Audit, sets: Sequence[ScanSet], shown: int) -> None:
-    result.write(folder)
-    archives = {scans.name: scans.archive for scans in sets}
-    sheet = draw_sheet(result, archives, shown)
-    if sheet is not None:
-        write_atomically(folder / SHEET_FILE, png(sheet))
-    say(f"audit written to {folder}")

@@ -56,11 +56,7 @@ _CENTRE = (SIDE - 1) / 2
 
 @dataclass(frozen=True)
 class Proposals:
-    """Pairs that may be one scan: ``p`` places in two sets of fingerprints.
-
-    Args:
-        turn: ``[p]`` how the second must be turned to look like the first.
-    """
+    """Places in two sets of scans that may be one, and the turn that makes the second the first."""
 
     first: Int64[np.ndarray, " p"]
     second: Int64[np.ndarray, " p"]
@@ -173,18 +169,10 @@ def _unpacked(hashes: UInt64[np.ndarray, " n"]) -> Bool[np.ndarray, "n 63"]:
 
 
 class _Band:
-    """The scans in the order of their bits; those that agree in the first ones lie side by side.
-
-    Args:
-        bit_order: The 63 bits in the order of this band.
-        num_bits: How many of them must agree, from the first.
-    """
+    """Scans ordered by their bits: those that agree in the first ``num_bits`` are neighbours."""
 
     def __init__(
-        self,
-        hashes: UInt64[np.ndarray, " n"],
-        bit_order: Int64[np.ndarray, " 63"],
-        num_bits: int,
+        self, hashes: UInt64[np.ndarray, " n"], bit_order: Int64[np.ndarray, " 63"], num_bits: int
     ) -> None:
         self._bit_order = bit_order
         keys = _packed(_unpacked(hashes)[:, bit_order])
@@ -212,9 +200,7 @@ def correlations(
 ) -> Float32[np.ndarray, "2 p"]:
     """Returns the correlations of pixels and of detail, after the best small shift and stretch.
 
-    Args:
-        first: Archive of the first scans; ``proposals`` names its rows.
-        proposals: Pairs, with the turn that the second scan needs.
+    ``proposals`` names rows of both archives, and the turn that the second scan needs.
     """
     both = np.empty((2, len(proposals)), np.float32)
     size = min(batch_size(first), batch_size(second))
@@ -289,9 +275,7 @@ def _best_shift(
 
 
 def _refined(
-    middle: Float32[Tensor, "p i i"],
-    other: Float32[Tensor, "p s s"],
-    shift: Float32[Tensor, "p 2"],
+    middle: Float32[Tensor, "p i i"], other: Float32[Tensor, "p s s"], shift: Float32[Tensor, "p 2"]
 ) -> tuple[Float32[Tensor, " p"], Float32[Tensor, " p"]]:
     """Returns the best correlation on the way to the best shift and stretch, and its detail's.
 

@@ -107,11 +107,6 @@ def why_patients_not_compared(first: ScanSet, second: ScanSet) -> str:
     return ""
 
 
-def patients_unknown(scans: ScanSet) -> str:
-    """Returns the note on a set whose patients are unknown."""
-    return f"The patients of {scans.name} are unknown: each scan counts as a patient of its own."
-
-
 def issuer_notes(first: ScanSet, second: ScanSet) -> tuple[str, ...]:
     """Returns what may keep a patient of two archives from being recognised."""
     if first.archive.info.get("issuer") == second.archive.info.get("issuer"):

@@ -13,13 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scanlearn.archive.changes import (
-    changing,
-    commit,
-    files_of,
-    free_number,
-    identities_of,
-)
+from scanlearn.archive.changes import changing, commit, files_of, free_number, identities_of
 from scanlearn.archive.identity import Identities, source_name
 from scanlearn.archive.layout import PATHS_FILE, REJECTED_FILE, file_entry, is_archive, shard_name
 from scanlearn.archive.lists import read_list, rewrite_list

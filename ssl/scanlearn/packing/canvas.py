@@ -154,12 +154,7 @@ def _unit_range(scan: Scan, pixels: Pixels, preprocess: Preprocess) -> ValueRang
 
 @dataclass(frozen=True)
 class Fitting:
-    """Which part of a picture goes onto the canvas, and how large.
-
-    Args:
-        part: Top, left, bottom, right of the part, in pixels of the picture.
-        columns: Columns of the canvas that it fills.
-    """
+    """Top, left, bottom, right in pixels of the part of a picture that fills rows and columns."""
 
     part: tuple[float, float, float, float]
     rows: int
@@ -196,10 +191,6 @@ def fit_to_canvas(
 
     The aspect is kept and nothing is ever enlarged: a smaller scan keeps its size. The scan lies
     at the top left; padding at the bottom and right is 0.
-
-    Args:
-        scan: ``[c h w]`` with one or three channels.
-        channels: 1 (colour becomes luma) or 3 (gray is repeated).
     """
     source = to_gray(scan.pixels) if channels == 1 else scan.pixels
     fitting = fit((source.shape[1], source.shape[2]), canvas, how)
@@ -219,13 +210,10 @@ def fit_to_canvas(
 
 
 def shrink_picture(image: Image.Image, canvas: tuple[int, int], how: Fit = "pad") -> Image.Image:
-    """Returns a picture in the size that `fit_to_canvas` gives it, with the same pixels.
+    """Returns an 8-bit L or RGB picture in the size and with the pixels of `fit_to_canvas`.
 
     One that need not be resized is returned as it is. The way into an array at full size, and back
     to Pillow to be resized, is spared.
-
-    Args:
-        image: 8 bits, of mode L or RGB.
     """
     fitting = fit((image.height, image.width), canvas, how)
     top, left, bottom, right = fitting.part
@@ -234,11 +222,7 @@ def shrink_picture(image: Image.Image, canvas: tuple[int, int], how: Fit = "pad"
 
 
 def to_gray(pixels: Pixels) -> UInt8[np.ndarray, "1 h w"] | UInt16[np.ndarray, "1 h w"]:
-    """Returns one channel: the scan itself where it is gray, else its ITU-R BT.601 luma.
-
-    Args:
-        pixels: ``[c h w]`` with one or three channels.
-    """
+    """Returns one channel: the scan itself where it is gray, else its ITU-R BT.601 luma."""
     if pixels.shape[0] == 1:
         return pixels
     if pixels.dtype == np.uint8:

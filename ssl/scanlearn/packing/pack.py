@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 from scanlearn.archive.identity import Identities, read_identities, source_name
 from scanlearn.archive.layout import Origin, is_archive
@@ -63,7 +62,6 @@ def pack(
 
     Args:
         source: Folder of scans, table (see `read_manifest`), or a manifest already read.
-        settings: None for the defaults.
 
     Raises:
         ScanlearnError: The source cannot be used, none of its scans can be read, another archive
@@ -97,16 +95,14 @@ def pack_manifest(
     source_hash: str,
     like: Archive | None = None,
 ) -> Archive:
-    """Packs the files of a manifest and returns the archive.
-
-    Args:
-        like: An archive that the scans are to fit into.
+    """Packs the files of a manifest, to fit into the archive ``like`` if given, into an archive.
 
     Raises:
         ScanlearnError: No file can be read, they do not fit, or the disk is full.
     """
-    canvas = settings.canvas
-    read = settings.reading()
+    canvas, channels, read = settings.canvas, settings.channels, settings.reading()
+    if like is not None:
+        channels = 1 if like.shape[0] == 1 else 3
     selection = make_selection(settings.keep, settings.drop, manifest.label_columns)
     workers = _workers(settings)
     _get_ready(manifest, settings)
@@ -114,18 +110,26 @@ def pack_manifest(
     plan = make_plan(
         headers,
         canvas=(canvas, canvas) if isinstance(canvas, int) else canvas,
-        channels=settings.channels if like is None else _channels(like),
+        channels=channels,
         preprocess=settings.preprocess(),
         settings=read,
         workers=workers,
     )
     if like is not None:
-        plan = _fitting(plan, like)
+        if plan.dtype.itemsize > like.dtype.itemsize:
+            raise ScanlearnError(
+                f"{like.path}: holds 8-bit scans, and some of these files have more bits, which"
+                " would be lost; pack them into an archive of their own"
+            )
+        plan = replace(plan, dtype=like.dtype)
+    columns = manifest.label_columns
+    if headers.has_series and SERIES not in columns:
+        columns = (*columns, SERIES)
     with ArchiveWriter(
         target,
         shape=(plan.channels, *plan.canvas),
         dtype=plan.dtype,
-        label_columns=_label_columns(manifest, headers),
+        label_columns=columns,
         has_mask=plan.preprocess.has_mask,
         patients_known=manifest.patients_known or headers.has_patients,
         source_hash=source_hash,
@@ -156,26 +160,6 @@ def _workers(settings: PackSettings) -> int:
     return settings.workers or max(2, num_cores())
 
 
-def _channels(archive: Archive) -> Literal[1, 3]:
-    return 1 if archive.shape[0] == 1 else 3
-
-
-def _fitting(plan: PackPlan, like: Archive) -> PackPlan:
-    """Returns a plan for scans that are added to an existing archive."""
-    if plan.dtype.itemsize > like.dtype.itemsize:
-        raise ScanlearnError(
-            f"{like.path}: holds 8-bit scans, and some of these files have more bits, which would"
-            " be lost; pack them into an archive of their own"
-        )
-    return replace(plan, dtype=like.dtype)
-
-
-def _label_columns(manifest: Manifest, headers: HeaderScan) -> tuple[str, ...]:
-    """Returns the table's columns, and one for the series where files name it."""
-    known = manifest.label_columns
-    return (*known, SERIES) if headers.has_series and SERIES not in known else known
-
-
 def identities_for(manifest: Manifest, settings: PackSettings) -> Identities:
     """Returns what hashes patients and files of a source: under this user's key, by its issuer."""
     return read_identities(settings.issuer or source_name(manifest.root))
@@ -201,9 +185,6 @@ def write_scans(
     """Writes every scan of a manifest and returns how often each note was made.
 
     What an earlier process finished is not decoded again. Of a scan nothing is kept in memory.
-
-    Args:
-        workers: Processes that decode; with 1 this one does.
     """
     loop = _WriteLoop(writer, manifest)
     num_items = sum(1 for _ in pieces(headers, plan)) - loop.num_done
@@ -244,11 +225,7 @@ def _prepared(
 
 
 class _WriteLoop:
-    """How far an archive is filled.
-
-    Args:
-        writer: The archive; an earlier process may have begun it.
-    """
+    """How far an archive is filled, which an earlier process may have begun."""
 
     def __init__(self, writer: ArchiveWriter, manifest: Manifest) -> None:
         reached = writer.resumed
@@ -275,23 +252,20 @@ class _WriteLoop:
                 continue
             self.notes.update(outcome.notes)
             if self._add(row, file, outcome):
-                self._checkpoint()
+                self._writer.checkpoint(
+                    {
+                        "num_done": self.num_done,
+                        "num_outcomes": self._num_outcomes,
+                        "last": self._last,
+                        "notes": dict(self.notes),
+                    }
+                )
         if isinstance(item, WorkItem) and not any(
             isinstance(outcome, Refused) for outcome in outcomes
         ):
             self.notes[EMPTY] += len(item.frames) - len(outcomes)
         self.num_done += 1
         self._num_outcomes = 0
-
-    def _checkpoint(self) -> None:
-        self._writer.checkpoint(
-            {
-                "num_done": self.num_done,
-                "num_outcomes": self._num_outcomes,
-                "last": self._last,
-                "notes": dict(self.notes),
-            }
-        )
 
     def _add(self, row: ManifestRow, file: str, outcome: Prepared) -> bool:
         """Writes a scan under hashes: a file that names no patient stands for its own."""

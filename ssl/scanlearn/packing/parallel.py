@@ -107,7 +107,8 @@ def ordered_map(
             else:
                 results = buffers.load(pickled, slot)
                 weight = sum(map(weigh, oldest)) if weigh else len(oldest)
-                size = _next_size(weight, pickled.seconds, chunk)
+                worth = int(weight * _SECONDS_PER_CHUNK / max(pickled.seconds, 1e-6))
+                size = max(1, min(chunk, 2 * weight, worth))
             yield from results
             free.append(slot)
     finally:
@@ -115,11 +116,7 @@ def ordered_map(
 
 
 def get_ready(workers: int, modules: Sequence[str] = ()) -> None:
-    """Starts to load the modules that processes need, while this one still lists the work.
-
-    Args:
-        workers: Processes; for one nothing is done.
-    """
+    """Starts to load the modules that several workers need, while this one still lists the work."""
     if _START_METHOD == "forkserver" and workers > 1:
         from multiprocessing import forkserver
 
@@ -140,11 +137,7 @@ def map_where_worth(
     """Yields ``function(item)`` for each item, in order, over processes where they save time.
 
     The first items are done here and timed: processes, which take a while to start, come in where
-    they save more than that.
-
-    Args:
-        crashed: Result of an item that no process survives.
-        chunk: Most items that a process is given at a time.
+    they save more than that. ``crashed`` and ``chunk`` are those of `ordered_map`.
     """
     waiting = iter(items)
     times: list[float] = []
@@ -184,19 +177,9 @@ def _take(items: Iterator[Item], size: int, weigh: Callable[[Item], int] | None)
     return work
 
 
-def _next_size(size: int, seconds: float, most: int) -> int:
-    """Returns how many items make a chunk, when one of ``size`` took so long."""
-    worth = int(size * _SECONDS_PER_CHUNK / max(seconds, 1e-6))
-    return max(1, min(most, 2 * size, worth))
-
-
 @dataclass(frozen=True)
 class Pickled:
-    """A pickled value whose large arrays lie in a shared buffer.
-
-    Args:
-        sizes: Bytes of each array; they lie one after the other in the buffer.
-    """
+    """A pickled value whose large arrays, of these bytes, follow each other in a shared buffer."""
 
     data: bytes
     sizes: tuple[int, ...]

@@ -20,7 +20,7 @@ from scanlearn.packing.manifest import Manifest, ManifestRow
 from scanlearn.packing.parallel import ordered_map
 from scanlearn.readers.limits import limited
 from scanlearn.readers.readers import read_frames
-from scanlearn.readers.scan import Frame, ReadSettings, Shrink, Undecodable
+from scanlearn.readers.scan import Frame, ReadSettings, Undecodable
 
 _MAX_ITEM_BYTES = 4 * 2**20
 _MOST_AT_ONCE = 64
@@ -66,11 +66,7 @@ class PackPlan:
 
 @dataclass(frozen=True)
 class WorkItem:
-    """Some frames of one file.
-
-    Args:
-        frames: Which frames, from 0.
-    """
+    """Some frames of one file, counted from 0, and how many it has."""
 
     path: Path
     frames: range = range(1)
@@ -82,7 +78,6 @@ class Prepared:
     """A scan ready to be written.
 
     Args:
-        notes: What of the file was left out, in words.
         page: Number of the scan in its file, from 1; None where the file holds one.
         issuer: Who gave the patient that number, where the file says so.
     """
@@ -120,7 +115,6 @@ def make_plan(
     Args:
         channels: 1, 3, or "auto": 3 where a sample of the files that store colour shows some, and
             where windows or neighbouring slices fill them.
-        workers: Processes that decode the sample; with 1 this one does.
     """
     settings, preprocess = settings or ReadSettings(), preprocess or Preprocess()
     if len(preprocess.windows) > 1 or settings.neighbours:
@@ -128,7 +122,9 @@ def make_plan(
     elif channels == "auto":
         probes = () if preprocess.windows else headers.colour
         channels = 3 if _any_has_colour(settings, probes, workers) else 1
-    shrink = _shrink(canvas, preprocess)
+    shrink = None  # A field of view is cut out first.
+    if not preprocess.has_mask:
+        shrink = partial(shrink_picture, canvas=canvas, how=preprocess.fit)
     read = replace(settings, at_least=max(canvas), gray=channels == 1, shrink=shrink)
     return PackPlan(canvas, channels, preprocess.dtype(headers.is_deep), preprocess, read)
 
@@ -232,12 +228,6 @@ def prepare(plan: PackPlan, item: WorkItem | Refused) -> tuple[Outcome, ...]:
     return tuple(outcomes)
 
 
-def _shrink(canvas: tuple[int, int], preprocess: Preprocess) -> Shrink | None:
-    if preprocess.field_of_view != "none":
-        return None  # It is cut out first.
-    return partial(shrink_picture, canvas=canvas, how=preprocess.fit)
-
-
 def _packed(plan: PackPlan, item: WorkItem, frame: Frame) -> Outcome:
     """Brings one scan to the canvas."""
     page = frame.number if item.of > 1 else None
@@ -251,11 +241,5 @@ def _packed(plan: PackPlan, item: WorkItem, frame: Frame) -> Outcome:
         return Refused("has more bits than its header said; it changed while it was packed", page)
     scan = replace(scan, pixels=scan.pixels.astype(plan.dtype, copy=False))
     _ = scan.sums  # Made here, in one of many processes; they travel with the scan.
-    return Prepared(
-        scan,
-        notes=(*frame.notes, *notes),
-        page=page,
-        patient=frame.patient,
-        series=frame.series,
-        issuer=frame.issuer,
-    )
+    notes = (*frame.notes, *notes)
+    return Prepared(scan, notes, page, frame.patient, frame.series, frame.issuer)

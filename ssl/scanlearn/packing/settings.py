@@ -172,10 +172,7 @@ class PackSettings(Settings):
         elif self.intensity == "foreground":
             shows = "foreground"
         return ReadSettings(
-            axis=self.axis,
-            empty_below=self.empty_below,
-            shows=shows,
-            neighbours=self.neighbours,
+            axis=self.axis, empty_below=self.empty_below, shows=shows, neighbours=self.neighbours
         )
 
     def fingerprint(self) -> dict[str, Any]:

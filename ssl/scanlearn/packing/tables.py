@@ -135,13 +135,9 @@ def _read_parquet(path: Path) -> pa.Table:
     file = pq.ParquetFile(path)
     _check_size(file.metadata.num_columns, file.metadata.num_rows)
     table = file.read()
-    names, arrays = [], []
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        strings = _as_strings(column)
-        if strings is not None:
-            names.append(name)
-            arrays.append(strings)
-    return pa.Table.from_arrays(arrays, names=names)
+    strings = zip(table.column_names, map(_as_strings, table.columns), strict=True)
+    kept = [(name, column) for name, column in strings if column is not None]
+    return pa.Table.from_arrays([column for _, column in kept], names=[name for name, _ in kept])
 
 
 def _as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray | None:

@@ -31,10 +31,7 @@ _COARSE = "stored values are more than 1 HU apart"
 
 
 def read_window(value: object) -> object:
-    """Returns one window or three as set by a user, checked.
-
-    Args:
-        value: None, a name, ``[width, level]``, or three of these.
+    """Returns a name, ``[width, level]``, three of these or None as set by a user, checked.
 
     Raises:
         ValueError: It is none of them.
@@ -71,9 +68,6 @@ def edges(window: Window) -> tuple[float, float]:
 def in_hounsfield(scan: Scan) -> tuple[Scan, tuple[str, ...]]:
     """Returns a scan whose stored values are HU + 32768, and what is doubtful of it, in words.
 
-    Args:
-        scan: A CT slice, or slices of a volume as channels.
-
     Raises:
         Undecodable: Its values are no Hounsfield units.
     """
@@ -100,12 +94,7 @@ def stored_range(window: tuple[float, float]) -> tuple[float, float]:
 def render_windows(
     pixels: Num[np.ndarray, "1 h w"], windows: tuple[tuple[float, float], ...]
 ) -> UInt8[np.ndarray, "c h w"]:
-    """Returns one channel of 0 to 255 for each window.
-
-    Args:
-        pixels: HU + 32768.
-        windows: Edges of each, in HU.
-    """
+    """Returns HU + 32768 as one channel of 0 to 255 for each window, given by its edges in HU."""
     planes = []
     for low, high in map(stored_range, windows):
         unit = np.clip((pixels[0].astype(np.float32) - low) / (high - low), 0, 1)

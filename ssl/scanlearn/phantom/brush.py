@@ -42,16 +42,9 @@ def splat(
     right_share, bottom_share = x - left, y - top
     stride = width + 4
     corner = top * stride + left
-    lower, upper = weights * bottom_share, weights * (1.0 - bottom_share)
+    rows, sides = (1.0 - bottom_share, bottom_share), (1.0 - right_share, right_share)
     index = np.concatenate((corner, corner + 1, corner + stride, corner + stride + 1))
-    share = np.concatenate(
-        (
-            upper * (1.0 - right_share),
-            upper * right_share,
-            lower * (1.0 - right_share),
-            lower * right_share,
-        )
-    )
+    share = np.concatenate([weights * row * side for row in rows for side in sides])
     total = np.bincount(index, share, minlength=stride * (height + 4))
     return np.asarray(
         total.reshape(height + 4, stride)[2 : height + 2, 2 : width + 2], dtype=np.float32
@@ -93,9 +86,7 @@ def spots_cover(
 ) -> Float32[np.ndarray, "h w"]:
     """Returns the coverage of small round spots with soft edges, each drawn in its own window.
 
-    Args:
-        places: x and y of each spot's centre, in field radii.
-        radii: Radius of each spot, in field radii.
+    Centres, x and y, and radii are in field radii.
     """
     height, width = view.x.shape
     cover = np.zeros((height, width), dtype=np.float32)

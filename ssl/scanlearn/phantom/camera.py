@@ -40,14 +40,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class FieldGrid:
-    """Where each canvas pixel lies in the field of view.
-
-    Args:
-        x: ``[h w]`` column of each pixel's centre, in field radii.
-        y: ``[h w]`` row of each pixel's centre, in field radii.
-        mask: ``[h w]`` True inside the field of view.
-        radius_px: The field's radius in pixels.
-    """
+    """Where each canvas pixel has its centre, in field radii; the mask is True inside the field."""
 
     x: Float32[np.ndarray, "h w"]
     y: Float32[np.ndarray, "h w"]

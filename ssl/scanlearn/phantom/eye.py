@@ -1,8 +1,7 @@
 """The eyes of the phantom: what they look like, and what a camera records of them.
 
-Lengths are in radii of the field of view, angles in radians, with the field's centre at the
-origin, x to the right and y down. A right eye has its disc on the right.
-Colours are linear reflectances in [0, 1], red, green, blue. No scan of a person went into them.
+Units are those of `scanlearn.phantom.camera`; a right eye has its disc on the right. Colours are
+linear reflectances in [0, 1], red, green, blue. No scan of a person went into them.
 """
 
 from __future__ import annotations

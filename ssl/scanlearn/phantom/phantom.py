@@ -37,8 +37,7 @@ class PhantomSpec:
 
     Args:
         patients: Number of patients; each has a right eye (even scans) and a left one (odd scans).
-        height: Canvas rows in pixels, at least 32.
-        width: Canvas columns in pixels, at least 32.
+        height: Canvas rows in pixels, at least 32, as ``width``.
         cameras: Number of makes of camera; a patient is pictured by one of them.
 
     Raises:
@@ -115,7 +114,6 @@ class PhantomScan:
         pixels: ``[c h w]`` stored values; 0 outside the field of view.
         valid_box: Top, left, bottom, right of the field of view on the canvas in pixels, bottom
             and right exclusive.
-        mask: ``[h w]`` True inside the field of view.
         labels: 0 or 1 of each planted task; a label belongs to the eye, not to the patient.
     """
 

@@ -49,9 +49,7 @@ class Strengths:
 
 def draw_labels(rng: np.random.Generator) -> dict[str, int]:
     """Returns one fair coin per task."""
-    return {
-        task: int(coin) for task, coin in zip(TASKS, rng.integers(0, 2, len(TASKS)), strict=True)
-    }
+    return dict(zip(TASKS, rng.integers(0, 2, len(TASKS)).tolist(), strict=True))
 
 
 def add_lesions(

@@ -1,8 +1,4 @@
-"""The vessels of the phantom: trees that grow out of the optic disc.
-
-Lengths are in radii of the field of view, angles in radians, with the field's centre at the
-origin, x to the right and y down.
-"""
+"""The vessels of the phantom: trees that grow out of the optic disc; units as in `camera`."""
 
 from __future__ import annotations
 
@@ -20,7 +16,6 @@ class Vessels:
     """Points along the vessels of one eye, in anatomical lengths.
 
     Args:
-        points: ``[p 2]`` x and y.
         weights: ``[p]`` darkness of a point times the path length it stands for.
         sigmas: Standard deviation across the vessel of each calibre.
         counts: Number of points of each calibre, in the order of ``points``.
@@ -83,11 +78,7 @@ def _branch(
 
 
 def grow_vessels(rng: np.random.Generator, disc: tuple[float, float], tortuosity: float) -> Vessels:
-    """Grows arteries and veins out of the disc of a right eye.
-
-    Args:
-        tortuosity: Amplitude of the vessels' winding, in radians; about .1 to .7.
-    """
+    """Grows arteries and veins, wound by ``tortuosity`` radians, out of the disc of a right eye."""
     # Four arcades (towards the temple above and below, towards the nose above and below), each an
     # artery and a vein. The temporal ones bend around the macula.
     begin = np.array([-1.75, 1.75, -0.95, 0.95]).repeat(2) + rng.normal(0.0, 0.12, 8)

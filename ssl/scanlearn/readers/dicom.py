@@ -42,8 +42,9 @@ _MAX_TEXT, _MAX_VALUES = 256, 64
 def _header(path: Path, settings: ReadSettings, _start: bytes) -> Header:
     with refusing(path):
         tags = _read(path, pixels=False)
-        is_palette = _interpretation(tags) == _PALETTE
-        depth = max(int(tags.BitsAllocated), *_table_depths(tags))
+        is_palette = str(tags.PhotometricInterpretation) == _PALETTE
+        tables = (*(tags.get("ModalityLUTSequence") or ()), *(tags.get("VOILUTSequence") or ()))
+        depth = max([int(tags.BitsAllocated), *(int(table.LUTDescriptor[2]) for table in tables)])
         if is_palette:
             depth = int(tags.RedPaletteColorLookupTableDescriptor[2])
         return Header(
@@ -131,10 +132,6 @@ def _num_frames(tags: Dataset) -> int:
     return max(1, int(tags.get("NumberOfFrames") or 1))
 
 
-def _interpretation(tags: Dataset) -> str:
-    return str(tags.PhotometricInterpretation)
-
-
 def _text(tags: Dataset, name: str) -> str | None:
     return str(tags.get(name) or "").strip() or None
 
@@ -162,18 +159,12 @@ def _macro(tags: Dataset, index: int, name: str) -> Dataset:
     return tags
 
 
-def _table_depths(tags: Dataset) -> list[int]:
-    """Returns 0 and the bits of every lookup table that gray values go through."""
-    tables = [*(tags.get("ModalityLUTSequence") or []), *(tags.get("VOILUTSequence") or [])]
-    return [0, *(int(table.LUTDescriptor[2]) for table in tables)]
-
-
 def _frame(tags: Dataset, index: int, *, windowed: bool) -> tuple[Scan, tuple[str, ...]]:
     from pydicom import Dataset
 
     values = _decoded(tags, index)
     spacing = _spacing_mm(tags, index)
-    interpretation = _interpretation(tags)
+    interpretation = str(tags.PhotometricInterpretation)
     if interpretation == _PALETTE:
         from pydicom.pixels.processing import apply_color_lut
 
@@ -261,7 +252,6 @@ def gray(
     """Returns what an archive stores of a gray frame, greater output values being greater.
 
     Args:
-        values: ``[h w]`` as stored in the file.
         tags: The file, for its modality table and its number of bits.
         rescale: Where the frame's rescale slope and intercept are, if it has any.
         voi: Where the frame's window or VOI table is, if it has any.

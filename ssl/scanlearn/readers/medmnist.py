@@ -50,16 +50,12 @@ class _Array(NamedTuple):
         return len(self.shape) == 4 and self.shape[3] == 3
 
     @property
-    def is_volume(self) -> bool:
-        return len(self.shape) == 4 and self.shape[3] != 3
-
-    @property
     def num_frames(self) -> int:
-        return self.shape[1] if self.is_volume else 1
+        return self.shape[1] if len(self.shape) == 4 and not self.is_colour else 1
 
     @property
     def size(self) -> tuple[int, int]:
-        height, width = self.shape[2:] if self.is_volume else self.shape[1:3]
+        height, width = self.shape[1:3] if self.is_colour else self.shape[-2:]
         return height, width
 
 
@@ -91,7 +87,9 @@ class _Rows:
             self._next = 0
         size = self.array.row_bytes
         try:
-            _skip(self._stream, (number - self._next) * size)
+            skipped = (number - self._next) * size
+            while skipped > 0:
+                skipped -= len(_exactly(self._stream, min(skipped, _CHUNK_BYTES)))
             values = _exactly(self._stream, size)
         except Undecodable:
             # Out of time somewhere on the way.
@@ -119,7 +117,8 @@ def list_rows(path: Path) -> pa.Table:
     """
     try:
         with zipfile.ZipFile(path) as file:
-            tables = [_list_split(file, split) for split in SPLITS if _has(file, split, "images")]
+            present = [split for split in SPLITS if f"{split}_images.npy" in file.NameToInfo]
+            tables = [_list_split(file, split) for split in present]
             if not tables:
                 names = ", ".join(sorted(file.namelist())[:5])
                 raise Undecodable(f"holds no train_images, val_images or test_images ({names})")
@@ -188,10 +187,6 @@ def _opened(path: Path, split: str, size: int, time_ns: int) -> _Rows:
     return _Rows(path, split)
 
 
-def _has(file: zipfile.ZipFile, split: str, what: str) -> bool:
-    return f"{split}_{what}.npy" in file.NameToInfo
-
-
 def _open_array(file: zipfile.ZipFile, name: str) -> tuple[IO[bytes], _Array]:
     """Returns an array's values as a stream, and its header."""
     info = file.getinfo(name)
@@ -247,7 +242,7 @@ def _list_split(file: zipfile.ZipFile, split: str) -> pa.Table:
     if num_rows > MAX_ROWS:
         raise Undecodable(f"claims {num_rows:,} images, more than {MAX_ROWS:,}")
     columns = {"path": pa.array(f"{split}/{row:0{_DIGITS}d}" for row in range(num_rows))}
-    if _has(file, split, "labels"):
+    if f"{split}_labels.npy" in file.NameToInfo:
         labels = _read_labels(file, f"{split}_labels.npy", num_rows)
         names = ["label"] if labels.shape[1] == 1 else [f"label_{k}" for k in range(len(labels.T))]
         columns |= {
@@ -267,11 +262,6 @@ def _read_labels(file: zipfile.ZipFile, name: str, num_rows: int) -> np.ndarray[
             raise Undecodable(f"has {array.shape} labels in {name} for {num_rows:,} images")
         values = np.frombuffer(_exactly(stream, array.row_bytes * num_rows), array.dtype)
     return values.reshape(num_rows, -1)
-
-
-def _skip(stream: IO[bytes], num_bytes: int) -> None:
-    while num_bytes > 0:
-        num_bytes -= len(_exactly(stream, min(num_bytes, _CHUNK_BYTES)))
 
 
 def _exactly(stream: IO[bytes], num_bytes: int) -> bytes:

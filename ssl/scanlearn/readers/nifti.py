@@ -41,7 +41,6 @@ class _Volumes:
 
     Args:
         voxels: Proxy that reads ``[x y z t]`` from disk when it is indexed.
-        intercept: Real value of a stored 0.
         order: Voxel axis that runs along each of left-right, back-front, foot-head.
         flips: Whether that axis runs the other way.
     """
@@ -52,11 +51,6 @@ class _Volumes:
     order: tuple[int, int, int]
     flips: tuple[bool, bool, bool]
     spacing_mm: tuple[float, float, float]
-
-    @property
-    def num_volumes(self) -> int:
-        """Volumes in the file, 1 unless it is 4-D."""
-        return int(np.prod(self.voxels.shape[3:]))
 
     def num_slices(self, axis: int) -> int:
         """Slices of one volume."""
@@ -72,7 +66,8 @@ def _header(path: Path, settings: ReadSettings, _start: bytes) -> Header:
     with refusing(path):
         volumes = _open(path)
         along, down, across = _directions(settings.axis)
-        num_frames = volumes.num_volumes * volumes.num_slices(along)
+        num_volumes = int(np.prod(volumes.voxels.shape[3:]))  # 1 unless it is 4-D.
+        num_frames = num_volumes * volumes.num_slices(along)
         if num_frames > MAX_FRAMES:
             raise Undecodable(f"claims {num_frames:,} slices, more than {MAX_FRAMES:,}")
         num_bytes = int(volumes.voxels.dtype.itemsize)

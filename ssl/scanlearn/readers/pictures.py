@@ -113,14 +113,10 @@ def _raw_mode(image: Image.Image) -> str | None:
     return raw_mode if isinstance(raw_mode, str) else None
 
 
-def _has_gray_palette(image: Image.Image) -> bool:
-    palette = image.getpalette("RGB") or []
-    return palette[0::3] == palette[1::3] == palette[2::3]
-
-
 def _stores_colour(image: Image.Image) -> bool:
     if image.mode in ("P", "PA"):
-        return not _has_gray_palette(image)
+        palette = image.getpalette("RGB") or []
+        return not palette[0::3] == palette[1::3] == palette[2::3]
     return image.mode not in _GRAY_MODES and _raw_mode(image) != "LA;16B"
 
 

@@ -14,13 +14,7 @@ from scanlearn.readers.containers import as_file, head, member_of
 from scanlearn.readers.scan import Frame, Header, Reader, ReadSettings, Undecodable
 
 # The first one that matches a file's content reads it, else the first one with its ending.
-READERS = (
-    dicom.READER,
-    nifti.READER,
-    medmnist.READER,
-    numpy_arrays.READER,
-    pictures.READER,
-)
+READERS = (dicom.READER, nifti.READER, medmnist.READER, numpy_arrays.READER, pictures.READER)
 SCAN_SUFFIXES = tuple(suffix for reader in READERS for suffix in reader.suffixes)
 _READ_BY_SUFFIX = tuple(end for reader in READERS if reader.reads_suffix for end in reader.suffixes)
 # What says the format, and what stands before the pixels of most pictures.
@@ -98,10 +92,7 @@ def read_header(path: Path, settings: ReadSettings) -> Header:
 
 
 def read_frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame]:
-    """Yields the scans that some frames of a file give.
-
-    Args:
-        frames: Which frames, from 0; a picture has one.
+    """Yields the scans that some frames of a file, counted from 0, give; a picture has one.
 
     Raises:
         Undecodable: The file cannot be read; the message says why.

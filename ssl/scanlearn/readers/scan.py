@@ -74,7 +74,6 @@ class Header:
         is_deep: Whether it holds more than 8 bits per value that we keep.
         num_frames: How many scans it may give: frames of a recording, slices of a volume.
         size: Rows and columns of one scan, as stored.
-        bits: Bits of one value, as stored.
         tags: DICOM tags that were asked for and are there, each with all its values.
         kind: Name of the format; where empty `scanlearn.readers.readers.read_header` sets it.
     """
@@ -136,13 +135,10 @@ def refusing(path: Path) -> Iterator[None]:
     except Exception as error:
         # Pillow's parsers raise almost anything on damaged bytes (SyntaxError, struct.error,
         # zlib.error, IndexError ...): whatever it is, this file is no scan.
-        raise Undecodable(f"is cut short or damaged ({_first_line(error, path)})") from error
-
-
-def _first_line(error: Exception, path: Path) -> str:
-    # Reasons are listed with the archive, which tells nothing of the folders its scans came from.
-    text = str(error).replace(f"{path.parent}{os.sep}", "")
-    return (text.splitlines() or [type(error).__name__])[0][:200]
+        # Reasons are listed with the archive, which tells nothing of the folders scans came from.
+        text = str(error).replace(f"{path.parent}{os.sep}", "")
+        line = (text.splitlines() or [type(error).__name__])[0][:200]
+        raise Undecodable(f"is cut short or damaged ({line})") from error
 
 
 @dataclass(frozen=True)
@@ -150,7 +146,6 @@ class ReadSettings:
     """What of a file is read.
 
     Args:
-        axis: What slices of a volume are perpendicular to.
         empty_below: Slices of a volume with a smaller share of foreground are left out.
         at_least: Side in pixels of the canvas that scans will be fitted to; a large JPEG may be
             decoded smaller. None decodes every pixel.

@@ -9,12 +9,7 @@ from typing import Any
 import numpy as np
 
 from scanlearn.readers.scan import Frame, ReadSettings, Scan
-from scanlearn.readers.values import (
-    foreground_from,
-    foreground_range,
-    from_zero,
-    percentile_range,
-)
+from scanlearn.readers.values import foreground_from, foreground_range, from_zero, percentile_range
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,6 @@ def as_volume(scan: Scan, notes: tuple[str, ...], settings: ReadSettings) -> Vol
 
     Args:
         scan: Pixels of three axes in any order, and the spacing of a slice.
-        notes: What of the volume was changed before, in words.
     """
     in_foreground = settings.shows == "foreground"
     if in_foreground:

@@ -159,9 +159,7 @@ def test_rows_of_all_shards_are_copied_in_any_order(folder: Path, pixels: np.nda
     np.testing.assert_array_equal(masks, pixels[rows % 300, 0] % 2 == 0)
 
 
-def test_items_too_far_apart_for_one_window_are_copied_all_the_same(
-    folder: Path, pixels: np.ndarray
-) -> None:
+def test_items_too_far_apart_for_one_window_are_copied_all_the_same(folder: Path) -> None:
     index = index_of(folder)
     rows = np.array([299, 3])
     apart = replace(index.pixels, window=None)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scanlearn.archive import changes as changes
 from scanlearn.archive import layout, shards
 from scanlearn.archive.layout import PATHS_FILE, Origin, PackedScan
 from scanlearn.archive.lists import read_paths
@@ -163,22 +162,11 @@ def test_archive_without_a_key_is_asked_by_stored_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["before", "after"])
 def test_crash_leaves_the_old_archive_or_the_new_one_and_the_next_change_tidies_up(
-    folder: Path, archive: Archive, monkeypatch: pytest.MonkeyPatch, where: str
+    folder: Path, archive: Archive, crash: Callable[[str], Any], where: str
 ) -> None:
-    write, whole = changes.write_info, archive.content_hash
-
-    class Crash(BaseException):
-        pass
-
-    def crash(path: Path, info: dict[str, Any]) -> None:
-        if where == "after":
-            write(path, info)
-        raise Crash
-
-    with monkeypatch.context() as patch:
-        patch.setattr(changes, "write_info", crash)
-        with pytest.raises(Crash):
-            withdraw(archive.path, ["p1"], issuer="site")
+    whole = archive.content_hash
+    with crash(where):
+        withdraw(archive.path, ["p1"], issuer="site")
     left = Archive(archive.path)
     assert (left.content_hash == whole) == (where == "before")
     expected = [n for n in range(10) if where == "before" or n not in (1, 6)]

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from scanlearn.archive.reader import Archive
-from scanlearn.audit import pairs as pairs
+from scanlearn.audit import pairs
 from scanlearn.audit.audit import LEAST_DETAIL
 from scanlearn.audit.fingerprint import NUM_COEFFICIENTS, TURNS, turn_pictures, turn_spectra
 from scanlearn.audit.pairs import Proposals, aligned_correlations, equal_across, equal_pairs

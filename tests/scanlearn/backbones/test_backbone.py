@@ -109,10 +109,7 @@ def test_convolutional_networks_are_told_from_transformers(name: str, expected: 
             lambda: _build("test_maxvit", size=70),
             r"views\.size is 70, and 'test_maxvit' cannot take",
         ),
-        (
-            lambda: build_backbone(BackboneConfig(name="vgg11", drop_path=0.1), 1, 0),
-            "drop_path",
-        ),
+        (lambda: build_backbone(BackboneConfig(name="vgg11", drop_path=0.1), 1, 0), "drop_path"),
         (lambda: checkpoint_gradients(_built("test_resnet")), "'test_resnet' has BatchNorm"),
         (
             lambda: checkpoint_gradients(_build("convit_tiny", size=224)),

@@ -17,7 +17,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from scanlearn.backbones import weights as weights
+from scanlearn.backbones import weights
 from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone, weights_hash
 from scanlearn.backbones.card import Card, StartWeights
 from scanlearn.backbones.start import load_start

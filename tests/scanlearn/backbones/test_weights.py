@@ -13,8 +13,8 @@ import timm
 import torch
 from torch import Tensor
 
+from scanlearn.backbones import weights
 from scanlearn.backbones import weights as reload
-from scanlearn.backbones import weights as weights
 from scanlearn.backbones.backbone import Backbone, weights_hash
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.head import build_classifying

@@ -31,11 +31,6 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
         return writer.close()
 
 
-@pytest.fixture
-def backbone() -> Backbone:
-    return build_backbone(BackboneConfig(name="test_resnet"), 1, 0)
-
-
 def test_features_are_one_float32_row_a_scan(archive: Archive, backbone: Backbone) -> None:
     found = extract(backbone, archive, **VIEWS)
     assert found.shape == (7, backbone.num_features)

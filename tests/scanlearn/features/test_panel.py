@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
-from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.weights import export_backbone
 from scanlearn.config.loading import call
 from scanlearn.errors import ScanlearnError
-from scanlearn.features import labelfree as labelfree
+from scanlearn.features import labelfree
 from scanlearn.features import panel as panel_module
 from scanlearn.features.panel import MEANINGS, Panel, panel
 
@@ -26,19 +24,6 @@ from scanlearn.features.panel import MEANINGS, Panel, panel
 def _no_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     # Starting a process that imports timm takes seconds; the export's own tests do it.
     monkeypatch.setattr("scanlearn.backbones.weights.check_reload", lambda *_: None)
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    path = tmp_path_factory.mktemp("archive") / "scans"
-    generator = np.random.default_rng(0)
-    with ArchiveWriter(path, shape=(1, 48, 48), dtype=np.uint8) as writer:
-        for index in range(12):
-            coarse = generator.integers(0, 256, (1, 6, 6), dtype=np.uint8)
-            writer.add(
-                PackedScan(coarse.repeat(8, 1).repeat(8, 2)), Origin(f"s{index}", f"p{index}")
-            )
-        return writer.close()
 
 
 def exported(folder: Path, backbone: Backbone, recipe: str | None = "simclr") -> Path:

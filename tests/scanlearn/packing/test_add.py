@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scanlearn.archive import changes as changes
+from scanlearn.archive import changes
 from scanlearn.archive.layout import PATHS_FILE, Origin, PackedScan
 from scanlearn.archive.lists import read_paths
 from scanlearn.archive.reader import Archive
@@ -165,23 +166,11 @@ def test_archive_that_was_drawn_takes_no_files(folder: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("where", ["before", "after"])
 def test_crash_leaves_the_old_archive_or_the_new_one_and_adding_again_ends_alike(
-    folder: Path, archive: Archive, monkeypatch: pytest.MonkeyPatch, where: str
+    folder: Path, archive: Archive, crash: Callable[[str], Any], where: str
 ) -> None:
     draw(folder, 3, 4)
-    write = changes.write_info
-
-    class Crash(BaseException):
-        pass
-
-    def crash(path: Path, info: dict[str, Any]) -> None:
-        if where == "after":
-            write(path, info)
-        raise Crash
-
-    with monkeypatch.context() as patch:
-        patch.setattr(changes, "write_info", crash)
-        with pytest.raises(Crash):
-            add(archive.path, folder)
+    with crash(where):
+        add(archive.path, folder)
     assert len(Archive(archive.path)) == (3 if where == "before" else 5)
     grown = add(archive.path, folder)
     assert len(grown) == 5

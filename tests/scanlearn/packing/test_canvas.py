@@ -459,7 +459,7 @@ def test_picture_is_cropped_to_its_field_and_keeps_the_mask(
     assert (batch.pixels[0, 0].numpy()[batch.mask[0].numpy()] > 60).mean() > 0.97
 
 
-def test_field_is_masked_where_a_crop_shows_it(rng: np.random.Generator) -> None:
+def test_field_is_masked_where_a_crop_shows_it() -> None:
     rows, columns = np.mgrid[:100, :200] + 0.5
     disc = np.hypot(rows - 50, columns - 100) <= 80
     scan = Scan(np.where(disc, 140, 2).astype(np.uint8)[None])

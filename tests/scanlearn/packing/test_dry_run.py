@@ -93,7 +93,7 @@ def test_a_column_of_a_table_is_filtered_and_counted(tree: Path) -> None:
     assert "3 files, 3 scans, 2 patients, 1 series" in text
 
 
-def test_an_unknown_tag_is_an_error_before_anything_is_read(tmp_path: Path, tree: Path) -> None:
+def test_an_unknown_tag_is_an_error_before_anything_is_read(tree: Path) -> None:
     with pytest.raises(ScanlearnError, match="did you mean 'Modality'"):
         tabulate(tree, settings=PackSettings(keep={"Modalty": ("CR",)}))
 

@@ -58,9 +58,7 @@ def test_what_a_filter_leaves_out_counts_for_nothing_but_its_note(mixed: Manifes
     assert found.left_out == {"files left out by keep.Modality": 3}
 
 
-def test_a_filter_that_leaves_nothing_is_one_clear_sentence(
-    make_scans: MakeScans, tmp_path: Path
-) -> None:
+def test_a_filter_that_leaves_nothing_is_one_clear_sentence(make_scans: MakeScans) -> None:
     manifest = read_manifest(make_scans(2))
     words = r"leaves none of 2 files \(2 files left out by keep\.Modality\).* --dry-run"
     with pytest.raises(ScanlearnError, match=words):

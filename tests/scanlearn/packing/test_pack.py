@@ -614,10 +614,7 @@ def test_killed_packing_is_gone_on_with_and_ends_in_the_same_bytes(
     assert f"resuming after {4 * KEPT[where]} scans" in capsys.readouterr().out
     for name in names:
         found = (archive.path / "shards" / name).stat()
-        assert (found.st_ino, found.st_mtime_ns) == (
-            before[name].st_ino,
-            before[name].st_mtime_ns,
-        )
+        assert (found.st_ino, found.st_mtime_ns) == (before[name].st_ino, before[name].st_mtime_ns)
     assert digest(archive) == digest(whole)
     assert archive.info["notes"] == {"empty slices left out": 1}
     assert archive.num_rejected == 2

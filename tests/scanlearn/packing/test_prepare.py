@@ -95,12 +95,7 @@ def planned(side: int) -> PackPlan:
 
 def test_long_files_are_cut_into_pieces_of_four_mebibytes() -> None:
     found = list(pieces(surveyed_of_tasks(1, 5, 2), planned(1024)))
-    assert found == [
-        (0, range(1), 1),
-        (1, range(4), 5),
-        (1, range(4, 5), 5),
-        (2, range(2), 2),
-    ]
+    assert found == [(0, range(1), 1), (1, range(4), 5), (1, range(4, 5), 5), (2, range(2), 2)]
 
 
 def test_every_row_of_a_table_gets_its_work_or_one_refusal() -> None:

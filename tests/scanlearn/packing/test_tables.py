@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scanlearn.errors import ScanlearnError
-from scanlearn.packing import tables as tables
+from scanlearn.packing import tables
 from scanlearn.packing.tables import cell_text, find_column, find_required, read_table
 
 

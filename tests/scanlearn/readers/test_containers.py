@@ -16,7 +16,7 @@ import pytest
 
 from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
-from scanlearn.readers import containers as containers
+from scanlearn.readers import containers
 from scanlearn.readers.containers import (
     as_file,
     as_text,

@@ -10,7 +10,7 @@ import pytest
 from pydicom import pixels as processing
 from pydicom.dataset import Dataset
 
-from scanlearn.readers import dicom as dicom
+from scanlearn.readers import dicom
 from scanlearn.readers.dicom import READER, gray, voi_function
 from scanlearn.readers.scan import (
     MAX_FRAMES,
@@ -356,7 +356,7 @@ def test_flipped_bytes_are_refused_or_read_but_never_raise(
 
 
 def test_deflated_bomb_is_refused_before_it_fills_the_memory(
-    tmp_path: Path, real_data: Path, monkeypatch: pytest.MonkeyPatch
+    real_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = real_data / "readers" / "dicom" / "image_dfl.dcm"
     assert scan_in(path).pixels.shape == (1, 512, 512)
@@ -378,8 +378,7 @@ RAMP = np.arange(0, 4000, 100, dtype=np.uint16).reshape(4, 10)
 
 
 @pytest.mark.parametrize(
-    ("function", "limits"),
-    [("LINEAR", (1000, 1999)), ("LINEAR_EXACT", (999.5, 2000.5 - 1))],
+    ("function", "limits"), [("LINEAR", (1000, 1999)), ("LINEAR_EXACT", (999.5, 2000.5 - 1))]
 )
 def test_window_becomes_the_range_of_what_is_stored(
     function: str, limits: tuple[float, float]

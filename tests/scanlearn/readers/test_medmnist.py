@@ -14,7 +14,7 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.packing import parallel as pool
 from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
-from scanlearn.readers import medmnist as medmnist
+from scanlearn.readers import medmnist
 from scanlearn.readers.medmnist import READER, list_rows
 from scanlearn.readers.scan import Frame, Header, ReadSettings, Scan, Undecodable
 

@@ -17,6 +17,7 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.training.distributed import ALONE, ProcessLayout
 from scanlearn.training.settings import PretrainConfig
 
+Configure = Callable[..., PretrainConfig]
 CPU = torch.device("cpu")
 
 
@@ -60,9 +61,7 @@ def _started_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_zero_only, "rank", 0)
 
 
-def test_a_run_is_one_process_unless_asked_otherwise(
-    configure: Callable[..., PretrainConfig],
-) -> None:
+def test_a_run_is_one_process_unless_asked_otherwise(configure: Configure) -> None:
     layout = ProcessLayout.of(configure(), CPU)
     assert layout.ranks == 1
     assert not layout.must_start()
@@ -70,19 +69,17 @@ def test_a_run_is_one_process_unless_asked_otherwise(
     assert layout.in_words(nn.BatchNorm1d(2)) == ""
 
 
-def test_auto_is_one_process_on_a_cpu(configure: Callable[..., PretrainConfig]) -> None:
+def test_auto_is_one_process_on_a_cpu(configure: Configure) -> None:
     assert ProcessLayout.of(configure(devices="auto"), CPU).ranks == 1
 
 
-def test_auto_is_all_visible_gpus(
-    configure: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_is_all_visible_gpus(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert ProcessLayout.of(configure(devices="auto", nodes=2), GPU).ranks == 8
 
 
 def test_more_gpus_than_there_are_is_refused(
-    configure: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ScanlearnError, match="devices is 4, but 2 GPUs are visible"):
@@ -91,7 +88,7 @@ def test_more_gpus_than_there_are_is_refused(
 
 @pytest.mark.parametrize(("devices", "sizes"), [(3, "6 or 9"), (16, "16")])
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(
-    configure: Callable[..., PretrainConfig], devices: int, sizes: str
+    configure: Configure, devices: int, sizes: str
 ) -> None:
     with pytest.raises(ScanlearnError, match=f"batch_size is 8, .* set it to {sizes}."):
         ProcessLayout.of(configure(devices=devices), CPU)
@@ -101,29 +98,29 @@ def test_several_processes_on_one_machine_are_started_from_here() -> None:
     assert ProcessLayout(CPU, devices=2).must_start()
 
 
-def test_what_torchrun_started_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "WORLD_SIZE": "4",
-        "RANK": "3",
-        "LOCAL_RANK": "1",
-        "TORCHELASTIC_RUN_ID": "1",
-    }.items():
+def _start(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert not ProcessLayout(CPU, devices=2, nodes=2).must_start()
 
 
-def test_what_srun_started_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "SLURM_NTASKS": "4",
-        "SLURM_NTASKS_PER_NODE": "2",
-        "SLURM_STEP_NUM_TASKS": "4",
-        "SLURM_JOB_NAME": "pretrain",
-        "SLURM_JOB_ID": "123456",
-        "SLURM_PROCID": "3",
-        "SLURM_LOCALID": "1",
-        "SLURM_NODEID": "1",
-    }.items():
-        monkeypatch.setenv(name, value)
+TORCHRUN = {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "1"}
+SRUN = {
+    "SLURM_NTASKS": "4",
+    "SLURM_NTASKS_PER_NODE": "2",
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_JOB_NAME": "pretrain",
+    "SLURM_JOB_ID": "123456",
+    "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1",
+}
+
+
+@pytest.mark.parametrize("variables", [TORCHRUN, SRUN], ids=["torchrun", "srun"])
+def test_what_a_launcher_started_is_not_started_again(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    _start(monkeypatch, **variables)
     assert not ProcessLayout(CPU, devices=2, nodes=2).must_start()
 
 
@@ -131,13 +128,7 @@ def test_what_srun_started_is_not_started_again(monkeypatch: pytest.MonkeyPatch)
 def test_a_launcher_that_started_another_number_is_refused(
     monkeypatch: pytest.MonkeyPatch, devices: int
 ) -> None:
-    for name, value in {
-        "WORLD_SIZE": "2",
-        "RANK": "0",
-        "LOCAL_RANK": "0",
-        "TORCHELASTIC_RUN_ID": "1",
-    }.items():
-        monkeypatch.setenv(name, value)
+    _start(monkeypatch, **{**TORCHRUN, "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"})
     with pytest.raises(ScanlearnError, match=f"2 processes .* devices x nodes is {devices} x 1"):
         ProcessLayout(CPU, devices=devices).must_start()
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from scanlearn.archive.reader import Archive
 from scanlearn.errors import ScanlearnError
 from scanlearn.training import trial
 from scanlearn.training.module import Pretrainer
@@ -83,7 +82,7 @@ print(json.dumps(found if sys.argv[1] == "estimated" else peak))
 
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows tells no high-water mark")
-def test_the_memory_of_a_run_is_near_its_estimate(configure: Configure, archive: Archive) -> None:
+def test_the_memory_of_a_run_is_near_its_estimate(configure: Configure) -> None:
     found: dict[int, dict[str, int]] = {}
     for batch_size in (4, 20):
         config = configure(views={"size": 160}, batch_size=batch_size, steps=12, device="cpu")

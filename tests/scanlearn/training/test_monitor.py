@@ -34,10 +34,13 @@ def test_the_spread_of_equal_embeddings_is_zero() -> None:
     assert embedding_std(torch.ones(10, 8)) == pytest.approx(0, abs=1e-6)
 
 
-def test_the_spread_does_not_depend_on_the_length_of_embeddings() -> None:
+@pytest.mark.parametrize("measure", [embedding_std, embedding_rank])
+def test_the_measures_do_not_depend_on_the_length_of_embeddings(
+    measure: Callable[[torch.Tensor], float],
+) -> None:
     embeddings = torch.randn(50, 8, generator=torch.Generator().manual_seed(1))
     lengths = torch.linspace(0.1, 9, 50)[:, None]
-    assert embedding_std(embeddings * lengths) == pytest.approx(embedding_std(embeddings))
+    assert measure(embeddings * lengths) == pytest.approx(measure(embeddings))
 
 
 def test_the_spread_is_the_formula_written_as_a_loop() -> None:
@@ -70,12 +73,6 @@ def test_a_chain_depends_on_values_order_shape_and_type() -> None:
 def test_the_rank_of_orthogonal_embeddings_is_their_number_and_of_equal_ones_one() -> None:
     assert embedding_rank(torch.eye(12) * 3) == pytest.approx(12)
     assert embedding_rank(torch.ones(12, 5)) == pytest.approx(1)
-
-
-def test_the_rank_does_not_depend_on_the_length_of_embeddings() -> None:
-    embeddings = torch.randn(50, 8, generator=torch.Generator().manual_seed(1))
-    lengths = torch.linspace(0.1, 9, 50)[:, None]
-    assert embedding_rank(embeddings * lengths) == pytest.approx(embedding_rank(embeddings))
 
 
 def test_embeddings_that_are_not_finite_have_no_spread_and_no_rank() -> None:
@@ -199,9 +196,7 @@ def test_a_learning_run_is_not_warned_of_and_a_diverging_one_is(
     assert learning.embedding_std > 0.15
     pretrain(
         configure(
-            **shared,
-            output=str(tmp_path / "b"),
-            method={"name": "simclr", "learning_rate": 1000.0},
+            **shared, output=str(tmp_path / "b"), method={"name": "simclr", "learning_rate": 1000.0}
         )
     )
     assert "of chance level" in capsys.readouterr().err

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import weights_hash
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.errors import ScanlearnError
@@ -131,7 +130,7 @@ def test_drop_path_is_at_work_in_the_resume_tests(configure: Configure, tmp_path
 
 
 def test_a_resumed_run_does_not_read_earlier_scans_again(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch, archive: Archive
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure(steps=6, checkpoint_steps=2)
     stepped = Recorder.stepped

@@ -70,9 +70,7 @@ def test_each_process_is_told_which_it_is(
 
 
 def test_an_error_of_one_ends_all_with_its_sentence(
-    acts: ModuleType,
-    configure: Callable[..., PretrainConfig],
-    capfd: pytest.CaptureFixture[str],
+    acts: ModuleType, configure: Callable[..., PretrainConfig], capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ScanlearnError, match=r"^scan 3 is broken$"):
         run_together(acts.fail, configure(), 2)

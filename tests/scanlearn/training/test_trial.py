@@ -173,32 +173,25 @@ def test_a_trial_that_fails_for_another_reason_is_not_called_memory(configure: C
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "is_memory"),
     [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-        MemoryError(),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate"
-                     " memory: you tried to allocate 9437184 bytes."),
-        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-        RuntimeError("could not create a primitive"),
-        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate"
+                      " memory: you tried to allocate 9437184 bytes."), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
+        (RuntimeError("could not create a primitive"), True),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (RuntimeError("could not create a primitive descriptor for a convolution"), False),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), False),
+        (ValueError("out of memory"), False),
     ],
 )  # fmt: skip
-def test_every_way_of_saying_out_of_memory_is_understood(error: BaseException) -> None:
-    assert is_out_of_memory(error)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
-        RuntimeError("could not create a primitive descriptor for a convolution"),
-        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
-        ValueError("out of memory"),
-    ],
-)
-def test_other_errors_are_not_taken_for_it(error: BaseException) -> None:
-    assert not is_out_of_memory(error)
+def test_every_way_of_saying_out_of_memory_is_understood(
+    error: BaseException, is_memory: bool
+) -> None:
+    assert is_out_of_memory(error) == is_memory
 
 
 def test_an_allocation_that_cannot_be_is_out_of_memory() -> None:
@@ -227,12 +220,11 @@ def test_few_trials_find_it() -> None:
     assert len(set(tried)) == len(tried)
 
 
-def test_what_fits_at_a_second_look_is_returned_as_it_is() -> None:
-    assert largest_that_fits(64, lambda batch: True) == 64
-
-
-def test_nothing_fits_is_told_apart() -> None:
-    assert largest_that_fits(64, lambda batch: False) is None
+@pytest.mark.parametrize(("fits", "found"), [(True, 64), (False, None)])
+def test_a_batch_that_fits_after_all_is_kept_and_none_is_told_apart(
+    fits: bool, found: int | None
+) -> None:
+    assert largest_that_fits(64, lambda batch: fits) == found
 
 
 def test_the_sentence_names_the_batch_and_what_is_kept() -> None:

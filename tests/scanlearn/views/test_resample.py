@@ -6,12 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from scanlearn.views.resample import (
-    Taps,
-    blur_taps,
-    crop_taps,
-    resample,
-)
+from scanlearn.views.resample import Taps, blur_taps, crop_taps, resample
 
 
 def _resized(image: np.ndarray, box: tuple[float, float, float, float], size: int) -> np.ndarray:
@@ -38,7 +33,7 @@ def test_a_whole_pixel_box_equals_pillow_cropping_first(
     assert np.abs(_resized(image, box, size) - expected).max() < 1e-5
 
 
-def test_a_slow_loop_over_the_definition_gives_the_same(image: np.ndarray) -> None:
+def test_a_slow_loop_over_the_definition_gives_the_same() -> None:
     low, high, size = 10.3, 77.8, 9
     taps = crop_taps(np.array([low]), np.array([high]), size=size, extent=97)
     dense = np.zeros((size, 97))

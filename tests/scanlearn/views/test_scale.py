@@ -31,10 +31,7 @@ def test_every_sub_dial_defaults_to_the_scale_but_acquisition_is_off() -> None:
         (1.5, Scale.of(1.5)),
         (Scale.WEAK, Scale.WEAK),
         ({"crop": "weak", "geometry": 0, "photometric": 1.2}, Scale(0.5, 0, 1.2)),
-        (
-            {"crop": 1, "geometry": 1, "photometric": 1, "acquisition": 0.5},
-            Scale(1, 1, 1, 0.5),
-        ),
+        ({"crop": 1, "geometry": 1, "photometric": 1, "acquisition": 0.5}, Scale(1, 1, 1, 0.5)),
     ],
 )
 def test_what_a_person_writes_is_read(given: object, expected: Scale) -> None:

@@ -28,11 +28,7 @@ from scanlearn.views.transform import Picture, ViewTransform, batch_of_one
 from scanlearn.views.uniforms import DrawKey
 
 MakeBatch = Callable[..., ScanBatch]
-
-
 HEIGHT, WIDTH = 64, 80
-
-
 LOCAL = sorted(name for name, recipe in RECIPES.items() if recipe.has_local_views)
 
 
@@ -112,9 +108,7 @@ def test_torchs_seed_repeats_the_views_and_the_next_call_draws_anew(image: Image
     assert torch.equal(_repeated(transform, image)[0], first)
 
 
-def test_a_generator_of_ones_own_is_drawn_from_and_torchs_is_left_alone(
-    image: Image.Image,
-) -> None:
+def test_a_generator_of_ones_own_is_drawn_from_and_torchs_is_left_alone(image: Image.Image) -> None:
     state = torch.get_rng_state()
     found = [
         ViewTransform(size=32, generator=torch.Generator().manual_seed(3))(image)[0]
@@ -152,10 +146,7 @@ def test_one_view_has_the_ranges_and_the_size_of_its_place(image: Image.Image) -
     red = np.zeros((64, 64, 3), np.uint8)
     red[..., 0] = 255
     transform = ViewTransform(
-        LOCAL[0],
-        size=28,
-        plan=ViewPlan(2, 1),
-        extras=[Extra(torch.zeros_like, views="local")],
+        LOCAL[0], size=28, plan=ViewPlan(2, 1), extras=[Extra(torch.zeros_like, views="local")]
     )
     assert transform.one(2)(image).shape == (3, 12, 12)
     assert (transform.one(2)(image) == 0).all()
@@ -303,19 +294,11 @@ def test_an_image_that_is_none_is_refused() -> None:
         ViewTransform()(np.zeros((4, 4, 5), np.uint8))
 
 
-HEIGHT_OF_PICTURE, WIDTH_OF_PICTURE = 20, 30
-
-
+SIDES = (20, 30)
 RNG = np.random.default_rng(0)
-
-
-GRAY = RNG.integers(0, 256, (HEIGHT_OF_PICTURE, WIDTH_OF_PICTURE), dtype=np.uint8)
-
-
-COLOUR = RNG.integers(0, 256, (HEIGHT_OF_PICTURE, WIDTH_OF_PICTURE, 3), dtype=np.uint8)
-
-
-DEEP = RNG.integers(0, 65536, (HEIGHT_OF_PICTURE, WIDTH_OF_PICTURE), dtype=np.uint16)
+GRAY = RNG.integers(0, 256, SIDES, dtype=np.uint8)
+COLOUR = RNG.integers(0, 256, (*SIDES, 3), dtype=np.uint8)
+DEEP = RNG.integers(0, 65536, SIDES, dtype=np.uint16)
 
 
 def _read(image: Picture) -> torch.Tensor:
@@ -346,11 +329,11 @@ def test_sixteen_bits_stay_sixteen_bits(tmp_path: Path) -> None:
 
 
 def test_alpha_is_dropped_and_leaves_the_colours_as_stored() -> None:
-    alpha = RNG.integers(0, 256, (HEIGHT_OF_PICTURE, WIDTH_OF_PICTURE, 1), dtype=np.uint8)
+    alpha = RNG.integers(0, 256, (*SIDES, 1), dtype=np.uint8)
     image = Image.fromarray(np.concatenate([COLOUR, alpha], axis=2))
     batch = batch_of_one(image, None, None, None)
     assert np.array_equal(batch.pixels[0].numpy(), COLOUR.transpose(2, 0, 1))
-    assert batch.valid_box.tolist() == [[0, 0, HEIGHT_OF_PICTURE, WIDTH_OF_PICTURE]]
+    assert batch.valid_box.tolist() == [[0, 0, *SIDES]]
     assert batch.mask is None
     gray = Image.merge("LA", [Image.fromarray(GRAY), Image.fromarray(alpha[..., 0])])
     assert np.array_equal(_read(gray)[0].numpy(), GRAY)
@@ -374,16 +357,12 @@ def test_one_bit_images_are_black_and_white() -> None:
 def test_arrays_end_in_channels_and_tensors_begin_with_them(
     channels: int | None, dtype: str
 ) -> None:
-    shape = (
-        (HEIGHT_OF_PICTURE, WIDTH_OF_PICTURE)
-        if channels is None
-        else (HEIGHT_OF_PICTURE, WIDTH_OF_PICTURE, channels)
-    )
+    shape = SIDES if channels is None else (*SIDES, channels)
     top = 1 if dtype.startswith("float") else 200
     array = (RNG.random(shape) * top).astype(dtype)
     tensor = torch.from_numpy(array if channels is None else array.transpose(2, 0, 1))
     pixels = _read(array)
-    assert pixels.shape == (channels or 1, HEIGHT_OF_PICTURE, WIDTH_OF_PICTURE)
+    assert pixels.shape == (channels or 1, *SIDES)
     assert torch.equal(pixels, _read(tensor))
     kept = torch.float32 if dtype.startswith("float") else getattr(torch, dtype)
     assert pixels.dtype == kept
@@ -406,7 +385,7 @@ def test_a_picture_is_not_shared_with_the_batch() -> None:
 def test_the_type_says_what_means_one_unless_a_range_is_given() -> None:
     for image, top in ((GRAY, 255), (DEEP, 65535), (GRAY / 255, 1)):
         assert batch_of_one(image, None, None, None).value_range.tolist() == [[0, top]]
-    hounsfield = RNG.uniform(-1000, 1000, (HEIGHT_OF_PICTURE, WIDTH_OF_PICTURE))
+    hounsfield = RNG.uniform(-1000, 1000, SIDES)
     batch = batch_of_one(hounsfield, None, None, (-150, 250))
     assert batch.value_range.tolist() == [[-150, 250]]
 

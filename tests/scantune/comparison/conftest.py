@@ -137,32 +137,19 @@ def _differences(table: list[r.Score]) -> list[r.ArmDifference]:
 
 def _resolved(scale: float) -> tuple[r.Parameter, ...]:
     crop = {0.0: "1 to 1", 0.5: "0.226 to 1", 1.0: "0.08 to 1"}[scale]
-    jitter = 0.8 * scale
-    return (
-        r.Parameter(parameter="crop area", value=crop, source="derived"),
-        r.Parameter(
-            parameter="crop aspect", value="3/4 to 4/3" if scale else "1", source="published"
-        ),
-        r.Parameter(parameter="brightness", value=f"{jitter:g}", source="derived"),
-        r.Parameter(parameter="contrast", value=f"{jitter:g}", source="derived"),
-        r.Parameter(
-            parameter="saturation",
-            value="0.8" if scale else "0",
-            source="published",
-            note="no meaning on one channel",
-        ),
-        r.Parameter(
-            parameter="horizontal flip, probability",
-            value="0.5" if scale else "0",
-            source="published",
-            note="fixed",
-        ),
-        r.Parameter(
-            parameter="blur sigma at 224 px",
-            value="0.1 to 2" if scale else "off",
-            source="published",
-            note="fixed",
-        ),
+    jitter, on = f"{0.8 * scale:g}", scale > 0
+    rows = (
+        ("crop area", crop, "derived", ""),
+        ("crop aspect", "3/4 to 4/3" if on else "1", "published", ""),
+        ("brightness", jitter, "derived", ""),
+        ("contrast", jitter, "derived", ""),
+        ("saturation", "0.8" if on else "0", "published", "no meaning on one channel"),
+        ("horizontal flip, probability", "0.5" if on else "0", "published", "fixed"),
+        ("blur sigma at 224 px", "0.1 to 2" if on else "off", "published", "fixed"),
+    )
+    return tuple(
+        r.Parameter(parameter=name, value=value, source=source, note=note)
+        for name, value, source, note in rows
     )
 
 
@@ -247,6 +234,34 @@ def _fake_results() -> r.Results:
         rejected=r.Rejected(unlabeled=2, labels=0),
         timing={"pretraining": 1272.0, "features": 64.0, "scores": 88.0},
     )
+
+
+@pytest.fixture
+def score() -> Callable[..., r.Score]:
+    """Makes one row of the table of scores; only what a test is about need be given."""
+
+    def make(arm: str = "weak", auroc: float | None = None, **replaced: Any) -> r.Score:
+        row = {"task": "pallor", "learner": "linear", "budget": "all", "per_seed": (auroc,)}
+        counts = {"train_scans": 24, "train_patients": 12, "test_patients": 24}
+        limits = {"auroc": auroc, "low": None, "high": None}
+        return r.Score.model_validate({"arm": arm, **row, **counts, **limits, **replaced})
+
+    return make
+
+
+@pytest.fixture
+def difference() -> Callable[..., r.ArmDifference]:
+    """Makes the difference of weak and strong, with an interval and a verdict."""
+
+    def make(
+        value: float | None, low: float | None, high: float | None, **replaced: Any
+    ) -> r.ArmDifference:
+        row = {"task": "pallor", "learner": "linear", "budget": "all", "a": "weak", "b": "strong"}
+        test = {"p": 0.1, "p_holm": None, "df": 5, "seeds": 2, "verdict": "none"}
+        limits = {"difference": value, "low": low, "high": high}
+        return r.ArmDifference.model_validate({**row, **test, **limits, **replaced})
+
+    return make
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +27,7 @@ primary: {learner: knn}
 """
 
 
-def made_up() -> r.Results:
-    def score(arm: str, auroc: float | None) -> r.Score:
-        return r.Score(
-            arm=arm,
-            task="pallor",
-            learner="knn",
-            budget="all",
-            auroc=auroc,
-            low=None if auroc is None else auroc - 0.05,
-            high=None if auroc is None else auroc + 0.05,
-            per_seed=(auroc,),
-            train_scans=24,
-            train_patients=12,
-            test_patients=24,
-        )
-
+def made_up(score: Callable[..., r.Score]) -> r.Results:
     primary = r.Primary(task="pallor", learner="knn", budget="all", a="weak", b="strong")
     archive = r.Counted(scans=4, patients=2, hash="0")
     facts: dict[str, Any] = dict.fromkeys(
@@ -61,15 +47,18 @@ def made_up() -> r.Results:
         tasks=(r.TaskCount(name="pallor", classes=("0", "1"), scans=4, patients=2, counts={}),),
         arms=(r.ArmRow(name="weak", kind="random"), r.ArmRow(name="strong", kind="random")),
         matched=r.Matched(ok=True),
-        table=(score("weak", 0.75), score("strong", None)),
+        table=(
+            score("weak", 0.75, low=0.7, high=0.8, learner="knn"),
+            score("strong", learner="knn"),
+        ),
         rejected=r.Rejected(),
         timing={},
         **facts,
     )
 
 
-def test_the_terminal_gets_table_verdict_and_evidence_note() -> None:
-    lines = summary_lines(made_up())
+def test_the_terminal_gets_table_verdict_and_evidence_note(score: Callable[..., r.Score]) -> None:
+    lines = summary_lines(made_up(score))
     text = "\n".join(lines)
     assert "AUROC (95 % interval): pallor, kNN" in lines
     assert "0.750 (0.700-0.800)" in text

@@ -9,7 +9,7 @@ from PIL import Image
 from scanlearn.archive.reader import Archive
 from scanlearn.config import parse_value
 from scanlearn.packing.sources import open_archive
-from scantune.comparison import facts as facts
+from scantune.comparison import facts
 from scantune.comparison.facts import draw_sheets
 from scantune.comparison.folder import open_study
 from scantune.comparison.plan import CompareConfig
@@ -28,8 +28,7 @@ def test_no_path_of_the_user_is_told(plan: Plan) -> None:
 def test_a_start_file_is_told_without_its_folder(plan: Plan) -> None:
     backbone = {"name": "test_resnet", "weights": "/home/jane/nets/start.pth"}
     config = plan(
-        arms={"weak": {"scale": 0.5}, "strong": {"scale": 1}},
-        pretrain={"backbone": backbone},
+        arms={"weak": {"scale": 0.5}, "strong": {"scale": 1}}, pretrain={"backbone": backbone}
     )
     assert "pretrain.backbone.weights=WEIGHTS" in facts.command_text(config)
     assert "weights: WEIGHTS" in facts.config_text(config)
@@ -87,23 +86,11 @@ def test_weaker_views_share_more(plan: Plan) -> None:
     assert shares["weak"].disjoint < shares["strong"].disjoint
 
 
-def test_an_arm_no_better_than_the_thumbnail_is_named(plan: Plan) -> None:
-    table = [
-        Score(
-            arm=arm,
-            task="pallor",
-            learner="linear",
-            budget="all",
-            auroc=auroc,
-            low=None,
-            high=None,
-            per_seed=(auroc,),
-            train_scans=24,
-            train_patients=12,
-            test_patients=24,
-        )
-        for arm, auroc in (("thumbnail", 0.8), ("weak", 0.79), ("strong", 0.9), ("random", 0.5))
-    ]
+def test_an_arm_no_better_than_the_thumbnail_is_named(
+    plan: Plan, score: Callable[..., Score]
+) -> None:
+    aurocs = {"thumbnail": 0.8, "weak": 0.79, "strong": 0.9, "random": 0.5}
+    table = [score(arm, auroc) for arm, auroc in aurocs.items()]
     (warning,) = facts.thumbnail_warnings(plan(), table)
     assert "weak (0.790)" in warning
     assert "strong" not in warning

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from scantune.comparison import plots as forest
-from scantune.comparison import plots as plots
+from scantune.comparison import plots
 from scantune.comparison import results as r
+
+Difference = Callable[..., r.ArmDifference]
 
 
 def test_references_are_gray_and_trained_arms_are_not(fake_results: r.Results) -> None:
@@ -46,24 +49,6 @@ def test_long_curves_are_thinned_to_what_can_be_seen(fake_results: r.Results) ->
     assert len(drawing) < 8000
 
 
-def difference(value: float | None, low: float | None, high: float | None) -> r.ArmDifference:
-    return r.ArmDifference(
-        task="t",
-        learner="linear",
-        budget="all",
-        a="weak",
-        b="strong",
-        difference=value,
-        low=low,
-        high=high,
-        p=0.5,
-        p_holm=0.5,
-        df=3,
-        seeds=2,
-        verdict="none",
-    )
-
-
 @pytest.mark.parametrize(
     ("given", "text"),
     [
@@ -73,18 +58,18 @@ def difference(value: float | None, low: float | None, high: float | None) -> r.
     ],
 )
 def test_a_difference_is_written_with_its_sign_and_interval(
-    given: tuple[float | None, float | None, float | None], text: str
+    difference: Difference, given: tuple[float | None, float | None, float | None], text: str
 ) -> None:
-    assert forest.difference_text(difference(*given)) == text
+    assert plots.difference_text(difference(*given)) == text
 
 
-def test_the_axis_holds_zero_and_the_margin() -> None:
-    low, high = forest.forest_range([difference(0.3, 0.2, 0.4)], 0.01)
+def test_the_axis_holds_zero_and_the_margin(difference: Difference) -> None:
+    low, high = plots.forest_range([difference(0.3, 0.2, 0.4)], 0.01)
     assert low < -0.01
     assert high > 0.4
 
 
-def test_an_undefined_difference_is_an_empty_cell() -> None:
-    cell = forest.forest_cell(difference(None, None, None), (-0.1, 0.1), 0.01, {})
+def test_an_undefined_difference_is_an_empty_cell(difference: Difference) -> None:
+    cell = plots.forest_cell(difference(None, None, None), (-0.1, 0.1), 0.01, {})
     assert "<circle" not in cell
     assert "undefined" in cell

@@ -132,57 +132,29 @@ def test_a_given_split_is_tested_by_delong_too_and_folds_are_not(plan: Plan) -> 
     assert none.delong_p is None
 
 
-ARMS = [
-    ArmRow(
-        name=name,
-        kind="pretrained",
-        scale=Dial(crop=s, geometry=s, photometric=s, acquisition=0),
-    )
-    for name, s in (("weak", 0.5), ("strong", 1.0))
-]
+State = Callable[..., Verdict]
 
 
+@pytest.fixture
 def state(
-    config: CompareConfig,
-    outcome: Outcome,
-    *,
-    seeds: int = 2,
-    ok: bool = True,
-    difference: float | None = 0.027,
-) -> Verdict:
-    found = ArmDifference(
-        task="pallor",
-        learner="linear",
-        budget="all",
-        a="weak",
-        b="strong",
-        difference=difference,
-        low=-0.011,
-        high=0.043,
-        p=0.1,
-        p_holm=None,
-        df=5.0,
-        seeds=seeds,
-        verdict=outcome,
-        primary=True,
-    )
-    table = [
-        Score(
-            arm=arm,
-            task="pallor",
-            learner="linear",
-            budget="all",
-            auroc=auroc,
-            low=0.7,
-            high=0.9,
-            per_seed=(auroc,),
-            train_scans=24,
-            train_patients=12,
-            test_patients=24,
-        )
-        for arm, auroc in (("weak", 0.842), ("strong", 0.815))
+    plan: Plan, score: Callable[..., Score], difference: Callable[..., ArmDifference]
+) -> State:
+    """States the verdict on weak against strong of so many seeds."""
+    dials = {s: Dial(crop=s, geometry=s, photometric=s, acquisition=0) for s in (0.5, 1.0)}
+    arms = [
+        ArmRow(name=name, kind="pretrained", scale=dials[s])
+        for name, s in (("weak", 0.5), ("strong", 1.0))
     ]
-    return state_verdict(config, ARMS, table, [found], Matched(ok=ok))
+    table = [score(a, x, low=0.7, high=0.9) for a, x in (("weak", 0.842), ("strong", 0.815))]
+
+    def make(
+        outcome: Outcome, *, seeds: int = 2, ok: bool = True, value: float | None = 0.027
+    ) -> Verdict:
+        primary = {"verdict": outcome, "seeds": seeds, "primary": True}
+        found = difference(value, -0.011, 0.043, **primary)
+        return state_verdict(plan(), arms, table, [found], Matched(ok=ok))
+
+    return make
 
 
 @pytest.mark.parametrize(
@@ -195,9 +167,9 @@ def state(
     ],
 )
 def test_the_sentence_states_claim_numbers_and_setting(
-    plan: Plan, outcome: Outcome, claim: str
+    state: State, outcome: Outcome, claim: str
 ) -> None:
-    verdict = state(plan(), outcome)
+    verdict = state(outcome)
     assert verdict.kind == outcome
     assert verdict.sentence == (
         f"{claim}: AUROC 0.842 against 0.815, difference +0.027 "
@@ -205,17 +177,17 @@ def test_the_sentence_states_claim_numbers_and_setting(
     )
 
 
-def test_one_seed_is_said(plan: Plan) -> None:
-    sentence = state(plan(), "better", seeds=1).sentence
+def test_one_seed_is_said(state: State) -> None:
+    sentence = state("better", seeds=1).sentence
     assert sentence.endswith("One pretraining seed: this holds for these two networks only.")
 
 
-def test_unmatched_arms_are_said_first(plan: Plan) -> None:
-    assert state(plan(), "better", ok=False).sentence.startswith("The arms are not matched")
+def test_unmatched_arms_are_said_first(state: State) -> None:
+    assert state("better", ok=False).sentence.startswith("The arms are not matched")
 
 
-def test_an_undefined_difference_has_no_numbers(plan: Plan) -> None:
-    assert "undefined in some fold" in state(plan(), "none", difference=None).sentence
+def test_an_undefined_difference_has_no_numbers(state: State) -> None:
+    assert "undefined in some fold" in state("none", value=None).sentence
 
 
 def test_a_difference_has_a_true_sign() -> None:

@@ -10,13 +10,13 @@ import pytest
 import timm
 import torch
 
-from scanlearn.backbones import weights as weights
+from scanlearn.backbones import weights
 from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.head import build_classifying
 from scanlearn.backbones.weights import export_backbone
 from scanlearn.errors import ScanlearnError
-from scantune.evaluation import classifier as classifier
+from scantune.evaluation import classifier
 from scantune.evaluation.classifier import Classifier, View, keep_classifier, keep_network
 from scantune.labels.labeled_set import LabeledSet
 from scantune.learners.frozen import LinearFit, fit_linear
@@ -174,7 +174,7 @@ def test_kept_network_is_proved_in_a_fresh_process(keep: Callable[..., Path]) ->
 
 
 def test_missing_cut_changed_or_other_weights_of_a_network_are_one_clear_sentence(
-    keep: Callable[..., Path], tmp_path: Path
+    keep: Callable[..., Path],
 ) -> None:
     folder = keep(tuned())
     weights_file = folder / "model.safetensors"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from scanlearn.backbones import weights as weights
+from scanlearn.backbones import weights
 from scanlearn.backbones.backbone import BackboneConfig, build_backbone
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.weights import export_backbone

@@ -10,7 +10,7 @@ import pytest
 import timm
 from PIL import Image
 
-from scanlearn.backbones import weights as weights
+from scanlearn.backbones import weights
 from scanlearn.backbones.backbone import BackboneConfig, build_backbone
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.weights import export_backbone, load_backbone

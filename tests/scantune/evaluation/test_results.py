@@ -49,9 +49,7 @@ def test_only_ordered_classes_have_a_kappa(evaluation: Evaluation) -> None:
     assert all(row.agreement is not None for row in graded)
 
 
-def test_findings_have_a_row_each_and_a_macro_over_what_is_defined(
-    finding_scores: Scores,
-) -> None:
+def test_findings_have_a_row_each_and_a_macro_over_what_is_defined(finding_scores: Scores) -> None:
     (row,) = score_table(finding_scores)
     assert [one.name for one in row.classes] == ["Edema", "Effusion", "Hernia"]
     hernia = row.classes[2]
@@ -156,7 +154,7 @@ def test_too_few_patients_for_inner_folds_leave_thresholds_undefined(
 
 
 def test_class_missing_from_some_folds_is_counted_and_left_out(
-    labeled: Callable[..., LabeledSet], make_scores: Callable[..., Scores]
+    make_scores: Callable[..., Scores],
 ) -> None:
     y = np.array([0, 1, 0, 1, 0, 0])
     fold_of = np.array([[0, 0, 0, 0, 1, 1]])

@@ -156,12 +156,7 @@ def test_columns_of_findings_are_read_in_both_sets(make: Make) -> None:
     found = join(
         labeled,
         read_external(
-            second,
-            labeled,
-            ["y", "z"],
-            is_chosen=False,
-            synthetic_column=None,
-            source="b",
+            second, labeled, ["y", "z"], is_chosen=False, synthetic_column=None, source="b"
         ),
         (first, second),
     )

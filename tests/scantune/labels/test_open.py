@@ -10,7 +10,7 @@ from PIL import Image
 
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.settings import PackSettings
-from scantune.labels.open import LabeledArchives, Question, open_labels
+from scantune.labels.open import LabeledArchives, Question, open_archives, read_question
 
 PACKING = PackSettings(canvas=16, workers=1)
 Table = Callable[..., Path]
@@ -39,7 +39,8 @@ def write_table(tmp_path: Path) -> Table:
 
 
 def opened(labels: Any, test: Any = None, **asked: Any) -> LabeledArchives:
-    return open_labels(labels, test, PACKING, Question(**{"target": "y", **asked}))
+    question = Question(**{"target": "y", **asked})
+    return read_question(open_archives(labels, test, PACKING), question, labels, test)
 
 
 def test_what_is_masked_left_out_or_synthetic_is_said(

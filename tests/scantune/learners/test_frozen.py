@@ -9,12 +9,7 @@ import pytest
 from scantune import splits as validation
 from scantune.labels.truth import Truth
 from scantune.learners.by_name import frozen_learner
-from scantune.learners.frozen import (
-    C_GRID,
-    fit_knn,
-    fit_linear,
-    validate_knn,
-)
+from scantune.learners.frozen import C_GRID, fit_knn, fit_linear, validate_knn
 from scantune.learners.learner import LabeledFeatures, probabilities
 from scantune.learners.table import FROZEN_LEARNERS
 
@@ -117,7 +112,7 @@ def test_scores_are_the_softmax_of_weights_on_the_features_as_given(
         np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), fit.scores)
 
 
-def test_validation_votes_come_from_other_patients(informative: Any, labeled: Any) -> None:
+def test_validation_votes_come_from_other_patients(labeled: Any) -> None:
     data = labeled(patients=60)
     features = np.eye(data.patients.max() + 1)[data.patients]
     # A patient's own scans would tell the class; those of others are all equally far away.
@@ -163,7 +158,7 @@ def test_a_finding_that_every_training_scan_has_is_certain(informative: Any, lab
     assert np.isnan(fit.validation[:, 1]).all()
 
 
-def test_scans_of_which_a_finding_is_unknown_do_not_vote_on_it(labeled: Any) -> None:
+def test_scans_of_which_a_finding_is_unknown_do_not_vote_on_it() -> None:
     rng = np.random.default_rng(4)
     train, test = rng.normal(size=(40, 4)), rng.normal(size=(6, 4))
     truth = Truth(rng.integers(-1, 2, (40, 2)).astype(np.int8), "multilabel")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from scantune.learners import logistic as logistic
+from scantune.learners import logistic
 from scantune.learners.logistic import PenaltyPath, PrincipalAxes
 
 CS = (1e-4, 1e-2, 1.0, 10.0)

@@ -10,7 +10,7 @@ import torch
 from scanlearn.backbones.backbone import Backbone, weights_hash
 from scanlearn.errors import ScanlearnError
 from scanlearn.features.auroc import auroc
-from scanlearn.views import generator as generator
+from scanlearn.views import generator
 from scanlearn.views.scale import Scale
 from scantune.learners import network as augment
 from scantune.learners.learner import LabeledScans, LearnerInputs
