@@ -54,12 +54,7 @@ class Identities:
         return self._hashed("issuer", self.issuer)
 
     def patient(self, number: str, issuer: str | None = None) -> str:
-        """Returns a patient's name, 24 hexadecimal digits.
-
-        Args:
-            number: The patient's number or name, blanks around it aside.
-            issuer: Who gave it; None for the archive's issuer.
-        """
+        """Returns 24 hexadecimal digits for a patient's number; None is the archive's issuer."""
         return self._hashed("patient", (issuer or self.issuer).strip(), number.strip())
 
     def series(self, uid: str) -> str:

@@ -106,11 +106,7 @@ class PackedScan:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a packed scan comes from, as the archive stores it.
-
-    Args:
-        labels: Raw label strings by column; None or a missing column for blank.
-    """
+    """Where a packed scan comes from; a label that is None or missing is blank."""
 
     scan_id: str
     patient: str

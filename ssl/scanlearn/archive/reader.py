@@ -24,12 +24,9 @@ FACTS = np.dtype([("valid_box", "<i8", 4), ("spacing_mm", "<f4", 2), ("value_ran
 
 
 class Archive:
-    """A packed archive on disk, opened for reading.
+    """A packed archive on disk, the folder of an ``archive.json``, opened for reading.
 
     It can be pickled: a worker process opens its own memory maps.
-
-    Args:
-        path: Folder that holds ``archive.json``.
 
     Raises:
         ScanlearnError: There is no archive at ``path``, it was made by a later release, or a
@@ -160,7 +157,6 @@ class ShardIndex:
 
     Args:
         first_row: ``[k]`` row of the archive that each record batch starts with.
-        facts: ``[n]`` valid box, spacing and value range of each scan.
     """
 
     first_row: Int64[np.ndarray, " k"]
@@ -230,9 +226,8 @@ class Items:
         """Returns the items of record batches."""
         starts = [part.ctypes.data for part in parts]
         end = max(start + part.nbytes for start, part in zip(starts, parts, strict=True))
-        return cls(
-            parts, np.array(starts, np.int64), window_over(min(starts), end, parts[0].shape[1])
-        )
+        window = window_over(min(starts), end, parts[0].shape[1])
+        return cls(parts, np.array(starts, np.int64), window)
 
     def take(
         self, batch: Int64[np.ndarray, " b"], inside: Int64[np.ndarray, " b"]

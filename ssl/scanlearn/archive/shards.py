@@ -94,8 +94,16 @@ class ShardWriter:
             self._sink = _open_sink(self._folder / shard_name(len(self.counts)))
             self._writer = pa.ipc.new_file(self._sink, self._schema)
             self.counts.append(0)
-        self._writer.write_batch(self._record_batch())
-        self.counts[-1] += len(self._rows)
+        number = len(self._rows)
+        arrays = {"pixels": self._pixels[:number], "mask": self._masks[:number]}
+        columns = [
+            _fixed(arrays[field.name], field.type)
+            if field.name in arrays
+            else pa.array([row[field.name] for row in self._rows], field.type)
+            for field in self._schema
+        ]
+        self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+        self.counts[-1] += number
         self._rows.clear()
         self._batches += 1
         if self._batches % BATCHES_PER_SHARD == 0:
@@ -110,17 +118,6 @@ class ShardWriter:
         if self._batches % BATCHES_PER_SHARD == 0:
             # A later writer may go on from here, after a power failure too.
             _sync(self._folder / shard_name(len(self.counts) - 1))
-
-    def _record_batch(self) -> pa.RecordBatch:
-        number = len(self._rows)
-        arrays = {"pixels": self._pixels[:number], "mask": self._masks[:number]}
-        columns = [
-            _fixed(arrays[field.name], field.type)
-            if field.name in arrays
-            else pa.array([row[field.name] for row in self._rows], field.type)
-            for field in self._schema
-        ]
-        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
 
 
 def drop_from_shard(

@@ -44,11 +44,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a sheet.
-
-    Args:
-        cells: Each one picture, or several that stand close together.
-    """
+    """A part of a sheet; each cell is one picture, or several that stand close together."""
 
     heading: Sequence[Line]
     cells: Sequence[Sequence[Tile]] = ()
@@ -166,11 +162,7 @@ def contact_sheet(archive: Archive) -> bytes:
 
 
 def sampled_rows(num_scans: int, sample: int, *, seed: int = 0) -> Int64[np.ndarray, " k"]:
-    """Returns rows evenly spread over an archive, one drawn from each of ``sample`` equal parts.
-
-    Args:
-        sample: How many; all of them where there are fewer.
-    """
+    """Returns rows evenly spread over an archive, one of each of ``sample`` parts, or all rows."""
     size = min(sample, num_scans)
     edges = np.arange(size + 1, dtype=np.int64) * num_scans // max(1, size)
     return np.random.default_rng(seed).integers(edges[:-1], edges[1:])

@@ -103,15 +103,11 @@ def _page(archive: Archive, scans: Overview, sheet: bytes) -> str:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Scans that were packed to the same pixels, box, range and spacing.
-
-    Args:
-        shared: Groups with scans of more than one patient; None where patients are unknown.
-    """
+    """Scans that were packed to the same pixels, box, range and spacing."""
 
     groups: int
     scans: int
-    shared: int | None
+    shared: int | None  # Groups of more than one patient; None where patients are unknown.
 
 
 @dataclass(frozen=True)

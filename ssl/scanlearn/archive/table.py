@@ -38,7 +38,9 @@ def write_table(folder: Path, layout: Layout, shards: Sequence[str], table: Path
                 digests = b"".join(rows.column("digest").to_pylist())
                 sums = rows.column("sums").combine_chunks().flatten().to_numpy()
                 totals.add(digests, sums.reshape(rows.num_rows, -1))
-                writer.write_table(_with_columns(rows, schema))
+                for missing in {*schema.names} - names:
+                    rows = rows.append_column(missing, pa.nulls(rows.num_rows, pa.string()))
+                writer.write_table(rows.select(schema.names))
                 num_scans += rows.num_rows
     # Arrow numbers patients; a million strings of Python would take a hundred bytes each.
     patients = arrow_column(table, "patient").combine_chunks().dictionary_encode()
@@ -50,15 +52,6 @@ def write_table(folder: Path, layout: Layout, shards: Sequence[str], table: Path
         "std": totals.std,
         "content_hash": totals.content_hash(codes),
     }
-
-
-def _with_columns(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Returns the columns of a schema, blank where there is none."""
-    columns = [
-        rows.column(name) if name in rows.column_names else pa.nulls(rows.num_rows, pa.string())
-        for name in schema.names
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
 
 
 class ArchiveSums:

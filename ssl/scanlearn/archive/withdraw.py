@@ -80,9 +80,6 @@ def withdrawn_from(archive: Archive) -> dict[str, Any]:
 def drop_patients(archive: Archive, names: list[str]) -> Archive:
     """Returns an archive without some patients; no other process may change it meanwhile.
 
-    Args:
-        archive: Inside `changing`, or an archive that no one else knows of.
-
     Raises:
         ScanlearnError: No scan would be left.
     """

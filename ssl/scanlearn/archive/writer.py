@@ -117,20 +117,21 @@ class ArchiveWriter:
 
     def _open(self, reached: Checkpoint | None) -> None:
         """Opens the files where an earlier writer stopped."""
-        kept = reached.list_bytes if reached else {}
+        reached = reached or Checkpoint({}, [], {}, {}, {})
+        counts = [int(shard["scans"]) for shard in reached.shards]
         names = [REJECTED_FILE, *([PATHS_FILE] if self.identities else [])]
-        self._shards = ShardWriter(self._partial, self._layout, reached.counts if reached else ())
+        self._shards = ShardWriter(self._partial, self._layout, counts)
         self._lists = {
             name: ListWriter(
                 self._partial / name,
                 _LISTS[name],
                 owner_only=name == PATHS_FILE,
-                keep_bytes=kept.get(name),
+                keep_bytes=reached.list_bytes.get(name),
             )
             for name in names
         }
-        facts = reached.facts if reached else {}
-        self.num_scans = sum(self._shards.counts)
+        facts = reached.facts
+        self.num_scans = sum(counts)
         self.num_rejected: int = facts.get("num_rejected", 0)
         self.first_reason: str | None = facts.get("first_reason")
         self._last_listed: str | None = facts.get("last_listed")
@@ -184,11 +185,7 @@ class ArchiveWriter:
         self.first_reason = self.first_reason or reason
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Notes that a later writer may resume from here; `add` says when.
-
-        Args:
-            state: What the caller needs to resume, as JSON; `resumed` returns it.
-        """
+        """Keeps JSON for `resumed`: a later writer may resume from here; `add` says when."""
         assert self.num_scans == sum(self._shards.counts), "scans are still in memory"
         with disk_errors(self._beside):
             self._reached = Checkpoint(
@@ -290,11 +287,6 @@ class Checkpoint:
     def write(self, folder: Path) -> None:
         """Replaces the checkpoint in a folder in one step."""
         write_atomically(folder / _CHECKPOINT_FILE, json.dumps(asdict(self)))
-
-    @property
-    def counts(self) -> list[int]:
-        """Scans of each finished shard."""
-        return [int(shard["scans"]) for shard in self.shards]
 
 
 def read_checkpoint(folder: Path, header: Mapping[str, Any]) -> Checkpoint | None:

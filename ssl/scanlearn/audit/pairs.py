@@ -56,11 +56,7 @@ _CENTRE = (SIDE - 1) / 2
 
 @dataclass(frozen=True)
 class Proposals:
-    """Pairs that may be one scan: ``p`` places in two sets of fingerprints.
-
-    Args:
-        turn: ``[p]`` how the second must be turned to look like the first.
-    """
+    """Places in two sets of scans that may be one, and the turn that makes the second the first."""
 
     first: Int64[np.ndarray, " p"]
     second: Int64[np.ndarray, " p"]
@@ -173,12 +169,7 @@ def _unpacked(hashes: UInt64[np.ndarray, " n"]) -> Bool[np.ndarray, "n 63"]:
 
 
 class _Band:
-    """The scans in the order of their bits; those that agree in the first ones lie side by side.
-
-    Args:
-        bit_order: The 63 bits in the order of this band.
-        num_bits: How many of them must agree, from the first.
-    """
+    """Scans ordered by their bits: those that agree in the first ``num_bits`` are neighbours."""
 
     def __init__(
         self, hashes: UInt64[np.ndarray, " n"], bit_order: Int64[np.ndarray, " 63"], num_bits: int

@@ -154,11 +154,7 @@ def _unit_range(scan: Scan, pixels: Pixels, preprocess: Preprocess) -> ValueRang
 
 @dataclass(frozen=True)
 class Fitting:
-    """Which part of a picture goes onto the canvas, and how large.
-
-    Args:
-        part: Top, left, bottom, right of the part, in pixels of the picture.
-    """
+    """Top, left, bottom, right in pixels of the part of a picture that fills rows and columns."""
 
     part: tuple[float, float, float, float]
     rows: int
@@ -195,9 +191,6 @@ def fit_to_canvas(
 
     The aspect is kept and nothing is ever enlarged: a smaller scan keeps its size. The scan lies
     at the top left; padding at the bottom and right is 0.
-
-    Args:
-        channels: 1 (colour becomes luma) or 3 (gray is repeated).
     """
     source = to_gray(scan.pixels) if channels == 1 else scan.pixels
     fitting = fit((source.shape[1], source.shape[2]), canvas, how)

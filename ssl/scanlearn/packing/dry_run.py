@@ -95,12 +95,9 @@ class _Table:
             values = self._selection.values(name, row.labels, header.tags)
             value = from_header.get(name) or "\\".join(values) or _NONE
             column.add(value, header.num_frames, num_kept)
-        self._count_identifiers(row.patient, header)
-
-    def _count_identifiers(self, patient: str | None, header: Header) -> None:
         issuer, number, series = (header.tags.get(name, ("",))[0] for name in _IDENTIFIERS)
         in_file = number and f"{issuer}/{number}"
-        patient = patient if self._manifest.patients_known else in_file
+        patient = row.patient if self._manifest.patients_known else in_file
         if patient:
             self._patients.append(_hashed(patient))
         else:

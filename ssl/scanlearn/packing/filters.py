@@ -29,13 +29,6 @@ class Rule:
     is_keep: bool
     pattern: re.Pattern[str]
 
-    def leaves_out(self, values: tuple[str, ...]) -> bool:
-        """Returns whether a file goes; one without a value fits no pattern."""
-        # Of several values any may match, or all of them as DICOM writes them.
-        candidates = (*values, "\\".join(values)) if values else ()
-        is_match = any(self.pattern.match(value.casefold()) for value in candidates)
-        return is_match != self.is_keep
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -75,7 +68,11 @@ class Selection:
         for rule in self.rules:
             if tags is None and rule.name not in self.columns:
                 continue
-            if rule.leaves_out(self.values(rule.name, labels, tags or {})):
+            values = self.values(rule.name, labels, tags or {})
+            # Of several values any may match, or all of them as DICOM writes them.
+            candidates = (*values, "\\".join(values)) if values else ()
+            is_match = any(rule.pattern.match(value.casefold()) for value in candidates)
+            if is_match != rule.is_keep:
                 return rule.setting
         return None
 

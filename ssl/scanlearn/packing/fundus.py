@@ -39,11 +39,7 @@ _RADII = (0.2, 0.9)
 
 @dataclass(frozen=True)
 class Field:
-    """A disc of light, and the box in which it is not cut off.
-
-    Args:
-        box: Top, left, bottom, right of what of the disc the picture holds, in pixels.
-    """
+    """A disc of light, and the box, in pixels, of what of it the picture holds."""
 
     row: float
     column: float
@@ -55,10 +51,8 @@ def find_field(pixels: Pixels) -> Field | None:
     """Returns the lit disc of a picture, None where there is none.
 
     A circle is laid through the outermost lit pixels of rows and columns, so that most of them
-    lie on it; marks beside the disc, dark parts in it and straight cuts do not move it.
-
-    Args:
-        pixels: ``[c h w]``; what counts is the brightest channel.
+    lie on it; marks beside the disc, dark parts in it and straight cuts do not move it. What
+    counts is the brightest channel.
     """
     step = max(1, -(-max(pixels.shape[1:]) // _SIDE))
     height, width = (size // step * step for size in pixels.shape[1:])

@@ -82,13 +82,10 @@ def scan_headers(
     selection: Selection | None = None,
     workers: int = 1,
 ) -> tuple[Manifest, HeaderScan]:
-    """Returns the files that a filter leaves, and what their headers say.
+    """Returns the files that a filter leaves, all without one, and what their headers say.
 
     What cannot be read stays, to be set aside with its reason when it is decoded. Five bytes a
     file are held in memory.
-
-    Args:
-        selection: The filter; None for every file.
 
     Raises:
         ScanlearnError: The filter leaves no file.

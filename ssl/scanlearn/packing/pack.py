@@ -62,7 +62,6 @@ def pack(
 
     Args:
         source: Folder of scans, table (see `read_manifest`), or a manifest already read.
-        settings: None for the defaults.
 
     Raises:
         ScanlearnError: The source cannot be used, none of its scans can be read, another archive
@@ -96,10 +95,7 @@ def pack_manifest(
     source_hash: str,
     like: Archive | None = None,
 ) -> Archive:
-    """Packs the files of a manifest and returns the archive.
-
-    Args:
-        like: An archive that the scans are to fit into.
+    """Packs the files of a manifest, to fit into the archive ``like`` if given, into an archive.
 
     Raises:
         ScanlearnError: No file can be read, they do not fit, or the disk is full.

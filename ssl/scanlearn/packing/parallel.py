@@ -107,7 +107,8 @@ def ordered_map(
             else:
                 results = buffers.load(pickled, slot)
                 weight = sum(map(weigh, oldest)) if weigh else len(oldest)
-                size = _next_size(weight, pickled.seconds, chunk)
+                worth = int(weight * _SECONDS_PER_CHUNK / max(pickled.seconds, 1e-6))
+                size = max(1, min(chunk, 2 * weight, worth))
             yield from results
             free.append(slot)
     finally:
@@ -176,19 +177,9 @@ def _take(items: Iterator[Item], size: int, weigh: Callable[[Item], int] | None)
     return work
 
 
-def _next_size(size: int, seconds: float, most: int) -> int:
-    """Returns how many items make a chunk, when one of ``size`` took so long."""
-    worth = int(size * _SECONDS_PER_CHUNK / max(seconds, 1e-6))
-    return max(1, min(most, 2 * size, worth))
-
-
 @dataclass(frozen=True)
 class Pickled:
-    """A pickled value whose large arrays lie in a shared buffer.
-
-    Args:
-        sizes: Bytes of each array; they lie one after the other in the buffer.
-    """
+    """A pickled value whose large arrays, of these bytes, follow each other in a shared buffer."""
 
     data: bytes
     sizes: tuple[int, ...]

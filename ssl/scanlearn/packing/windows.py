@@ -31,10 +31,7 @@ _COARSE = "stored values are more than 1 HU apart"
 
 
 def read_window(value: object) -> object:
-    """Returns one window or three as set by a user, checked.
-
-    Args:
-        value: None, a name, ``[width, level]``, or three of these.
+    """Returns a name, ``[width, level]``, three of these or None as set by a user, checked.
 
     Raises:
         ValueError: It is none of them.

@@ -37,8 +37,7 @@ class PhantomSpec:
 
     Args:
         patients: Number of patients; each has a right eye (even scans) and a left one (odd scans).
-        height: Canvas rows in pixels, at least 32.
-        width: Canvas columns in pixels, at least 32.
+        height: Canvas rows in pixels, at least 32, as ``width``.
         cameras: Number of makes of camera; a patient is pictured by one of them.
 
     Raises:

@@ -16,7 +16,6 @@ class Vessels:
     """Points along the vessels of one eye, in anatomical lengths.
 
     Args:
-        points: ``[p 2]`` x and y.
         weights: ``[p]`` darkness of a point times the path length it stands for.
         sigmas: Standard deviation across the vessel of each calibre.
         counts: Number of points of each calibre, in the order of ``points``.

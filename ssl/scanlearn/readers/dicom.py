@@ -252,7 +252,6 @@ def gray(
     """Returns what an archive stores of a gray frame, greater output values being greater.
 
     Args:
-        values: ``[h w]`` as stored in the file.
         tags: The file, for its modality table and its number of bits.
         rescale: Where the frame's rescale slope and intercept are, if it has any.
         voi: Where the frame's window or VOI table is, if it has any.

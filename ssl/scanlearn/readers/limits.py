@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import parent_process
-from types import FrameType
 
 from scanlearn.readers.scan import Undecodable
 
@@ -32,8 +31,7 @@ def limited() -> Iterator[None]:
         return
     limit = MAX_SECONDS
 
-    def refuse(number: int, frame: FrameType | None) -> None:
-        del number, frame
+    def refuse(*_: object) -> None:
         raise Undecodable(f"takes more than {limit:g} seconds to read")
 
     before = signal.signal(signal.SIGPROF, refuse)

@@ -50,16 +50,12 @@ class _Array(NamedTuple):
         return len(self.shape) == 4 and self.shape[3] == 3
 
     @property
-    def is_volume(self) -> bool:
-        return len(self.shape) == 4 and self.shape[3] != 3
-
-    @property
     def num_frames(self) -> int:
-        return self.shape[1] if self.is_volume else 1
+        return self.shape[1] if len(self.shape) == 4 and not self.is_colour else 1
 
     @property
     def size(self) -> tuple[int, int]:
-        height, width = self.shape[2:] if self.is_volume else self.shape[1:3]
+        height, width = self.shape[1:3] if self.is_colour else self.shape[-2:]
         return height, width
 
 

@@ -74,7 +74,6 @@ class Header:
         is_deep: Whether it holds more than 8 bits per value that we keep.
         num_frames: How many scans it may give: frames of a recording, slices of a volume.
         size: Rows and columns of one scan, as stored.
-        bits: Bits of one value, as stored.
         tags: DICOM tags that were asked for and are there, each with all its values.
         kind: Name of the format; where empty `scanlearn.readers.readers.read_header` sets it.
     """
@@ -147,7 +146,6 @@ class ReadSettings:
     """What of a file is read.
 
     Args:
-        axis: What slices of a volume are perpendicular to.
         empty_below: Slices of a volume with a smaller share of foreground are left out.
         at_least: Side in pixels of the canvas that scans will be fitted to; a large JPEG may be
             decoded smaller. None decodes every pixel.

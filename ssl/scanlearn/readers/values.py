@@ -29,7 +29,6 @@ def value_range(
     """Returns the stored values that mean 0 and 1.
 
     Args:
-        pixels: ``[c h w]`` uint8 or uint16.
         kind: "full" for the range of the dtype, 0 to 255 or 0 to 65535; "percentile" for the .5
             and 99.5 percentiles over all channels inside ``box``.
         box: Top, left, bottom, right of the scan; None for all of ``pixels``.

@@ -56,7 +56,6 @@ def as_volume(scan: Scan, notes: tuple[str, ...], settings: ReadSettings) -> Vol
 
     Args:
         scan: Pixels of three axes in any order, and the spacing of a slice.
-        notes: What of the volume was changed before, in words.
     """
     in_foreground = settings.shows == "foreground"
     if in_foreground:
