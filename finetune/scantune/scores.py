@@ -28,15 +28,11 @@ class Scores:
     Args:
         budgets: Label budgets as text, such as "50" and "all".
         classes: Names of the classes; a class is named elsewhere by its place here.
-        truth: ``[n k]`` what is true of each scan.
-        patients: ``[n]`` patient of each scan, as a code.
         fold_of: ``[j n]`` the fold in which a scan is tested under each label seed; -1 where a
             given split only trains on it.
         values: ``[l g j n k]`` class scores; NaN where ``fold_of`` is -1.
         thresholds: ``[l g j f k]`` at or above which a model calls a class, set on training
             patients; NaN where they are too few (see `metrics.threshold_at`).
-        train_scans: ``[g j f]`` scans that each model was fitted on.
-        train_patients: ``[g j f]`` patients that each model was fitted on.
     """
 
     learners: tuple[str, ...]
@@ -74,19 +70,11 @@ class Scores:
         return np.flatnonzero(is_tested if code is None else is_tested & self.truth.known(code))
 
     def of(self, learner: str, budget: str | int) -> Float[np.ndarray, "j n k"]:
-        """Returns the scores of one learner at one label budget.
-
-        Raises:
-            ValueError: If there are none.
-        """
+        """Returns the scores of a learner at a label budget; a ValueError if there are none."""
         return np.asarray(self.values[self._place(learner, budget)])
 
     def thresholds_of(self, learner: str, budget: str | int) -> Float[np.ndarray, "j f k"]:
-        """Returns the thresholds of one learner at one label budget.
-
-        Raises:
-            ValueError: If there are none.
-        """
+        """Returns the thresholds of a learner at a budget; a ValueError if there are none."""
         return np.asarray(self.thresholds[self._place(learner, budget)])
 
     def _place(self, learner: str, budget: str | int) -> tuple[int, int]:

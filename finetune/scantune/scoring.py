@@ -121,11 +121,7 @@ def score_learners(
 
 
 def check_features(features: Shaped[np.ndarray, "n d"], labeled: LabeledSet) -> None:
-    """Checks that every labeled scan has features that are numbers.
-
-    Raises:
-        ScanlearnError: If not.
-    """
+    """Raises a ScanlearnError unless every labeled scan has finite features."""
     if len(features) != len(labeled):
         raise ValueError(f"{len(features)} rows of features for {len(labeled)} labeled scans")
     broken = ~np.isfinite(features).all(axis=1)

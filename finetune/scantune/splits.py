@@ -21,8 +21,6 @@ from scantune.labels.truth import Truth
 
 Budget = int | Literal["all"]
 # Folds within the training patients: what a penalty is chosen by, and when to stop.
-
-
 INNER_FOLDS = 5
 # One patient in five validates; an AUROC of fewer than ten of them would be a toss.
 FEWEST_PATIENTS = 50
@@ -75,8 +73,7 @@ def patient_folds(
 ) -> tuple[Fold, ...]:
     """Returns folds stratified by class in which every real scan is tested once.
 
-    A patient with scans of several classes is dealt as one of the rarest of them; of findings
-    likewise, and a patient without any finding as one of those. A class that has at least as many
+    A patient without any finding is dealt as one of those. A class that has at least as many
     patients as there are folds is in every fold, unless all of them also have a rarer class.
 
     Raises:
@@ -149,11 +146,7 @@ def given_split(
 
 
 def assert_disjoint(fold: Fold, patients: Int[np.ndarray, " n"]) -> None:
-    """Checks that no patient is on both sides of a fold.
-
-    Raises:
-        AssertionError: If one is; only our own code can bring that about.
-    """
+    """Asserts that no patient is on both sides; only our own code can bring that about."""
     both = np.intersect1d(patients[fold.train], patients[fold.test])
     assert not len(both), f"{len(both)} patients have scans in both train and test"
 

@@ -13,7 +13,7 @@ from scanlearn.config.folder import open_folder
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import write_atomically
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import FIGURES, RESULTS_FILE, TABLE_FILE
+from scantune.comparison.results import FIGURES
 
 # These change where a study is and what is seen of it, not what comes out; the content of the
 # archives is compared by hash.
@@ -53,16 +53,6 @@ class StudyFolder:
         return self.path / "leaks"
 
     @property
-    def results(self) -> Path:
-        """Written last."""
-        return self.path / RESULTS_FILE
-
-    @property
-    def table(self) -> Path:
-        """The AUROC table."""
-        return self.path / TABLE_FILE
-
-    @property
     def figures(self) -> Path:
         """Pictures for the report."""
         return self.path / FIGURES
@@ -95,11 +85,7 @@ class StudyFolder:
 
 
 def open_study(config: CompareConfig) -> StudyFolder:
-    """Creates the study's folder, or opens it again where it holds this very study.
-
-    Raises:
-        ScanlearnError: See `open_folder`.
-    """
+    """Creates the study's folder, or opens it again; errors are those of `open_folder`."""
     folder = StudyFolder(Path(config.output).expanduser())
     open_folder(folder.path, config, kind="study", ignored=PRESENTATION)
     return folder

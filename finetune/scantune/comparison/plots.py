@@ -1,7 +1,4 @@
-"""The plots of the report: AUROC of each arm, over labels, training curves and differences.
-
-Colours are CSS variables, one for each arm on every plot; see `palette`.
-"""
+"""The plots of the report: AUROC of each arm, over labels, training curves and differences."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ _MOST_POINTS = 300
 
 
 def palette(results: Results) -> dict[str, str]:
-    """Colour of each arm, in the order of the view sheets; references are gray."""
+    """CSS variable of each arm's colour, in the order of the view sheets; references are gray."""
     trained = [arm.name for arm in results.arms if arm.kind == "pretrained"]
     colours = {name: hue(index) for index, name in enumerate(trained)}
     return {arm.name: colours.get(arm.name, _REFERENCE) for arm in results.arms}
@@ -187,13 +184,9 @@ def _end_labels(
 
 
 def traces(runs: Sequence[RunRow], quantity: str, colours: Mapping[str, str]) -> Markup | None:
-    """Loss or embedding std over optimiser steps, a line per network, an arm named at its end.
+    """``loss`` or ``embedding_std`` over optimiser steps, a line per network, named at its end.
 
-    Args:
-        quantity: ``loss`` or ``embedding_std``.
-
-    Returns:
-        The drawing, or None where no run has a curve.
+    None where no run has a curve.
     """
     height, is_loss = 220.0, quantity == "loss"
     lines = []

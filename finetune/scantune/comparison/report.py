@@ -1,7 +1,4 @@
-"""Writes the one file a person reads: ``report.html``, self-contained and offline.
-
-First the page, then the rows of its tables.
-"""
+"""Writes the one file a person reads: ``report.html``, self-contained and offline."""
 
 from __future__ import annotations
 

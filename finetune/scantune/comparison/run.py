@@ -21,7 +21,7 @@ from scantune.comparison.facts import draw_sheets
 from scantune.comparison.folder import check_archives, open_study
 from scantune.comparison.leaks import find_study_leaks, leak_warnings
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import Rejected, Results, Score
+from scantune.comparison.results import RESULTS_FILE, TABLE_FILE, Rejected, Results, Score
 from scantune.comparison.scores import networks_of, read_tasks, score_all
 from scantune.comparison.summary import difference_rows, estimate_all, score_rows, state_verdict
 from scantune.labels.open import open_archives
@@ -88,9 +88,10 @@ def run_study(config: CompareConfig) -> Path:
         leaks=leaks,
         timing=folder.timing(),
     )
-    write_atomically(folder.table, table_csv(results.table))
-    write_atomically(folder.results, results.model_dump_json(indent=1) + "\n")
-    say(f"{folder.results.name} and {folder.table.name} written")
+    write_atomically(folder.path / TABLE_FILE, table_csv(results.table))
+    # Written last: where it is, the study is complete.
+    write_atomically(folder.path / RESULTS_FILE, results.model_dump_json(indent=1) + "\n")
+    say(f"{RESULTS_FILE} and {TABLE_FILE} written")
     return folder.path
 
 

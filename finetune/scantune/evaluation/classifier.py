@@ -52,7 +52,6 @@ class ClassifierCard(Settings):
         thresholds: At or above which a class is called: for ``specificity`` on scans of patients
             whom the models of inner folds had not seen; None where they were too few.
         chosen_c: Inverse regularisation strength of a probe; of findings one each.
-        channels: Channels of a view, to which the backbone is adapted.
         probe_hash: sha256 of the probe's file; None where the network has its classifier.
         network_hash: Of the weights of a network with its classifier; None under a probe.
     """

@@ -144,11 +144,8 @@ def fit_learners(
 ) -> Scores:
     """Returns out-of-fold scores of one backbone by all learners that the settings name.
 
-    Args:
-        progress: Advanced after each of the `num_fits` models.
-
-    Raises:
-        ScanlearnError: See `learners_by_name` and `score_learners`.
+    Errors are those of `learners_by_name` and `score_learners`; ``progress`` is advanced
+    `num_fits` times.
     """
     learners = learners_by_name(
         settings.learners,

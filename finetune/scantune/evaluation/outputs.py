@@ -31,11 +31,7 @@ MACRO = "macro average"
 
 
 def check_output(folder: Path, inputs: dict[str, Any]) -> None:
-    """Checks that the folder holds no evaluation of something else.
-
-    Raises:
-        ScanlearnError: If it does.
-    """
+    """Raises a ScanlearnError if the folder holds the evaluation of something else."""
     try:
         earlier = json.loads((folder / _METRICS).read_text("utf-8"))["inputs"]
     except FileNotFoundError:
@@ -54,7 +50,6 @@ def write(
     """Writes the page, its figures, ``metrics.json``, ``classes.csv`` and ``predictions.csv``.
 
     Args:
-        archives: Of the labeled scans, by their number in ``labeled.sources``.
         worst: Scans of the worst errors to show in ``worst_errors.png`` and on the page, of
             findings for each: those of the learner with the highest AUROC at the largest label
             budget. 0 lets no scan out of the archive.

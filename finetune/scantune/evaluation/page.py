@@ -25,7 +25,10 @@ def evaluation_page(
     evaluation: Evaluation, figures: Sequence[LearnerFigures], worst: bytes | None = None
 ) -> str:
     """Returns the page: one file that loads nothing and names no patient and no path."""
-    axis = Axis(_axis_low(evaluation), 1.0, 0, 120)
+    ends = [value for row in evaluation.table for value in (row.low, *(c.low for c in row.classes))]
+    # The axis begins at a tenth at or below .4 and every interval.
+    lowest = min([0.4, *(value for value in ends if not math.isnan(value))])
+    axis = Axis(max(0.0, math.floor(10 * lowest) / 10), 1.0, 0, 120)
     filters: dict[str, Callable[..., Any]] = {
         "learner": learner_name,
         "budget": budget_name,
@@ -74,13 +77,6 @@ def _backbone(inputs: Mapping[str, Any]) -> str:
     size = f" at {backbone['size']} px" if "size" in backbone else ""
     name = backbone.get("architecture", backbone.get("kind", "features"))
     return f"{name}{' with random weights' if backbone.get('kind') == 'random' else ''}{size}"
-
-
-def _axis_low(evaluation: Evaluation) -> float:
-    """Returns where the axis of AUROCs begins: a tenth at or below .4 and every interval."""
-    ends = [value for row in evaluation.table for value in (row.low, *(c.low for c in row.classes))]
-    lowest = min([0.4, *(value for value in ends if not math.isnan(value))])
-    return max(0.0, math.floor(10 * lowest) / 10)
 
 
 def _frequencies(evaluation: Evaluation) -> dict[str, list[tuple[str, int, float]]]:

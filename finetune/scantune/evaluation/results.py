@@ -217,11 +217,7 @@ class EvaluationRow:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of a backbone on a labeled set.
-
-    Args:
-        inputs: Backbone, labeled scans and settings, by hash and name.
-    """
+    """The scores of a backbone on a labeled set."""
 
     inputs: dict[str, Any]
     table: tuple[EvaluationRow, ...]

@@ -25,9 +25,7 @@ class ScoringSettings(Settings):
     """Learners, label budgets, folds, and what the label columns hold."""
 
     learners: tuple[LearnerName, ...] = Field(
-        default=("knn", "linear"),
-        min_length=1,
-        description=LEARNERS_HELP,
+        default=("knn", "linear"), min_length=1, description=LEARNERS_HELP
     )
     budgets: tuple[Budget, ...] = Field(
         default=("all",),

@@ -22,12 +22,7 @@ _SIDE, _GAP = 232, 18
 
 @dataclass(frozen=True)
 class WorstError:
-    """One test scan and what was wrongly said of it.
-
-    Args:
-        row: Row of the scan in the labeled set.
-        score: Mean over label seeds of the score that is wrong.
-    """
+    """One test scan and what was wrongly said of it."""
 
     row: int
     truth: str

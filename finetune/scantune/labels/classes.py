@@ -57,7 +57,6 @@ def read_classes(
     of their own. -1 beside 0 and 1 is no class, unless it is given as one: a report was not sure.
 
     Args:
-        classes: The values allowed, in the order of their codes.
         is_ordinal: Whether the classes are grades: three or more, numbers unless they are given.
 
     Raises:
@@ -242,11 +241,7 @@ def _refuse_odd(
 def _refuse_spellings(
     named: NamedTable, target: str, cells: Sequence[set[str]], counts: Counter[str]
 ) -> None:
-    """Refuses values that differ in their case alone, the rarer spelling by its row.
-
-    Raises:
-        ScanlearnError: There are some.
-    """
+    """Refuses values that differ in their case alone, the rarer spelling by its row."""
     by_case: dict[str, list[str]] = {}
     for text, _ in counts.most_common():
         by_case.setdefault(text.casefold(), []).append(text)

@@ -57,7 +57,6 @@ def read_external(
     Args:
         labeled: The scans that train: their classes are those of the test set, which need not have
             them all.
-        synthetic_column: Marks scans that are left out, where the test set has such a column.
 
     Raises:
         ScanlearnError: A column is missing, or a label is of a class that nobody trains on.

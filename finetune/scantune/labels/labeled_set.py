@@ -25,8 +25,6 @@ class LabeledSet:
     """The scans with a label for one target.
 
     Args:
-        target: What the labels are of: the column that they came from, or columns.
-        classes: Names of the classes or findings, in the order of their codes.
         patients: ``[n]`` patient of each scan, as a code from 0.
         rows: ``[n]`` row of each scan in its archive, ascending from 0.
         split: ``[n]`` str "train" or "test", or None where no split was given.

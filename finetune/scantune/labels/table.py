@@ -74,11 +74,7 @@ class NamedTable:
     name: str
 
     def raw(self, column: str) -> np.ndarray:
-        """Returns a column as it is.
-
-        Raises:
-            ScanlearnError: There is no such column.
-        """
+        """Returns a column as it is, or raises a ScanlearnError where there is none."""
         known = self.table.label_columns
         if not known:
             raise ScanlearnError(

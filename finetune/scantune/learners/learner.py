@@ -89,7 +89,6 @@ class LearnerInputs:
 
     Args:
         network: The backbone; None where features come from no network.
-        on_epoch: Called after each epoch of a training by steps.
     """
 
     kind: LearnerKind

@@ -62,13 +62,7 @@ def training_scale(augment: Augment, scale: float) -> Scale:
 def training_views(
     config: TuneConfig, size: int, mean: Sequence[float], std: Sequence[float]
 ) -> ViewGenerator:
-    """Returns the generator of the training views, one of each scan.
-
-    There is none for validation and test: their scans are read by `scanlearn.features.extract`,
-    which knows the identity alone.
-
-    ``mean`` and ``std`` are per channel, of scans on the unit range.
-    """
+    """Returns the generator of the training views, one of each scan."""
     dial = training_scale(config.augment, config.scale)
     return ViewGenerator(config.build_recipe(), dial, ViewPlan(1), size, mean, std)
 

@@ -1,7 +1,4 @@
-"""What a training by steps minimises: targets, their loss, and mixtures of views and targets.
-
-The loss is the cross-entropy of one class, or of each finding that is known.
-"""
+"""What a training by steps minimises: targets, their loss, and mixtures of views and targets."""
 
 from __future__ import annotations
 

@@ -98,11 +98,7 @@ FROZEN_LEARNERS = tuple(row.name for row in _ROWS if not row.needs_network)
 
 
 def find_learner(name: str) -> LearnerKind:
-    """Returns the row of a name.
-
-    Raises:
-        ScanlearnError: There is none.
-    """
+    """Returns the row of a name, or raises a ScanlearnError."""
     if name not in LEARNERS:
         raise ScanlearnError(
             f"'{name}' is not a learner{did_you_mean(name, LEARNERS)}; choose from "

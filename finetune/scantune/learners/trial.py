@@ -27,7 +27,6 @@ class Trial:
     """One training; rows are rows of the labeled set.
 
     Args:
-        backbone: What it begins from; left as it is.
         fitted: ``[t]`` rows to fit on.
         held_out: ``[v]`` rows to validate on; None without any.
         seed: Of new weights, the order of the scans and their views.

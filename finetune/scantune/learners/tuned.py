@@ -88,7 +88,6 @@ def tune_network(
     The same seed gives the same weights, whatever the global generators were.
 
     Args:
-        backbone: What the training begins from, on the device that trains; left as it is.
         seed: Of new weights, held-out patients, order of the scans and their views.
 
     Raises:

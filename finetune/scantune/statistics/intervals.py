@@ -162,8 +162,13 @@ def paired_difference(
         first[0].num_patients,
         level,
     )
+    variance = interval.patient_variance + interval.seed_variance
+    if variance == 0:
+        p = 1.0 if interval.estimate == 0 else 0.0
+    else:
+        p = float(2 * stdtr(interval.df, -abs(interval.estimate) / np.sqrt(variance)))
     note = ONE_SEED if len(first) == 1 else ""
-    return Difference(**vars(replace(interval, note=note)), p=_p_value(interval))
+    return Difference(**vars(replace(interval, note=note)), p=p)
 
 
 def _interval(
@@ -183,13 +188,6 @@ def _interval(
     half = float(stdtrit(df, (1 + level) / 2) * np.sqrt(patient_variance + seed_variance))
     per_seed = tuple(float(value) for value in values)
     return Interval(mean, mean - half, mean + half, df, patient_variance, seed_variance, per_seed)
-
-
-def _p_value(interval: Interval) -> float:
-    variance = interval.patient_variance + interval.seed_variance
-    if variance == 0:
-        return 1.0 if interval.estimate == 0 else 0.0
-    return float(2 * stdtr(interval.df, -abs(interval.estimate) / np.sqrt(variance)))
 
 
 def satterthwaite_df(

@@ -59,7 +59,6 @@ class Metric:
     """One row of the table of metrics.
 
     Args:
-        name: Key in metrics.json and column in classes.csv.
         short: Head of its column in the terminal, at most 6 letters.
         of: The metric of one class; both sides have scans.
         at_threshold: Whether it is undefined without a threshold.
