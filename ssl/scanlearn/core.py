@@ -103,11 +103,6 @@ class Progress:
     total_steps: int
     steps_per_epoch: int
 
-    @property
-    def epoch(self) -> int:
-        """Passes over the archive that are complete."""
-        return self.step // self.steps_per_epoch
-
 
 @dataclass(frozen=True)
 class Losses:

@@ -53,26 +53,20 @@ class Axis:
         return self.start + min(1.0, max(0.0, share)) * (self.end - self.start)
 
     def ticks(self, most: int = 5) -> tuple[float, ...]:
-        """At most ``most`` round values inside the axis."""
-        step = tick_step(self.high - self.low, most)
+        """At most ``most`` values inside the axis, 1, 2 or 5 times a power of ten apart."""
+        rough = (self.high - self.low) / max(1, most - 1)
+        power = 10.0 ** math.floor(math.log10(rough))
+        wide_enough = rough * (1 - 1e-9)
+        step = next(power * times for times in (1, 2, 5, 10) if power * times >= wide_enough)
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return tuple(round(index * step, 10) for index in range(first, last + 1))
 
 
-def tick_step(span: float, most: int) -> float:
-    """The smallest of 1, 2, 5 times a power of ten that cuts ``span`` into under ``most`` parts."""
-    rough = span / max(1, most - 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(power * times for times in (1, 2, 5, 10) if power * times >= rough * (1 - 1e-9))
-
-
-def padded(
-    values: Sequence[float], share: float = 0.06, least: float = 0.02
-) -> tuple[float, float]:
-    """The range of the values, a share of it wider on both sides and never narrower than least."""
+def padded(values: Sequence[float]) -> tuple[float, float]:
+    """The range of the values, 6 % of it wider on both sides and never narrower than 0.02."""
     low, high = min(values), max(values)
-    pad = max((high - low) * share, (least - (high - low)) / 2, 1e-9)
+    pad = max((high - low) * 0.06, (0.02 - (high - low)) / 2, 1e-9)
     return low - pad, high + pad
 
 

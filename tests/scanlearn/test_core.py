@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import pytest
 import torch
 
-from scanlearn.core import Progress, ScanBatch
+from scanlearn.core import ScanBatch
 from scanlearn.errors import ScanlearnError
 
 
@@ -29,11 +28,6 @@ def test_a_batch_moves_with_its_stored_values_as_they_are() -> None:
 
 def test_a_batch_without_a_mask_stays_without() -> None:
     assert batch().to("cpu").mask is None
-
-
-@pytest.mark.parametrize(("step", "epoch"), [(0, 0), (9, 0), (10, 1), (25, 2)])
-def test_epochs_are_counted_when_complete(step: int, epoch: int) -> None:
-    assert Progress(step=step, total_steps=30, steps_per_epoch=10).epoch == epoch
 
 
 def test_the_user_error_is_a_value_error() -> None:

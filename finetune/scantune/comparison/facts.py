@@ -156,8 +156,8 @@ def view_shares(config: CompareConfig) -> tuple[ViewShare, ...]:
     """How much two views of a scan share in each trained arm."""
     recipe = config.pretrain.build_recipe()
     trained = {name: arm.dial() for name, arm in config.arms.items() if arm.kind == "pretrained"}
-    shares = {name: view_statistics(recipe, dial) for name, dial in trained.items()}
-    return tuple(ViewShare(arm=k, iou=s.iou, disjoint=s.disjoint) for k, s in shares.items())
+    pairs = {name: view_statistics(recipe, dial).global_global for name, dial in trained.items()}
+    return tuple(ViewShare(arm=k, iou=s.iou, disjoint=s.disjoint) for k, s in pairs.items())
 
 
 def counted(archive: Archive) -> Counted:

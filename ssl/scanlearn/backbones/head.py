@@ -30,7 +30,6 @@ def build_classifying(
     """Returns a copy of a backbone with timm's own classifier on it, in evaluation mode.
 
     Args:
-        num_classes: Numbers the classifier gives for each scan.
         is_fresh: Whether all weights are new, drawn as timm draws them, and not the classifier's
             alone.
 
@@ -190,10 +189,10 @@ def layer_groups(
 def with_last_tokens(backbone: Backbone, blocks: int) -> Backbone:
     """Returns a backbone whose features are the normalised class tokens of its last blocks.
 
-    A network without a class token keeps its own pooled features: it is returned as it is.
+    They share their weights. A network without a class token is returned as it is, with its own
+    pooled features.
 
     Args:
-        backbone: Shares its weights with what is returned.
         blocks: How many, at most; 4 is DINO's for small networks.
 
     Source: DINO (arXiv 2104.14294), appendix F.2 and the released linear evaluation.

@@ -33,6 +33,7 @@ _RESNET_CHILDREN = {
     **{str(number): f"layer{number - 3}" for number in (4, 5, 6, 7)},
 }
 _DENSENET_CHILDREN = {"0": "features", "1": "classifier"}
+_LAYER = r"encoder\.layers\.encoder_layer_(\d+)\."
 _TORCHVISION_VIT = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -40,24 +41,12 @@ _TORCHVISION_VIT = tuple(
         (r"encoder\.pos_embedding", "pos_embed"),
         (r"conv_proj\.(\w+)", r"patch_embed.proj.\1"),
         (r"encoder\.ln\.(\w+)", r"norm.\1"),
-        (r"encoder\.layers\.encoder_layer_(\d+)\.ln_([12])\.(\w+)", r"blocks.\1.norm\2.\3"),
-        (
-            r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.in_proj_(\w+)",
-            r"blocks.\1.attn.qkv.\2",
-        ),
-        (
-            r"encoder\.layers\.encoder_layer_(\d+)\.self_attention\.out_proj\.(\w+)",
-            r"blocks.\1.attn.proj.\2",
-        ),
+        (_LAYER + r"ln_([12])\.(\w+)", r"blocks.\1.norm\2.\3"),
+        (_LAYER + r"self_attention\.in_proj_(\w+)", r"blocks.\1.attn.qkv.\2"),
+        (_LAYER + r"self_attention\.out_proj\.(\w+)", r"blocks.\1.attn.proj.\2"),
         # The released files name the layers of the MLP, the library's modules number them.
-        (
-            r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:0|linear_1)\.(\w+)",
-            r"blocks.\1.mlp.fc1.\2",
-        ),
-        (
-            r"encoder\.layers\.encoder_layer_(\d+)\.mlp\.(?:3|linear_2)\.(\w+)",
-            r"blocks.\1.mlp.fc2.\2",
-        ),
+        (_LAYER + r"mlp\.(?:0|linear_1)\.(\w+)", r"blocks.\1.mlp.fc1.\2"),
+        (_LAYER + r"mlp\.(?:3|linear_2)\.(\w+)", r"blocks.\1.mlp.fc2.\2"),
     )
 )
 
@@ -112,11 +101,10 @@ def rename(tensors: Mapping[str, Tensor], wanted: AbstractSet[str]) -> Renamed:
     (timm's and torchvision's, numbered children), those are taken that meet most of the network's
     names.
 
-    Source:
-        torchvision, ``models/vision_transformer.py``, names of modules; RadImageNet (Mei et al.,
-        Radiology: AI 2022), released weights: ``nn.Sequential`` over the children of torchvision's
-        ResNet-50 and DenseNet-121, named ``backbone``; MoCo and MoCo v3, released code, names in
-        the checkpoint.
+    Source: torchvision, ``models/vision_transformer.py``, names of modules; RadImageNet (Mei et
+    al., Radiology: AI 2022), released weights: ``nn.Sequential`` over the children of torchvision's
+    ResNet-50 and DenseNet-121, named ``backbone``; MoCo and MoCo v3, released code, names in the
+    checkpoint.
     """
     best, most = {name: name for name in tensors}, -1
     for wrapper in _wrappers(tensors):

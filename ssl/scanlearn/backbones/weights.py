@@ -60,11 +60,7 @@ def export_backbone(backbone: Backbone, folder: str | Path, card: Card) -> Path:
     """Writes a backbone folder and proves in a fresh process that timm loads it.
 
     The folder appears only when it is complete and timm, alone and in a new process, has returned
-    equal features from it.
-
-    Args:
-        folder: It must not exist yet, unless it holds these very weights and card.
-        card: Of the backbone as it is now, from `Card.of`.
+    equal features from it. It must not exist yet, unless it holds these very weights and card.
 
     Raises:
         ScanlearnError: If the folder holds something else, or timm's features differ.

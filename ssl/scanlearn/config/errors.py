@@ -84,11 +84,7 @@ def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> set[str
         for candidate in models:
             field = candidate.model_fields.get(str(part))
             inner += models_in(field.annotation) if field else []
-        named = [m for m in models if _tag(m) == part]
+        tagged = [m for m in models if "name" in m.model_fields]
+        named = [m for m in tagged if m.model_fields["name"].default == part]
         models = inner or named or models
     return {field for candidate in models for field in candidate.model_fields}
-
-
-def _tag(model: type[BaseModel]) -> object:
-    field = model.model_fields.get("name")
-    return None if field is None else field.default

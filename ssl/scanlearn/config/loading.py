@@ -110,10 +110,7 @@ def load_config(
 
 
 def check_settings(model: type[Model], values: Mapping[str, Any], name: str) -> Model:
-    """Returns settings made of the keyword arguments of a Python call.
-
-    Args:
-        name: What was called, named first in an error.
+    """Returns settings made of the keyword arguments of a Python call of that name.
 
     Raises:
         ScanlearnError: Key, what was given and what is allowed, in one sentence.

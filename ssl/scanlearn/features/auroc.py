@@ -13,11 +13,9 @@ _BLOCK_WEIGHTS = 1 << 17
 
 @dataclass(frozen=True)
 class MacroAuroc:
-    """A macro average of AUROCs, each of one class.
+    """A macro average of AUROCs, each of one class; NaN where undefined.
 
     Args:
-        auroc: Mean over the classes that are defined; NaN where none is.
-        per_class: ``[k]`` AUROC of each class asked about; NaN where undefined.
         undefined: Classes left out of the mean because they have no positive or no negative.
     """
 
@@ -43,8 +41,7 @@ def auroc(
     Raises:
         ValueError: If a score is NaN or the lengths differ.
 
-    Source:
-        Hanley and McNeil 1982: the AUROC is the Mann-Whitney statistic over the pairs.
+    Source: Hanley and McNeil 1982: the AUROC is the Mann-Whitney statistic over the pairs.
 
     Example:
         >>> auroc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([False, False, True, True]))

@@ -63,7 +63,7 @@ def extract(
             finite.
     """
     check_channels(backbone, archive)
-    rows = _all_rows(archive) if rows is None else np.asarray(rows, dtype=np.int64)
+    rows = np.asarray(np.arange(len(archive)) if rows is None else rows, dtype=np.int64)
     path = None
     if cache is not None:
         view = {"size": size, "mean": [float(m) for m in mean], "std": [float(s) for s in std]}
@@ -78,7 +78,10 @@ def extract(
         features = features_of(backbone, batches, (len(rows),), precision, progress)
     check_finite(features, archive, rows)
     if path is not None:
-        _write_features(path, features)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        np.save(buffer, features, allow_pickle=False)
+        write_atomically(path, buffer.getvalue())
     return features
 
 
@@ -93,7 +96,7 @@ def thumbnail_features(
         rows: ``[n]`` rows of the archive, in the order wanted; None for all.
         side: Side of the thumbnail in pixels; a vector has ``side * side * c`` entries.
     """
-    rows = _all_rows(archive) if rows is None else np.asarray(rows, dtype=np.int64)
+    rows = np.asarray(np.arange(len(archive)) if rows is None else rows, dtype=np.int64)
     channels = archive.shape[0]
     plain = ViewGenerator(
         "simclr", Scale.IDENTITY, ViewPlan(1), side, (0.0,) * channels, (1.0,) * channels
@@ -140,10 +143,6 @@ def _whole_scans(
         batch = archive.gather(rows[place]).to(device)
         # At the identity nothing depends on what is drawn: any key will do.
         yield place, generator(batch, DrawKey(0, 0, np.arange(len(batch)))).global_views[0]
-
-
-def _all_rows(archive: Archive) -> Int64[np.ndarray, " n"]:
-    return np.arange(len(archive), dtype=np.int64)
 
 
 def check_channels(backbone: Backbone, archive: Archive) -> None:
@@ -218,10 +217,3 @@ def _read_features(path: Path, shape: tuple[int, int]) -> Float32[np.ndarray, "n
     except (ValueError, OSError, EOFError):
         return None
     return features if features.shape == shape and features.dtype == np.float32 else None
-
-
-def _write_features(path: Path, features: Float32[np.ndarray, "n d"]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    np.save(buffer, features, allow_pickle=False)
-    write_atomically(path, buffer.getvalue())

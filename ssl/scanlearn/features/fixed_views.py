@@ -60,7 +60,10 @@ class Probing:
                 or a feature is not finite.
         """
         rows = self.rows(archive, backbone.num_features)
-        self._check(backbone, archive, rows)
+        check_channels(backbone, archive)
+        for name, number in (("scans", len(rows)), ("views", self.views)):
+            if number < 2:
+                raise ScanlearnError(f"panel: {number} {name} are too few; give 2 or more")
         batches = self._batches(archive, rows, next(backbone.parameters()).device)
         shape = (len(rows), self.views)
         with track(len(rows) * self.views, "probing views", visible=self.visible) as progress:
@@ -82,9 +85,3 @@ class Probing:
                     key = DrawKey(self.seed, _FIRST_STEP + pair, positions)
                     rendered = self.generator(batch, key).global_views
                 yield (place, number), rendered[second]
-
-    def _check(self, backbone: Backbone, archive: Archive, rows: Int64[np.ndarray, " n"]) -> None:
-        check_channels(backbone, archive)
-        for name, number in (("scans", len(rows)), ("views", self.views)):
-            if number < 2:
-                raise ScanlearnError(f"panel: {number} {name} are too few; give 2 or more")

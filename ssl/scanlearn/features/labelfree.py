@@ -34,9 +34,8 @@ def rankme(features: Shaped[np.ndarray, "n d"]) -> float:
     Raises:
         ValueError: A feature is not finite.
 
-    Source:
-        Garrido, Balestriero, Najman, LeCun, "RankMe", ICML 2023, equation 1. Its constant 1e-7,
-        added to each share so that a logarithm exists, is not needed: p log p is 0 at p = 0.
+    Source: Garrido, Balestriero, Najman, LeCun, "RankMe", ICML 2023, equation 1. Its constant 1e-7,
+    added to each share so that a logarithm exists, is not needed: p log p is 0 at p = 0.
 
     Example:
         >>> round(rankme(np.eye(5)), 6)
@@ -59,10 +58,9 @@ def lidar(views: Shaped[np.ndarray, "n v d"], ridge: float = RIDGE) -> float:
     Raises:
         ValueError: A feature is not finite, or there is one scan or one view only.
 
-    Source:
-        Thilak et al., "LiDAR: Sensing Linear Probing Performance in Joint Embedding SSL
-        Architectures", ICLR 2024, section 4. There the ridge is an absolute number; relative to
-        the variance, features multiplied by a constant keep their value.
+    Source: Thilak et al., "LiDAR: Sensing Linear Probing Performance in Joint Embedding SSL
+    Architectures", ICLR 2024, section 4. There the ridge is an absolute number; relative to the
+    variance, features multiplied by a constant keep their value.
     """
     views = _checked(views, 3)
     n, v, d = _several(views)
@@ -104,9 +102,8 @@ def alpha_req(
     Raises:
         ValueError: A feature is not finite.
 
-    Source:
-        Agrawal, Mondal, Ghosh, Richards, "alpha-ReQ", NeurIPS 2022; weights and first eigenvalue
-        are those of Stringer et al., Nature 571, 2019, from whom that paper has the fit.
+    Source: Agrawal, Mondal, Ghosh, Richards, "alpha-ReQ", NeurIPS 2022; weights and first
+    eigenvalue are those of Stringer et al., Nature 571, 2019, from whom that paper has the fit.
     """
     features = _checked(features, 2).astype(np.float64)
     centred = features - features.mean(axis=0)

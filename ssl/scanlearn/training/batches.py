@@ -89,7 +89,6 @@ class StepLoader:
     of a memory map and the interpreter is released meanwhile; what it hides is the disk.
 
     Args:
-        batch_size: Scans in a step, over all processes.
         rank: Which process this is: it gets its share of every part, in the order of ranks.
         parts: Parts of a batch, handed out one after another; ``ranks`` x ``parts`` divide
             ``batch_size``.

@@ -154,12 +154,10 @@ class ProcessLayout:
             ScanlearnError: What was started does not fit what was asked for.
         """
         started = _num_started()
-        if self.ranks == 1:
-            is_external = False
-        else:
-            is_external = (
-                self._lightning().strategy.cluster_environment.creates_processes_externally
-            )
+        is_external = (
+            self.ranks > 1
+            and self._lightning().strategy.cluster_environment.creates_processes_externally
+        )
         if started != self.ranks and (started > 1 or is_external):
             raise ScanlearnError(
                 f"{started} processes were started together, but devices x nodes is "
@@ -272,14 +270,11 @@ def _num_started() -> int:
 def run_together(
     function: Callable[[PretrainConfig], object], config: PretrainConfig, count: int
 ) -> None:
-    """Calls a function in several new processes that Lightning takes for one run.
+    """Calls an importable function in several new processes that Lightning takes for one run.
 
     torch's own spawning, not Lightning's: Lightning's would either run the whole command again in
     each process, where a comparison or a notebook has much more in it than one run, or copy
     networks through shared memory, of which containers have little.
-
-    Args:
-        function: What each process does; importable by name.
 
     Raises:
         ScanlearnError: One of them raised it first; the others are ended.

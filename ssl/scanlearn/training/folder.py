@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scanlearn.config.folder import CONFIG_FILE, open_folder
+from scanlearn.config.folder import open_folder
 from scanlearn.config.settings import Settings
 from scanlearn.files import disk_errors, write_all, write_atomically
 
@@ -22,11 +22,6 @@ class RunFolder:
     """The folder of one run: ``config.yaml``, ``provenance.json``, ``metrics.csv`` and so on."""
 
     path: Path
-
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.path / CONFIG_FILE
 
     @property
     def provenance(self) -> Path:

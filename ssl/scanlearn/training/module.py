@@ -59,7 +59,6 @@ class Pretrainer(pl.LightningModule):
         scan_ids: ``[n]`` names of the archive's scans, for errors.
         after_step: Called after each step with the number of views it has seen; what it saves
             holds the step whole.
-        initial_hash: Weights of ``method`` before its first step.
     """
 
     def __init__(
@@ -116,17 +115,11 @@ class Pretrainer(pl.LightningModule):
     ) -> RenderedBatch:
         """Renders the views on the device that trains."""
         views = self._generator(batch.scans, batch.key)
-        return RenderedBatch(
-            views=replace(
-                views,
-                global_views=tuple(self._laid_out(view) for view in views.global_views),
-                local_views=tuple(self._laid_out(view) for view in views.local_views),
-            ),
-            batch=batch,
+        whole, local = (
+            tuple(view.contiguous(memory_format=self._memory_format) for view in kind)
+            for kind in (views.global_views, views.local_views)
         )
-
-    def _laid_out(self, view: Float[Tensor, "b c s s"]) -> Float[Tensor, "b c s s"]:
-        return view.contiguous(memory_format=self._memory_format)
+        return RenderedBatch(replace(views, global_views=whole, local_views=local), batch)
 
     def on_train_batch_start(self, batch: RenderedBatch, batch_idx: int) -> None:  # noqa: ARG002
         """Sets what this step depends on: random state, learning rate and weight decay."""

@@ -76,11 +76,8 @@ def embedding_rank(embeddings: Float[Tensor, "b d"]) -> float:
 def chained(digest: str, array: Shaped[np.ndarray, "..."]) -> str:
     """Appends one array to a chain of SHA-256 digests.
 
-    Equal ends of two chains prove that every array was equal, in the same order.
-
-    Args:
-        digest: The chain so far; the empty string begins one.
-        array: What to append; its shape and type count too.
+    Equal ends of two chains prove that every array, its shape and its type were equal, in the same
+    order. The empty string begins one.
     """
     state = hashlib.sha256(digest.encode())
     state.update(f"{array.dtype.str} {array.shape}".encode())
@@ -100,7 +97,6 @@ class CollapseMonitor:
 
         Args:
             is_warm: Whether the learning rate has reached its peak: before, little is learned.
-            is_late: Whether half of the run is over.
         """
         if is_warm:
             self._recent.append(health)

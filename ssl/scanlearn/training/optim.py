@@ -24,9 +24,8 @@ class Schedule:
         end: Learning rate that the cosine would reach at the step after the last.
         end_weight_decay: At the last step, by half a cosine; None keeps the first.
 
-    Source:
-        SimCLR (arXiv 2002.05709), section 2.2; Loshchilov and Hutter, SGDR (arXiv 1608.03983),
-        equation 5 without restarts; for the weight decay DINO (arXiv 2104.14294), section 3.2.
+    Source: SimCLR (arXiv 2002.05709), section 2.2; Loshchilov and Hutter, SGDR (arXiv 1608.03983),
+    equation 5 without restarts; for the weight decay DINO (arXiv 2104.14294), section 3.2.
     """
 
     peak: float

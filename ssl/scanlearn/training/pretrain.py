@@ -23,9 +23,7 @@ from scanlearn.training.run import Run, training_device
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.stopping import StopRequest, listening
 from scanlearn.training.trainer import train
-from scanlearn.training.trial import explain_memory, is_out_of_memory
-
-__all__ = ["PretrainConfig", "PretrainResult", "export", "pretrain"]
+from scanlearn.training.trial import explaining_memory
 
 
 @dataclass(frozen=True)
@@ -102,13 +100,7 @@ def _pretrain_together(config: PretrainConfig, count: int) -> PretrainResult:
 def _pretrain_here(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
     archive = ranks.first(lambda: open_archive(config.archive, settings=config.pack))
     with listening() as stop:
-        try:
-            return _pretrain(config, archive, stop, ranks)
-        except (MemoryError, RuntimeError, OSError) as error:
-            if not is_out_of_memory(error):
-                raise
-        # Not in the handler, whose traceback keeps the run's tensors alive.
-        raise ScanlearnError(explain_memory(config, stop))
+        return explaining_memory(config, stop, lambda: _pretrain(config, archive, stop, ranks))
 
 
 def _pretrain(
@@ -118,7 +110,9 @@ def _pretrain(
     if run.folder.result.is_file():
         say(f"{run.folder.path}: this run is already finished")
         return read_result(run.folder)
-    announce(run)
+    say(run.start_line(checkpoint_step(run.folder.checkpoint)))
+    for warning in run.warnings:
+        warn_user(warning)
     module = train(run, stop, ranks)
     return ranks.first(lambda: _finish(run, module) if ranks.is_first else read_result(run.folder))
 
@@ -126,11 +120,8 @@ def _pretrain(
 def export(run: str | Path, folder: str | Path) -> Path:
     """Writes the backbone of a finished run to a folder that timm loads, and proves it.
 
-    Args:
-        folder: Where the backbone goes; must not exist, or be empty.
-
     Returns:
-        The backbone folder.
+        The folder, which must not have existed, or been empty.
 
     Raises:
         ScanlearnError: The run is not finished, or the folder holds something else.
@@ -151,13 +142,6 @@ def read_result(folder: RunFolder) -> PretrainResult:
     """Returns the result of a finished run."""
     stored: dict[str, Any] = json.loads(folder.result.read_text())
     return PretrainResult(folder=folder.path, **{**stored, "warnings": tuple(stored["warnings"])})
-
-
-def announce(run: Run) -> None:
-    """Says what begins and what deserves a look."""
-    say(run.start_line(checkpoint_step(run.folder.checkpoint)))
-    for warning in run.warnings:
-        warn_user(warning)
 
 
 def _finish(run: Run, module: Pretrainer) -> PretrainResult:

@@ -24,7 +24,6 @@ class LoggingSchedule:
     """How often something is kept.
 
     Args:
-        total_steps: Steps of the run; the last one is always kept.
         checkpoint_steps: Steps between two checkpoints, as well as the minutes; None for none.
     """
 
@@ -32,16 +31,6 @@ class LoggingSchedule:
     log_steps: int
     checkpoint_minutes: float
     checkpoint_steps: int | None = None
-
-    @classmethod
-    def of(cls, config: PretrainConfig, total_steps: int) -> LoggingSchedule:
-        """What a configuration asks for."""
-        return cls(
-            total_steps=total_steps,
-            log_steps=config.logging.row_every(total_steps),
-            checkpoint_minutes=config.checkpoint_minutes,
-            checkpoint_steps=config.checkpoint_steps,
-        )
 
     def logs(self, step: int) -> bool:
         """Whether the step, counted from 1, gets a row."""
@@ -53,6 +42,7 @@ class LoggingSchedule:
         return by_step or step == self.total_steps or minutes >= self.checkpoint_minutes
 
 
+@dataclass
 class Recorder:
     """Follows a training run, step by step.
 
@@ -62,37 +52,20 @@ class Recorder:
         watch: Judges the backbone now and then; None where nothing is judged.
     """
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        metrics: MetricsCsv | None,
-        schedule: LoggingSchedule,
-        *,
-        loader: StepLoader,
-        progress: Progressor,
-        wandb: WandbRun | None,
-        stop: StopRequest,
-        watch: ValidationCallback | None = None,
-    ) -> None:
-        self._folder = folder
-        self._metrics = metrics
-        self._schedule = schedule
-        self._loader = loader
-        self._progress = progress
-        self._wandb = wandb
-        self._stop = stop
-        self._watch = watch
+    folder: RunFolder
+    metrics: MetricsCsv | None
+    schedule: LoggingSchedule
+    loader: StepLoader
+    progress: Progressor
+    wandb: WandbRun | None
+    stop: StopRequest
+    watch: ValidationCallback | None
+
+    def __post_init__(self) -> None:
         self._collapse = CollapseMonitor()
         self._views = 0
-        self.start()
-
-    def start(self) -> None:
-        """Starts the clocks."""
-        now = time.perf_counter()
-        self._stepped_s = now
-        self._saved_s = now
-        self._row_s = now
-        self._row_wait_s = self._loader.waited_s
+        self._stepped_s = self._saved_s = self._row_s = time.perf_counter()
+        self._row_wait_s = self.loader.waited_s
 
     def stepped(self, module: Pretrainer, num_views: int) -> None:
         """Keeps what is due after a step.
@@ -107,33 +80,33 @@ class Recorder:
         self._stepped_s = now
         self._views += num_views
         step = module.global_step
-        if self._schedule.logs(step):
+        if self.schedule.logs(step):
             module.average_losses()
-        if self._metrics is not None and self._schedule.logs(step):
+        if self.metrics is not None and self.schedule.logs(step):
             self._write_row(module, step, now)
         else:
-            self._progress.advance()
-        if self._watch is not None:
-            self._judge(self._watch, module, step)
-        signal_name = self._stop.agreed(module.device)
-        is_due = self._schedule.saves(step, (now - self._saved_s) / 60)
+            self.progress.advance()
+        if self.watch is not None:
+            self._judge(self.watch, module, step)
+        signal_name = self.stop.agreed(module.device)
+        is_due = self.schedule.saves(step, (now - self._saved_s) / 60)
         # Clocks differ, and all processes must save after the same step.
         if signal_name or module.trainer.strategy.reduce_boolean_decision(is_due, all=False):
-            module.trainer.save_checkpoint(self._folder.checkpoint)
+            module.trainer.save_checkpoint(self.folder.checkpoint)
             self._saved_s = now
-            if self._wandb is not None:
-                self._wandb.release()
+            if self.wandb is not None:
+                self.wandb.release()
         if signal_name:
             raise Stopped(
-                f"stopped by {signal_name} after step {step:,} of {self._schedule.total_steps:,}, "
+                f"stopped by {signal_name} after step {step:,} of {self.schedule.total_steps:,}, "
                 "which is in the checkpoint: run the same command again to continue"
             )
 
     def _write_row(self, module: Pretrainer, step: int, now: float) -> None:
         assert module.losses is not None
-        assert self._metrics is not None
+        assert self.metrics is not None
         elapsed = max(now - self._row_s, 1e-9)
-        waited = self._loader.waited_s
+        waited = self.loader.waited_s
         health = Health.of(module.losses)
         row = {
             "step": step,
@@ -146,10 +119,10 @@ class Recorder:
             "embedding_rank": health.rank,
             "loss_vs_chance": health.loss_vs_chance,
         }
-        self._metrics.append(row)
-        if self._wandb is not None:
-            self._wandb.hold(step, {key: value for key, value in row.items() if key != "step"})
-        self._progress.advance(
+        self.metrics.append(row)
+        if self.wandb is not None:
+            self.wandb.hold(step, {key: value for key, value in row.items() if key != "step"})
+        self.progress.advance(
             loss=f"{row['loss']:.3f}",
             views=f"{row['views_per_s']:,.0f}/s",
             data_wait=f"{row['data_wait_share']:.1%}",
@@ -157,7 +130,7 @@ class Recorder:
         self._views, self._row_s, self._row_wait_s = 0, now, waited
         is_warm = step > module.schedule.warmup_steps
         must_know = module.method.must_fall_below_chance and is_late(
-            step, self._schedule.total_steps
+            step, self.schedule.total_steps
         )
         for warning in self._collapse.row(health, is_warm=is_warm, is_late=must_know):
             warn_user(warning)
@@ -165,8 +138,8 @@ class Recorder:
     def _judge(self, watch: ValidationCallback, module: Pretrainer, step: int) -> None:
         began = time.perf_counter()
         figures = watch.row(module.method.exported, step)
-        if figures and self._wandb is not None:
-            self._wandb.hold(step, {f"watch/{name}": value for name, value in figures.items()})
+        if figures and self.wandb is not None:
+            self.wandb.hold(step, {f"watch/{name}": value for name, value in figures.items()})
         # Time spent on judging is no time in training.
         passed = time.perf_counter() - began
         self._stepped_s += passed

@@ -42,16 +42,14 @@ from scanlearn.training.settings import PRESENTATION, PretrainConfig
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.settings import RenderSettings
 
-# What a run chooses for itself from its configuration, its archive and the machine, and why.
+PHANTOM_NOTE = "synthetic scans; no evidence about real scans"
+_SAMPLE = 256
+_WORTH_A_WARNING = 0.01
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """The resolved settings of a run; a resumed run keeps those of its first start.
-
-    Args:
-        reasons: What was chosen for this archive and this run, and why, in words.
-    """
+    """The resolved settings of a run and the reasons; a resumed run keeps its first start's."""
 
     precision: Precision
     is_channels_last: bool
@@ -119,10 +117,7 @@ def initial_backbone(
 def resolve(
     config: PretrainConfig, archive: Archive, backbone: Backbone, *, ranks: int = 1
 ) -> Resolved:
-    """Resolves what the configuration leaves open.
-
-    Args:
-        ranks: Processes that share a batch.
+    """Resolves what the configuration leaves open, ``ranks`` processes sharing a batch.
 
     Raises:
         ScanlearnError: The batch is larger than the archive.
@@ -176,11 +171,6 @@ def _left_out(num_scans: int, batch_size: int) -> tuple[str, ...]:
         f"each epoch skips {rest:,} of {num_scans:,} scans, different ones each time, because they "
         f"do not fill a batch of {batch_size}",
     )
-
-
-PHANTOM_NOTE = "synthetic scans; no evidence about real scans"
-_SAMPLE = 256
-_WORTH_A_WARNING = 0.01
 
 
 @dataclass(frozen=True)
@@ -273,6 +263,7 @@ class Run:
     def start_line(self, first: int) -> str:
         """What begins, in one line."""
         config, schedule = self.config, self.resolved.schedule
+        begun = () if first or self.start is None else (f"begins from {self.start.in_words}",)
         begins = f"resuming at step {first:,} of" if first else "pretraining for"
         return (
             f"{begins} {schedule.total_steps:,} steps of {config.batch_size} scans "
@@ -281,12 +272,8 @@ class Run:
             f"{config.backbone.in_words}, {self._sizes()}, scale {self.generator.scale}, "
             f"{self.resolved.precision}, learning rate {schedule.peak:.3g} after a warm-up of "
             f"{schedule.warmup_steps:,} steps ({schedule.reason})"
-            + "".join(f"\n  {reason}" for reason in self._reasons(first))
+            + "".join(f"\n  {reason}" for reason in (*begun, *self.resolved.reasons))
         )
-
-    def _reasons(self, first: int) -> tuple[str, ...]:
-        begun = () if first or self.start is None else (f"begins from {self.start.in_words}",)
-        return (*begun, *self.resolved.reasons)
 
     def _sizes(self) -> str:
         plan, size = self.method.plan, f"{self.config.views.size} px"

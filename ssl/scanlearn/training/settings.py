@@ -40,14 +40,12 @@ class WatchConfig(Settings):
 
     @model_validator(mode="after")
     def _whole(self) -> WatchConfig:
-        is_set = {
-            name: getattr(self, name) is not None
-            for name in ("probe", "probe_label", "probe_epochs")
-        }
-        if any(is_set.values()) and not all(is_set.values()):
-            missing = " and ".join(name for name, is_there in is_set.items() if not is_there)
+        needed = ("probe", "probe_label", "probe_epochs")
+        missing = [name for name in needed if getattr(self, name) is None]
+        if 0 < len(missing) < len(needed):
             raise ValueError(
-                f"a labeled probe needs probe, probe_label and probe_epochs; give {missing} too"
+                "a labeled probe needs probe, probe_label and probe_epochs; give "
+                f"{' and '.join(missing)} too"
             )
         return self
 

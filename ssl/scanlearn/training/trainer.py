@@ -39,7 +39,12 @@ def train(run: Run, stop: StopRequest | None = None, ranks: Ranks = ALONE) -> Pr
     total = resolved.total_steps
     loader = run.loader(first, ranks)
     metrics = MetricsCsv(folder.metrics, COLUMNS, after=first) if ranks.is_first else None
-    schedule = LoggingSchedule.of(config, total)
+    schedule = LoggingSchedule(
+        total_steps=total,
+        log_steps=config.logging.row_every(total),
+        checkpoint_minutes=config.checkpoint_minutes,
+        checkpoint_steps=config.checkpoint_steps,
+    )
     watch = ranks.first(lambda: open_validation(run, first) if ranks.is_first else None)
     with (
         track(total - first, "pretraining", visible=config.progress) as progress,

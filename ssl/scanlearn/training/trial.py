@@ -28,6 +28,7 @@ from scanlearn.console import warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.sources import open_archive
 from scanlearn.training.checkpoint import checkpoint_step
+from scanlearn.training.distributed import Made
 from scanlearn.training.folder import RunFolder
 from scanlearn.training.run import Run, layout_of, training_device
 from scanlearn.training.settings import LoggingConfig, PretrainConfig, WatchConfig
@@ -59,11 +60,7 @@ _TEXTS = re.compile(
 
 @contextmanager
 def trial_run(config: PretrainConfig, archive: Archive, **changes: int) -> Iterator[Run]:
-    """The run from its first step, in a folder that is removed afterwards.
-
-    Args:
-        **changes: What is tried instead of the run's own settings.
-    """
+    """The run with some changes from its first step, in a folder that is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="scanlearn-") as folder:
         aside = {
             "output": str(Path(folder) / "run"),
@@ -86,11 +83,7 @@ def _take_steps(run: Run, stop: StopRequest) -> None:
 
 
 class Clock:
-    """Times the steps of a trial and ends it.
-
-    Args:
-        ends: Whether so many steps in so many seconds are enough.
-    """
+    """Times the steps of a trial and ends it once so many steps in so many seconds are enough."""
 
     def __init__(self, ends: Callable[[int, float], bool]) -> None:
         self._ends = ends
@@ -119,11 +112,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the first steps of a run cost.
-
-    Args:
-        device: ``cpu``, or the GPU's name.
-    """
+    """What the first steps of a run cost."""
 
     steps_s: list[float]
     save_s: float
@@ -133,10 +122,7 @@ class Measured:
 
 
 def measure(run: Run, clock: Clock, stop: StopRequest) -> Measured:
-    """Takes a run's first steps and one checkpoint.
-
-    Args:
-        clock: Ends the steps; the ``enough`` of ``stop``.
+    """Takes a run's first steps and one checkpoint; the clock is the ``enough`` of ``stop``.
 
     Raises:
         Stopped: A signal asked it to.
@@ -175,7 +161,6 @@ class Estimate:
 
     Args:
         chosen: What the run chose for itself and why, one sentence each.
-        epochs: Passes over the archive of the whole run.
         ranks: Processes that share a batch; one of them was measured, by itself.
         seconds: Time in training: steps and checkpoints, without the start and the export.
         low_s: That time, were all steps as fast as the fastest tenth of those measured.
@@ -251,14 +236,7 @@ def dry_run(config: PretrainConfig) -> Estimate:
     archive = open_archive(config.archive, settings=config.pack)
     clock = Clock(_is_measured)
     with listening(clock.is_enough) as stop:
-        try:
-            estimate = _estimate(config, archive, clock, stop)
-            _check_disk(Path(config.output), estimate.disk)
-            return estimate
-        except (MemoryError, RuntimeError, OSError) as error:
-            if not is_out_of_memory(error):
-                raise
-        raise ScanlearnError(explain_memory(config, stop))
+        return explaining_memory(config, stop, lambda: _estimate(config, archive, clock, stop))
 
 
 def _estimate(
@@ -282,7 +260,7 @@ def _estimate(
         left * each + num_saves(config, left, left * each) * measured.save_s
         for each in (step_s, low_s, high_s)
     )
-    return Estimate(
+    estimate = Estimate(
         chosen=chosen,
         steps=left,
         epochs=resolved.total_steps / resolved.steps_per_epoch,
@@ -300,6 +278,8 @@ def _estimate(
         backbone=backbone,
         metrics=_ROW_BYTES * (left // config.logging.row_every(resolved.total_steps) + 1),
     )
+    _check_disk(Path(config.output), estimate.disk)
+    return estimate
 
 
 def _is_measured(steps: int, seconds: float) -> bool:
@@ -363,12 +343,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and _TEXTS.search(str(error)) is not None
 
 
-def explain_memory(config: PretrainConfig, stop: StopRequest) -> str:
-    """Says which batch fits, by trying: to be called once the memory of the run is free again.
+def explaining_memory(config: PretrainConfig, stop: StopRequest, work: Callable[[], Made]) -> Made:
+    """Returns what the work of a run makes.
 
-    Args:
-        stop: The run's, whose signals end the trials at once.
+    Raises:
+        ScanlearnError: The memory is full; it names the largest batch that fits.
+        Stopped: A signal ended the search for that batch.
     """
+    try:
+        return work()
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Not in the handler, whose traceback keeps the run's tensors alive.
+    raise ScanlearnError(_explain_memory(config, stop))
+
+
+def _explain_memory(config: PretrainConfig, stop: StopRequest) -> str:
     stop.end_steps()
     batch_size, ranks = config.batch_size, layout_of(config).ranks
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -413,11 +404,7 @@ def largest_that_fits(batch_size: int, fits: Callable[[int], bool]) -> int | Non
 
 
 def out_of_memory_sentence(batch_size: int, fitting: int | None, size: int) -> str:
-    """What happened and what would fit.
-
-    Args:
-        fitting: The largest that fits; None where none does.
-    """
+    """What happened and what would fit; None where no batch does."""
     where = f"out of memory with batch_size={batch_size} and views of {size} px"
     if fitting is None:
         return (

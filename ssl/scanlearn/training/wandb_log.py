@@ -19,7 +19,6 @@ class WandbRun:
     Args:
         folder: The run folder; wandb's own files go to ``wandb/`` inside it.
         run_id: The same for every start of one run.
-        config: What to show as the run's configuration; free of paths.
 
     Raises:
         ScanlearnError: wandb cannot start, for instance for want of a login.

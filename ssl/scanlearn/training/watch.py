@@ -15,7 +15,7 @@ from scanlearn.backbones.backbone import Backbone
 from scanlearn.console import say, warn_user
 from scanlearn.core import Progress, ViewPlan
 from scanlearn.errors import ScanlearnError
-from scanlearn.features.auroc import asked_classes, macro_auroc, one_hot
+from scanlearn.features.auroc import asked_classes, macro_auroc, mean_of_defined, one_hot
 from scanlearn.features.extract import extract, in_evaluation
 from scanlearn.features.fixed_views import Probing
 from scanlearn.features.panel import Panel
@@ -48,12 +48,11 @@ class ProbeScore:
 
 @dataclass(frozen=True)
 class LabeledProbe:
-    """Labeled scans, their folds fixed once.
+    """Labeled scans by row, their folds fixed once.
 
     Args:
-        rows: ``[n]`` the labeled ones.
-        y: ``[n]`` class of each, from 0.
-        fold_of: ``[n]`` fold in which each is tested; a patient's scans share one.
+        y: Class of each, from 0.
+        fold_of: Fold in which each is tested; a patient's scans share one.
     """
 
     archive: Archive
@@ -111,26 +110,27 @@ class LabeledProbe:
 
     def warnings(self, training: Archive) -> tuple[str, ...]:
         """What deserves a look: scans or patients that the training sees as well."""
-        unknown: tuple[str, ...] = ()
+        texts = []
         if not self.archive.patients_known:
-            unknown = ("watch.probe: no patient column was found, so its folds may share patients",)
-        if self.archive.info.get("key") != training.info.get("key"):
-            return (
-                *unknown,
-                "watch.probe: it was packed with another patient key than the archive, so shared "
-                "patients cannot be found; pack both with one key",
+            texts.append(
+                "watch.probe: no patient column was found, so its folds may share patients"
             )
+        if self.archive.info.get("key") != training.info.get("key"):
+            texts.append(
+                "watch.probe: it was packed with another patient key than the archive, so shared "
+                "patients cannot be found; pack both with one key"
+            )
+            return tuple(texts)
         names = ("patients", self.archive.patients[self.rows], training.patients)
         if not (self.archive.patients_known and training.patients_known):
             names = ("scans", self.archive.scan_ids[self.rows], training.scan_ids)
         shared = set(names[1]) & set(names[2])
-        if not shared:
-            return unknown
-        return (
-            *unknown,
-            f"watch.probe: {len(shared):,} of its {names[0]} are also in the training archive, "
-            f"such as '{min(shared)}': its AUROC does not estimate that of new patients",
-        )
+        if shared:
+            texts.append(
+                f"watch.probe: {len(shared):,} of its {names[0]} are also in the training archive, "
+                f"such as '{min(shared)}': its AUROC does not estimate that of new patients"
+            )
+        return tuple(texts)
 
     def score(self, features: Float32[np.ndarray, "n d"]) -> ProbeScore:
         """Returns what the features of the labeled scans tell of their labels."""
@@ -157,8 +157,7 @@ class LabeledProbe:
             scores[:, learner.classes_] = probabilities
             truth = one_hot(self.y[test], len(self.classes))
             aurocs.append(macro_auroc(scores[:, codes], truth[:, codes]).auroc)
-        defined = [value for value in aurocs if not np.isnan(value)]
-        return float(np.mean(defined)) if defined else float("nan")
+        return float(mean_of_defined(np.array(aurocs)))
 
 
 def _votes(distance: Float[np.ndarray, "u k"]) -> Float[np.ndarray, "u k"]:
@@ -182,12 +181,8 @@ def _folds(y: Int[np.ndarray, " n"], patients: np.ndarray, folds: int) -> Int[np
 
 
 PANEL_COLUMNS = tuple(field.name for field in fields(Panel))
-
-
-PROBE_COLUMNS = tuple(field.name for field in fields(ProbeScore))
-
-
-WATCH_COLUMNS = ("step", "epoch", *PANEL_COLUMNS, *PROBE_COLUMNS)
+FIGURES = (*PANEL_COLUMNS, *(field.name for field in fields(ProbeScore)))
+WATCH_COLUMNS = ("step", "epoch", *FIGURES)
 
 
 @dataclass(frozen=True)
@@ -209,10 +204,7 @@ class ValidationCallback:
     start: Progress
 
     def row(self, backbone: Backbone, step: int) -> dict[str, float]:
-        """Evaluates the backbone where a row is due after a step, and writes the row.
-
-        Args:
-            backbone: On the device it trains on; it is left as it was.
+        """Evaluates the backbone, left as it was, where a row is due after a step, and writes it.
 
         Returns:
             The figures by name; empty where nothing is due.
@@ -221,6 +213,7 @@ class ValidationCallback:
             ScanlearnError: The disk is full.
         """
         figures: dict[str, float] = {}
+        nothing = dict.fromkeys(FIGURES, float("nan"))
         try:
             if self._is_due(self.config.panel_epochs, step):
                 figures |= asdict(Panel.of(self.probing.features(backbone, self.archive)))
@@ -229,9 +222,8 @@ class ValidationCallback:
         except ScanlearnError as error:
             # Features that overflow in evaluation mode are to be seen, not to end the run.
             warn_user(f"step {step:,}: {error}")
-            figures = dict.fromkeys((*PANEL_COLUMNS, *PROBE_COLUMNS), float("nan"))
+            figures = nothing
         if figures:
-            nothing = dict.fromkeys((*PANEL_COLUMNS, *PROBE_COLUMNS), float("nan"))
             epoch = step / self.start.steps_per_epoch
             self.rows.append({"step": step, "epoch": epoch, **nothing, **figures})
         return figures

@@ -104,7 +104,12 @@ def adjusted_rows(
     for operation in off:
         table |= {name: Row.off(name) for name in parameters_of(operation)}
     for name, numbers in by_hand.items():
-        _refuse_switched_off(name, off)
+        needed_operation = OPERATION_OF[name].part_of or OPERATION_OF[name].name
+        if needed_operation in off:
+            raise ScanlearnError(
+                f"operations.{name}: has no effect while {needed_operation} is off; leave one of "
+                "the two out."
+            )
         table[name] = _by_hand(table[name], numbers, has_local_views)
     for name in by_hand:
         probability = probability_of(name)
@@ -157,16 +162,6 @@ def _sorted_out(
 def _numbers_of(operation: str) -> str:
     names = [parameter.name for parameter in BY_NAME[operation].parameters]
     return f"its numbers as {' and '.join(names)}"
-
-
-def _refuse_switched_off(parameter: str, off: Sequence[str]) -> None:
-    operation = OPERATION_OF[parameter]
-    needed = operation.part_of or operation.name
-    if needed in off:
-        raise ScanlearnError(
-            f"operations.{parameter}: has no effect while {needed} is off; leave one of the two "
-            "out."
-        )
 
 
 def _by_hand(row: Row, given: Numbers | Mapping[str, Numbers], has_local_views: bool) -> Row:

@@ -65,11 +65,6 @@ class Draw:
     # Bits that are kept of 8; 8, as in files written before there was posterise, changes nothing.
     posterise_bits: Float64[np.ndarray, "b v"] = field(metadata={"absent": 8.0})
 
-    @property
-    def num_views(self) -> int:
-        """Views drawn for each scan."""
-        return int(self.flip.shape[1])
-
     def __len__(self) -> int:
         return int(self.flip.shape[0])
 

@@ -98,6 +98,7 @@ class Extra:
         return {"all": True, "global": view < _NUM_GLOBAL, "local": view >= _NUM_GLOBAL}[self.views]
 
 
+@dataclass(frozen=True)
 class EachScan:
     """Runs a transform of one scan on every scan of a batch; made by `per_scan`, `per_array`.
 
@@ -105,11 +106,8 @@ class EachScan:
         call: Hands the transform one scan ``[c s s]`` and returns its result as a tensor.
     """
 
-    def __init__(
-        self, transform: Callable[..., Any], call: Callable[[Callable[..., Any], Tensor], Any]
-    ) -> None:
-        self.transform = transform
-        self._call = call
+    transform: Callable[..., Any]
+    call: Callable[[Callable[..., Any], Tensor], Any]
 
     def __call__(self, views: Float[Tensor, "k c s s"]) -> Float[Tensor, "k c s s"]:
         """Returns the transformed scans, drawn in order from the global random states."""
@@ -121,7 +119,7 @@ class EachScan:
         Raises:
             ScanlearnError: The transform returned another shape or no tensor.
         """
-        return _checked(_name(self.transform), self._call(self.transform, scan), scan)
+        return _checked(_name(self.transform), self.call(self.transform, scan), scan)
 
 
 def per_scan(transform: Callable[[Tensor], Tensor]) -> EachScan:

@@ -22,13 +22,14 @@ from scanlearn.views.uniforms import DrawKey, uniforms
 
 # Global and local views of DINO.
 LOCAL_SHARE = 96 / 224
+# Scans drawn to count enlarged views.
+_COUNTED = 4096
 
 
 class ViewGenerator:
     """Makes the augmented views of a batch.
 
     Args:
-        plan: How many views of each scan the method asks for.
         size: Side of a global view in pixels.
         mean: Of the archive per channel, unit range; subtracted last, then divided by ``std``.
         local_size: Side of a local view; None is 96 / 224 of a global one.
@@ -119,19 +120,15 @@ class ViewGenerator:
         assert len(batch) == len(key.positions), "one position for each scan"
         return self.ranges.draw(uniforms(key, self.num_views), batch.valid_box.cpu().numpy())
 
-    def upsampled_share(
-        self, valid_box: Int[np.ndarray, "n 4"], *, seed: int = 0, draws: int = 4096
-    ) -> float:
+    def upsampled_share(self, valid_box: Int[np.ndarray, "n 4"]) -> float:
         """Returns the share of views whose crop has fewer pixels than the view on either side.
 
-        Such a view is enlarged: the crop dial would then set its resolution too.
-
-        Args:
-            valid_box: Valid boxes of the archive, or of any sample of it.
-            draws: Number of scans drawn, taken from the boxes in turn.
+        Such a view is enlarged: the crop dial would then set its resolution too. Scans are drawn
+        from the valid boxes, of the archive or of any sample of it, in turn.
         """
-        boxes = np.asarray(valid_box)[np.arange(draws) % len(valid_box)]
-        key = DrawKey(seed, 0, np.arange(draws))
+        positions = np.arange(_COUNTED)
+        boxes = np.asarray(valid_box)[positions % len(valid_box)]
+        key = DrawKey(0, 0, positions)
         box = self.ranges.draw(uniforms(key, self.num_views), boxes).crop_box
         side = np.minimum(box[..., 2] - box[..., 0], box[..., 3] - box[..., 1])
         size = np.full(self.num_views, self.size)

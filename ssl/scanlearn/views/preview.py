@@ -192,21 +192,18 @@ def arm_sheet(
     recipe: Recipe | str = "simclr",
     scans: int = 5,
     size: int = 64,
-    seed: int = 0,
     settings: RenderSettings = DEFAULT_SETTINGS,
 ) -> Figure:
     """Returns a sheet with one column per arm: two global and, if there are any, two local views.
 
     Args:
-        arms: Scale of each arm, by its name.
         scans: Number of rows; fewer where the archive is smaller.
         size: Side of a global view in pixels.
-        seed: Chooses the scans and the draw of each.
 
     Raises:
         ScanlearnError: The recipe is unknown, or there is nothing to show.
     """
-    sheet = Sheet(find_recipe(recipe), size, seed, settings)
+    sheet = Sheet(find_recipe(recipe), size, 0, settings)
     return sheet.draw(archive, list(arms.items()), scans)
 
 

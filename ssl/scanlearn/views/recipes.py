@@ -51,7 +51,6 @@ class Recipe:
 
     Args:
         rows: One row for each of `PARAMETERS`, in that order.
-        has_local_views: Whether it has small views beside the two global ones.
 
     Example:
         >>> calm = find_recipe("dino").adjusted({"solarize": "off", "rotation_deg": [7, 15]})

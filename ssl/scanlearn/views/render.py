@@ -45,8 +45,7 @@ def render(
     has a mask or the geometry reaches beyond the scan, a view is 0 and no operation changes that.
 
     Args:
-        batch: Packed scans, on the device to render on.
-        view: Which of the views of the draw.
+        batch: On the device to render on.
         size: Side of the view in pixels.
     """
     return render_views(batch, draw, (view,), size, settings)[0]
@@ -125,16 +124,16 @@ def _render(
         part, drawn = batch.rows(start, start + step), draw.take(slice(start, start + step))
         content = _content(part)
         for number, (planes, view) in enumerate(zip(rendered, views, strict=True)):
-            chunk = planes[start : start + step]
             if warped:
                 box = part.valid_box.cpu().numpy().astype(np.float64)
-                chunk.copy_(warp(content, box, drawn, view, size, settings.background))
+                chunk = warp(content, box, drawn, view, size, settings.background)
             else:
                 rows, columns = (along.rows(start, start + step) for along in taps[number])
-                chunk.copy_(resample(content, rows, columns))
+                chunk = resample(content, rows, columns)
             if is_large:
                 change(chunk, part, drawn, view, settings)
                 last(chunk[:, :c])
+            planes[start : start + step] = chunk
     for planes, view in zip(rendered, views, strict=True):
         if not is_large:
             change(planes, batch, draw, view, settings)

@@ -15,6 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
 from torch import Tensor
 
+# A Gaussian's weights further out than this many sigmas are below 1e-6 of its centre's: left out.
+BLUR_REACH = 5.3
+
 
 @dataclass(frozen=True)
 class Taps:
@@ -110,9 +113,10 @@ def blur_taps(sigma: Float64[np.ndarray, " b"], *, size: int) -> Taps:
     Source: kernel width, SimCLR's released code (data_util.random_blur); kernel values and
     reflection, torchvision's gaussian_blur.
     """
-    radius = min(max(1, size // 10 // 2), size - 1)
+    reach = np.ceil(BLUR_REACH * sigma)[:, None]
+    radius = min(max(1, size // 10 // 2), size - 1, int(reach.max()))
     offset = np.arange(-radius, radius + 1)
-    kernel = np.exp(-0.5 * (offset / sigma[:, None]) ** 2)
+    kernel = np.exp(-0.5 * (offset / sigma[:, None]) ** 2) * (np.abs(offset) <= reach)
     kernel /= kernel.sum(axis=-1, keepdims=True)
     reflected = (size - 1) - np.abs((size - 1) - np.abs(np.arange(size)[:, None] + offset))
     shape = (len(sigma), *reflected.shape)
@@ -128,9 +132,10 @@ def resample(
     float, which costs least here.
     """
     top, left = min(rows.start), min(columns.start)
-    touched = planes[:, :, top : max(rows.stop), left : max(columns.stop)].to(torch.float32)
-    halfway = _gather(touched, rows, top)
-    return _gather(halfway.transpose(2, 3), columns, left).transpose(2, 3)
+    touched = planes[:, :, top : max(rows.stop), left : max(columns.stop)].transpose(2, 3)
+    turned = touched.to(torch.float32, memory_format=torch.contiguous_format)
+    # The rows last: what comes out lies in memory as it is, and need not be turned over again.
+    return _gather(_gather(turned, columns, left).transpose(2, 3), rows, top)
 
 
 def _gather(planes: Float[Tensor, "b c h w"], taps: Taps, start: int) -> Float[Tensor, "b c s w"]:

@@ -18,12 +18,7 @@ _FIRST_LOCAL = 2
 
 @dataclass(frozen=True)
 class Overlap:
-    """What the crops of two views of one square scan share.
-
-    Args:
-        iou: Mean intersection over union.
-        disjoint: Share of pairs that have nothing in common.
-    """
+    """Of crops of two views of a square scan: mean IoU, share of pairs with nothing in common."""
 
     iou: float
     disjoint: float
@@ -45,16 +40,6 @@ class ViewStatistics:
     local_local: Overlap | None
     area: float
     local_area: float | None
-
-    @property
-    def iou(self) -> float:
-        """Mean intersection over union of the two global views."""
-        return self.global_global.iou
-
-    @property
-    def disjoint(self) -> float:
-        """Share of pairs of global views that have nothing in common."""
-        return self.global_global.disjoint
 
     def lines(self) -> tuple[str, ...]:
         """Returns the figures as a person reads them, one kind of pair in each line."""

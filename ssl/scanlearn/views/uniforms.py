@@ -35,8 +35,6 @@ class DrawKey:
     """Names the uniforms of one batch.
 
     Args:
-        seed: Seed of the run, 0 or more.
-        step: Optimiser step, 0 or more.
         positions: ``[b]`` position of each scan in the global batch, over all ranks.
 
     Raises:

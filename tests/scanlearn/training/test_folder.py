@@ -29,7 +29,7 @@ IGNORED = frozenset({"output"})
 
 def test_a_new_run_holds_its_configuration(tmp_path: Path) -> None:
     run = open_run(tmp_path / "run", CONFIG)
-    assert "temperature: 0.1" in run.config.read_text()
+    assert "temperature: 0.1" in (run.path / "config.yaml").read_text()
     assert run.checkpoint.parent.is_dir()
 
 
@@ -37,7 +37,7 @@ def test_the_same_run_is_opened_again(tmp_path: Path) -> None:
     first = open_run(tmp_path / "run", CONFIG, ignored=IGNORED)
     again = open_run(tmp_path / "run", Config(output="b"), ignored=IGNORED)
     assert again == first
-    assert "output: a" in again.config.read_text()
+    assert "output: a" in (again.path / "config.yaml").read_text()
 
 
 def test_a_different_run_is_refused_naming_the_keys(tmp_path: Path) -> None:
@@ -59,9 +59,9 @@ def test_a_key_that_is_new_or_gone_counts_as_different(tmp_path: Path) -> None:
 
 def test_a_key_that_an_earlier_version_did_not_know_counts_as_its_default(tmp_path: Path) -> None:
     run = open_run(tmp_path / "run", CONFIG)
-    earlier = run.config.read_text().replace("steps: null\n", "")
+    earlier = (run.path / "config.yaml").read_text().replace("steps: null\n", "")
     assert "steps" not in earlier
-    run.config.write_text(earlier)
+    (run.path / "config.yaml").write_text(earlier)
     open_run(tmp_path / "run", CONFIG)
     with pytest.raises(ScanlearnError, match="steps was None, is 5"):
         open_run(tmp_path / "run", Config(steps=5))
@@ -69,7 +69,7 @@ def test_a_key_that_an_earlier_version_did_not_know_counts_as_its_default(tmp_pa
 
 def test_a_configuration_of_gone_keys_is_another_one(tmp_path: Path) -> None:
     run = open_run(tmp_path / "run", CONFIG)
-    run.config.write_text(run.config.read_text() + "gone: 3\n")
+    (run.path / "config.yaml").write_text((run.path / "config.yaml").read_text() + "gone: 3\n")
     with pytest.raises(ScanlearnError, match="gone was 3, is None"):
         open_run(tmp_path / "run", CONFIG)
 
@@ -84,7 +84,7 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) ->
 def test_a_start_killed_before_its_first_file_can_be_repeated(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / ".config.yaml.77.part").write_text("see")
-    assert open_run(tmp_path, CONFIG).config.is_file()
+    assert (open_run(tmp_path, CONFIG).path / "config.yaml").is_file()
 
 
 def test_half_files_of_a_killed_start_are_swept_away(tmp_path: Path) -> None:

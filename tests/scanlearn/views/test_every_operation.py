@@ -197,7 +197,7 @@ def _rendered(
             found.append(found[-1])
         else:
             draw = one.draw(u, batch.valid_box.numpy())
-            found.append(render_views(batch, draw, range(draw.num_views), _SIZE, _SETTINGS))
+            found.append(render_views(batch, draw, range(draw.flip.shape[1]), _SIZE, _SETTINGS))
     return found
 
 

@@ -309,6 +309,6 @@ def test_the_documented_overlaps_are_those_of_the_program() -> None:
         found = view_statistics("dino", Scale.of(s))
         assert found.global_local is not None
         assert found.local_local is not None
-        expected = [found.iou, found.global_local.iou, found.local_local.iou]
+        expected = [found.global_global.iou, found.global_local.iou, found.local_local.iou]
         assert [float(row[column]) for row in rows[:3]] == pytest.approx(expected, abs=0.01)
         assert float(rows[3][column]) == pytest.approx(100 * found.local_local.disjoint, abs=0.4)

@@ -11,9 +11,7 @@ import torch
 
 from scanlearn.backbones import weights
 from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone
-from scanlearn.backbones.card import Card
 from scanlearn.backbones.head import build_classifying
-from scanlearn.backbones.weights import export_backbone
 from scanlearn.errors import ScanlearnError
 from scantune.evaluation import classifier
 from scantune.evaluation.classifier import Classifier, View, describe, keep_classifier, keep_network
@@ -22,16 +20,6 @@ from scantune.learners.frozen import LinearFit, fit_linear
 from scantune.learners.learner import Fit, LabeledFeatures
 
 VIEW = View(32, (0.5,) * 3, (0.25,) * 3)
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    backbone = build_backbone(BackboneConfig(name="test_resnet"), 3, 0)
-    card = Card.of(backbone, size=32, mean=VIEW.mean, std=VIEW.std)
-    with pytest.MonkeyPatch.context() as patch:
-        # A fresh process proves exports elsewhere; here it would only take time.
-        patch.setattr(weights, "check_reload", lambda *_: None)
-        return export_backbone(backbone, tmp_path_factory.mktemp("run") / "backbone", card)
 
 
 @pytest.fixture

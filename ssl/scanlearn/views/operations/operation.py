@@ -32,7 +32,6 @@ class Parameter:
     Args:
         name: What a configuration calls it. ``..._p`` is the probability that the operation is
             done at all; other numbers are the largest that is drawn, about no change.
-        label: What it is, in words.
         identity: The value at which it changes nothing; the highest where a stronger setting has
             the smaller number, as of a crop's area.
         negligible: The largest value that changes no pixel either.
@@ -64,6 +63,7 @@ def probability(operation: str, label: str, *, peak: float = math.inf) -> Parame
     return Parameter(f"{operation}_p", label, "probability", peak=peak)
 
 
+@dataclass(frozen=True)
 class Quantiles:
     """Pushes the uniforms of a batch through the ranges of each view.
 
@@ -73,23 +73,17 @@ class Quantiles:
         valid_box: Top, left, bottom and right of each scan on its canvas, in pixels.
     """
 
-    def __init__(
-        self,
-        views: Sequence[Mapping[str, float]],
-        uniforms: Float64[np.ndarray, "b v p"],
-        valid_box: Float64[np.ndarray, "b 4"],
-    ) -> None:
-        self._views = views
-        self._uniforms = uniforms
-        self.valid_box = valid_box
+    views: Sequence[Mapping[str, float]]
+    uniforms: Float64[np.ndarray, "b v p"]
+    valid_box: Float64[np.ndarray, "b 4"]
 
     def uniform(self, name: str) -> Float64[np.ndarray, "b v"]:
         """Returns the uniforms of one name."""
-        return self._uniforms[..., _INDEX[name]]
+        return self.uniforms[..., _INDEX[name]]
 
     def span(self, parameter: str) -> Float64[np.ndarray, " v"]:
         """Returns a parameter's value in each view."""
-        return np.array([view[parameter] for view in self._views])
+        return np.array([view[parameter] for view in self.views])
 
     def happens(self, operation: str) -> Bool[np.ndarray, "b v"]:
         """Returns where an operation is done, by its probability."""
@@ -119,11 +113,8 @@ class Rendering:
     """What views are changed by.
 
     Args:
-        draw: The draw of these scans.
-        view: Which of its views.
         coverage: Share of each pixel inside the field of view; None where all of it is. Views are
             on the unit range, times the coverage.
-        settings: What the draw leaves open.
     """
 
     draw: Draw
@@ -137,8 +128,6 @@ class Operation:
     """An augmentation.
 
     Args:
-        name: What a configuration calls it.
-        dial: The sub-dial that moves it.
         parameters: Its numbers, a probability first.
         draw: Returns fields of `Draw`, from the uniforms that carry the operation's name.
         apply: Changes views ``[b c s s]`` in place; None where another operation does it: geometry
