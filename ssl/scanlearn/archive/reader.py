@@ -180,23 +180,19 @@ def open_shards(files: Sequence[Path]) -> ShardIndex:
     ]
     counts = [batch.num_rows for batch in batches]
     has_mask = "mask" in batches[0].schema.names
+    facts = np.empty(sum(counts), FACTS)
+    for name in FACTS.names or ():
+        facts[name] = np.concatenate([_rows(batch.column(name)) for batch in batches])
     return ShardIndex(
         first_row=np.cumsum([0, *counts[:-1]], dtype=np.int64),
         pixels=Items.of([_bytes(batch, "pixels") for batch in batches]),
         masks=Items.of([_bytes(batch, "mask") for batch in batches]) if has_mask else None,
-        facts=np.concatenate([_facts(batch) for batch in batches]),
+        facts=facts,
     )
 
 
 def _bytes(batch: pa.RecordBatch, column: str) -> UInt8[np.ndarray, "r s"]:
     return _rows(batch.column(column).storage).view(np.uint8)
-
-
-def _facts(batch: pa.RecordBatch) -> Shaped[np.ndarray, " r"]:
-    facts = np.empty(batch.num_rows, FACTS)
-    for name in FACTS.names or ():
-        facts[name] = _rows(batch.column(name))
-    return facts
 
 
 def _rows(column: pa.FixedSizeListArray) -> np.ndarray[Any, np.dtype[Any]]:

@@ -60,7 +60,10 @@ def find_field(pixels: Pixels) -> Field | None:
         return None
     bright = functools.reduce(np.maximum, pixels[:, :height, :width]).astype(np.float32)
     coarse = np.asarray(Image.fromarray(bright / np.iinfo(pixels.dtype).max).reduce(step))
-    levels = _lit(coarse)
+    dark, light = np.percentile(coarse, (1, 90))
+    if light - dark < _LEAST_CONTRAST:
+        return None
+    levels = [coarse > dark + level * (light - dark) for level in _LIT]
     best = max(_candidates(levels), key=lambda candidate: candidate.share, default=None)
     if best is None or not _is_believable(best):
         return None
@@ -106,14 +109,6 @@ class _Candidate:
     @property
     def share(self) -> float:
         return float(_on(self.rim, self.circle).mean())
-
-
-def _lit(bright: Float[np.ndarray, "h w"]) -> list[Bool[np.ndarray, "h w"]]:
-    """Returns what is brighter than black at each level; nothing without any contrast."""
-    dark, light = np.percentile(bright, (1, 90))
-    if light - dark < _LEAST_CONTRAST:
-        return []
-    return [bright > dark + level * (light - dark) for level in _LIT]
 
 
 def _candidates(levels: list[Bool[np.ndarray, "h w"]]) -> Iterator[_Candidate]:

@@ -37,7 +37,6 @@ class HeaderScan:
         num_frames: Scans that each file may give, in their order; 1 where it cannot be read.
         colour: A sample of the files that store colour, in their order.
         has_patients: Whether every file that can be read names its patient.
-        has_series: Whether any names its series.
         left_out: Note in words and number of files, of those that a filter left out.
     """
 

@@ -145,10 +145,9 @@ def draw_phantom(spec: PhantomSpec, index: int) -> PhantomScan:
     look = camera(patient.camera)
     view = frame(spec.height, spec.width, look.field_radius, look.cut)
     labels = draw_labels(_stream(spec, _LABELS, index))
-    eye = _stream(spec, _EYE, index)
+    eye, stripes = _stream(spec, _EYE, index), _stream(spec, _TEXTURE, index)
     picture, disc = draw_eye(eye, patient, view, look.zoom, side)
     strengths = spec.strengths
-    stripes = _stream(spec, _TEXTURE, index)
     picture *= striation(view, stripes, strengths, upright=labels["texture"] == 1)
     if labels["lesion"] == 1:
         spots = _stream(spec, _LESION, index)

@@ -29,16 +29,15 @@ def limited() -> Iterator[None]:
     if os.name != "posix" or threading.current_thread() is not threading.main_thread():
         yield
         return
-    limit = MAX_SECONDS
 
     def refuse(*_: object) -> None:
-        raise Undecodable(f"takes more than {limit:g} seconds to read")
+        raise Undecodable(f"takes more than {MAX_SECONDS:g} seconds to read")
 
     before = signal.signal(signal.SIGPROF, refuse)
     # Again and again: a decoder may swallow the first.
-    signal.setitimer(signal.ITIMER_PROF, limit, limit / 10)
+    signal.setitimer(signal.ITIMER_PROF, MAX_SECONDS, MAX_SECONDS / 10)
     if parent_process() is not None:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 2 * limit)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 2 * MAX_SECONDS)
     try:
         yield
     finally:

@@ -121,8 +121,6 @@ def test_version_1_cannot_be_changed(tmp_path: Path) -> None:
 
 
 SHAPE = (1, 4, 3)
-
-
 NAMES = ("shards/00000.arrow", "shards/00001.arrow")
 
 

@@ -12,8 +12,6 @@ from scanlearn.archive.layout import Layout, Origin, PackedScan, scans_per_batch
 from scanlearn.archive.shards import ShardWriter
 
 SHAPE = (1, 4, 3)
-
-
 LAYOUT = Layout(SHAPE, np.dtype(np.uint8), label_columns=("y",))
 
 

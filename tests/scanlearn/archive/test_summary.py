@@ -18,8 +18,6 @@ from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
 
 MakeScans = Callable[..., Path]
-
-
 SMALL = PackSettings(canvas=32, workers=1)
 
 

@@ -24,8 +24,6 @@ def test_column_is_read_back_in_order_with_its_blanks(tmp_path: Path) -> None:
 
 
 DTYPE = np.dtype(np.uint8)
-
-
 NAMES = ["shards/00000.arrow", "shards/00001.arrow"]
 
 

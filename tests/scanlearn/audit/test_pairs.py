@@ -15,8 +15,6 @@ from scanlearn.audit.pairs import Proposals, aligned_correlations, equal_across,
 from scanlearn.console import track
 
 Draw = Callable[..., np.ndarray]
-
-
 Write = Callable[..., Archive]
 
 

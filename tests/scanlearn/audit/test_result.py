@@ -121,8 +121,6 @@ def test_the_verdict_follows_what_was_found() -> None:
 
 
 Write = Callable[..., Archive]
-
-
 ONE, OTHER = (Identities(letter * 32, "north") for letter in (b"a", b"b"))
 
 

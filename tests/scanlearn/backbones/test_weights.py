@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from scanlearn.backbones import weights
-from scanlearn.backbones import weights as reload
 from scanlearn.backbones.backbone import Backbone, weights_hash
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.head import build_classifying
@@ -22,8 +21,6 @@ from scanlearn.backbones.weights import export_backbone, load_backbone, load_cla
 from scanlearn.errors import ScanlearnError
 
 Make = Callable[[str, int], Backbone]
-
-
 CardOf = Callable[[Backbone], Card]
 
 
@@ -279,14 +276,14 @@ def test_a_network_with_its_classifier_is_loaded_as_such_and_as_no_backbone(
 
 def _answer(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Tensor], Tensor]) -> None:
     """Puts an answer in the place of the fresh process."""
-    monkeypatch.setattr(reload, "timm_features", lambda folder, views, **_: answer(views))
+    monkeypatch.setattr(weights, "timm_features", lambda folder, views, **_: answer(views))
 
 
 def test_a_fresh_process_returns_the_features_of_an_export(exported: Path, trained: Make) -> None:
     views = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         expected = trained("test_resnet", 1).eval()(views)
-    torch.testing.assert_close(reload.timm_features(exported, views), expected)
+    torch.testing.assert_close(weights.timm_features(exported, views), expected)
 
 
 def test_equal_features_pass_and_the_backbone_is_left_alone(
@@ -296,7 +293,7 @@ def test_equal_features_pass_and_the_backbone_is_left_alone(
     _answer(monkeypatch, lambda views: reference(views).detach())
     backbone = trained("test_resnet", 1).to(memory_format=torch.channels_last)
     before = weights_hash(backbone)
-    reload.check_reload(Path("unused"), backbone, 32)
+    weights.check_reload(Path("unused"), backbone, 32)
     assert backbone.training
     assert weights_hash(backbone) == before
 
@@ -315,7 +312,7 @@ def test_other_features_do_not_pass(
     backbone = trained("test_resnet", 1).eval()
     _answer(monkeypatch, lambda views: wrong(backbone(views).detach()))
     with pytest.raises(ScanlearnError, match="features differ"):
-        reload.check_reload(Path("unused"), backbone, 32)
+        weights.check_reload(Path("unused"), backbone, 32)
 
 
 @pytest.mark.long
@@ -324,4 +321,4 @@ def test_a_folder_timm_cannot_load_says_why(tmp_path: Path, exported: Path) -> N
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"architecture": "resnet19"}))
     with pytest.raises(ScanlearnError, match=r"fresh process: .*resnet19"):
-        reload.timm_features(folder, torch.zeros(2, 1, 32, 32))
+        weights.timm_features(folder, torch.zeros(2, 1, 32, 32))

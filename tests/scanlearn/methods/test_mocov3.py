@@ -13,7 +13,7 @@ from lightly.models.utils import update_momentum
 from lightly.utils.scheduler import cosine_schedule
 from torch import Tensor, nn
 
-from scanlearn.core import Progress, Views
+from scanlearn.core import Views
 from scanlearn.methods.mocov3 import contrast
 
 Make = Callable[..., Any]
@@ -51,9 +51,7 @@ def test_no_gradient_reaches_a_key() -> None:
     assert k.grad is None
 
 
-def test_the_loss_is_symmetric_over_the_views(
-    make: Make, sights: Callable[..., Views], at: Callable[..., Progress]
-) -> None:
+def test_the_loss_is_symmetric_over_the_views(make: Make, sights: Any, at: Any) -> None:
     method = make("mocov3", network="test_vit", head_hidden=32, head_dim=8)
     views = sights()
     turned = Views(views.global_views[::-1], (), views.ids)
@@ -106,20 +104,23 @@ def _linear_and_norm(head: nn.Module) -> list[tuple[int, int] | str]:
     return found
 
 
-def test_the_heads_of_a_transformer_are_the_published_ones(make: Make) -> None:
-    method = make("mocov3", network="test_vit")
-    width = method.backbone.num_features
-    assert _linear_and_norm(method.projector) == [
-        *((width, 4096), "affine", (4096, 4096), "affine", (4096, 256), "plain")
-    ]
-    assert _linear_and_norm(method.predictor) == [(256, 4096), "affine", (4096, 256), "plain"]
+FIRST, LAST = ("affine", (4096, 4096)), ("affine", (4096, 256))
 
 
-def test_the_heads_of_a_convolutional_network_are_the_published_ones(make: Make) -> None:
-    method = make("mocov3", network="test_resnet")
+@pytest.mark.parametrize(
+    ("network", "projector", "predictor"),
+    [
+        ("test_vit", (*FIRST, *LAST, "plain"), (*LAST, "plain")),
+        ("test_resnet", (*LAST, "plain"), LAST),
+    ],
+)
+def test_the_heads_are_the_published_ones_of_the_network(
+    make: Make, network: str, projector: tuple[object, ...], predictor: tuple[object, ...]
+) -> None:
+    method = make("mocov3", network=network)
     width = method.backbone.num_features
-    assert _linear_and_norm(method.projector) == [(width, 4096), "affine", (4096, 256), "plain"]
-    assert _linear_and_norm(method.predictor) == [(256, 4096), "affine", (4096, 256)]
+    assert _linear_and_norm(method.projector) == [(width, 4096), *projector]
+    assert _linear_and_norm(method.predictor) == [(256, 4096), *predictor]
 
 
 def test_the_recipe_is_that_of_the_backbone(resolved: Make) -> None:
@@ -136,9 +137,7 @@ def test_the_recipe_is_that_of_the_backbone(resolved: Make) -> None:
     assert longer.learning_rate == pytest.approx(0.3 * 16)
 
 
-def test_five_steps_equal_a_plain_script(
-    make: Make, sights: Callable[..., Views], at: Callable[..., Progress]
-) -> None:
+def test_five_steps_equal_a_plain_script(make: Make, sights: Any, at: Any) -> None:
     method = make("mocov3", network="test_vit", head_hidden=32, head_dim=16)
     ours = torch.optim.AdamW(method.parameter_groups(0.1, decays_everything=True), lr=1e-3)
 

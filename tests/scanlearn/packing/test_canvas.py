@@ -279,8 +279,6 @@ def test_magnitude_that_starts_far_from_zero_is_scaled_into_its_bits() -> None:
 
 
 MakeDicom = Callable[..., Path]
-
-
 CT = {"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": -1024}
 
 

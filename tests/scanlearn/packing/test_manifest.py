@@ -24,11 +24,16 @@ def write_table(path: Path, text: str) -> Path:
     return path
 
 
+def make(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
 def test_folder_lists_every_image_in_order_and_leaves_hidden_files_out(tmp_path: Path) -> None:
-    for name in ("b/2.PNG", "a/10.jpg", "a/9.jpeg", ".hidden/x.png", "a/._9.jpg", "a/notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    manifest = read_manifest(tmp_path)
+    names = ("b/2.PNG", "a/10.jpg", "a/9.jpeg", ".hidden/x.png", "a/._9.jpg", "a/notes.txt")
+    manifest = read_manifest(make(tmp_path, *names))
     assert manifest.table["path"].to_pylist() == ["a/10.jpg", "a/9.jpeg", "b/2.PNG"]
     assert manifest.ignored == ((".txt", 1),)
 
@@ -47,9 +52,7 @@ def test_table_in_a_folder_is_not_read_unasked(make_scans: MakeScans) -> None:
 
 def test_names_with_spaces_unicode_and_newlines_are_kept(tmp_path: Path) -> None:
     names = ["a b.png", "line\nbreak.png", 'Über,"x".png', "眼.png"]
-    for name in names:
-        (tmp_path / name).touch()
-    assert read_manifest(tmp_path).table["path"].to_pylist() == sorted(names)
+    assert read_manifest(make(tmp_path, *names)).table["path"].to_pylist() == sorted(names)
 
 
 def test_name_that_is_not_utf8_is_set_aside_not_fatal(make_scans: MakeScans) -> None:
@@ -248,9 +251,7 @@ def test_real_kermany_table_has_3344_patients(real_data: Path) -> None:
 
 
 def test_first_folder_below_a_source_is_a_label_where_asked_for(tmp_path: Path) -> None:
-    for name in ("normal/a/1.png", "normal/2.png", "virus/1.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+    make(tmp_path, "normal/a/1.png", "normal/2.png", "virus/1.png")
     assert read_manifest(tmp_path).label_columns == ()
     manifest = read_manifest(tmp_path, folder_labels=True)
     assert manifest.label_columns == ("folder",)
@@ -267,9 +268,7 @@ def test_folders_in_a_zip_are_labels_too(make_scans: MakeScans, tmp_path: Path) 
 
 
 def test_scan_outside_any_folder_has_no_folder_label(tmp_path: Path) -> None:
-    (tmp_path / "mild").mkdir()
-    for name in ("mild/1.png", "2.png", "3.png"):
-        (tmp_path / name).touch()
+    make(tmp_path, "mild/1.png", "2.png", "3.png")
     with pytest.raises(ScanlearnError, match=r"2 of 3 scans lie directly in it, first 2\.png"):
         read_manifest(tmp_path, folder_labels=True)
 
@@ -278,13 +277,6 @@ def test_table_has_labels_of_its_own(make_scans: MakeScans) -> None:
     table = write_table(make_scans(1) / "t.csv", "path,y\nscan000.png,1\n")
     with pytest.raises(ScanlearnError, match="has labels of its own"):
         read_manifest(table, folder_labels=True)
-
-
-def make(folder: Path, *names: str) -> Path:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
 
 
 def listed(manifest: Manifest) -> list[str]:

@@ -32,8 +32,6 @@ from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
 
 MakeScans = Callable[..., Path]
-
-
 SMALL = PackSettings(canvas=32, workers=1)
 
 
@@ -565,8 +563,6 @@ def counted(self, folder):
 shards._open_sink, writer.Checkpoint.write = Sink, counted
 module.pack(sys.argv[1], sys.argv[2], settings=module.PackSettings(canvas=32, workers=1))
 """
-
-
 KEPT = {"inside a shard": 2, "before a checkpoint": 2, "after a checkpoint": 3}
 
 

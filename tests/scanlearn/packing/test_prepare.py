@@ -85,7 +85,7 @@ def test_sixteen_bits_are_never_squeezed_into_eight(tmp_path: Path) -> None:
     assert "more bits" in found.reason
 
 
-def surveyed_of_tasks(*num_frames: int) -> HeaderScan:
+def headers_of(*num_frames: int) -> HeaderScan:
     return HeaderScan(array("I", num_frames), False, (), False, False)
 
 
@@ -94,7 +94,7 @@ def planned(side: int) -> PackPlan:
 
 
 def test_long_files_are_cut_into_pieces_of_four_mebibytes() -> None:
-    found = list(pieces(surveyed_of_tasks(1, 5, 2), planned(1024)))
+    found = list(pieces(headers_of(1, 5, 2), planned(1024)))
     assert found == [(0, range(1), 1), (1, range(4), 5), (1, range(4, 5), 5), (2, range(2), 2)]
 
 
@@ -102,7 +102,7 @@ def test_every_row_of_a_table_gets_its_work_or_one_refusal() -> None:
     columns = {"path": ["a", None, "b", "a"], "patient": ["p", "p", None, "q"]}
     table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
     manifest = Manifest(Path("/r"), table, (), patients_known=True)
-    found = list(work_items(manifest, surveyed_of_tasks(5, 1, 1, 5), planned(1024)))
+    found = list(work_items(manifest, headers_of(5, 1, 1, 5), planned(1024)))
     assert [job for job, _ in found] == [
         WorkItem(Path("/r/a"), range(4), 5),
         WorkItem(Path("/r/a"), range(4, 5), 5),
@@ -122,9 +122,7 @@ def test_processes_are_given_at_most_four_mebibytes_at_a_time() -> None:
 
 def test_memory_of_a_chunk_holds_the_largest_piece_of_work() -> None:
     for side in (32, 256, 1024, 4096):
-        longest = max(
-            len(frames) for _, frames, _ in pieces(surveyed_of_tasks(10_000), planned(side))
-        )
+        longest = max(len(frames) for _, frames, _ in pieces(headers_of(10_000), planned(side)))
         assert planned(side).bytes_per_chunk >= longest * side * side
     assert planned(256).bytes_per_chunk < 5 * 2**20
 

@@ -24,8 +24,6 @@ from scanlearn.readers.scan import (
 from scanlearn.readers.values import inverted
 
 MakeDicom = Callable[..., Path]
-
-
 REFUSED = {
     "JPEG-lossy.dcm": "is compressed as JPEG Extended",
     "JPEG2000-embedded-sequence-delimiter.dcm": "is compressed as JPEG 2000",

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import pytest
 from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
+from scanlearn.training.module import Pretrainer
+from scanlearn.training.recorder import Recorder
 from scanlearn.training.settings import PretrainConfig
 
 SCANS = 20
@@ -44,6 +48,51 @@ def archive(draw_archive: Callable[[int], Archive]) -> Archive:
 def _no_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     # Starting a process that imports timm takes seconds; the export's own tests do it.
     monkeypatch.setattr("scanlearn.backbones.weights.check_reload", lambda *_: None)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of ours catches it."""
+
+
+@pytest.fixture
+def killed_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """A context whose run is killed as soon as it has taken so many steps."""
+
+    @contextmanager
+    def killing(step: int) -> Iterator[None]:
+        stepped = Recorder.stepped
+
+        def kill(recorder: Recorder, module: Pretrainer, num_views: int) -> None:
+            stepped(recorder, module, num_views)
+            if module.global_step == step:
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Recorder, "stepped", kill)
+            with pytest.raises(Killed):
+                yield
+
+    return killing
+
+
+@pytest.fixture
+def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AbstractContextManager[None]]:
+    """A context in which this process gets a signal in the middle of a step."""
+
+    @contextmanager
+    def stopping(number: int, *, step: int, method: str = "training_step") -> Iterator[None]:
+        original = getattr(Pretrainer, method)
+
+        def signalled(module: Pretrainer, *arguments: Any) -> Any:
+            if module.global_step == step:
+                os.kill(os.getpid(), number)
+            return original(module, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Pretrainer, method, signalled)
+            yield
+
+    return stopping
 
 
 @pytest.fixture

@@ -19,8 +19,6 @@ from scanlearn.training.settings import PretrainConfig
 
 Configure = Callable[..., PretrainConfig]
 CPU = torch.device("cpu")
-
-
 GPU = torch.device("cuda")
 
 

@@ -7,9 +7,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,6 +22,7 @@ from scanlearn.training.stopping import Stopped
 from scanlearn.training.trial import Estimate, dry_run, mean_and_deciles, num_saves
 
 Configure = Callable[..., PretrainConfig]
+StopAt = Callable[..., AbstractContextManager[None]]
 
 ESTIMATE = Estimate(
     chosen=("pretraining for 1,000 steps",),
@@ -103,20 +104,11 @@ def test_the_memory_of_a_run_is_near_its_estimate(configure: Configure) -> None:
 
 
 def test_of_a_run_that_was_stopped_the_rest_is_estimated(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch
+    configure: Configure, stop_at: StopAt
 ) -> None:
     config = configure(steps=30)
-    take_step = Pretrainer.training_step
-
-    def signalled(module: Pretrainer, *arguments: Any) -> Any:
-        if module.global_step == 9:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return take_step(module, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Pretrainer, "training_step", signalled)
-        with pytest.raises(Stopped):
-            pretrain(config)
+    with stop_at(signal.SIGTERM, step=9), pytest.raises(Stopped):
+        pretrain(config)
     before = {path: path.stat().st_mtime_ns for path in Path(config.output).rglob("*")}
     expected = dry_run(config)
     assert expected.steps == 20
@@ -124,19 +116,9 @@ def test_of_a_run_that_was_stopped_the_rest_is_estimated(
     assert {path: path.stat().st_mtime_ns for path in Path(config.output).rglob("*")} == before
 
 
-def test_a_dry_run_that_is_asked_to_stop_stops(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    take_step = Pretrainer.training_step
-
-    def signalled(module: Pretrainer, *arguments: Any) -> Any:
-        if module.global_step == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return take_step(module, *arguments)
-
-    monkeypatch.setattr(Pretrainer, "training_step", signalled)
+def test_a_dry_run_that_is_asked_to_stop_stops(configure: Configure, stop_at: StopAt) -> None:
     config = configure(steps=30)
-    with pytest.raises(Stopped):
+    with stop_at(signal.SIGTERM, step=1), pytest.raises(Stopped):
         dry_run(config)
     assert not Path(config.output).exists()
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -13,17 +14,11 @@ from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import BackboneConfig, build_backbone, weights_hash
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.errors import ScanlearnError
-from scanlearn.training.module import Pretrainer
 from scanlearn.training.pretrain import pretrain
-from scanlearn.training.recorder import Recorder
 from scanlearn.training.run import Run
 from scanlearn.training.settings import PretrainConfig
 
 Configure = Callable[..., PretrainConfig]
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing of ours catches it."""
 
 
 def _saved(path: Path, seed: int = 9) -> Path:
@@ -39,20 +34,6 @@ def file(tmp_path: Path) -> Path:
 
 def _backbone(file: Path) -> dict[str, str]:
     return {"name": "test_resnet", "weights": str(file)}
-
-
-def _killed_at(step: int, monkeypatch: pytest.MonkeyPatch, config: PretrainConfig) -> None:
-    stepped = Recorder.stepped
-
-    def kill(self: Recorder, module: Pretrainer, views: int) -> None:
-        stepped(self, module, views)
-        if module.global_step == step:
-            raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Recorder, "stepped", kill)
-        with pytest.raises(Killed):
-            pretrain(config)
 
 
 def test_a_run_begins_from_the_weights_it_is_given(
@@ -92,11 +73,12 @@ def test_without_start_weights_nothing_is_claimed(configure: Configure, archive:
 
 
 def test_a_resumed_run_needs_no_start_weights_and_ends_bit_equal(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: Path
+    configure: Configure, killed_at: Callable[[int], Any], tmp_path: Path, file: Path
 ) -> None:
     whole = pretrain(configure(backbone=_backbone(file), output=str(tmp_path / "whole")))
     config = configure(backbone=_backbone(file), checkpoint_steps=1)
-    _killed_at(3, monkeypatch, config)
+    with killed_at(3):
+        pretrain(config)
     file.unlink()
     resumed = pretrain(config)
     assert resumed.final_hash == whole.final_hash

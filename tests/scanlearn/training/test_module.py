@@ -18,8 +18,6 @@ from scanlearn.training.trainer import train
 from scanlearn.views.generator import ViewGenerator
 
 Configure = Callable[..., PretrainConfig]
-
-
 GRADIENTS = r"the loss is \d\S*, but \d+ of \d+ gradients \(.+, \.\.\.\) are not finite"
 
 

@@ -130,20 +130,11 @@ def test_drop_path_is_at_work_in_the_resume_tests(configure: Configure, tmp_path
 
 
 def test_a_resumed_run_does_not_read_earlier_scans_again(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, killed_at: Callable[[int], Any]
 ) -> None:
     config = configure(steps=6, checkpoint_steps=2)
-    stepped = Recorder.stepped
-
-    def kill(recorder: Recorder, module: Pretrainer, num_views: int) -> None:
-        stepped(recorder, module, num_views)
-        if module.global_step == 4:
-            raise Killed
-
-    monkeypatch.setattr(Recorder, "stepped", kill)
-    with pytest.raises(Killed):
+    with killed_at(4):
         pretrain(config)
-    monkeypatch.setattr(Recorder, "stepped", stepped)
     read: list[int] = []
     rows_of_steps = data.rows_of_steps
 

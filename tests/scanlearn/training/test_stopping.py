@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,36 +25,21 @@ from scanlearn.training.stopping import SIGNALS, STOPPED_EXIT_CODE, Stopped, Sto
 
 CPU = torch.device("cpu")
 Configure = Callable[..., PretrainConfig]
-
-
-def stop_at(
-    monkeypatch: pytest.MonkeyPatch, number: int, *, step: int, method: str = "training_step"
-) -> None:
-    """Sends a signal to this process in the middle of a step."""
-    original = getattr(Pretrainer, method)
-
-    def signalled(module: Pretrainer, *arguments: Any) -> Any:
-        if module.global_step == step:
-            os.kill(os.getpid(), number)
-        return original(module, *arguments)
-
-    monkeypatch.setattr(Pretrainer, method, signalled)
+StopAt = Callable[..., AbstractContextManager[None]]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_run_asked_to_stop_finishes_the_step_keeps_it_and_says_so(
     configure: Configure,
-    monkeypatch: pytest.MonkeyPatch,
+    stop_at: StopAt,
     capsys: pytest.CaptureFixture[str],
     number: signal.Signals,
     tmp_path: Path,
 ) -> None:
     whole = pretrain(configure(output=str(tmp_path / "whole")))
     capsys.readouterr()
-    with monkeypatch.context() as patch:
-        stop_at(patch, number, step=2)
-        with pytest.raises(Stopped) as caught:
-            pretrain(configure())
+    with stop_at(number, step=2), pytest.raises(Stopped) as caught:
+        pretrain(configure())
     assert caught.value.code == STOPPED_EXIT_CODE == 75
     assert f"stopped by {number.name} after step 3 of 5" in capsys.readouterr().out
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
@@ -65,9 +51,8 @@ def test_a_run_asked_to_stop_finishes_the_step_keeps_it_and_says_so(
 
 
 def test_lightnings_own_handler_has_no_say(
-    configure: Configure, archive: Archive, monkeypatch: pytest.MonkeyPatch
+    configure: Configure, archive: Archive, monkeypatch: pytest.MonkeyPatch, stop_at: StopAt
 ) -> None:
-    stop_at(monkeypatch, signal.SIGTERM, step=1)
     seen: list[bool] = []
     stepped = Recorder.stepped
 
@@ -76,22 +61,21 @@ def test_lightnings_own_handler_has_no_say(
         stepped(recorder, module, num_views)
 
     monkeypatch.setattr(Recorder, "stepped", watching)
-    with pytest.raises(Stopped):
+    with stop_at(signal.SIGTERM, step=1), pytest.raises(Stopped):
         trainer.train(Run.of(configure(), archive), StopRequest())
     assert seen == [False, False]
 
 
 @pytest.mark.parametrize("is_stopped", [False, True])
 def test_the_handlers_of_before_are_put_back(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch, is_stopped: bool
+    configure: Configure, stop_at: StopAt, is_stopped: bool
 ) -> None:
     def mine(*_: object) -> None: ...
 
     before = {number: signal.signal(number, mine) for number in SIGNALS}
     try:
         if is_stopped:
-            stop_at(monkeypatch, signal.SIGTERM, step=1)
-            with pytest.raises(Stopped):
+            with stop_at(signal.SIGTERM, step=1), pytest.raises(Stopped):
                 pretrain(configure())
         else:
             pretrain(configure())
@@ -117,14 +101,12 @@ def test_a_request_outside_the_steps_is_followed_at_once(
 
 
 def test_a_request_in_the_last_step_leaves_only_the_export_to_do(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch
+    configure: Configure, stop_at: StopAt
 ) -> None:
-    with monkeypatch.context() as patch:
-        stop_at(patch, signal.SIGTERM, step=4)
-        with pytest.raises(Stopped, match="after step 5 of 5"):
-            pretrain(configure())
-    stop_at(monkeypatch, signal.SIGTERM, step=4, method="on_train_batch_start")
-    assert pretrain(configure()).steps == 5
+    with stop_at(signal.SIGTERM, step=4), pytest.raises(Stopped, match="after step 5 of 5"):
+        pretrain(configure())
+    with stop_at(signal.SIGTERM, step=4, method="on_train_batch_start"):
+        assert pretrain(configure()).steps == 5
 
 
 def test_a_run_in_another_thread_listens_to_nothing_and_works(configure: Configure) -> None:

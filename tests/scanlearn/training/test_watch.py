@@ -22,8 +22,6 @@ from scanlearn.training.settings import PretrainConfig, WatchConfig
 from scanlearn.training.watch import PANEL_COLUMNS, WATCH_COLUMNS, LabeledProbe, ValidationCallback
 
 Configure = Callable[..., PretrainConfig]
-
-
 METHODS = ["simclr", "mocov2", "dino"]
 
 

@@ -18,8 +18,6 @@ from scantune.comparison.plan import CompareConfig
 from scantune.evaluation.settings import ScoringSettings
 
 Plan = Callable[..., CompareConfig]
-
-
 TINY_PRETRAIN: dict[str, Any] = {"backbone": {"name": "test_resnet"}, "batch_size": 8, "steps": 2}
 
 

@@ -29,8 +29,6 @@ from scantune.scores import Scores
 from scantune.statistics.delong import class_difference
 
 Plan = Callable[..., CompareConfig]
-
-
 PATIENTS = 60
 
 

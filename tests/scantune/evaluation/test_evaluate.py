@@ -8,12 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from scanlearn.backbones import weights
-from scanlearn.backbones.backbone import BackboneConfig, build_backbone
-from scanlearn.backbones.card import Card
-from scanlearn.backbones.weights import export_backbone
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.sources import open_archive
 from scantune.evaluation.evaluate import evaluate
@@ -33,19 +28,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cached(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Draws the phantom once, away from the user's own cache."""
     monkeypatch.setenv("SCANLEARN_CACHE", str(cache))
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    backbone = build_backbone(BackboneConfig(name="test_resnet"), 3, 0)
-    with torch.no_grad():
-        for parameter in backbone.parameters():
-            parameter.mul_(1.1)
-    card = Card.of(backbone, size=32, mean=(0.5,) * 3, std=(0.25,) * 3)
-    with pytest.MonkeyPatch.context() as patch:
-        # A fresh process proves exports elsewhere; here it would only take time.
-        patch.setattr(weights, "check_reload", lambda *_: None)
-        return export_backbone(backbone, tmp_path_factory.mktemp("run") / "backbone", card)
 
 
 def refused(*args: Any, **kwargs: Any) -> str:

@@ -55,11 +55,7 @@ def test_classes_that_exclude_each_other_weigh_by_their_own_count() -> None:
 
 
 Y = np.array([0] * 30 + [1] * 9 + [2])
-
-
 TRUTH = Truth.of_classes(Y, 3)
-
-
 Z = np.random.default_rng(0).normal(size=(40, 3))
 
 
