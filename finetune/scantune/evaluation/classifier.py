@@ -75,16 +75,7 @@ class ClassifierCard(Settings):
     network_hash: str | None = None
 
 
-def keep_classifier(
-    folder: Path,
-    fit: LinearFit,
-    labeled: LabeledSet,
-    backbone: Path,
-    *,
-    learner: str,
-    view: View,
-    packing: Mapping[str, Any],
-) -> Path:
+def keep_classifier(folder: Path, card: ClassifierCard, fit: LinearFit, backbone: Path) -> Path:
     """Writes a linear classifier of all labeled scans with its backbone.
 
     What a classifier is worth is told by models of the same kind that did not see the test
@@ -101,9 +92,7 @@ def keep_classifier(
     weights = np.ascontiguousarray(fit.weights)
     probe = safetensors.numpy.save({"weights": weights, "intercepts": fit.intercepts})
     probe_hash = hashlib.sha256(probe).hexdigest()
-    card = _card(fit, labeled, learner, view, packing).model_copy(
-        update={"chosen_c": fit.chosen_c, "probe_hash": probe_hash}
-    )
+    card = card.model_copy(update={"chosen_c": fit.chosen_c, "probe_hash": probe_hash})
 
     def write(partial: Path) -> None:
         (partial / BACKBONE).mkdir()
@@ -115,41 +104,30 @@ def keep_classifier(
     return _published(folder, card, write)
 
 
-def keep_network(
-    folder: Path,
-    network: Backbone,
-    fit: Fit,
-    labeled: LabeledSet,
-    *,
-    learner: str,
-    view: View,
-    packing: Mapping[str, Any],
-) -> Path:
+def keep_network(folder: Path, card: ClassifierCard, network: Backbone) -> Path:
     """Writes a network with its classifier as a folder that timm alone loads, which is tried.
-
-    Arguments are as of `keep_classifier`; ``fit`` holds the network's scores of the training scans
-    that it was validated on, by which thresholds are set.
 
     Raises:
         ScanlearnError: The disk is full or may not be written to, or timm does not load it.
     """
-    export = Card.of(
-        network, size=view.size, mean=tuple(view.mean), std=tuple(view.std), method=learner
-    )
-    card = _card(fit, labeled, learner, view, packing).model_copy(
-        update={"network_hash": export.weights_hash}
-    )
+    export = Card.of(network, size=card.size, mean=card.mean, std=card.std, method=card.learner)
+    card = card.model_copy(update={"network_hash": export.weights_hash})
 
     def write(partial: Path) -> None:
         write_weights(network, partial, export)
-        check_reload(partial, network, view.size)
+        check_reload(partial, network, card.size)
 
     return _published(folder, card, write)
 
 
-def _card(
+def describe(
     fit: Fit, labeled: LabeledSet, learner: str, view: View, packing: Mapping[str, Any]
 ) -> ClassifierCard:
+    """Returns the card of a fit, whose scores of validation scans set the thresholds.
+
+    Args:
+        packing: Settings of the archive that the scans are from.
+    """
     thresholds = thresholds_of(fit.validation, labeled.truth).tolist()
     return ClassifierCard(
         learner=learner,

@@ -19,7 +19,7 @@ from scanlearn.console import Progressor, say, track
 from scanlearn.packing.settings import PackSettings, pixel_settings
 from scanlearn.packing.sources import cache_folder
 from scantune.evaluation.backbone import EvaluatedBackbone, channels_of, open_backbone
-from scantune.evaluation.classifier import SEED, keep_classifier, keep_network
+from scantune.evaluation.classifier import SEED, describe, keep_classifier, keep_network
 from scantune.evaluation.outputs import check_output, write
 from scantune.evaluation.results import Evaluation, say_table, score_table
 from scantune.evaluation.settings import EvaluateConfig, EvaluateOptions, ScoringSettings
@@ -185,15 +185,8 @@ def _keep(task: _Task, settings: EvaluateConfig, folder: Path) -> None:
         learner = frozen_learner(kind.name, features, labeled[rows], settings.tune)
         fit = learner(everyone, everyone[:0], SEED)
         assert isinstance(fit, LinearFit), f"the row of {kind.name} says that it can be kept"
-        keep_classifier(
-            folder,
-            fit,
-            labeled[rows],
-            backbone.folder,
-            learner=kind.name,
-            view=backbone.view,
-            packing=packing,
-        )
+        card = describe(fit, labeled[rows], kind.name, backbone.view, packing)
+        keep_classifier(folder, card, fit, backbone.folder)
     else:
         assert backbone.network is not None, "learners_by_name has refused it"
         with track(1, f"{kind.name} on all labels") as progress:
@@ -207,13 +200,7 @@ def _keep(task: _Task, settings: EvaluateConfig, folder: Path) -> None:
                 on_epoch=partial(_show_epoch, progress),
             )
             progress.advance()
-        keep_network(
-            folder,
-            tuned.network,
-            Fit(tuned.validation[:0], tuned.validation),
-            labeled[rows],
-            learner=kind.name,
-            view=backbone.view,
-            packing=packing,
-        )
+        validated = Fit(tuned.validation[:0], tuned.validation)
+        card = describe(validated, labeled[rows], kind.name, backbone.view, packing)
+        keep_network(folder, card, tuned.network)
     say(f"kept: {folder}, {kind.title} fitted on all labels; use it with scantune predict")

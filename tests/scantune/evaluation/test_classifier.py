@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbon
 from scanlearn.backbones.head import build_classifying
 from scanlearn.errors import ScanlearnError
 from scantune.evaluation import classifier
-from scantune.evaluation.classifier import Classifier, View, keep_classifier, keep_network
+from scantune.evaluation.classifier import Classifier, View, describe, keep_classifier, keep_network
 from scantune.labels.labeled_set import LabeledSet
 from scantune.learners.frozen import LinearFit, fit_linear
 from scantune.learners.learner import Fit, LabeledFeatures
@@ -30,8 +29,9 @@ def kept(exported: Path, labeled: Labeled, tmp_path: Path) -> tuple[Path, np.nda
     data = labeled(patients=60, classes=3)
     d = num_features(exported)
     features = np.random.default_rng(0).normal(size=(len(data), d)) + data.truth.classes[:, None]
-    options: dict[str, Any] = {"learner": "linear", "view": VIEW, "packing": {"canvas": 48}}
-    folder = keep_classifier(tmp_path / "kept", fitted(features, data), data, exported, **options)
+    fit = fitted(features, data)
+    card = describe(fit, data, "linear", VIEW, {"canvas": 48})
+    folder = keep_classifier(tmp_path / "kept", card, fit, exported)
     return folder, features, data
 
 
@@ -70,14 +70,15 @@ def test_keeping_again_replaces_the_classifier_and_nothing_else(
     kept: tuple[Path, np.ndarray, LabeledSet], exported: Path
 ) -> None:
     folder, features, data = kept
-    options: dict[str, Any] = {"learner": "linear", "view": VIEW, "packing": {}}
-    keep_classifier(folder, fitted(features * 2, data), data, exported, **options)
+    fit = fitted(features * 2, data)
+    card = describe(fit, data, "linear", VIEW, {})
+    keep_classifier(folder, card, fit, exported)
     assert Classifier(folder).card.packing == {}
     assert sorted(path.name for path in folder.parent.iterdir()) == ["kept"]
     (folder.parent / "other").mkdir()
     (folder.parent / "other" / "mine.txt").write_text("mine")
     with pytest.raises(ScanlearnError, match="exists and is not a classifier"):
-        keep_classifier(folder.parent / "other", fitted(features, data), data, exported, **options)
+        keep_classifier(folder.parent / "other", card, fit, exported)
     assert (folder.parent / "other" / "mine.txt").read_text() == "mine"
 
 
@@ -130,8 +131,8 @@ def keep(labeled: Labeled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
         validation = np.random.default_rng(0).dirichlet(np.ones(3), len(data))
         validation[: len(data) // 2] = np.nan
         fit = Fit(validation[:0], validation)
-        options: dict[str, Any] = {"learner": "finetune", "view": VIEW, "packing": {"canvas": 48}}
-        return keep_network(tmp_path / "tuned", network, fit, data, **options)
+        card = describe(fit, data, "finetune", VIEW, {"canvas": 48})
+        return keep_network(tmp_path / "tuned", card, network)
 
     return make
 
