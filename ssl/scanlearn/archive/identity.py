@@ -54,7 +54,7 @@ class Identities:
         return self._hashed("issuer", self.issuer)
 
     def patient(self, number: str, issuer: str | None = None) -> str:
-        """Returns 24 hexadecimal digits for a patient's number; None is the archive's issuer."""
+        """Returns a patient's name, 24 hexadecimal digits; an issuer of None is the archive's."""
         return self._hashed("patient", (issuer or self.issuer).strip(), number.strip())
 
     def series(self, uid: str) -> str:

@@ -56,7 +56,7 @@ _CENTRE = (SIDE - 1) / 2
 
 @dataclass(frozen=True)
 class Proposals:
-    """Places in two sets of scans that may be one, and the turn that makes the second the first."""
+    """Places of pairs in two sets of scans; the second scan, turned, looks like the first."""
 
     first: Int64[np.ndarray, " p"]
     second: Int64[np.ndarray, " p"]

@@ -95,7 +95,7 @@ def pack_manifest(
     source_hash: str,
     like: Archive | None = None,
 ) -> Archive:
-    """Packs the files of a manifest, to fit into the archive ``like`` if given, into an archive.
+    """Packs a manifest's files into an archive, which fits the archive ``like`` if one is given.
 
     Raises:
         ScanlearnError: No file can be read, they do not fit, or the disk is full.

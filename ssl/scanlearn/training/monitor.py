@@ -51,19 +51,13 @@ class Health:
 
 
 def embedding_std(embeddings: Float[Tensor, "b d"]) -> float:
-    """Spread of a batch's embeddings: about 1 when healthy, 0 when all scans look alike.
-
-    See `labelfree.embedding_std`; NaN where an embedding is not finite.
-    """
+    """The `labelfree.embedding_std` of a batch; NaN where an embedding is not finite."""
     features = embeddings.float().cpu().numpy()
     return labelfree.embedding_std(features) if np.isfinite(features).all() else float("nan")
 
 
 def embedding_rank(embeddings: Float[Tensor, "b d"]) -> float:
-    """Effective rank of a batch's L2-normalised embeddings, from 1 to min(b, d).
-
-    As `labelfree.rankme` counts it; NaN where an embedding is not finite.
-    """
+    """The `labelfree.rankme` of L2-normalised embeddings; NaN where one is not finite."""
     features = embeddings.float().cpu().numpy()
     if not np.isfinite(features).all():
         return float("nan")
@@ -152,12 +146,8 @@ def final_health(metrics: Path) -> Health:
     """The mean over the last rows of a run's metrics."""
     with metrics.open(newline="") as file:
         rows = list(csv.DictReader(file))[-ROWS_TO_JUDGE:]
-    return _mean(
-        Health(
-            float(row["embedding_std"]), float(row["embedding_rank"]), float(row["loss_vs_chance"])
-        )
-        for row in rows
-    )
+    columns = ("embedding_std", "embedding_rank", "loss_vs_chance")
+    return _mean(Health(*(float(row[name]) for name in columns)) for row in rows)
 
 
 def _mean(rows: Iterable[Health]) -> Health:

@@ -15,11 +15,11 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, write_atomically
 from scanlearn.packing.sources import open_archive
 from scanlearn.training.checkpoint import checkpoint_step
-from scanlearn.training.distributed import ProcessLayout, Ranks, run_together
+from scanlearn.training.distributed import Ranks, run_together
 from scanlearn.training.folder import RunFolder
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.monitor import collapse_warning, final_health, is_late
-from scanlearn.training.run import Run, training_device
+from scanlearn.training.run import Run, layout_of
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.stopping import StopRequest, listening
 from scanlearn.training.trainer import train
@@ -80,7 +80,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
             holds another run, the loss is not finite, or the disk or the memory is full.
         Stopped: SIGTERM or SIGUSR1 asked the run to stop; a SystemExit with `STOPPED_EXIT_CODE`.
     """
-    layout = ProcessLayout.of(config, training_device(config.device))
+    layout = layout_of(config)
     if layout.must_start():
         return _pretrain_together(config, layout.ranks)
     with layout.joined() as ranks:

@@ -218,10 +218,7 @@ PUBLISHED: Mapping[str, Published] = {
         "Chen, Fan, Girshick and He, Improved Baselines with Momentum Contrastive Learning, 2020",
         _two_view("Chen, Fan et al. 2020", 0.2, (0.4, 0.4, 0.4, 0.1)),
     ),
-    "mocov3": Published(
-        f"{_MOCO_V3_IN_FULL}; ViT",
-        _asymmetric("Chen, Xie and He 2021", 0.08),
-    ),
+    "mocov3": Published(f"{_MOCO_V3_IN_FULL}; ViT", _asymmetric("Chen, Xie and He 2021", 0.08)),
     "mocov3_resnet": Published(
         f"{_MOCO_V3_IN_FULL}; ResNet-50",
         _asymmetric("Chen, Xie and He 2021", 0.2),

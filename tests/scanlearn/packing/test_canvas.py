@@ -25,6 +25,8 @@ from scanlearn.readers.values import (
     value_range,
 )
 
+Packed = Callable[..., Archive]
+
 
 def smooth(height: int, width: int, dtype: type = np.uint8) -> np.ndarray:
     rows, columns = np.mgrid[:height, :width] + 0.5
@@ -305,7 +307,7 @@ def save_volume(path: Path, voxels: np.ndarray) -> None:
 
 
 def test_one_window_keeps_all_hounsfield_units_of_dicom(
-    make_dicom: MakeDicom, packed: Callable[..., Archive], rng: np.random.Generator
+    make_dicom: MakeDicom, packed: Packed, rng: np.random.Generator
 ) -> None:
     values = rng.integers(0, 4000, (32, 32)).astype(np.uint16)
     # The window in the file is not the one that was asked for.
@@ -327,7 +329,7 @@ def test_one_window_keeps_all_hounsfield_units_of_dicom(
 
 
 def test_three_windows_fill_three_channels(
-    make_dicom: MakeDicom, packed: Callable[..., Archive], rng: np.random.Generator
+    make_dicom: MakeDicom, packed: Packed, rng: np.random.Generator
 ) -> None:
     values = rng.integers(0, 4000, (32, 20)).astype(np.uint16)
     make_dicom(values, "scans/a.dcm", **CT)
@@ -345,7 +347,7 @@ def test_three_windows_fill_three_channels(
 
 
 def test_window_refuses_what_is_no_ct(
-    make_dicom: MakeDicom, packed: Callable[..., Archive], tmp_path: Path
+    make_dicom: MakeDicom, packed: Packed, tmp_path: Path
 ) -> None:
     values = np.arange(256, dtype=np.uint16).reshape(16, 16)
     make_dicom(values, "scans/ct.dcm", **CT)
@@ -362,7 +364,7 @@ def test_window_refuses_what_is_no_ct(
 
 
 def test_windows_are_laid_on_volumes_with_a_note(
-    packed: Callable[..., Archive], tmp_path: Path, rng: np.random.Generator
+    packed: Packed, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     voxels = rng.integers(-1024, 2000, (12, 10, 3)).astype(np.int16)
     save_volume(tmp_path / "scans" / "a.nii", voxels)
@@ -378,7 +380,7 @@ def test_windows_are_laid_on_volumes_with_a_note(
 
 
 def test_one_window_and_neighbours_go_together(
-    packed: Callable[..., Archive], tmp_path: Path, rng: np.random.Generator
+    packed: Packed, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     voxels = rng.integers(-1024, 2000, (12, 10, 4)).astype(np.int16)
     save_volume(tmp_path / "scans" / "a.nii", voxels)
@@ -391,7 +393,7 @@ def test_one_window_and_neighbours_go_together(
 
 
 def test_neighbours_are_refused_where_there_is_no_volume(
-    packed: Callable[..., Archive], tmp_path: Path, rng: np.random.Generator
+    packed: Packed, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     save_volume(tmp_path / "scans" / "a.nii", rng.integers(0, 9, (8, 8, 2)).astype(np.uint8))
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "scans" / "b.png")
@@ -410,7 +412,7 @@ def magnitude(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_foreground_of_dicom_is_counted_from_the_zero_of_the_magnitude(
-    make_dicom: MakeDicom, packed: Callable[..., Archive], rng: np.random.Generator
+    make_dicom: MakeDicom, packed: Packed, rng: np.random.Generator
 ) -> None:
     values, inside = magnitude(rng)
     make_dicom(values, "scans/a.dcm", Modality="MR", WindowCenter=300, WindowWidth=50)
@@ -423,7 +425,7 @@ def test_foreground_of_dicom_is_counted_from_the_zero_of_the_magnitude(
 
 
 def test_padding_and_background_are_black_under_foreground(
-    make_dicom: MakeDicom, packed: Callable[..., Archive], rng: np.random.Generator
+    make_dicom: MakeDicom, packed: Packed, rng: np.random.Generator
 ) -> None:
     values, inside = magnitude(rng)
     make_dicom(values[:, :28], "scans/a.dcm", Modality="MR")
@@ -433,9 +435,7 @@ def test_padding_and_background_are_black_under_foreground(
     assert (pixels[0, 0, :, :28][~inside[:, :28]] < low).all()
 
 
-def test_picture_is_cropped_to_its_field_and_keeps_the_mask(
-    packed: Callable[..., Archive], tmp_path: Path
-) -> None:
+def test_picture_is_cropped_to_its_field_and_keeps_the_mask(packed: Packed, tmp_path: Path) -> None:
     rows, columns = np.mgrid[:120, :160] + 0.5
     disc = np.hypot(rows - 60, columns - 84) <= 48
     Path(tmp_path / "scans").mkdir()

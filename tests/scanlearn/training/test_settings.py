@@ -13,10 +13,10 @@ from scanlearn.training.settings import PRESENTATION, LoggingConfig, PretrainCon
 from scanlearn.views.recipes import find_recipe
 from scanlearn.views.scale import Scale
 
+Configure = Callable[..., PretrainConfig]
 
-def test_epochs_are_counted_in_steps_unless_steps_are_given(
-    configure: Callable[..., PretrainConfig],
-) -> None:
+
+def test_epochs_are_counted_in_steps_unless_steps_are_given(configure: Configure) -> None:
     assert configure(steps=None, epochs=2.5).total_steps(10) == 25
     assert configure(steps=None, epochs=0.01).total_steps(10) == 1
     assert configure(steps=7, epochs=2.5).total_steps(10) == 7
@@ -49,9 +49,7 @@ def test_operations_survive_their_own_yaml(configure: Callable[..., PretrainConf
     assert PretrainConfig.model_validate(parse_value(dump_config(config))) == config
 
 
-def test_operations_can_be_given_on_the_command_line(
-    configure: Callable[..., PretrainConfig], tmp_path: Path
-) -> None:
+def test_operations_can_be_given_on_the_command_line(configure: Configure, tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(dump_config(configure(views={"operations": {"hue": 0.05}})))
     words = ["views.operations.blur=off", "views.operations.rotation_deg=[7,15]"]
@@ -64,7 +62,7 @@ def test_operations_can_be_given_on_the_command_line(
     [{"operations": {"blur": "off"}}, {"operations": {"hue": [0.05, 0.1]}}, {"scale_blur": False}],
 )
 def test_a_run_with_other_operations_is_another_run(
-    configure: Callable[..., PretrainConfig], tmp_path: Path, changed: dict[str, object]
+    configure: Configure, tmp_path: Path, changed: dict[str, object]
 ) -> None:
     def start(views: dict[str, object]) -> None:
         open_run(tmp_path / "run", configure(views=views), ignored=PRESENTATION)
@@ -75,18 +73,14 @@ def test_a_run_with_other_operations_is_another_run(
         start({"operations": {"hue": 0.05}} | changed)
 
 
-def test_a_wrong_operation_is_named_with_its_line(
-    configure: Callable[..., PretrainConfig], tmp_path: Path
-) -> None:
+def test_a_wrong_operation_is_named_with_its_line(configure: Configure, tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(dump_config(configure()).replace("operations: {}", "operations: {blurr: off}"))
     with pytest.raises(ScanlearnError, match=r"run.yaml line \d+: .*did you mean 'blur'"):
         load_config(PretrainConfig, path, kind="pretrain")
 
 
-def test_an_operation_whose_lever_is_zero_is_warned_about(
-    configure: Callable[..., PretrainConfig],
-) -> None:
+def test_an_operation_whose_lever_is_zero_is_warned_about(configure: Configure) -> None:
     operations = {"noise_std": 0.05}
     (warning,) = configure(views={"operations": operations}).warnings
     assert "views.operations.noise_p: has no effect while the sub-dial acquisition is 0" in warning
@@ -112,7 +106,7 @@ def test_an_operation_whose_lever_is_zero_is_warned_about(
     ],
 )
 def test_what_cannot_run_is_refused_at_once(
-    configure: Callable[..., PretrainConfig], change: dict[str, object], words: str
+    configure: Configure, change: dict[str, object], words: str
 ) -> None:
     with pytest.raises(ValidationError, match=words):
         configure(**change)

@@ -19,6 +19,8 @@ from scanlearn.training.distributed import run_together
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.stopping import Stopped
 
+Configure = Callable[..., PretrainConfig]
+
 pytestmark = pytest.mark.long
 
 # What the processes do; they import it by name.
@@ -59,9 +61,7 @@ def acts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("acts_together")
 
 
-def test_each_process_is_told_which_it_is(
-    acts: ModuleType, configure: Callable[..., PretrainConfig]
-) -> None:
+def test_each_process_is_told_which_it_is(acts: ModuleType, configure: Configure) -> None:
     config = configure()
     run_together(acts.tell, config, 2)
     for rank in ("0", "1"):
@@ -70,23 +70,19 @@ def test_each_process_is_told_which_it_is(
 
 
 def test_an_error_of_one_ends_all_with_its_sentence(
-    acts: ModuleType, configure: Callable[..., PretrainConfig], capfd: pytest.CaptureFixture[str]
+    acts: ModuleType, configure: Configure, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ScanlearnError, match=r"^scan 3 is broken$"):
         run_together(acts.fail, configure(), 2)
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_death_of_one_ends_all(
-    acts: ModuleType, configure: Callable[..., PretrainConfig]
-) -> None:
+def test_the_death_of_one_ends_all(acts: ModuleType, configure: Configure) -> None:
     with pytest.raises(Exception, match="process 1 terminated with signal SIGKILL"):
         run_together(acts.die, configure(), 2)
 
 
-def test_a_request_to_stop_reaches_all(
-    acts: ModuleType, configure: Callable[..., PretrainConfig]
-) -> None:
+def test_a_request_to_stop_reaches_all(acts: ModuleType, configure: Configure) -> None:
     config = configure()
 
     def ask() -> None:

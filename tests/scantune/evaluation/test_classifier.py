@@ -19,13 +19,13 @@ from scantune.labels.labeled_set import LabeledSet
 from scantune.learners.frozen import LinearFit, fit_linear
 from scantune.learners.learner import Fit, LabeledFeatures
 
+Labeled = Callable[..., LabeledSet]
+
 VIEW = View(32, (0.5,) * 3, (0.25,) * 3)
 
 
 @pytest.fixture
-def kept(
-    exported: Path, labeled: Callable[..., LabeledSet], tmp_path: Path
-) -> tuple[Path, np.ndarray, LabeledSet]:
+def kept(exported: Path, labeled: Labeled, tmp_path: Path) -> tuple[Path, np.ndarray, LabeledSet]:
     data = labeled(patients=60, classes=3)
     d = num_features(exported)
     features = np.random.default_rng(0).normal(size=(len(data), d)) + data.truth.classes[:, None]
@@ -121,9 +121,7 @@ def tuned(name: str = "test_resnet", seed: int = 0) -> Backbone:
 
 
 @pytest.fixture
-def keep(
-    labeled: Callable[..., LabeledSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Path]:
+def keep(labeled: Labeled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Keeps a network of three classes; the fresh process that proves it has a test of its own."""
 
     def make(network: Backbone, *, is_proved: bool = False) -> Path:

@@ -17,6 +17,8 @@ from scantune.statistics.delong import class_interval
 from scantune.statistics.intervals import estimate, patient_weights
 from scantune.statistics.metrics import threshold_at
 
+Labeled = Callable[..., LabeledSet]
+
 
 def said(evaluation: Evaluation, capsys: pytest.CaptureFixture[Any]) -> list[str]:
     say_table(evaluation)
@@ -83,9 +85,7 @@ def scored(data: LabeledSet, signal: float = 1.0) -> Scores:
     return score_features(features, data, learners=("knn", "linear"), folds=3, label_seeds=2)
 
 
-def test_two_classes_give_one_row_whose_auroc_is_that_of_the_table(
-    labeled: Callable[..., LabeledSet],
-) -> None:
+def test_two_classes_give_one_row_whose_auroc_is_that_of_the_table(labeled: Labeled) -> None:
     scores = scored(labeled())
     weights = patient_weights(scores, replicates=200)
     for learner in scores.learners:
@@ -97,9 +97,7 @@ def test_two_classes_give_one_row_whose_auroc_is_that_of_the_table(
         assert row.scans == int((scores.truth.classes == 1).sum())
 
 
-def test_each_class_is_scored_against_the_rest_fold_by_fold(
-    labeled: Callable[..., LabeledSet],
-) -> None:
+def test_each_class_is_scored_against_the_rest_fold_by_fold(labeled: Labeled) -> None:
     scores = scored(labeled(patients=80, classes=3))
     rows = class_table(scores, "linear", "all", patient_weights(scores, replicates=50))
     assert [row.name for row in rows] == ["0", "1", "2"]
@@ -131,9 +129,7 @@ def test_thresholds_come_from_training_patients_alone(labeled: Callable[..., Lab
         assert np.isfinite(one).all()
 
 
-def test_specificity_on_test_patients_is_near_what_was_aimed_at(
-    labeled: Callable[..., LabeledSet],
-) -> None:
+def test_specificity_on_test_patients_is_near_what_was_aimed_at(labeled: Labeled) -> None:
     scores = scored(labeled(patients=600))
     weights = patient_weights(scores, replicates=20)
     for learner in scores.learners:
@@ -142,9 +138,7 @@ def test_specificity_on_test_patients_is_near_what_was_aimed_at(
         assert row.scores["sensitivity"] > 0.1
 
 
-def test_too_few_patients_for_inner_folds_leave_thresholds_undefined(
-    labeled: Callable[..., LabeledSet],
-) -> None:
+def test_too_few_patients_for_inner_folds_leave_thresholds_undefined(labeled: Labeled) -> None:
     data = labeled(patients=40)
     features = np.random.default_rng(0).normal(size=(len(data), 3))
     scores = score_features(features, data, budgets=(2,), folds=2, label_seeds=1)
@@ -165,9 +159,7 @@ def test_class_missing_from_some_folds_is_counted_and_left_out(
     assert threshold_at(np.array([0.1, 0.9]), np.array([False, True])) > 0.1
 
 
-def test_a_given_split_has_delongs_interval_of_its_clustered_test_set(
-    labeled: Callable[..., LabeledSet],
-) -> None:
+def test_a_given_split_has_delongs_interval_of_its_clustered_test_set(labeled: Labeled) -> None:
     data = labeled(patients=80, split=True)
     features = np.random.default_rng(3).normal(size=(len(data), 4)) + data.truth.classes[:, None]
     scores = score_features(features, data, learners=("linear",), budgets=(60,), label_seeds=3)
@@ -185,9 +177,7 @@ def test_folds_have_no_fixed_test_set_for_delong(labeled: Callable[..., LabeledS
     assert np.isnan([row.delong.low, row.delong.high]).all()
 
 
-def test_sensitivity_and_specificity_have_intervals_over_patients(
-    labeled: Callable[..., LabeledSet],
-) -> None:
+def test_sensitivity_and_specificity_have_intervals_over_patients(labeled: Labeled) -> None:
     narrow, wide = (
         class_table(scores, "linear", "all", patient_weights(scores, replicates=200))[0]
         for scores in (scored(labeled(patients=number)) for number in (300, 60))
