@@ -14,7 +14,13 @@ from scanlearn.readers.containers import as_file, head, member_of
 from scanlearn.readers.scan import Frame, Header, Reader, ReadSettings, Undecodable
 
 # The first one that matches a file's content reads it, else the first one with its ending.
-READERS = (dicom.READER, nifti.READER, medmnist.READER, numpy_arrays.READER, pictures.READER)
+READERS = (
+    dicom.READER,
+    nifti.READER,
+    medmnist.READER,
+    numpy_arrays.READER,
+    pictures.READER,
+)
 SCAN_SUFFIXES = tuple(suffix for reader in READERS for suffix in reader.suffixes)
 _READ_BY_SUFFIX = tuple(end for reader in READERS if reader.reads_suffix for end in reader.suffixes)
 # What says the format, and what stands before the pixels of most pictures.
