@@ -27,7 +27,7 @@ _JOINING = """
 import json, os, sys, time
 import torch
 from pathlib import Path
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 from scanlearn.training.distributed import ProcessLayout
 
 folder = Path(sys.argv[1])

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.long
 ACTS = """
 import os, signal, time
 from pathlib import Path
-from scanlearn.core import ScanlearnError
+from scanlearn.errors import ScanlearnError
 from scanlearn.training.stopping import listening
 
 def tell(config):
