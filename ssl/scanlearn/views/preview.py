@@ -185,6 +185,25 @@ def preview(
     return target
 
 
+def preview_sheet(
+    archive: Archive,
+    *,
+    recipe: Recipe | str = "simclr",
+    scales: Sequence[Scale | Written] = DEFAULT_SCALES,
+    scans: int = 5,
+    size: int = 128,
+    seed: int = 0,
+    settings: RenderSettings = DEFAULT_SETTINGS,
+) -> Figure:
+    """Returns a sheet with one column per scale; see `arm_sheet`.
+
+    Raises:
+        ScanlearnError: The recipe or a scale is unknown, or there is nothing to show.
+    """
+    sheet = Sheet(find_recipe(recipe), size, seed, settings)
+    return sheet.draw(archive, named_columns(scales), scans)
+
+
 def arm_sheet(
     archive: Archive,
     arms: Mapping[str, Scale],
@@ -192,6 +211,7 @@ def arm_sheet(
     recipe: Recipe | str = "simclr",
     scans: int = 5,
     size: int = 64,
+    seed: int = 0,
     settings: RenderSettings = DEFAULT_SETTINGS,
 ) -> Figure:
     """Returns a sheet with one column per arm: two global and, if there are any, two local views.
@@ -199,11 +219,12 @@ def arm_sheet(
     Args:
         scans: Number of rows; fewer where the archive is smaller.
         size: Side of a global view in pixels.
+        seed: Chooses the scans and the views.
 
     Raises:
         ScanlearnError: The recipe is unknown, or there is nothing to show.
     """
-    sheet = Sheet(find_recipe(recipe), size, 0, settings)
+    sheet = Sheet(find_recipe(recipe), size, seed, settings)
     return sheet.draw(archive, list(arms.items()), scans)
 
 

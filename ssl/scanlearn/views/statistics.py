@@ -41,6 +41,16 @@ class ViewStatistics:
     area: float
     local_area: float | None
 
+    @property
+    def iou(self) -> float:
+        """Mean intersection over union of the two global views."""
+        return self.global_global.iou
+
+    @property
+    def disjoint(self) -> float:
+        """Share of pairs of global views that have nothing in common."""
+        return self.global_global.disjoint
+
     def lines(self) -> tuple[str, ...]:
         """Returns the figures as a person reads them, one kind of pair in each line."""
         kinds = {"global/global": self.global_global}

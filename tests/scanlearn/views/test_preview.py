@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,35 +9,10 @@ from PIL import Image
 from scanlearn.archive.reader import Archive
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.sources import open_archive
-from scanlearn.views.preview import (
-    DEFAULT_SCALES,
-    Sheet,
-    SheetGrid,
-    arm_sheet,
-    colour_of,
-    named_columns,
-    preview,
-)
-from scanlearn.views.recipes import Recipe, find_recipe
-from scanlearn.views.scale import Scale, Written
-from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
-def preview_sheet(
-    archive: Archive,
-    *,
-    recipe: Recipe | str = "simclr",
-    scales: Sequence[Scale | Written] = DEFAULT_SCALES,
-    scans: int = 5,
-    size: int = 128,
-    seed: int = 0,
-    settings: RenderSettings = DEFAULT_SETTINGS,
-) -> Figure:
-    sheet = Sheet(find_recipe(recipe), size, seed, settings)
-    return sheet.draw(archive, named_columns(scales), scans)
+from scanlearn.views.preview import SheetGrid, arm_sheet, colour_of, preview, preview_sheet
+from scanlearn.views.recipes import find_recipe
+from scanlearn.views.scale import Scale
+from scanlearn.views.settings import RenderSettings
 
 
 @pytest.fixture(scope="module")
