@@ -17,7 +17,6 @@ from scanlearn.cli import (
     run,
     settings_hint,
 )
-from scanlearn.config.loading import call
 
 CONFIGURED = {
     "evaluate": Configured("scantune.evaluation.settings", "EvaluateConfig", "BACKBONE LABELS"),
@@ -55,6 +54,7 @@ def predict_command(
     overrides: Overrides = None,
 ) -> None:
     """Score new scans with a saved classifier and write a CSV."""
+    from scanlearn.config.loading import call
     from scantune.evaluation.predict import predict
 
     call(predict, model, scans, overrides=overrides or ())

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from scanlearn.config.loading import call, settings_model
 from scanlearn.errors import ScanlearnError, did_you_mean
 
 # Heavy imports (torch, timm, pyarrow) stand inside the commands: --help answers at once.
@@ -142,6 +141,7 @@ def withdraw_command(
 ) -> None:
     """Permanently delete all scans of given patients from an archive."""
     from scanlearn.archive.withdraw import withdraw
+    from scanlearn.config.loading import call
 
     words = [word for word in patients if word.startswith("issuer=")]
     call(withdraw, archive, [word for word in patients if word not in words], overrides=words)
@@ -154,6 +154,7 @@ def summary_command(archive: Packed, overrides: Overrides = None) -> None:
     Both are written into the archive as contact_sheet.png and summary.html; pack does so too.
     """
     from scanlearn.archive.summary import summary
+    from scanlearn.config.loading import call
 
     call(summary, archive, overrides=overrides or ())
 
@@ -173,6 +174,7 @@ def audit_command(
     else 0.
     """
     from scanlearn.audit.audit import audit
+    from scanlearn.config.loading import call
 
     # A phantom, phantom:patients=9, has a colon before its first "=".
     words = [word for word in labels if word.split("=")[0].isidentifier() and "=" in word]
@@ -187,6 +189,7 @@ def preview_command(archive: Scans, overrides: Overrides = None) -> None:
 
     Each row is one scan, each column one scale; along a row one random draw grows stronger.
     """
+    from scanlearn.config.loading import call
     from scanlearn.views.preview import preview
 
     call(preview, archive, overrides=overrides or ())
@@ -201,6 +204,7 @@ def explain_command(
 
     Lists every active operation with its parameters, their units and the source they are from.
     """
+    from scanlearn.config.loading import call
     from scanlearn.views.explain import explain
 
     call(explain, recipe, overrides=overrides or ())
@@ -259,6 +263,7 @@ def panel_command(
 
     Prints rank, spectrum and distances of its features on one fixed set of views.
     """
+    from scanlearn.config.loading import call
     from scanlearn.features.panel import panel
 
     call(panel, backbone, archive, overrides=overrides or ())
@@ -278,6 +283,7 @@ def print_settings(
 ) -> None:
     """Prints the commented default YAML of a command's settings, or their JSON schema."""
     from scanlearn.config import default_yaml, json_schema
+    from scanlearn.config.loading import settings_model
 
     if command not in configured:
         raise ScanlearnError(
