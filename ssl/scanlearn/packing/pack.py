@@ -13,11 +13,12 @@ from pathlib import Path
 from scanlearn.archive.identity import Identities, read_identities, source_name
 from scanlearn.archive.layout import Origin, is_archive
 from scanlearn.archive.reader import Archive
-from scanlearn.archive.summary import summary
+from scanlearn.archive.summary import refresh_summary
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.console import say, track, warn_user
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import Interrupted, ScanlearnError
 from scanlearn.files import require_free
+from scanlearn.locks import beside, held, sweep
 from scanlearn.packing.filters import make_selection
 from scanlearn.packing.headers import LEFT_OUT, HeaderScan, scan_headers
 from scanlearn.packing.manifest import Manifest, ManifestRow, read_manifest
@@ -64,6 +65,8 @@ def pack(
         source: Folder of scans, table (see `read_manifest`), or a manifest already read.
 
     Raises:
+        BusyError: Another process writes the same archive.
+        Interrupted: Ctrl-C; what is in finished shards is kept for the next start.
         ScanlearnError: The source cannot be used, none of its scans can be read, another archive
             lies at the path, or the disk is full.
 
@@ -73,16 +76,18 @@ def pack(
     settings = settings or PackSettings()
     target = Path(archive).expanduser()
     manifest = source if isinstance(source, Manifest) else manifest_of(source, settings)
-    if not target.exists():
-        _get_ready(manifest, settings)
-    source_hash = manifest.content_hash()
-    existing = _existing(target, source_hash, settings, identities_for(manifest, settings))
-    if existing is not None:
-        say(f"{target} already holds these {len(existing):,} scans")
-        return existing
-    packed = pack_manifest(manifest, target, settings, source_hash=source_hash)
-    if settings.summary:
-        summary(packed)
+    with held(beside(target), target, wait=settings.wait):
+        if not target.exists():
+            _get_ready(manifest, settings)
+        source_hash = manifest.content_hash()
+        existing = _existing(target, source_hash, settings, identities_for(manifest, settings))
+        if existing is not None:
+            sweep(target)
+            refresh_summary(existing)
+            say(f"{target} already holds these {len(existing):,} scans")
+            return existing
+        packed = pack_manifest(manifest, target, settings, source_hash=source_hash)
+        refresh_summary(packed)
     _report(packed, manifest)
     return packed
 
@@ -138,7 +143,13 @@ def pack_manifest(
     ) as writer:
         if writer.resumed:
             say(f"resuming after {writer.num_scans:,} scans that were packed before")
-        notes = write_scans(writer, manifest, plan, headers, workers)
+        try:
+            notes = write_scans(writer, manifest, plan, headers, workers)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"stopped; {writer.num_kept:,} scans in finished shards are kept: run the same"
+                " command again to pack the rest"
+            ) from None
         if writer.num_scans == 0:
             reason = writer.first_reason or "every slice is empty"
             path, _, _ = next(manifest.rows())
@@ -147,7 +158,8 @@ def pack_manifest(
                 f" {path!r}: {reason}); give a source with images, DICOM files or volumes"
             )
         notes = {**headers.left_out, **notes}
-        return writer.close(notes=notes, pixels=plan.preprocess.described())
+        facts = {"summary": True} if settings.summary and like is None else {}
+        return writer.close(notes=notes, pixels=plan.preprocess.described(), **facts)
 
 
 def _get_ready(manifest: Manifest, settings: PackSettings) -> None:

@@ -16,7 +16,7 @@ from scanlearn.readers.scan import Plane, ReadSettings
 SOURCE_SETTINGS = frozenset(
     {
         *("path_column", "patient_column", "follow_links", "open_containers", "folder_labels"),
-        *("keep", "drop", "issuer", "summary", "workers"),
+        *("keep", "drop", "issuer", "summary", "workers", "wait"),
     }
 )
 # Of a phantom, which is drawn and not packed: other scans can only be packed by the defaults.
@@ -128,6 +128,11 @@ class PackSettings(Settings):
         description="Whether a contact sheet and a one-page summary are written into the archive.",
     )
     workers: int = Field(default=0, ge=0, description="Processes that decode; 0 uses one per core.")
+    wait: bool = Field(
+        default=False,
+        description="Whether to wait for another process that writes the same archive; if not, the"
+        " command ends with exit code 3. For one in the cache it is always waited.",
+    )
 
     @model_validator(mode="after")
     def _is_consistent(self) -> PackSettings:
@@ -179,4 +184,6 @@ class PackSettings(Settings):
         """Returns the settings that the packed bytes depend on."""
         # Archives from before there was this one are as if it were off.
         absent = set() if self.folder_labels else {"folder_labels"}
-        return self.model_dump(mode="json", exclude={"workers", "issuer", "summary", *absent})
+        return self.model_dump(
+            mode="json", exclude={"workers", "issuer", "summary", "wait", *absent}
+        )
