@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from scanlearn.archive.changes import changing, commit, files_of, free_number, identities_of
 from scanlearn.archive.identity import Identities, source_name
-from scanlearn.archive.layout import PATHS_FILE, REJECTED_FILE, file_entry, is_archive, shard_name
+from scanlearn.archive.layout import PATHS_FILE, REJECTED_FILE, is_archive, shard_name
 from scanlearn.archive.lists import read_list, rewrite_list
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.spellings import agreeing, patients_spelled
@@ -159,7 +159,7 @@ def _joined(archive: Archive, added: Archive) -> Archive:
     for number, shard in enumerate(added.info["shards"], first):
         name = shard_name(number)
         link_or_copy(added.path / shard["file"], path / name)
-        shards.append(file_entry(path, name) | {"scans": shard["scans"]})
+        shards.append(shard | {"file": name})
     old, new = archive.info, added.info
     # Files that were set aside before were tried again: what is said of them now counts.
     tried = {name for name, _ in read_list(added.path / PATHS_FILE)}
