@@ -18,6 +18,7 @@ from pydantic import Field
 from scanlearn.archive.identity import patient_codes
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.sheets import png
+from scanlearn.archive.spellings import respelled_across, respelled_within
 from scanlearn.audit import pairs
 from scanlearn.audit.fingerprint import Fingerprints, fingerprint
 from scanlearn.audit.proposals import NUM_BANDS, propose
@@ -32,10 +33,11 @@ from scanlearn.audit.result import (
     Comparison,
     ScanSet,
     issuer_notes,
+    issuers_differ_by_default,
     why_patients_not_compared,
 )
 from scanlearn.audit.sheet import draw_sheet
-from scanlearn.console import say, track
+from scanlearn.console import say, track, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import write_atomically
 from scanlearn.packing.sources import open_archive
@@ -92,6 +94,8 @@ def audit(
     result = find_leaks(unlabeled, labeled)
     for line in result.lines():
         say(line)
+    for warning in result.warnings():
+        warn_user(warning)
     if output is not None:
         folder = Path(output).expanduser()
         result.write(folder)
@@ -138,6 +142,14 @@ def _read_split(
 def _compare(first: ScanSet, second: ScanSet, one: Fingerprints, other: Fingerprints) -> Comparison:
     is_within = first is second
     patients, num_patients, notes = _shared_patients(first, second)
+    has_patients = not any(scans.archive.synthetic_phantom for scans in (first, second))
+    respelled = None
+    if has_patients and not why_patients_not_compared(first, second):
+        respelled = (
+            respelled_within(first.archive, first.rows)
+            if is_within
+            else respelled_across(first.archive, second.archive, first.rows, second.rows)
+        )
     equal = (
         pairs.equal_across(one.digests, first.groups)
         if is_within
@@ -165,6 +177,8 @@ def _compare(first: ScanSet, second: ScanSet, one: Fingerprints, other: Fingerpr
         pairs=together,
         first_ids=ids[0],
         second_ids=ids[1],
+        respelled=respelled,
+        has_patients=has_patients,
     )
 
 
@@ -232,4 +246,7 @@ def _shared_patients(
     one, other = (scans.archive.patients[scans.rows] for scans in (first, second))
     shared = pairs.equal_pairs(one, other)
     made = _pairs(first, second, PATIENT, *shared)
-    return made, len(np.unique(other[shared[1]])), issuer_notes(first, second)
+    num_patients: int | None = len(np.unique(other[shared[1]]))
+    if num_patients == 0 and issuers_differ_by_default(first, second):
+        num_patients = None
+    return made, num_patients, issuer_notes(first, second)
