@@ -18,8 +18,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone, weights_hash
+from scanlearn.backbones.backbone import Backbone, build_backbone, weights_hash
 from scanlearn.backbones.card import StartWeights
+from scanlearn.backbones.settings import BackboneConfig
 from scanlearn.backbones.start import load_start
 from scanlearn.errors import ScanlearnError
 
