@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from scanlearn.archive.identity import is_shortened
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.tables import (
     TABLE_SUFFIXES,
@@ -189,6 +190,8 @@ def _read_table(
     )
     if table.num_rows == 0:
         raise ScanlearnError(f"{source}: has a header but no row; give a table that lists scans")
+    if patients_in is not None:
+        _refuse_shortened(table.column(patients_in), source)
     base, paths = _locate(table.column(paths_in), source, root)
     patients = paths if patients_in is None else table.column(patients_in)
     labels = table.drop_columns([name for name in (paths_in, patients_in) if name is not None])
@@ -204,6 +207,19 @@ def _read_table(
         patients_known=patients_in is not None,
         withheld=tuple(withheld),
     )
+
+
+def _refuse_shortened(patients: pa.ChunkedArray, source: Path) -> None:
+    # Many patients become one such number, and nothing can bring them back.
+    shortened = (value for value in patients.unique().to_pylist() if value and is_shortened(value))
+    number = next(shortened, None)
+    if number is not None:
+        row = pc.index(patients, number).as_py() + 2
+        raise ScanlearnError(
+            f"{source}: row {row}: patient {number!r} is a number that a spreadsheet has shortened,"
+            " so that several patients may have become one; set that column to text in the table"
+            " that it came from, and save it again"
+        )
 
 
 def _locate(

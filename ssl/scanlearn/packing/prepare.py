@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool
 
+from scanlearn.archive.identity import names_nobody
 from scanlearn.archive.layout import PackedScan
 from scanlearn.packing.canvas import Preprocess, place, shrink_picture
 from scanlearn.packing.headers import HeaderScan
@@ -178,6 +179,8 @@ def work_items(
             reason = manifest.refused[path]
         elif patient is None:
             reason = "the table gives no patient"
+        elif manifest.patients_known and names_nobody(patient):
+            reason = f"the table gives no patient (it says {patient.strip()!r})"
         elif is_repeated[number]:
             reason = "an earlier row of the table has the same path"
         if reason is not None:

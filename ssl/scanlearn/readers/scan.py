@@ -75,6 +75,7 @@ class Header:
         is_colour: Whether the file stores colour; its channels may still be equal.
         is_deep: Whether it holds more than 8 bits per value that we keep.
         num_frames: How many scans it may give: frames of a recording, slices of a volume.
+        patient: As the file names it, and who gave that number; None where it names none.
         size: Rows and columns of one scan, as stored.
         tags: DICOM tags that were asked for and are there, each with all its values.
         kind: Name of the format; where empty `scanlearn.readers.readers.read_header` sets it.
@@ -83,12 +84,18 @@ class Header:
     is_colour: bool
     is_deep: bool
     num_frames: int = 1
-    has_patient: bool = False
+    patient: str | None = None
+    issuer: str | None = None
     has_series: bool = False
     size: tuple[int, int] = (0, 0)
     bits: int = 8
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     kind: str = ""
+
+    @property
+    def has_patient(self) -> bool:
+        """Whether the file names its patient."""
+        return self.patient is not None
 
 
 @dataclass(frozen=True)
