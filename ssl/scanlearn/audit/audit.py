@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Int64, Shaped
+from jaxtyping import Bool, Int64, Shaped
 from pydantic import Field
 
 from scanlearn.archive.identity import patient_codes
@@ -21,6 +21,7 @@ from scanlearn.archive.sheets import png
 from scanlearn.archive.spellings import respelled_across, respelled_within
 from scanlearn.audit import pairs
 from scanlearn.audit.fingerprint import Fingerprints, fingerprint
+from scanlearn.audit.proposals import NUM_BANDS, propose
 from scanlearn.audit.result import (
     IDENTICAL,
     NEAR,
@@ -202,13 +203,18 @@ def _near_duplicates(
     first: ScanSet, second: ScanSet, one: Fingerprints, other: Fingerprints
 ) -> tuple[Shaped[np.ndarray, " p"], int]:
     """Returns the pairs that count, each in its best turn, and how many were proposed."""
-    with track(pairs.NUM_BANDS, "comparing hashes") as progress:
-        proposed = pairs.propose(one.spectra, other.spectra, progress)
-    keep = one.digests[proposed.first] != other.digests[proposed.second]
-    if first is second:
-        keep &= proposed.first < proposed.second
-        keep &= first.groups[proposed.first] != first.groups[proposed.second]
-    proposed = proposed.take(keep)
+
+    def may_pair(
+        one_place: Int64[np.ndarray, " p"], other_place: Int64[np.ndarray, " p"]
+    ) -> Bool[np.ndarray, " p"]:
+        allowed: Bool[np.ndarray, " p"] = one.digests[one_place] != other.digests[other_place]
+        if first is second:
+            allowed &= one_place < other_place
+            allowed &= first.groups[one_place] != first.groups[other_place]
+        return allowed
+
+    with track(NUM_BANDS, "comparing hashes") as progress:
+        proposed = propose(one, other, progress, may_pair)
     rows = replace(proposed, first=first.rows[proposed.first], second=second.rows[proposed.second])
     with track(len(rows), "comparing pixels") as progress:
         r, detail = pairs.correlations(first.archive, second.archive, rows, progress)

@@ -30,6 +30,8 @@ from scanlearn.packing.headers import LEFT_OUT, HeaderScan, scan_headers
 from scanlearn.packing.manifest import Manifest, ManifestRow, read_manifest
 from scanlearn.packing.parallel import get_ready, num_cores, ordered_map
 from scanlearn.packing.prepare import (
+    DARK,
+    NOT_DARK,
     Outcome,
     PackPlan,
     Prepared,
@@ -182,6 +184,14 @@ def pack_manifest(
             raise ScanlearnError(
                 f"{manifest.root}: none of {len(manifest):,} scans can be read (the first,"
                 f" {path!r}: {reason}); give a source with images, DICOM files or volumes"
+            )
+        num_dark = notes.get(DARK, 0)
+        if notes.pop(NOT_DARK, 0):
+            notes.pop(DARK, None)  # One that passes it shows that all 16 bits are in use.
+        elif num_dark:
+            warn_user(
+                "16-bit scans without a value above a sixteenth of 16 bits (12 bits stored in 16?):"
+                f" {num_dark:,}; they are shown nearly black, pack them with intensity=percentile"
             )
         return writer.close(
             notes={**headers.left_out, **contradicting, **notes},
@@ -419,5 +429,7 @@ def _report(archive: Archive, manifest: Manifest) -> None:
             " allow_columns=[NAME] keeps one that is a label"
         )
     for note, times in archive.info["notes"].items():
+        if note == DARK:  # The warning said so.
+            continue
         counts_itself = note == EMPTY or note.startswith(LEFT_OUT)
         say(f"{note}: {times:,}" if counts_itself else f"{note} in {times:,} scans")

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -699,6 +700,35 @@ def test_masks_and_pixels_are_the_same_from_one_process_and_from_two(tmp_path: P
     masks = one.gather(np.arange(60)).mask
     assert masks is not None
     assert len({mask.numpy().tobytes() for mask in masks}) > 30
+
+
+@pytest.mark.parametrize(
+    ("tops", "chosen", "num_dark"),
+    [
+        ((4095, 2000), {}, 2),
+        ((4095, 4096), {}, 0),  # One shows that all 16 bits are in use.
+        ((4095, 2000), {"intensity": "percentile"}, 0),
+    ],
+)
+def test_twelve_bits_stored_in_sixteen_are_one_warning(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    tops: tuple[int, ...],
+    chosen: dict[str, Any],
+    num_dark: int,
+) -> None:
+    (tmp_path / "scans").mkdir()
+    for top in tops:
+        values = np.linspace(0, top, 32 * 32).astype(np.uint16).reshape(32, 32)
+        Image.fromarray(values).save(tmp_path / "scans" / f"{top}.png")
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "scans" / "eight.png")
+    settings = PackSettings(canvas=32, workers=1, summary=False, **chosen)
+    archive = pack(tmp_path / "scans", tmp_path / "packed", settings=settings)
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "sixteenth" in line]
+    assert len(warnings) == bool(num_dark)
+    assert all(f": {num_dark};" in line and "percentile" in line for line in warnings)
+    notes = {"no value above a sixteenth of 16 bits": num_dark} if num_dark else {}
+    assert archive.info["notes"] == notes
 
 
 @pytest.mark.parametrize(
