@@ -16,7 +16,7 @@ from scanlearn.readers.scan import Plane, ReadSettings
 SOURCE_SETTINGS = frozenset(
     {
         *("path_column", "patient_column", "follow_links", "open_containers", "folder_labels"),
-        *("keep", "drop", "issuer", "summary", "workers", "wait"),
+        *("allow_columns", "keep", "drop", "issuer", "summary", "workers", "wait"),
     }
 )
 # Of a phantom, which is drawn and not packed: other scans can only be packed by the defaults.
@@ -102,6 +102,11 @@ class PackSettings(Settings):
     patient_column: str | None = Field(
         default=None, description="Table column with the patients; null looks for usual names."
     )
+    allow_columns: tuple[str, ...] = Field(
+        default=(),
+        description="Table columns that are kept as labels although their names or values look as"
+        " if they identified a person; such columns are left out otherwise.",
+    )
     follow_links: bool = Field(
         default=False,
         description="Whether links that lead out of the source's folder are followed; if not, they"
@@ -182,8 +187,8 @@ class PackSettings(Settings):
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns the settings that the packed bytes depend on."""
-        # Archives from before there was this one are as if it were off.
+        # Archives from before there was this one are as if it were off. Which columns are labels
+        # is told by the manifest.
+        unread = {"workers", "issuer", "summary", "wait", "allow_columns"}
         absent = set() if self.folder_labels else {"folder_labels"}
-        return self.model_dump(
-            mode="json", exclude={"workers", "issuer", "summary", "wait", *absent}
-        )
+        return self.model_dump(mode="json", exclude=unread | absent)

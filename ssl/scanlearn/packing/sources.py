@@ -12,7 +12,7 @@ from scanlearn.archive.summary import refresh_summary
 from scanlearn.console import say
 from scanlearn.files import cache_folder
 from scanlearn.locks import beside, held
-from scanlearn.packing.pack import identities_for, manifest_of, pack
+from scanlearn.packing.pack import identities_for, manifest_of, pack_listed
 from scanlearn.packing.settings import PackSettings
 
 PHANTOM_PREFIX = "phantom:"
@@ -56,7 +56,7 @@ def open_archive(
         return archive
     say(f"packing {path} into the cache: {target}")
     # Nobody chose this place: where another command packs the same, both want it.
-    return pack(manifest, target, settings=settings.model_copy(update={"wait": True}))
+    return pack_listed(manifest, target, settings.model_copy(update={"wait": True}))
 
 
 def _name(stem: str, *parts: object) -> str:
