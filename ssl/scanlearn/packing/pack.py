@@ -21,6 +21,7 @@ from scanlearn.files import require_free
 from scanlearn.packing.filters import make_selection
 from scanlearn.packing.headers import LEFT_OUT, HeaderScan, scan_headers
 from scanlearn.packing.manifest import Manifest, ManifestRow, read_manifest
+from scanlearn.packing.merge import JOINED
 from scanlearn.packing.parallel import get_ready, num_cores, ordered_map
 from scanlearn.packing.prepare import (
     Outcome,
@@ -35,7 +36,7 @@ from scanlearn.packing.prepare import (
     scan_name,
     work_items,
 )
-from scanlearn.packing.settings import PackSettings
+from scanlearn.packing.settings import TABLE_SETTINGS, PackSettings
 from scanlearn.readers.readers import libraries
 
 SERIES = "series"
@@ -146,7 +147,8 @@ def pack_manifest(
                 f"{manifest.root}: none of {len(manifest):,} scans can be read (the first,"
                 f" {path!r}: {reason}); give a source with images, DICOM files or volumes"
             )
-        notes = {**headers.left_out, **notes}
+        joined = {f"{JOINED} {name}": each.num_scans for name, each in manifest.conflicts.items()}
+        notes = {**headers.left_out, **notes, **joined}
         return writer.close(notes=notes, pixels=plan.preprocess.described())
 
 
@@ -171,8 +173,7 @@ def manifest_of(source: Path | str, settings: PackSettings) -> Manifest:
         raise ScanlearnError(f"{source}: is an archive already; use it without packing")
     return read_manifest(
         source,
-        path_column=settings.path_column,
-        patient_column=settings.patient_column,
+        **settings.model_dump(include=set(TABLE_SETTINGS)),
         follow_links=settings.follow_links,
         open_containers=settings.open_containers,
         folder_labels=settings.folder_labels,
@@ -333,5 +334,7 @@ def _report(archive: Archive, manifest: Manifest) -> None:
             f"{', '.join(manifest.withheld)} (rename a column that is a label)"
         )
     for note, times in archive.info["notes"].items():
+        if note.startswith(JOINED):  # Said when the table was read.
+            continue
         counts_itself = note == EMPTY or note.startswith(LEFT_OUT)
         say(f"{note}: {times:,}" if counts_itself else f"{note} in {times:,} scans")
