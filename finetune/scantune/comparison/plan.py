@@ -13,11 +13,10 @@ from scanlearn.config.settings import Settings
 from scanlearn.errors import did_you_mean
 from scanlearn.packing.settings import PackSettings, PatientPattern, Root, Sep, Sheet
 from scanlearn.training.settings import SCALE_HELP, PretrainConfig, TrainingSettings
-from scanlearn.views.generator import LOCAL_SHARE
 from scanlearn.views.recipes import no_effect_in_words
 from scanlearn.views.scale import Scale
-from scantune.evaluation.backbone import THUMBNAIL
-from scantune.evaluation.settings import ScoringSettings
+from scanlearn.views.settings import LOCAL_SHARE
+from scantune.evaluation.settings import THUMBNAIL, ScoringSettings
 from scantune.labels.labeled_set import target_title
 from scantune.learners.settings import DEFAULT
 from scantune.learners.table import LEARNERS, LearnerName

@@ -17,8 +17,8 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.features.extract import extract, thumbnail_features
 from scanlearn.packing.sources import cache_folder
 from scantune.evaluation.classifier import View
+from scantune.evaluation.settings import THUMBNAIL as THUMBNAIL
 
-THUMBNAIL = "thumbnail"
 _RANDOM = "random:"
 _RANDOM_SIZE = 64
 _THUMBNAIL_SIZE = 16

@@ -1,5 +1,6 @@
 """Backbones: timm networks, built from a seed, started from weights, exported and loaded strictly.
 
+- `settings.py`: which backbone to build, and what it starts from
 - `backbone.py`: a timm network without its classifier: built, hashed, and what it consists of
 - `device.py`: the number format and memory layout that are fast on a device
 - `card.py`: what a backbone is and where it comes from

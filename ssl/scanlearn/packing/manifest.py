@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from scanlearn.archive.identity import is_shortened
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.locate import locate
@@ -207,6 +208,8 @@ def _read_table(source: Path, asked: TableSettings) -> Manifest:
         patients_in = find_required(table, source, asked.patient_column, (), "patient_column")
     elif asked.patient_pattern is None:
         patients_in = find_column(table, PATIENT_COLUMNS)
+    if patients_in is not None:
+        _refuse_shortened(table.column(patients_in), source)
     # Blank rows are no scans: spreadsheets are saved with many of them at the end.
     is_blank = reduce(pc.and_, (pc.is_null(column) for column in table.columns))
     numbers = np.flatnonzero(~np.asarray(is_blank))
@@ -272,6 +275,19 @@ def _with_patients(manifest: Manifest, pattern: str | None) -> Manifest:
     place = manifest.table.column_names.index("patient")
     table = manifest.table.set_column(place, "patient", pa.array(patients, pa.string()))
     return replace(manifest, table=table, patients_known=True)
+
+
+def _refuse_shortened(patients: pa.ChunkedArray, source: Path) -> None:
+    # Many patients become one such number, and nothing can bring them back.
+    shortened = (value for value in patients.unique().to_pylist() if value and is_shortened(value))
+    number = next(shortened, None)
+    if number is not None:
+        row = pc.index(patients, number).as_py() + 2
+        raise ScanlearnError(
+            f"{source}: row {row}: patient {number!r} is a number that a spreadsheet has shortened,"
+            " so that several patients may have become one; set that column to text in the table"
+            " that it came from, and save it again"
+        )
 
 
 def _scans_below(folder: Path) -> Iterator[str]:
