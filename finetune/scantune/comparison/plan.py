@@ -294,6 +294,15 @@ class CompareConfig(Settings):
         # The hair keeps rounding in the square root from adding a row.
         return math.ceil(most - 1e-6)
 
+    @property
+    def named_columns(self) -> tuple[str, ...]:
+        """Columns of the labels that the plan names."""
+        targets = (
+            name for task in self.tasks for name in ([task] if isinstance(task, str) else task)
+        )
+        marks = (self.evaluation.split_column, self.evaluation.synthetic_column)
+        return (*targets, *(name for name in marks if name is not None))
+
     def pack_settings(self, columns: Columns, channels: Literal["auto", 1, 3]) -> PackSettings:
         """How one of the two sets of scans is packed."""
         own = columns.model_dump(exclude_none=True)

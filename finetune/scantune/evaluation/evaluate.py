@@ -115,6 +115,7 @@ def _open(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) ->
         channels=channels_of(backbone),
         folder_labels=settings.folder_labels,
         **settings.model_dump(include=set(TABLE_SETTINGS)),
+        allow_columns=question.columns,
     )
     single = single_columns(
         (settings.target,),

@@ -30,6 +30,13 @@ class Question:
     split_column: str | None = None
     synthetic_column: str | None = None
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that are named: labels, whatever they look like."""
+        targets = (self.target,) if isinstance(self.target, str) else tuple(self.target)
+        named = (*targets, self.split_column, self.synthetic_column)
+        return tuple(name for name in named if name is not None)
+
 
 @dataclass(frozen=True)
 class LabeledArchives:

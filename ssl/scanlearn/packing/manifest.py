@@ -7,7 +7,7 @@ import heapq
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path, PurePosixPath
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from scanlearn.archive.identity import is_shortened
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
+from scanlearn.packing.identifying import identifying_values, is_identifying
 from scanlearn.packing.locate import locate
 from scanlearn.packing.merge import Conflict, merge_rows
 from scanlearn.packing.settings import TableSettings
@@ -42,17 +43,6 @@ from scanlearn.readers.scan import Undecodable
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "Image Index")
 PATIENT_COLUMNS = ("patient_id", "patient", "subject_id", "Patient ID")
-# Such a column would name a person or a file in an archive that names neither.
-IDENTIFYING_COLUMNS = (
-    *PATH_COLUMNS,
-    *PATIENT_COLUMNS,
-    *("name", "patient name", "first name", "last name", "surname", "family name", "given name"),
-    *("mrn", "medical record number", "ssn", "accession number", "accession", "national id"),
-    *("birth date", "date of birth", "dob", "patient birth date", "birthday"),
-    *("address", "street", "phone", "telephone", "email", "e-mail", "zip code", "postal code"),
-    *("study instance uid", "series instance uid", "sop instance uid", "dicom id"),
-    *("study date", "acquisition date", "referring physician", "physician", "operator name"),
-)
 NIH_COLUMNS = ("Image Index", "Finding Labels")
 FOLDER_COLUMN = "folder"
 _PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -82,7 +72,8 @@ class Manifest:
             where blank.
         patients_known: False where no patient was given and every scan stands for its own.
         ignored: Endings of files in a folder that are no scans, and how many there are.
-        withheld: Columns of a table that are no labels, since they may name a person or a file.
+        withheld: Columns of a table that are no labels, since they may name a person or a file,
+            each with what its values look like; empty where its name says enough.
         refused: Paths that are set aside unread, and why.
         conflicts: Columns in which rows of one scan differ; their values are joined.
     """
@@ -92,7 +83,7 @@ class Manifest:
     label_columns: tuple[str, ...]
     patients_known: bool
     ignored: tuple[tuple[str, int], ...] = ()
-    withheld: tuple[str, ...] = ()
+    withheld: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     conflicts: Mapping[str, Conflict] = field(default_factory=dict)
 
@@ -137,6 +128,7 @@ def read_manifest(
     follow_links: bool = False,
     open_containers: bool = False,
     folder_labels: bool = False,
+    allow_columns: Sequence[str] = (),
 ) -> Manifest:
     """Returns the scans that a folder tree, a zip, tar or MedMNIST npz file or a table lists.
 
@@ -176,7 +168,7 @@ def read_manifest(
             sep=sep,
             sheet=sheet,
         )
-        return _with_patients(_read_table(source, asked), patient_pattern)
+        return _with_patients(_read_table(source, asked, allow_columns), patient_pattern)
     if rows is not None:
         table = rows.add_column(1, "patient", rows.column("path"))
         return Manifest(source, table, tuple(rows.column_names[1:]), patients_known=False)
@@ -200,7 +192,7 @@ def read_manifest(
     )
 
 
-def _read_table(source: Path, asked: TableSettings) -> Manifest:
+def _read_table(source: Path, asked: TableSettings, allow_columns: Sequence[str]) -> Manifest:
     table = read_table(source, sep=asked.sep, sheet=asked.sheet)
     paths_in = find_required(table, source, asked.path_column, PATH_COLUMNS, "path_column")
     patients_in = None
@@ -221,8 +213,8 @@ def _read_table(source: Path, asked: TableSettings) -> Manifest:
     paths = pa.array(located, pa.string())
     patients = paths if patients_in is None else table.column(patients_in)
     labels = table.drop_columns([name for name in {paths_in, patients_in} if name is not None])
-    withheld = [name for name in labels.column_names if is_one_of(name, IDENTIFYING_COLUMNS)]
-    labels = labels.drop_columns(withheld)
+    withheld = dict(_withheld(labels, frozenset(allow_columns)))
+    labels = labels.drop_columns(list(withheld))
     rows = labels.add_column(0, "patient", patients).add_column(0, "path", paths)
     merged = merge_rows(rows, numbers)
     if merged.num_rows:
@@ -241,10 +233,21 @@ def _read_table(source: Path, asked: TableSettings) -> Manifest:
         table=rows.combine_chunks(),
         label_columns=tuple(rows.column_names[2:]),
         patients_known=patients_in is not None,
-        withheld=tuple(withheld),
+        withheld=withheld,
         refused=merged.refused,
         conflicts=merged.conflicts,
     )
+
+
+def _withheld(labels: pa.Table, allowed: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """Yields the columns that may identify a person or a file, and what their values look like."""
+    for name in labels.column_names:
+        if name in allowed:
+            continue
+        if is_one_of(name, PATH_COLUMNS) or is_identifying(name):
+            yield name, ""
+        elif (looks_like := identifying_values(labels.column(name))) is not None:
+            yield name, looks_like
 
 
 def _with_patients(manifest: Manifest, pattern: str | None) -> Manifest:
@@ -272,8 +275,7 @@ def _with_patients(manifest: Manifest, pattern: str | None) -> Manifest:
             f"patient_pattern {pattern!r} {error}: it tries too many ways; avoid one repetition"
             " inside another, such as (a+)+"
         ) from error
-    place = manifest.table.column_names.index("patient")
-    table = manifest.table.set_column(place, "patient", pa.array(patients, pa.string()))
+    table = manifest.table.set_column(1, "patient", pa.array(patients, pa.string()))
     return replace(manifest, table=table, patients_known=True)
 
 

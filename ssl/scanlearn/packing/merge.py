@@ -64,7 +64,7 @@ def merge_rows(table: pa.Table, numbers: Int64[np.ndarray, " n"]) -> Merged:
         table: Columns ``path``, ``patient`` and labels.
         numbers: ``[n]`` row of each in the file, from 0.
     """
-    paths = table.column("path").to_pylist()
+    paths = table.column(0).to_pylist()
     rows_of: dict[str, list[int]] = {}
     for row, path in enumerate(paths):
         if path is not None:
@@ -74,23 +74,23 @@ def merge_rows(table: pa.Table, numbers: Int64[np.ndarray, " n"]) -> Merged:
         return Merged(table)
     refused: dict[str, str] = {}
     conflicts: dict[str, Conflict] = {}
-    columns = [table.column("path")]
-    for name in table.column_names[1:]:
-        values = table.column(name).to_pylist()
+    columns = [table.column(0)]
+    for number, name in enumerate(table.column_names[1:], 1):
+        values = table.column(number).to_pylist()
         lists = any(is_list(value.strip()) for value in values if value)
         differing = []
         for rows in groups:
-            distinct = _distinct(values, rows, is_patient=name == "patient")
+            distinct = _distinct(values, rows, is_patient=number == 1)
             texts = [values[row].strip() for row in distinct]
             if distinct:
                 values[rows[0]] = values[distinct[0]]
             if len(distinct) > 1:
                 one, other = (int(numbers[row]) + FIRST_ROW for row in distinct[:2])
                 differing.append(Conflict(0, paths[rows[0]], (one, other), (texts[0], texts[1])))
-                if name != "patient":
+                if number > 1:
                     parts = (part for text in texts for part in split_list(text))
                     values[rows[0]] = "|".join(dict.fromkeys(parts))
-        if name == "patient":
+        if number == 1:
             refused = {
                 path: f"rows {one} and {other} of the table give it to different patients"
                 for _, path, (one, other), _ in differing

@@ -23,7 +23,7 @@ from scanlearn.archive.spellings import agreeing, respelled_within
 from scanlearn.archive.summary import summary
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.console import say, track, warn_user
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.files import require_free
 from scanlearn.packing.filters import make_selection
 from scanlearn.packing.headers import LEFT_OUT, HeaderScan, scan_headers
@@ -88,6 +88,13 @@ def pack(
     settings = settings or PackSettings()
     target = Path(archive).expanduser()
     manifest = source if isinstance(source, Manifest) else manifest_of(source, settings)
+    for name in settings.allow_columns:
+        if name not in manifest.label_columns:
+            near = did_you_mean(name, manifest.label_columns)
+            raise ScanlearnError(
+                f"{manifest.root}: allow_columns names {name!r}, which is no label column{near};"
+                " name columns of the table that are to be kept"
+            )
     packed = pack_listed(manifest, target, settings)
     warn_of_patients(packed, manifest)
     return packed
@@ -220,6 +227,7 @@ def manifest_of(source: Path | str, settings: PackSettings) -> Manifest:
         follow_links=settings.follow_links,
         open_containers=settings.open_containers,
         folder_labels=settings.folder_labels,
+        allow_columns=settings.allow_columns,
     )
 
 
@@ -413,9 +421,13 @@ def _report(archive: Archive, manifest: Manifest) -> None:
         listed = ", ".join(f"{n:,} {suffix}" for suffix, n in manifest.ignored[:5])
         say(f"ignored files that are not scans: {listed}")
     if manifest.withheld:
+        listed = ", ".join(
+            f"{name} (values that look like {looks_like})" if looks_like else name
+            for name, looks_like in manifest.withheld.items()
+        )
         say(
-            "columns left out because they may identify a person or a file: "
-            f"{', '.join(manifest.withheld)} (rename a column that is a label)"
+            f"columns left out because they may identify a person or a file: {listed};"
+            " allow_columns=[NAME] keeps one that is a label"
         )
     for note, times in archive.info["notes"].items():
         if note == DARK or note.startswith(JOINED):  # Said before.

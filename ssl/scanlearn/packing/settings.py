@@ -103,7 +103,7 @@ SOURCE_SETTINGS = frozenset(
     {
         *TABLE_SETTINGS,
         *("follow_links", "open_containers", "folder_labels"),
-        *("keep", "drop", "issuer", "summary", "workers"),
+        *("allow_columns", "keep", "drop", "issuer", "summary", "workers"),
     }
 )
 # Of a phantom, which is drawn and not packed: other scans can only be packed by the defaults.
@@ -183,6 +183,11 @@ class PackSettings(TableSettings):
         " ['*scout*']. Files that match any of them are left out; files without such a value stay."
         " Case is ignored.",
     )
+    allow_columns: tuple[str, ...] = Field(
+        default=(),
+        description="Table columns that are kept as labels although their names or values look as"
+        " if they identified a person; such columns are left out otherwise.",
+    )
     follow_links: bool = Field(
         default=False,
         description="Whether links that lead out of the source's folder are followed; if not, they"
@@ -258,9 +263,10 @@ class PackSettings(TableSettings):
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns the settings that the packed bytes depend on."""
-        # Archives from before there was this one are as if it were off.
+        # Archives from before there was this one are as if it were off. Which columns are labels
+        # is told by the manifest.
         absent = set() if self.folder_labels else {"folder_labels"}
         # What is read by them is in the hash of the source; a folder may name a person.
-        of_table = {"patient_pattern", "root", "sep", "sheet"}
+        of_table = {"allow_columns", "patient_pattern", "root", "sep", "sheet"}
         unwritten = {"workers", "issuer", "summary", *of_table, *absent}
         return self.model_dump(mode="json", exclude=unwritten)
