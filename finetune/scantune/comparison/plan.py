@@ -13,11 +13,10 @@ from scanlearn.config.settings import Settings
 from scanlearn.errors import did_you_mean
 from scanlearn.packing.settings import PackSettings
 from scanlearn.training.settings import SCALE_HELP, PretrainConfig, TrainingSettings
-from scanlearn.views.generator import LOCAL_SHARE
 from scanlearn.views.recipes import no_effect_in_words
 from scanlearn.views.scale import Scale
-from scantune.evaluation.backbone import THUMBNAIL
-from scantune.evaluation.settings import ScoringSettings
+from scanlearn.views.settings import LOCAL_SHARE
+from scantune.evaluation.settings import THUMBNAIL, ScoringSettings
 from scantune.labels.labeled_set import target_title
 from scantune.learners.settings import DEFAULT
 from scantune.learners.table import LEARNERS, LearnerName
@@ -290,6 +289,15 @@ class CompareConfig(Settings):
         )
         # The hair keeps rounding in the square root from adding a row.
         return math.ceil(most - 1e-6)
+
+    @property
+    def named_columns(self) -> tuple[str, ...]:
+        """Columns of the labels that the plan names."""
+        targets = (
+            name for task in self.tasks for name in ([task] if isinstance(task, str) else task)
+        )
+        marks = (self.evaluation.split_column, self.evaluation.synthetic_column)
+        return (*targets, *(name for name in marks if name is not None))
 
     def pack_settings(self, columns: Columns, channels: Literal["auto", 1, 3]) -> PackSettings:
         """How one of the two sets of scans is packed."""

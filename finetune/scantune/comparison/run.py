@@ -104,6 +104,9 @@ def _open_archives(config: CompareConfig) -> tuple[Archive, tuple[Archive, ...]]
     channels = unlabeled.shape[0]
     assert channels in (1, 3), f"an archive has 1 or 3 channels, not {channels}"
     packing = config.pack_settings(config.label_columns, 1 if channels == 1 else 3)
+    # What the plan names is a label, whatever it looks like.
+    named = {"allow_columns": (*packing.allow_columns, *config.named_columns)}
+    packing = packing.model_copy(update=named)
     archives = open_archives(config.labels, config.evaluation.test, packing)
     if archives[0].shape[0] != channels:
         raise ScanlearnError(

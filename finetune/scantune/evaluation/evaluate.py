@@ -109,6 +109,7 @@ def _open(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) ->
         channels=channels_of(backbone),
         patient_column=settings.patient_column,
         folder_labels=settings.folder_labels,
+        allow_columns=question.columns,
     )
     archives = open_archives(labels, settings.test, packing)
     labeled = read_question(archives, question, labels, settings.test)

@@ -13,6 +13,9 @@ from scantune.learners.settings import DEFAULT, TuneConfig
 from scantune.learners.table import LEARNERS_HELP, LearnerName
 from scantune.splits import Budget
 
+# The reference that every backbone must beat.
+THUMBNAIL = "thumbnail"
+
 
 def _as_written(values: Any) -> Any:
     """Takes the numbers of a list, such as grades, for texts."""

@@ -10,6 +10,7 @@ from jaxtyping import UInt64
 
 from scanlearn.archive.identity import patient_codes
 from scanlearn.archive.reader import Archive
+from scanlearn.archive.spellings import respelled_across
 from scanlearn.audit.fingerprint import batch_size, digests_of
 from scanlearn.audit.pairs import equal_pairs
 from scanlearn.audit.result import ScanSet, issuer_notes, why_patients_not_compared
@@ -93,6 +94,12 @@ def join(
     notes += [reason.rstrip(".")] if reason else [n.rstrip(".") for n in issuer_notes(*sets)]
     if not reason:
         _refuse_shared_patients(real, external, archives)
+        respelled = respelled_across(*archives, real.rows, external.rows)
+        if respelled is not None:
+            notes.append(
+                f"of the test set {respelled.told(is_owner=False)} in training; they count as"
+                " different people: write their numbers in one way"
+            )
     _refuse_equal_pixels(real, external, archives)
     both = (labeled, external)
     names = [archive.patients[part.rows] for part, archive in zip(both, archives, strict=True)]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scanlearn.archive.reader import Archive
+from scanlearn.archive.spellings import respelled_within
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.settings import PackSettings
@@ -26,6 +27,13 @@ class Question:
     multilabel: bool | None = None
     split_column: str | None = None
     synthetic_column: str | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that are named: labels, whatever they look like."""
+        targets = (self.target,) if isinstance(self.target, str) else tuple(self.target)
+        named = (*targets, self.split_column, self.synthetic_column)
+        return tuple(name for name in named if name is not None)
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,14 @@ class LabeledArchives:
     def caveats(self) -> tuple[str, ...]:
         """Sentences that a person should read beside the numbers."""
         notes = list(self.labeled.notes)
+        for source, archive in enumerate(self.archives):
+            of_archive = self.labeled.sources == source if len(self.archives) > 1 else slice(None)
+            respelled = respelled_within(archive, self.labeled.rows[of_archive])
+            if respelled is not None:
+                notes.append(
+                    f"{respelled.told(is_owner=False)}; they count as different people, so one"
+                    " person may be in both training and test: write their numbers in one way"
+                )
         if any(archive.synthetic_phantom for archive in self.archives):
             notes.append("these scans are drawn by a program: no evidence about real scans")
         rejected = sum(archive.num_rejected for archive in self.archives)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from jaxtyping import Int64, Shaped, UInt8
 
 from scanlearn.archive.layout import (
@@ -145,6 +144,8 @@ class Archive:
 
         Each scan is copied exactly once, from the memory map into the returned tensor.
         """
+        import torch  # takes seconds; packing and the commands about an archive need none
+
         rows = np.asarray(indices, dtype=np.int64)
         size = len(rows)
         assert rows.ndim == 1, f"indices have shape {rows.shape}, not [b]"

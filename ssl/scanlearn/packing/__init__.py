@@ -3,6 +3,7 @@
 - `settings.py`: `PackSettings`, how scans are packed
 - `sources.py`: `open_archive`, which takes a folder, a table or the phantom for an archive
 - `manifest.py`: the list of scans, from a folder, a container or a table
+- `identifying.py`: which columns of a table may identify a person
 - `tables.py`: CSV and Parquet tables as strings
 - `filters.py`: patterns on DICOM tags and columns that keep or drop files
 - `headers.py`: the header scan, read before anything is decoded

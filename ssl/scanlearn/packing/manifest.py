@@ -7,7 +7,7 @@ import heapq
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -15,7 +15,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from scanlearn.archive.identity import is_shortened
 from scanlearn.errors import ScanlearnError
+from scanlearn.packing.identifying import identifying_values, is_identifying
 from scanlearn.packing.tables import (
     TABLE_SUFFIXES,
     find_column,
@@ -35,17 +37,6 @@ from scanlearn.readers.scan import Undecodable
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "Image Index")
 PATIENT_COLUMNS = ("patient_id", "patient", "subject_id", "Patient ID")
-# Such a column would name a person or a file in an archive that names neither.
-IDENTIFYING_COLUMNS = (
-    *PATH_COLUMNS,
-    *PATIENT_COLUMNS,
-    *("name", "patient name", "first name", "last name", "surname", "family name", "given name"),
-    *("mrn", "medical record number", "ssn", "accession number", "accession", "national id"),
-    *("birth date", "date of birth", "dob", "patient birth date", "birthday"),
-    *("address", "street", "phone", "telephone", "email", "e-mail", "zip code", "postal code"),
-    *("study instance uid", "series instance uid", "sop instance uid", "dicom id"),
-    *("study date", "acquisition date", "referring physician", "physician", "operator name"),
-)
 NIH_COLUMNS = ("Image Index", "Finding Labels")
 FOLDER_COLUMN = "folder"
 _PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -77,7 +68,8 @@ class Manifest:
             where blank.
         patients_known: False where no patient was given and every scan stands for its own.
         ignored: Endings of files in a folder that are no scans, and how many there are.
-        withheld: Columns of a table that are no labels, since they may name a person or a file.
+        withheld: Columns of a table that are no labels, since they may name a person or a file,
+            each with what its values look like; empty where its name says enough.
         refused: Paths that are set aside unread, and why.
     """
 
@@ -86,7 +78,7 @@ class Manifest:
     label_columns: tuple[str, ...]
     patients_known: bool
     ignored: tuple[tuple[str, int], ...] = ()
-    withheld: tuple[str, ...] = ()
+    withheld: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -127,6 +119,7 @@ def read_manifest(
     follow_links: bool = False,
     open_containers: bool = False,
     folder_labels: bool = False,
+    allow_columns: Sequence[str] = (),
 ) -> Manifest:
     """Returns the scans that a folder tree, a zip, tar or MedMNIST npz file or a table lists.
 
@@ -159,7 +152,7 @@ def read_manifest(
             " zip or a tar"
         )
     if is_table:
-        return _read_table(source, path_column, patient_column, root)
+        return _read_table(source, path_column, patient_column, root, allow_columns)
     if rows is not None:
         table = rows.add_column(1, "patient", rows.column("path"))
         return Manifest(source, table, tuple(rows.column_names[1:]), patients_known=False)
@@ -178,7 +171,11 @@ def read_manifest(
 
 
 def _read_table(
-    source: Path, path_column: str | None, patient_column: str | None, root: Path | str | None
+    source: Path,
+    path_column: str | None,
+    patient_column: str | None,
+    root: Path | str | None,
+    allow_columns: Sequence[str],
 ) -> Manifest:
     table = read_table(source)
     paths_in = find_required(table, source, path_column, PATH_COLUMNS, "path_column")
@@ -189,11 +186,13 @@ def _read_table(
     )
     if table.num_rows == 0:
         raise ScanlearnError(f"{source}: has a header but no row; give a table that lists scans")
+    if patients_in is not None:
+        _refuse_shortened(table.column(patients_in), source)
     base, paths = _locate(table.column(paths_in), source, root)
     patients = paths if patients_in is None else table.column(patients_in)
     labels = table.drop_columns([name for name in (paths_in, patients_in) if name is not None])
-    withheld = [name for name in labels.column_names if is_one_of(name, IDENTIFYING_COLUMNS)]
-    labels = labels.drop_columns(withheld)
+    withheld = dict(_withheld(labels, frozenset(allow_columns)))
+    labels = labels.drop_columns(list(withheld))
     if all(name in table.column_names for name in NIH_COLUMNS):
         labels = _with_findings(labels)
     columns = [column.combine_chunks() for column in (paths, patients, *labels.columns)]
@@ -202,8 +201,32 @@ def _read_table(
         table=pa.Table.from_arrays(columns, names=["path", "patient", *labels.column_names]),
         label_columns=tuple(labels.column_names),
         patients_known=patients_in is not None,
-        withheld=tuple(withheld),
+        withheld=withheld,
     )
+
+
+def _withheld(labels: pa.Table, allowed: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """Yields the columns that may identify a person or a file, and what their values look like."""
+    for name in labels.column_names:
+        if name in allowed:
+            continue
+        if is_one_of(name, PATH_COLUMNS) or is_identifying(name):
+            yield name, ""
+        elif (looks_like := identifying_values(labels.column(name))) is not None:
+            yield name, looks_like
+
+
+def _refuse_shortened(patients: pa.ChunkedArray, source: Path) -> None:
+    # Many patients become one such number, and nothing can bring them back.
+    shortened = (value for value in patients.unique().to_pylist() if value and is_shortened(value))
+    number = next(shortened, None)
+    if number is not None:
+        row = pc.index(patients, number).as_py() + 2
+        raise ScanlearnError(
+            f"{source}: row {row}: patient {number!r} is a number that a spreadsheet has shortened,"
+            " so that several patients may have become one; set that column to text in the table"
+            " that it came from, and save it again"
+        )
 
 
 def _locate(

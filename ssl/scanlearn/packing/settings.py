@@ -16,7 +16,7 @@ from scanlearn.readers.scan import Plane, ReadSettings
 SOURCE_SETTINGS = frozenset(
     {
         *("path_column", "patient_column", "follow_links", "open_containers", "folder_labels"),
-        *("keep", "drop", "issuer", "summary", "workers"),
+        *("allow_columns", "keep", "drop", "issuer", "summary", "workers"),
     }
 )
 # Of a phantom, which is drawn and not packed: other scans can only be packed by the defaults.
@@ -102,6 +102,11 @@ class PackSettings(Settings):
     patient_column: str | None = Field(
         default=None, description="Table column with the patients; null looks for usual names."
     )
+    allow_columns: tuple[str, ...] = Field(
+        default=(),
+        description="Table columns that are kept as labels although their names or values look as"
+        " if they identified a person; such columns are left out otherwise.",
+    )
     follow_links: bool = Field(
         default=False,
         description="Whether links that lead out of the source's folder are followed; if not, they"
@@ -177,6 +182,7 @@ class PackSettings(Settings):
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns the settings that the packed bytes depend on."""
-        # Archives from before there was this one are as if it were off.
-        absent = set() if self.folder_labels else {"folder_labels"}
+        # Archives from before there was this one are as if it were off. Which columns are labels
+        # is told by the manifest.
+        absent = {"allow_columns"} if self.folder_labels else {"allow_columns", "folder_labels"}
         return self.model_dump(mode="json", exclude={"workers", "issuer", "summary", *absent})

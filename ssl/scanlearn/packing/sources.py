@@ -10,7 +10,7 @@ from pathlib import Path
 from scanlearn.archive.layout import FORMAT_VERSION, is_archive
 from scanlearn.archive.reader import Archive
 from scanlearn.console import say
-from scanlearn.packing.pack import identities_for, manifest_of, pack
+from scanlearn.packing.pack import identities_for, manifest_of, pack_listed
 from scanlearn.packing.settings import PackSettings
 
 PHANTOM_PREFIX = "phantom:"
@@ -51,7 +51,7 @@ def open_archive(
     if is_archive(target):
         return Archive(target)
     say(f"packing {path} into the cache: {target}")
-    return pack(manifest, target, settings=settings)
+    return pack_listed(manifest, target, settings)
 
 
 def cache_folder() -> Path:
