@@ -141,10 +141,11 @@ class Scores:
         # Earlier releases wrote neither; one without the other was taken out by somebody.
         if (digest is not None or "made_from" in fields) and str(digest) != _digest(fields):
             raise ValueError("it was changed after it was written")
+        texts: dict[str, Any] = {name: tuple(str(t) for t in fields[name]) for name in _TEXTS}
         scores = cls(
             truth=Truth(fields["truth"], str(fields["task"])),  # type: ignore[arg-type]
             made_from=str(fields.get("made_from", "")),
-            **{name: tuple(str(text) for text in fields[name]) for name in _TEXTS},
+            **texts,
             **{name: fields[name] for name in _ARRAYS},
         )
         sizes = [len(scores.learners), len(scores.budgets), *scores.fold_of.shape]
