@@ -29,6 +29,7 @@ from scanlearn.locks import beside, held, sweep
 from scanlearn.packing.filters import make_selection
 from scanlearn.packing.headers import LEFT_OUT, HeaderScan, scan_headers
 from scanlearn.packing.manifest import Manifest, ManifestRow, read_manifest
+from scanlearn.packing.merge import JOINED
 from scanlearn.packing.parallel import get_ready, num_cores, ordered_map
 from scanlearn.packing.prepare import (
     DARK,
@@ -45,7 +46,7 @@ from scanlearn.packing.prepare import (
     scan_name,
     work_items,
 )
-from scanlearn.packing.settings import PackSettings
+from scanlearn.packing.settings import TABLE_SETTINGS, PackSettings
 from scanlearn.readers.readers import libraries
 
 SERIES = "series"
@@ -204,9 +205,10 @@ def pack_manifest(
                 "16-bit scans without a value above a sixteenth of 16 bits (12 bits stored in 16?):"
                 f" {num_dark:,}; they are shown nearly black, pack them with intensity=percentile"
             )
+        joined = {f"{JOINED} {name}": each.num_scans for name, each in manifest.conflicts.items()}
         facts = {"summary": True} if settings.summary and like is None else {}
         return writer.close(
-            notes={**headers.left_out, **contradicting, **notes},
+            notes={**headers.left_out, **contradicting, **notes, **joined},
             pixels=plan.preprocess.described(),
             issuer_given=settings.issuer is not None or headers.has_issuers,
             **facts,
@@ -234,8 +236,7 @@ def manifest_of(source: Path | str, settings: PackSettings) -> Manifest:
         raise ScanlearnError(f"{source}: is an archive already; use it without packing")
     return read_manifest(
         source,
-        path_column=settings.path_column,
-        patient_column=settings.patient_column,
+        **settings.model_dump(include=set(TABLE_SETTINGS)),
         follow_links=settings.follow_links,
         open_containers=settings.open_containers,
         folder_labels=settings.folder_labels,
@@ -442,7 +443,7 @@ def _report(archive: Archive, manifest: Manifest) -> None:
             " allow_columns=[NAME] keeps one that is a label"
         )
     for note, times in archive.info["notes"].items():
-        if note == DARK:  # The warning said so.
+        if note == DARK or note.startswith(JOINED):  # Said before.
             continue
         counts_itself = note == EMPTY or note.startswith(LEFT_OUT)
         say(f"{note}: {times:,}" if counts_itself else f"{note} in {times:,} scans")

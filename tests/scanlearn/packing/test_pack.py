@@ -102,16 +102,17 @@ def test_bad_scans_are_set_aside_with_their_reasons(
 
 
 def test_rows_that_cannot_be_used_are_set_aside(make_scans: MakeScans, tmp_path: Path) -> None:
-    folder = make_scans(3)
+    folder = make_scans(4)
     rows = "scan000.png,a\nscan001.png,\n,b\nscan000.png,a\ngone.png,c\nscan002.png,d\n"
+    rows += "scan003.png,e\nscan003.png,f\n"
     (folder / "t.csv").write_text("path,patient\n" + rows)
     archive = pack(folder / "t.csv", tmp_path / "a", settings=SMALL)
     assert names(archive) == ["scan000.png", "scan002.png"]
     assert rejected(archive) == {
         "scan001.png": "the table gives no patient",
         "": "the table gives no path",
-        "scan000.png": "an earlier row of the table has the same path",
         "gone.png": "file not found",
+        "scan003.png": "rows 8 and 9 of the table give it to different patients",
     }
 
 
