@@ -40,6 +40,7 @@ from scanlearn.audit.sheet import draw_sheet
 from scanlearn.console import say, track, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import write_atomically
+from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import open_archive
 from scanlearn.packing.tables import cell_text
 
@@ -85,7 +86,8 @@ def audit(
     unlabeled = ScanSet.unlabeled("archive", open_archive(archive))
     labeled = []
     for number, source in enumerate(labels, 1):
-        opened = open_archive(source)
+        allowed = () if split_column is None else (split_column,)
+        opened = open_archive(source, settings=PackSettings(allow_columns=allowed))
         name = "labels" if len(labels) == 1 else f"labels {number}"
         rows, split = _read_split(opened, split_column)
         labeled.append(ScanSet.labeled(name, opened, rows=rows, split=split))

@@ -20,16 +20,20 @@ from scanlearn.archive.identity import (
 from scanlearn.archive.layout import Origin, is_archive
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.spellings import agreeing, respelled_within
-from scanlearn.archive.summary import summary
+from scanlearn.archive.summary import refresh_summary
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.console import say, track, warn_user
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import Interrupted, ScanlearnError, did_you_mean
 from scanlearn.files import require_free
+from scanlearn.locks import beside, held, sweep
 from scanlearn.packing.filters import make_selection
 from scanlearn.packing.headers import LEFT_OUT, HeaderScan, scan_headers
 from scanlearn.packing.manifest import Manifest, ManifestRow, read_manifest
+from scanlearn.packing.merge import JOINED
 from scanlearn.packing.parallel import get_ready, num_cores, ordered_map
 from scanlearn.packing.prepare import (
+    DARK,
+    NOT_DARK,
     Outcome,
     PackPlan,
     Prepared,
@@ -42,7 +46,7 @@ from scanlearn.packing.prepare import (
     scan_name,
     work_items,
 )
-from scanlearn.packing.settings import PackSettings
+from scanlearn.packing.settings import TABLE_SETTINGS, PackSettings
 from scanlearn.readers.readers import libraries
 
 SERIES = "series"
@@ -76,6 +80,8 @@ def pack(
         source: Folder of scans, table (see `read_manifest`), or a manifest already read.
 
     Raises:
+        BusyError: Another process writes the same archive.
+        Interrupted: Ctrl-C; what is in finished shards is kept for the next start.
         ScanlearnError: The source cannot be used, none of its scans can be read, another archive
             lies at the path, or the disk is full.
 
@@ -85,6 +91,13 @@ def pack(
     settings = settings or PackSettings()
     target = Path(archive).expanduser()
     manifest = source if isinstance(source, Manifest) else manifest_of(source, settings)
+    for name in settings.allow_columns:
+        if name not in manifest.label_columns:
+            near = did_you_mean(name, manifest.label_columns)
+            raise ScanlearnError(
+                f"{manifest.root}: allow_columns names {name!r}, which is no label column{near};"
+                " name columns of the table that are to be kept"
+            )
     packed = pack_listed(manifest, target, settings)
     warn_of_patients(packed, manifest)
     return packed
@@ -96,16 +109,18 @@ def pack_listed(manifest: Manifest, target: Path, settings: PackSettings) -> Arc
     Raises:
         ScanlearnError: As `pack` does.
     """
-    if not target.exists():
-        _get_ready(manifest, settings)
-    source_hash = manifest.content_hash()
-    existing = _existing(target, source_hash, settings, identities_for(manifest, settings))
-    if existing is not None:
-        say(f"{target} already holds these {len(existing):,} scans")
-        return existing
-    packed = pack_manifest(manifest, target, settings, source_hash=source_hash)
-    if settings.summary:
-        summary(packed)
+    with held(beside(target), target, wait=settings.wait):
+        if not target.exists():
+            _get_ready(manifest, settings)
+        source_hash = manifest.content_hash()
+        existing = _existing(target, source_hash, settings, identities_for(manifest, settings))
+        if existing is not None:
+            sweep(target)
+            refresh_summary(existing)
+            say(f"{target} already holds these {len(existing):,} scans")
+            return existing
+        packed = pack_manifest(manifest, target, settings, source_hash=source_hash)
+        refresh_summary(packed)
     _report(packed, manifest)
     return packed
 
@@ -168,7 +183,13 @@ def pack_manifest(
     ) as writer:
         if writer.resumed:
             say(f"resuming after {writer.num_scans:,} scans that were packed before")
-        notes = write_scans(writer, manifest, plan, headers, workers)
+        try:
+            notes = write_scans(writer, manifest, plan, headers, workers)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"stopped; {writer.num_kept:,} scans in finished shards are kept: run the same"
+                " command again to pack the rest"
+            ) from None
         if writer.num_scans == 0:
             reason = writer.first_reason or "every slice is empty"
             path, _, _ = next(manifest.rows())
@@ -176,10 +197,21 @@ def pack_manifest(
                 f"{manifest.root}: none of {len(manifest):,} scans can be read (the first,"
                 f" {path!r}: {reason}); give a source with images, DICOM files or volumes"
             )
+        num_dark = notes.get(DARK, 0)
+        if notes.pop(NOT_DARK, 0):
+            notes.pop(DARK, None)  # One that passes it shows that all 16 bits are in use.
+        elif num_dark:
+            warn_user(
+                "16-bit scans without a value above a sixteenth of 16 bits (12 bits stored in 16?):"
+                f" {num_dark:,}; they are shown nearly black, pack them with intensity=percentile"
+            )
+        joined = {f"{JOINED} {name}": each.num_scans for name, each in manifest.conflicts.items()}
+        facts = {"summary": True} if settings.summary and like is None else {}
         return writer.close(
-            notes={**headers.left_out, **contradicting, **notes},
+            notes={**headers.left_out, **contradicting, **notes, **joined},
             pixels=plan.preprocess.described(),
             issuer_given=settings.issuer is not None or headers.has_issuers,
+            **facts,
         )
 
 
@@ -204,11 +236,11 @@ def manifest_of(source: Path | str, settings: PackSettings) -> Manifest:
         raise ScanlearnError(f"{source}: is an archive already; use it without packing")
     return read_manifest(
         source,
-        path_column=settings.path_column,
-        patient_column=settings.patient_column,
+        **settings.model_dump(include=set(TABLE_SETTINGS)),
         follow_links=settings.follow_links,
         open_containers=settings.open_containers,
         folder_labels=settings.folder_labels,
+        allow_columns=settings.allow_columns,
     )
 
 
@@ -402,10 +434,16 @@ def _report(archive: Archive, manifest: Manifest) -> None:
         listed = ", ".join(f"{n:,} {suffix}" for suffix, n in manifest.ignored[:5])
         say(f"ignored files that are not scans: {listed}")
     if manifest.withheld:
+        listed = ", ".join(
+            f"{name} (values that look like {looks_like})" if looks_like else name
+            for name, looks_like in manifest.withheld.items()
+        )
         say(
-            "columns left out because they may identify a person or a file: "
-            f"{', '.join(manifest.withheld)} (rename a column that is a label)"
+            f"columns left out because they may identify a person or a file: {listed};"
+            " allow_columns=[NAME] keeps one that is a label"
         )
     for note, times in archive.info["notes"].items():
+        if note == DARK or note.startswith(JOINED):  # Said before.
+            continue
         counts_itself = note == EMPTY or note.startswith(LEFT_OUT)
         say(f"{note}: {times:,}" if counts_itself else f"{note} in {times:,} scans")
