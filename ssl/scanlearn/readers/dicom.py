@@ -22,6 +22,7 @@ from scanlearn.readers.scan import (
     Scan,
     Undecodable,
     Units,
+    open_regular,
     refusing,
 )
 from scanlearn.readers.values import inverted, percentile_range, stored_depth
@@ -35,7 +36,7 @@ _PALETTE = "PALETTE COLOR"
 _PIXEL_TAGS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _MAX_DEPTH = 16
 _META_BYTES = 2**12
-_MAX_INFLATED = 2**30
+_MAX_INFLATED = 2**28
 _MAX_TEXT, _MAX_VALUES = 256, 64
 
 
@@ -112,7 +113,7 @@ def _check_deflated(path: Path) -> None:
     from pydicom.filereader import read_file_meta_info
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(_META_BYTES)
         if head[128:132] != b"DICM" or str(DeflatedExplicitVRLittleEndian).encode() not in head:
             return

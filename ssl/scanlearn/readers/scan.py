@@ -121,10 +121,10 @@ class Metered(io.BufferedReader):
     """A file of which only so many more bytes are read.
 
     Attributes:
-        bytes_left: Set anew by who knows what the file may still need.
+        bytes_left: Set by who knows what the file may still need; None reads all of it.
     """
 
-    bytes_left = 2**62
+    bytes_left: int | None = None
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Returns the next bytes.
@@ -132,11 +132,13 @@ class Metered(io.BufferedReader):
         Raises:
             Undecodable: There are more than are left to be read.
         """
+        if self.bytes_left is None:
+            return super().read(size)
         most = self.bytes_left + 1
         content = super().read(most if size is None or size < 0 else min(size, most))
         self.bytes_left -= len(content)
         if self.bytes_left < 0:
-            raise Undecodable("holds far more bytes than its pixels and a list of tags need")
+            raise Undecodable("claims far more bytes of tags, notes or headers than any scan has")
         return content
 
 
