@@ -38,6 +38,7 @@ class HeaderScan:
         colour: A sample of the files that store colour, in their order.
         has_patients: Whether every file that can be read names its patient.
         left_out: Note in words and number of files, of those that a filter left out.
+        num_colour: How many files store colour.
     """
 
     num_frames: array[int]
@@ -46,6 +47,7 @@ class HeaderScan:
     has_patients: bool
     has_series: bool
     left_out: Mapping[str, int] = field(default_factory=dict)
+    num_colour: int = 0
 
 
 def read_headers(
@@ -123,5 +125,13 @@ def scan_headers(
             )
         manifest = replace(manifest, table=manifest.table.filter(pa.array(is_kept)))
         num_frames = array("I", np.frombuffer(num_frames, np.uint32)[is_kept].tolist())
-    scan = HeaderScan(num_frames, is_deep, coloured, has_patients, has_series, dict(left_out))
+    scan = HeaderScan(
+        num_frames,
+        is_deep,
+        coloured,
+        has_patients,
+        has_series,
+        left_out=dict(left_out),
+        num_colour=len(colour),
+    )
     return manifest, scan

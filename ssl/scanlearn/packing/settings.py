@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
@@ -10,6 +11,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from scanlearn.config.settings import Settings
 from scanlearn.packing.canvas import FieldOfView, Fit, Intensity, Preprocess
 from scanlearn.packing.windows import Window, edges, read_window
+from scanlearn.readers.dicom import NO_PICTURE_MODALITIES
 from scanlearn.readers.scan import Plane, ReadSettings
 
 # Settings of the source: how it is read and which files are taken. All others change pixels.
@@ -172,8 +174,18 @@ class PackSettings(Settings):
         elif self.intensity == "foreground":
             shows = "foreground"
         return ReadSettings(
-            axis=self.axis, empty_below=self.empty_below, shows=shows, neighbours=self.neighbours
+            axis=self.axis,
+            empty_below=self.empty_below,
+            shows=shows,
+            pictures_only=not self._wants_all_objects(),
+            neighbours=self.neighbours,
         )
+
+    def _wants_all_objects(self) -> bool:
+        """Returns whether masks, doses and reports are asked for: by modality or SOP class."""
+        patterns = [pattern.upper() for pattern in self.keep.get("Modality", ())]
+        named = any(fnmatchcase(name, of) for of in patterns for name in NO_PICTURE_MODALITIES)
+        return named or "SOPClassUID" in self.keep
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns the settings that the packed bytes depend on."""
