@@ -56,10 +56,12 @@ _HOMES = {
     "pack": "scanlearn.packing.pack",
     "pretrain": "scanlearn.training.pretrain",
     "preview": "scanlearn.views.preview",
+    "verify": "scanlearn.archive.verify",
 }
 
 if TYPE_CHECKING:
     from scanlearn.archive.reader import Archive
+    from scanlearn.archive.verify import verify
     from scanlearn.backbones.weights import load_backbone
     from scanlearn.config import load_config
     from scanlearn.errors import ScanlearnError
@@ -89,6 +91,7 @@ __all__ = [
     "pack",
     "pretrain",
     "preview",
+    "verify",
 ]
 
 

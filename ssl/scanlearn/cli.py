@@ -159,6 +159,18 @@ def summary_command(archive: Packed, overrides: Overrides = None) -> None:
     call(summary, archive, overrides=overrides or ())
 
 
+@app.command("verify")
+def verify_command(archive: Packed) -> None:
+    """Read every byte of an archive again and name each file that has changed.
+
+    Exit code 1 if a file is damaged or missing, else 0.
+    """
+    from scanlearn.archive.verify import verify
+
+    if not verify(archive).is_whole:
+        raise typer.Exit(1)
+
+
 @app.command("audit", epilog=settings_hint("scanlearn config audit"))
 def audit_command(
     archive: Scans,

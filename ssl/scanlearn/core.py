@@ -12,11 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Float32, Int, Int64, UInt8, UInt16
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class ScanBatch:
 
     def take(self, rows: Int64[np.ndarray, " k"]) -> ScanBatch:
         """Returns the scans in ``rows``, on the same device."""
+        import torch  # settings name these types, and torch takes seconds
+
         where = torch.from_numpy(rows)
         return self._each(lambda tensor: tensor[where.to(tensor.device)])
 

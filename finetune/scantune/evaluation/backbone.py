@@ -10,15 +10,21 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from scanlearn.archive.reader import Archive
-from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone, weights_hash
+from scanlearn.backbones.backbone import (
+    Backbone,
+    BackboneConfig,
+    build_backbone,
+    check_architecture,
+    weights_hash,
+)
 from scanlearn.backbones.device import preferred_device
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.errors import ScanlearnError
 from scanlearn.features.extract import extract, thumbnail_features
 from scanlearn.packing.sources import cache_folder
 from scantune.evaluation.classifier import View
+from scantune.evaluation.settings import THUMBNAIL as THUMBNAIL
 
-THUMBNAIL = "thumbnail"
 _RANDOM = "random:"
 _RANDOM_SIZE = 64
 _THUMBNAIL_SIZE = 16
@@ -64,12 +70,10 @@ def open_backbone(backbone: str | Path, archive: Archive, size: int | None) -> E
         return EvaluatedBackbone(described, None, None, View(side, archive.mean, archive.std))
     folder = _folder_of(backbone)
     if folder is None and str(backbone).startswith(_RANDOM):
-        name, _, seed = str(backbone).removeprefix(_RANDOM).partition(":")
-        if seed and not seed.isdecimal():
-            raise ScanlearnError(f"{backbone}: '{seed}' is not a seed; write {_RANDOM}{name}:0")
+        name, seed = _untrained(str(backbone))
         kind, side, mean, std = "random", size or _RANDOM_SIZE, archive.mean, archive.std
         config = BackboneConfig(name=name)
-        network = build_backbone(config, archive.shape[0], int(seed or 0), size=side)
+        network = build_backbone(config, archive.shape[0], seed, size=side)
     else:
         network, card = load_backbone(folder or backbone, channels=archive.shape[0])
         kind, side, mean, std = "loaded", size or card.size, card.mean, card.std
@@ -86,12 +90,29 @@ def open_backbone(backbone: str | Path, archive: Archive, size: int | None) -> E
 def channels_of(backbone: str | Path) -> Literal[1, 3, "auto"]:
     """Returns the channels that a backbone on disk was trained on; auto where there is none.
 
+    A backbone that is none is found here, before the labels are packed for it.
+
     Raises:
-        ScanlearnError: It cannot be loaded.
+        ScanlearnError: It cannot be loaded, or there is none of that name.
     """
-    folder = None if str(backbone) == THUMBNAIL else _folder_of(backbone)
-    channels = None if folder is None else load_backbone(folder)[1].channels
+    if str(backbone) == THUMBNAIL:
+        return "auto"
+    folder = _folder_of(backbone)
+    if folder is None and str(backbone).startswith(_RANDOM):
+        check_architecture(_untrained(str(backbone))[0], str(backbone))
+        return "auto"
+    channels = load_backbone(folder or backbone)[1].channels
+    if folder is None:
+        return "auto"
     return 1 if channels == 1 else 3 if channels == 3 else "auto"
+
+
+def _untrained(backbone: str) -> tuple[str, int]:
+    """The architecture and the seed of an untrained network, by its name."""
+    name, _, seed = backbone.removeprefix(_RANDOM).partition(":")
+    if seed and not seed.isdecimal():
+        raise ScanlearnError(f"{backbone}: '{seed}' is not a seed; write {_RANDOM}{name}:0")
+    return name, int(seed or 0)
 
 
 def _folder_of(backbone: str | Path) -> Path | None:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from jaxtyping import Float, Int
 from pydantic import Field
 
 from scanlearn.archive.reader import Archive
-from scanlearn.backbones.device import preferred_device
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
-from scanlearn.features.extract import extract
 from scanlearn.files import disk_errors, write_atomically
 from scanlearn.packing.settings import PackSettings, pixel_settings
 from scanlearn.packing.sources import open_archive
-from scantune.evaluation.classifier import Classifier, ClassifierCard
 from scantune.labels.truth import Truth
+
+if TYPE_CHECKING:
+    from scantune.evaluation.classifier import ClassifierCard
 
 
 def predict(
@@ -48,6 +48,11 @@ def predict(
     Example:
         >>> predict("scores/classifier", "new", output=Path("new.csv"))    # doctest: +SKIP
     """
+    # Here, since the settings are read without torch and timm, which take seconds.
+    from scanlearn.backbones.device import preferred_device
+    from scanlearn.features.extract import extract
+    from scantune.evaluation.classifier import Classifier
+
     classifier = Classifier(Path(model).expanduser())
     card, backbone = classifier.card, classifier.backbone
     # Cards of earlier versions hold how a phantom was drawn, too.

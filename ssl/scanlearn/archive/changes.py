@@ -17,7 +17,14 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from scanlearn.archive.identity import KEY_VARIABLE, Identities, read_identities
-from scanlearn.archive.layout import PATHS_FILE, REJECTED_FILE, Layout, file_entry, write_info
+from scanlearn.archive.layout import (
+    PATHS_FILE,
+    REJECTED_FILE,
+    Layout,
+    file_entry,
+    list_hashes,
+    write_info,
+)
 from scanlearn.archive.lists import rewrite_list
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.table import arrow_column, write_table
@@ -99,10 +106,12 @@ def commit(archive: Archive, shards: list[dict[str, Any]], info: Mapping[str, An
     merged |= write_table(path, layout, [shard["file"] for shard in shards], path / table)
     merged["manifest"] = file_entry(path, table)
     merged["shards"] = shards
+    # Hashes of the lists come last: until the new archive is in place, paths of both are listed.
+    merged.pop("lists", None)
     write_info(path, merged)
-    changed = Archive(path)
-    tidy(changed)
-    return changed
+    tidy(Archive(path))
+    write_info(path, merged | {"lists": list_hashes(path)})
+    return Archive(path)
 
 
 def free_number(path: Path) -> int:

@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float64, Int64
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
 
+from scanlearn.config.reading import read_json
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import write_atomically
 from scanlearn.readers.scan import Pixels
@@ -106,11 +108,16 @@ class PackedScan:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a packed scan comes from; a label that is None or missing is blank."""
+    """Where a packed scan comes from; a label that is None or missing is blank.
+
+    Args:
+        spelling: What numbers of one patient share, however written; None where it has no number.
+    """
 
     scan_id: str
     patient: str
     labels: Mapping[str, str | None] = field(default_factory=dict)
+    spelling: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,7 @@ class Layout:
             pa.field("value_range", pa.list_(pa.float32(), 2)),
             pa.field("scan_id", pa.string()),
             pa.field("patient", pa.string()),
+            pa.field("spelling", pa.string()),
             pa.field("digest", pa.binary(DIGEST_BYTES)),
             pa.field("sums", pa.list_(pa.float64(), num_sums(self.shape[0]))),
         ]
@@ -189,35 +197,136 @@ def read_info(path: Path) -> dict[str, Any]:
         raise ScanlearnError(
             f"{path}: is not an archive (it holds no archive.json); make one with scanlearn pack"
         )
-    try:
-        info: dict[str, Any] = json.loads((path / INFO_FILE).read_text("utf-8"))
-        version = int(info["format_version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ScanlearnError(
-            f"{path / 'archive.json'}: does not describe an archive; pack the scans again"
-        ) from error
-    if version > FORMAT_VERSION:
-        raise ScanlearnError(
-            f"{path}: has archive format {version}, but this release reads up to"
-            f" {FORMAT_VERSION}; update scanlearn or pack again"
-        )
+    info = read_description(path)
     for part in [*info["shards"], info["manifest"]]:
         file = path / part["file"]
-        if not file.is_file() or file.stat().st_size != part["bytes"]:
+        if not has_size(file, part["bytes"]):
             raise ScanlearnError(
                 f"{file}: is missing or cut short; remove {path} and pack it again"
             )
     return info
 
 
+def read_description(path: Path) -> dict[str, Any]:
+    """Returns what ``archive.json`` says, whatever became of the files that it names.
+
+    Raises:
+        ScanlearnError: It describes no archive, was changed after it was written, or was made by
+            a later release.
+    """
+    file, what = path / INFO_FILE, "does not describe an archive"
+    remedy = "restore it from a copy, or pack the scans again"
+    version = read_json(file, _Version, what=what, remedy=remedy).format_version
+    if version > FORMAT_VERSION:
+        raise ScanlearnError(
+            f"{file}: has archive format {version}, but this release reads up to"
+            f" {FORMAT_VERSION}; update scanlearn or pack again"
+        )
+    described = read_json(file, _Description, what=what, remedy=remedy)
+    info: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    is_of_before = described.sha256 is None and described.manifest.sha256 is None
+    if not is_of_before and described.sha256 != _digest(info):
+        # One flipped bit in a mean or a setting was another number under the same hash.
+        raise ScanlearnError(f"{file}: was changed after it was written; {remedy}")
+    counts = sum(shard.scans for shard in described.shards)
+    channels = described.shape[0]
+    if counts != described.scans or {len(described.mean), len(described.std)} != {channels}:
+        raise ScanlearnError(
+            f"{file}: {what} (scans, mean or std do not fit its shards and channels); {remedy}"
+        )
+    return info
+
+
+def has_size(file: Path, num_bytes: int) -> bool:
+    """Returns whether a file is there, whole by its size."""
+    return file.is_file() and file.stat().st_size == num_bytes
+
+
 def write_info(path: Path, info: Mapping[str, Any]) -> None:
     """Writes ``archive.json`` in one step; from then on the files it names are the archive."""
-    write_atomically(path / INFO_FILE, json.dumps(info, indent=1, ensure_ascii=False) + "\n")
+    signed = dict(info) | {_DIGEST_KEY: _digest(info)}
+    write_atomically(path / INFO_FILE, json.dumps(signed, indent=1, ensure_ascii=False) + "\n")
 
 
 def file_entry(path: Path, name: str) -> dict[str, Any]:
-    """Returns how ``archive.json`` names a file: with its size, by which a cut one is noticed."""
-    return {"file": name, "bytes": (path / name).stat().st_size}
+    """Returns how ``archive.json`` names a file: size for every opening, hash for `verify`."""
+    return {"file": name, "bytes": (path / name).stat().st_size, "sha256": file_hash(path / name)}
+
+
+def file_hash(file: Path) -> str:
+    """Returns the sha256 of a file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def list_hashes(path: Path) -> dict[str, str]:
+    """Returns the sha256 of each list of an archive that is there."""
+    files = (path / name for name in (REJECTED_FILE, PATHS_FILE))
+    return {file.name: file_hash(file) for file in files if file.is_file()}
+
+
+def _digest(info: Mapping[str, Any]) -> str:
+    """Returns the sha256 of all that ``archive.json`` says, however it is indented."""
+    rest = {key: value for key, value in info.items() if key != _DIGEST_KEY}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+_DIGEST_KEY = "sha256"
+_Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_Count = Annotated[int, Field(ge=0, lt=2**48)]
+_Side = Annotated[int, Field(ge=1, le=2**20)]
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Version(BaseModel):
+    format_version: int = Field(ge=1)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    # No other name may stand here: what is named is read, and what is not is removed.
+    file: str = Field(pattern=r"^(shards/\d+\.arrow|manifest(\.\d+)?\.parquet)$")
+    bytes: _Count
+    sha256: _Digest | None = None
+
+
+class _Shard(_Part):
+    scans: Annotated[int, Field(ge=1, lt=2**40)]
+
+
+class _Withdrawn(BaseModel):
+    patients: _Count
+    scans: _Count
+    names: list[str]
+
+
+class _Description(_Version):
+    """``archive.json``, so far as it is relied on."""
+
+    model_config = ConfigDict(extra="allow")
+    shape: tuple[_Side, _Side, _Side]
+    dtype: Annotated[str, Field(pattern="^uint(8|16)$")]
+    has_mask: bool
+    patients_known: bool
+    synthetic_phantom: bool
+    label_columns: list[str]
+    settings: dict[str, Any]
+    scans: _Count
+    patients: _Count
+    rejected: _Count
+    mean: list[_Number]
+    std: list[Annotated[_Number, Field(ge=0)]]
+    content_hash: _Digest
+    source_hash: str
+    manifest: _Part
+    shards: list[_Shard] = Field(min_length=1)
+    key: str | None = None
+    issuer: str | None = None
+    issuers: list[str] | None = None
+    notes: dict[str, int] | None = None
+    withdrawn: _Withdrawn | None = None
+    lists: dict[Annotated[str, Field(pattern=r"^\w+\.csv$")], _Digest] | None = None
+    sha256: _Digest | None = None
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from jaxtyping import Int64, Shaped, UInt8
 
-from scanlearn.archive.layout import LABEL_PREFIX, PATHS_FILE, read_info
+from scanlearn.archive.layout import (
+    INFO_FILE,
+    LABEL_PREFIX,
+    PATHS_FILE,
+    Layout,
+    file_hash,
+    read_info,
+)
 from scanlearn.archive.lists import read_paths
-from scanlearn.archive.table import read_column
+from scanlearn.archive.table import ArchiveSums, arrow_column, first_seen, read_column
 from scanlearn.core import ScanBatch
 from scanlearn.errors import ScanlearnError, did_you_mean
 
@@ -26,18 +32,24 @@ FACTS = np.dtype([("valid_box", "<i8", 4), ("spacing_mm", "<f4", 2), ("value_ran
 class Archive:
     """A packed archive on disk, the folder of an ``archive.json``, opened for reading.
 
-    It can be pickled: a worker process opens its own memory maps.
+    All but the pixels is checked on opening: sizes, types and shapes, the table against the
+    shards, mean, std and content hash. `verify` reads the pixels too.
+
+    It can be pickled: a worker process opens its own memory maps, and checks less.
+
+    Args:
+        check: Whether table, statistics and content hash are checked.
 
     Raises:
         ScanlearnError: There is no archive at ``path``, it was made by a later release, or a
-            part of it is missing or cut short.
+            part of it is missing, cut short or damaged; names the file.
 
     Example:
         >>> archive = Archive("packed/chest")                      # doctest: +SKIP
         >>> batch = archive.gather(np.array([5, 2, 5]))            # doctest: +SKIP
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, check: bool = True) -> None:
         self.path = Path(path)
         self.info: Mapping[str, Any] = read_info(self.path)
         channels, height, width = self.info["shape"]
@@ -50,6 +62,8 @@ class Archive:
         self.patients_known: bool = self.info["patients_known"]
         self.synthetic_phantom: bool = self.info["synthetic_phantom"]
         self.num_rejected: int = self.info["rejected"]
+        if check:
+            _check(self, self._index.batches)
 
     def __len__(self) -> int:
         return int(self.info["scans"])
@@ -64,8 +78,8 @@ class Archive:
         """The Arrow files, in order."""
         return [self.path / shard["file"] for shard in self.info["shards"]]
 
-    def __reduce__(self) -> tuple[type[Archive], tuple[Path]]:
-        return Archive, (self.path.absolute(),)
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        return partial(Archive, check=False), (self.path.absolute(),)
 
     def __repr__(self) -> str:
         return f"Archive({str(self.path)!r}, scans={len(self)}, shape={self.shape})"
@@ -112,7 +126,13 @@ class Archive:
 
     @cached_property
     def _index(self) -> ShardIndex:
-        return open_shards(self.shard_files)
+        counts = [shard["scans"] for shard in self.info["shards"]]
+        return open_shards(self.shard_files, counts, self.layout)
+
+    @property
+    def layout(self) -> Layout:
+        """What every scan of it has."""
+        return Layout(self.shape, self.dtype, self.info["has_mask"], self.label_columns)
 
     @property
     def facts(self) -> Shaped[np.ndarray, " n"]:
@@ -124,6 +144,8 @@ class Archive:
 
         Each scan is copied exactly once, from the memory map into the returned tensor.
         """
+        import torch  # takes seconds; packing and the commands about an archive need none
+
         rows = np.asarray(indices, dtype=np.int64)
         size = len(rows)
         assert rows.ndim == 1, f"indices have shape {rows.shape}, not [b]"
@@ -157,12 +179,14 @@ class ShardIndex:
 
     Args:
         first_row: ``[k]`` row of the archive that each record batch starts with.
+        batches: All columns, in the memory maps.
     """
 
     first_row: Int64[np.ndarray, " k"]
     pixels: Items
     masks: Items | None
     facts: Shaped[np.ndarray, " n"]
+    batches: Sequence[pa.RecordBatch] = field(repr=False)
 
     def find(
         self, rows: Int64[np.ndarray, " b"]
@@ -172,12 +196,29 @@ class ShardIndex:
         return batch, rows - self.first_row[batch]
 
 
-def open_shards(files: Sequence[Path]) -> ShardIndex:
-    """Opens the shards of an archive, which may hold any number of scans each."""
-    shards = (pa.ipc.open_file(pa.memory_map(str(file))) for file in files)
-    batches = [
-        shard.get_batch(number) for shard in shards for number in range(shard.num_record_batches)
-    ]
+def open_shards(
+    files: Sequence[Path], scans: Sequence[int] | None = None, layout: Layout | None = None
+) -> ShardIndex:
+    """Opens the shards of an archive, which may hold any number of scans each.
+
+    Args:
+        scans: How many each is to hold, and ``layout`` what they are to have; None for whatever
+            is there.
+
+    Raises:
+        ScanlearnError: A shard holds something else, or less than it says; names the file.
+    """
+    batches = []
+    for number, file in enumerate(files):
+        try:
+            shard = pa.ipc.open_file(pa.memory_map(str(file)))
+            parts = [shard.get_batch(part) for part in range(shard.num_record_batches)]
+            _check_shard(parts, shard.schema, None if scans is None else scans[number], layout)
+        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
+            raise ScanlearnError(
+                f"{file}: is damaged ({error}); restore it from a copy, or pack the scans again"
+            ) from error
+        batches += parts
     counts = [batch.num_rows for batch in batches]
     has_mask = "mask" in batches[0].schema.names
     facts = np.empty(sum(counts), FACTS)
@@ -188,7 +229,91 @@ def open_shards(files: Sequence[Path]) -> ShardIndex:
         pixels=Items.of([_bytes(batch, "pixels") for batch in batches]),
         masks=Items.of([_bytes(batch, "mask") for batch in batches]) if has_mask else None,
         facts=facts,
+        batches=batches,
     )
+
+
+def _check_shard(
+    batches: Sequence[pa.RecordBatch], schema: pa.Schema, scans: int | None, layout: Layout | None
+) -> None:
+    """Raises a ValueError, or one of Arrow's, unless a shard is what it is to be.
+
+    A shard of smaller tensors was read past its end: `gather` counts in bytes of the archive.
+    """
+    if layout is None:
+        return
+    columns = [column for column in layout.schema() if column.name in _NEEDED]
+    for column in columns:
+        if schema.field(column.name).type != column.type:
+            raise ValueError(f"its {column.name} are {schema.field(column.name).type}")
+    if ("mask" in schema.names) != layout.has_mask:
+        raise ValueError("its masks are missing, or too many")
+    num_rows = sum(batch.num_rows for batch in batches)
+    if num_rows != scans:
+        raise ValueError(f"it holds {num_rows} scans, not {scans}")
+    for batch in batches:
+        batch.validate(full=True)
+        for column in columns:
+            values = batch.column(column.name)
+            storage = getattr(values, "storage", values)
+            if storage.null_count or storage.flatten().null_count:
+                raise ValueError(f"some {column.name} are blank")
+        _check_facts(batch, layout.shape)
+
+
+_NEEDED = ("pixels", "mask", "valid_box", "spacing_mm", "value_range")
+
+
+def _check_facts(batch: pa.RecordBatch, shape: tuple[int, int, int]) -> None:
+    box, (low, high) = _rows(batch.column("valid_box")), _rows(batch.column("value_range")).T
+    spacing = _rows(batch.column("spacing_mm"))
+    is_box = (box[:, :2] >= 0).all() and (box[:, :2] < box[:, 2:]).all()
+    if not is_box or (box[:, 2:] > shape[1:]).any():
+        raise ValueError("a valid box lies outside the canvas")
+    if not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
+        raise ValueError("a value range is not two finite numbers, the first smaller")
+    if np.isinf(spacing).any() or (spacing <= 0).any():
+        raise ValueError("a spacing is not a positive number of millimetres")
+
+
+def _check(archive: Archive, batches: Sequence[pa.RecordBatch]) -> None:
+    """Raises a ScanlearnError unless the table, the shards and ``archive.json`` tell the same.
+
+    Patients in another order, a mean of NaN or the digest of another scan went unnoticed.
+    """
+    remedy = f"restore it from a copy, or remove {archive.path} and pack the scans again"
+    expected, table = archive.info["manifest"].get("sha256"), archive.table
+    try:
+        is_same = expected is None or file_hash(table) == expected
+        names = {name: arrow_column(table, name) for name in ("scan_id", "patient")}
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise ScanlearnError(f"{table}: is damaged ({error}); {remedy}") from error
+    if not is_same:
+        raise ScanlearnError(f"{table}: was changed after it was written; {remedy}")
+    if {len(column) for column in names.values()} != {len(archive)}:
+        raise ScanlearnError(f"{table}: does not hold {len(archive):,} scans; {remedy}")
+    if any("digest" not in batch.schema.names for batch in batches):
+        return  # The first format keeps no digests.
+    totals, scans = ArchiveSums(archive.layout), [s["scans"] for s in archive.info["shards"]]
+    first = 0
+    for batch in batches:
+        rows = slice(first, first := first + batch.num_rows)
+        totals.add_rows(batch)
+        for name, column in names.items():
+            if not column[rows].combine_chunks().equals(batch.column(name)):
+                where = np.searchsorted(np.cumsum(scans), rows.start, side="right")
+                raise ScanlearnError(
+                    f"{table}: its column {name} is not that of {archive.shard_files[where]};"
+                    f" {remedy}"
+                )
+    if totals.content_hash(first_seen(names["patient"])) != archive.content_hash:
+        wrong = "content_hash"
+    elif not np.allclose([*archive.mean, *archive.std], [*totals.mean, *totals.std], 1e-9, 1e-12):
+        wrong = "mean or std"
+    else:
+        return
+    of = archive.shard_files[0] if len(scans) == 1 else archive.shard_files[0].parent
+    raise ScanlearnError(f"{archive.path / INFO_FILE}: its {wrong} is not that of {of}; {remedy}")
 
 
 def _bytes(batch: pa.RecordBatch, column: str) -> UInt8[np.ndarray, "r s"]:

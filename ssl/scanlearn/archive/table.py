@@ -35,19 +35,16 @@ def write_table(folder: Path, layout: Layout, shards: Sequence[str], table: Path
                 numbers = range(file.num_record_batches)
                 batches = (file.get_batch(number).select(sorted(names)) for number in numbers)
                 rows = pa.Table.from_batches(batches)
-                digests = b"".join(rows.column("digest").to_pylist())
-                sums = rows.column("sums").combine_chunks().flatten().to_numpy()
-                totals.add(digests, sums.reshape(rows.num_rows, -1))
+                for batch in rows.to_batches():
+                    totals.add_rows(batch)
                 for missing in {*schema.names} - names:
                     rows = rows.append_column(missing, pa.nulls(rows.num_rows, pa.string()))
                 writer.write_table(rows.select(schema.names))
                 num_scans += rows.num_rows
-    # Arrow numbers patients; a million strings of Python would take a hundred bytes each.
-    patients = arrow_column(table, "patient").combine_chunks().dictionary_encode()
-    codes = patients.indices.to_numpy().astype(np.int64)
+    codes = first_seen(arrow_column(table, "patient"))
     return {
         "scans": num_scans,
-        "patients": len(patients.dictionary),
+        "patients": int(codes.max(initial=-1)) + 1,
         "mean": totals.mean,
         "std": totals.std,
         "content_hash": totals.content_hash(codes),
@@ -61,6 +58,11 @@ class ArchiveSums:
         self._hash = hashlib.sha256(f"{layout.shape} {layout.dtype}".encode())
         self._channels = layout.shape[0]
         self._sums = np.zeros(num_sums(self._channels))
+
+    def add_rows(self, rows: pa.RecordBatch) -> None:
+        """Takes the scans of a record batch of a shard."""
+        digests = b"".join(rows.column("digest").to_pylist())
+        self.add(digests, rows.column("sums").flatten().to_numpy().reshape(rows.num_rows, -1))
 
     def add(self, digests: bytes, sums: Float64[np.ndarray, "r t"]) -> None:
         """Takes the digests and sums of ``r`` scans."""
@@ -94,9 +96,16 @@ class ArchiveSums:
         return [math.sqrt(max(0.0, square - mean**2)) for square, mean in pairs]
 
 
+def first_seen(patients: pa.ChunkedArray) -> Int64[np.ndarray, " n"]:
+    """Returns the number of each scan's patient in the order of first appearance."""
+    # Arrow numbers patients; a million strings of Python would take a hundred bytes each.
+    codes = patients.combine_chunks().dictionary_encode().indices.to_numpy()
+    return np.asarray(codes, np.int64)
+
+
 def table_schema(label_columns: tuple[str, ...]) -> pa.Schema:
     """Returns the columns of an archive's table."""
-    names = ["scan_id", "patient", *(LABEL_PREFIX + column for column in label_columns)]
+    names = ["scan_id", "patient", "spelling", *(LABEL_PREFIX + column for column in label_columns)]
     return pa.schema([pa.field(name, pa.string()) for name in names])
 
 

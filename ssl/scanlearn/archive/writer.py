@@ -24,6 +24,7 @@ from scanlearn.archive.layout import (
     Origin,
     PackedScan,
     file_entry,
+    list_hashes,
     shard_name,
     write_info,
 )
@@ -121,6 +122,7 @@ class ArchiveWriter:
         counts = [int(shard["scans"]) for shard in reached.shards]
         names = [REJECTED_FILE, *([PATHS_FILE] if self.identities else [])]
         self._shards = ShardWriter(self._partial, self._layout, counts)
+        self._entries = [dict(shard) for shard in reached.shards]
         self._lists = {
             name: ListWriter(
                 self._partial / name,
@@ -256,16 +258,18 @@ class ArchiveWriter:
             "rejected": self.num_rejected,
             "manifest": file_entry(self._partial, TABLE_FILE),
             "shards": shards,
+            "lists": list_hashes(self._partial),
             **facts,
         }
         drop_checkpoint(self._partial)
         write_info(self._partial, self._info)
 
     def _shard_entries(self) -> list[dict[str, Any]]:
-        return [
-            file_entry(self._partial, shard_name(number)) | {"scans": num_scans}
-            for number, num_scans in enumerate(self._shards.counts)
-        ]
+        # A shard is hashed once, when it is complete.
+        for number in range(len(self._entries), len(self._shards.counts)):
+            entry = file_entry(self._partial, shard_name(number))
+            self._entries.append(entry | {"scans": self._shards.counts[number]})
+        return self._entries
 
 
 @dataclass(frozen=True)

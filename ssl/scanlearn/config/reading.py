@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from scanlearn.errors import ScanlearnError
 
@@ -54,6 +54,9 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 
 def parse_value(text: str) -> Any:
     """Returns the value of one YAML scalar or flow collection, by YAML 1.2's rules."""
+    # Each opens something in YAML: alone after a key, as in sep=|, it can only mean itself.
+    if text in ("|", ",", ">", "\t"):
+        return text
     return yaml.load(text, Loader=_Loader)
 
 
@@ -89,6 +92,31 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
     lines: dict[tuple[str, ...], int] = {}
     _collect_lines(node, (), lines)
     return data, lines
+
+
+Read = TypeVar("Read")
+
+
+def read_json(path: Path, of: type[Read], *, what: str, remedy: str) -> Read:
+    """Returns the content of a JSON file that the program wrote, its types checked.
+
+    Args:
+        of: What it holds: a dataclass, a pydantic model, or a type such as ``dict[str, float]``.
+        what: What is to be said of a file that holds something else, such as "is no result".
+        remedy: What to do then.
+
+    Raises:
+        ScanlearnError: It cannot be read, or it is not JSON of this kind; names the key.
+    """
+    try:
+        return TypeAdapter(of).validate_json(path.read_bytes(), strict=True)
+    except OSError as error:
+        raise ScanlearnError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        problem = f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        raise ScanlearnError(f"{path}: {what} ({problem}); {remedy}") from None
 
 
 def _collect_lines(

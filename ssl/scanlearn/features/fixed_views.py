@@ -18,7 +18,6 @@ from scanlearn.features.extract import Place, check_channels, check_finite, feat
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.uniforms import DrawKey
 
-VIEWS = 10
 LEAST_SCANS = 1000
 # Keeps the probing order and the probing draws apart from those of a training with the same seed.
 _ORDER_STREAM = 0x70616E656C
@@ -39,7 +38,7 @@ class Probing:
 
     generator: ViewGenerator
     scans: int | None = None
-    views: int = VIEWS
+    views: int = 10
     seed: int = 0
     batch_size: int = 64
     visible: bool = True

@@ -13,23 +13,19 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import Field
 
-from scanlearn.backbones.backbone import weights_hash
-from scanlearn.backbones.device import preferred_device
-from scanlearn.backbones.weights import load_backbone
 from scanlearn.console import say
-from scanlearn.core import ViewPlan
 from scanlearn.errors import ScanlearnError
 from scanlearn.features import labelfree as labelfree
-from scanlearn.features.fixed_views import VIEWS, Probing
 from scanlearn.files import write_atomically
 from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import open_archive
 from scanlearn.views.adjusting import Operations
-from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.recipes import find_recipe
 from scanlearn.views.scale import Scale
 from scanlearn.views.settings import RenderSettings
 
+# Of each scan.
+VIEWS = 10
 # Of these the silhouette is made whatever the number of dimensions: it falls with more scans.
 SILHOUETTE_SCANS = 1000
 
@@ -112,6 +108,14 @@ def panel(
     """
     if output is not None and Path(output).suffix not in (".json", ".csv"):
         raise ScanlearnError(f"output: '{output}' must end in .json or .csv")
+    # Here, since the settings are read without torch and timm, which take seconds.
+    from scanlearn.backbones.backbone import weights_hash
+    from scanlearn.backbones.device import preferred_device
+    from scanlearn.backbones.weights import load_backbone
+    from scanlearn.core import ViewPlan
+    from scanlearn.features.fixed_views import Probing
+    from scanlearn.views.generator import ViewGenerator
+
     card = load_backbone(backbone)[1]
     channels: Literal[1, 3] | None = 1 if card.channels == 1 else 3 if card.channels == 3 else None
     archive = open_archive(source, settings=PackSettings(channels=channels or "auto"))

@@ -3,104 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar
 
-from pydantic import Field
 from torch import nn
 
 from scanlearn.backbones.backbone import Backbone
-from scanlearn.config.settings import Settings
 from scanlearn.core import Losses, Progress, ViewPlan, Views
-
-Optimiser = Literal["lars", "sgd", "adamw"]
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """What a recipe may depend on before a run begins.
-
-    Args:
-        ranks: Processes that share a batch.
-        steps_per_epoch: Optimiser steps in one pass over the archive.
-        parts: Parts of a batch that are taken one after another.
-    """
-
-    num_scans: int
-    batch_size: int
-    ranks: int
-    total_steps: int
-    steps_per_epoch: int
-    parts: int = 1
-
-    @property
-    def start(self) -> Progress:
-        """Where the run stands before its first step."""
-        return Progress(0, self.total_steps, self.steps_per_epoch)
-
-
-class MethodSettings(Settings, ABC):
-    """The settings of a method: its recipe, number for number, as defaults.
-
-    What is null follows from the run; `resolved` fills it in.
-    """
-
-    # The recipe of views that was published with the method.
-    recipe: ClassVar[str]
-    # Stochastic depth published for transformers; convolutional networks are trained without.
-    drop_path: ClassVar[float] = 0.0
-    # Optimisers with which the released code lets biases and normalisation layers decay too.
-    decays_everything_with: ClassVar[frozenset[str]] = frozenset()
-
-    name: str
-    optimiser: Optimiser | None = Field(default=None, description="optimiser: lars, sgd or adamw")
-    learning_rate: float | None = Field(
-        default=None, gt=0, description="peak learning rate; null scales it with the batch size"
-    )
-    end_learning_rate: float = Field(
-        default=0.0, ge=0, description="learning rate at the end of the cosine"
-    )
-    weight_decay: float | None = Field(
-        default=None,
-        ge=0,
-        description="weight decay; as published, biases and normalisation layers may be exempt",
-    )
-    end_weight_decay: float | None = Field(
-        default=None,
-        ge=0,
-        description="weight decay at the end of a cosine; null keeps it constant",
-    )
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD or LARS")
-    warmup_epochs: float | None = Field(
-        default=None, ge=0, description="epochs of linear warm-up; at most a tenth of the steps"
-    )
-
-    @abstractmethod
-    def resolved(self, facts: RunFacts, backbone: Backbone) -> tuple[Self, tuple[str, ...]]:
-        """Fills in what is null.
-
-        Returns:
-            The settings without a null that `build` or the optimiser would need, and what was
-            chosen for this run and why, in words.
-        """
-
-    @abstractmethod
-    def build(self, backbone: Backbone, seed: int) -> Method:
-        """Returns the method around ``backbone``; further weights depend on ``seed`` alone.
-
-        Only for settings that are `resolved`.
-        """
-
-    @property
-    def num_local_views(self) -> int:
-        """Small views of each scan that the method asks for."""
-        return 0
-
-    def filled(self, **values: object) -> Self:
-        """Returns the settings with ``values`` where they are null."""
-        return self.model_copy(
-            update={name: value for name, value in values.items() if getattr(self, name) is None}
-        )
 
 
 class Method(nn.Module, ABC):

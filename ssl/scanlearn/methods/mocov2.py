@@ -11,24 +11,18 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from scanlearn.backbones.backbone import Backbone, has_batch_norm, seeded_weights
+from scanlearn.backbones.backbone import Backbone, seeded_weights
 from scanlearn.core import Losses, Progress, ViewPlan, Views
-from scanlearn.methods.base import Method, MethodSettings, RunFacts
-from scanlearn.methods.sizing import queue_size
-from scanlearn.methods.teacher import follow, momentum_at, momentum_in_words, teacher_of
-
-# Of the published eight GPUs, each with BatchNorm statistics of its own.
-_PUBLISHED_GROUPS = 8
-# Statistics of fewer scans than this are noise.
-_SMALLEST_GROUP = 8
+from scanlearn.methods.base import Method
+from scanlearn.methods.settings import MoCoV2Config
+from scanlearn.methods.teacher import follow, momentum_at, teacher_of
 
 
 def in_groups(
@@ -67,108 +61,27 @@ def _slowed(backbone: Backbone, groups: int) -> Iterator[None]:
             layer.momentum = momentum
 
 
-class MoCoV2Config(MethodSettings):
-    """MoCo v2 and the recipe it is trained with.
+def build(settings: MoCoV2Config, backbone: Backbone, seed: int) -> MoCoV2:
+    """Returns the method; the weights of head and queue depend on ``seed`` alone."""
+    # Takes seconds, and a configuration is read without it.
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules import MoCoProjectionHead
 
-    Source:
-        The released code's command for v2: temperature .2, queue 65,536, momentum .999, SGD with
-        rate .03 at batch 256 and momentum .9, weight decay 1e-4, cosine, a 2-layer head to 128.
-        The shorter queue and the lower momentum of small archives are ours.
-    """
-
-    recipe: ClassVar[str] = "mocov2"
-    decays_everything_with: ClassVar[frozenset[str]] = frozenset({"sgd"})
-
-    name: Literal["mocov2"] = Field(default="mocov2", description="MoCo v2")
-    temperature: float = Field(
-        default=0.2, gt=0, description="temperature that divides the cosine similarities"
-    )
-    queue_size: int | None = Field(
-        default=None,
-        ge=1,
-        description="keys kept as negatives; null is the largest power of two within half of "
-        "the archive, at most 65,536",
-    )
-    teacher_momentum: float = Field(
-        default=0.999,
-        ge=0,
-        lt=1,
-        description="momentum of the teacher: the share that it keeps in a step; lower in a short "
-        "run",
-    )
-    batch_norm_groups: int | None = Field(
-        default=None,
-        ge=1,
-        description="groups of scans in a process with separate BatchNorm statistics, so that a "
-        "query cannot tell its key by them; null is 8 over all processes",
-    )
-    head_hidden: int | None = Field(
-        default=None, ge=1, description="width of the hidden layer; null is the feature dimension"
-    )
-    head_dim: int = Field(default=128, ge=1, description="dimension of an embedding")
-
-    def resolved(self, facts: RunFacts, backbone: Backbone) -> tuple[Self, tuple[str, ...]]:
-        """Fills in the published recipe, its queue for the archive."""
-        groups, why = _groups(facts, is_needed=has_batch_norm(backbone))
-        filled = self.filled(
-            optimiser="sgd",
-            learning_rate=0.03 * facts.batch_size / 256,
-            weight_decay=1e-4,
-            warmup_epochs=0.0,
-            head_hidden=backbone.num_features,
-            queue_size=queue_size(facts.num_scans),
-            batch_norm_groups=groups,
+    with seeded_weights(seed, "mocov2", "head"):
+        head = MoCoProjectionHead(backbone.num_features, settings.head_hidden, settings.head_dim)
+    with seeded_weights(seed, "mocov2", "queue"):
+        contrast = NTXentLoss(
+            temperature=settings.temperature,
+            memory_bank_size=(settings.queue_size, settings.head_dim),
+            gather_distributed=torch.distributed.is_available(),
         )
-        chosen = []
-        if self.queue_size is None:
-            chosen.append(
-                f"a queue of {filled.queue_size:,} keys: the largest power of two within half of "
-                f"{facts.num_scans:,} scans (published for 1.3 million images: 65,536)"
-            )
-        if self.batch_norm_groups is None:
-            chosen.append(why)
-        return filled, (*chosen, *momentum_in_words(self.teacher_momentum, facts.total_steps))
-
-    def build(self, backbone: Backbone, seed: int) -> MoCoV2:
-        """Returns the method; the weights of head and queue depend on ``seed`` alone."""
-        # Takes seconds, and a configuration is read without it.
-        from lightly.loss import NTXentLoss
-        from lightly.models.modules import MoCoProjectionHead
-
-        with seeded_weights(seed, "mocov2", "head"):
-            head = MoCoProjectionHead(backbone.num_features, self.head_hidden, self.head_dim)
-        with seeded_weights(seed, "mocov2", "queue"):
-            contrast = NTXentLoss(
-                temperature=self.temperature,
-                memory_bank_size=(self.queue_size, self.head_dim),
-                gather_distributed=torch.distributed.is_available(),
-            )
-        assert self.batch_norm_groups is not None, "resolved"
-        return MoCoV2(
-            backbone,
-            head,
-            contrast,
-            teacher_momentum=self.teacher_momentum,
-            groups=self.batch_norm_groups,
-        )
-
-
-def _groups(facts: RunFacts, *, is_needed: bool) -> tuple[int, str]:
-    """BatchNorm groups of a process, and why."""
-    if not is_needed:
-        return 1, "no BatchNorm groups: the backbone has no BatchNorm"
-    per_process = max(1, _PUBLISHED_GROUPS // facts.ranks)
-    scans = facts.batch_size // (facts.ranks * facts.parts)
-    groups = max(1, min(per_process, scans // _SMALLEST_GROUP))
-    if groups * facts.ranks > 1:
-        return groups, (
-            f"BatchNorm in {groups * facts.ranks} shuffled groups of {scans // groups} scans, so "
-            "that its statistics do not tell a query which key is its own"
-        )
-    return 1, (
-        f"one BatchNorm group, since a batch of {scans} scans is too small for more: its "
-        "statistics may tell a query which key is its own; use a larger batch_size, or a backbone "
-        "without BatchNorm"
+    assert settings.batch_norm_groups is not None, "resolved"
+    return MoCoV2(
+        backbone,
+        head,
+        contrast,
+        teacher_momentum=settings.teacher_momentum,
+        groups=settings.batch_norm_groups,
     )
 
 

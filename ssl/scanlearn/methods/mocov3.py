@@ -9,121 +9,53 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from typing import ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
 from scanlearn.backbones.backbone import Backbone, patch_projection, seeded_weights
 from scanlearn.core import Losses, Progress, ViewPlan, Views
-from scanlearn.methods.base import Method, MethodSettings, RunFacts
-from scanlearn.methods.teacher import follow, momentum_at, momentum_in_words, teacher_of
-
-# From this many epochs on, the released code halves the rate of ResNet-50.
-_LONG_EPOCHS = 300
+from scanlearn.methods.base import Method
+from scanlearn.methods.settings import MoCoV3Config
+from scanlearn.methods.teacher import follow, momentum_at, teacher_of
 
 
-class MoCoV3Config(MethodSettings):
-    """MoCo v3 and the recipe it is trained with.
-
-    Source:
-        The released code's commands. Transformers: AdamW, rate 1.5e-4 x batch / 256, weight decay
-        .1, 40 warm-up epochs, temperature .2, a projector of 3 layers, patch projection frozen.
-        ResNet-50: LARS, rate .6 x batch / 256 (.3 from 300 epochs on), weight decay 1e-6, 10
-        warm-up epochs, temperature 1, a projector of 2 layers, no BatchNorm after the predictor.
-        Both: hidden 4,096, output 256, momentum .99 to 1.
-    """
-
-    recipe: ClassVar[str] = "mocov3"
-    decays_everything_with: ClassVar[frozenset[str]] = frozenset({"adamw"})
-
-    name: Literal["mocov3"] = Field(default="mocov3", description="MoCo v3")
-    temperature: float | None = Field(
-        default=None, gt=0, description="temperature; null is 0.2 for transformers, else 1"
-    )
-    teacher_momentum: float = Field(
-        default=0.99,
-        ge=0,
-        le=1,
-        description="momentum of the teacher at the start, then a cosine up to 1; lower "
-        "in a short run",
-    )
-    head_layers: int | None = Field(
-        default=None,
-        ge=2,
-        description="layers of the projector; null is 3 for transformers, else 2",
-    )
-    head_hidden: int = Field(
-        default=4096, ge=1, description="width of hidden layers of projector and predictor"
-    )
-    head_dim: int = Field(default=256, ge=1, description="dimension of an embedding")
-    head_batch_norm: bool = Field(
-        default=True, description="BatchNorm after each layer of projector and predictor"
-    )
-    freeze_patches: bool = Field(
-        default=True, description="freeze a transformer's patch projection at its initial weights"
+def build(settings: MoCoV3Config, backbone: Backbone, seed: int) -> MoCoV3:
+    """Returns the method; the weights of its heads depend on ``seed`` alone."""
+    is_transformer = patch_projection(backbone) is not None
+    assert settings.head_layers is not None and settings.temperature is not None, "resolved"  # noqa: PT018
+    with seeded_weights(seed, "mocov3", "projector"):
+        projector = _mlp(settings, backbone.num_features, settings.head_layers, ends_in_norm=True)
+    with seeded_weights(seed, "mocov3", "predictor"):
+        predictor = _mlp(settings, settings.head_dim, 2, ends_in_norm=is_transformer)
+    if settings.freeze_patches:
+        freeze_patches(backbone)
+    return MoCoV3(
+        backbone,
+        projector,
+        predictor,
+        temperature=settings.temperature,
+        teacher_momentum=settings.teacher_momentum,
     )
 
-    def resolved(self, facts: RunFacts, backbone: Backbone) -> tuple[Self, tuple[str, ...]]:
-        """Fills in the published recipe of this kind of backbone."""
-        batches = facts.batch_size / 256
-        if patch_projection(backbone) is not None:
-            filled = self.filled(
-                optimiser="adamw",
-                learning_rate=1.5e-4 * batches,
-                weight_decay=0.1,
-                warmup_epochs=40.0,
-                temperature=0.2,
-                head_layers=3,
-            )
-        else:
-            is_long = facts.total_steps >= _LONG_EPOCHS * facts.steps_per_epoch
-            filled = self.filled(
-                optimiser="lars",
-                learning_rate=(0.3 if is_long else 0.6) * batches,
-                weight_decay=1e-6,
-                warmup_epochs=10.0,
-                temperature=1.0,
-                head_layers=2,
-            )
-        return filled, momentum_in_words(self.teacher_momentum, facts.total_steps)
 
-    def build(self, backbone: Backbone, seed: int) -> MoCoV3:
-        """Returns the method; the weights of its heads depend on ``seed`` alone."""
-        is_transformer = patch_projection(backbone) is not None
-        assert self.head_layers is not None and self.temperature is not None, "resolved"  # noqa: PT018
-        with seeded_weights(seed, "mocov3", "projector"):
-            projector = self._mlp(backbone.num_features, self.head_layers, ends_in_norm=True)
-        with seeded_weights(seed, "mocov3", "predictor"):
-            predictor = self._mlp(self.head_dim, 2, ends_in_norm=is_transformer)
-        if self.freeze_patches:
-            freeze_patches(backbone)
-        return MoCoV3(
-            backbone,
-            projector,
-            predictor,
-            temperature=self.temperature,
-            teacher_momentum=self.teacher_momentum,
-        )
+def _mlp(settings: MoCoV3Config, width: int, layers: int, *, ends_in_norm: bool) -> nn.Module:
+    """Layers without biases; the last BatchNorm has neither scale nor shift."""
+    from lightly.models.modules.heads import ProjectionHead
 
-    def _mlp(self, width: int, layers: int, *, ends_in_norm: bool) -> nn.Module:
-        """Layers without biases; the last BatchNorm has neither scale nor shift."""
-        from lightly.models.modules.heads import ProjectionHead
+    def norm(features: int, *, is_last: bool) -> nn.Module | None:
+        wanted = settings.head_batch_norm and (ends_in_norm or not is_last)
+        return nn.BatchNorm1d(features, affine=not is_last) if wanted else None
 
-        def norm(features: int, *, is_last: bool) -> nn.Module | None:
-            wanted = self.head_batch_norm and (ends_in_norm or not is_last)
-            return nn.BatchNorm1d(features, affine=not is_last) if wanted else None
-
-        widths = [width, *[self.head_hidden] * (layers - 1), self.head_dim]
-        blocks: list[tuple[int, int, nn.Module | None, nn.Module | None, bool]] = []
-        for before, after in itertools.pairwise(widths):
-            is_last = len(blocks) == layers - 1
-            active = None if is_last else nn.ReLU(inplace=True)
-            blocks.append((before, after, norm(after, is_last=is_last), active, False))
-        head: nn.Module = ProjectionHead(blocks)
-        return head
+    widths = [width, *[settings.head_hidden] * (layers - 1), settings.head_dim]
+    blocks: list[tuple[int, int, nn.Module | None, nn.Module | None, bool]] = []
+    for before, after in itertools.pairwise(widths):
+        is_last = len(blocks) == layers - 1
+        active = None if is_last else nn.ReLU(inplace=True)
+        blocks.append((before, after, norm(after, is_last=is_last), active, False))
+    head: nn.Module = ProjectionHead(blocks)
+    return head
 
 
 def freeze_patches(backbone: Backbone) -> None:

@@ -7,68 +7,31 @@ Representations", ICML 2020 (arXiv 2002.05709), with the authors' released code.
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
 from scanlearn.backbones.backbone import Backbone, seeded_weights
 from scanlearn.core import Losses, Progress, ViewPlan, Views
-from scanlearn.methods.base import Method, MethodSettings, RunFacts
+from scanlearn.methods.base import Method
+from scanlearn.methods.settings import SimCLRConfig
 
 
-class SimCLRConfig(MethodSettings):
-    """SimCLR and the recipe it is trained with.
+def build(settings: SimCLRConfig, backbone: Backbone, seed: int) -> SimCLR:
+    """Returns the method around ``backbone``; the head's weights depend on ``seed`` alone."""
+    # Takes seconds, and a configuration is read without it.
+    from lightly.models.modules import SimCLRProjectionHead
 
-    Source:
-        The released code's ImageNet command: temperature .1, LARS with momentum .9, weight decay
-        1e-4, rate .075 x sqrt(batch) (appendix B.1), 10 warm-up epochs, head to 128. The 2-layer
-        head is the first paper's (section 2.1); the code's own default is 3 layers.
-    """
-
-    recipe: ClassVar[str] = "simclr"
-
-    name: Literal["simclr"] = Field(default="simclr", description="SimCLR")
-    temperature: float = Field(
-        default=0.1, gt=0, description="temperature that divides the cosine similarities"
-    )
-    head_layers: int = Field(default=2, ge=2, description="layers of the projection head")
-    head_hidden: int | None = Field(
-        default=None, ge=1, description="width of the hidden layers; null is the feature dimension"
-    )
-    head_dim: int = Field(default=128, ge=1, description="dimension of an embedding")
-    head_batch_norm: bool = Field(
-        default=True, description="BatchNorm after each layer of the head"
-    )
-
-    def resolved(self, facts: RunFacts, backbone: Backbone) -> tuple[Self, tuple[str, ...]]:
-        """Fills in the published recipe, its rate for the batch size."""
-        filled = self.filled(
-            optimiser="lars",
-            # .3 x batch / 256 at the published 4,096, better than it at small batches.
-            learning_rate=0.075 * math.sqrt(facts.batch_size),
-            weight_decay=1e-4,
-            warmup_epochs=10.0,
-            head_hidden=backbone.num_features,
+    with seeded_weights(seed, "simclr", "head"):
+        head = SimCLRProjectionHead(
+            input_dim=backbone.num_features,
+            hidden_dim=settings.head_hidden,
+            output_dim=settings.head_dim,
+            num_layers=settings.head_layers,
+            batch_norm=settings.head_batch_norm,
         )
-        return filled, ()
-
-    def build(self, backbone: Backbone, seed: int) -> SimCLR:
-        """Returns the method around ``backbone``; the head's weights depend on ``seed`` alone."""
-        # Takes seconds, and a configuration is read without it.
-        from lightly.models.modules import SimCLRProjectionHead
-
-        with seeded_weights(seed, "simclr", "head"):
-            head = SimCLRProjectionHead(
-                input_dim=backbone.num_features,
-                hidden_dim=self.head_hidden,
-                output_dim=self.head_dim,
-                num_layers=self.head_layers,
-                batch_norm=self.head_batch_norm,
-            )
-        return SimCLR(backbone, head, temperature=self.temperature)
+    return SimCLR(backbone, head, temperature=settings.temperature)
 
 
 class SimCLR(Method):

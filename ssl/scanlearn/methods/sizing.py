@@ -65,6 +65,17 @@ def start_momentum(published: float, total_steps: int) -> float:
     return min(published, max(0.0, 1 - _TURNOVERS / total_steps))
 
 
+def momentum_in_words(start: float, total_steps: int) -> tuple[str, ...]:
+    """Says why a short run lowers a teacher's momentum; nothing where it does not."""
+    lowered = start_momentum(start, total_steps)
+    if lowered == start:
+        return ()
+    return (
+        f"teacher momentum starts at {lowered:.4g}: at {start:g} the teacher would still hold "
+        f"{start**total_steps:.0%} of its initial weights after {total_steps:,} steps",
+    )
+
+
 def warmup_steps(epochs: float, at: Progress) -> int:
     """Steps of a warm-up or freeze that is published in epochs: at most a tenth of the run.
 

@@ -35,17 +35,6 @@ def momentum_at(at: Progress, *, start: float, end: float) -> float:
     return float(cosine_schedule(at.step, at.total_steps, lowered, end))
 
 
-def momentum_in_words(start: float, total_steps: int) -> tuple[str, ...]:
-    """Says why a short run lowers a teacher's momentum; nothing where it does not."""
-    lowered = start_momentum(start, total_steps)
-    if lowered == start:
-        return ()
-    return (
-        f"teacher momentum starts at {lowered:.4g}: at {start:g} the teacher would still hold "
-        f"{start**total_steps:.0%} of its initial weights after {total_steps:,} steps",
-    )
-
-
 def follow(teachers: tuple[nn.Module, ...], students: tuple[nn.Module, ...], keep: float) -> None:
     """Moves teachers towards their students: ``teacher = keep * teacher + (1 - keep) * student``.
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from scanlearn.backbones.backbone import BackboneConfig
+from scanlearn.backbones.settings import BackboneConfig
 from scanlearn.config.settings import Settings
 from scanlearn.methods import MethodConfig, SimCLRConfig
 from scanlearn.packing.settings import PackSettings

@@ -11,6 +11,7 @@
 - `draw.py`: `Draw`, the numbers that a batch of views is made from
 - `render.py`: from packed scans and a draw to views
 - `resample.py`: crop, resize, flip and blur as weighted sums along one axis
+- `warp.py`: all other geometry as one grid, through which a scan is sampled once
 - `settings.py`: what a draw leaves open about how it is rendered
 - `extras.py`: operations of your own, done after the recipe's
 - `generator.py`: `ViewGenerator`, called by training on every batch

@@ -17,11 +17,9 @@ from scanlearn.views.ranges import Ranges
 from scanlearn.views.recipes import Recipe, find_recipe
 from scanlearn.views.render import render_views
 from scanlearn.views.scale import Scale
-from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
+from scanlearn.views.settings import DEFAULT_SETTINGS, LOCAL_SHARE, RenderSettings
 from scanlearn.views.uniforms import DrawKey, uniforms
 
-# Global and local views of DINO.
-LOCAL_SHARE = 96 / 224
 # Scans drawn to count enlarged views.
 _COUNTED = 4096
 

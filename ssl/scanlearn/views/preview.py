@@ -24,11 +24,9 @@ from scanlearn.packing.sources import open_archive
 from scanlearn.palette import LIGHT, NUM_HUES
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.draw import Draw
-from scanlearn.views.generator import LOCAL_SHARE
 from scanlearn.views.recipes import Recipe, find_recipe, no_effect_in_words
-from scanlearn.views.render import render_views
 from scanlearn.views.scale import NAMED_SCALES, Scale, Written
-from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
+from scanlearn.views.settings import DEFAULT_SETTINGS, LOCAL_SHARE, RenderSettings
 from scanlearn.views.statistics import view_statistics
 from scanlearn.views.uniforms import DrawKey, uniforms
 
@@ -276,6 +274,8 @@ class Sheet:
         return grid.figure
 
     def _fill(self, grid: SheetGrid, column: int, batch: ScanBatch, draw: Draw) -> None:
+        from scanlearn.views.render import render_views
+
         local_size = max(round(LOCAL_SHARE * self.size), 2)
         for views, size in zip(self.kinds, (self.size, local_size), strict=False):
             rendered = render_views(batch, draw, views, size, self.settings)

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from scanlearn.core import ScanBatch
 from scanlearn.views.draw import Draw
-from scanlearn.views.operations.geometry import is_warped, warp
 from scanlearn.views.operations.operation import Rendering
 from scanlearn.views.operations.table import OPERATIONS
 from scanlearn.views.resample import Taps, crop_taps, resample
 from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
+from scanlearn.views.warp import is_warped, warp
 
 # On a CPU a view of more elements is finished alone, in the cache; smaller ones all together, in
 # fewer calls.

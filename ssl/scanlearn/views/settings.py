@@ -12,6 +12,8 @@ Background = Literal["black", "reflect"]
 
 # Published blur widths are stated for views of this side.
 BLUR_REFERENCE_SIZE = 224
+# Side of a local view over that of a global one, in DINO.
+LOCAL_SHARE = 96 / 224
 
 
 @dataclass(frozen=True)

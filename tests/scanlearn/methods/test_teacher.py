@@ -8,7 +8,8 @@ from torch import nn
 
 from scanlearn.backbones.backbone import BackboneConfig, build_backbone, weights_hash
 from scanlearn.core import Progress
-from scanlearn.methods.teacher import follow, momentum_at, momentum_in_words, teacher_of
+from scanlearn.methods.sizing import momentum_in_words
+from scanlearn.methods.teacher import follow, momentum_at, teacher_of
 
 
 def test_a_teacher_begins_as_its_student_without_gradients() -> None:

@@ -26,12 +26,12 @@ from torchvision.transforms.v2 import functional
 
 from scanlearn.core import ScanBatch
 from scanlearn.views.draw import Draw
-from scanlearn.views.operations.geometry import displacement
 from scanlearn.views.ranges import Ranges, ViewRanges
 from scanlearn.views.recipes import RECIPES
 from scanlearn.views.render import render
 from scanlearn.views.scale import Scale
 from scanlearn.views.uniforms import DrawKey, uniforms
+from scanlearn.views.warp import displacement
 
 MakeBatch = Callable[..., ScanBatch]
 SIDE = 64

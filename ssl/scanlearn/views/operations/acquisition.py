@@ -6,12 +6,11 @@ Source: semantics of TorchIO's RandomBiasField, RandomBlur and RandomNoise, as C
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from scanlearn.views.operations.fields import bias_field, noise_field
+import numpy as np
+from jaxtyping import Float
+
 from scanlearn.views.operations.operation import (
     Operation,
     Parameter,
@@ -20,7 +19,9 @@ from scanlearn.views.operations.operation import (
     column,
     probability,
 )
-from scanlearn.views.resample import blur_taps, resample
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # A narrower blur leaves every neighbour a weight below 1e-15: it changes no float32.
 LEAST_SOFT_SIGMA = 0.12
@@ -28,6 +29,10 @@ LEAST_SOFT_SIGMA = 0.12
 
 def multiply_by_field(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
     """Multiplies views by their bias field, in place."""
+    import torch
+
+    from scanlearn.views.operations.fields import bias_field
+
     draw, view = rendering.draw, rendering.view
 
     def uneven(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
@@ -39,6 +44,8 @@ def multiply_by_field(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None
 
 def soften(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
     """Blurs views as an unsharp device does, in place; sigma is in pixels of the view."""
+    from scanlearn.views.resample import blur_taps, resample
+
     sigma = rendering.draw.soft_sigma[:, rendering.view]
 
     def softened(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
@@ -50,6 +57,10 @@ def soften(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
 
 def add_noise(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
     """Adds noise to views, in place; none outside the field of view."""
+    import torch
+
+    from scanlearn.views.operations.fields import noise_field
+
     draw, view, coverage = rendering.draw, rendering.view, rendering.coverage
 
     def noisy(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:

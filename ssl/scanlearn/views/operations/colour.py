@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from itertools import permutations
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from scanlearn.views.operations.operation import (
     Operation,
@@ -18,6 +17,9 @@ from scanlearn.views.operations.operation import (
     column,
     probability,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LUMA = (0.2989, 0.587, 0.114)
 _FORWARDS, _BACKWARDS = np.array([0, 1, 2]), np.array([2, 1, 0])
@@ -135,6 +137,8 @@ def shift_hue(
 
     Source: the values of torchvision's adjust_hue, which goes to HSV and back.
     """
+    import torch
+
     sixths = 6 * np.asarray(shift, dtype=np.float64)
     whole = np.rint(sixths)
     is_odd = whole % 2 != 0
@@ -162,6 +166,8 @@ def _shift_planes(
     planes: Float[Tensor, "b 3 s s"], part: Float[Tensor, "b 1 1"], *, turned: bool
 ) -> None:
     """Shifts hue by part of a sixth towards the next plane, and by half a circle if ``turned``."""
+    import torch
+
     one, two, three = planes.unbind(dim=1)
     largest, smallest = torch.maximum(one, two), torch.minimum(one, two)
     torch.maximum(largest, three, out=largest)

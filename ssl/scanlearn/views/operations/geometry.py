@@ -1,22 +1,14 @@
 """Geometry beyond crop and flip: rotation, translation, stretch, shear and elastic deformation.
 
-They are composed with crop and flip into one grid, and the packed scan is sampled once through it.
+They are composed with crop and flip into one grid, and the packed scan is sampled once through it
+(`scanlearn.views.warp`).
 """
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float64
-from torch import Tensor
-
-from scanlearn.views.draw import Draw
-from scanlearn.views.operations.fields import elastic_field
 from scanlearn.views.operations.operation import Operation, Parameter, probability
-from scanlearn.views.settings import Background
 
 FLIP = Operation(
     "flip",
@@ -77,162 +69,3 @@ ELASTIC = Operation(
     ),
     lambda quantiles: {"elastic": quantiles.happens("elastic") * quantiles.span("elastic")},
 )
-
-
-def is_warped(draw: Draw, view: int) -> Bool[np.ndarray, " b"]:
-    """Returns which scans' views need more than a crop and a flip."""
-    moved = (draw.translation[:, view] != 0).any(-1) | (draw.shear_deg[:, view] != 0).any(-1)
-    turned = (draw.rotation_deg[:, view] != 0) | (draw.stretch[:, view] != 0)
-    warped: Bool[np.ndarray, " b"] = moved | turned | (draw.elastic[:, view] != 0)
-    return warped
-
-
-def warp(
-    planes: Float[Tensor, "b c h w"],
-    valid_box: Float64[np.ndarray, "b 4"],
-    draw: Draw,
-    view: int,
-    size: int,
-    background: Background,
-) -> Float[Tensor, "b c s s"]:
-    """Returns the planes sampled through each scan's grid, antialiased where it shrinks.
-
-    The elastic field bends the view, which is the affine image of the flipped crop; content moves
-    as the draw says, so the grid applies the inverses in the opposite order. Bilinear where
-    nothing shrinks; else several samples to a pixel, weighted by a triangle that makes up for what
-    bilinear sampling lacks against Pillow's filter. Content beyond the crop but inside the valid
-    box is real and is used; beyond the valid box lies the background.
-
-    Args:
-        planes: Content and, as the last plane, 1 where it is inside the valid box and the mask;
-            all 0 outside.
-        valid_box: Top, left, bottom and right of each scan on the canvas, in pixels.
-        background: "black" leaves 0 outside; "reflect" mirrors the scan at its edges.
-    """
-    device = planes.device
-    to_canvas, offset = _maps(draw, view)
-    # The crop alone shrinks: all else keeps areas, and stretches by a few per cent.
-    box = draw.crop_box[:, view]
-    shrink = (box[:, 2:] - box[:, :2]).max(axis=-1) / size
-    # Half width of the triangle in pixels of the view: with the sampler's own triangle it has
-    # the variance of a triangle as wide as the reduction.
-    reach = np.sqrt(np.maximum(1 - 1 / np.maximum(shrink, 1) ** 2, 0))
-    taps = 2 * np.ceil(shrink * reach).astype(np.int64)
-    views = planes.new_empty((len(planes), planes.shape[1], size, size))
-    for count in np.unique(taps):
-        chosen = np.flatnonzero(taps == count)
-        rows = torch.from_numpy(chosen).to(device)
-        offsets, weights = _triangle(reach[chosen], int(count))
-        grid = _view_grid(draw.take(chosen), view, size, offsets.to(device))
-        matrix = torch.from_numpy(to_canvas[chosen]).float().to(device)
-        start = torch.from_numpy(offset[chosen]).float().to(device)
-        grid = _mapped(grid, matrix, start)
-        if background == "reflect":
-            grid = _reflected(grid, valid_box[chosen])
-        sampled = _sample(planes[rows], grid)
-        k = max(int(count), 1)
-        parts = sampled.view(*sampled.shape[:2], size, k, size, k)
-        weights = weights.to(device)
-        views[rows] = (parts * weights).sum(-1).mul(weights[:, None]).sum(-2)
-    return views
-
-
-def _maps(draw: Draw, view: int) -> tuple[Float64[np.ndarray, "b 2 2"], Float64[np.ndarray, "b 2"]]:
-    """Where a point (x, y) of the view, from -.5 to .5, lies on the canvas: matrix and offset."""
-    forward = affine_matrix(draw, view)
-    shift = draw.translation[:, view, ::-1]
-    top, left, bottom, right = draw.crop_box[:, view].T
-    extent = np.stack([right - left, bottom - top], axis=-1)
-    signs = np.stack([draw.flip[:, view], draw.vflip[:, view]], axis=-1)
-    scale = extent * np.where(signs, -1.0, 1.0)
-    matrix = scale[:, :, None] * np.linalg.inv(forward)
-    centre = np.stack([left + right, top + bottom], axis=-1) / 2
-    offset = centre - np.einsum("bij,bj->bi", matrix, shift)
-    return matrix, offset
-
-
-def affine_matrix(draw: Draw, view: int) -> Float64[np.ndarray, "b 2 2"]:
-    """Returns how content moves in coordinates (x right, y down): rotation, shear, stretch.
-
-    Source: the order and the shear matrix of torchvision's affine.
-    """
-    # Counter-clockwise for the eye is clockwise where y points down.
-    angle = -np.deg2rad(draw.rotation_deg[:, view])
-    shear_y, shear_x = np.tan(np.deg2rad(draw.shear_deg[:, view])).T
-    rotation = _matrix(np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle))
-    one = np.ones_like(angle)
-    shear = _matrix(one, -shear_x, -shear_y, 1 + shear_x * shear_y)
-    half = draw.stretch[:, view] / 2
-    stretch = _matrix(np.exp(half), 0 * half, 0 * half, np.exp(-half))
-    moved: Float64[np.ndarray, "b 2 2"] = rotation @ shear @ stretch
-    return moved
-
-
-def displacement(
-    draw: Draw, view: int, size: int, device: torch.device
-) -> Float[Tensor, "b 2 s s"]:
-    """Returns the elastic displacement (x, y) of each pixel, as shares of the view's side."""
-    amplitude = torch.from_numpy(draw.elastic[:, view]).float().to(device)
-    return amplitude[:, None, None, None] * elastic_field(draw.field_key[:, view], size, device)
-
-
-def _matrix(*entries: Float64[np.ndarray, " b"]) -> Float64[np.ndarray, "b 2 2"]:
-    return np.stack(entries, axis=-1).reshape(-1, 2, 2)
-
-
-def _triangle(
-    reach: Float64[np.ndarray, " b"], count: int
-) -> tuple[Float[Tensor, "b k"], Float[Tensor, " k"]]:
-    """Offsets of the samples of a pixel, in pixels, and their weights."""
-    if count == 0:
-        return torch.zeros(len(reach), 1), torch.ones(1)
-    place = (np.arange(count) + 0.5) * 2 / count - 1
-    weight = 1 - np.abs(place)
-    offsets = torch.from_numpy(reach[:, None] * place).float()
-    return offsets, torch.from_numpy(weight / weight.sum()).float()
-
-
-def _view_grid(
-    draw: Draw, view: int, size: int, offsets: Float[Tensor, "b k"]
-) -> Float[Tensor, "b t t 2"]:
-    """Points (x, y) of every sample in the view's own coordinates, the elastic field applied."""
-    pixel = torch.arange(size, device=offsets.device) + 0.5
-    line = (pixel[None, :, None] + offsets[:, None, :]).flatten(1) / size - 0.5
-    t = line.shape[1]
-    x, y = line[:, None, :].expand(-1, t, t), line[:, :, None].expand(-1, t, t)
-    grid = torch.stack([x, y], dim=-1)
-    if (draw.elastic[:, view] == 0).all():
-        return grid
-    field = displacement(draw, view, size, offsets.device)
-    if t != size:
-        field = F.interpolate(field, (t, t), mode="bilinear", align_corners=False)
-    return grid + field.permute(0, 2, 3, 1)
-
-
-def _mapped(
-    grid: Float[Tensor, "b t t 2"], matrix: Float[Tensor, "b 2 2"], offset: Float[Tensor, "b 2"]
-) -> Float[Tensor, "b t t 2"]:
-    """Point by point: a matrix product rounds otherwise in another batch."""
-    x, y = grid.unbind(-1)
-    rows = zip(matrix[..., None, None].unbind(1), offset[..., None, None].unbind(1), strict=True)
-    return torch.stack([row[:, 0] * x + row[:, 1] * y + start for row, start in rows], dim=-1)
-
-
-def _reflected(
-    grid: Float[Tensor, "b t t 2"], valid_box: Float64[np.ndarray, "b 4"]
-) -> Float[Tensor, "b t t 2"]:
-    box = torch.from_numpy(np.asarray(valid_box)).float().to(grid.device)
-    low, high = box[:, None, None, [1, 0]], box[:, None, None, [3, 2]]
-    span = high - low
-    folded = (grid - low).remainder(2 * span)
-    inside = span - (folded - span).abs()
-    # Half a pixel in from the edge, where sampling would mix in what lies beyond it.
-    return low + torch.minimum(inside.clamp(min=0.5), span - 0.5)
-
-
-def _sample(
-    planes: Float[Tensor, "b c h w"], grid: Float[Tensor, "b t t 2"]
-) -> Float[Tensor, "b c t t"]:
-    h, w = planes.shape[-2:]
-    unit = grid / grid.new_tensor([w / 2, h / 2]) - 1
-    return F.grid_sample(planes, unit, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -1,7 +1,8 @@
 """What an operation is: its parameters, how it is drawn, and how it changes a view.
 
 An operation is a row: `Operation(name, sub-dial, parameters, draw, apply)` in the module of its
-trade, listed in `table.OPERATIONS`. Everything else loops over that table.
+trade, listed in `table.OPERATIONS`. Everything else loops over that table. Settings and `explain`
+do so too: torch, which takes seconds, is imported where a view is rendered.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Float64
-from torch import Tensor
 
 from scanlearn.views.draw import Draw
 from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
 from scanlearn.views.uniforms import UNIFORMS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SubDial = Literal["crop", "geometry", "photometric", "acquisition"]
 
@@ -151,6 +153,8 @@ def change_rows(
     change: Callable[[Float[Tensor, "k c s s"], np.ndarray], Float[Tensor, "k c s s"]],
 ) -> None:
     """Puts ``change(some views, their rows)`` in the place of the views it applies to."""
+    import torch
+
     chosen = np.flatnonzero(applies)
     if len(chosen) == len(x):
         x.copy_(change(x, chosen))
@@ -161,5 +165,7 @@ def change_rows(
 
 def column(values: Float[np.ndarray, " b"], like: Tensor) -> Float[Tensor, "b 1 1 1"]:
     """Returns one number per view, to be multiplied by views like the one given."""
+    import torch
+
     numbers = torch.from_numpy(np.asarray(values, dtype=np.float32))
     return numbers.to(like.device, non_blocking=True).view(-1, 1, 1, 1)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from scanlearn.views.operations.operation import (
     Operation,
@@ -19,7 +18,9 @@ from scanlearn.views.operations.operation import (
     column,
     probability,
 )
-from scanlearn.views.resample import blur_taps, resample
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Where a histogram shift moves the curve of gray values; its ends stay.
 HISTOGRAM_POINTS = (0.25, 0.5, 0.75)
@@ -41,6 +42,8 @@ def shift_histogram(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
 
     Its ends stay at 0 and 1, and gray values keep their order whatever was drawn.
     """
+    import torch
+
     shift = rendering.draw.histogram_shift[:, rendering.view]
     points = np.array([0.0, *HISTOGRAM_POINTS, 1.0])
 
@@ -60,6 +63,8 @@ def shift_histogram(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
 
 def blur(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
     """Blurs views, in place. The coverage is no content: it stays sharp."""
+    from scanlearn.views.resample import blur_taps, resample
+
     size, draw, view = x.shape[-1], rendering.draw, rendering.view
     sigma = rendering.settings.blur_px(draw.blur_sigma[:, view], size)
 
@@ -75,6 +80,8 @@ def solarize(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
 
     Source: torchvision's solarize; DINO's released code inverts 8-bit values from 128.
     """
+    import torch
+
     _bend(
         x,
         rendering,
@@ -109,6 +116,8 @@ def _bend(
     curve: Callable[[Float[Tensor, "k c s s"], np.ndarray], Float[Tensor, "k c s s"]],
 ) -> None:
     """Applies a curve to the content itself, not to the content times its coverage."""
+    import torch
+
     coverage = rendering.coverage
     if coverage is None:
         change_rows(x, applies, curve)

@@ -10,11 +10,11 @@ import torch
 
 from scanlearn.core import ScanBatch
 from scanlearn.views.draw import Draw
-from scanlearn.views.operations.geometry import affine_matrix, is_warped
 from scanlearn.views.ranges import Ranges, ViewRanges
 from scanlearn.views.render import render
 from scanlearn.views.settings import RenderSettings
 from scanlearn.views.uniforms import DrawKey, uniforms
+from scanlearn.views.warp import affine_matrix, is_warped
 
 MakeBatch = Callable[..., ScanBatch]
 
