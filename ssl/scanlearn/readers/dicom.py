@@ -134,8 +134,11 @@ def _read(path: Path, *, pixels: bool, pictures_only: bool) -> Dataset:
     height, width = int(tags.Rows), int(tags.Columns)
     if not 0 < height * width <= MAX_PIXELS:
         raise Undecodable(f"claims {width:,} x {height:,} pixels (allowed: 1 to {MAX_PIXELS:,})")
-    if _num_frames(tags) > MAX_FRAMES:
-        raise Undecodable(f"claims {_num_frames(tags):,} frames, more than {MAX_FRAMES:,}")
+    num_frames = _num_frames(tags)
+    if num_frames > MAX_FRAMES:
+        raise Undecodable(f"claims {num_frames:,} frames, more than {MAX_FRAMES:,}")
+    if isinstance(tags.get("NumberOfFrames"), str):
+        tags.NumberOfFrames = num_frames  # For pydicom, which reads it too.
     if pixels and not any(name in tags for name in _PIXEL_TAGS):
         raise Undecodable("is a DICOM file without pixel data")
     if "TransferSyntaxUID" not in tags.file_meta:
