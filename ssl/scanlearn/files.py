@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import re
 import shutil
+import stat
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,11 +27,15 @@ _REASONS = {
     **dict.fromkeys((errno.EACCES, errno.EROFS, errno.EPERM), _NOT_WRITABLE),
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), _IS_FILE),
 }
+ACCESS_VARIABLE = "SCANLEARN_ACCESS"
+_ACCESS = {"owner": 0o700, "group": 0o750, "everyone": 0o777}
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+_NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf|nan)")
 # Stands for the process in the name of a folder that was left behind on purpose.
 _NOBODY = 0
 
 
-def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
+def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o666) -> None:
     """Writes a file so that a reader, a crash or a full disk never sees half of it.
 
     The data are written aside, flushed to the disk and renamed over ``path``.
@@ -41,7 +47,7 @@ def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o644) -> Non
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with disk_errors(path):
-            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode & folder_mode())
             try:
                 write_all(descriptor, content)
                 os.fsync(descriptor)
@@ -51,6 +57,54 @@ def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o644) -> Non
             _sync_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def folder_mode() -> int:
+    """Returns who may open new folders: owner and group, or what ``$SCANLEARN_ACCESS`` says.
+
+    The user's umask takes away from that.
+
+    Raises:
+        ScanlearnError: The variable is none of ``owner``, ``group`` and ``everyone``.
+    """
+    access = os.environ.get(ACCESS_VARIABLE) or "group"
+    if access not in _ACCESS:
+        raise ScanlearnError(
+            f"{ACCESS_VARIABLE} is {access!r}, not one of {', '.join(_ACCESS)}; it says who may"
+            " open the folders that are made"
+        )
+    return _ACCESS[access]
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those above it that are missing, unless it is there."""
+    # Archives and scores were readable by everybody on the machine; Path.mkdir gives its mode to
+    # the last folder only.
+    for missing in reversed([folder, *folder.parents]):
+        if not missing.is_dir():
+            missing.mkdir(mode=folder_mode(), exist_ok=True)
+
+
+def without_home(text: str) -> str:
+    """Returns a path with ``~`` for the user's home folder, whose name often is the user's."""
+    home = os.path.expanduser("~")  # noqa: PTH111 - where there is none, it says so by "~"
+    if home in ("~", os.sep):
+        return text
+    return re.sub(rf"^((?:local-dir:)?){re.escape(home)}(?=/|$)", r"\1~", text)
+
+
+def csv_cell(value: object) -> object:
+    """Returns a cell that no spreadsheet takes for a formula; numbers stay numbers.
+
+    Text that begins like one gets a ``'`` before it, which `csv_text` takes away again.
+    """
+    is_formula = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if is_formula else value
+
+
+def csv_text(cell: str) -> str:
+    """Returns the text that `csv_cell` made a cell of."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def write_all(descriptor: int, content: bytes) -> None:
@@ -172,13 +226,13 @@ def start_partial(target: Path) -> Path:
         ScanlearnError: The disk is full or may not be written to.
     """
     with disk_errors(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         sweep(target)
         number = 0
         while True:
             partial = target.parent / f"{_partial_prefix(target)}{os.getpid()}.{number}"
             try:
-                partial.mkdir()
+                partial.mkdir(mode=folder_mode())
             except FileExistsError:
                 number += 1
             else:
@@ -188,6 +242,8 @@ def start_partial(target: Path) -> Path:
 def publish(partial: Path, target: Path) -> bool:
     """Moves ``partial`` to ``target`` in one step; returns False where something lies there."""
     if target.is_dir() and not any(target.iterdir()):
+        # Somebody who made it for a few people must not find it open to more.
+        partial.chmod(stat.S_IMODE(partial.stat().st_mode & target.stat().st_mode) | stat.S_IRWXU)
         target.rmdir()
     if target.exists():
         return False

@@ -11,6 +11,7 @@ from jaxtyping import Float32
 
 from scanlearn.archive.reader import Archive
 from scanlearn.console import say, track
+from scanlearn.files import make_folder
 from scanlearn.packing.sources import cache_folder
 from scantune.comparison.arms import load_network
 from scantune.comparison.folder import StudyFolder
@@ -160,7 +161,7 @@ def _score(
             scans = LabeledScans(archives, labeled, backbone.view, cache_folder() / "features")
             scores = fit_learners(backbone, scans, features[task], settings, progress)
             path = folder.scores(task, network.name)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             scores.save(path)
 
 

@@ -20,7 +20,7 @@ from scanlearn.backbones.device import Precision, autocast, preferred_memory_for
 from scanlearn.console import Progressor, track
 from scanlearn.core import ViewPlan
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import write_atomically
+from scanlearn.files import make_folder, write_atomically
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.scale import Scale
 from scanlearn.views.uniforms import DrawKey
@@ -78,7 +78,7 @@ def extract(
         features = features_of(backbone, batches, (len(rows),), precision, progress)
     check_finite(features, archive, rows)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         buffer = io.BytesIO()
         np.save(buffer, features, allow_pickle=False)
         write_atomically(path, buffer.getvalue())

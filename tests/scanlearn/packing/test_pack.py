@@ -16,6 +16,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from pydantic import ValidationError
@@ -808,3 +809,40 @@ def test_a_file_that_contradicts_the_table_is_a_warning_for_its_owner_alone(
     assert archive.info["notes"] == {"PatientID of the file is not the table's patient": 1}
     shared = [path for path in archive.path.rglob("*") if path.suffix != ".arrow"]
     assert not any(b"DOE62" in path.read_bytes() for path in shared if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("tag", "kind", "value"),
+    [
+        ("PatientID", b"DS", "DOE123"),
+        ("PatientID", b"IS", "DOE^JOHN"),
+        ("PatientID", b"FD", "DOE1DOE2"),
+        ("IssuerOfPatientID", b"IS", "DOE^JOHN"),
+        ("StudyDescription", b"DS", "DOE^JOHN"),
+        ("NumberOfFrames", None, "DOE^"),
+        ("Rows", None, "DO"),
+        ("RescaleSlope", None, "DOE^JOHN"),
+    ],
+)
+def test_no_reason_quotes_what_a_file_says_of_its_patient(
+    make_dicom: Callable[..., Path], tmp_path: Path, tag: str, kind: bytes | None, value: str
+) -> None:
+    pixels = np.zeros((8, 8), np.uint8)
+    make_dicom(pixels + 1, "tree/whole.dcm", PatientID="7")
+    written = {"NumberOfFrames": "1234", "Rows": 8, "RescaleSlope": "1.000001"}.get(tag, value)
+    bad = make_dicom(pixels, "tree/bad.dcm", **{tag: written})
+    number = pydicom.datadict.tag_for_keyword(tag)
+    assert number is not None
+    head = (number >> 16).to_bytes(2, "little") + (number & 0xFFFF).to_bytes(2, "little")
+    raw = bad.read_bytes()
+    at = raw.index(head)
+    if kind is not None:
+        raw = raw[: at + 4] + kind + raw[at + 6 :]
+    else:
+        raw = raw[: at + 8] + value.encode() + raw[at + 8 + len(value) :]
+    bad.write_bytes(raw)
+    archive = pack(tmp_path / "tree", tmp_path / "a", settings=SMALL)
+    for file in archive.path.rglob("*"):
+        if file.is_file() and file.name != PATHS_FILE:
+            assert b"DOE" not in file.read_bytes()
+    assert len(archive) + archive.num_rejected == 2
