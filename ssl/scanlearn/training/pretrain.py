@@ -9,6 +9,7 @@ from typing import Any
 
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.card import Card
+from scanlearn.backbones.start import check_start
 from scanlearn.backbones.weights import export_backbone, load_backbone
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
@@ -80,6 +81,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
             holds another run, the loss is not finite, or the disk or the memory is full.
         Stopped: SIGTERM or SIGUSR1 asked the run to stop; a SystemExit with `STOPPED_EXIT_CODE`.
     """
+    check_start(config.backbone, is_new=not Path(config.output).exists())
     layout = layout_of(config)
     if layout.must_start():
         return _pretrain_together(config, layout.ranks)
