@@ -38,13 +38,13 @@ PLACES = {
     "scanlearn.backbones": (3, 11),
     "scanlearn.phantom": (0, 12),
     "scanlearn.archive": (0, 13),
-    "scanlearn.config": (3, 13),
+    "scanlearn.config": (3, 14),
     "scanlearn.readers": (0, 14),
 }
 # Single files that hold what folders share; they have no arrows.
 GROUND = {
     "scanlearn": (
-        *("core", "errors", "console", "files", "provenance"),
+        *("core", "errors", "console", "files", "locks", "provenance"),
         *("pages", "svg", "palette"),
     ),
     "scantune": ("wording",),

@@ -11,8 +11,13 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from scanlearn.config.settings import Settings
 from scanlearn.errors import did_you_mean
-from scanlearn.packing.settings import PackSettings
-from scanlearn.training.settings import SCALE_HELP, PretrainConfig, TrainingSettings
+from scanlearn.packing.settings import PackSettings, PatientPattern, Root, Sep, Sheet
+from scanlearn.training.settings import (
+    SCALE_HELP,
+    WAIT_HELP,
+    PretrainConfig,
+    TrainingSettings,
+)
 from scanlearn.views.recipes import no_effect_in_words
 from scanlearn.views.scale import Scale
 from scanlearn.views.settings import LOCAL_SHARE
@@ -36,10 +41,14 @@ class ComparePacking(PackSettings):
 
 
 class Columns(Settings):
-    """Columns of a table of scans."""
+    """How one of the tables of scans is read, where it is not as pack says."""
 
     path: str | None = Field(default=None, description="column with the file names; null finds it")
     patient: str | None = Field(default=None, description="column with the patients; null finds it")
+    patient_pattern: PatientPattern = None
+    root: Root = None
+    sep: Sep = None
+    sheet: Sheet = None
 
 
 def _help(name: str) -> str | None:
@@ -196,6 +205,7 @@ class CompareConfig(Settings):
     margin: float = Field(
         default=0.01, gt=0, lt=0.5, description="smallest AUROC difference that matters"
     )
+    wait: bool = Field(default=False, description=WAIT_HELP)
 
     @model_validator(mode="after")
     def _consistent(self) -> CompareConfig:
@@ -301,15 +311,12 @@ class CompareConfig(Settings):
 
     def pack_settings(self, columns: Columns, channels: Literal["auto", 1, 3]) -> PackSettings:
         """How one of the two sets of scans is packed."""
-        return PackSettings(
-            **{
-                **dict(self.pack),
-                "canvas": self.canvas(),
-                "channels": channels,
-                "path_column": columns.path or self.pack.path_column,
-                "patient_column": columns.patient or self.pack.patient_column,
-            }
-        )
+        own = columns.model_dump(exclude_none=True)
+        own = {f"{key}_column" if key in ("path", "patient") else key: own[key] for key in own}
+        shared = dict(self.pack)
+        if {"patient_column", "patient_pattern"} & own.keys():
+            shared |= {"patient_column": None, "patient_pattern": None}
+        return PackSettings(**{**shared, "canvas": self.canvas(), "channels": channels, **own})
 
     def run_config(self, arm: str, seed: int, folder: Path) -> PretrainConfig:
         """The pretraining run of one arm at one seed: the same for all arms but the scale."""

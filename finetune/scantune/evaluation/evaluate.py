@@ -16,15 +16,22 @@ from jaxtyping import Float32
 
 from scanlearn.config.loading import check_settings
 from scanlearn.console import Progressor, say, track
-from scanlearn.packing.settings import PackSettings, pixel_settings
-from scanlearn.packing.sources import cache_folder
+from scanlearn.files import features_folder
+from scanlearn.locks import held, inside
+from scanlearn.packing.settings import TABLE_SETTINGS, PackSettings, pixel_settings
 from scantune.evaluation.backbone import EvaluatedBackbone, channels_of, open_backbone
 from scantune.evaluation.classifier import SEED, describe, keep_classifier, keep_network
 from scantune.evaluation.outputs import check_output, write
 from scantune.evaluation.results import Evaluation, say_table, score_table
 from scantune.evaluation.settings import EvaluateConfig, EvaluateOptions, ScoringSettings
 from scantune.labels.labeled_set import LabeledSet
-from scantune.labels.open import LabeledArchives, Question, open_archives, read_question
+from scantune.labels.open import (
+    LabeledArchives,
+    Question,
+    open_archives,
+    read_question,
+    single_columns,
+)
 from scantune.learners.by_name import frozen_learner, kept_learner, learners_by_name, stopping_notes
 from scantune.learners.frozen import LinearFit
 from scantune.learners.learner import Fit, LabeledScans
@@ -65,6 +72,13 @@ def evaluate(
 
 def evaluate_with(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) -> Evaluation:
     """Does what `evaluate` does, by settings that are checked."""
+    if settings.output is None:
+        return _evaluate(backbone, labels, settings)
+    with held(inside(settings.output), settings.output, wait=settings.wait):
+        return _evaluate(backbone, labels, settings)
+
+
+def _evaluate(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) -> Evaluation:
     task = _open(backbone, labels, settings)
     archives, labeled = task.labels.archives, task.labels.labeled
     features = labeled.gathered(lambda source, rows: task.backbone.features(archives[source], rows))
@@ -92,7 +106,7 @@ class _Task:
     @property
     def scans(self) -> LabeledScans:
         """The labeled scans as the backbone sees them."""
-        cache = cache_folder() / "features"
+        cache = features_folder()
         return LabeledScans(self.labels.archives, self.labels.labeled, self.backbone.view, cache)
 
 
@@ -107,11 +121,17 @@ def _open(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) ->
     )
     packing = PackSettings(
         channels=channels_of(backbone),
-        patient_column=settings.patient_column,
         folder_labels=settings.folder_labels,
+        **settings.model_dump(include=set(TABLE_SETTINGS)),
         allow_columns=question.columns,
     )
-    archives = open_archives(labels, settings.test, packing)
+    single = single_columns(
+        (settings.target,),
+        settings.multilabel,
+        settings.split_column,
+        settings.synthetic_column,
+    )
+    archives = open_archives(labels, settings.test, packing, single)
     labeled = read_question(archives, question, labels, settings.test)
     opened = open_backbone(backbone, labeled.archives[0], settings.size)
     inputs = {

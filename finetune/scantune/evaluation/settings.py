@@ -9,6 +9,7 @@ from typing import Annotated, Any, Required, TypedDict
 from pydantic import BeforeValidator, Field, model_validator
 
 from scanlearn.config.settings import Settings
+from scanlearn.packing.settings import TableSettings
 from scantune.learners.settings import DEFAULT, TuneConfig
 from scantune.learners.table import LEARNERS_HELP, LearnerName
 from scantune.splits import Budget
@@ -61,8 +62,8 @@ class ScoringSettings(Settings):
     )
     multilabel: bool | None = Field(
         default=None,
-        description="Whether the label column lists several findings with | between; null detects "
-        "it.",
+        description="Whether the label column lists several findings, as A|B, A;B or ['A', 'B'], "
+        "or in a row for each; null detects lists.",
     )
     split_column: str | None = Field(
         default=None,
@@ -87,12 +88,9 @@ class _Target(Settings):
     )
 
 
-class EvaluateConfig(ScoringSettings, _Target):
+class EvaluateConfig(ScoringSettings, TableSettings, _Target):
     """All settings of `evaluate`."""
 
-    patient_column: str | None = Field(
-        default=None, description="Column with the patient of each scan; null finds it."
-    )
     folder_labels: bool = Field(
         default=False,
         description="Use the first folder below labels as the class; the label column is folder.",
@@ -114,6 +112,11 @@ class EvaluateConfig(ScoringSettings, _Target):
     output: Path | None = Field(
         default=None,
         description="Folder for the page, tables and metrics; null prints the table alone.",
+    )
+    wait: bool = Field(
+        default=False,
+        description="Whether to wait for another process that is at work in output; if not, the "
+        "command ends with exit code 3.",
     )
 
     @model_validator(mode="after")
@@ -138,9 +141,15 @@ class EvaluateOptions(TypedDict, total=False):
     split_column: str | None
     synthetic_column: str | None
     tune: TuneConfig
+    path_column: str | None
     patient_column: str | None
+    patient_pattern: str | None
+    root: str | Path | None
+    sep: str | None
+    sheet: str | None
     folder_labels: bool
     size: int | None
     keep: bool
     worst: int
     output: str | Path | None
+    wait: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,8 +26,13 @@ from scantune.labels.truth import Truth
 _OF_THE_CANVAS = frozenset({"canvas", "channels"})
 
 
-def open_external(source: str | Path, like: Archive, settings: PackSettings) -> Archive:
+def open_external(
+    source: str | Path, like: Archive, settings: PackSettings, single: Collection[str] = ()
+) -> Archive:
     """Returns the archive of a test set, packed as the labeled scans are if it is not packed yet.
+
+    Args:
+        single: Columns that must have one value for each scan.
 
     Raises:
         ScanlearnError: It cannot be used, or has other channels.
@@ -35,7 +41,7 @@ def open_external(source: str | Path, like: Archive, settings: PackSettings) -> 
     of_source = settings.model_dump(include=set(SOURCE_SETTINGS))
     channels = like.shape[0]
     packing = PackSettings.model_validate({**of_source, **of_pixels, "channels": channels})
-    archive = open_archive(source, settings=packing)
+    archive = open_archive(source, settings=packing, single=single)
     if archive.shape[0] != channels:
         raise ScanlearnError(
             f"{source}: the test scans have {archive.shape[0]} channels, but the labeled ones "

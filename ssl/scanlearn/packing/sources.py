@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+from collections.abc import Collection
 from pathlib import Path
 
 from scanlearn.archive.layout import FORMAT_VERSION, is_archive
 from scanlearn.archive.reader import Archive
+from scanlearn.archive.summary import refresh_summary
 from scanlearn.console import say
+from scanlearn.errors import ScanlearnError
+from scanlearn.files import cache_folder
+from scanlearn.locks import beside, held
 from scanlearn.packing.pack import identities_for, manifest_of, pack_listed
 from scanlearn.packing.settings import PackSettings
 
@@ -18,7 +22,11 @@ _MAX_NAME_LENGTH = 40
 
 
 def open_archive(
-    source: Path | str, *, settings: PackSettings | None = None, cache: Path | str | None = None
+    source: Path | str,
+    *,
+    settings: PackSettings | None = None,
+    cache: Path | str | None = None,
+    single: Collection[str] = (),
 ) -> Archive:
     """Returns the archive that a path or a phantom's description stands for.
 
@@ -31,6 +39,7 @@ def open_archive(
         settings: How a folder or table is packed; None for the defaults. An archive is not
             changed.
         cache: Folder for packed sources; None takes `cache_folder`.
+        single: Columns of a table that must have one value for each scan.
 
     Raises:
         ScanlearnError: The source cannot be used, or the disk of the cache is full.
@@ -43,20 +52,21 @@ def open_archive(
         return Archive(path)
     settings = settings or PackSettings()
     manifest = manifest_of(path, settings)
+    for column in single:
+        if column in manifest.conflicts:
+            raise ScanlearnError(f"{path.name} {manifest.conflicts[column].in_words(column)}")
     folder = path if path.is_dir() else path.parent
     identities = identities_for(manifest, settings)
     names = (identities.fingerprint, identities.issuer_hash)
     key = (manifest.content_hash(), settings.fingerprint(), *names)
     target = base / _name(folder.absolute().name, *key)
     if is_archive(target):
-        return Archive(target)
+        archive = Archive(target)
+        refresh_summary(archive)
+        return archive
     say(f"packing {path} into the cache: {target}")
-    return pack_listed(manifest, target, settings)
-
-
-def cache_folder() -> Path:
-    """Returns where packed sources are kept: ``$SCANLEARN_CACHE`` or ``~/.cache/scanlearn``."""
-    return Path(os.environ.get("SCANLEARN_CACHE") or Path.home() / ".cache" / "scanlearn")
+    # Nobody chose this place: where another command packs the same, both want it.
+    return pack_listed(manifest, target, settings.model_copy(update={"wait": True}))
 
 
 def _name(stem: str, *parts: object) -> str:
@@ -75,5 +85,8 @@ def _open_phantom(source: str, base: Path) -> Archive:
     target = base / _name("phantom", repr(spec), program.hexdigest())
     if is_archive(target):
         return Archive(target)
-    say(f"drawing {source} into the cache: {target}")
-    return phantom.write_phantom(spec, target)
+    with held(beside(target), target, wait=True):
+        if is_archive(target):
+            return Archive(target)
+        say(f"drawing {source} into the cache: {target}")
+        return phantom.write_phantom(spec, target)

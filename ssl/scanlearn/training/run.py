@@ -205,6 +205,12 @@ class Run:
         resolved = _earlier(folder) or resolve(
             config, archive, backbone, ranks=layout_of(config).ranks
         )
+        step = checkpoint_step(folder.checkpoint)
+        if step > resolved.total_steps:
+            raise ScanlearnError(
+                f"{folder.checkpoint} claims step {step:,} of {resolved.total_steps:,}: delete it "
+                "to restart this run from its first step"
+            )
         method = resolved.method.build(backbone, config.seed)
         if method.plan.local_views:
             check_views(backbone, resolved.local_size, "the side of a local view")
