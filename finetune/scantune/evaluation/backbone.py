@@ -12,16 +12,16 @@ from jaxtyping import Float32, Int
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import (
     Backbone,
-    BackboneConfig,
     build_backbone,
     check_architecture,
     weights_hash,
 )
 from scanlearn.backbones.device import preferred_device
+from scanlearn.backbones.settings import BackboneConfig
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.errors import ScanlearnError
 from scanlearn.features.extract import extract, thumbnail_features
-from scanlearn.packing.sources import cache_folder
+from scanlearn.files import features_folder
 from scantune.evaluation.classifier import View
 from scantune.evaluation.settings import THUMBNAIL as THUMBNAIL
 
@@ -49,7 +49,7 @@ class EvaluatedBackbone:
         size, mean, std = self.view
         if self.network is None:
             return thumbnail_features(archive, rows, side=size)
-        cache = cache_folder() / "features"
+        cache = features_folder()
         return extract(self.network, archive, rows, size=size, mean=mean, std=std, cache=cache)
 
 

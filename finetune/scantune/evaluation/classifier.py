@@ -17,15 +17,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.numpy
 from jaxtyping import Float, Shaped
-from pydantic import ValidationError
+from pydantic import Field
 from safetensors import SafetensorError
 
 from scanlearn.backbones.backbone import Backbone
-from scanlearn.backbones.card import Card
+from scanlearn.backbones.card import LARGEST_SIZE, MOST_CHANNELS, Card, Deviation, Finite
 from scanlearn.backbones.weights import check_reload, load_backbone, load_classifying, write_weights
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import disk_errors, link_or_copy, publish, start_partial
+from scanlearn.files import disk_errors, link_or_copy
+from scanlearn.locks import PartialFolder
 from scantune.labels.labeled_set import LabeledSet
 from scantune.labels.truth import Task
 from scantune.learners.frozen import LinearFit
@@ -66,10 +67,10 @@ class ClassifierCard(Settings):
     chosen_c: tuple[float, ...] = ()
     scans: int
     patients: int
-    size: int
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    size: int = Field(ge=1, le=LARGEST_SIZE)
+    channels: int = Field(ge=1, le=MOST_CHANNELS)
+    mean: tuple[Finite, ...]
+    std: tuple[Deviation, ...]
     packing: dict[str, Any]
     probe_hash: str | None = None
     network_hash: str | None = None
@@ -148,17 +149,17 @@ def describe(
 
 def _published(folder: Path, card: ClassifierCard, write: Callable[[Path], None]) -> Path:
     """Writes a classifier aside, and puts it in the place of one that is there."""
-    partial = start_partial(folder)
+    partial = PartialFolder(folder)
     try:
         with disk_errors(folder.parent):
-            write(partial)
-            (partial / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
+            write(partial.path)
+            (partial.path / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
             if (folder / CARD).is_file():
                 shutil.rmtree(folder)
-        if not publish(partial, folder):
+        if not partial.publish():
             raise ScanlearnError(f"{folder}: exists and is not a classifier; choose another output")
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        partial.discard()
     return folder
 
 
@@ -203,8 +204,11 @@ def _read_card(path: Path) -> ClassifierCard:
             "scantune evaluate with output=FOLDER keeps one"
         )
     try:
-        return ClassifierCard.model_validate(json.loads(path.read_text("utf-8")))
-    except (ValueError, ValidationError) as error:
+        card = ClassifierCard.model_validate(json.loads(path.read_text("utf-8")))
+        if not len(card.mean) == len(card.std) == card.channels:
+            raise ValueError("a mean and a std for each channel")
+        return card
+    except (ValueError, RecursionError) as error:
         raise ScanlearnError(
             f"{path}: not a readable classifier card; run evaluate again to replace the classifier"
         ) from error

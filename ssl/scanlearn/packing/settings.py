@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from scanlearn.config.loading import Spread
 from scanlearn.config.settings import Settings
 from scanlearn.packing.canvas import FieldOfView, Fit, Intensity, Preprocess
 from scanlearn.packing.windows import Window, edges, read_window
+from scanlearn.readers.dicom import NO_PICTURE_MODALITIES
 from scanlearn.readers.scan import Plane, ReadSettings
 
 
@@ -107,7 +109,7 @@ SOURCE_SETTINGS = frozenset(
     {
         *TABLE_SETTINGS,
         *("follow_links", "open_containers", "folder_labels"),
-        *("allow_columns", "keep", "drop", "issuer", "summary", "workers"),
+        *("allow_columns", "keep", "drop", "issuer", "summary", "workers", "wait"),
     }
 )
 # Of a phantom, which is drawn and not packed: other scans can only be packed by the defaults.
@@ -218,6 +220,11 @@ class PackSettings(TableSettings):
         description="Whether a contact sheet and a one-page summary are written into the archive.",
     )
     workers: int = Field(default=0, ge=0, description="Processes that decode; 0 uses one per core.")
+    wait: bool = Field(
+        default=False,
+        description="Whether to wait for another process that writes the same archive; if not, the"
+        " command ends with exit code 3. For one in the cache it is always waited.",
+    )
 
     @model_validator(mode="after")
     def _is_consistent(self) -> PackSettings:
@@ -267,8 +274,18 @@ class PackSettings(TableSettings):
         elif self.intensity == "foreground":
             shows = "foreground"
         return ReadSettings(
-            axis=self.axis, empty_below=self.empty_below, shows=shows, neighbours=self.neighbours
+            axis=self.axis,
+            empty_below=self.empty_below,
+            shows=shows,
+            pictures_only=not self._wants_all_objects(),
+            neighbours=self.neighbours,
         )
+
+    def _wants_all_objects(self) -> bool:
+        """Returns whether masks, doses and reports are asked for: by modality or SOP class."""
+        patterns = [pattern.upper() for pattern in self.keep.get("Modality", ())]
+        named = any(fnmatchcase(name, of) for of in patterns for name in NO_PICTURE_MODALITIES)
+        return named or "SOPClassUID" in self.keep
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns the settings that the packed bytes depend on."""
@@ -277,5 +294,5 @@ class PackSettings(TableSettings):
         absent = set() if self.folder_labels else {"folder_labels"}
         # What is read by them is in the hash of the source; a folder may name a person.
         of_table = {"allow_columns", "patient_pattern", "root", "sep", "sheet"}
-        unwritten = {"workers", "issuer", "summary", *of_table, *absent}
+        unwritten = {"workers", "issuer", "summary", "wait", *of_table, *absent}
         return self.model_dump(mode="json", exclude=unwritten)

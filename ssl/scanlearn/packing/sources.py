@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Collection
 from pathlib import Path
 
 from scanlearn.archive.layout import FORMAT_VERSION, is_archive
 from scanlearn.archive.reader import Archive
+from scanlearn.archive.summary import refresh_summary
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
+from scanlearn.files import cache_folder
+from scanlearn.locks import beside, held
 from scanlearn.packing.pack import identities_for, manifest_of, pack_listed
 from scanlearn.packing.settings import PackSettings
 
@@ -59,14 +61,12 @@ def open_archive(
     key = (manifest.content_hash(), settings.fingerprint(), *names)
     target = base / _name(folder.absolute().name, *key)
     if is_archive(target):
-        return Archive(target)
+        archive = Archive(target)
+        refresh_summary(archive)
+        return archive
     say(f"packing {path} into the cache: {target}")
-    return pack_listed(manifest, target, settings)
-
-
-def cache_folder() -> Path:
-    """Returns where packed sources are kept: ``$SCANLEARN_CACHE`` or ``~/.cache/scanlearn``."""
-    return Path(os.environ.get("SCANLEARN_CACHE") or Path.home() / ".cache" / "scanlearn")
+    # Nobody chose this place: where another command packs the same, both want it.
+    return pack_listed(manifest, target, settings.model_copy(update={"wait": True}))
 
 
 def _name(stem: str, *parts: object) -> str:
@@ -85,5 +85,8 @@ def _open_phantom(source: str, base: Path) -> Archive:
     target = base / _name("phantom", repr(spec), program.hexdigest())
     if is_archive(target):
         return Archive(target)
-    say(f"drawing {source} into the cache: {target}")
-    return phantom.write_phantom(spec, target)
+    with held(beside(target), target, wait=True):
+        if is_archive(target):
+            return Archive(target)
+        say(f"drawing {source} into the cache: {target}")
+        return phantom.write_phantom(spec, target)
