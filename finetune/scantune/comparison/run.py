@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scanlearn.archive.reader import Archive
+from scanlearn.backbones.start import check_start
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import csv_cell, write_atomically
@@ -39,6 +40,7 @@ def run_study(config: CompareConfig) -> Path:
         ScanlearnError: The scans or labels cannot be used, test scans leak, the folder holds
             another study, or the disk is full.
     """
+    check_start(config.pretrain.backbone, is_new=not Path(config.output).exists())
     folder = open_study(config)
     unlabeled, archives = _open_archives(config)
     named = dict(zip(("unlabeled", "labels", "test"), (unlabeled, *archives), strict=False))

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import UInt8, UInt16
+from jaxtyping import Bool, UInt8, UInt16
 
 Pixels = UInt8[np.ndarray, "c h w"] | UInt16[np.ndarray, "c h w"]
 Plane = Literal["sagittal", "coronal", "axial"]
@@ -58,12 +58,14 @@ class Scan:
         value_range: Stored values that mean 0 and 1 by what the file says, or None where it says
             nothing of them.
         units: What stored values measure; None where that is unknown, as for pictures.
+        padding: Which pixels were never measured and do not count; None where all were.
     """
 
     pixels: Pixels
     spacing_mm: tuple[float, float] | None = None
     value_range: tuple[float, float] | None = None
     units: Units | None = None
+    padding: Bool[np.ndarray, "c h w"] | None = None
 
 
 class Undecodable(ValueError):  # noqa: N818 - a verdict on a scan, which is set aside, not a fault
@@ -222,6 +224,7 @@ class ReadSettings:
         shows: What means 0 and 1: "file" for what a file says, else the percentiles of a volume;
             "foreground" for the percentiles of a volume's foreground; "nothing" where it is known.
             But for "file", windows and tables of DICOM files are left alone.
+        pictures_only: Whether DICOM objects that are no pictures of a patient are refused.
         neighbours: Whether the slices before and after one fill the channels of a volume's slice.
         shrink: Makes an 8-bit picture smaller before it becomes an array; None keeps its size.
     """
@@ -232,6 +235,7 @@ class ReadSettings:
     gray: bool = False
     tags: tuple[str, ...] = ()
     shows: Literal["file", "foreground", "nothing"] = "file"
+    pictures_only: bool = True
     neighbours: bool = False
     shrink: Shrink | None = None
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 from scanlearn.archive.reader import Archive
+from scanlearn.backbones.start import check_start
 from scanlearn.console import warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.sources import open_archive
@@ -233,6 +234,7 @@ def dry_run(config: PretrainConfig) -> Estimate:
             not finite; or the memory is full, with the largest batch that fits.
         Stopped: SIGTERM or SIGUSR1 asked to stop.
     """
+    check_start(config.backbone, is_new=not Path(config.output).exists())
     archive = open_archive(config.archive, settings=config.pack)
     clock = Clock(_is_measured)
     with listening(clock.is_enough) as stop:

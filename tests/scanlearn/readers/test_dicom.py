@@ -29,7 +29,7 @@ REFUSED = {
     "JPEG2000-embedded-sequence-delimiter.dcm": "is compressed as JPEG 2000",
     "JPGExtended.dcm": "is compressed as JPEG Extended",
     "MR_truncated.dcm": "less than expected",
-    "badVR.dcm": "invalid literal",
+    "badVR.dcm": "NumberOfFrames that is no whole number",
     "csa_slice_norm.dcm": "without pixel data",
     "liver_deflate.dcm": "for which no decoder is installed",
     "liver_nonbyte_aligned_deflate.dcm": "for which no decoder is installed",
@@ -38,12 +38,16 @@ REFUSED = {
 }
 
 
+# Masks and doses are read too, as anything else that pydicom decodes.
+ANY = ReadSettings(pictures_only=False)
+
+
 def read_header(path: Path) -> Header:
-    return READER.header(path, ReadSettings(), b"")
+    return READER.header(path, ANY, b"")
 
 
-def read_frames(path: Path, frames: range) -> Iterator[Frame]:
-    return READER.frames(path, frames, ReadSettings())
+def read_frames(path: Path, frames: range, settings: ReadSettings = ANY) -> Iterator[Frame]:
+    return READER.frames(path, frames, settings)
 
 
 def scan_in(path: Path, index: int = 0) -> Scan:
