@@ -16,6 +16,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from pydantic import ValidationError
@@ -867,3 +868,40 @@ def test_colour_that_is_lost_is_a_warning_with_a_count(
     pack(scans, tmp_path / "a", settings=settings)
     warned = "4 of 4 files store colour, which channels=1 turns into gray; channels=3 or auto"
     assert (warned in capsys.readouterr().err) == is_lost
+
+
+@pytest.mark.parametrize(
+    ("tag", "kind", "value"),
+    [
+        ("PatientID", b"DS", "DOE123"),
+        ("PatientID", b"IS", "DOE^JOHN"),
+        ("PatientID", b"FD", "DOE1DOE2"),
+        ("IssuerOfPatientID", b"IS", "DOE^JOHN"),
+        ("StudyDescription", b"DS", "DOE^JOHN"),
+        ("NumberOfFrames", None, "DOE^"),
+        ("Rows", None, "DO"),
+        ("RescaleSlope", None, "DOE^JOHN"),
+    ],
+)
+def test_no_reason_quotes_what_a_file_says_of_its_patient(
+    make_dicom: Callable[..., Path], tmp_path: Path, tag: str, kind: bytes | None, value: str
+) -> None:
+    pixels = np.zeros((8, 8), np.uint8)
+    make_dicom(pixels + 1, "tree/whole.dcm", PatientID="7")
+    written = {"NumberOfFrames": "1234", "Rows": 8, "RescaleSlope": "1.000001"}.get(tag, value)
+    bad = make_dicom(pixels, "tree/bad.dcm", **{tag: written})
+    number = pydicom.datadict.tag_for_keyword(tag)
+    assert number is not None
+    head = (number >> 16).to_bytes(2, "little") + (number & 0xFFFF).to_bytes(2, "little")
+    raw = bad.read_bytes()
+    at = raw.index(head)
+    if kind is not None:
+        raw = raw[: at + 4] + kind + raw[at + 6 :]
+    else:
+        raw = raw[: at + 8] + value.encode() + raw[at + 8 + len(value) :]
+    bad.write_bytes(raw)
+    archive = pack(tmp_path / "tree", tmp_path / "a", settings=SMALL)
+    for file in archive.path.rglob("*"):
+        if file.is_file() and file.name != PATHS_FILE:
+            assert b"DOE" not in file.read_bytes()
+    assert len(archive) + archive.num_rejected == 2
