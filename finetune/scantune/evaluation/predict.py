@@ -14,7 +14,7 @@ from pydantic import Field
 from scanlearn.archive.reader import Archive
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import disk_errors, write_atomically
+from scanlearn.files import csv_cell, disk_errors, make_folder, write_atomically
 from scanlearn.packing.settings import DEFAULT_TABLE, PackSettings, Table, pixel_settings
 from scanlearn.packing.sources import open_archive
 from scantune.labels.truth import Truth
@@ -70,7 +70,7 @@ def predict(
     features = extract(backbone, archive, size=card.size, mean=card.mean, std=card.std)
     probabilities = classifier.probabilities(features)
     with disk_errors(output.parent):
-        output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(output.parent)
     write_atomically(output, _table(archive, card, probabilities, paths))
     say(f"{len(archive):,} scans {_in_words(card, probabilities)}: {output}")
     if archive.num_rejected:
@@ -132,9 +132,9 @@ def _table(
     for name, values, called in zip(names, probabilities, calls, strict=True):
         table.writerow(
             [
-                *name,
+                *map(csv_cell, name),
                 *(f"{value:.6g}" for value in values),
-                *([card.classes[int(values.argmax())]] if is_exclusive else []),
+                *([csv_cell(card.classes[int(values.argmax())])] if is_exclusive else []),
                 *called,
             ]
         )

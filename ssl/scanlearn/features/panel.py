@@ -16,7 +16,7 @@ from pydantic import Field
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
 from scanlearn.features import labelfree as labelfree
-from scanlearn.files import write_atomically
+from scanlearn.files import csv_cell, make_folder, write_atomically
 from scanlearn.packing.settings import DEFAULT_TABLE, PackSettings, Table
 from scanlearn.packing.sources import open_archive
 from scanlearn.views.adjusting import Operations
@@ -176,7 +176,7 @@ def _say(panel: Panel, facts: dict[str, str | int], backbone: str) -> None:
 
 
 def _write(path: Path, panel: Panel, facts: dict[str, str | int]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if path.suffix == ".json":
         write_atomically(path, json.dumps({**facts, "panel": asdict(panel)}, indent=2) + "\n")
         return
@@ -184,5 +184,5 @@ def _write(path: Path, panel: Panel, facts: dict[str, str | int]) -> None:
     text = io.StringIO()
     table = csv.DictWriter(text, row, lineterminator="\n")
     table.writeheader()
-    table.writerow(row)
+    table.writerow({name: csv_cell(value) for name, value in row.items()})
     write_atomically(path, text.getvalue())

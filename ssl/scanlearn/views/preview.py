@@ -20,6 +20,7 @@ from scanlearn.archive.reader import Archive
 from scanlearn.console import say
 from scanlearn.core import ScanBatch
 from scanlearn.errors import ScanlearnError
+from scanlearn.files import make_folder
 from scanlearn.packing.settings import DEFAULT_TABLE, PackSettings, Table
 from scanlearn.packing.sources import open_archive
 from scanlearn.palette import LIGHT, NUM_HUES
@@ -179,7 +180,7 @@ def preview(
         raise ScanlearnError(no_effect_in_words(idle))
     sheet = Sheet(adjusted, size, seed, RenderSettings(scale_blur=scale_blur))
     figure = sheet.draw(open_archive(source, settings=PackSettings.of_table(table)), columns, scans)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     figure.savefig(target, dpi=150)
     say(f"preview sheet: {target}")
     return target
