@@ -102,13 +102,8 @@ def rewrite_list(path: Path, dropped: Container[str], more: Iterable[Sequence[st
         header = next(lines)
         writer.writerow(header)
         kept = [line for line in lines if line[0].partition("#")[0] not in dropped]
-<<<<<<< HEAD
     added = [line[: len(header)] for line in more]
-    writer.writerows(chain(kept, added))
-=======
-    added = list(more)
     writer.writerows(chain(kept, (map(csv_cell, line) for line in added)))
->>>>>>> main
     is_private = path.name == PATHS_FILE
     write_atomically(path, text.getvalue(), mode=0o600 if is_private else 0o666)
     return len(kept) + len(added)
