@@ -13,7 +13,7 @@ from scanlearn.archive.reader import Archive
 from scanlearn.backbones.start import check_start
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import write_atomically
+from scanlearn.files import csv_cell, write_atomically
 from scanlearn.packing.sources import open_archive
 from scanlearn.provenance import provenance
 from scantune.comparison import facts
@@ -141,7 +141,8 @@ def table_csv(table: Sequence[Score]) -> str:
     writer.writerow([*names, *(f"auroc_{number + 1}" for number in range(seeds))])
     for score in table:
         cells = [getattr(score, name) for name in names]
-        writer.writerow([_cell(value) for value in (*cells, *score.per_seed)])
+        values = (*cells, *score.per_seed)
+        writer.writerow([csv_cell(_cell(value)) for value in values])
     return out.getvalue()
 
 

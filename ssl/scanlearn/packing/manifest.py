@@ -38,6 +38,7 @@ from scanlearn.readers.containers import (
     stamp,
 )
 from scanlearn.readers.limits import limited
+from scanlearn.readers.nifti import second_files
 from scanlearn.readers.readers import SCAN_SUFFIXES, is_scan, list_rows, may_be_scan
 from scanlearn.readers.scan import Undecodable
 
@@ -49,6 +50,7 @@ _PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _PATHS_PER_CHUNK = 2**16
 _ENDING = re.compile(r"[.\w -]{1,12}")
 _LEADS_OUT = "is a link to a file outside the source; set follow_links=true to follow it"
+_PART_LEADS_OUT = "has a part in another file, which {}"
 _NOT_UTF_8 = "has a name that is not UTF-8; rename it"
 # A packed archive below a folder holds a picture of its own, a sheet of scans that lie elsewhere.
 _OF_AN_ARCHIVE = ("archive.json", "shards")
@@ -411,7 +413,11 @@ def _list_folder(folder: Path, *, follow_links: bool, open_containers: bool) -> 
         elif is_container and open_containers and not leads_out:
             scans.add_members(Path(entry.path), f"{path}/")
         elif entry.name.lower().endswith(SCAN_SUFFIXES):
-            scans.add(path)
+            others = () if follow_links else second_files(Path(entry.path))
+            if any(not f"{os.path.realpath(other)}/".startswith(base) for other in others):
+                scans.refuse(path, _PART_LEADS_OUT.format(_LEADS_OUT))
+            else:
+                scans.add(path)
         else:
             scans.add_if_scan(path, Path(entry.path))
     return scans

@@ -164,10 +164,12 @@ def pack_manifest(
         workers=workers,
     )
     if plan.channels == 1 and channels == 1 and any_has_colour(headers, read, workers):
-        kept = "channels=3 or auto keeps it" if like is None else "an archive of their own keeps it"
+        kept = "an archive of their own keeps it"
+        if like is None:
+            kept = "channels=3 or auto keeps it"
         warn_user(
-            f"{_counted(headers.num_colour, 'file')} of {len(manifest):,} store colour, and"
-            f" channels=1 turns it into gray; {kept}"
+            f"{headers.num_colour:,} of {len(manifest):,} files store colour, which channels=1"
+            f" turns into gray; {kept}"
         )
     if like is not None:
         if plan.dtype.itemsize > like.dtype.itemsize:
@@ -367,10 +369,6 @@ class _WriteLoop:
         labels = {SERIES: series} | labels
         origin = Origin(scan_id=name, patient=patient, labels=labels, spelling=spelling)
         return self._writer.add(outcome.scan, origin)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun if number == 1 else noun + 's'}"
 
 
 def _nameless(reason: str, row: ManifestRow) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
+from scanlearn.config.loading import Spread
 from scanlearn.config.settings import Settings
 from scanlearn.packing.canvas import FieldOfView, Fit, Intensity, Preprocess
 from scanlearn.packing.windows import Window, edges, read_window
@@ -99,6 +100,9 @@ class TableSettings(Settings):
 
 
 TABLE_SETTINGS = tuple(TableSettings.model_fields)
+# As an argument of a function that a command calls.
+Table = Annotated[TableSettings, Spread()]
+DEFAULT_TABLE = TableSettings()
 
 # Settings of the source: how it is read and which files are taken. All others change pixels.
 SOURCE_SETTINGS = frozenset(
@@ -245,6 +249,11 @@ class PackSettings(TableSettings):
                 f"{filled} fill three channels, but channels=1 is given; leave channels at auto"
             )
         return self
+
+    @classmethod
+    def of_table(cls, table: TableSettings, **others: Any) -> PackSettings:
+        """Returns settings that read a table so; all others are the defaults unless given."""
+        return cls.model_validate({**others, **table.model_dump()})
 
     def preprocess(self) -> Preprocess:
         """Returns what is done to the pixels of every scan."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,8 @@ Shrink = Callable[[Any], Any]
 MAX_PIXELS = 89_478_485
 # More frames than any recording has: such a file would keep a machine busy for days.
 MAX_FRAMES = 65_536
+
+_QUOTED = re.compile(r"""(?<!\w)b?(?:'[^']*'|"[^"]*")(?!\w)|(?<!\w)b?['"].*$""")
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,10 @@ class Metered(io.BufferedReader):
     """A file of which only so many more bytes are read.
 
     Attributes:
-        bytes_left: Set anew by who knows what the file may still need.
+        bytes_left: Set by who knows what the file may still need; None reads all of it.
     """
 
-    bytes_left = 2**62
+    bytes_left: int | None = None
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Returns the next bytes.
@@ -134,11 +137,13 @@ class Metered(io.BufferedReader):
         Raises:
             Undecodable: There are more than are left to be read.
         """
+        if self.bytes_left is None:
+            return super().read(size)
         most = self.bytes_left + 1
         content = super().read(most if size is None or size < 0 else min(size, most))
         self.bytes_left -= len(content)
         if self.bytes_left < 0:
-            raise Undecodable("holds far more bytes than its pixels and a list of tags need")
+            raise Undecodable("claims far more bytes of tags, notes or headers than any scan has")
         return content
 
 
@@ -190,9 +195,22 @@ def refusing(path: Path) -> Iterator[None]:
         # Pillow's parsers raise almost anything on damaged bytes (SyntaxError, struct.error,
         # zlib.error, IndexError ...): whatever it is, this file is no scan.
         # Reasons are listed with the archive, which tells nothing of the folders scans came from.
-        text = str(error).replace(f"{path.parent}{os.sep}", "")
-        line = (text.splitlines() or [type(error).__name__])[0][:200]
+        text = str(error).replace(f"{path.parent}{os.sep}", "").replace(path.name, "the file")
+        line = (text.splitlines() or [type(error).__name__])[0]
+        line = _without_values(line)[:200]
         raise Undecodable(f"is cut short or damaged ({line})") from error
+
+
+def _without_values(line: str) -> str:
+    """Returns an error without what it quotes, but for names in Python and of encodings."""
+
+    # Libraries quote the value they stumble over, which may be a patient's number.
+    def hidden(quoted: re.Match[str]) -> str:
+        is_name = line[quoted.end() :].startswith((" object", " codec"))
+        is_name = is_name or line[: quoted.start()].endswith("attribute ")
+        return quoted.group() if is_name else "(a value)"
+
+    return _QUOTED.sub(hidden, line)
 
 
 @dataclass(frozen=True)

@@ -246,7 +246,7 @@ def _estimate(
 ) -> Estimate:
     ranks = layout_of(config).ranks
     # A run that was stopped has its remaining steps to take.
-    done = checkpoint_step(RunFolder(Path(config.output)).checkpoint)
+    done = checkpoint_step(RunFolder(Path(config.output).expanduser()).checkpoint)
     with trial_run(config, archive) as whole:
         chosen = (whole.start_line(done), *(f"Warning: {text}" for text in whole.warnings))
         resolved, plan = whole.resolved, whole.method.plan
@@ -280,7 +280,7 @@ def _estimate(
         backbone=backbone,
         metrics=_ROW_BYTES * (left // config.logging.row_every(resolved.total_steps) + 1),
     )
-    _check_disk(Path(config.output), estimate.disk)
+    _check_disk(Path(config.output).expanduser(), estimate.disk)
     return estimate
 
 
