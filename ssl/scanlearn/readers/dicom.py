@@ -75,6 +75,13 @@ _PADDING = (
 )
 _BEYOND = "bits beyond BitsStored left out"
 
+# What a table of labels calls a file by, if not by its path, series or patient.
+IDENTIFIERS = {
+    "instance": "SOPInstanceUID",
+    "study": "StudyInstanceUID",
+    "accession": "AccessionNumber",
+}
+
 
 def _header(path: Path, settings: ReadSettings, _start: bytes) -> Header:
     with refusing(path):
@@ -108,7 +115,9 @@ def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame
     with refusing(path):
         tags = _read(path, pixels=True, pictures_only=settings.pictures_only)
         names = ("PatientID", "SeriesInstanceUID", "IssuerOfPatientID")
-        identity = [_text(tags, name) for name in names]
+        patient, series, issuer = (_text(tags, name) for name in names)
+        by_kind = {kind: _text(tags, name) for kind, name in IDENTIFIERS.items()}
+        identifiers = tuple((kind, value) for kind, value in by_kind.items() if value)
         is_alone = _num_frames(tags) == 1
     for index in frames:
         try:
@@ -119,7 +128,7 @@ def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame
                 raise
             yield Frame(index + 1, error)
         else:
-            yield Frame(index + 1, scan, notes, *identity)
+            yield Frame(index + 1, scan, notes, patient, series, issuer, identifiers)
 
 
 def _read(path: Path, *, pixels: bool, pictures_only: bool) -> Dataset:

@@ -112,6 +112,7 @@ class Frame:
         scan: The scan, or the reason why there is none.
         notes: What of the file was left out or changed, in words.
         patient: As the file names it; None where it names none, as for series and issuer.
+        identifiers: Kind and value of what a table of labels may call the file by.
     """
 
     number: int
@@ -120,6 +121,7 @@ class Frame:
     patient: str | None = None
     series: str | None = None
     issuer: str | None = None
+    identifiers: tuple[tuple[str, str], ...] = ()
 
 
 class Metered(io.BufferedReader):
