@@ -197,10 +197,13 @@ def pack_manifest(
         try:
             notes = write_scans(writer, manifest, plan, headers, workers)
         except KeyboardInterrupt:
-            raise Interrupted(
-                f"stopped; {writer.num_kept:,} scans in finished shards are kept: run the same"
-                " command again to pack the rest"
-            ) from None
+            kept = "stopped before a shard of scans was complete: the same command starts anew"
+            if writer.num_kept:
+                kept = (
+                    f"stopped; {writer.num_kept:,} scans in finished shards are kept: run the same"
+                    " command again to pack the rest"
+                )
+            raise Interrupted(kept) from None
         if writer.num_scans == 0:
             reason = writer.first_reason
             path, _, _ = next(manifest.rows())
