@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Annotated
@@ -239,16 +240,21 @@ def pretrain_command(
     current step; it saves a checkpoint and exits with code 75.
     """
     from scanlearn.config import load_config
-    from scanlearn.training.pretrain import pretrain
+    from scanlearn.console import doing, loading
     from scanlearn.training.settings import PretrainConfig
 
     settings = load_config(PretrainConfig, config, overrides or (), kind="pretrain")
+    settings.check_inputs()
+    with loading("torch", "timm", "pytorch-lightning"):
+        from scanlearn.training.pretrain import pretrain
     if is_dry_run:
         from scanlearn.training.trial import dry_run
 
-        print(dry_run(settings))
+        with doing("taking trial steps"):
+            print(dry_run(settings))
     else:
-        pretrain(settings)
+        with doing("pretraining"):
+            pretrain(settings)
 
 
 @app.command("export")
@@ -260,9 +266,16 @@ def export_command(
 
     A fresh process loads it again and checks that its features are equal.
     """
-    from scanlearn.training.pretrain import export
+    from pathlib import Path
 
-    export(run, folder)
+    from scanlearn.console import doing, loading
+    from scanlearn.files import check_exists
+
+    check_exists(Path(run))
+    with loading("torch", "timm", "pytorch-lightning"):
+        from scanlearn.training.pretrain import export
+    with doing("exporting, and loading the backbone again in a fresh process"):
+        export(run, folder)
 
 
 @app.command("panel", epilog=settings_hint("scanlearn config panel"))
@@ -311,8 +324,13 @@ def print_settings(
 
 def run(application: typer.Typer) -> None:
     """Runs a command line: wrong input ends in one sentence and exit code 2."""
+    words = sys.argv[1:]
+    is_help = not words or "--help" in words
+    if not is_help:
+        from scanlearn.console import signs_of_life
     try:
-        application()
+        with nullcontext() if is_help else signs_of_life(f"{words[0]}: at work"):
+            application()
     except ScanlearnError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

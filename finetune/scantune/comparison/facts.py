@@ -30,7 +30,7 @@ from scantune.comparison.results import (
     TaskCount,
     ViewShare,
 )
-from scantune.evaluation.backbone import THUMBNAIL
+from scantune.evaluation.settings import THUMBNAIL
 from scantune.labels.labeled_set import LabeledSet
 from scantune.learners.by_name import stopping_notes
 from scantune.scores import Scores

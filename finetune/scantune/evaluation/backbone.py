@@ -10,16 +10,15 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from scanlearn.archive.reader import Archive
-from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone, weights_hash
+from scanlearn.backbones.backbone import Backbone, build_backbone, weights_hash
 from scanlearn.backbones.device import preferred_device
+from scanlearn.backbones.settings import BackboneConfig
 from scanlearn.backbones.weights import load_backbone
-from scanlearn.errors import ScanlearnError
 from scanlearn.features.extract import extract, thumbnail_features
 from scanlearn.packing.sources import cache_folder
 from scantune.evaluation.classifier import View
-from scantune.evaluation.settings import THUMBNAIL as THUMBNAIL
+from scantune.evaluation.settings import RANDOM, THUMBNAIL, folder_of, random_of
 
-_RANDOM = "random:"
 _RANDOM_SIZE = 64
 _THUMBNAIL_SIZE = 16
 
@@ -62,14 +61,12 @@ def open_backbone(backbone: str | Path, archive: Archive, size: int | None) -> E
         side = size or _THUMBNAIL_SIZE
         described = {"kind": THUMBNAIL, "size": side}
         return EvaluatedBackbone(described, None, None, View(side, archive.mean, archive.std))
-    folder = _folder_of(backbone)
-    if folder is None and str(backbone).startswith(_RANDOM):
-        name, _, seed = str(backbone).removeprefix(_RANDOM).partition(":")
-        if seed and not seed.isdecimal():
-            raise ScanlearnError(f"{backbone}: '{seed}' is not a seed; write {_RANDOM}{name}:0")
+    folder = folder_of(backbone)
+    if folder is None and str(backbone).startswith(RANDOM):
+        name, seed = random_of(str(backbone))
         kind, side, mean, std = "random", size or _RANDOM_SIZE, archive.mean, archive.std
         config = BackboneConfig(name=name)
-        network = build_backbone(config, archive.shape[0], int(seed or 0), size=side)
+        network = build_backbone(config, archive.shape[0], seed, size=side)
     else:
         network, card = load_backbone(folder or backbone, channels=archive.shape[0])
         kind, side, mean, std = "loaded", size or card.size, card.mean, card.std
@@ -89,20 +86,6 @@ def channels_of(backbone: str | Path) -> Literal[1, 3, "auto"]:
     Raises:
         ScanlearnError: It cannot be loaded.
     """
-    folder = None if str(backbone) == THUMBNAIL else _folder_of(backbone)
+    folder = None if str(backbone) == THUMBNAIL else folder_of(backbone)
     channels = None if folder is None else load_backbone(folder)[1].channels
     return 1 if channels == 1 else 3 if channels == 3 else "auto"
-
-
-def _folder_of(backbone: str | Path) -> Path | None:
-    """Returns the folder that holds the weights; None where the name is no folder on disk."""
-    folder = Path(str(backbone).removeprefix("local-dir:")).expanduser()
-    if not folder.is_dir():
-        return None
-    if (folder / "backbone").is_dir():
-        return folder / "backbone"
-    if (folder / "config.yaml").is_file() and not (folder / "card.json").is_file():
-        raise ScanlearnError(
-            f"{folder}: this run has no backbone yet; finish it with scanlearn pretrain"
-        )
-    return folder

@@ -15,10 +15,11 @@ import torch
 from timm.models import load_model_config_from_hf
 from torch import Tensor, nn
 
-from scanlearn.backbones.backbone import Backbone, BackboneConfig, seeded_weights, weights_hash
+from scanlearn.backbones.backbone import Backbone, seeded_weights, weights_hash
 from scanlearn.backbones.card import Card, StartWeights
 from scanlearn.backbones.fitting import load_fitted
 from scanlearn.backbones.naming import name_few, rename, table_of
+from scanlearn.backbones.settings import BackboneConfig
 from scanlearn.backbones.weights import WEIGHTS, load_backbone
 from scanlearn.errors import ScanlearnError, did_you_mean
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scanlearn.errors import ScanlearnError
+from scanlearn.files import check_exists
 from scanlearn.packing.tables import (
     TABLE_SUFFIXES,
     find_column,
@@ -149,8 +150,7 @@ def read_manifest(
     if source.is_dir():
         scans = _list_folder(source, follow_links=follow_links, open_containers=open_containers)
         return scans.manifest(folder_labels=folder_labels)
-    if not source.exists():
-        raise ScanlearnError(f"{source}: there is no such file or folder; check the path")
+    check_exists(source)
     is_table = source.suffix.lower() in TABLE_SUFFIXES
     rows = None if is_table else list_rows(source)
     if folder_labels and (is_table or rows is not None):

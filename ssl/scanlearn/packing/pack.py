@@ -15,7 +15,7 @@ from scanlearn.archive.layout import Origin, is_archive
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.summary import summary
 from scanlearn.archive.writer import ArchiveWriter
-from scanlearn.console import say, track, warn_user
+from scanlearn.console import doing, say, track, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import require_free
 from scanlearn.packing.filters import make_selection
@@ -169,14 +169,15 @@ def manifest_of(source: Path | str, settings: PackSettings) -> Manifest:
     """Returns the files that a folder or a table lists, read as the settings say."""
     if is_archive(Path(source).expanduser()):
         raise ScanlearnError(f"{source}: is an archive already; use it without packing")
-    return read_manifest(
-        source,
-        path_column=settings.path_column,
-        patient_column=settings.patient_column,
-        follow_links=settings.follow_links,
-        open_containers=settings.open_containers,
-        folder_labels=settings.folder_labels,
-    )
+    with doing(f"looking through {source}"):
+        return read_manifest(
+            source,
+            path_column=settings.path_column,
+            patient_column=settings.patient_column,
+            follow_links=settings.follow_links,
+            open_containers=settings.open_containers,
+            folder_labels=settings.folder_labels,
+        )
 
 
 def write_scans(

@@ -10,6 +10,7 @@ from pathlib import Path
 from scanlearn.archive.layout import FORMAT_VERSION, is_archive
 from scanlearn.archive.reader import Archive
 from scanlearn.console import say
+from scanlearn.files import check_exists
 from scanlearn.packing.pack import identities_for, manifest_of, pack
 from scanlearn.packing.settings import PackSettings
 
@@ -52,6 +53,23 @@ def open_archive(
         return Archive(target)
     say(f"packing {path} into the cache: {target}")
     return pack(manifest, target, settings=settings)
+
+
+def check_source(source: Path | str, where: str = "") -> None:
+    """Refuses what `open_archive` would refuse at once: before anything heavy is imported.
+
+    Args:
+        where: The setting that names it, for the message.
+
+    Raises:
+        ScanlearnError: There is nothing at the path, or no such phantom.
+    """
+    if str(source).startswith(PHANTOM_PREFIX):
+        from scanlearn.phantom.phantom import PhantomSpec
+
+        PhantomSpec.parse(str(source).removeprefix(PHANTOM_PREFIX))
+    else:
+        check_exists(Path(source).expanduser(), where)
 
 
 def cache_folder() -> Path:

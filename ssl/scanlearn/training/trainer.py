@@ -12,10 +12,10 @@ from typing import Literal
 import pytorch_lightning as pl
 
 from scanlearn.backbones.backbone import weights_hash
-from scanlearn.console import track
+from scanlearn.console import quiet, track
 from scanlearn.training.batches import StepLoader
 from scanlearn.training.checkpoint import AtomicCheckpoints, checkpoint_step
-from scanlearn.training.distributed import ALONE, ProcessLayout, Ranks, quiet
+from scanlearn.training.distributed import ALONE, ProcessLayout, Ranks
 from scanlearn.training.folder import COLUMNS, MetricsCsv
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.optim import build_optimiser
@@ -100,8 +100,9 @@ def build_trainer(
         accumulate: Parts of a batch, after the last of which the optimiser steps.
     """
     with quiet():
+        arguments = layout.trainer_arguments()
         return pl.Trainer(
-            **layout.trainer_arguments(),
+            **{**arguments, "plugins": [AtomicCheckpoints(), *arguments["plugins"]]},
             precision="bf16-mixed" if precision == "bf16" else "32-true",
             max_steps=steps,
             accumulate_grad_batches=accumulate,
@@ -113,7 +114,6 @@ def build_trainer(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             default_root_dir=folder,
-            plugins=[AtomicCheckpoints()],
             callbacks=list(callbacks),
         )
 
