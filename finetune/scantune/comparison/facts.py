@@ -78,18 +78,23 @@ EVIDENCE_NOTE = (
 
 
 def setup_facts(
-    config: CompareConfig, runs: Sequence[RunRow], tasks: Mapping[str, LabeledSet]
+    config: CompareConfig,
+    runs: Sequence[RunRow],
+    tasks: Mapping[str, LabeledSet],
+    num_unlabeled: int,
 ) -> tuple[Fact, ...]:
     """The set-up that all arms share, for a person."""
     shared = config.pretrain
     trained = next(run for run in runs if run.steps > 0)
+    arm = next(name for name, each in config.arms.items() if each.kind == "pretrained")
+    run = with_batch_of(config.run_config(arm, config.seeds[0], Path()), num_unlabeled)
     return (
         Fact(name="Method", value=shared.method.name),
         Fact(name="Network", value=shared.backbone.in_words),
         Fact(name="Views", value=_views_text(shared)),
         Fact(
             name="Training",
-            value=f"{trained.epochs:.3g} epochs of batches of {shared.batch_size}, "
+            value=f"{trained.epochs:.3g} epochs of batches of {run.batch_size}, "
             f"{trained.steps:,} steps",
         ),
         Fact(name="Evaluation", value=_evaluation_text(config, tasks)),
