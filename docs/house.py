@@ -38,7 +38,7 @@ PLACES = {
     "scanlearn.backbones": (3, 11),
     "scanlearn.phantom": (0, 12),
     "scanlearn.archive": (0, 13),
-    "scanlearn.config": (3, 13),
+    "scanlearn.config": (3, 14),
     "scanlearn.readers": (0, 14),
 }
 # Single files that hold what folders share; they have no arrows.

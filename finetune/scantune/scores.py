@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ class Scores:
         values: ``[l g j n k]`` class scores; NaN where ``fold_of`` is -1.
         thresholds: ``[l g j f k]`` at or above which a model calls a class, set on training
             patients; NaN where they are too few (see `metrics.threshold_at`).
+        made_from: Hash of the weights, scans and labels that gave these scores; empty where
+            nobody said.
     """
 
     learners: tuple[str, ...]
@@ -46,6 +49,7 @@ class Scores:
     train_scans: Int[np.ndarray, "g j f"]
     train_patients: Int[np.ndarray, "g j f"]
     notes: tuple[str, ...] = ()
+    made_from: str = ""
 
     @property
     def num_label_seeds(self) -> int:
@@ -106,6 +110,8 @@ class Scores:
         fields: dict[str, Any] = {name: np.asarray(getattr(self, name)) for name in _ARRAYS}
         fields |= {name: np.array(getattr(self, name), dtype=np.str_) for name in _TEXTS}
         fields |= {"truth": self.truth.matrix, "task": np.array(self.truth.task)}
+        fields["made_from"] = np.array(self.made_from)
+        fields["digest"] = np.array(_digest(fields))
         content = io.BytesIO()
         np.savez_compressed(content, format=np.array(_FORMAT), **fields)
         write_atomically(Path(path), content.getvalue())
@@ -115,20 +121,48 @@ class Scores:
         """Returns scores written by ``save``.
 
         Raises:
-            ScanlearnError: If the file is of another format.
+            ScanlearnError: If the file is of another format, is damaged, or was changed.
         """
-        with np.load(path, allow_pickle=False) as file:
-            if int(file["format"]) != _FORMAT:
-                raise ScanlearnError(
-                    f"{path}: format {int(file['format'])}, not {_FORMAT}; delete the "
-                    "file to have it computed again"
-                )
-            texts: dict[str, Any] = {
-                name: tuple(str(text) for text in file[name]) for name in _TEXTS
-            }
-            arrays: dict[str, Any] = {name: np.asarray(file[name]) for name in _ARRAYS}
-            truth = Truth(np.asarray(file["truth"]), str(file["task"]))  # type: ignore[arg-type]
-        return cls(truth=truth, **texts, **arrays)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                fields = {name: np.asarray(file[name]) for name in file.files}
+            version = int(fields.pop("format"))
+            if version == _FORMAT:
+                return cls._of(fields)
+            problem = f"format {version}, not {_FORMAT}"
+        except Exception as error:  # of many unrelated classes, down to the tokenizer's
+            problem = f"is damaged or no file of scores ({str(error) or type(error).__name__})"
+        raise ScanlearnError(f"{path}: {problem}; delete the file to have it computed again")
+
+    @classmethod
+    def _of(cls, fields: dict[str, Any]) -> Scores:
+        """Returns the scores that a file holds; a ValueError if they do not fit together."""
+        digest = fields.pop("digest", None)
+        # Earlier releases wrote neither; one without the other was taken out by somebody.
+        if (digest is not None or "made_from" in fields) and str(digest) != _digest(fields):
+            raise ValueError("it was changed after it was written")
+        texts: dict[str, Any] = {name: tuple(str(t) for t in fields[name]) for name in _TEXTS}
+        scores = cls(
+            truth=Truth(fields["truth"], str(fields["task"])),  # type: ignore[arg-type]
+            made_from=str(fields.get("made_from", "")),
+            **texts,
+            **{name: fields[name] for name in _ARRAYS},
+        )
+        sizes = [len(scores.learners), len(scores.budgets), *scores.fold_of.shape]
+        if scores.values.shape != (*sizes, len(scores.classes)):
+            raise ValueError(f"its scores have shape {scores.values.shape}")
+        if {len(scores.truth), len(scores.patients)} != {sizes[-1]}:
+            raise ValueError("its labels or patients are not one for each scan")
+        return scores
+
+
+def _digest(fields: Mapping[str, Any]) -> str:
+    """Returns the sha256 of named arrays."""
+    digest = hashlib.sha256()
+    for name, array in sorted(fields.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 _TEXTS = ("learners", "budgets", "classes", "notes")

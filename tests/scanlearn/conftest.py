@@ -96,6 +96,7 @@ def write_archive(tmp_path: Path) -> Callable[..., Archive]:
                         f"{name}-{row}",
                         f"{name}-p{row}" if patients is None else patients[row],
                         {column: values[row] for column, values in columns.items()},
+                        spelling=f"{name}-{row}",
                     ),
                 )
             return writer.close()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +84,48 @@ def test_the_design_hash_sees_labels_and_folds(make_scores: Any) -> None:
     assert make_scores(y, patients, values[::-1], folds).design_hash() == base
     assert make_scores(1 - y, patients, values, folds).design_hash() != base
     assert make_scores(y, patients, values, folds[:, ::-1]).design_hash() != base
+
+
+def test_an_edited_file_is_refused(scores: Scores, tmp_path: Path) -> None:
+    path = tmp_path / "scores.npz"
+    replace(scores, made_from="these weights").save(path)
+    with np.load(path) as file:
+        fields = dict(file)
+    edits: list[dict[str, Any]] = [
+        {**fields, "values": fields["values"][::-1] + 0.1},
+        {**fields, "made_from": np.array("others")},
+        {**fields, "patients": fields["patients"][::-1]},
+        {name: value for name, value in fields.items() if name != "digest"},
+        {name: value for name, value in fields.items() if name != "values"},
+    ]
+    for edited in edits:
+        np.savez(path, **edited)
+        with pytest.raises(ScanlearnError, match=r"scores\.npz: is damaged .* delete the file"):
+            Scores.load(path)
+
+
+def test_every_flipped_bit_is_refused_or_changes_nothing(scores: Scores, tmp_path: Path) -> None:
+    path, rng = tmp_path / "scores.npz", random.Random(0)
+    scores.save(path)
+    whole, refused = path.read_bytes(), 0
+    for _ in range(60):
+        at, changed = rng.randrange(len(whole)), bytearray(whole)
+        changed[at] ^= 1 << rng.randrange(8)
+        path.write_bytes(changed)
+        try:
+            loaded = Scores.load(path)
+        except ScanlearnError:
+            refused += 1
+        else:
+            np.testing.assert_array_equal(loaded.values, scores.values)
+            assert loaded.design_hash() == scores.design_hash()
+    assert refused > 40
+
+
+def test_scores_of_an_earlier_release_are_read(scores: Scores, tmp_path: Path) -> None:
+    path = tmp_path / "scores.npz"
+    scores.save(path)
+    with np.load(path) as file:
+        fields = {name: file[name] for name in file.files if name not in ("digest", "made_from")}
+    np.savez(path, **fields)
+    assert Scores.load(path).made_from == ""

@@ -11,6 +11,7 @@ from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import Backbone, weights_hash
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.console import say
+from scanlearn.errors import ScanlearnError
 from scanlearn.training.pretrain import PretrainResult, pretrain
 from scanlearn.training.run import initial_backbone, resolve, training_device
 from scanlearn.training.settings import PretrainConfig
@@ -63,7 +64,14 @@ def load_network(config: CompareConfig, row: RunRow, folder: Path, unlabeled: Ar
     device = training_device(config.pretrain.device)
     if config.arms[row.arm].kind == "random":
         return _initial_backbone(config, row.seed, unlabeled).eval().to(device)
-    return load_backbone(folder / row.backbone)[0].to(device)
+    backbone, card = load_backbone(folder / row.backbone)
+    if card.weights_hash != row.final_hash:
+        # A backbone put in its place was scored under the name of this arm.
+        raise ScanlearnError(
+            f"{folder / row.backbone}: holds other weights than those its run ended with; restore"
+            " it from a copy, or delete the run's folder to train it again"
+        )
+    return backbone.to(device)
 
 
 def matched(rows: Sequence[RunRow]) -> Matched:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from scanlearn.archive.reader import Archive
 from scanlearn.config import dump_plain
 from scanlearn.files import disk_errors
 from scanlearn.packing.sources import PHANTOM_PREFIX
+from scanlearn.training.run import with_batch_of
 from scanlearn.training.settings import TrainingSettings
 from scanlearn.views.adjusting import in_words
 from scanlearn.views.preview import arm_sheet

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from scanlearn.archive.reader import Archive
+from scanlearn.archive.spellings import agreeing
 from scanlearn.audit.audit import find_leaks
 from scanlearn.audit.result import FACTS_FILE, ScanSet
 from scanlearn.console import say, warn_user
@@ -68,7 +69,13 @@ def leak_warnings(leaks: Sequence[Leak]) -> tuple[str, ...]:
         for leak in leaks
         if leak.near
     )
-    return (*(f"{told}." for told in _invalid(leaks)), *near)
+    respelled = (
+        f"{leak.title}: {agreeing(leak.respelled, leak.respelled_scans)}; they count as different"
+        " people: write their numbers in one way."
+        for leak in leaks
+        if leak.respelled
+    )
+    return (*(f"{told}." for told in _invalid(leaks)), *respelled, *near)
 
 
 def _invalid(leaks: Sequence[Leak]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from scanlearn.config.settings import Settings
 from scanlearn.errors import did_you_mean
-from scanlearn.packing.settings import PackSettings
+from scanlearn.packing.settings import PackSettings, PatientPattern, Root, Sep, Sheet
 from scanlearn.packing.sources import check_source
 from scanlearn.training.settings import SCALE_HELP, PretrainConfig, TrainingSettings
 from scanlearn.views.recipes import no_effect_in_words
@@ -37,10 +37,14 @@ class ComparePacking(PackSettings):
 
 
 class Columns(Settings):
-    """Columns of a table of scans."""
+    """How one of the tables of scans is read, where it is not as pack says."""
 
     path: str | None = Field(default=None, description="column with the file names; null finds it")
     patient: str | None = Field(default=None, description="column with the patients; null finds it")
+    patient_pattern: PatientPattern = None
+    root: Root = None
+    sep: Sep = None
+    sheet: Sheet = None
 
 
 def _help(name: str) -> str | None:
@@ -303,17 +307,23 @@ class CompareConfig(Settings):
         # The hair keeps rounding in the square root from adding a row.
         return math.ceil(most - 1e-6)
 
+    @property
+    def named_columns(self) -> tuple[str, ...]:
+        """Columns of the labels that the plan names."""
+        targets = (
+            name for task in self.tasks for name in ([task] if isinstance(task, str) else task)
+        )
+        marks = (self.evaluation.split_column, self.evaluation.synthetic_column)
+        return (*targets, *(name for name in marks if name is not None))
+
     def pack_settings(self, columns: Columns, channels: Literal["auto", 1, 3]) -> PackSettings:
         """How one of the two sets of scans is packed."""
-        return PackSettings(
-            **{
-                **dict(self.pack),
-                "canvas": self.canvas(),
-                "channels": channels,
-                "path_column": columns.path or self.pack.path_column,
-                "patient_column": columns.patient or self.pack.patient_column,
-            }
-        )
+        own = columns.model_dump(exclude_none=True)
+        own = {f"{key}_column" if key in ("path", "patient") else key: own[key] for key in own}
+        shared = dict(self.pack)
+        if {"patient_column", "patient_pattern"} & own.keys():
+            shared |= {"patient_column": None, "patient_pattern": None}
+        return PackSettings(**{**shared, "canvas": self.canvas(), "channels": channels, **own})
 
     def run_config(self, arm: str, seed: int, folder: Path) -> PretrainConfig:
         """The pretraining run of one arm at one seed: the same for all arms but the scale."""

@@ -209,7 +209,8 @@ class Fact(Settings):
 class Leak(Settings):
     """What the audit found between two sets of scans, or in one set across its folds.
 
-    ``patients`` is None where they cannot be compared; ``invalid_scans`` are the scans of the
+    ``patients`` is None where they cannot be compared, ``respelled`` those that agree with another
+    but for how the number is written; ``invalid_scans`` are the scans of the
     second set for which a result is invalid. `scanlearn.audit.result` says what is counted.
     """
 
@@ -218,6 +219,8 @@ class Leak(Settings):
     first_scans: int
     second_scans: int
     patients: int | None
+    respelled: int = 0
+    respelled_scans: tuple[str, ...] = ()
     identical: int
     near: int
     near_by_turn: dict[str, int]

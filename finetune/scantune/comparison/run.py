@@ -24,7 +24,7 @@ from scantune.comparison.plan import CompareConfig
 from scantune.comparison.results import RESULTS_FILE, TABLE_FILE, Rejected, Results, Score
 from scantune.comparison.scores import networks_of, read_tasks, score_all
 from scantune.comparison.summary import difference_rows, estimate_all, score_rows, state_verdict
-from scantune.labels.open import open_archives
+from scantune.labels.open import open_archives, single_columns
 
 
 def run_study(config: CompareConfig) -> Path:
@@ -104,7 +104,14 @@ def _open_archives(config: CompareConfig) -> tuple[Archive, tuple[Archive, ...]]
     channels = unlabeled.shape[0]
     assert channels in (1, 3), f"an archive has 1 or 3 channels, not {channels}"
     packing = config.pack_settings(config.label_columns, 1 if channels == 1 else 3)
-    archives = open_archives(config.labels, config.evaluation.test, packing)
+    # What the plan names is a label, whatever it looks like.
+    named = {"allow_columns": (*packing.allow_columns, *config.named_columns)}
+    packing = packing.model_copy(update=named)
+    asked = config.evaluation
+    single = single_columns(
+        config.tasks, asked.multilabel, asked.split_column, asked.synthetic_column
+    )
+    archives = open_archives(config.labels, asked.test, packing, single)
     if archives[0].shape[0] != channels:
         raise ScanlearnError(
             f"the unlabeled scans have {channels} channels and the labeled ones "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +11,9 @@ import numpy as np
 from jaxtyping import Float32
 
 from scanlearn.archive.reader import Archive
-from scanlearn.console import say, track
+from scanlearn.console import say, track, warn_user
+from scanlearn.errors import ScanlearnError
+from scanlearn.files import disk_errors
 from scanlearn.packing.sources import cache_folder
 from scantune.comparison.arms import load_network
 from scantune.comparison.folder import StudyFolder
@@ -34,11 +37,13 @@ class Network:
 
     Args:
         load: Loads it; called only where some task is not scored yet.
+        weights: Hash of its weights; empty for the thumbnail, which has none.
     """
 
     arm: str
     name: str
     load: Callable[[], EvaluatedBackbone]
+    weights: str = ""
 
 
 def read_tasks(config: CompareConfig, archives: tuple[Archive, ...]) -> dict[str, LabeledSet]:
@@ -83,7 +88,10 @@ def networks_of(
         network = load_network(config, row, folder.path, unlabeled)
         return EvaluatedBackbone({"kind": row.arm}, network, None, view)
 
-    networks = [Network(row.arm, f"{row.arm}-seed-{row.seed}", partial(load, row)) for row in runs]
+    networks = [
+        Network(row.arm, f"{row.arm}-seed-{row.seed}", partial(load, row), row.final_hash)
+        for row in runs
+    ]
     if config.evaluation.frozen_learners:
         thumbnail = partial(open_backbone, THUMBNAIL, labels, None)
         networks.insert(0, Network(THUMBNAIL, THUMBNAIL, thumbnail))
@@ -101,10 +109,15 @@ def score_all(
 
     Returns:
         By task and arm, one set of scores per pretraining seed, in the order of the networks.
+
+    Raises:
+        ScanlearnError: Kept scores are damaged, or of other weights, scans, labels or folds.
     """
     if config.evaluation.network_learners:
         _say_cost(config, networks, tasks)
     scores: dict[tuple[str, str], list[Scores]] = {}
+    designs: dict[str, str] = {}
+    is_old = False
     for network in networks:
         missing = {
             task: labeled
@@ -114,19 +127,40 @@ def score_all(
         if missing:
             _score(config.evaluation, folder, network, archives, missing)
             say(f"scored {network.name}")
-        for task in tasks:
-            kept = Scores.load(folder.scores(task, network.name))
+        for task, labeled in tasks.items():
+            path = folder.scores(task, network.name)
+            kept = Scores.load(path)
+            is_old |= not kept.made_from
+            # The thumbnail has fewer learners, but the same folds and subsets.
+            design = replace(kept, learners=()).design_hash()
+            is_same = kept.made_from in ("", _origin(network, archives, labeled))
+            is_same &= np.array_equal(kept.truth.matrix, labeled.truth.matrix)
+            is_same &= kept.classes == labeled.classes
+            if not is_same or designs.setdefault(task, design) != design:
+                # Scores of another arm, or of labels before they were corrected, were taken.
+                raise ScanlearnError(
+                    f"{path}: was made from other weights, scans, labels or folds than those of"
+                    " this study; delete the file to have it computed again"
+                )
             scores.setdefault((task, network.arm), []).append(kept)
-    for task in tasks:
-        # The thumbnail has fewer learners, but the same folds and subsets.
-        designs = {
-            replace(member, learners=()).design_hash()
-            for (name, _), members in scores.items()
-            if name == task
-            for member in members
-        }
-        assert len(designs) == 1, f"task {task}: arms were scored on different folds"
+    if is_old:
+        warn_user(
+            f"{folder.path}: some of its scores are of an earlier release, which did not note from"
+            " which weights they were made; they are used as they are"
+        )
     return scores
+
+
+def _origin(network: Network, archives: Sequence[Archive], labeled: LabeledSet) -> str:
+    """Returns a hash of the weights, scans and labels that a network's scores come from."""
+    hashes = [archive.content_hash for archive in archives]
+    names = (network.weights, *hashes, labeled.truth.task, *labeled.classes)
+    digest = hashlib.sha256(repr(names).encode())
+    arrays = (labeled.truth.matrix, labeled.patients, labeled.rows, labeled.sources)
+    for array in (*arrays, labeled.truth.synthetic, labeled.split):
+        text = None if array is None else array.tolist()
+        digest.update(repr(text).encode())
+    return digest.hexdigest()
 
 
 def _say_cost(
@@ -161,8 +195,9 @@ def _score(
             scans = LabeledScans(archives, labeled, backbone.view, cache_folder() / "features")
             scores = fit_learners(backbone, scans, features[task], settings, progress)
             path = folder.scores(task, network.name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            scores.save(path)
+            with disk_errors(path.parent):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            replace(scores, made_from=_origin(network, archives, labeled)).save(path)
 
 
 def _features(

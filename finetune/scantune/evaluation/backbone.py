@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import Backbone, build_backbone, weights_hash
 from scanlearn.backbones.device import preferred_device
-from scanlearn.backbones.settings import BackboneConfig
+from scanlearn.backbones.settings import BackboneConfig, check_architecture
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.features.extract import extract, thumbnail_features
 from scanlearn.packing.sources import cache_folder
@@ -83,9 +83,18 @@ def open_backbone(backbone: str | Path, archive: Archive, size: int | None) -> E
 def channels_of(backbone: str | Path) -> Literal[1, 3, "auto"]:
     """Returns the channels that a backbone on disk was trained on; auto where there is none.
 
+    A backbone that is none is found here, before the labels are packed for it.
+
     Raises:
-        ScanlearnError: It cannot be loaded.
+        ScanlearnError: It cannot be loaded, or there is none of that name.
     """
-    folder = None if str(backbone) == THUMBNAIL else folder_of(backbone)
-    channels = None if folder is None else load_backbone(folder)[1].channels
+    if str(backbone) == THUMBNAIL:
+        return "auto"
+    folder = folder_of(backbone)
+    if folder is None and str(backbone).startswith(RANDOM):
+        check_architecture(random_of(str(backbone))[0], str(backbone))
+        return "auto"
+    channels = load_backbone(folder or backbone)[1].channels
+    if folder is None:
+        return "auto"
     return 1 if channels == 1 else 3 if channels == 3 else "auto"

@@ -16,7 +16,7 @@ from jaxtyping import Float32
 
 from scanlearn.config.loading import check_settings
 from scanlearn.console import Progressor, say, track
-from scanlearn.packing.settings import PackSettings, pixel_settings
+from scanlearn.packing.settings import TABLE_SETTINGS, PackSettings, pixel_settings
 from scanlearn.packing.sources import cache_folder
 from scantune.evaluation.backbone import EvaluatedBackbone, channels_of, open_backbone
 from scantune.evaluation.classifier import SEED, describe, keep_classifier, keep_network
@@ -24,7 +24,13 @@ from scantune.evaluation.outputs import check_output, write
 from scantune.evaluation.results import Evaluation, say_table, score_table
 from scantune.evaluation.settings import EvaluateConfig, EvaluateOptions, ScoringSettings
 from scantune.labels.labeled_set import LabeledSet
-from scantune.labels.open import LabeledArchives, Question, open_archives, read_question
+from scantune.labels.open import (
+    LabeledArchives,
+    Question,
+    open_archives,
+    read_question,
+    single_columns,
+)
 from scantune.learners.by_name import frozen_learner, kept_learner, learners_by_name, stopping_notes
 from scantune.learners.frozen import LinearFit
 from scantune.learners.learner import Fit, LabeledScans
@@ -107,10 +113,17 @@ def _open(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) ->
     )
     packing = PackSettings(
         channels=channels_of(backbone),
-        patient_column=settings.patient_column,
         folder_labels=settings.folder_labels,
+        **settings.model_dump(include=set(TABLE_SETTINGS)),
+        allow_columns=question.columns,
     )
-    archives = open_archives(labels, settings.test, packing)
+    single = single_columns(
+        (settings.target,),
+        settings.multilabel,
+        settings.split_column,
+        settings.synthetic_column,
+    )
+    archives = open_archives(labels, settings.test, packing, single)
     labeled = read_question(archives, question, labels, settings.test)
     opened = open_backbone(backbone, labeled.archives[0], settings.size)
     inputs = {

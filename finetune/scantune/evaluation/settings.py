@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from scanlearn.backbones.settings import check_architecture, check_backbone
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
+from scanlearn.packing.settings import TableSettings
 from scanlearn.packing.sources import check_source
 from scantune.learners.settings import DEFAULT, TuneConfig
 from scantune.learners.table import LEARNERS_HELP, LearnerName
@@ -66,8 +67,8 @@ class ScoringSettings(Settings):
     )
     multilabel: bool | None = Field(
         default=None,
-        description="Whether the label column lists several findings with | between; null detects "
-        "it.",
+        description="Whether the label column lists several findings, as A|B, A;B or ['A', 'B'], "
+        "or in a row for each; null detects lists.",
     )
     split_column: str | None = Field(
         default=None,
@@ -92,12 +93,9 @@ class _Target(Settings):
     )
 
 
-class EvaluateConfig(ScoringSettings, _Target):
+class EvaluateConfig(ScoringSettings, TableSettings, _Target):
     """All settings of `evaluate`."""
 
-    patient_column: str | None = Field(
-        default=None, description="Column with the patient of each scan; null finds it."
-    )
     folder_labels: bool = Field(
         default=False,
         description="Use the first folder below labels as the class; the label column is folder.",
@@ -181,7 +179,12 @@ class EvaluateOptions(TypedDict, total=False):
     split_column: str | None
     synthetic_column: str | None
     tune: TuneConfig
+    path_column: str | None
     patient_column: str | None
+    patient_pattern: str | None
+    root: str | Path | None
+    sep: str | None
+    sheet: str | None
     folder_labels: bool
     size: int | None
     keep: bool

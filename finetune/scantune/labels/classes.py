@@ -11,6 +11,7 @@ import numpy as np
 
 from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.features.auroc import one_hot
+from scanlearn.packing.tables import is_list, split_list
 from scantune.labels.table import NUMBER, UNCERTAIN, YES_OR_NO, LabelMatrix, NamedTable, clean
 from scantune.labels.truth import Task
 
@@ -18,11 +19,11 @@ from scantune.labels.truth import Task
 Target = str | Sequence[str]
 # What must hold of the findings chosen, see `read_list`.
 Check = Literal["listed", "known", "none"]
-SEPARATOR = "|"
 # What ChestX-ray14 writes where there is none, and what others make of it.
 _NO_FINDING = frozenset({"no finding", "no findings"})
 _FINDING = {**YES_OR_NO, UNCERTAIN: -1}
-_FRACTION = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
+# With a decimal comma where a table was written so.
+_FRACTION = re.compile(r"[+-]?\d*[.,]\d+([eE][+-]?\d+)?")
 _FEWEST_GRADES = 3
 
 
@@ -151,8 +152,8 @@ def read_columns(named: NamedTable, columns: Sequence[str]) -> LabelMatrix:
 
 
 def lists_findings(named: NamedTable, column: str) -> bool:
-    """Returns whether a column lists findings: some value holds ``|``."""
-    return any(SEPARATOR in (text or "") for text in named.texts(column))
+    """Returns whether a column lists findings: some value is such a list as `read_list` reads."""
+    return any(is_list(text or "") for text in named.texts(column))
 
 
 def read_list(
@@ -162,7 +163,9 @@ def read_list(
     classes: Sequence[str] | None = None,
     check: Check = "listed",
 ) -> LabelMatrix:
-    """Returns the findings that a column lists, separated by ``|``; blank is unknown.
+    """Returns the findings that a column lists, as ``A|B``, ``A;B`` or ``['A', 'B']``.
+
+    Blank is unknown, and an empty list, ``[]``, none of them.
 
     "No Finding" is none of them. Without ``classes`` all that are listed count, in alphabetic
     order.
@@ -174,10 +177,7 @@ def read_list(
     Raises:
         ScanlearnError: There is no such column, or a value contradicts itself or ``classes``.
     """
-    rows = [
-        None if text is None else {part.strip() for part in text.split(SEPARATOR)} - {""}
-        for text in named.texts(column)
-    ]
+    rows = [None if text is None else {*split_list(text)} for text in named.texts(column)]
     cells = [row or set() for row in rows]
     counts = Counter(name for row in cells for name in row)
     for number, cell in enumerate(cells):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from jaxtyping import UInt64
 
 from scanlearn.archive.identity import patient_codes
 from scanlearn.archive.reader import Archive
+from scanlearn.archive.spellings import respelled_across
 from scanlearn.audit.fingerprint import batch_size, digests_of
 from scanlearn.audit.pairs import equal_pairs
 from scanlearn.audit.result import ScanSet, issuer_notes, why_patients_not_compared
@@ -24,8 +26,13 @@ from scantune.labels.truth import Truth
 _OF_THE_CANVAS = frozenset({"canvas", "channels"})
 
 
-def open_external(source: str | Path, like: Archive, settings: PackSettings) -> Archive:
+def open_external(
+    source: str | Path, like: Archive, settings: PackSettings, single: Collection[str] = ()
+) -> Archive:
     """Returns the archive of a test set, packed as the labeled scans are if it is not packed yet.
+
+    Args:
+        single: Columns that must have one value for each scan.
 
     Raises:
         ScanlearnError: It cannot be used, or has other channels.
@@ -34,7 +41,7 @@ def open_external(source: str | Path, like: Archive, settings: PackSettings) -> 
     of_source = settings.model_dump(include=set(SOURCE_SETTINGS))
     channels = like.shape[0]
     packing = PackSettings.model_validate({**of_source, **of_pixels, "channels": channels})
-    archive = open_archive(source, settings=packing)
+    archive = open_archive(source, settings=packing, single=single)
     if archive.shape[0] != channels:
         raise ScanlearnError(
             f"{source}: the test scans have {archive.shape[0]} channels, but the labeled ones "
@@ -93,6 +100,12 @@ def join(
     notes += [reason.rstrip(".")] if reason else [n.rstrip(".") for n in issuer_notes(*sets)]
     if not reason:
         _refuse_shared_patients(real, external, archives)
+        respelled = respelled_across(*archives, real.rows, external.rows)
+        if respelled is not None:
+            notes.append(
+                f"of the test set {respelled.told(is_owner=False)} in training; they count as"
+                " different people: write their numbers in one way"
+            )
     _refuse_equal_pixels(real, external, archives)
     both = (labeled, external)
     names = [archive.patients[part.rows] for part, archive in zip(both, archives, strict=True)]

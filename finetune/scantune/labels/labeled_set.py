@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 
 from scanlearn.archive.identity import patient_codes
 from scanlearn.errors import ScanlearnError
+from scanlearn.packing.tables import is_list, split_list
 from scantune.labels.classes import Target, lists_findings, read_target
 from scantune.labels.table import YES_OR_NO, LabelMatrix, LabelTable, NamedTable, clean
 from scantune.labels.truth import Task, Truth
@@ -125,25 +126,30 @@ def read_labels(
     split_column: str | None = None,
     synthetic_column: str | None = None,
     source: str | None = None,
+    joined: Collection[str] = (),
 ) -> LabeledSet:
     """Returns the scans that have a label for one target.
 
     A target is a column of classes, whose distinct values they are (see `classes.read_classes`);
     several columns of a finding each, 0, 1, -1 where a report is not sure, or blank; or one
-    column that lists findings, separated by ``|``. Scans without a label, blank or -1 beside 0 and
-    1, are left out and counted. A finding that is unknown of a scan is masked and counted; a scan
-    of which all are unknown is left out.
+    column that lists findings, as ``A|B``, ``A;B`` or ``['A', 'B']``. Scans without
+    a label, blank or -1 beside 0 and 1, are left out and counted. A finding that is unknown of a
+    scan is masked and counted; a scan of which all are unknown is left out.
 
     Args:
-        multilabel: Whether the column lists findings; None: where some value holds ``|``.
+        multilabel: Whether the column lists findings; None: where some value is such a list.
         split_column: A column of "train" and "test", or None; "val" is trained on too.
         source: What a message calls the table; None takes the name of its folder.
+        joined: Columns whose lists were made of several rows of a scan, which may be findings or
+            a contradiction.
 
     Raises:
         ScanlearnError: If a column is missing, a label is outside its values, or all labels are
             blank or of one class.
     """
     named = NamedTable(table, source or table.path.name)
+    if not multilabel:
+        _refuse_joined(named, [target] if isinstance(target, str) else target, joined)
     task = _task(named, target, ordinal=ordinal, multilabel=multilabel)
     if classes is not None and not isinstance(target, str):
         raise ScanlearnError(
@@ -153,6 +159,18 @@ def read_labels(
     labels = read_target(named, target, task, classes=classes)
     labeled = label(named, labels, target, task, synthetic_column=synthetic_column)
     return labeled if split_column is None else _with_split(named, labeled, split_column)
+
+
+def _refuse_joined(named: NamedTable, columns: Sequence[str], joined: Collection[str]) -> None:
+    for column in (name for name in columns if name in joined):
+        for row, text in enumerate(named.texts(column)):
+            if text is not None and is_list(text):
+                first, second = split_list(text)[:2]
+                raise ScanlearnError(
+                    f"{named.where(row)}: rows of this scan say '{first}' and '{second}' in "
+                    f"'{column}'; correct the table, or give multilabel=true if a scan may have "
+                    "several"
+                )
 
 
 def label(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scanlearn.archive.reader import Archive
+from scanlearn.archive.spellings import respelled_within
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
+from scanlearn.packing.merge import JOINED
 from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import open_archive
 from scantune.labels.classes import Target
@@ -26,6 +29,13 @@ class Question:
     multilabel: bool | None = None
     split_column: str | None = None
     synthetic_column: str | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that are named: labels, whatever they look like."""
+        targets = (self.target,) if isinstance(self.target, str) else tuple(self.target)
+        named = (*targets, self.split_column, self.synthetic_column)
+        return tuple(name for name in named if name is not None)
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,14 @@ class LabeledArchives:
     def caveats(self) -> tuple[str, ...]:
         """Sentences that a person should read beside the numbers."""
         notes = list(self.labeled.notes)
+        for source, archive in enumerate(self.archives):
+            of_archive = self.labeled.sources == source if len(self.archives) > 1 else slice(None)
+            respelled = respelled_within(archive, self.labeled.rows[of_archive])
+            if respelled is not None:
+                notes.append(
+                    f"{respelled.told(is_owner=False)}; they count as different people, so one"
+                    " person may be in both training and test: write their numbers in one way"
+                )
         if any(archive.synthetic_phantom for archive in self.archives):
             notes.append("these scans are drawn by a program: no evidence about real scans")
         rejected = sum(archive.num_rejected for archive in self.archives)
@@ -60,11 +78,30 @@ class LabeledArchives:
 
 
 def open_archives(
-    labels: str | Path, test: str | Path | None, packing: PackSettings
+    labels: str | Path,
+    test: str | Path | None,
+    packing: PackSettings,
+    single: Collection[str] = (),
 ) -> tuple[Archive, ...]:
-    """Returns the archive of labeled scans, and that of an external test set where there is one."""
-    archive = open_archive(labels, settings=packing)
-    return (archive,) if test is None else (archive, open_external(test, archive, packing))
+    """Returns the archive of labeled scans, and that of an external test set where there is one.
+
+    Args:
+        single: Columns that must have one value for each scan, see `single_columns`.
+    """
+    archive = open_archive(labels, settings=packing, single=single)
+    if test is None:
+        return (archive,)
+    return archive, open_external(test, archive, packing, single)
+
+
+def single_columns(
+    targets: Iterable[Target], multilabel: bool | None, *others: str | None
+) -> tuple[str, ...]:
+    """Returns the columns of which rows of one scan may not differ: all but listed findings."""
+    of_classes = (each for each in targets if isinstance(each, str) and not multilabel)
+    of_findings = (name for each in targets if not isinstance(each, str) for name in each)
+    named = (name for name in others if name is not None)
+    return tuple(dict.fromkeys((*of_classes, *of_findings, *named)))
 
 
 def read_question(
@@ -80,7 +117,9 @@ def read_question(
     """
     if test is not None and asked.split_column is not None:
         raise ScanlearnError("test and split_column both say which scans are tested; leave one out")
-    labeled = read_labels(archives[0], source=Path(labels).name, **vars(asked))
+    labeled = read_labels(
+        archives[0], source=Path(labels).name, joined=_joined(archives[0]), **vars(asked)
+    )
     _say_labeled(labeled, archives[0], labeled.target)
     if test is None:
         return LabeledArchives(archives, scorable(labeled))
@@ -94,6 +133,13 @@ def read_question(
     )
     _say_labeled(external, archives[1], f"test set, {labeled.target}")
     return LabeledArchives(archives, join(labeled, external, (archives[0], archives[1])))
+
+
+def _joined(archive: Archive) -> frozenset[str]:
+    """Returns the columns of an archive that hold several values of a scan, of a row each."""
+    start = f"{JOINED} "
+    notes = archive.info.get("notes", {})
+    return frozenset(note.removeprefix(start) for note in notes if note.startswith(start))
 
 
 def _say_labeled(labeled: LabeledSet, archive: Archive, title: str) -> None:

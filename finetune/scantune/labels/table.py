@@ -13,7 +13,8 @@ from jaxtyping import Bool, Int8
 from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.packing.tables import cell_text
 
-NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
+# 1, 1.0 and, with a decimal comma, 1,0; but 1,000 is a thousand to some.
+NUMBER = re.compile(r"[+-]?\d+(\.0*|,0{1,2})?")
 # As CheXpert and MIMIC-CXR write it: Irvin et al., AAAI 2019, section 2.
 UNCERTAIN = "-1"
 # What a cell says of one finding or mark.
@@ -116,6 +117,6 @@ class NamedTable:
 
 
 def clean(value: object) -> str | None:
-    """Returns a label without blanks around it and with 1.0 as 1; None where it is blank."""
+    """Returns a label without blanks around it and with 1.0 or 1,0 as 1; None where it is blank."""
     text = cell_text(value)
-    return str(int(float(text))) if text and NUMBER.fullmatch(text) else text
+    return str(int(float(text.replace(",", ".")))) if text and NUMBER.fullmatch(text) else text

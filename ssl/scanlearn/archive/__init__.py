@@ -2,6 +2,7 @@
 
 - `layout.py`: what an archive is on disk: its files, ``archive.json``, a packed scan, its origin
 - `identity.py`: keyed hashes by which an archive knows patients, series and files
+- `spellings.py`: patients whose numbers agree but for how they are written
 - `shards.py`: the Arrow files, written scan by scan
 - `lists.py`: the CSV files: what was rejected, and which file a scan is from
 - `table.py`: the Parquet table of all scans, and their mean, std and content hash

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import secrets
 import stat
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +31,46 @@ _COMMON_NAMES = frozenset(
         *("scans", "test", "train", "unlabeled", "val", "validation"),
     }
 )
+# What stands where a patient should, without letters' case and what is no letter or digit.
+_NOBODY = frozenset(
+    {
+        *("", "nan", "none", "null", "nil", "na", "nat", "unknown", "unk", "undefined", "missing"),
+        *("anonymous", "anonymized", "anonymised", "anonym", "anon", "anonymouspatient"),
+        *("deidentified", "redacted", "removed", "noid", "notavailable", "notapplicable"),
+        *("unspecified", "notspecified", "unbekannt", "anonymisiert", "inconnu", "anonyme"),
+        *("desconocido", "anonimo", "sconosciuto", "desconhecido", "onbekend"),
+    }
+)
+_SCIENTIFIC = re.compile(r"[+-]?\d+([.,]\d+)?[eE]\+\d+")
+_THOUSANDS = re.compile(r"\d{1,3}([,.' ’]\d{3})+([.,]0+)?")
+_POINT_ZERO = re.compile(r"(?<=\d)[.,]0+$")
+_LEADING_ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)")
+
+
+def plain_number(number: str) -> str:
+    """Returns a patient number without what spreadsheets and programs change in one.
+
+    That is leading zeros, a trailing ``.0``, blanks around it, the case of letters, full-width
+    digits, thousands separators, invisible characters, and quotes as in ``'00061``.
+    """
+    folded = unicodedata.normalize("NFKC", number).casefold()
+    text = "".join(c for c in folded if unicodedata.category(c) != "Cf").strip(" \t\r\n='\"’‘`")
+    text = _POINT_ZERO.sub("", text)
+    if _THOUSANDS.fullmatch(text):
+        text = re.sub(r"\D", "", text)
+    return _LEADING_ZEROS.sub("", text)
+
+
+def names_nobody(number: str) -> bool:
+    """Returns whether a patient number says that there is none, as ``nan`` or ``ANONYMOUS``."""
+    # Scans of many patients under such a word were silently those of one.
+    folded = unicodedata.normalize("NFKD", number).casefold()
+    return "".join(c for c in folded if c.isalnum()) in _NOBODY
+
+
+def is_shortened(number: str) -> bool:
+    """Returns whether a number was shortened by a spreadsheet, as ``6.10E+10``."""
+    return _SCIENTIFIC.fullmatch(unicodedata.normalize("NFKC", number).strip()) is not None
 
 
 @dataclass(frozen=True)
@@ -56,6 +98,10 @@ class Identities:
     def patient(self, number: str, issuer: str | None = None) -> str:
         """Returns a patient's name, 24 hexadecimal digits; an issuer of None is the archive's."""
         return self._hashed("patient", (issuer or self.issuer).strip(), number.strip())
+
+    def spelling(self, number: str, issuer: str | None = None) -> str:
+        """Returns what patients share whose numbers agree as `plain_number` has them."""
+        return self._hashed("spelling", (issuer or self.issuer).strip(), plain_number(number))
 
     def series(self, uid: str) -> str:
         """Returns the name of a series, 24 hexadecimal digits."""

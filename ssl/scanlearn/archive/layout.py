@@ -108,11 +108,16 @@ class PackedScan:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a packed scan comes from; a label that is None or missing is blank."""
+    """Where a packed scan comes from; a label that is None or missing is blank.
+
+    Args:
+        spelling: What numbers of one patient share, however written; None where it has no number.
+    """
 
     scan_id: str
     patient: str
     labels: Mapping[str, str | None] = field(default_factory=dict)
+    spelling: str | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,7 @@ class Layout:
             pa.field("value_range", pa.list_(pa.float32(), 2)),
             pa.field("scan_id", pa.string()),
             pa.field("patient", pa.string()),
+            pa.field("spelling", pa.string()),
             pa.field("digest", pa.binary(DIGEST_BYTES)),
             pa.field("sums", pa.list_(pa.float64(), num_sums(self.shape[0]))),
         ]

@@ -65,6 +65,7 @@ class ShardWriter:
             "value_range": scan.unit_range,
             "scan_id": origin.scan_id,
             "patient": origin.patient,
+            "spelling": origin.spelling,
             "digest": scan.sums.digest,
             "sums": scan.sums.sums,
         }

@@ -105,7 +105,7 @@ def first_seen(patients: pa.ChunkedArray) -> Int64[np.ndarray, " n"]:
 
 def table_schema(label_columns: tuple[str, ...]) -> pa.Schema:
     """Returns the columns of an archive's table."""
-    names = ["scan_id", "patient", *(LABEL_PREFIX + column for column in label_columns)]
+    names = ["scan_id", "patient", "spelling", *(LABEL_PREFIX + column for column in label_columns)]
     return pa.schema([pa.field(name, pa.string()) for name in names])
 
 

@@ -16,9 +16,10 @@ from scanlearn.archive.layout import REJECTED_FILE, shard_name
 from scanlearn.archive.lists import rewrite_list
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.shards import drop_from_shard
+from scanlearn.archive.spellings import agreeing, patients_spelled, spellings_of
 from scanlearn.archive.summary import PAGE_FILE, SHEET_FILE, summary
 from scanlearn.archive.table import arrow_column
-from scanlearn.console import say
+from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import sweep
 
@@ -109,6 +110,7 @@ def drop_patients(archive: Archive, names: list[str]) -> Archive:
                 "patients": before["patients"] + len(names),
                 "scans": before["scans"] + len(removed),
                 "names": sorted({*before["names"], *names}),
+                "spellings": sorted({*before.get("spellings", ()), *spellings_of(archive, names)}),
             },
         },
     )
@@ -136,4 +138,11 @@ def _stored_names(archive: Archive, patients: Sequence[str], issuer: str | None)
                 " issuer= used when packing, or the name of the packed folder"
             )
         names |= dict.fromkeys(stored)
+    spellings = spellings_of(archive, list(names))
+    others = sorted({*patients_spelled(archive, spellings)} - {*names})
+    if others:
+        warn_user(
+            f"{archive.path}: {agreeing(len(others), others[:1])}; if they are the same people,"
+            " withdraw these too, by these names or by their numbers as they were written"
+        )
     return list(names)

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Int64, Shaped
+from jaxtyping import Bool, Int64, Shaped
 from pydantic import Field
 
 from scanlearn.archive.identity import patient_codes
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.sheets import png
+from scanlearn.archive.spellings import respelled_across, respelled_within
 from scanlearn.audit import pairs
 from scanlearn.audit.fingerprint import Fingerprints, fingerprint
+from scanlearn.audit.proposals import NUM_BANDS, propose
 from scanlearn.audit.result import (
     IDENTICAL,
     NEAR,
@@ -31,12 +33,14 @@ from scanlearn.audit.result import (
     Comparison,
     ScanSet,
     issuer_notes,
+    issuers_differ_by_default,
     why_patients_not_compared,
 )
 from scanlearn.audit.sheet import draw_sheet
-from scanlearn.console import say, track
+from scanlearn.console import say, track, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import write_atomically
+from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import open_archive
 from scanlearn.packing.tables import cell_text
 
@@ -82,7 +86,8 @@ def audit(
     unlabeled = ScanSet.unlabeled("archive", open_archive(archive))
     labeled = []
     for number, source in enumerate(labels, 1):
-        opened = open_archive(source)
+        allowed = () if split_column is None else (split_column,)
+        opened = open_archive(source, settings=PackSettings(allow_columns=allowed))
         name = "labels" if len(labels) == 1 else f"labels {number}"
         rows, split = _read_split(opened, split_column)
         labeled.append(ScanSet.labeled(name, opened, rows=rows, split=split))
@@ -91,6 +96,8 @@ def audit(
     result = find_leaks(unlabeled, labeled)
     for line in result.lines():
         say(line)
+    for warning in result.warnings():
+        warn_user(warning)
     if output is not None:
         folder = Path(output).expanduser()
         result.write(folder)
@@ -137,6 +144,14 @@ def _read_split(
 def _compare(first: ScanSet, second: ScanSet, one: Fingerprints, other: Fingerprints) -> Comparison:
     is_within = first is second
     patients, num_patients, notes = _shared_patients(first, second)
+    has_patients = not any(scans.archive.synthetic_phantom for scans in (first, second))
+    respelled = None
+    if has_patients and not why_patients_not_compared(first, second):
+        respelled = (
+            respelled_within(first.archive, first.rows)
+            if is_within
+            else respelled_across(first.archive, second.archive, first.rows, second.rows)
+        )
     equal = (
         pairs.equal_across(one.digests, first.groups)
         if is_within
@@ -164,6 +179,8 @@ def _compare(first: ScanSet, second: ScanSet, one: Fingerprints, other: Fingerpr
         pairs=together,
         first_ids=ids[0],
         second_ids=ids[1],
+        respelled=respelled,
+        has_patients=has_patients,
     )
 
 
@@ -186,13 +203,18 @@ def _near_duplicates(
     first: ScanSet, second: ScanSet, one: Fingerprints, other: Fingerprints
 ) -> tuple[Shaped[np.ndarray, " p"], int]:
     """Returns the pairs that count, each in its best turn, and how many were proposed."""
-    with track(pairs.NUM_BANDS, "comparing hashes") as progress:
-        proposed = pairs.propose(one.spectra, other.spectra, progress)
-    keep = one.digests[proposed.first] != other.digests[proposed.second]
-    if first is second:
-        keep &= proposed.first < proposed.second
-        keep &= first.groups[proposed.first] != first.groups[proposed.second]
-    proposed = proposed.take(keep)
+
+    def may_pair(
+        one_place: Int64[np.ndarray, " p"], other_place: Int64[np.ndarray, " p"]
+    ) -> Bool[np.ndarray, " p"]:
+        allowed: Bool[np.ndarray, " p"] = one.digests[one_place] != other.digests[other_place]
+        if first is second:
+            allowed &= one_place < other_place
+            allowed &= first.groups[one_place] != first.groups[other_place]
+        return allowed
+
+    with track(NUM_BANDS, "comparing hashes") as progress:
+        proposed = propose(one, other, progress, may_pair)
     rows = replace(proposed, first=first.rows[proposed.first], second=second.rows[proposed.second])
     with track(len(rows), "comparing pixels") as progress:
         r, detail = pairs.correlations(first.archive, second.archive, rows, progress)
@@ -226,4 +248,7 @@ def _shared_patients(
     one, other = (scans.archive.patients[scans.rows] for scans in (first, second))
     shared = pairs.equal_pairs(one, other)
     made = _pairs(first, second, PATIENT, *shared)
-    return made, len(np.unique(other[shared[1]])), issuer_notes(first, second)
+    num_patients: int | None = len(np.unique(other[shared[1]]))
+    if num_patients == 0 and issuers_differ_by_default(first, second):
+        num_patients = None
+    return made, num_patients, issuer_notes(first, second)

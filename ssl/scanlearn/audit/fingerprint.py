@@ -36,6 +36,7 @@ _LEAST_CONTRAST = 2 / 255
 _LUMA = (0.299, 0.587, 0.114)
 _MAX_BATCH_BYTES = 16 * 2**20
 _MAX_BATCH = 256
+_SAMPLED = 256
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,13 @@ class Fingerprints:
         spectra: ``[n 63]`` cosine coefficients of the small gray picture from low to high
             vertical, then horizontal frequency, without its mean and for a length of 1 over all
             frequencies; 0 throughout for a scan without contrast.
+        sample: ``[k 64 64]`` small gray pictures of some scans, from which it is learned how
+            copies of one scan differ; at most 256.
     """
 
     digests: UInt64[np.ndarray, " n"]
     spectra: Float16[np.ndarray, "n 63"]
+    sample: Float32[Tensor, "k s s"]
 
     def __len__(self) -> int:
         return len(self.digests)
@@ -69,13 +73,17 @@ def fingerprint(
     """Returns the fingerprints of the scans in ``rows``, a batch in memory at a time."""
     digests = np.empty(len(rows), np.uint64)
     spectra = np.empty((len(rows), NUM_COEFFICIENTS), np.float16)
+    sample = []
+    every = 1 + len(rows) // _SAMPLED
     size = batch_size(archive)
     for start in range(0, len(rows), size):
         batch = archive.gather(rows[start : start + size])
         digests[start : start + size] = digests_of(batch)
-        spectra[start : start + size] = spectra_of(small_pictures(batch))
+        small = small_pictures(batch)
+        spectra[start : start + size] = spectra_of(small)
+        sample.append(small[-start % every :: every].clone())
         progress.advance(len(batch))
-    return Fingerprints(digests, spectra)
+    return Fingerprints(digests, spectra, torch.cat([torch.zeros(0, SIDE, SIDE), *sample]))
 
 
 def batch_size(archive: Archive) -> int:

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int64, Shaped
 
 from scanlearn.archive.identity import patient_codes
 from scanlearn.archive.reader import Archive
+from scanlearn.archive.spellings import Respelled, has_spellings
 from scanlearn.audit.fingerprint import TURNS
 from scanlearn.files import write_atomically
 
@@ -107,14 +108,28 @@ def why_patients_not_compared(first: ScanSet, second: ScanSet) -> str:
     return ""
 
 
+def issuers_differ_by_default(first: ScanSet, second: ScanSet) -> bool:
+    """Returns whether equal numbers count as two people only since folders have two names."""
+    one, other = first.archive.info, second.archive.info
+    is_given = one.get("issuer_given", False) and other.get("issuer_given", False)
+    return one.get("issuer") != other.get("issuer") and not is_given
+
+
 def issuer_notes(first: ScanSet, second: ScanSet) -> tuple[str, ...]:
     """Returns what may keep a patient of two archives from being recognised."""
-    if first.archive.info.get("issuer") == second.archive.info.get("issuer"):
-        return ()
-    return (
-        f"{first.name} and {second.name} have different issuers, so equal patient numbers count as "
-        "different people; if they are the same people, pack both with the same issuer=.",
-    )
+    if first.archive.info.get("issuer") != second.archive.info.get("issuer"):
+        return (
+            f"{first.name} and {second.name} have different issuers, so equal patient numbers count"
+            " as different people; if they are the same people, pack both with the same issuer=.",
+        )
+    earlier = [each.name for each in (first, second) if not has_spellings(each.archive)]
+    if earlier:
+        return (
+            f"Whether patients of {first.name} and {second.name} agree but for leading zeros or the"
+            f" like was not checked: {' and '.join(earlier)} was packed by an earlier release; pack"
+            " it again (a cached copy: remove it from the cache).",
+        )
+    return ()
 
 
 @dataclass(frozen=True)
@@ -125,6 +140,9 @@ class Comparison:
         second: Name of the second set; equal to the first where one was compared across its split.
         num_patients: Patients in both, or on both sides of the split; None where that cannot be
             known.
+        respelled: Patients of the second who agree with another one of the first but for how the
+            number is written; None where there are none, or where they cannot be known.
+        has_patients: False where scans were drawn, of nobody.
         num_blank: Scans of both without contrast, which are checked for equal pixels only.
         notes: What could not be compared, a sentence each.
         pairs: ``[p]`` of `PAIR`: kind, rows of both scans in their archives, how the second must
@@ -142,6 +160,8 @@ class Comparison:
     pairs: Shaped[np.ndarray, " p"]
     first_ids: Shaped[np.ndarray, " p"]
     second_ids: Shaped[np.ndarray, " p"]
+    respelled: Respelled | None = None
+    has_patients: bool = True
 
     @property
     def title(self) -> str:
@@ -180,6 +200,8 @@ class Comparison:
             "first_scans": self.num_scans[0],
             "second_scans": self.num_scans[1],
             "patients": self.num_patients,
+            "respelled": self.respelled.num_patients if self.respelled else 0,
+            "respelled_scans": list(self.respelled.scans) if self.respelled else [],
             "identical": self.count(IDENTICAL),
             "near": self.count(NEAR),
             "near_by_turn": self.near_by_turn(),
@@ -223,6 +245,15 @@ class Audit:
         yield from dict.fromkeys(note for each in self.comparisons for note in each.notes)
         yield self.verdict()
 
+    def warnings(self) -> Iterator[str]:
+        """Yields which patients may be one person, for the owner's eyes."""
+        for comparison in self.comparisons:
+            if comparison.respelled is not None:
+                yield (
+                    f"{comparison.title}: {comparison.respelled.told()}; they count as different"
+                    " people: write their numbers in one way and pack again"
+                )
+
     def verdict(self) -> str:
         """Returns in one sentence whether a result on the labels can be believed."""
         if self.is_invalid:
@@ -231,9 +262,24 @@ class Audit:
                 "patients or exact copies of test scans."
             )
         near = sum(comparison.count(NEAR) for comparison in self.comparisons)
+        doubts = list(self._doubts())
+        if doubts:
+            # "No leak was found" was said of patients that nobody had compared.
+            by_eye = f"; check the {near:,} near-duplicates by eye" if near else ""
+            return f"No leak of pixels was found, but {'; '.join(doubts)}{by_eye}."
         if near:
             return f"No leak was found; check the {near:,} near-duplicates by eye."
         return "No leak was found."
+
+    def _doubts(self) -> Iterator[str]:
+        for comparison in self.comparisons:
+            if comparison.respelled is not None:
+                yield (
+                    f"{comparison.respelled.num_patients:,} patients {_of(comparison)} may be"
+                    " the same people as others"
+                )
+            elif comparison.num_patients is None and comparison.has_patients:
+                yield f"patients {_of(comparison)} were not compared"
 
     def write(self, folder: Path) -> None:
         """Writes ``audit.csv``, a row per pair, and ``audit.json``, the counts."""
@@ -259,3 +305,7 @@ class Audit:
                 is_invalid = int(pair["is_tested"] and kind != NEAR)
                 rows.writerow((KINDS[kind], *names, *likeness, is_invalid))
         return text.getvalue()
+
+
+def _of(comparison: Comparison) -> str:
+    return comparison.title if comparison.is_within else f"of {comparison.title}"

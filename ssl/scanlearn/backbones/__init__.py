@@ -7,6 +7,7 @@
 - `weights.py`: the backbone folder: export, the proof that timm loads it, strict loading
 - `start.py`: the weights a run starts from
 - `naming.py`: from the names in a weight file to those of a timm network
+- `spellings.py`: how other libraries name the layers of a network, and timm's own conversions
 - `fitting.py`: weights loaded strictly into a network of other channels or another view size
 - `head.py`: a network with a classifier head, for fine-tuning; class tokens as features
 """

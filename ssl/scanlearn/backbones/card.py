@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from scanlearn.backbones.backbone import Backbone, weights_hash
-from scanlearn.backbones.naming import name_few
+from scanlearn.backbones.naming import name_groups
 from scanlearn.config.settings import Settings
 
 LOAD_CALL = 'timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)'
 LOAD_CLASSIFIER = 'timm.create_model("local-dir:FOLDER", pretrained=True)'
+_MOST_CHANNELS = 1_024
+_LARGEST_SIZE = 16_384
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Deviation = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class StartWeights(Settings):
@@ -29,6 +34,13 @@ class StartWeights(Settings):
     left_out: tuple[str, ...] = Field(
         default=(), description="names in the file that are no part of the backbone"
     )
+    notes: tuple[str, ...] = Field(
+        default=(), description="what of the file was fitted to the network, such as resampled"
+    )
+    averages_patches: bool = Field(
+        default=False,
+        description="features are the average of a ViT's patches, as the weights were fine-tuned",
+    )
     origin: Card | None = Field(
         default=None, description="card of an exported backbone: its archive and its own start"
     )
@@ -37,8 +49,21 @@ class StartWeights(Settings):
     def in_words(self) -> str:
         """What it is, for a person."""
         digest = f" (sha256 {self.sha256[:12]})" if self.sha256 else ""
-        left_out = f", without its {name_few(self.left_out)}" if self.left_out else ""
-        return f"{self.source}{digest}{left_out}"
+        left_out = f", without its {name_groups(self.left_out)}" if self.left_out else ""
+        pool = ", the average of its patches as features (fc_norm)" if self.averages_patches else ""
+        notes = "".join(f", {note}" for note in self.notes)
+        return f"{self.source}{digest}{left_out}{pool}{notes}"
+
+
+class ModelArguments(Settings):
+    """What timm needs beside name and channels to build an exported network again.
+
+    timm is called with whatever a card holds here, and its ``checkpoint_path`` opens any file.
+    """
+
+    img_size: int | None = Field(default=None, ge=1, le=_LARGEST_SIZE)
+    dynamic_img_size: bool | None = None
+    global_pool: Literal["avg"] | None = None
 
 
 class Card(Settings):
@@ -52,14 +77,18 @@ class Card(Settings):
     )
     architecture: str = Field(description="timm architecture")
     model_args: dict[str, Any] = Field(
-        default_factory=dict, description="further arguments timm builds the network with"
+        default_factory=dict,
+        description="further arguments timm builds the network with: img_size, dynamic_img_size "
+        "or global_pool",
     )
-    num_features: int = Field(description="length of a feature vector, or of the class scores")
-    num_classes: int = Field(default=0, description="classes of its classifier; 0 has none")
-    channels: int = Field(description="channels of a view")
-    size: int = Field(description="side of the views it was trained on, in pixels")
-    mean: tuple[float, ...] = Field(description="per channel, of scans on the unit range")
-    std: tuple[float, ...] = Field(description="per channel, of scans on the unit range")
+    num_features: int = Field(ge=1, description="length of a feature vector, or of class scores")
+    num_classes: int = Field(default=0, ge=0, description="classes of its classifier; 0 has none")
+    channels: int = Field(ge=1, le=_MOST_CHANNELS, description="channels of a view")
+    size: int = Field(
+        ge=1, le=_LARGEST_SIZE, description="side of the views it was trained on, in pixels"
+    )
+    mean: tuple[_Finite, ...] = Field(description="per channel, of scans on the unit range")
+    std: tuple[_Deviation, ...] = Field(description="per channel, of scans on the unit range")
     method: str | None = Field(default=None, description="method it was pretrained with")
     recipe: str | None = Field(default=None, description="recipe of the views")
     scale: dict[str, float] | None = Field(default=None, description="the dial, by sub-dial")
@@ -76,6 +105,15 @@ class Card(Settings):
     evidence_note: str | None = Field(
         default=None, description="what a reader must know before believing its results"
     )
+
+    @model_validator(mode="after")
+    def _one_statistic_per_channel(self) -> Card:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                raise ValueError(
+                    f"{name} has {len(values)} numbers and channels is {self.channels}"
+                )
+        return self
 
     @classmethod
     def of(
@@ -108,9 +146,12 @@ class Card(Settings):
 
         Where the number differs, the average of the means and of the stds serves every channel.
         """
-        if len(self.mean) == channels:
-            return self.model_copy(update={"channels": channels})
-        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
-        return self.model_copy(
-            update={"channels": channels, "mean": (mean,) * channels, "std": (std,) * channels}
-        )
+        mean, std = (spread(values, channels) for values in (self.mean, self.std))
+        return self.model_copy(update={"channels": channels, "mean": mean, "std": std})
+
+
+def spread(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Returns a statistic for views of ``channels`` channels: as it is, or its average in each."""
+    if len(values) == channels:
+        return tuple(values)
+    return (sum(values) / len(values),) * channels

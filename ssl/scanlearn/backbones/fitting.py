@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from scanlearn.backbones.backbone import Backbone
@@ -47,6 +49,85 @@ def load_adapted(
     network.load_state_dict(tensors, strict=True)
 
 
+def check_numbers(
+    network: nn.Module,
+    tensors: Mapping[str, Tensor],
+    where: str,
+    written: Mapping[str, str] | None = None,
+) -> None:
+    """Refuses weights that are no finite floating-point numbers.
+
+    torch copies whole numbers, such as a quantised network's, without their scale and in silence;
+    and a network with one NaN answers NaN.
+
+    Args:
+        network: The one they are for; where it counts, whole numbers are right.
+        written: What the tensors are called in their file, where that is another name.
+
+    Raises:
+        ScanlearnError: Naming the first of them.
+    """
+    own = network.state_dict()
+    for name, tensor in tensors.items():
+        shown = (written or {}).get(name, name)
+        if name not in own or not own[name].is_floating_point():
+            continue
+        if not tensor.is_floating_point():
+            raise ScanlearnError(
+                f"{where}: {shown} holds {str(tensor.dtype).removeprefix('torch.')}, and weights "
+                "are floating-point numbers; save them as they were before quantisation"
+            )
+        # In the network's own format, which a number of 64 bits may exceed.
+        bad = int((~torch.isfinite(tensor.float())).sum())
+        if bad:
+            raise ScanlearnError(
+                f"{where}: {bad:,} of the {tensor.numel():,} values of {shown} are not finite "
+                "(nan or inf), so the training behind them failed; give another file"
+            )
+
+
+def is_pooled_otherwise(backbone: Backbone, renamed: Renamed) -> bool:
+    """Whether weights are those of a ViT that averages its patches, and the backbone's is not.
+
+    MAE's fine-tuned networks, such as RETFound's, normalise the average of all patches
+    (``fc_norm``) where others normalise every token (``norm``): the same numbers in the other's
+    place would be another network.
+    """
+    return (
+        isinstance(backbone.network, VisionTransformer)
+        and backbone.network.global_pool == "token"
+        and "fc_norm.weight" in renamed.tensors
+        and "norm.weight" not in renamed.tensors
+    )
+
+
+def average_patches(backbone: Backbone) -> None:
+    """Turns a ViT, in place, into what timm builds with ``global_pool="avg"``."""
+    network: Any = backbone.network
+    network.norm, network.fc_norm = network.fc_norm, network.norm
+    network.global_pool = "avg"
+    backbone.model_args["global_pool"] = "avg"
+
+
+def resampled(backbone: Backbone, renamed: Renamed, given: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Says which position tables were interpolated to the grid of the network."""
+    notes = []
+    own = backbone.network.state_dict()
+    for name, written in renamed.written.items():
+        if written not in given or name not in own:
+            continue
+        if name == "pos_embed" and given[written].ndim == own[name].ndim == 3:
+            # A class token and a few others hardly count in a square.
+            theirs, ours = (math.isqrt(table.shape[1]) for table in (given[written], own[name]))
+            if theirs != ours:
+                notes.append(
+                    f"{written} resampled from {theirs} x {theirs} to {ours} x {ours} patches"
+                )
+        elif name.endswith("bias_table") and given[written].shape != own[name].shape:
+            notes.append(f"{written} resampled")
+    return tuple(notes)
+
+
 def load_fitted(backbone: Backbone, renamed: Renamed, where: str) -> None:
     """Loads weights, all or none, into a backbone that may have other channels and other views.
 
@@ -70,7 +151,7 @@ def load_fitted(backbone: Backbone, renamed: Renamed, where: str) -> None:
     unexpected = [renamed.written[name] for name in tensors if name not in expected]
     if missing or unexpected or misshapen:
         problems = (
-            _listed("missing", missing, unexpected),
+            _listed("missing", missing, (*unexpected, *renamed.left_out)),
             _listed("unexpected", unexpected, missing),
             _listed("of another shape", sorted(misshapen), ()),
         )
@@ -79,6 +160,7 @@ def load_fitted(backbone: Backbone, renamed: Renamed, where: str) -> None:
             f"{'; '.join(filter(None, problems))}; name its architecture as backbone.name, or "
             "give another file"
         )
+    check_numbers(backbone.network, renamed.tensors, where, renamed.written)
     load_adapted(backbone.network, tensors, trained_on=trained_on, channels=backbone.channels)
 
 

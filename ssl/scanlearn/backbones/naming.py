@@ -3,52 +3,39 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, takewhile
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from scanlearn.backbones.spellings import Entries, Entry, spellings
 from scanlearn.errors import ScanlearnError
 
-# Where training scripts put the table of weights; of two networks, a teacher is the better one.
-_NESTED = ("state_dict", "model", "teacher", "student")
-# What wraps a backbone: DistributedDataParallel, Lightning modules, MoCo, MoCo v3, DINO.
-_WRAPPERS = (
-    *("module.", "model.", "network.", "backbone.", "encoder.", "encoder_q.", "base_encoder."),
-    *("teacher.", "student."),
+# Where training scripts put the table of weights; an average over steps is the better network.
+_NESTED = (
+    *("state_dict_ema", "model_ema", "ema_state_dict", "params_ema", "ema", "teacher"),
+    *("state_dict", "model_state_dict", "model_state", "model", "target_encoder", "student"),
+    *("module", "network", "net", "encoder", "backbone", "params", "weights"),
 )
 # First parts of names that belong to classifiers, projections and masked training.
 _HEADS = frozenset(
     {
-        *("fc", "head", "heads", "head_dist", "classifier", "last_linear", "logits"),
+        *("fc", "head", "heads", "head_dist", "classifier", "last_linear", "logits", "pooler"),
         *("projection", "projector", "projection_head", "predictor", "prototypes", "mask_token"),
+        *("dino_head", "ibot_head", "lm_head", "proj_head", "online_classifier", "criterion"),
+        *("queue", "queue_ptr", "n_averaged"),
     }
 )
-_RESNET_CHILDREN = {
-    "0": "conv1",
-    "1": "bn1",
-    "9": "fc",
-    **{str(number): f"layer{number - 3}" for number in (4, 5, 6, 7)},
-}
-_DENSENET_CHILDREN = {"0": "features", "1": "classifier"}
-_LAYER = r"encoder\.layers\.encoder_layer_(\d+)\."
-_TORCHVISION_VIT = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"class_token", "cls_token"),
-        (r"encoder\.pos_embedding", "pos_embed"),
-        (r"conv_proj\.(\w+)", r"patch_embed.proj.\1"),
-        (r"encoder\.ln\.(\w+)", r"norm.\1"),
-        (_LAYER + r"ln_([12])\.(\w+)", r"blocks.\1.norm\2.\3"),
-        (_LAYER + r"self_attention\.in_proj_(\w+)", r"blocks.\1.attn.qkv.\2"),
-        (_LAYER + r"self_attention\.out_proj\.(\w+)", r"blocks.\1.attn.proj.\2"),
-        # The released files name the layers of the MLP, the library's modules number them.
-        (_LAYER + r"mlp\.(?:0|linear_1)\.(\w+)", r"blocks.\1.mlp.fc1.\2"),
-        (_LAYER + r"mlp\.(?:3|linear_2)\.(\w+)", r"blocks.\1.mlp.fc2.\2"),
-    )
-)
+_ARE_HEADS = re.compile(r"decoder(_|\.|$)")
+# Of two networks that fit, the average over steps or the teacher is taken, but the query of a
+# contrastive pair, whose key is an average too.
+_FIRST = frozenset({"ema", "teacher"})
+_LAST = frozenset({"student", "momentum", "k", "key", "target"})
+_FEW = 3
 
 
 @dataclass(frozen=True)
@@ -72,93 +59,201 @@ def table_of(content: object, where: str) -> dict[str, Tensor]:
 
     Args:
         content: A table of tensors, or a dict that holds one under ``state_dict``, ``model``,
-            ``teacher`` or ``student``.
+            ``teacher``, ``model_ema`` or the like.
 
     Raises:
         ScanlearnError: If there is none.
     """
-    table: Any = content
-    while isinstance(table, Mapping) and not any(isinstance(v, Tensor) for v in table.values()):
-        table = next((table[key] for key in _NESTED if key in table), None)
-    if not isinstance(table, Mapping):
+    *_, (_, table) = _path_to_table(content)
+    if not isinstance(table, Mapping) or not _has_tensors(table):
+        values = table.values() if isinstance(table, Mapping) else ()
+        if any("_modules" in getattr(value, "__dict__", {}) for value in (table, *values)):
+            raise ScanlearnError(
+                f"{where}: holds a whole network as Python objects, whose code is never run; save "
+                "the network's state_dict() and give that file"
+            )
+        arrays = ", but numpy arrays" if any("numpy" in repr(value) for value in values) else ""
         raise ScanlearnError(
-            f"{where}: no table of tensors, neither at the top level nor under "
+            f"{where}: no table of tensors{arrays}, neither at the top level nor under "
             f"{', '.join(_NESTED)}; save the network's state_dict() and give that file"
         )
-    others = [str(name) for name, value in table.items() if not isinstance(value, Tensor)]
+    others = [str(name) for name, value in table.items() if not _is_plain(value)]
     if others:
         raise ScanlearnError(
             f"{where}: {name_few(others)} among the weights {'is' if len(others) == 1 else 'are'} "
-            "not a tensor; save the network's state_dict() and give that file"
+            "not a tensor of plain numbers; save the network's state_dict() and give that file"
         )
     return {str(name): tensor for name, tensor in table.items()}
 
 
-def rename(tensors: Mapping[str, Tensor], wanted: AbstractSet[str]) -> Renamed:
-    """Puts the tensors of a file under the names of a network.
-
-    Of all wrappers the file has (``module.encoder_q.`` and the like) and all ways to name layers
-    (timm's and torchvision's, numbered children), those are taken that meet most of the network's
-    names.
-
-    Source: torchvision, ``models/vision_transformer.py``, names of modules; RadImageNet (Mei et
-    al., Radiology: AI 2022), released weights: ``nn.Sequential`` over the children of torchvision's
-    ResNet-50 and DenseNet-121, named ``backbone``; MoCo and MoCo v3, released code, names in the
-    checkpoint.
-    """
-    best, most = {name: name for name in tensors}, -1
-    for wrapper in _wrappers(tensors):
-        inside = [name for name in tensors if name.startswith(wrapper)]
-        for spell in _SPELLINGS:
-            names = {spell(name.removeprefix(wrapper)): name for name in inside}
-            met = len(wanted & names.keys())
-            if met > most and len(names) == len(inside):
-                best, most = names, met
-    kept = {
-        name: written
-        for name, written in best.items()
-        if name in wanted or name.split(".")[0] not in _HEADS
-    }
-    written = set(kept.values())
-    return Renamed(
-        tensors={name: tensors[written] for name, written in kept.items()},
-        written=kept,
-        left_out=tuple(name for name in tensors if name not in written),
+def _is_plain(value: object) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not value.is_quantized
+        and not value.is_meta
     )
 
 
-def _wrappers(names: Mapping[str, Tensor], prefix: str = "") -> Iterator[str]:
-    """Every chain of wrappers in the file, none first and a teacher before a student."""
-    yield prefix
-    for wrapper in _WRAPPERS:
-        if any(name.startswith(prefix + wrapper) for name in names):
-            yield from _wrappers(names, prefix + wrapper)
+def beside_table(content: object) -> tuple[str, ...]:
+    """Names of what else with tensors a training script saved: an optimiser, a second network."""
+    return tuple(
+        str(name)
+        for key, outer in _path_to_table(content)
+        if key is not None and isinstance(outer, Mapping)
+        for name, value in outer.items()
+        if name != key and _has_tensors_within(value)
+    )
 
 
-def _numbered(children: Mapping[str, str]) -> Callable[[str], str]:
-    def rename_first(name: str) -> str:
-        first, dot, rest = name.partition(".")
-        return children.get(first, first) + dot + rest
+def _path_to_table(content: object) -> Iterator[tuple[str | None, object]]:
+    """Every dict on the way to the table of weights, and the key that is taken in it."""
+    table: Any = content
+    while isinstance(table, Mapping):
+        inner = [
+            key
+            for key, value in table.items()
+            if isinstance(value, Mapping) and _has_tensors_within(value)
+        ]
+        known = [key for key in _NESTED if key in inner]
+        # A lone tensor beside the table may be a script's best accuracy.
+        if not known and (len(inner) != 1 or _has_tensors(table)):
+            break
+        key = (known or inner)[0]
+        yield key, table
+        table = table[key]
+    yield None, table
 
-    return rename_first
+
+def _has_tensors(table: Mapping[Any, Any]) -> bool:
+    return any(isinstance(value, Tensor) for value in table.values())
 
 
-def _torchvision_vit(name: str) -> str:
-    for pattern, replacement in _TORCHVISION_VIT:
-        if pattern.fullmatch(name):
-            return pattern.sub(replacement, name)
-    return name
+def _has_tensors_within(value: object) -> bool:
+    if isinstance(value, Tensor):
+        return True
+    if isinstance(value, Mapping):
+        return any(map(_has_tensors_within, value.values()))
+    return isinstance(value, list | tuple) and any(map(_has_tensors_within, value))
 
 
-# The first leaves every name as it is written.
-_SPELLINGS = (
-    _numbered({}),
-    _torchvision_vit,
-    _numbered(_RESNET_CHILDREN),
-    _numbered(_DENSENET_CHILDREN),
-)
+def rename(tensors: Mapping[str, Tensor], network: nn.Module, where: str = "the file") -> Renamed:
+    """Puts the tensors of a file under the names of a network.
+
+    Of all wrappers the file has (``module.encoder_q.`` and the like) and all ways to name layers
+    (see `spellings`), those are taken that meet most of the network's weights.
+
+    Raises:
+        ScanlearnError: If two different networks in the file fit alike.
+
+    Source: MoCo and MoCo v3, released code, names in the checkpoint.
+    """
+    expected: Mapping[str, Tensor] = network.state_dict()
+    readings = [
+        _Reading(prefix, entries, _fit(entries, expected))
+        for prefix in _prefixes(tensors, len(expected))
+        for entries in _spelled(tensors, prefix, network)
+    ]
+    best = min(readings, key=lambda reading: (*(-count for count in reading.fit), reading.rank))
+    _check_alone(best, readings, expected, where)
+    kept = {
+        name: entry
+        for name, entry in best.entries.items()
+        if name in expected or not _is_head(name)
+    }
+    used = {name for entry in kept.values() for name in entry.written}
+    return Renamed(
+        tensors={name: entry.tensor for name, entry in kept.items()},
+        written={name: " + ".join(entry.written) or name for name, entry in kept.items()},
+        left_out=tuple(name for name in tensors if name not in used),
+    )
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One way to read a file.
+
+    Args:
+        fit: How many of the network's weights it meets in name and shape, and in name.
+    """
+
+    prefix: str
+    entries: Entries
+    fit: tuple[int, int]
+
+    @property
+    def rank(self) -> int:
+        words = set(re.split(r"[._]", self.prefix))
+        return 0 if words & _FIRST else 2 if words & _LAST else 1
+
+
+def _fit(entries: Entries, expected: Mapping[str, Tensor]) -> tuple[int, int]:
+    met = entries.keys() & expected.keys()
+    return sum(entries[name].tensor.shape == expected[name].shape for name in met), len(met)
+
+
+def _prefixes(names: Mapping[str, Tensor], num_expected: int) -> list[str]:
+    """Every wrapper in the file that holds enough for the network, none first."""
+    counts = Counter(
+        prefix for name in names for prefix in accumulate(re.findall(r"[^.]*\.", name))
+    )
+    return ["", *(prefix for prefix, count in counts.items() if 3 * count >= num_expected)]
+
+
+def _spelled(tensors: Mapping[str, Tensor], prefix: str, network: nn.Module) -> Iterator[Entries]:
+    inside = {
+        name.removeprefix(prefix): Entry(tensor, (name,))
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+    for spell in spellings(network):
+        entries = spell(inside)
+        if entries is not None:
+            yield entries
+
+
+def _check_alone(
+    best: _Reading, readings: Sequence[_Reading], expected: Mapping[str, Tensor], where: str
+) -> None:
+    """Refuses a file in which another network fits as well, unless it holds the same weights."""
+    for other in readings:
+        if other.fit != best.fit or other.rank != best.rank or other.prefix == best.prefix:
+            continue
+        met = best.entries.keys() & expected.keys()
+        if len(met) < len(expected) // 2 or other.entries.keys() & expected.keys() != met:
+            continue
+        if not all(torch.equal(best.entries[n].tensor, other.entries[n].tensor) for n in met):
+            raise ScanlearnError(
+                f"{where} holds two networks that fit, {best.prefix}* and {other.prefix}*; save "
+                "the state_dict() of the one you mean and give that file"
+            )
+
+
+def _is_head(name: str) -> bool:
+    return name.split(".")[0] in _HEADS or _ARE_HEADS.match(name) is not None
+
+
+def name_groups(names: Sequence[str]) -> str:
+    """The first three groups of names, such as ``decoder_* (8)``, and how many more there are."""
+    if len(names) <= _FEW:
+        return name_few(names)
+    columns = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    shared = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, columns)]
+    wrapper = "".join(f"{part}." for part in shared)
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        rest = name.removeprefix(wrapper)
+        group = "decoder_*" if rest.startswith("decoder_") else rest.partition(".")[0] + ".*"
+        groups.setdefault(wrapper + group, []).append(name)
+    return name_few(
+        [
+            inside[0] if len(inside) == 1 else f"{group} ({len(inside)})"
+            for group, inside in groups.items()
+        ]
+    )
 
 
 def name_few(names: Sequence[str]) -> str:
     """The first three names and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+    return ", ".join(names[:_FEW]) + more

@@ -30,7 +30,8 @@ class BackboneConfig(Settings):
         default=None,
         min_length=1,
         description="initial weights: null (random, from the seed), pretrained (timm's own), "
-        "hf-hub:OWNER/NAME, a weight file (timm's or torchvision's names) or an exported backbone",
+        "hf-hub:OWNER/NAME, a weight file (in the names of timm, torchvision, transformers, DINOv2 "
+        "or a masked autoencoder) or an exported backbone",
     )
     channels: int | None = Field(
         default=None, ge=1, description="input channels; null takes the archive's"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-from collections.abc import Mapping
+import pickletools
+import sys
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,15 +20,24 @@ from torch import Tensor, nn
 
 from scanlearn.backbones.backbone import Backbone, seeded_weights, weights_hash
 from scanlearn.backbones.card import Card, StartWeights
-from scanlearn.backbones.fitting import load_fitted
-from scanlearn.backbones.naming import name_few, rename, table_of
+from scanlearn.backbones.fitting import (
+    average_patches,
+    is_pooled_otherwise,
+    load_fitted,
+    resampled,
+)
+from scanlearn.backbones.naming import beside_table, name_few, rename, table_of
 from scanlearn.backbones.settings import BackboneConfig
 from scanlearn.backbones.weights import WEIGHTS, load_backbone
 from scanlearn.errors import ScanlearnError, did_you_mean
 
 _WHERE = "backbone.weights"
 _HUB = "hf-hub:"
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt")
+# Modules of Python in which a pickle finds mere data; the rest of them has no place in a file.
+_DATA_MODULES = frozenset(
+    {"argparse", "collections", "datetime", "decimal", "enum", "pathlib", "types", "uuid"}
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,7 @@ class _StartTensors:
     tensors: Mapping[str, Tensor]
     sha256: str | None = None
     origin: Card | None = None
+    beside: tuple[str, ...] = ()
 
 
 def load_start(backbone: Backbone, config: BackboneConfig) -> StartWeights | None:
@@ -62,14 +75,20 @@ def load_start(backbone: Backbone, config: BackboneConfig) -> StartWeights | Non
             f"{config.weights}; write '{backbone.name}', or {_WHERE}=pretrained"
         )
     start = _read_start(backbone, config)
-    renamed = rename(start.tensors, backbone.network.state_dict().keys())
-    load_fitted(backbone, renamed, f"{_WHERE}: {start.source}")
+    where = f"{_WHERE}: {start.source}"
+    renamed = rename(start.tensors, backbone.network, where)
+    averages_patches = is_pooled_otherwise(backbone, renamed)
+    if averages_patches:
+        average_patches(backbone)
+    load_fitted(backbone, renamed, where)
     return StartWeights(
         kind=start.kind,
         source=start.source,
         sha256=start.sha256,
         weights_hash=weights_hash(backbone),
-        left_out=renamed.left_out,
+        left_out=(*renamed.left_out, *start.beside),
+        notes=resampled(backbone, renamed, start.tensors),
+        averages_patches=averages_patches,
         origin=start.origin,
     )
 
@@ -88,8 +107,10 @@ def _read_start(backbone: Backbone, config: BackboneConfig) -> _StartTensors:
             f"{_WHERE}: no file or folder {weights}{hint}; give pretrained, {_HUB}OWNER/NAME, a "
             f"weight file ({', '.join(_SUFFIXES)}) or an exported backbone"
         )
-    tensors = table_of(_read(path), f"{_WHERE}: {path}")
-    return _StartTensors("file", path.name, tensors, sha256=_sha256(path))
+    content = _read(path)
+    tensors = table_of(content, f"{_WHERE}: {path}")
+    beside = beside_table(content)
+    return _StartTensors("file", path.name, tensors, sha256=_sha256(path), beside=beside)
 
 
 def _from_timm(backbone: Backbone, name: str) -> _StartTensors:
@@ -164,8 +185,7 @@ def _read(path: Path) -> object:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        # A plain bag of attributes, in which many training scripts keep their options.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_stand_ins(path)):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises errors of many unrelated classes here.
         reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -174,6 +194,55 @@ def _read(path: Path) -> object:
             f"could run code and are never loaded ({reason[0][:120]}); download it again, or save "
             "only the tensors as .safetensors"
         ) from error
+
+
+class _Inert:
+    """Stands in for an object of any class beside the weights, whose code is never run."""
+
+    stands_for = ""
+
+    def __new__(cls, *args: object) -> Any:
+        # torch fills attributes and items into nothing but a dict.
+        return super().__new__(cls) if args else OrderedDict()
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        return self.stands_for
+
+
+def _stand_ins(path: Path) -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """Something inert for every class that a file of tensors names, but for Python's own.
+
+    Training scripts keep their options, metrics and paths beside the weights.
+    """
+    return [
+        (type("_Inert", (_Inert,), {"stands_for": name}), name)
+        for name in _named_classes(path)
+        if (module := name.split(".")[0]) in _DATA_MODULES
+        or module not in {*sys.stdlib_module_names, "__builtin__"}
+    ]
+
+
+def _named_classes(path: Path) -> set[str]:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+            pickles, files = 1, archive.open(name)
+    else:
+        # Files of torch before 1.6: three short pickles, then the one with the weights.
+        pickles, files = 4, path.open("rb")
+    with files as file:
+        return {
+            str(argument).replace(" ", ".", 1)
+            for _ in range(pickles)
+            for opcode, argument, _ in pickletools.genops(file)
+            if opcode.name == "GLOBAL"
+        }
 
 
 def _sha256(path: Path) -> str:

@@ -19,7 +19,6 @@ import safetensors.torch
 import timm
 import torch
 from jaxtyping import Float
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -30,15 +29,17 @@ from scanlearn.backbones.backbone import (
     tensors_hash,
     weights_hash,
 )
-from scanlearn.backbones.card import Card
-from scanlearn.backbones.fitting import load_adapted
+from scanlearn.backbones.card import Card, ModelArguments, spread
+from scanlearn.backbones.fitting import check_numbers, load_adapted
 from scanlearn.backbones.settings import check_architecture, check_backbone
+from scanlearn.config.loading import check_settings
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, publish, start_partial
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "card.json"
+_LARGEST_JSON = 2**24
 # Threads and convolution kernels may order sums differently; other weights differ by far more.
 RELATIVE_TOLERANCE = 1e-4
 # Runs in a fresh process without scanlearn: timm alone must load the export.
@@ -176,7 +177,14 @@ def load_classifying(folder: Path) -> tuple[Backbone, Card]:
 def _load_folder(folder: Path, channels: int | None) -> tuple[Backbone, Card]:
     card = _read_card(folder / CARD)
     channels = channels or card.channels
-    network = create_network(card.architecture, channels, card.model_args, card.num_classes)
+    try:
+        network = create_network(card.architecture, channels, card.model_args, card.num_classes)
+    except Exception as error:  # timm raises errors of many classes for arguments that do not fit.
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ScanlearnError(
+            f"{folder / CARD}: timm cannot build '{card.architecture}' with model_args "
+            f"{card.model_args} for {channels} channels ({reason[0]}); export the backbone again"
+        ) from error
     expected = json.loads(json.dumps(timm_config(network, card)))
     config = _read_json(folder / CONFIG)
     for key in ("architecture", "num_classes", "model_args"):
@@ -185,7 +193,16 @@ def _load_folder(folder: Path, channels: int | None) -> tuple[Backbone, Card]:
                 f"{folder / CONFIG}: {key} is {config.get(key)!r}, but {CARD} says "
                 f"{expected[key]!r}; export the backbone again"
             )
+    theirs = config.get("pretrained_cfg")
+    for key in ("mean", "std", "input_size"):
+        told = theirs.get(key) if isinstance(theirs, dict) else None
+        if told != expected["pretrained_cfg"][key]:
+            raise ScanlearnError(
+                f"{folder / CONFIG}: pretrained_cfg.{key} is {told!r}, but {CARD} says "
+                f"{expected['pretrained_cfg'][key]!r}; export the backbone again"
+            )
     tensors = _read_weights(folder / WEIGHTS, card)
+    check_numbers(network, tensors, str(folder / WEIGHTS))
     try:
         load_adapted(network, tensors, trained_on=card.channels, channels=channels)
     except RuntimeError as error:
@@ -196,6 +213,11 @@ def _load_folder(folder: Path, channels: int | None) -> tuple[Backbone, Card]:
     backbone = Backbone(
         network, name=card.architecture, channels=channels, model_args=card.model_args
     )
+    if backbone.num_features != card.num_features:
+        raise ScanlearnError(
+            f"{folder / CARD}: num_features is {card.num_features}, but '{card.architecture}' has "
+            f"{backbone.num_features}; export the backbone again"
+        )
     return backbone.eval(), card.adapted(channels)
 
 
@@ -216,14 +238,16 @@ def _read_weights(path: Path, card: Card) -> dict[str, torch.Tensor]:
 
 
 def _read_card(path: Path) -> Card:
+    content = _read_json(path)
+    required = {name for name, field in Card.model_fields.items() if field.is_required()}
+    if missing := sorted(required - content.keys()):
+        raise ScanlearnError(f"{path}: lacks {', '.join(missing)}; export the backbone again")
     try:
-        card = Card.model_validate(_read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ScanlearnError(
-            f"{path}: {where}: {first['msg'].lower()}; export the backbone again"
-        ) from error
+        card = check_settings(Card, content, str(path))
+        arguments = check_settings(ModelArguments, card.model_args, f"{path}: model_args")
+    except ScanlearnError as error:
+        raise ScanlearnError(f"{error}; export the backbone again") from error
+    card = card.model_copy(update={"model_args": arguments.model_dump(exclude_unset=True)})
     check_architecture(card.architecture, f"{path}: architecture")
     return card
 
@@ -234,8 +258,10 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"{path}: the file is missing; a backbone folder holds {WEIGHTS}, {CONFIG} and {CARD}"
         )
     try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise ValueError("it is far larger than any that is written")
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ScanlearnError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(content, dict):
         raise ScanlearnError(f"{path}: not a JSON object")
@@ -253,11 +279,11 @@ def _load_timm(name: str, channels: int | None) -> tuple[Backbone, Card]:
             network = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels)
         load_adapted(network, tensors, trained_on=trained_on, channels=channels)
     backbone = Backbone(network, name=str(config["architecture"]), channels=channels, model_args={})
-    card = Card.of(
-        backbone, size=size, mean=tuple(config["mean"]), std=tuple(config["std"]), method="timm"
-    )
+    check_numbers(network, network.state_dict(), name)
+    mean, std = (spread(config[statistic], channels) for statistic in ("mean", "std"))
+    card = Card.of(backbone, size=size, mean=mean, std=std, method="timm")
     call = f'timm.create_model("{name}", pretrained=True, num_classes=0)'
-    return backbone.eval(), card.model_copy(update={"load": call}).adapted(channels)
+    return backbone.eval(), card.model_copy(update={"load": call})
 
 
 def _fetch(name: str) -> nn.Module:

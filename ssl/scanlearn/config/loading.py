@@ -13,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 from scanlearn.config.errors import explain
 from scanlearn.config.printing import default_of, is_mapping, models_in
 from scanlearn.config.reading import parse_value, read_yaml
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import ScanlearnError, did_you_mean
+from scanlearn.files import nearest_name
 
 # Calling a function with ``key=value`` words, as every command line does.
 
@@ -69,9 +70,17 @@ def find_config(source: str | Path, kind: str) -> Path:
     for candidate in shipped:
         if str(source) in (candidate.stem, candidate.name):
             return candidate
-    names = ", ".join(candidate.stem for candidate in shipped)
+    names = [candidate.stem for candidate in shipped]
+    if not str(source) or "=" in str(source):
+        after = f"; settings, such as {source}, stand after it" if str(source) else ""
+        raise ScanlearnError(
+            f"the first argument of {kind} is missing: the configuration, which is a YAML file or "
+            f"one of {', '.join(names)}{after}"
+        )
+    hint = nearest_name(path) if path.suffix else did_you_mean(str(source), names)
     raise ScanlearnError(
-        f"configuration '{source}' is neither a file nor a shipped one; shipped for {kind}: {names}"
+        f"configuration '{source}' is neither a file nor a shipped one{hint}; shipped for {kind}: "
+        f"{', '.join(names)}"
     )
 
 

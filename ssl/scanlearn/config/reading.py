@@ -54,6 +54,9 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 
 def parse_value(text: str) -> Any:
     """Returns the value of one YAML scalar or flow collection, by YAML 1.2's rules."""
+    # Each opens something in YAML: alone after a key, as in sep=|, it can only mean itself.
+    if text in ("|", ",", ">", "\t"):
+        return text
     return yaml.load(text, Loader=_Loader)
 
 

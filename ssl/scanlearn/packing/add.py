@@ -18,6 +18,7 @@ from scanlearn.archive.identity import Identities, source_name
 from scanlearn.archive.layout import PATHS_FILE, REJECTED_FILE, is_archive, shard_name
 from scanlearn.archive.lists import read_list, rewrite_list
 from scanlearn.archive.reader import Archive
+from scanlearn.archive.spellings import agreeing, patients_spelled
 from scanlearn.archive.summary import PAGE_FILE, summary
 from scanlearn.archive.table import arrow_column
 from scanlearn.archive.withdraw import aside_of, drop_patients, withdrawn_from
@@ -25,7 +26,7 @@ from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import link_or_copy
 from scanlearn.packing.manifest import Manifest
-from scanlearn.packing.pack import manifest_of, pack_manifest
+from scanlearn.packing.pack import manifest_of, pack_manifest, warn_of_patients
 from scanlearn.packing.settings import SOURCE_SETTINGS, PackSettings, pixel_settings
 
 
@@ -69,6 +70,7 @@ def add(
         shutil.rmtree(aside)
         if (path / PAGE_FILE).is_file():
             summary(joined)
+    warn_of_patients(joined)
     say(f"added {len(added):,} scans to {path}, which now holds {len(joined):,}")
     if added.num_rejected:
         warn_user(f"{added.num_rejected:,} scans could not be packed; rejected.csv lists why")
@@ -135,10 +137,19 @@ def _packed_aside(
 def _without_withdrawn(added: Archive, archive: Archive) -> Archive | None:
     """Returns what is added without patients who were withdrawn; None where nothing is left."""
     patients = arrow_column(added.table, "patient").unique().to_pylist()
-    returned = sorted({*patients} & {*withdrawn_from(archive)["names"]})
+    withdrawn = withdrawn_from(archive)
+    returned = {*patients} & {*withdrawn["names"]}
+    respelled = {*patients_spelled(added, withdrawn.get("spellings", ()))} - returned
+    if respelled:
+        # Withdrawn as 61, a patient came back as 00061.
+        warn_user(
+            f"{agreeing(len(respelled), sorted(respelled)[:1])} and was withdrawn: left out; if it"
+            " is somebody else, write the numbers so that they differ"
+        )
+    returned |= respelled
     if len(returned) == len(patients):
         return None
-    return drop_patients(added, returned) if returned else added
+    return drop_patients(added, sorted(returned)) if returned else added
 
 
 def _joined(archive: Archive, added: Archive) -> Archive:
@@ -159,6 +170,7 @@ def _joined(archive: Archive, added: Archive) -> Archive:
     changes: dict[str, Any] = {
         "label_columns": list(dict.fromkeys([*old["label_columns"], *new["label_columns"]])),
         "patients_known": old["patients_known"] and new["patients_known"],
+        "issuer_given": old.get("issuer_given", False) and new.get("issuer_given", False),
         "notes": dict(sorted((Counter(old["notes"]) + Counter(new["notes"])).items())),
         "rejected": rejected,
         "issuers": sorted({*_issuers(archive), new["issuer"]}),

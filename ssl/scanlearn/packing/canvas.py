@@ -53,6 +53,11 @@ class Preprocess:
         """Whether scans get a mask."""
         return self.field_of_view != "none"
 
+    @property
+    def shows_full_range(self) -> bool:
+        """Whether 0 and 1 are the ends of 8 or 16 bits where a file says nothing else."""
+        return self.intensity == "full" and not self.windows
+
     def dtype(self, is_deep: bool) -> np.dtype[Any]:
         """Returns what scans are stored as.
 

@@ -8,14 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scanlearn.errors import ScanlearnError, did_you_mean
-from scanlearn.packing.manifest import IDENTIFYING_COLUMNS
-from scanlearn.packing.tables import is_one_of
+from scanlearn.packing.identifying import is_identifying
 from scanlearn.readers.dicom import keywords, value_representation
 
 Labels = Mapping[str, str | None]
 Tags = Mapping[str, tuple[str, ...]]
-# Patterns stand in archive.json, which names nobody: a filter on a person would.
-_IDENTIFYING = (*IDENTIFYING_COLUMNS, "OtherPatientIDs", "PatientAddress", "StudyID")
 # Values that are no text: sequences, and runs of bytes.
 _WITHOUT_TEXT = ("SQ", "OB", "OD", "OF", "OL", "OV", "OW", "UN", "OB or OW")
 
@@ -111,7 +108,8 @@ def _check_keyword(setting: str, name: str, columns: tuple[str, ...]) -> None:
             f"{setting}: {name!r} is neither a DICOM keyword nor a column of the table{near}"
             f"{listed}"
         )
-    if kind == "PN" or is_one_of(name, _IDENTIFYING):
+    # Patterns stand in archive.json, which names nobody: a filter on a person would.
+    if is_identifying(name):
         raise ScanlearnError(
             f"{setting}: {name!r} can identify a person, and filters are stored in the archive;"
             " list the files to pack in a table instead"

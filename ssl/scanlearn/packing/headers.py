@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from scanlearn.archive.identity import names_nobody, plain_number
 from scanlearn.console import track
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.filters import Selection
@@ -37,6 +38,9 @@ class HeaderScan:
         num_frames: Scans that each file may give, in their order; 1 where it cannot be read.
         colour: A sample of the files that store colour, in their order.
         has_patients: Whether every file that can be read names its patient.
+        has_issuers: Whether every file that can be read says who gave that number.
+        num_contradicting: Files that name another patient than the table.
+        contradiction: The first of them, for the owner's eyes.
         left_out: Note in words and number of files, of those that a filter left out.
     """
 
@@ -46,6 +50,9 @@ class HeaderScan:
     has_patients: bool
     has_series: bool
     left_out: Mapping[str, int] = field(default_factory=dict)
+    has_issuers: bool = False
+    num_contradicting: int = 0
+    contradiction: str = ""
 
 
 def read_headers(
@@ -93,7 +100,8 @@ def scan_headers(
     settings = replace(settings, tags=selection.tags)
     num_frames, colour = array("I"), array("I")
     left_out: Counter[str] = Counter()
-    is_deep, has_patients, has_series = False, True, False
+    is_deep, has_patients, has_issuers, has_series = False, True, True, False
+    num_contradicting, contradiction = 0, ""
     with closing(read_headers(manifest, settings, workers=workers)) as headers:
         for row, header in headers:
             tags = None if isinstance(header, str) else header.tags
@@ -108,7 +116,16 @@ def scan_headers(
                     colour.append(len(num_frames))
                 num_frames.append(header.num_frames)
                 is_deep = is_deep or header.is_deep
-                has_patients = has_patients and header.has_patient
+                in_file = header.patient
+                if in_file is None or names_nobody(in_file):
+                    in_file, has_patients = None, False
+                has_issuers = has_issuers and in_file is not None and header.issuer is not None
+                in_table = row.patient if manifest.patients_known else None
+                if in_file and in_table and plain_number(in_file) != plain_number(in_table):
+                    contradiction = contradiction or (
+                        f"{row.path}: {in_file!r} in the file, {in_table!r} in the table"
+                    )
+                    num_contradicting += 1
                 has_series = has_series or header.has_series
     paths = manifest.table.column("path")
     probes = colour[:: max(1, len(colour) // _COLOUR_PROBES)]
@@ -123,5 +140,15 @@ def scan_headers(
             )
         manifest = replace(manifest, table=manifest.table.filter(pa.array(is_kept)))
         num_frames = array("I", np.frombuffer(num_frames, np.uint32)[is_kept].tolist())
-    scan = HeaderScan(num_frames, is_deep, coloured, has_patients, has_series, dict(left_out))
+    scan = HeaderScan(
+        num_frames,
+        is_deep,
+        coloured,
+        has_patients,
+        has_series,
+        dict(left_out),
+        has_issuers=has_issuers and not manifest.patients_known,
+        num_contradicting=num_contradicting,
+        contradiction=contradiction,
+    )
     return manifest, scan

@@ -7,16 +7,24 @@ import heapq
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from scanlearn.archive.identity import is_shortened
+from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import check_exists
+from scanlearn.packing.identifying import identifying_values, is_identifying
+from scanlearn.packing.locate import locate
+from scanlearn.packing.merge import Conflict, merge_rows
+from scanlearn.packing.settings import TableSettings
 from scanlearn.packing.tables import (
     TABLE_SUFFIXES,
     find_column,
@@ -27,31 +35,18 @@ from scanlearn.packing.tables import (
 from scanlearn.readers.containers import (
     CONTAINER_SUFFIXES,
     as_text,
-    is_there,
     open_container,
     stamp,
 )
+from scanlearn.readers.limits import limited
 from scanlearn.readers.readers import SCAN_SUFFIXES, is_scan, list_rows, may_be_scan
 from scanlearn.readers.scan import Undecodable
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "Image Index")
 PATIENT_COLUMNS = ("patient_id", "patient", "subject_id", "Patient ID")
-# Such a column would name a person or a file in an archive that names neither.
-IDENTIFYING_COLUMNS = (
-    *PATH_COLUMNS,
-    *PATIENT_COLUMNS,
-    *("name", "patient name", "first name", "last name", "surname", "family name", "given name"),
-    *("mrn", "medical record number", "ssn", "accession number", "accession", "national id"),
-    *("birth date", "date of birth", "dob", "patient birth date", "birthday"),
-    *("address", "street", "phone", "telephone", "email", "e-mail", "zip code", "postal code"),
-    *("study instance uid", "series instance uid", "sop instance uid", "dicom id"),
-    *("study date", "acquisition date", "referring physician", "physician", "operator name"),
-)
 NIH_COLUMNS = ("Image Index", "Finding Labels")
 FOLDER_COLUMN = "folder"
 _PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-# Rows that are looked for on disk before a folder is taken for the one that paths start from.
-_PROBED_ROWS = 200
 _PATHS_PER_CHUNK = 2**16
 _ENDING = re.compile(r"[.\w -]{1,12}")
 _LEADS_OUT = "is a link to a file outside the source; set follow_links=true to follow it"
@@ -78,8 +73,10 @@ class Manifest:
             where blank.
         patients_known: False where no patient was given and every scan stands for its own.
         ignored: Endings of files in a folder that are no scans, and how many there are.
-        withheld: Columns of a table that are no labels, since they may name a person or a file.
+        withheld: Columns of a table that are no labels, since they may name a person or a file,
+            each with what its values look like; empty where its name says enough.
         refused: Paths that are set aside unread, and why.
+        conflicts: Columns in which rows of one scan differ; their values are joined.
     """
 
     root: Path
@@ -87,8 +84,9 @@ class Manifest:
     label_columns: tuple[str, ...]
     patients_known: bool
     ignored: tuple[tuple[str, int], ...] = ()
-    withheld: tuple[str, ...] = ()
+    withheld: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    conflicts: Mapping[str, Conflict] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -124,23 +122,26 @@ def read_manifest(
     *,
     path_column: str | None = None,
     patient_column: str | None = None,
+    patient_pattern: str | None = None,
     root: Path | str | None = None,
+    sep: str | None = None,
+    sheet: str | None = None,
     follow_links: bool = False,
     open_containers: bool = False,
     folder_labels: bool = False,
+    allow_columns: Sequence[str] = (),
 ) -> Manifest:
     """Returns the scans that a folder tree, a zip, tar or MedMNIST npz file or a table lists.
 
     In a folder every file of a known format is a scan, files without an ending by their content,
     and stands for its own patient unless it names one; hidden files are left out, and a table that
-    lies there is not read. A table has a row per scan; what is neither its path nor its patient
-    column is a label and keeps its raw strings. The NIH ``Data_Entry`` table gets one more 0/1
-    column for each of its findings. The other settings are those of `PackSettings`.
+    lies there is not read. In a table what is neither the path nor the patient column is a label
+    and keeps its raw strings; several rows of one scan are made one (see `merge_rows`). The NIH
+    ``Data_Entry`` table gets one more 0/1 column for each of its findings. The settings are those
+    of `PackSettings`; which file a path means says `locate`.
 
     Args:
-        source: Folder, ``.zip``, ``.tar``, ``.npz``, ``.csv``, ``.tsv`` or ``.parquet``.
-        root: Folder that the paths in a table are relative to; None tries the table's own
-            folder, its ``images`` folder, and then looks for the file names below it.
+        source: Folder, ``.zip``, ``.tar``, ``.npz``, ``.csv``, ``.tsv``, ``.xlsx`` or ``.parquet``.
 
     Raises:
         ScanlearnError: There is nothing at ``source``, it lists no scan, a column is missing, or
@@ -149,7 +150,7 @@ def read_manifest(
     source = Path(source).expanduser()
     if source.is_dir():
         scans = _list_folder(source, follow_links=follow_links, open_containers=open_containers)
-        return scans.manifest(folder_labels=folder_labels)
+        return _with_patients(scans.manifest(folder_labels=folder_labels), patient_pattern)
     check_exists(source)
     is_table = source.suffix.lower() in TABLE_SUFFIXES
     rows = None if is_table else list_rows(source)
@@ -159,16 +160,30 @@ def read_manifest(
             " zip or a tar"
         )
     if is_table:
-        return _read_table(source, path_column, patient_column, root)
+        asked = TableSettings(
+            path_column=path_column,
+            patient_column=patient_column,
+            patient_pattern=patient_pattern,
+            root=None if root is None else Path(root),
+            sep=sep,
+            sheet=sheet,
+        )
+        return _with_patients(_read_table(source, asked, allow_columns), patient_pattern)
     if rows is not None:
         table = rows.add_column(1, "patient", rows.column("path"))
         return Manifest(source, table, tuple(rows.column_names[1:]), patients_known=False)
     if source.suffix.lower() in CONTAINER_SUFFIXES:
-        return _list_container(source).manifest(folder_labels=folder_labels)
+        scans = _list_container(source)
+        return _with_patients(scans.manifest(folder_labels=folder_labels), patient_pattern)
     if source.name.lower().endswith(_PACKED_TARS):
         raise ScanlearnError(
             f"{source}: is a compressed tar, in which every scan would be read from the start;"
             " unpack it, or give a .tar or .zip"
+        )
+    if source.suffix.lower() in (".xls", ".ods"):
+        raise ScanlearnError(
+            f"{source}: is neither a folder of scans nor a table that can be read; save it as .xlsx"
+            " or CSV"
         )
     allowed = ", ".join((*TABLE_SUFFIXES, *CONTAINER_SUFFIXES))
     raise ScanlearnError(
@@ -177,70 +192,110 @@ def read_manifest(
     )
 
 
-def _read_table(
-    source: Path, path_column: str | None, patient_column: str | None, root: Path | str | None
-) -> Manifest:
-    table = read_table(source)
-    paths_in = find_required(table, source, path_column, PATH_COLUMNS, "path_column")
-    patients_in = (
-        find_column(table, PATIENT_COLUMNS)
-        if patient_column is None
-        else find_required(table, source, patient_column, (), "patient_column")
-    )
+def _read_table(source: Path, asked: TableSettings, allow_columns: Sequence[str]) -> Manifest:
+    table = read_table(source, sep=asked.sep, sheet=asked.sheet)
+    paths_in = find_required(table, source, asked.path_column, PATH_COLUMNS, "path_column")
+    patients_in = None
+    if asked.patient_column is not None:
+        patients_in = find_required(table, source, asked.patient_column, (), "patient_column")
+    elif asked.patient_pattern is None:
+        patients_in = find_column(table, PATIENT_COLUMNS)
+    if patients_in is not None:
+        _refuse_shortened(table.column(patients_in), source)
+    # Blank rows are no scans: spreadsheets are saved with many of them at the end.
+    is_blank = reduce(pc.and_, (pc.is_null(column) for column in table.columns))
+    numbers = np.flatnonzero(~np.asarray(is_blank))
+    table = table.take(numbers)
     if table.num_rows == 0:
         raise ScanlearnError(f"{source}: has a header but no row; give a table that lists scans")
-    base, paths = _locate(table.column(paths_in), source, root)
+    cells = table.column(paths_in).to_pylist()
+    base, located = locate(cells, source, asked.root, _scans_below)
+    paths = pa.array(located, pa.string())
     patients = paths if patients_in is None else table.column(patients_in)
-    labels = table.drop_columns([name for name in (paths_in, patients_in) if name is not None])
-    withheld = [name for name in labels.column_names if is_one_of(name, IDENTIFYING_COLUMNS)]
-    labels = labels.drop_columns(withheld)
+    labels = table.drop_columns([name for name in {paths_in, patients_in} if name is not None])
+    withheld = dict(_withheld(labels, frozenset(allow_columns)))
+    labels = labels.drop_columns(list(withheld))
+    rows = labels.add_column(0, "patient", patients).add_column(0, "path", paths)
+    merged = merge_rows(rows, numbers)
+    if merged.num_rows:
+        joined = ", ".join(
+            f"{name} ({each.num_scans:,})" for name, each in merged.conflicts.items()
+        )
+        say(
+            f"{source.name}: {merged.num_scans:,} scans have several rows, which were merged"
+            + (f"; values that differ were joined, in scans: {joined}" if joined else "")
+        )
+    rows = merged.table
     if all(name in table.column_names for name in NIH_COLUMNS):
-        labels = _with_findings(labels)
-    columns = [column.combine_chunks() for column in (paths, patients, *labels.columns)]
+        rows = _with_findings(rows)
     return Manifest(
         root=base,
-        table=pa.Table.from_arrays(columns, names=["path", "patient", *labels.column_names]),
-        label_columns=tuple(labels.column_names),
+        table=rows.combine_chunks(),
+        label_columns=tuple(rows.column_names[2:]),
         patients_known=patients_in is not None,
-        withheld=tuple(withheld),
+        withheld=withheld,
+        refused=merged.refused,
+        conflicts=merged.conflicts,
     )
 
 
-def _locate(
-    column: pa.ChunkedArray, source: Path, root: Path | str | None
-) -> tuple[Path, pa.ChunkedArray]:
-    """Returns the folder that the paths of a table start from, and the paths from there."""
-    folder = source.absolute().parent
-    if root is not None and not Path(root).is_dir():
-        raise ScanlearnError(f"{root}: is no folder; root is the folder that the paths start from")
-    bases = [folder, folder / "images"] if root is None else [Path(root)]
-    probed = [path for path in column.slice(0, _PROBED_ROWS).to_pylist() if path]
-    for base in bases:
-        if any(is_there(base / path) for path in probed):
-            return base, column
-    base = bases[0]
-    below = _names_below(base)
-    if any(Path(path).name in below for path in probed):
-        # As ChestX-ray14 is unpacked: bare names in the table, files in images_001/images.
-        paths = [below.get(Path(path or "").name, path) for path in column.to_pylist()]
-        return base, pa.chunked_array([pa.array(paths, pa.string())])
-    folders = " or ".join(str(base) for base in bases)
-    example = probed[0] if probed else "blank"
-    raise ScanlearnError(
-        f"{source}: none of its first {len(probed)} paths is a file in {folders} (the first is"
-        f" {example!r}); give root, the folder that the paths start from"
-    )
+def _withheld(labels: pa.Table, allowed: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """Yields the columns that may identify a person or a file, and what their values look like."""
+    for name in labels.column_names:
+        if name in allowed:
+            continue
+        if is_one_of(name, PATH_COLUMNS) or is_identifying(name):
+            yield name, ""
+        elif (looks_like := identifying_values(labels.column(name))) is not None:
+            yield name, looks_like
 
 
-def _names_below(folder: Path) -> dict[str, str]:
-    """Returns the path of every scan below a folder by its bare name, if that is unique."""
-    by_name: dict[str, str] = {}
-    repeated: set[str] = set()
+def _with_patients(manifest: Manifest, pattern: str | None) -> Manifest:
+    """Returns a manifest whose patients are what a pattern finds in the paths.
+
+    Raises:
+        ScanlearnError: It finds none in a path, or would need hours.
+    """
+    if pattern is None:
+        return manifest
+    regex = re.compile(pattern)
+    patients = []
+    try:
+        with limited():
+            for path in manifest.table.column("path").to_pylist():
+                match = None if path is None else regex.search(path)
+                if path is not None and not (match and match[1]):
+                    raise ScanlearnError(
+                        f"patient_pattern {pattern!r} finds no patient in the path {path!r}; widen"
+                        " it, or leave such files out"
+                    )
+                patients.append(match and match[1])
+    except Undecodable as error:
+        raise ScanlearnError(
+            f"patient_pattern {pattern!r} {error}: it tries too many ways; avoid one repetition"
+            " inside another, such as (a+)+"
+        ) from error
+    table = manifest.table.set_column(1, "patient", pa.array(patients, pa.string()))
+    return replace(manifest, table=table, patients_known=True)
+
+
+def _refuse_shortened(patients: pa.ChunkedArray, source: Path) -> None:
+    # Many patients become one such number, and nothing can bring them back.
+    shortened = (value for value in patients.unique().to_pylist() if value and is_shortened(value))
+    number = next(shortened, None)
+    if number is not None:
+        row = pc.index(patients, number).as_py() + 2
+        raise ScanlearnError(
+            f"{source}: row {row}: patient {number!r} is a number that a spreadsheet has shortened,"
+            " so that several patients may have become one; set that column to text in the table"
+            " that it came from, and save it again"
+        )
+
+
+def _scans_below(folder: Path) -> Iterator[str]:
     for path, entry in walk(folder):
         if as_text(path) == path and is_scan(Path(entry.path)):
-            repeated.update({entry.name} & by_name.keys())
-            by_name[entry.name] = path
-    return {name: path for name, path in by_name.items() if name not in repeated}
+            yield path
 
 
 def _with_findings(labels: pa.Table) -> pa.Table:

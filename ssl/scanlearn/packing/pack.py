@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -10,19 +10,29 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from scanlearn.archive.identity import Identities, read_identities, source_name
+from scanlearn.archive.identity import (
+    Identities,
+    names_nobody,
+    plain_number,
+    read_identities,
+    source_name,
+)
 from scanlearn.archive.layout import Origin, is_archive
 from scanlearn.archive.reader import Archive
+from scanlearn.archive.spellings import agreeing, respelled_within
 from scanlearn.archive.summary import summary
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.console import doing, say, track, warn_user
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.files import require_free
 from scanlearn.packing.filters import make_selection
 from scanlearn.packing.headers import LEFT_OUT, HeaderScan, scan_headers
 from scanlearn.packing.manifest import Manifest, ManifestRow, read_manifest
+from scanlearn.packing.merge import JOINED
 from scanlearn.packing.parallel import get_ready, num_cores, ordered_map
 from scanlearn.packing.prepare import (
+    DARK,
+    NOT_DARK,
     Outcome,
     PackPlan,
     Prepared,
@@ -35,11 +45,16 @@ from scanlearn.packing.prepare import (
     scan_name,
     work_items,
 )
-from scanlearn.packing.settings import PackSettings
+from scanlearn.packing.settings import TABLE_SETTINGS, PackSettings
 from scanlearn.readers.readers import libraries
 
 SERIES = "series"
 EMPTY = "empty slices left out"
+CONTRADICTING = "PatientID of the file is not the table's patient"
+_NOBODY = "the file's PatientID names nobody ('unknown' or the like) and was left out"
+_OF_ITS_OWN = "each counts as a patient of its own: write each number in one way"
+_MOST_DIGITS = 15
+_FAR_MORE = 3
 _SHORT_NAME = 2
 _CRASHED = "brings down the process that decodes it"
 # What reads the kinds of the first files is loaded while processes start.
@@ -73,6 +88,24 @@ def pack(
     settings = settings or PackSettings()
     target = Path(archive).expanduser()
     manifest = source if isinstance(source, Manifest) else manifest_of(source, settings)
+    for name in settings.allow_columns:
+        if name not in manifest.label_columns:
+            near = did_you_mean(name, manifest.label_columns)
+            raise ScanlearnError(
+                f"{manifest.root}: allow_columns names {name!r}, which is no label column{near};"
+                " name columns of the table that are to be kept"
+            )
+    packed = pack_listed(manifest, target, settings)
+    warn_of_patients(packed, manifest)
+    return packed
+
+
+def pack_listed(manifest: Manifest, target: Path, settings: PackSettings) -> Archive:
+    """Packs the files of a manifest, or finds that done, and says what became of them.
+
+    Raises:
+        ScanlearnError: As `pack` does.
+    """
     if not target.exists():
         _get_ready(manifest, settings)
     source_hash = manifest.content_hash()
@@ -107,6 +140,13 @@ def pack_manifest(
     workers = _workers(settings)
     _get_ready(manifest, settings)
     manifest, headers = scan_headers(manifest, read, selection=selection, workers=workers)
+    contradicting = {}
+    if headers.num_contradicting:
+        contradicting[CONTRADICTING] = headers.num_contradicting
+        warn_user(
+            f"{CONTRADICTING} in {headers.num_contradicting:,} files (first"
+            f" {headers.contradiction}); the table's counts"
+        )
     plan = make_plan(
         headers,
         canvas=(canvas, canvas) if isinstance(canvas, int) else canvas,
@@ -146,8 +186,20 @@ def pack_manifest(
                 f"{manifest.root}: none of {len(manifest):,} scans can be read (the first,"
                 f" {path!r}: {reason}); give a source with images, DICOM files or volumes"
             )
-        notes = {**headers.left_out, **notes}
-        return writer.close(notes=notes, pixels=plan.preprocess.described())
+        num_dark = notes.get(DARK, 0)
+        if notes.pop(NOT_DARK, 0):
+            notes.pop(DARK, None)  # One that passes it shows that all 16 bits are in use.
+        elif num_dark:
+            warn_user(
+                "16-bit scans without a value above a sixteenth of 16 bits (12 bits stored in 16?):"
+                f" {num_dark:,}; they are shown nearly black, pack them with intensity=percentile"
+            )
+        joined = {f"{JOINED} {name}": each.num_scans for name, each in manifest.conflicts.items()}
+        return writer.close(
+            notes={**headers.left_out, **contradicting, **notes, **joined},
+            pixels=plan.preprocess.described(),
+            issuer_given=settings.issuer is not None or headers.has_issuers,
+        )
 
 
 def _get_ready(manifest: Manifest, settings: PackSettings) -> None:
@@ -172,11 +224,11 @@ def manifest_of(source: Path | str, settings: PackSettings) -> Manifest:
     with doing(f"looking through {source}"):
         return read_manifest(
             source,
-            path_column=settings.path_column,
-            patient_column=settings.patient_column,
+            **settings.model_dump(include=set(TABLE_SETTINGS)),
             follow_links=settings.follow_links,
             open_containers=settings.open_containers,
             folder_labels=settings.folder_labels,
+            allow_columns=settings.allow_columns,
         )
 
 
@@ -273,15 +325,18 @@ class _WriteLoop:
         _, patient, labels = row
         hashes = self._writer.identities
         assert hashes is not None
-        if self._manifest.patients_known:
-            patient = hashes.patient(patient or "")
-        elif outcome.patient:
-            patient = hashes.patient(outcome.patient, outcome.issuer)
-        else:
-            patient = file
+        number, issuer = patient, None
+        if not self._manifest.patients_known:
+            number, issuer = outcome.patient, outcome.issuer
+        if number and names_nobody(number):
+            number = None
+            self.notes[_NOBODY] += 1
+        patient = hashes.patient(number, issuer) if number else file
+        spelling = hashes.spelling(number, issuer) if number else None
         series = None if outcome.series is None else hashes.series(outcome.series)
         name = scan_name(file, outcome.page)
-        origin = Origin(scan_id=name, patient=patient, labels={SERIES: series} | labels)
+        labels = {SERIES: series} | labels
+        origin = Origin(scan_id=name, patient=patient, labels=labels, spelling=spelling)
         return self._writer.add(outcome.scan, origin)
 
 
@@ -289,6 +344,44 @@ def _nameless(reason: str, row: ManifestRow) -> str:
     """Returns a reason without the file's name, which decoders like to give."""
     name = Path(row[0] or "").name
     return reason.replace(name, "the file") if len(name) > _SHORT_NAME else reason
+
+
+def warn_of_patients(archive: Archive, manifest: Manifest | None = None) -> None:
+    """Warns of patients who may be one person, or several people under one number.
+
+    Args:
+        manifest: What was packed; None where that is not all of the archive.
+    """
+    if manifest is None or not manifest.patients_known:
+        respelled = respelled_within(archive)
+        if respelled is not None:
+            warn_user(f"{respelled.told()}; {_OF_ITS_OWN}")
+        return
+    counts = {
+        each["values"].strip(): each["counts"]
+        for each in manifest.table.column("patient").value_counts().to_pylist()
+        if each["values"] and not names_nobody(each["values"])
+    }
+    by_plain: dict[str, list[str]] = defaultdict(list)
+    for number in counts:
+        by_plain[plain_number(number)].append(number)
+    same = [numbers for numbers in by_plain.values() if len(numbers) > 1]
+    if same:
+        num_patients = sum(map(len, same)) - len(same)
+        warn_user(f"{agreeing(num_patients, [*map(repr, same[0][:2])])}; {_OF_ITS_OWN}")
+    long = [number for number in counts if number.isdigit() and len(number) > _MOST_DIGITS]
+    if len(long) > 1 and not any(number[_MOST_DIGITS:].strip("0") for number in long):
+        warn_user(
+            f"{len(long):,} patients have numbers of more than {_MOST_DIGITS} digits that end in"
+            f" zeros (first {long[0]}), as spreadsheets make of long ones; several patients may"
+            " have become one"
+        )
+    most, *others = sorted(counts, key=lambda number: -counts[number])[:2]
+    if others and not most.strip("0-.") and counts[most] > _FAR_MORE * counts[others[0]]:
+        warn_user(
+            f"patient {most!r} has {counts[most]:,} scans, no other more than"
+            f" {counts[others[0]]:,}; if it stands for unknown patients, leave the cells blank"
+        )
 
 
 def _existing(
@@ -329,10 +422,16 @@ def _report(archive: Archive, manifest: Manifest) -> None:
         listed = ", ".join(f"{n:,} {suffix}" for suffix, n in manifest.ignored[:5])
         say(f"ignored files that are not scans: {listed}")
     if manifest.withheld:
+        listed = ", ".join(
+            f"{name} (values that look like {looks_like})" if looks_like else name
+            for name, looks_like in manifest.withheld.items()
+        )
         say(
-            "columns left out because they may identify a person or a file: "
-            f"{', '.join(manifest.withheld)} (rename a column that is a label)"
+            f"columns left out because they may identify a person or a file: {listed};"
+            " allow_columns=[NAME] keeps one that is a label"
         )
     for note, times in archive.info["notes"].items():
+        if note == DARK or note.startswith(JOINED):  # Said before.
+            continue
         counts_itself = note == EMPTY or note.startswith(LEFT_OUT)
         say(f"{note}: {times:,}" if counts_itself else f"{note} in {times:,} scans")

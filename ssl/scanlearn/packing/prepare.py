@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool
 
+from scanlearn.archive.identity import names_nobody
 from scanlearn.archive.layout import PackedScan
 from scanlearn.packing.canvas import Preprocess, place, shrink_picture
 from scanlearn.packing.headers import HeaderScan
@@ -29,6 +30,10 @@ _MOST_AT_ONCE = 64
 _COLOUR_SPREAD = 12 / 255
 _COLOUR_SHARE = 0.001
 _PROBE_SIDE = 256
+# Cameras and detectors of 12 bits store 16, and are then shown at a sixteenth of their brightness.
+DARK = "no value above a sixteenth of 16 bits"
+NOT_DARK = "values above a sixteenth of 16 bits"
+_SIXTEENTH = 2**12 - 1
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,8 @@ def work_items(
             reason = manifest.refused[path]
         elif patient is None:
             reason = "the table gives no patient"
+        elif manifest.patients_known and names_nobody(patient):
+            reason = f"the table gives no patient (it says {patient.strip()!r})"
         elif is_repeated[number]:
             reason = "an earlier row of the table has the same path"
         if reason is not None:
@@ -242,4 +249,7 @@ def _packed(plan: PackPlan, item: WorkItem, frame: Frame) -> Outcome:
     scan = replace(scan, pixels=scan.pixels.astype(plan.dtype, copy=False))
     _ = scan.sums  # Made here, in one of many processes; they travel with the scan.
     notes = (*frame.notes, *notes)
+    is_deep = frame.scan.pixels.dtype.itemsize == 2
+    if is_deep and frame.scan.value_range is None and plan.preprocess.shows_full_range:
+        notes = (*notes, DARK if frame.scan.pixels.max() <= _SIXTEENTH else NOT_DARK)
     return Prepared(scan, notes, page, frame.patient, frame.series, frame.issuer)

@@ -2,21 +2,108 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
 from scanlearn.config.settings import Settings
 from scanlearn.packing.canvas import FieldOfView, Fit, Intensity, Preprocess
 from scanlearn.packing.windows import Window, edges, read_window
 from scanlearn.readers.scan import Plane, ReadSettings
 
+
+def _as_separator(value: object) -> object:
+    return {"tab": "\t", "\\t": "\t"}.get(str(value), value)
+
+
+def _is_separator(value: str | None) -> str | None:
+    if value is not None and (len(value) != 1 or value.isalnum() or value in '"\r\n'):
+        raise ValueError(
+            f"{value!r} cannot separate cells; give one sign such as ; or |, or the word tab"
+        )
+    return value
+
+
+def _is_pattern(value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        num_groups = re.compile(value).groups
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(
+            f"{value!r} is no regular expression ({error}); give one such as patient(\\d+)"
+        ) from None
+    if num_groups != 1:
+        raise ValueError(
+            f"{value!r} has {num_groups} groups; put brackets around the one part that is the"
+            " patient, as in patient(\\d+), and write (?:...) for others"
+        )
+    return value
+
+
+# Settings of every command that takes a table.
+PathColumn = Annotated[
+    str | None, Field(description="Table column with the paths; null looks for usual names.")
+]
+PatientColumn = Annotated[
+    str | None, Field(description="Table column with the patients; null looks for usual names.")
+]
+PatientPattern = Annotated[
+    str | None,
+    AfterValidator(_is_pattern),
+    Field(
+        description="Regular expression whose one group is the patient in a path, such as"
+        " 'patient(\\d+)'; for folders too. null takes the patient column."
+    ),
+]
+Root = Annotated[
+    Path | None,
+    Field(
+        description="Folder that the paths in a table start from; null tries the table's own, its"
+        " images folder and the one above if the paths begin so, then looks for the names below."
+    ),
+]
+Sep = Annotated[
+    str | None,
+    BeforeValidator(_as_separator),
+    AfterValidator(_is_separator),
+    Field(description="What separates the cells of a CSV, such as ';', '|' or tab; null finds it."),
+]
+Sheet = Annotated[
+    str | None, Field(description="Sheet of an Excel file; null takes the first and says which.")
+]
+
+
+class TableSettings(Settings):
+    """How a table of scans is read."""
+
+    path_column: PathColumn = None
+    patient_column: PatientColumn = None
+    patient_pattern: PatientPattern = None
+    root: Root = None
+    sep: Sep = None
+    sheet: Sheet = None
+
+    @model_validator(mode="after")
+    def _names_patients_once(self) -> TableSettings:
+        if self.patient_column is not None and self.patient_pattern is not None:
+            raise ValueError(
+                "patient_column and patient_pattern both say whose a scan is; give one of them"
+            )
+        return self
+
+
+TABLE_SETTINGS = tuple(TableSettings.model_fields)
+
 # Settings of the source: how it is read and which files are taken. All others change pixels.
 SOURCE_SETTINGS = frozenset(
     {
-        *("path_column", "patient_column", "follow_links", "open_containers", "folder_labels"),
-        *("keep", "drop", "issuer", "summary", "workers"),
+        *TABLE_SETTINGS,
+        *("follow_links", "open_containers", "folder_labels"),
+        *("allow_columns", "keep", "drop", "issuer", "summary", "workers"),
     }
 )
 # Of a phantom, which is drawn and not packed: other scans can only be packed by the defaults.
@@ -38,7 +125,7 @@ def _as_patterns(value: Any) -> Any:
 Patterns = Annotated[tuple[str, ...], BeforeValidator(_as_patterns), Field(min_length=1)]
 
 
-class PackSettings(Settings):
+class PackSettings(TableSettings):
     """How scans are packed."""
 
     canvas: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
@@ -96,11 +183,10 @@ class PackSettings(Settings):
         " ['*scout*']. Files that match any of them are left out; files without such a value stay."
         " Case is ignored.",
     )
-    path_column: str | None = Field(
-        default=None, description="Table column with the paths; null looks for usual names."
-    )
-    patient_column: str | None = Field(
-        default=None, description="Table column with the patients; null looks for usual names."
+    allow_columns: tuple[str, ...] = Field(
+        default=(),
+        description="Table columns that are kept as labels although their names or values look as"
+        " if they identified a person; such columns are left out otherwise.",
     )
     follow_links: bool = Field(
         default=False,
@@ -177,6 +263,10 @@ class PackSettings(Settings):
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns the settings that the packed bytes depend on."""
-        # Archives from before there was this one are as if it were off.
+        # Archives from before there was this one are as if it were off. Which columns are labels
+        # is told by the manifest.
         absent = set() if self.folder_labels else {"folder_labels"}
-        return self.model_dump(mode="json", exclude={"workers", "issuer", "summary", *absent})
+        # What is read by them is in the hash of the source; a folder may name a person.
+        of_table = {"allow_columns", "patient_pattern", "root", "sep", "sheet"}
+        unwritten = {"workers", "issuer", "summary", *of_table, *absent}
+        return self.model_dump(mode="json", exclude=unwritten)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from scanlearn.archive.layout import FORMAT_VERSION, is_archive
 from scanlearn.archive.reader import Archive
 from scanlearn.console import say
+from scanlearn.errors import ScanlearnError
 from scanlearn.files import check_exists
-from scanlearn.packing.pack import identities_for, manifest_of, pack
+from scanlearn.packing.pack import identities_for, manifest_of, pack_listed
 from scanlearn.packing.settings import PackSettings
 
 PHANTOM_PREFIX = "phantom:"
@@ -19,7 +21,11 @@ _MAX_NAME_LENGTH = 40
 
 
 def open_archive(
-    source: Path | str, *, settings: PackSettings | None = None, cache: Path | str | None = None
+    source: Path | str,
+    *,
+    settings: PackSettings | None = None,
+    cache: Path | str | None = None,
+    single: Collection[str] = (),
 ) -> Archive:
     """Returns the archive that a path or a phantom's description stands for.
 
@@ -32,6 +38,7 @@ def open_archive(
         settings: How a folder or table is packed; None for the defaults. An archive is not
             changed.
         cache: Folder for packed sources; None takes `cache_folder`.
+        single: Columns of a table that must have one value for each scan.
 
     Raises:
         ScanlearnError: The source cannot be used, or the disk of the cache is full.
@@ -44,6 +51,9 @@ def open_archive(
         return Archive(path)
     settings = settings or PackSettings()
     manifest = manifest_of(path, settings)
+    for column in single:
+        if column in manifest.conflicts:
+            raise ScanlearnError(f"{path.name} {manifest.conflicts[column].in_words(column)}")
     folder = path if path.is_dir() else path.parent
     identities = identities_for(manifest, settings)
     names = (identities.fingerprint, identities.issuer_hash)
@@ -52,7 +62,7 @@ def open_archive(
     if is_archive(target):
         return Archive(target)
     say(f"packing {path} into the cache: {target}")
-    return pack(manifest, target, settings=settings)
+    return pack_listed(manifest, target, settings)
 
 
 def check_source(source: Path | str, where: str = "") -> None:

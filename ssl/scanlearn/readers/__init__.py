@@ -4,6 +4,7 @@
 - `values.py`: which stored values mean 0 and 1; more than 16 bits and signs brought to 16
 - `volumes.py`: a volume becomes slices with one value range
 - `pictures.py`: PNG, JPEG, TIFF, WebP and BMP
+- `tiffs.py`: what the tags of a TIFF say that Pillow passes over
 - `codestream.py`: what the first bytes of a JPEG, JPEG 2000 or PNG claim
 - `dicom.py`: DICOM files, their windows and tags
 - `nifti.py`: NIfTI and MGH volumes

@@ -11,6 +11,8 @@ _FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 # Baseline, extended and progressive: Huffman-coded, as ordinary files are.
 _ORDINARY_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 _SCAN_MARKER = 0xDA
+# Frames without loss: SOF3, SOF7, SOF11, SOF15 and that of JPEG-LS.
+_LOSSLESS_FRAMES = frozenset({0xC3, 0xC7, 0xCB, 0xCF, 0xF7})
 # Bytes to the next marker, of a fill byte and of markers without a segment.
 _BARE_MARKERS = {0xFF: 1} | dict.fromkeys((0x01, *range(0xD0, 0xD9)), 2)
 
@@ -55,6 +57,38 @@ def _ordinary_jpeg(start: bytes) -> Claim | None:
             return claim
         elif marker in _BARE_MARKERS:
             return None
+    return None
+
+
+def why_odd_jpeg(start: bytes) -> str | None:
+    """Returns why no decoder of pictures reads a JPEG; None of anything else.
+
+    Source: ITU-T T.81 B.2.2 and table B.1, T.87 C.2.2.
+    """
+    segments = _jpeg_segments(start) if start.startswith(b"\xff\xd8\xff") else ()
+    for marker, place in segments:
+        if marker in _FRAME_MARKERS:
+            bits = _jpeg_frame(start, place).bits
+            if marker in _LOSSLESS_FRAMES:
+                return "is a lossless JPEG, which only DICOM files are read with; save it as PNG"
+            return f"is a JPEG of {bits} bits, not 8; save it as 16-bit PNG" if bits != 8 else None
+    return None
+
+
+def png_significant_bits(start: bytes) -> int | None:
+    """Returns how many bits of a gray PNG are significant by its sBIT; None where it has none.
+
+    Source: PNG, third edition, 5.3 (chunks) and 11.3.2.7 (sBIT).
+    """
+    place = 8
+    while start.startswith(b"\x89PNG") and place + 9 <= len(start):
+        (num_bytes,) = struct.unpack_from(">I", start, place)
+        kind = start[place + 4 : place + 8]
+        if kind == b"sBIT" and num_bytes == 1:
+            return start[place + 8]
+        if kind in (b"PLTE", b"IDAT"):
+            return None
+        place += 12 + num_bytes
     return None
 
 

@@ -5,30 +5,39 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from scanlearn.readers.codestream import Claim, ordinary_picture
+from scanlearn.readers.codestream import Claim, ordinary_picture, png_significant_bits, why_odd_jpeg
 from scanlearn.readers.scan import (
     MAX_PIXELS,
     Frame,
     Header,
-    Pixels,
+    Metered,
     Reader,
     ReadSettings,
     Scan,
-    Shrink,
     Undecodable,
+    Units,
+    open_regular,
     refusing,
 )
+from scanlearn.readers.tiffs import MAGIC, Tiff
+from scanlearn.readers.values import inverted, percentile_range, stored_depth
 
 _KIND = "picture"
 # Only these parsers ever see a file: fewer of them, less for a hostile file to attack.
-_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
-_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"BM", *MAGIC)
+# What stands before the pixels, and of a WebP all of it; then 4 channels of 16 bits at most. A
+# sparse file may claim gigabytes of either.
+_MAX_TAG_BYTES, _MAX_PIXEL_BYTES = 2**26, 8
+_START_BYTES, _MOST_JPEG_TAGS = 4096, 2**20
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _GRAY_MODES = ("1", "L", "LA", "La", "F", *_DEEP_MODES)
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -68,8 +77,9 @@ def _frames(path: Path, _wanted: range, settings: ReadSettings) -> Iterator[Fram
     """Yields the scan in a picture, upright as its EXIF orientation says.
 
     Gray stays gray and colour stays RGB; palettes are resolved, 1-bit becomes 0 and 255, alpha is
-    dropped, CMYK becomes RGB. 16-bit gray stays uint16; 16-bit colour is read as 8-bit. Of several
-    pages or frames the first is kept.
+    dropped, CMYK becomes RGB. 16-bit gray stays uint16, shown in as many bits as the file says are
+    significant; 16-bit colour is read as 8-bit. Signed values are shifted. Of several pages or
+    frames the first is kept.
 
     With ``at_least`` a JPEG more than four times as large is decoded at 1/2, 1/4 or 1/8, at least
     twice that side, which is several times as fast. With ``gray`` colour becomes one channel of
@@ -77,31 +87,58 @@ def _frames(path: Path, _wanted: range, settings: ReadSettings) -> Iterator[Fram
     """
     with _opened(path) as image:
         notes, is_colour = _notes(image), _stores_colour(image)
+        bits = image.significant_bits if isinstance(image, Tiff) else _png_bits(image)
         if is_colour and settings.gray:
             notes, is_colour = (*notes, "three stored channels made one"), False
         if settings.at_least is not None or settings.gray:
             side = None if settings.at_least is None else 2 * settings.at_least
             image.draft("L" if settings.gray else None, None if side is None else (side, side))
         ImageOps.exif_transpose(image, in_place=True)
-        scan = Scan(_pixels(image, is_colour, settings.shrink))
+        scan = _scan(image, is_colour, settings, bits)
     yield Frame(1, scan, notes)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    with refusing(path):
+    with refusing(path), open_regular(path) as file:
+        start, file.bytes_left = file.peek(4)[:4], _MAX_TAG_BYTES
         try:
-            with Image.open(path, formats=_FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
+            with Tiff(file) if start in MAGIC else Image.open(file, formats=_FORMATS) as image:
+                num_pixels = image.width * image.height
+                if num_pixels > MAX_PIXELS:
                     raise Undecodable(
-                        f"claims {image.width:,} x {image.height:,} pixels, more than"
-                        f" {MAX_PIXELS:,}"
+                        f"claims {image.width:,} x {image.height:,}, more than"
+                        f" {MAX_PIXELS:,} pixels"
                     )
+                file.bytes_left += _MAX_PIXEL_BYTES * num_pixels
                 yield image
-        except UnidentifiedImageError as error:
-            raise Undecodable("is not a PNG, JPEG, TIFF, WebP or BMP image") from error
+        except OSError as error:
+            # From the start, which is as far as tags of a JPEG go: a closed file has been read.
+            reason = None if file.closed else _why_odd(file)
+            if reason is None and isinstance(error, UnidentifiedImageError):
+                reason = "is not a PNG, JPEG, TIFF, WebP or BMP image"
+            if reason is None:
+                raise
+            raise Undecodable(reason) from error
         except Image.DecompressionBombError as error:
             raise Undecodable(f"claims more than {MAX_PIXELS:,} pixels") from error
+
+
+def _why_odd(file: Metered) -> str | None:
+    file.seek(0)
+    return why_odd_jpeg(file.read(_MOST_JPEG_TAGS))
+
+
+def _png_bits(image: Image.Image) -> int | None:
+    """Returns the significant bits that a 16-bit PNG names, which Pillow passes over."""
+    file = image.fp if isinstance(image, ImageFile.ImageFile) else None
+    if image.mode not in _DEEP_MODES or file is None:
+        return None
+    place = file.tell()
+    file.seek(0)
+    start = file.read(_START_BYTES)
+    file.seek(place)
+    return png_significant_bits(start)
 
 
 def _raw_mode(image: Image.Image) -> str | None:
@@ -124,27 +161,60 @@ def _notes(image: Image.Image) -> tuple[str, ...]:
     notes = []
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         notes.append("alpha dropped")
-    if re.fullmatch("(LA|RGB|RGB[AX]|RGBa);16[LBN]", _raw_mode(image) or ""):
+    if re.fullmatch("(LA|R|RGB|RGB[AX]|RGBa|CMYK);16[LBN]", _raw_mode(image) or ""):
         notes.append("16 bits per channel read as 8")
     if image.mode in ("CMYK", "YCCK"):
         notes.append("CMYK turned into RGB")
-    if getattr(image, "n_frames", 1) > 1:
+    # The pages of a TIFF are not counted: one of another kind would refuse the first.
+    num_frames = 1 if isinstance(image, Tiff) else getattr(image, "n_frames", 1)
+    if num_frames > 1 or (isinstance(image, Tiff) and image.tag_v2.next):
         notes.append("first frame of several kept")
     return tuple(notes)
 
 
-def _pixels(image: Image.Image, is_colour: bool, shrink: Shrink | None) -> Pixels:
+def _scan(image: Image.Image, is_colour: bool, settings: ReadSettings, bits: int | None) -> Scan:
+    """Returns the pixels and, where fewer than 16 bits are significant, their range.
+
+    Signed values are shifted and shown between their percentiles, as those of NumPy files are.
+    """
     if image.mode == "F":
-        raise Undecodable("holds floating-point values; save it with 8 or 16 bits")
+        raise Undecodable("holds floating-point values (SampleFormat 3); save it with 8 or 16 bits")
+    if isinstance(image, Tiff) and image.is_signed and image.mode in (*_DEEP_MODES, "L"):
+        values = np.asarray(image)
+        _check_depth(values, np.int16)
+        stored = stored_depth(values.astype(np.int16) if image.mode != "L" else values.view("i1"))
+        scan = Scan(stored.pixels[None], units=Units(1.0, -stored.offset))
+        scan = inverted(scan) if image.has_white_zero else scan
+        shown = percentile_range(scan.pixels) if settings.shows == "file" else None
+        return replace(scan, value_range=shown)
     if image.mode in _DEEP_MODES:
         deep = np.asarray(image)
-        if deep.min() < 0 or deep.max() > np.iinfo(np.uint16).max:
-            raise Undecodable(f"holds values {deep.min()} to {deep.max()}, more than 16 bits")
-        return deep.astype(np.uint16)[None]
+        _check_depth(deep, np.uint16)
+        is_said = bits is not None and settings.shows == "file" and _fits(deep, bits, image)
+        shown = (0.0, 2.0**bits - 1) if bits is not None and is_said else None
+        scan = Scan(deep.astype(np.uint16)[None], value_range=shown)
+        return inverted(scan) if isinstance(image, Tiff) and image.has_white_zero else scan
     mode = "RGB" if is_colour else "L"
     image = image if image.mode == mode else image.convert(mode)
-    flat = np.asarray(image if shrink is None else shrink(image))
-    return flat[None] if mode == "L" else flat.transpose(2, 0, 1)
+    flat = np.asarray(image if settings.shrink is None else settings.shrink(image))
+    return Scan(flat[None] if mode == "L" else flat.transpose(2, 0, 1))
+
+
+def _fits(deep: np.ndarray[Any, Any], bits: int, image: Image.Image) -> bool:
+    """Returns whether values are what few significant bits say: a tag may be contradicted.
+
+    Source: PNG, third edition, 11.3.2.7: values with an sBIT are scaled up to all 16 bits, which
+    leaves the lower bits of a dark picture 0. Who stores them as they are ignores that.
+    """
+    if bits >= 16 or deep.max() >= 2**bits:
+        return False
+    return isinstance(image, Tiff) or bool((deep & (2 ** (16 - bits) - 1)).any())
+
+
+def _check_depth(values: np.ndarray[Any, Any], depth: type[np.integer[Any]]) -> None:
+    limits = np.iinfo(depth)
+    if values.min() < limits.min or values.max() > limits.max:
+        raise Undecodable(f"holds values {values.min()} to {values.max()}, more than 16 bits")
 
 
 READER = Reader(

@@ -6,7 +6,9 @@ The legend of axis letters stands in `scanlearn.core`.
 
 from __future__ import annotations
 
+import io
 import os
+import stat
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -73,6 +75,7 @@ class Header:
         is_colour: Whether the file stores colour; its channels may still be equal.
         is_deep: Whether it holds more than 8 bits per value that we keep.
         num_frames: How many scans it may give: frames of a recording, slices of a volume.
+        patient: As the file names it, and who gave that number; None where it names none.
         size: Rows and columns of one scan, as stored.
         tags: DICOM tags that were asked for and are there, each with all its values.
         kind: Name of the format; where empty `scanlearn.readers.readers.read_header` sets it.
@@ -81,12 +84,18 @@ class Header:
     is_colour: bool
     is_deep: bool
     num_frames: int = 1
-    has_patient: bool = False
+    patient: str | None = None
+    issuer: str | None = None
     has_series: bool = False
     size: tuple[int, int] = (0, 0)
     bits: int = 8
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     kind: str = ""
+
+    @property
+    def has_patient(self) -> bool:
+        """Whether the file names its patient."""
+        return self.patient is not None
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,49 @@ class Frame:
     patient: str | None = None
     series: str | None = None
     issuer: str | None = None
+
+
+class Metered(io.BufferedReader):
+    """A file of which only so many more bytes are read.
+
+    Attributes:
+        bytes_left: Set anew by who knows what the file may still need.
+    """
+
+    bytes_left = 2**62
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Returns the next bytes.
+
+        Raises:
+            Undecodable: There are more than are left to be read.
+        """
+        most = self.bytes_left + 1
+        content = super().read(most if size is None or size < 0 else min(size, most))
+        self.bytes_left -= len(content)
+        if self.bytes_left < 0:
+            raise Undecodable("holds far more bytes than its pixels and a list of tags need")
+        return content
+
+
+def open_regular(path: Path | str) -> Metered:
+    """Opens a file to be read, and nothing but a file, without ever waiting for one.
+
+    A pipe or device would be waited for without end, or do something as it is opened. One that
+    takes the place of a file between the look at it and its opening does not block either.
+
+    Raises:
+        Undecodable: It is no regular file.
+        OSError: It is not there or may not be read.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - for every file, hence for speed
+        raise Undecodable("is not a regular file")
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = Metered(io.FileIO(os.open(path, flags | getattr(os, "O_CLOEXEC", 0)), "rb"))
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise Undecodable("is not a regular file")
 
 
 @contextmanager

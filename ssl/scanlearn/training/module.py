@@ -79,6 +79,8 @@ class Pretrainer(pl.LightningModule):
         self.method = method.to(memory_format=memory_format)
         self.state = RunState(initial_hash)
         self.losses: Losses | None = None
+        self.has_begun = False
+        self._resumed_at: int | None = None
         self._is_last_part = True
         self._batch: RenderedBatch | None = None
         self._loss: Float[Tensor, ""]
@@ -239,9 +241,20 @@ class Pretrainer(pl.LightningModule):
         """Keeps the trail in the checkpoint."""
         checkpoint[_STATE] = asdict(self.state)
 
+    def on_train_start(self) -> None:
+        """Everything is in place, that of a checkpoint too.
+
+        Raises:
+            ValueError: Its count of steps is not that of the loops in it.
+        """
+        if self._resumed_at not in (None, self.global_step):
+            raise ValueError(f"it claims step {self._resumed_at}, its loops {self.global_step}")
+        self.has_begun = True
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the trail up where the checkpoint left it."""
         self.state = RunState(**checkpoint[_STATE])
+        self._resumed_at = checkpoint["global_step"]
 
 
 def _averaged(before: Losses | None, now: Losses, part: int) -> Losses:

@@ -28,6 +28,7 @@ from scanlearn.backbones.device import (
     preferred_memory_format,
     training_precision,
 )
+from scanlearn.backbones.fitting import average_patches
 from scanlearn.backbones.start import load_start
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import write_atomically
@@ -193,7 +194,9 @@ def _precision(config: PretrainConfig, backbone: Backbone, side: int) -> Precisi
 def _made_smaller(asked: int, batch_size: int, num_scans: int) -> tuple[str, ...]:
     if asked == batch_size:
         return ()
-    return (f"batch_size is {batch_size} instead of {asked}: the archive holds {num_scans:,} scans",)
+    return (
+        f"batch_size is {batch_size} instead of {asked}: the archive holds {num_scans:,} scans",
+    )
 
 
 def _left_out(num_scans: int, batch_size: int) -> tuple[str, ...]:
@@ -229,6 +232,9 @@ class Run:
         folder = RunFolder(Path(config.output))
         is_resumed = checkpoint_step(folder.checkpoint) > 0 or folder.result.is_file()
         backbone, start = initial_backbone(config, archive, is_resumed=is_resumed)
+        begun = _begun_from(folder) if is_resumed else None
+        if begun is not None and begun.averages_patches:
+            average_patches(backbone)
         if config.grad_checkpointing:
             checkpoint_gradients(backbone)
         # What an earlier start chose holds, whatever this machine would choose.
@@ -239,6 +245,12 @@ class Run:
             ranks=layout_of(config).ranks,
             asked_batch=asked_batch,
         )
+        step = checkpoint_step(folder.checkpoint)
+        if step > resolved.total_steps:
+            raise ScanlearnError(
+                f"{folder.checkpoint} claims step {step:,} of {resolved.total_steps:,}: delete it "
+                "to restart this run from its first step"
+            )
         method = resolved.method.build(backbone, config.seed)
         if method.plan.local_views:
             check_views(backbone, resolved.local_size, "the side of a local view")
@@ -336,6 +348,14 @@ def _earlier(folder: RunFolder) -> Resolved | None:
     return Resolved.from_plain(json.loads(folder.provenance.read_text())["chosen"])
 
 
+def _begun_from(folder: RunFolder) -> StartWeights | None:
+    """The weights that an earlier start of the run began from; None for random ones."""
+    if not folder.provenance.is_file():
+        return None
+    start = json.loads(folder.provenance.read_text()).get("start")
+    return None if start is None else StartWeights.model_validate(start)
+
+
 def _record(
     folder: RunFolder, archive: Archive, resolved: Resolved, start: StartWeights | None
 ) -> StartWeights | None:
@@ -368,8 +388,7 @@ def _record(
             f"content differs from this one ({len(archive)} scans): "
             "name another output folder, or use the archive it was started on"
         )
-    earlier = before.get("start")
-    begun = None if earlier is None else StartWeights.model_validate(earlier)
+    begun = _begun_from(folder)
     if start is not None and begun is not None and start.weights_hash != begun.weights_hash:
         raise ScanlearnError(
             f"{folder.path} was started from {begun.in_words}, and backbone.weights now holds "

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 import pytorch_lightning as pl
+import torch
 
 from scanlearn.backbones.backbone import weights_hash
-from scanlearn.console import quiet, track
+from scanlearn.console import quiet, track, warn_user
+from scanlearn.errors import ScanlearnError
 from scanlearn.training.batches import StepLoader
-from scanlearn.training.checkpoint import AtomicCheckpoints, checkpoint_step
+from scanlearn.training.checkpoint import AtomicCheckpoints, checkpoint_step, has_digest
 from scanlearn.training.distributed import ALONE, ProcessLayout, Ranks
 from scanlearn.training.folder import COLUMNS, MetricsCsv
 from scanlearn.training.module import Pretrainer
@@ -36,6 +38,11 @@ def train(run: Run, stop: StopRequest | None = None, ranks: Ranks = ALONE) -> Pr
     config, resolved, folder = run.config, run.resolved, run.folder
     initial_hash = weights_hash(run.method)
     first = checkpoint_step(folder.checkpoint)
+    if first and ranks.is_first and not has_digest(folder.checkpoint):
+        warn_user(
+            f"{folder.checkpoint} is of an earlier release and has no digest; the check sums of "
+            "its parts were compared instead"
+        )
     total = resolved.total_steps
     loader = run.loader(first, ranks)
     metrics = MetricsCsv(folder.metrics, COLUMNS, after=first) if ranks.is_first else None
@@ -124,12 +131,22 @@ def fit_quietly(
     """Trains to the last step, from a checkpoint where there is one.
 
     Raises:
+        ScanlearnError: The checkpoint is not one of this run.
         KeyboardInterrupt: The user stopped the run.
     """
     before = signal.getsignal(signal.SIGINT)
     try:
         with quiet():
             trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        is_ours = isinstance(error, (ScanlearnError, torch.OutOfMemoryError))
+        if checkpoint is None or module.has_begun or is_ours:
+            raise
+        reason = str(error).partition("\n")[0]
+        raise ScanlearnError(
+            f"{checkpoint} does not fit this run ({type(error).__name__}: {reason}): delete it to "
+            "restart this run from its first step"
+        ) from error
     except SystemExit as stop:
         if not isinstance(stop.__context__, KeyboardInterrupt):
             raise

@@ -12,7 +12,10 @@ import pytest
 from scanlearn.archive.identity import (
     KEY_VARIABLE,
     Identities,
+    is_shortened,
+    names_nobody,
     patient_codes,
+    plain_number,
     read_identities,
     source_name,
 )
@@ -118,3 +121,55 @@ def test_source_is_called_by_the_folder_that_tells_it_from_others(tmp_path: Path
 def test_codes_follow_first_appearance_and_not_names() -> None:
     assert patient_codes(np.array(["z", "a", "z", "m", "a"])).tolist() == [0, 1, 0, 2, 1]
     assert patient_codes(np.array([], dtype=np.str_)).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("written", "plain"),
+    [
+        *(
+            (text, "61")
+            for text in ("61", "00061", "61.0", "61,00", " 61 ", "'00061", "'61", "６１")
+        ),
+        *((text, "61") for text in ('="00061"', "\ufeff61", "61\u200b", "0061.0")),
+        *((text, "61234") for text in ("61,234", "61.234", "61 234", "61\u202f234", "61'234.0")),
+        *((text, "p7-x") for text in ("P007-x", "p7-X", "P7-x")),
+        ("0", "0"),
+        ("000", "0"),
+        ("100", "100"),
+        ("1.05", "1.05"),
+        ("test:IM-0001", "test:im-1"),
+        ("1.2.840.0", "1.2.840"),
+    ],
+)
+def test_what_programs_change_in_a_number_is_taken_away(written: str, plain: str) -> None:
+    assert plain_number(written) == plain
+    assert WHOSE.spelling(written) == WHOSE.spelling(plain)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        *(
+            (text, True)
+            for text in ("nan", "NaN", "None", "unknown", "ANONYMOUS", "-", "?", "", " ")
+        ),
+        *(
+            (text, True)
+            for text in ("n/a", "N.A.", "#N/A", "<NA>", "Anonymous^Patient", "--", "anónimo")
+        ),
+        *((text, False) for text in ("0", "-1", "Nancy", "unknown7", "A", "１")),
+    ],
+)
+def test_some_words_name_nobody(number: str, expected: bool) -> None:
+    assert names_nobody(number) is expected
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        *((text, True) for text in ("6.10E+10", "6,1E+10", "6e+10", " 1.23456E+17 ")),
+        *((text, False) for text in ("6E10", "E+10", "12E5", "61", "6.1", "A6.1E+10")),
+    ],
+)
+def test_a_number_that_a_spreadsheet_shortened_is_known(number: str, expected: bool) -> None:
+    assert is_shortened(number) is expected

@@ -16,7 +16,9 @@ LAYOUT = Layout(SHAPE, np.dtype(np.uint8), label_columns=("y",))
 
 
 def scan(index: int) -> tuple[PackedScan, Origin]:
-    return PackedScan(np.full(SHAPE, index % 256, np.uint8)), Origin(f"s{index}", "p", {"y": "1"})
+    return PackedScan(np.full(SHAPE, index % 256, np.uint8)), Origin(
+        f"s{index}", "p", {"y": "1"}, spelling="z"
+    )
 
 
 def test_writer_says_when_a_shard_is_complete(
@@ -52,6 +54,7 @@ def test_shard_holds_all_there_is_of_a_scan(tmp_path: Path) -> None:
         "value_range": [0, 255],
         "scan_id": "s5",
         "patient": "p",
+        "spelling": "z",
         "label:y": "1",
     }
 

@@ -14,7 +14,7 @@ from scanlearn.archive.table import read_column, table_schema, write_table
 
 
 def test_column_is_read_back_in_order_with_its_blanks(tmp_path: Path) -> None:
-    columns = [["s0", "s1"], ["p", "p"], ["1.0", None], [None, "x"]]
+    columns = [["s0", "s1"], ["p", "p"], ["z", None], ["1.0", None], [None, "x"]]
     arrays = [pa.array(column, pa.string()) for column in columns]
     table = pa.Table.from_arrays(arrays, schema=table_schema(("y", "scan_id")))
     pq.write_table(table, tmp_path / "t.parquet")

@@ -10,31 +10,18 @@ from PIL import Image
 from scanlearn.archive.reader import Archive
 from scanlearn.audit import pairs
 from scanlearn.audit.audit import LEAST_DETAIL
-from scanlearn.audit.fingerprint import NUM_COEFFICIENTS, TURNS, turn_pictures, turn_spectra
-from scanlearn.audit.pairs import Proposals, aligned_correlations, equal_across, equal_pairs
+from scanlearn.audit.fingerprint import TURNS, turn_pictures
+from scanlearn.audit.pairs import aligned_correlations, equal_across, equal_pairs
+from scanlearn.audit.proposals import Proposals
 from scanlearn.console import track
 
 Draw = Callable[..., np.ndarray]
 Write = Callable[..., Archive]
 
 
-def propose(first: np.ndarray, second: np.ndarray) -> Proposals:
-    with track(pairs.NUM_BANDS, "test", visible=False) as progress:
-        return pairs.propose(first, second, progress)
-
-
 def correlations(first: Archive, second: Archive, proposals: Proposals) -> np.ndarray:
     with track(len(proposals), "test", visible=False) as progress:
         return pairs.correlations(first, second, proposals, progress)[0]
-
-
-def as_set(proposals: Proposals) -> set[tuple[int, int, int]]:
-    columns = (proposals.first, proposals.second, proposals.turn)
-    return set(zip(*(column.tolist() for column in columns), strict=True))
-
-
-def random_spectra(rng: np.random.Generator, number: int) -> np.ndarray:
-    return rng.normal(0, 0.1, (number, NUM_COEFFICIENTS)).astype(np.float16)
 
 
 def test_equal_values_are_paired_with_the_first(rng: np.random.Generator) -> None:
@@ -54,67 +41,6 @@ def test_equal_values_count_across_groups_alone() -> None:
     first, second = equal_across(values, groups)
     assert first.tolist() == [0, 1]
     assert second.tolist() == [3, 5]
-
-
-@pytest.mark.parametrize("number", [20, 600])
-def test_a_copy_is_proposed_in_the_turn_that_it_needs(
-    rng: np.random.Generator, number: int
-) -> None:
-    first = random_spectra(rng, number)
-    own_turns = np.arange(number) % len(TURNS)
-    noise = rng.normal(0, 0.005, first.shape).astype(np.float16)
-    # Every turn but the two quarter turns undoes itself.
-    undone = np.array([0, 1, 2, 3, 4, 6, 5, 7])[own_turns]
-    second = np.concatenate(
-        [turn_spectra(first[row : row + 1], turn) for row, turn in enumerate(undone.tolist())]
-    )
-    found = as_set(propose(first, second + noise))
-    assert {(row, row, turn) for row, turn in enumerate(own_turns.tolist())} <= found
-
-
-def test_what_is_proposed_is_near_and_nearly_all_that_is_near_is_proposed(
-    rng: np.random.Generator,
-) -> None:
-    first = random_spectra(rng, 400)
-    second = first + rng.normal(0, 0.03, first.shape).astype(np.float16)
-    both = np.concatenate([first, second]).astype(np.float32)
-    middle, spread = np.median(both, axis=0), both.std(axis=0)
-    one, other = ((spectra - middle) / spread for spectra in (first, second))
-    one, other = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (one, other))
-    cosine = one @ other.T
-    distance = ((first > middle)[:, None] != (second > middle)[None]).sum(axis=-1)
-    proposed = propose(first, second)
-    plain = proposed.take(proposed.turn == 0)
-    assert cosine[plain.first, plain.second].min() >= pairs.LEAST_COSINE - 0.01
-    assert distance[plain.first, plain.second].max() <= pairs.MAX_DISTANCE + 2
-    near = np.argwhere((distance <= 10) & (cosine >= 0.9))
-    assert len(near) > 300
-    found = {(row, column) for row, column, _ in as_set(plain)}
-    assert len(found & set(map(tuple, near.tolist()))) >= 0.98 * len(near)
-
-
-def test_work_is_bounded_where_all_scans_look_alike(rng: np.random.Generator) -> None:
-    alike = np.repeat(random_spectra(rng, 1), 3000, axis=0)
-    alike += rng.normal(0, 0.001, alike.shape).astype(np.float16)
-    found = propose(alike, alike[:50])
-    most = pairs.MAX_NEIGHBOURS * pairs.NUM_BANDS
-    counts = np.bincount(found.second[found.turn == 0], minlength=50)
-    assert counts.min() >= pairs.MAX_NEIGHBOURS
-    assert counts.max() <= most
-
-
-def test_scans_without_contrast_are_never_proposed(rng: np.random.Generator) -> None:
-    spectra = random_spectra(rng, 30)
-    spectra[::2] = 0
-    found = propose(spectra, spectra)
-    assert set(found.first.tolist()) == set(range(1, 30, 2))
-    assert set(found.second.tolist()) == set(range(1, 30, 2))
-    assert len(propose(spectra[::2], spectra)) == len(propose(spectra, spectra[:0])) == 0
-
-
-def test_proposals_are_the_same_again(rng: np.random.Generator) -> None:
-    spectra = random_spectra(rng, 300)
-    assert as_set(propose(spectra, spectra)) == as_set(propose(spectra, spectra))
 
 
 def test_pixels_are_compared_in_the_proposed_turn(

@@ -17,7 +17,7 @@ def _build(name: str, channels: int = 1, seed: int = 0, size: int = 64) -> Backb
 
 
 def _load(backbone: Backbone, tensors: dict[str, Tensor]) -> None:
-    load_fitted(backbone, rename(tensors, backbone.network.state_dict().keys()), "x.pth")
+    load_fitted(backbone, rename(tensors, backbone.network), "x.pth")
 
 
 def _weights(backbone: Backbone) -> dict[str, Tensor]:

@@ -2,10 +2,22 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scanlearn.backbones.naming import name_few, rename, table_of
 from scanlearn.errors import ScanlearnError
+
+
+class Network(nn.Module):
+    """Stands for a network with weights of these names."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.names = names
+
+    def state_dict(self, *args: object, **options: object) -> dict[str, Tensor]:  # type: ignore[override]
+        return {name: torch.zeros(1) for name in self.names}
+
 
 WANTED = {"conv1.weight", "bn1.weight", "layer1.0.conv1.weight"}
 
@@ -28,7 +40,7 @@ def _tensors(*names: str) -> dict[str, Tensor]:
 )
 def test_a_wrapper_is_taken_off(wrapper: str) -> None:
     tensors = _tensors(*(wrapper + name for name in sorted(WANTED)))
-    renamed = rename(tensors, WANTED)
+    renamed = rename(tensors, Network(*WANTED))
     assert renamed.tensors.keys() == WANTED
     assert renamed.left_out == ()
     for name in WANTED:
@@ -39,7 +51,7 @@ def test_a_wrapper_is_taken_off(wrapper: str) -> None:
 def test_of_two_networks_that_fit_the_teacher_is_taken() -> None:
     students = [f"student.backbone.{name}" for name in sorted(WANTED)]
     teachers = [f"teacher.backbone.{name}" for name in sorted(WANTED)]
-    renamed = rename(_tensors(*students, *teachers), WANTED)
+    renamed = rename(_tensors(*students, *teachers), Network(*WANTED))
     assert set(renamed.written.values()) == set(teachers)
     assert set(renamed.left_out) == set(students)
 
@@ -47,7 +59,7 @@ def test_of_two_networks_that_fit_the_teacher_is_taken() -> None:
 def test_what_moco_keeps_beside_its_encoder_is_left_out() -> None:
     encoder = [f"module.encoder_q.{name}" for name in sorted(WANTED)]
     beside = ["module.encoder_q.fc.0.weight", "module.queue", "module.encoder_k.conv1.weight"]
-    renamed = rename(_tensors(*encoder, *beside), WANTED)
+    renamed = rename(_tensors(*encoder, *beside), Network(*WANTED))
     assert renamed.tensors.keys() == WANTED
     assert set(renamed.left_out) == set(beside)
 
@@ -56,31 +68,31 @@ def test_what_moco_keeps_beside_its_encoder_is_left_out() -> None:
     "name", ["fc.weight", "heads.head.bias", "classifier.1.weight", "projection_head.0.bias"]
 )
 def test_a_classifier_or_projection_is_left_out(name: str) -> None:
-    assert rename(_tensors(*WANTED, name), WANTED).left_out == (name,)
+    assert rename(_tensors(*WANTED, name), Network(*WANTED)).left_out == (name,)
 
 
 def test_a_name_that_the_network_has_is_kept_whatever_it_begins_with() -> None:
-    renamed = rename(_tensors("head.norm.weight", "head.fc.weight"), {"head.norm.weight"})
+    renamed = rename(_tensors("head.norm.weight", "head.fc.weight"), Network("head.norm.weight"))
     assert renamed.tensors.keys() == {"head.norm.weight"}
     assert renamed.left_out == ("head.fc.weight",)
 
 
 def test_what_the_network_does_not_know_is_kept_for_the_check_to_find() -> None:
-    renamed = rename(_tensors(*WANTED, "layer5.0.conv1.weight"), WANTED)
+    renamed = rename(_tensors(*WANTED, "layer5.0.conv1.weight"), Network(*WANTED))
     assert "layer5.0.conv1.weight" in renamed.tensors
     assert renamed.left_out == ()
 
 
 def test_the_numbered_children_of_a_resnet_get_their_names() -> None:
     names = ["backbone.0.weight", "backbone.1.weight", "backbone.4.0.conv1.weight", "fc.weight"]
-    renamed = rename(_tensors(*names), WANTED)
+    renamed = rename(_tensors(*names), Network(*WANTED))
     assert [renamed.written[name] for name in sorted(WANTED)] == [names[1], names[0], names[2]]
     assert renamed.left_out == ("fc.weight",)
 
 
 def test_the_numbered_children_of_a_densenet_get_their_names() -> None:
     renamed = rename(
-        _tensors("backbone.0.conv0.weight", "backbone.1.bias"), {"features.conv0.weight"}
+        _tensors("backbone.0.conv0.weight", "backbone.1.bias"), Network("features.conv0.weight")
     )
     assert renamed.tensors.keys() == {"features.conv0.weight"}
     assert renamed.left_out == ("backbone.1.bias",)
@@ -91,7 +103,7 @@ def test_both_spellings_of_the_mlp_of_torchvision_are_known(mlp: tuple[str, str]
     layer = "encoder.layers.encoder_layer_11."
     wanted = {"cls_token", "blocks.11.mlp.fc1.weight", "blocks.11.mlp.fc2.bias"}
     names = ["class_token", f"{layer}{mlp[0]}.weight", f"{layer}{mlp[1]}.bias"]
-    assert rename(_tensors(*names), wanted).tensors.keys() == wanted
+    assert rename(_tensors(*names), Network(*wanted)).tensors.keys() == wanted
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,10 @@ def test_table_may_name_members_of_an_archive(make_scans: MakeScans, tmp_path: P
     [
         ("a.tar.gz", b"", r"compressed tar.*; unpack it, or give a \.tar"),
         ("a.TGZ", b"", r"compressed tar.*; unpack it, or give a \.tar"),
-        ("a.xlsx", b"", "neither a folder of scans nor a table"),
+        ("a.docx", b"", "neither a folder of scans nor a table"),
+        ("a.xls", b"", r"neither a folder .*save it as \.xlsx or CSV"),
+        ("a.xlsx", b"", r"it is not an Excel file: save it as \.xlsx"),
+        ("a.xlsx", b"\xd0\xcf\x11\xe0", "is an old or encrypted Excel file"),
         ("t.csv", b"", "no column called"),
         ("t.csv", b"path\n", "no row"),
         ("t.csv", b"path,y,y\na,1,2\n", "'y' appears twice"),

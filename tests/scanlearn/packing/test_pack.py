@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -101,16 +102,17 @@ def test_bad_scans_are_set_aside_with_their_reasons(
 
 
 def test_rows_that_cannot_be_used_are_set_aside(make_scans: MakeScans, tmp_path: Path) -> None:
-    folder = make_scans(3)
+    folder = make_scans(4)
     rows = "scan000.png,a\nscan001.png,\n,b\nscan000.png,a\ngone.png,c\nscan002.png,d\n"
+    rows += "scan003.png,e\nscan003.png,f\n"
     (folder / "t.csv").write_text("path,patient\n" + rows)
     archive = pack(folder / "t.csv", tmp_path / "a", settings=SMALL)
     assert names(archive) == ["scan000.png", "scan002.png"]
     assert rejected(archive) == {
         "scan001.png": "the table gives no patient",
         "": "the table gives no path",
-        "scan000.png": "an earlier row of the table has the same path",
         "gone.png": "file not found",
+        "scan003.png": "rows 8 and 9 of the table give it to different patients",
     }
 
 
@@ -699,3 +701,111 @@ def test_masks_and_pixels_are_the_same_from_one_process_and_from_two(tmp_path: P
     masks = one.gather(np.arange(60)).mask
     assert masks is not None
     assert len({mask.numpy().tobytes() for mask in masks}) > 30
+
+
+@pytest.mark.parametrize(
+    ("tops", "chosen", "num_dark"),
+    [
+        ((4095, 2000), {}, 2),
+        ((4095, 4096), {}, 0),  # One shows that all 16 bits are in use.
+        ((4095, 2000), {"intensity": "percentile"}, 0),
+    ],
+)
+def test_twelve_bits_stored_in_sixteen_are_one_warning(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    tops: tuple[int, ...],
+    chosen: dict[str, Any],
+    num_dark: int,
+) -> None:
+    (tmp_path / "scans").mkdir()
+    for top in tops:
+        values = np.linspace(0, top, 32 * 32).astype(np.uint16).reshape(32, 32)
+        Image.fromarray(values).save(tmp_path / "scans" / f"{top}.png")
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "scans" / "eight.png")
+    settings = PackSettings(canvas=32, workers=1, summary=False, **chosen)
+    archive = pack(tmp_path / "scans", tmp_path / "packed", settings=settings)
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "sixteenth" in line]
+    assert len(warnings) == bool(num_dark)
+    assert all(f": {num_dark};" in line and "percentile" in line for line in warnings)
+    notes = {"no value above a sixteenth of 16 bits": num_dark} if num_dark else {}
+    assert archive.info["notes"] == notes
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [
+        (["1", "00001", "2", "2.0"], "2 patients agree with another but for leading zeros"),
+        (["p1", "P1", "x", "y"], "1 patient agrees with another"),
+        (["12345678901234500", "12345678901239900"] * 2, "as spreadsheets make of long ones"),
+        (["0"] * 9 + ["1", "2", "3"], "patient '0' has 9 scans, no other more than 1"),
+        (["1", "10", "100", "2"], None),
+        (["0", "0", "1", "2"], None),
+    ],
+)
+def test_patients_who_may_be_one_or_several_are_one_warning(
+    make_scans: MakeScans,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    numbers: list[str],
+    told: str | None,
+) -> None:
+    folder = make_scans(len(numbers))
+    rows = [f"scan{row:03d}.png,{number}" for row, number in enumerate(numbers)]
+    (folder / "t.csv").write_text("\n".join(["path,patient", *rows]) + "\n")
+    archive = pack(folder / "t.csv", tmp_path / "a", settings=SMALL)
+    warnings = capsys.readouterr().err
+    assert warnings.count("Warning") == (told is not None)
+    assert (told or "") in warnings
+    assert archive.info["patients"] == len(set(numbers))
+
+
+def test_a_number_that_a_spreadsheet_shortened_is_refused_by_its_row(
+    make_scans: MakeScans, tmp_path: Path
+) -> None:
+    folder = make_scans(3)
+    (folder / "t.csv").write_text(
+        "path,patient\nscan000.png,5\nscan001.png,6.10E+10\nscan002.png,6.10E+10\n"
+    )
+    with pytest.raises(ScanlearnError, match=r"row 3: patient '6.10E\+10' .* set that column to"):
+        pack(folder / "t.csv", tmp_path / "a", settings=SMALL)
+
+
+@pytest.mark.parametrize("word", ["nan", "unknown", "-", "Anonymous"])
+def test_a_word_for_nobody_is_no_patient_of_a_table(
+    make_scans: MakeScans, tmp_path: Path, word: str
+) -> None:
+    folder = make_scans(3)
+    (folder / "t.csv").write_text(
+        f"path,patient\nscan000.png,5\nscan001.png,{word}\nscan002.png,{word}\n"
+    )
+    archive = pack(folder / "t.csv", tmp_path / "a", settings=SMALL)
+    reason = f"the table gives no patient (it says {word!r})"
+    assert rejected(archive) == {"scan001.png": reason, "scan002.png": reason}
+
+
+def test_files_of_nobody_are_not_all_of_one_patient(
+    make_dicom: Callable[..., Path], tmp_path: Path
+) -> None:
+    for row, number in enumerate(["ANONYMOUS", "ANONYMOUS", "7"]):
+        make_dicom(np.full((8, 8), row, np.uint8), f"tree/{row}.dcm", PatientID=number)
+    archive = pack(tmp_path / "tree", tmp_path / "a", settings=SMALL)
+    assert archive.info["patients"] == 3
+    assert not archive.patients_known
+    (note,) = (note for note in archive.info["notes"] if "names nobody" in note)
+    assert archive.info["notes"][note] == 2
+
+
+def test_a_file_that_contradicts_the_table_is_a_warning_for_its_owner_alone(
+    make_dicom: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for row, number in enumerate(["0061", "DOE62", "63", "anon"]):
+        make_dicom(np.full((8, 8), row, np.uint8), f"tree/{row}.dcm", PatientID=number)
+    rows = "".join(f"{row}.dcm,{61 + row}\n" for row in range(4))
+    (tmp_path / "tree/t.csv").write_text(f"path,patient\n{rows}")
+    archive = pack(tmp_path / "tree/t.csv", tmp_path / "a", settings=SMALL)
+    told = capsys.readouterr().err
+    assert "not the table's patient in 1 files (first 1.dcm: 'DOE62' in the file, '62'" in told
+    assert archive.info["notes"] == {"PatientID of the file is not the table's patient": 1}
+    shared = [path for path in archive.path.rglob("*") if path.suffix != ".arrow"]
+    assert not any(b"DOE62" in path.read_bytes() for path in shared if path.is_file())

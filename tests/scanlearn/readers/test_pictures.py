@@ -311,6 +311,73 @@ def test_floating_point_tiff_is_refused(tmp_path: Path) -> None:
         decode(path)
 
 
+def png_16(values: np.ndarray, *before: tuple[bytes, bytes]) -> bytes:
+    size = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, 0, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = [(b"IHDR", size), *before, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks
+    )
+
+
+TWELVE = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+
+
+@pytest.mark.parametrize(
+    ("values", "bits", "shown"),
+    [
+        (TWELVE, 12, (0, 4095)),
+        (TWELVE // 8, 10, (0, 1023)),
+        (TWELVE, 16, None),
+        (TWELVE, 8, None),  # The values contradict it.
+        (TWELVE << 4 | TWELVE >> 8, 12, None),  # Scaled up, as the format asks for.
+        (TWELVE // 32 << 4, 12, None),  # So is a dark picture.
+    ],
+)
+def test_significant_bits_of_a_png_are_what_is_shown(
+    tmp_path: Path, values: np.ndarray, bits: int, shown: tuple[float, float] | None
+) -> None:
+    (tmp_path / "a.png").write_bytes(png_16(values, (b"sBIT", bytes([bits]))))
+    scan = decode(tmp_path / "a.png")
+    assert scan.value_range == shown
+    np.testing.assert_array_equal(scan.pixels[0], values)
+
+
+def test_ycck_jpeg_becomes_rgb(tmp_path: Path) -> None:
+    down, across = np.mgrid[:48, :64]
+    rgb = np.stack([down * 5, across * 4, 255 - down * 2], -1).astype(np.uint8)
+    # Adobe stores inverted inks; the three colours are those of RGB 255 - ink, as YCbCr.
+    inks = np.asarray(Image.fromarray(255 - rgb).convert("YCbCr"))
+    stored = np.concatenate([255 - inks, np.zeros((48, 64, 1), np.uint8)], -1)
+    buffer = io.BytesIO()
+    Image.frombytes("CMYK", (64, 48), stored.tobytes()).save(
+        buffer, "JPEG", quality=98, subsampling=0
+    )
+    raw = bytearray(buffer.getvalue())
+    raw[raw.index(b"Adobe") + 11] = 2  # Its transform: YCCK.
+    (tmp_path / "a.jpg").write_bytes(raw)
+    assert np.abs(decode(tmp_path / "a.jpg").pixels.astype(int) - rgb.transpose(2, 0, 1)).max() < 6
+
+
+@pytest.mark.parametrize(
+    ("frame", "bits", "reason"),
+    [(0xC1, 12, "is a JPEG of 12 bits, not 8"), (0xC3, 8, "lossless JPEG")],
+)
+def test_jpeg_that_is_no_picture_of_eight_bits_says_why(
+    tmp_path: Path, frame: int, bits: int, reason: str
+) -> None:
+    raw = bytearray(saved("JPEG", 40, 50))
+    place = raw.index(b"\xff\xc0")
+    raw[place + 1], raw[place + 4] = frame, bits
+    (tmp_path / "a.jpg").write_bytes(raw)
+    with pytest.raises(Undecodable, match=reason):
+        decode(tmp_path / "a.jpg")
+
+
 def test_truncated_jpeg_is_refused(tmp_path: Path, rng: np.random.Generator) -> None:
     path = save(tmp_path / "a.jpg", rng.integers(0, 256, (64, 64)).astype(np.uint8))
     path.write_bytes(path.read_bytes()[:-200])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from scantune.comparison.folder import open_study
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.scores import Network, read_tasks, score_all
 from scantune.evaluation.backbone import EvaluatedBackbone
+from scantune.scores import Scores
 
 Plan = Callable[..., CompareConfig]
 
@@ -100,3 +102,31 @@ def test_findings_of_a_list_are_a_task_and_what_is_unknown_is_told(
     assert "Finding Labels: 1 scans without a label are left out." in told
     assert "Finding Labels: scans of which a finding is unknown are masked: C 1." in told
     assert any(line.startswith("Finding Labels: only one patient has C") for line in told)
+
+
+def test_scores_of_other_weights_scans_or_labels_are_refused(
+    plan: Plan, labels: Archive, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = plan()
+    folder, tasks = open_study(config), read_tasks(config, (labels,))
+    (task,) = tasks
+    networks = [
+        Network(arm, f"{arm}-seed-0", Counted(seed), weights=arm)
+        for seed, arm in enumerate(("weak", "strong"))
+    ]
+    score_all(config, folder, networks, (labels,), tasks)
+    file, other = (folder.scores(task, network.name) for network in networks)
+    whole = file.read_bytes()
+    match = f"{file}: was made from other weights"
+    file.write_bytes(other.read_bytes())
+    with pytest.raises(ScanlearnError, match=match):
+        score_all(config, folder, networks, (labels,), tasks)
+    file.write_bytes(whole)
+    corrected = replace(tasks[task], truth=tasks[task].truth[np.arange(len(tasks[task]))[::-1]])
+    with pytest.raises(ScanlearnError, match=match):
+        score_all(config, folder, networks, (labels,), {task: corrected})
+    # Those of an earlier release say nothing of where they are from.
+    replace(Scores.load(file), made_from="").save(file)
+    capsys.readouterr()
+    score_all(config, folder, networks, (labels,), tasks)
+    assert capsys.readouterr().err.count("of an earlier release") == 1

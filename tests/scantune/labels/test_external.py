@@ -52,6 +52,7 @@ def make(tmp_path: Path) -> Make:
                         f"{name}{row}",
                         patient,
                         {column: values[row] for column, values in columns.items()},
+                        spelling=f"{name}{row}",
                     ),
                 )
             return writer.close()
