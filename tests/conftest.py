@@ -8,8 +8,9 @@ import pytest
 
 @pytest.fixture(autouse=True, scope="session")
 def site_key(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Patients are hashed under a key of the tests; the user's own stays untouched."""
+    """Key and cache are those of the tests; the user's own stay untouched."""
     key = Path(tmp_path_factory.mktemp("site")) / "key"
+    os.environ["SCANLEARN_CACHE"] = str(key.with_name("cache"))
     key.write_text("0123456789abcdef" * 4)
     key.chmod(0o600)
     os.environ["SCANLEARN_KEY"] = str(key)

@@ -25,7 +25,8 @@ Beside them, imported from everywhere:
 - `core.py`: the types that the folders pass on, and the letters of tensor axes
 - `errors.py`: the error for what a user gave wrongly
 - `console.py`: lines, warnings and progress bars on a terminal
-- `files.py`: atomic writes, output folders, disk errors in words
+- `files.py`: atomic writes, disk errors in words, where the cache is
+- `locks.py`: one process at a time writes to a folder, and folders that appear whole
 - `provenance.py`: versions, commit, machine and seeds
 - `pages.py`: self-contained HTML pages
 - `svg.py`: figures on them

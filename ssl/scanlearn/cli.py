@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -13,6 +14,7 @@ import typer
 
 from scanlearn.errors import ScanlearnError, did_you_mean
 
+_INTERRUPTED = 130
 # Heavy imports (torch, timm, pyarrow) stand inside the commands: --help answers at once.
 
 Overrides = Annotated[
@@ -144,7 +146,7 @@ def withdraw_command(
     from scanlearn.archive.withdraw import withdraw
     from scanlearn.config.loading import call
 
-    words = [word for word in patients if word.startswith("issuer=")]
+    words = [word for word in patients if word.startswith(("issuer=", "wait="))]
     call(withdraw, archive, [word for word in patients if word not in words], overrides=words)
 
 
@@ -236,8 +238,9 @@ def pretrain_command(
 ) -> None:
     """Pretrain a backbone on unlabeled scans.
 
-    Run the same command again to resume a stopped run. SIGTERM and SIGUSR1 stop a run after the
-    current step; it saves a checkpoint and exits with code 75.
+    Run the same command again to resume a stopped run. SIGTERM, SIGUSR1 and Ctrl-C stop a run after
+    the current step; it saves a checkpoint and exits with code 75, after Ctrl-C with 130. A second
+    Ctrl-C stops it at once. Exit code 3: another process is at work in output.
     """
     from scanlearn.config import load_config
     from scanlearn.console import doing, loading
@@ -323,7 +326,10 @@ def print_settings(
 
 
 def run(application: typer.Typer) -> None:
-    """Runs a command line: wrong input ends in one sentence and exit code 2."""
+    """Runs a command line: wrong input ends in one sentence and exit code 2.
+
+    Exit code 3 where another process is at work on what would be written, 130 after Ctrl-C.
+    """
     words = sys.argv[1:]
     is_help = not words or "--help" in words
     if not is_help:
@@ -333,10 +339,13 @@ def run(application: typer.Typer) -> None:
             application()
     except ScanlearnError as error:
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to resume", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt as interrupt:
+        # A second one ends what is still being closed, without a word.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        text = str(interrupt) or "stopped; run the same command again to resume"
+        print(text, file=sys.stderr)
+        raise SystemExit(_INTERRUPTED) from None
 
 
 def main() -> None:

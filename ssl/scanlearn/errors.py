@@ -10,8 +10,14 @@ class ScanlearnError(ValueError):
     """What a user gave cannot be used.
 
     The message is one sentence that says where, what was given, what is allowed and what to
-    do. The command line prints it without a traceback and exits with code 2.
+    do. The command line prints it without a traceback and exits with ``exit_code``.
     """
+
+    exit_code = 2
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C ended the work once what was done is kept; the text says what, and how to go on."""
 
 
 def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:

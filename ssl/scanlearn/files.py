@@ -1,16 +1,15 @@
-"""Files and folders that appear complete or not at all, and disk errors in one sentence."""
+"""Files that appear complete or not at all, disk errors in one sentence, and the cache's place."""
 
 from __future__ import annotations
 
 import errno
 import itertools
 import os
+import secrets
 import shutil
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from platform import node
 
 from scanlearn.errors import ScanlearnError, did_you_mean
 
@@ -27,8 +26,6 @@ _REASONS = {
 }
 # Of a folder so many names are compared with a misspelt one.
 _MOST_NAMES = 2000
-# Stands for the process in the name of a folder that was left behind on purpose.
-_NOBODY = 0
 
 
 def check_exists(path: Path, where: str = "") -> None:
@@ -65,7 +62,9 @@ def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o644) -> Non
         ScanlearnError: The disk or the quota is full; what stood at ``path`` is untouched.
     """
     content = data.encode() if isinstance(data, str) else data
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Not the process's number: in two containers with one cache both may be process 1, and would
+    # write into one file.
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with disk_errors(path):
             descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
@@ -113,73 +112,6 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise ScanlearnError(f"{path}: {reason}") from error
 
 
-def _partial_prefix(target: Path) -> str:
-    # The machine is part of the name: on a shared disk only its own machine can tell whether
-    # the process that left a folder is still alive.
-    return f".{target.name}.partial-{zlib.crc32(node().encode()):08x}-"
-
-
-def _is_alive(process: int) -> bool:
-    if process == _NOBODY:
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _left_behind(target: Path) -> list[Path]:
-    """Returns what processes of this machine that have ended left beside ``target``."""
-    if os.name != "posix" or not target.parent.is_dir():
-        return []  # Elsewhere signal 0 would end the process it asks after.
-    prefix = _partial_prefix(target)
-    folders = []
-    for left in target.parent.iterdir():
-        process = left.name.removeprefix(prefix).split(".")[0]
-        if left.name.startswith(prefix) and process.isdigit() and not _is_alive(int(process)):
-            folders.append(left)
-    return sorted(folders)
-
-
-def _claim(left: Path, target: Path, process: int) -> Path | None:
-    """Gives a folder to a process in one step; returns None where another was faster."""
-    for number in itertools.count():
-        mine = target.parent / f"{_partial_prefix(target)}{process}.{number}"
-        if not mine.exists():
-            break
-    try:
-        return left.rename(mine)
-    except OSError:
-        return None
-
-
-def take_up(target: Path, is_wanted: Callable[[Path], bool]) -> Path | None:
-    """Returns a folder that a process which has ended left beside ``target``, now this one's."""
-    for left in _left_behind(target):
-        if is_wanted(left):
-            mine = _claim(left, target, os.getpid())
-            if mine is not None:
-                return mine
-    return None
-
-
-def release(partial: Path, target: Path) -> None:
-    """Leaves a folder behind for `take_up`, as if this process had ended."""
-    _claim(partial, target, _NOBODY)
-
-
-def sweep(target: Path) -> None:
-    """Removes what processes of this machine that have ended left beside ``target``."""
-    for left in _left_behind(target):
-        # Claimed first: another process may be about to go on from there.
-        mine = _claim(left, target, os.getpid())
-        if mine is not None:
-            shutil.rmtree(mine, ignore_errors=True)
-
-
 def require_free(target: Path) -> None:
     """Checks that nothing would be overwritten.
 
@@ -192,44 +124,43 @@ def require_free(target: Path) -> None:
         )
 
 
-def start_partial(target: Path) -> Path:
-    """Makes and returns an empty folder beside ``target``, to be published there later.
-
-    Raises:
-        ScanlearnError: The disk is full or may not be written to.
-    """
-    with disk_errors(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        sweep(target)
-        number = 0
-        while True:
-            partial = target.parent / f"{_partial_prefix(target)}{os.getpid()}.{number}"
-            try:
-                partial.mkdir()
-            except FileExistsError:
-                number += 1
-            else:
-                return partial
-
-
-def publish(partial: Path, target: Path) -> bool:
-    """Moves ``partial`` to ``target`` in one step; returns False where something lies there."""
-    if target.is_dir() and not any(target.iterdir()):
-        target.rmdir()
-    if target.exists():
-        return False
-    try:
-        partial.rename(target)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            return False
-        raise
-    return True
-
-
 def link_or_copy(file: Path, to: Path) -> None:
     """Gives a file a second name, or copies it where the file system knows no such thing."""
     try:
         os.link(file, to)
     except OSError:
         shutil.copyfile(file, to)
+
+
+def cache_folder() -> Path:
+    """Returns where packed sources and features are kept.
+
+    ``$SCANLEARN_CACHE``, or ``scanlearn`` in the user's cache folder, ``$XDG_CACHE_HOME`` or
+    ``~/.cache``.
+
+    Raises:
+        ScanlearnError: There is neither a variable nor a home.
+    """
+    named = os.environ.get("SCANLEARN_CACHE")
+    if named:
+        return Path(named)
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():  # The standard has a relative one ignored.
+        try:
+            base = Path.home() / ".cache"
+        except RuntimeError as error:
+            raise ScanlearnError(
+                "this user has no home folder to keep packed scans in; set SCANLEARN_CACHE to a"
+                " folder for them"
+            ) from error
+    return base / "scanlearn"
+
+
+def features_folder() -> Path:
+    """Returns where features are kept."""
+    return cache_folder() / "features"
+
+
+def features_prefix(content_hash: str) -> str:
+    """Returns how the names of files with features of an archive begin."""
+    return f"{content_hash[:24]}-"

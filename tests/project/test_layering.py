@@ -8,6 +8,7 @@ from typing import Any
 SCANLEARN = [
     "errors",
     "files | console | palette",
+    "locks",
     "svg",
     "pages",
     "provenance | config | readers",
@@ -30,6 +31,7 @@ SCANTUNE = [
     "cli",
 ]
 DOORS = {
+    "filelock": ("scanlearn.locks",),
     "jinja2": ("scanlearn.pages",),
     "lightly": ("scanlearn.methods", "scanlearn.training"),
     "matplotlib": ("scanlearn.views.preview",),

@@ -2,22 +2,12 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import (
-    disk_errors,
-    publish,
-    release,
-    require_free,
-    start_partial,
-    take_up,
-    write_atomically,
-)
+from scanlearn.files import cache_folder, disk_errors, require_free, write_atomically
 
 
 def test_an_atomic_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -51,53 +41,54 @@ def test_another_error_of_the_disk_is_not_called_full(tmp_path: Path) -> None:
         write_atomically(tmp_path / "missing" / "a", "x")
 
 
-def test_published_folder_appears_at_its_target(tmp_path: Path) -> None:
-    partial = start_partial(tmp_path / "deep" / "a")
-    (partial / "file").touch()
-    assert not (tmp_path / "deep" / "a").exists()
-    assert publish(partial, tmp_path / "deep" / "a")
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a"]
-
-
-def test_what_lies_at_the_target_is_never_replaced(tmp_path: Path) -> None:
-    partial = start_partial(tmp_path / "a")
+def test_only_an_empty_folder_may_be_written_over(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     require_free(tmp_path / "a")
     (tmp_path / "a" / "file").touch()
-    assert not publish(partial, tmp_path / "a")
-    with pytest.raises(ScanlearnError, match="something lies there already"):
-        require_free(tmp_path / "a")
-    with pytest.raises(ScanlearnError, match="something lies there already"):
-        require_free(tmp_path / "a" / "file")
+    for path in (tmp_path / "a", tmp_path / "a" / "file"):
+        with pytest.raises(ScanlearnError, match="something lies there already"):
+            require_free(path)
 
 
-def test_only_what_dead_processes_left_is_swept_away(tmp_path: Path) -> None:
-    mine = start_partial(tmp_path / "a")
-    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
-                          capture_output=True, text=True, check=True)  # fmt: skip
-    dead = mine.with_name(mine.name.replace(str(os.getpid()), done.stdout.strip()))
-    dead.mkdir()
-    other = tmp_path / ".b.partial-00000000-1.0"
-    other.mkdir()
-    second = start_partial(tmp_path / "a")
-    assert sorted(tmp_path.iterdir()) == sorted([mine, second, other])
+HOME = str(Path.home())
 
 
-def test_folder_of_a_living_process_is_not_taken_up(tmp_path: Path) -> None:
-    start_partial(tmp_path / "a")
-    assert take_up(tmp_path / "a", lambda folder: True) is None
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ({"SCANLEARN_CACHE": "/here", "XDG_CACHE_HOME": "/there"}, "/here"),
+        ({"XDG_CACHE_HOME": "/there"}, "/there/scanlearn"),
+        ({"XDG_CACHE_HOME": "there"}, f"{HOME}/.cache/scanlearn"),  # The standard: ignored.
+        ({"SCANLEARN_CACHE": "", "XDG_CACHE_HOME": ""}, f"{HOME}/.cache/scanlearn"),
+        ({}, f"{HOME}/.cache/scanlearn"),
+    ],
+)
+def test_the_cache_is_where_the_variables_say(
+    monkeypatch: pytest.MonkeyPatch, named: dict[str, str], expected: str
+) -> None:
+    for name in ("SCANLEARN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+    assert cache_folder() == Path(expected)
 
 
-def test_released_folder_is_taken_up_once_and_only_if_wanted(tmp_path: Path) -> None:
-    partial = start_partial(tmp_path / "a")
-    (partial / "file").write_text("half done")
-    release(partial, tmp_path / "a")
-    assert take_up(tmp_path / "a", lambda folder: False) is None
-    mine = take_up(tmp_path / "a", lambda folder: (folder / "file").is_file())
-    assert mine is not None
-    assert (mine / "file").read_text() == "half done"
-    assert take_up(tmp_path / "a", lambda folder: True) is None
-    assert publish(mine, tmp_path / "a")
+def test_two_processes_of_one_number_do_not_write_into_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As two containers with one cache, in each of which the program is process 1."""
+    path, write, opened = tmp_path / "a", os.write, []
+
+    def inner(descriptor: int, data: bytes) -> int:
+        monkeypatch.setattr(os, "write", write)
+        write_atomically(path, b"inner")
+        opened.append(path.read_bytes())
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", inner)
+    write_atomically(path, b"outer, and longer")
+    assert (opened, path.read_bytes()) == ([b"inner"], b"outer, and longer")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from scanlearn.config import load_config
 from scanlearn.console import say
+from scanlearn.locks import held, inside
 from scantune.comparison import report as page
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.results import Results, Score, read_results
@@ -37,8 +38,10 @@ def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -
         config = load_config(CompareConfig, config, overrides, kind="compare")
     elif overrides:
         raise TypeError("overrides change a file; give them to load_config instead")
-    folder = run_study(config)
-    report = page.write(folder)
+    output = Path(config.output).expanduser()
+    with held(inside(output), output, wait=config.wait):
+        folder = run_study(config)
+        report = page.write(folder)
     results = read_results(folder)
     say("")
     for line in summary_lines(results):

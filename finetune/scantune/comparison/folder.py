@@ -27,11 +27,13 @@ PRESENTATION = frozenset(
         "evaluation.test",
         "pack.summary",
         "pack.workers",
+        "pack.wait",
         "pretrain.device",
         "pretrain.checkpoint_minutes",
         "pretrain.checkpoint_steps",
         "pretrain.logging",
         "pretrain.progress",
+        "wait",
     }
 )
 

@@ -13,7 +13,12 @@ from scanlearn.config.settings import Settings
 from scanlearn.errors import did_you_mean
 from scanlearn.packing.settings import PackSettings, PatientPattern, Root, Sep, Sheet
 from scanlearn.packing.sources import check_source
-from scanlearn.training.settings import SCALE_HELP, PretrainConfig, TrainingSettings
+from scanlearn.training.settings import (
+    SCALE_HELP,
+    WAIT_HELP,
+    PretrainConfig,
+    TrainingSettings,
+)
 from scanlearn.views.recipes import no_effect_in_words
 from scanlearn.views.scale import Scale
 from scanlearn.views.settings import LOCAL_SHARE
@@ -201,6 +206,7 @@ class CompareConfig(Settings):
     margin: float = Field(
         default=0.01, gt=0, lt=0.5, description="smallest AUROC difference that matters"
     )
+    wait: bool = Field(default=False, description=WAIT_HELP)
 
     @model_validator(mode="after")
     def _consistent(self) -> CompareConfig:

@@ -13,8 +13,7 @@ from jaxtyping import Float32
 from scanlearn.archive.reader import Archive
 from scanlearn.console import say, track, warn_user
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import disk_errors
-from scanlearn.packing.sources import cache_folder
+from scanlearn.files import disk_errors, features_folder
 from scantune.comparison.arms import load_network
 from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import CompareConfig, EvaluationConfig
@@ -192,7 +191,7 @@ def _score(
     fits = sum(num_fits(settings, labeled) for labeled in tasks.values())
     with folder.timed("probes"), track(fits, f"scoring {network.name}") as progress:
         for task, labeled in tasks.items():
-            scans = LabeledScans(archives, labeled, backbone.view, cache_folder() / "features")
+            scans = LabeledScans(archives, labeled, backbone.view, features_folder())
             scores = fit_learners(backbone, scans, features[task], settings, progress)
             path = folder.scores(task, network.name)
             with disk_errors(path.parent):

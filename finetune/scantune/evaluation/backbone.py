@@ -15,7 +15,7 @@ from scanlearn.backbones.device import preferred_device
 from scanlearn.backbones.settings import BackboneConfig, check_architecture
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.features.extract import extract, thumbnail_features
-from scanlearn.packing.sources import cache_folder
+from scanlearn.files import features_folder
 from scantune.evaluation.classifier import View
 from scantune.evaluation.settings import RANDOM, THUMBNAIL, folder_of, random_of
 
@@ -42,7 +42,7 @@ class EvaluatedBackbone:
         size, mean, std = self.view
         if self.network is None:
             return thumbnail_features(archive, rows, side=size)
-        cache = cache_folder() / "features"
+        cache = features_folder()
         return extract(self.network, archive, rows, size=size, mean=mean, std=std, cache=cache)
 
 

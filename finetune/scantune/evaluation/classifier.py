@@ -25,7 +25,8 @@ from scanlearn.backbones.card import Card
 from scanlearn.backbones.weights import check_reload, load_backbone, load_classifying, write_weights
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import disk_errors, link_or_copy, publish, start_partial
+from scanlearn.files import disk_errors, link_or_copy
+from scanlearn.locks import PartialFolder
 from scantune.labels.labeled_set import LabeledSet
 from scantune.labels.truth import Task
 from scantune.learners.frozen import LinearFit
@@ -148,17 +149,17 @@ def describe(
 
 def _published(folder: Path, card: ClassifierCard, write: Callable[[Path], None]) -> Path:
     """Writes a classifier aside, and puts it in the place of one that is there."""
-    partial = start_partial(folder)
+    partial = PartialFolder(folder)
     try:
         with disk_errors(folder.parent):
-            write(partial)
-            (partial / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
+            write(partial.path)
+            (partial.path / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
             if (folder / CARD).is_file():
                 shutil.rmtree(folder)
-        if not publish(partial, folder):
+        if not partial.publish():
             raise ScanlearnError(f"{folder}: exists and is not a classifier; choose another output")
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        partial.discard()
     return folder
 
 

@@ -16,8 +16,9 @@ from jaxtyping import Float32
 
 from scanlearn.config.loading import check_settings
 from scanlearn.console import Progressor, say, track
+from scanlearn.files import features_folder
+from scanlearn.locks import held, inside
 from scanlearn.packing.settings import TABLE_SETTINGS, PackSettings, pixel_settings
-from scanlearn.packing.sources import cache_folder
 from scantune.evaluation.backbone import EvaluatedBackbone, channels_of, open_backbone
 from scantune.evaluation.classifier import SEED, describe, keep_classifier, keep_network
 from scantune.evaluation.outputs import check_output, write
@@ -71,6 +72,13 @@ def evaluate(
 
 def evaluate_with(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) -> Evaluation:
     """Does what `evaluate` does, by settings that are checked."""
+    if settings.output is None:
+        return _evaluate(backbone, labels, settings)
+    with held(inside(settings.output), settings.output, wait=settings.wait):
+        return _evaluate(backbone, labels, settings)
+
+
+def _evaluate(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) -> Evaluation:
     task = _open(backbone, labels, settings)
     archives, labeled = task.labels.archives, task.labels.labeled
     features = labeled.gathered(lambda source, rows: task.backbone.features(archives[source], rows))
@@ -98,7 +106,7 @@ class _Task:
     @property
     def scans(self) -> LabeledScans:
         """The labeled scans as the backbone sees them."""
-        cache = cache_folder() / "features"
+        cache = features_folder()
         return LabeledScans(self.labels.archives, self.labels.labeled, self.backbone.view, cache)
 
 

@@ -118,6 +118,11 @@ class EvaluateConfig(ScoringSettings, TableSettings, _Target):
         default=None,
         description="Folder for the page, tables and metrics; null prints the table alone.",
     )
+    wait: bool = Field(
+        default=False,
+        description="Whether to wait for another process that is at work in output; if not, the "
+        "command ends with exit code 3.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> EvaluateConfig:
@@ -190,3 +195,4 @@ class EvaluateOptions(TypedDict, total=False):
     keep: bool
     worst: int
     output: str | Path | None
+    wait: bool

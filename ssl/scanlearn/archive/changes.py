@@ -7,7 +7,6 @@ is removed. A crash leaves the old archive or the new one; the next change tidie
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,21 +26,29 @@ from scanlearn.archive.layout import (
 )
 from scanlearn.archive.lists import rewrite_list
 from scanlearn.archive.reader import Archive
+from scanlearn.archive.summary import refresh_summary, wants_summary
 from scanlearn.archive.table import arrow_column, write_table
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors
+from scanlearn.locks import held, inside
 
-_LOCK_FILE = ".lock"
 _FIRST_CHANGEABLE = 2
 
 
 @contextlib.contextmanager
-def changing(path: Path) -> Iterator[Archive]:
+def changing(path: Path, *, wait: bool = False) -> Iterator[Archive]:
     """Yields an archive that no other process changes meanwhile.
 
+    Afterwards its page and contact sheet are made anew where they are missing or older: those that
+    a change has outdated, and those that an earlier one was killed before it could make.
+
+    Args:
+        wait: Whether to wait for another process that is changing it.
+
     Raises:
+        BusyError: Another process is changing it.
         ScanlearnError: There is no archive, it was packed by a release before this was possible,
-            another process is changing it, or it may not be written to.
+            or it may not be written to.
     """
     archive = Archive(path)
     if archive.info["format_version"] < _FIRST_CHANGEABLE:
@@ -49,30 +56,13 @@ def changing(path: Path) -> Iterator[Archive]:
             f"{path}: was packed by an earlier release and can be read but not changed; pack the"
             " scans again"
         )
-    with disk_errors(path), _locked(path):
+    with disk_errors(path), held(inside(path), path, wait=wait):
         tidy(Archive(path))
-        yield Archive(path)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    if os.name != "posix":
-        yield
-        return
-    import fcntl
-
-    descriptor = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            # Let go of when the process ends, however it does.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ScanlearnError(
-                f"{path}: another process is changing it; wait until that process ends"
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
+        before = Archive(path)
+        has_page = wants_summary(before)
+        yield before
+        if has_page:
+            refresh_summary(Archive(path), is_locked=True)
 
 
 def identities_of(archive: Archive, issuer: str) -> Identities:

@@ -17,13 +17,14 @@ from markupsafe import Markup
 from pydantic import Field
 
 from scanlearn import svg
-from scanlearn.archive.layout import LABEL_PREFIX, REJECTED_FILE, scans_per_batch
+from scanlearn.archive.layout import INFO_FILE, LABEL_PREFIX, REJECTED_FILE, scans_per_batch
 from scanlearn.archive.lists import read_list
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.sheets import contact_sheet, sampled_rows
 from scanlearn.archive.table import arrow_column
 from scanlearn.core import ScanBatch
 from scanlearn.files import write_atomically
+from scanlearn.locks import held, inside
 from scanlearn.pages import page_template, png_address
 from scanlearn.palette import hue
 
@@ -71,6 +72,32 @@ def summary(
     """
     if not isinstance(archive, Archive):
         archive = Archive(Path(archive).expanduser())
+    # A page of the archive as it was would show whoever is withdrawn meanwhile.
+    with held(inside(archive.path), archive.path, wait=True):
+        return _write(Archive(archive.path), scans)
+
+
+def wants_summary(archive: Archive) -> bool:
+    """Returns whether an archive has a page, or is to have one."""
+    return bool(archive.info.get("summary")) or (archive.path / PAGE_FILE).is_file()
+
+
+def refresh_summary(archive: Archive, *, is_locked: bool = False) -> None:
+    """Makes the page of an archive that wants one and has none, or an older one.
+
+    A kill between the archive and its page left none for good, or that of the archive before.
+    """
+    files = [archive.path / name for name in (INFO_FILE, SHEET_FILE, PAGE_FILE)]
+    times = [file.stat().st_mtime_ns if file.is_file() else 0 for file in files]
+    if not wants_summary(archive) or min(times[1:]) >= times[0]:
+        return
+    if is_locked:
+        _write(archive, DEFAULT_SCANS)
+    else:
+        summary(archive)
+
+
+def _write(archive: Archive, scans: int) -> Path:
     sheet = contact_sheet(archive)
     page = _page(archive, overview(archive, scans), sheet)
     write_atomically(archive.path / SHEET_FILE, sheet)

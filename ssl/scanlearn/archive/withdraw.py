@@ -12,16 +12,17 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from scanlearn.archive.changes import changing, commit, files_of, free_number, identities_of
-from scanlearn.archive.layout import REJECTED_FILE, shard_name
+from scanlearn.archive.layout import REJECTED_FILE, is_archive, shard_name
 from scanlearn.archive.lists import rewrite_list
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.shards import drop_from_shard
 from scanlearn.archive.spellings import agreeing, patients_spelled, spellings_of
-from scanlearn.archive.summary import PAGE_FILE, SHEET_FILE, summary
+from scanlearn.archive.summary import PAGE_FILE, SHEET_FILE
 from scanlearn.archive.table import arrow_column
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import sweep
+from scanlearn.files import cache_folder, features_folder, features_prefix
+from scanlearn.locks import remove_whole, sweep, target_of
 
 
 def withdraw(
@@ -35,11 +36,20 @@ def withdraw(
             " the packed folder; null where patients are given by hash or path."
         ),
     ] = None,
+    wait: Annotated[
+        bool,
+        Field(
+            description="Whether to wait for another process that changes the archive; if not, the"
+            " command ends with exit code 3."
+        ),
+    ] = False,
 ) -> Archive:
     """Removes all scans of some patients from an archive and returns it.
 
-    Their pixels, labels and paths are deleted from the disk; backups, copies and what the file
-    system keeps of deleted files are not touched. Mean, std and content hash become those of the
+    Their pixels, labels and paths are deleted from the disk, also from what killed commands left
+    beside the archive and from the cache (`cache_folder`): archives there that hold a scan of them,
+    and features of any of these archives. Backups, copies and what the file system keeps of deleted
+    files are not touched. Mean, std and content hash become those of the
     remaining scans, and runs on the earlier archive cannot be resumed. Scans of these patients
     that are added later are left out. A crash leaves the old archive or the new one; if it left
     old files behind, withdrawing again removes them.
@@ -52,13 +62,12 @@ def withdraw(
         ScanlearnError: The archive holds no such patient, would be empty, or cannot be changed.
     """
     path = Path(archive).expanduser()
-    with changing(path) as before:
+    with changing(path, wait=wait) as before:
         withdrawn = withdrawn_from(before)["names"]
         names = _stored_names(before, patients, issuer)
+        # First, while the archive still names what to look for: a kill leaves the rest to do.
+        _remove_copies(before, names)
         names = [name for name in names if name not in withdrawn]
-        # What an interrupted addition left behind may show them too.
-        shutil.rmtree(aside_of(path), ignore_errors=True)
-        sweep(aside_of(path))
         if not names:
             say(f"{path}: these patients were withdrawn before; nothing to do")
             return before
@@ -66,6 +75,47 @@ def withdraw(
     patients_text = "1 patient" if len(names) == 1 else f"{len(names):,} patients"
     say(f"withdrew {len(before) - len(changed):,} scans of {patients_text} from {path}")
     return changed
+
+
+def _remove_copies(archive: Archive, names: list[str]) -> None:
+    """Removes what else of some patients lies beside an archive and in the cache, and says so."""
+    aside, cache = aside_of(archive.path), cache_folder()
+    left = [*sweep(archive.path), *sweep(aside)]
+    if aside.is_dir():
+        shutil.rmtree(aside)
+        left.append(aside)
+    entries = sorted(cache.iterdir()) if cache.is_dir() else []
+    for target in dict.fromkeys(target_of(entry) for entry in entries):
+        left += [] if target is None else sweep(target)
+    hashes = [archive.content_hash]
+    for entry in entries:
+        if not is_archive(entry) or entry.samefile(archive.path):
+            continue
+        try:
+            copied = _content_if_shared(Archive(entry), archive, names)
+            if copied is not None:
+                remove_whole(entry)
+                hashes.append(copied)
+                left.append(entry)
+        except ScanlearnError as error:
+            warn_user(f"{error}; it was not searched for these patients: remove {entry}")
+    prefixes = tuple(features_prefix(content_hash) for content_hash in hashes)
+    for file in sorted(features_folder().glob("*.npy")):
+        # Those that earlier releases kept do not say of which archive they are.
+        if file.name.startswith(prefixes) or "-" not in file.name:
+            file.unlink()
+            left.append(file)
+    for path in left:
+        say(f"removed a copy, or what a stopped command left: {path}")
+
+
+def _content_if_shared(cached: Archive, archive: Archive, names: list[str]) -> str | None:
+    """Returns the content hash of an archive in the cache that holds one of some patients."""
+    if archive.info["key"] is None or cached.info["key"] != archive.info["key"]:
+        return None
+    patients = arrow_column(cached.table, "patient")
+    is_in = pc.is_in(patients, value_set=pa.array(names, pa.string()))
+    return cached.content_hash if pc.any(is_in).as_py() else None
 
 
 def aside_of(path: Path) -> Path:
@@ -97,11 +147,10 @@ def drop_patients(archive: Archive, names: list[str]) -> Archive:
         rest = drop_from_shard(path, shard, gone, shard_name(number))
         number += rest is not shard
         shards.extend([rest] if rest else [])
-    has_page = (path / PAGE_FILE).is_file()
     for file in (PAGE_FILE, SHEET_FILE):  # They show pixels, perhaps those of the patient.
         (path / file).unlink(missing_ok=True)
     files = set(files_of(removed).to_pylist())
-    changed = commit(
+    return commit(
         archive,
         shards,
         {
@@ -114,9 +163,6 @@ def drop_patients(archive: Archive, names: list[str]) -> Archive:
             },
         },
     )
-    if has_page:
-        summary(changed)
-    return changed
 
 
 def _stored_names(archive: Archive, patients: Sequence[str], issuer: str | None) -> list[str]:

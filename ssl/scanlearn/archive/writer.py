@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -33,15 +32,8 @@ from scanlearn.archive.reader import Archive
 from scanlearn.archive.shards import ShardWriter
 from scanlearn.archive.table import write_table
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import (
-    disk_errors,
-    publish,
-    release,
-    require_free,
-    start_partial,
-    take_up,
-    write_atomically,
-)
+from scanlearn.files import disk_errors, require_free, write_atomically
+from scanlearn.locks import PartialFolder
 
 _LISTS = {REJECTED_FILE: ("scan_id", "reason"), PATHS_FILE: ("scan_id", "path")}
 _CHECKPOINT_FILE = "checkpoint.json"
@@ -65,7 +57,8 @@ class ArchiveWriter:
         identities: What hashes patients and files; None where names need not be hidden.
 
     Raises:
-        ScanlearnError: Something lies at ``path`` already, or the disk cannot be written.
+        ScanlearnError: Something lies at ``path`` already, another process writes the same
+            archive, or the disk cannot be written.
 
     Example:
         >>> with ArchiveWriter("drawn", shape=(1, 8, 8), dtype=np.uint8) as writer:
@@ -110,9 +103,11 @@ class ArchiveWriter:
         self._header = self._info | {"release": version("scanlearn")}
         self._archive: Archive | None = None
         read = partial(read_checkpoint, header=self._header)
-        left = take_up(self.path, lambda folder: read(folder) is not None) if source_hash else None
-        self._partial = left or start_partial(self.path)
-        self._reached = read(self._partial) if left else None
+        self._folder = PartialFolder(
+            self.path, lambda left: bool(source_hash) and read(left) is not None, wait=False
+        )
+        self._partial = self._folder.path
+        self._reached = read(self._partial) if self._folder.is_taken_up else None
         with disk_errors(self._beside):
             self._open(self._reached)
 
@@ -150,7 +145,7 @@ class ArchiveWriter:
         is_interrupted = kind is not None and not issubclass(kind, Exception)
         if is_interrupted and self._reached is not None:
             self._let_go()
-            release(self._partial, self.path)
+            self._folder.leave()
         elif kind is not None:
             self.discard()
         elif self._archive is None:
@@ -204,6 +199,11 @@ class ArchiveWriter:
             self._reached.write(self._partial)
 
     @property
+    def num_kept(self) -> int:
+        """Scans that the last checkpoint keeps for a later writer."""
+        return sum(shard["scans"] for shard in self._reached.shards) if self._reached else 0
+
+    @property
     def resumed(self) -> Mapping[str, Any]:
         """The state last given to `checkpoint`, by an earlier writer too; empty if none was."""
         return self._reached.state if self._reached else {}
@@ -223,13 +223,12 @@ class ArchiveWriter:
         try:
             with disk_errors(self._beside):
                 self._finish(facts)
-                published = publish(self._partial, self.path)
+                published = self._folder.publish()
         except BaseException:
             self.discard()
             raise
         if not published:
             self.discard()
-            # Two processes may pack the same scans into one cache: the second finds the work done.
             if Archive(self.path).content_hash != self._info["content_hash"]:
                 raise ScanlearnError(
                     f"{self.path}: another process wrote another archive there; choose another path"
@@ -240,7 +239,7 @@ class ArchiveWriter:
     def discard(self) -> None:
         """Removes everything written so far."""
         self._let_go()
-        shutil.rmtree(self._partial, ignore_errors=True)
+        self._folder.discard()
 
     def _let_go(self) -> None:
         self._shards.abort()

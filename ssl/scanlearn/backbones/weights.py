@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,7 +33,8 @@ from scanlearn.backbones.fitting import check_numbers, load_adapted
 from scanlearn.backbones.settings import check_architecture, check_backbone
 from scanlearn.config.loading import check_settings
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import disk_errors, publish, start_partial
+from scanlearn.files import disk_errors
+from scanlearn.locks import PartialFolder
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -74,15 +74,15 @@ def export_backbone(backbone: Backbone, folder: str | Path, card: Card) -> Path:
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         return _same_export(folder, card)
-    partial = start_partial(folder)
+    partial = PartialFolder(folder)
     try:
         with disk_errors(folder.parent):
-            write_weights(backbone, partial, card)
-        check_reload(partial, backbone, card.size)
-        if not publish(partial, folder):
+            write_weights(backbone, partial.path, card)
+        check_reload(partial.path, backbone, card.size)
+        if not partial.publish():
             return _same_export(folder, card)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        partial.discard()
     return folder
 
 

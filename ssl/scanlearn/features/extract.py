@@ -20,7 +20,8 @@ from scanlearn.backbones.device import Precision, autocast, preferred_memory_for
 from scanlearn.console import Progressor, track
 from scanlearn.core import ViewPlan
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import write_atomically
+from scanlearn.files import disk_errors, features_prefix, write_atomically
+from scanlearn.locks import beside, held
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.scale import Scale
 from scanlearn.views.uniforms import DrawKey
@@ -64,21 +65,36 @@ def extract(
     """
     check_channels(backbone, archive)
     rows = np.asarray(np.arange(len(archive)) if rows is None else rows, dtype=np.int64)
-    path = None
-    if cache is not None:
-        view = {"size": size, "mean": [float(m) for m in mean], "std": [float(s) for s in std]}
-        key = _key(backbone, archive, rows, {**view, "precision": precision})
-        path = Path(cache) / f"{key}.npy"
-        cached = _read_features(path, (len(rows), backbone.num_features))
-        if cached is not None:
-            return cached
-    generator = ViewGenerator("simclr", Scale.IDENTITY, ViewPlan(1), size, mean, std)
-    batches = _whole_scans(archive, rows, generator, batch_size, next(backbone.parameters()).device)
-    with track(len(rows), "features", visible=visible) as progress:
-        features = features_of(backbone, batches, (len(rows),), precision, progress)
-    check_finite(features, archive, rows)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def computed() -> Float32[np.ndarray, "n d"]:
+        generator = ViewGenerator("simclr", Scale.IDENTITY, ViewPlan(1), size, mean, std)
+        device = next(backbone.parameters()).device
+        batches = _whole_scans(archive, rows, generator, batch_size, device)
+        with track(len(rows), "features", visible=visible) as progress:
+            features = features_of(backbone, batches, (len(rows),), precision, progress)
+        check_finite(features, archive, rows)
+        return features
+
+    if cache is None:
+        return computed()
+    view = {"size": size, "mean": [float(m) for m in mean], "std": [float(s) for s in std]}
+    key = _key(backbone, archive, rows, {**view, "precision": precision})
+    # With the archive, so that features of what is withdrawn from it are found.
+    path = Path(cache) / f"{features_prefix(archive.content_hash)}{key}.npy"
+    shape = (len(rows), backbone.num_features)
+    kept = _read_features(path, shape)
+    if kept is not None:
+        return kept
+    # Of two commands at once the second takes what the first computes.
+    with held(beside(path), path, wait=True):
+        kept = _read_features(path, shape)
+        if kept is not None:
+            return kept
+        features = computed()
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for torn in path.parent.glob(f".{path.name}.*.part"):  # by a kill
+                torn.unlink(missing_ok=True)
         buffer = io.BytesIO()
         np.save(buffer, features, allow_pickle=False)
         write_atomically(path, buffer.getvalue())

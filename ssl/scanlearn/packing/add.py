@@ -19,7 +19,6 @@ from scanlearn.archive.layout import PATHS_FILE, REJECTED_FILE, is_archive, shar
 from scanlearn.archive.lists import read_list, rewrite_list
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.spellings import agreeing, patients_spelled
-from scanlearn.archive.summary import PAGE_FILE, summary
 from scanlearn.archive.table import arrow_column
 from scanlearn.archive.withdraw import aside_of, drop_patients, withdrawn_from
 from scanlearn.console import say, warn_user
@@ -51,7 +50,7 @@ def add(
             fit the archive, or it cannot be changed.
     """
     path = Path(archive).expanduser()
-    with changing(path) as before:
+    with changing(path, wait=bool(settings and settings.wait)) as before:
         settings = _settings_like(before, settings)
         manifest = source if isinstance(source, Manifest) else manifest_of(source, settings)
         identities = identities_of(before, settings.issuer or source_name(manifest.root))
@@ -68,8 +67,6 @@ def add(
             return before
         joined = _joined(before, added)
         shutil.rmtree(aside)
-        if (path / PAGE_FILE).is_file():
-            summary(joined)
     warn_of_patients(joined)
     say(f"added {len(added):,} scans to {path}, which now holds {len(joined):,}")
     if added.num_rejected:

@@ -20,11 +20,12 @@ from scanlearn.archive.identity import (
 from scanlearn.archive.layout import Origin, is_archive
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.spellings import agreeing, respelled_within
-from scanlearn.archive.summary import summary
+from scanlearn.archive.summary import refresh_summary
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.console import doing, say, track, warn_user
-from scanlearn.errors import ScanlearnError, did_you_mean
+from scanlearn.errors import Interrupted, ScanlearnError, did_you_mean
 from scanlearn.files import require_free
+from scanlearn.locks import beside, held, sweep
 from scanlearn.packing.filters import make_selection
 from scanlearn.packing.headers import LEFT_OUT, HeaderScan, scan_headers
 from scanlearn.packing.manifest import Manifest, ManifestRow, read_manifest
@@ -79,6 +80,8 @@ def pack(
         source: Folder of scans, table (see `read_manifest`), or a manifest already read.
 
     Raises:
+        BusyError: Another process writes the same archive.
+        Interrupted: Ctrl-C; what is in finished shards is kept for the next start.
         ScanlearnError: The source cannot be used, none of its scans can be read, another archive
             lies at the path, or the disk is full.
 
@@ -106,16 +109,18 @@ def pack_listed(manifest: Manifest, target: Path, settings: PackSettings) -> Arc
     Raises:
         ScanlearnError: As `pack` does.
     """
-    if not target.exists():
-        _get_ready(manifest, settings)
-    source_hash = manifest.content_hash()
-    existing = _existing(target, source_hash, settings, identities_for(manifest, settings))
-    if existing is not None:
-        say(f"{target} already holds these {len(existing):,} scans")
-        return existing
-    packed = pack_manifest(manifest, target, settings, source_hash=source_hash)
-    if settings.summary:
-        summary(packed)
+    with held(beside(target), target, wait=settings.wait):
+        if not target.exists():
+            _get_ready(manifest, settings)
+        source_hash = manifest.content_hash()
+        existing = _existing(target, source_hash, settings, identities_for(manifest, settings))
+        if existing is not None:
+            sweep(target)
+            refresh_summary(existing)
+            say(f"{target} already holds these {len(existing):,} scans")
+            return existing
+        packed = pack_manifest(manifest, target, settings, source_hash=source_hash)
+        refresh_summary(packed)
     _report(packed, manifest)
     return packed
 
@@ -178,7 +183,13 @@ def pack_manifest(
     ) as writer:
         if writer.resumed:
             say(f"resuming after {writer.num_scans:,} scans that were packed before")
-        notes = write_scans(writer, manifest, plan, headers, workers)
+        try:
+            notes = write_scans(writer, manifest, plan, headers, workers)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"stopped; {writer.num_kept:,} scans in finished shards are kept: run the same"
+                " command again to pack the rest"
+            ) from None
         if writer.num_scans == 0:
             reason = writer.first_reason or "every slice is empty"
             path, _, _ = next(manifest.rows())
@@ -195,10 +206,12 @@ def pack_manifest(
                 f" {num_dark:,}; they are shown nearly black, pack them with intensity=percentile"
             )
         joined = {f"{JOINED} {name}": each.num_scans for name, each in manifest.conflicts.items()}
+        facts = {"summary": True} if settings.summary and like is None else {}
         return writer.close(
             notes={**headers.left_out, **contradicting, **notes, **joined},
             pixels=plan.preprocess.described(),
             issuer_given=settings.issuer is not None or headers.has_issuers,
+            **facts,
         )
 
 

@@ -120,7 +120,7 @@ def get_ready(workers: int, modules: Sequence[str] = ()) -> None:
     if _START_METHOD == "forkserver" and workers > 1:
         from multiprocessing import forkserver
 
-        with _hidden_main():
+        with _hidden_main(), _interrupts_held():
             _context(modules)
             forkserver.ensure_running()
 
@@ -263,7 +263,7 @@ class _WorkerProcess(_Process):  # type: ignore[misc]
     """A process that does not import the user's script."""
 
     def start(self) -> None:
-        with _hidden_main():
+        with _hidden_main(), _interrupts_held():
             super().start()
 
 
@@ -294,6 +294,22 @@ def _hidden_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Holds Ctrl-C back inside the block, and for good in processes that are started there.
+
+    A terminal sends it to all of them: one that was still importing printed a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(buffers: SharedBuffers) -> None:

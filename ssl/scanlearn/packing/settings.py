@@ -103,7 +103,7 @@ SOURCE_SETTINGS = frozenset(
     {
         *TABLE_SETTINGS,
         *("follow_links", "open_containers", "folder_labels"),
-        *("allow_columns", "keep", "drop", "issuer", "summary", "workers"),
+        *("allow_columns", "keep", "drop", "issuer", "summary", "workers", "wait"),
     }
 )
 # Of a phantom, which is drawn and not packed: other scans can only be packed by the defaults.
@@ -214,6 +214,11 @@ class PackSettings(TableSettings):
         description="Whether a contact sheet and a one-page summary are written into the archive.",
     )
     workers: int = Field(default=0, ge=0, description="Processes that decode; 0 uses one per core.")
+    wait: bool = Field(
+        default=False,
+        description="Whether to wait for another process that writes the same archive; if not, the"
+        " command ends with exit code 3. For one in the cache it is always waited.",
+    )
 
     @model_validator(mode="after")
     def _is_consistent(self) -> PackSettings:
@@ -268,5 +273,5 @@ class PackSettings(TableSettings):
         absent = set() if self.folder_labels else {"folder_labels"}
         # What is read by them is in the hash of the source; a folder may name a person.
         of_table = {"allow_columns", "patient_pattern", "root", "sep", "sheet"}
-        unwritten = {"workers", "issuer", "summary", *of_table, *absent}
+        unwritten = {"workers", "issuer", "summary", "wait", *of_table, *absent}
         return self.model_dump(mode="json", exclude=unwritten)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Collection
 from pathlib import Path
 
 from scanlearn.archive.layout import FORMAT_VERSION, is_archive
 from scanlearn.archive.reader import Archive
+from scanlearn.archive.summary import refresh_summary
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import check_exists
+from scanlearn.files import cache_folder, check_exists
+from scanlearn.locks import beside, held
 from scanlearn.packing.pack import identities_for, manifest_of, pack_listed
 from scanlearn.packing.settings import PackSettings
 
@@ -60,9 +61,12 @@ def open_archive(
     key = (manifest.content_hash(), settings.fingerprint(), *names)
     target = base / _name(folder.absolute().name, *key)
     if is_archive(target):
-        return Archive(target)
+        archive = Archive(target)
+        refresh_summary(archive)
+        return archive
     say(f"packing {path} into the cache: {target}")
-    return pack_listed(manifest, target, settings)
+    # Nobody chose this place: where another command packs the same, both want it.
+    return pack_listed(manifest, target, settings.model_copy(update={"wait": True}))
 
 
 def check_source(source: Path | str, where: str = "") -> None:
@@ -82,11 +86,6 @@ def check_source(source: Path | str, where: str = "") -> None:
         check_exists(Path(source).expanduser(), where)
 
 
-def cache_folder() -> Path:
-    """Returns where packed sources are kept: ``$SCANLEARN_CACHE`` or ``~/.cache/scanlearn``."""
-    return Path(os.environ.get("SCANLEARN_CACHE") or Path.home() / ".cache" / "scanlearn")
-
-
 def _name(stem: str, *parts: object) -> str:
     text = json.dumps([FORMAT_VERSION, *parts], sort_keys=True)
     return f"{stem[:_MAX_NAME_LENGTH]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -103,5 +102,8 @@ def _open_phantom(source: str, base: Path) -> Archive:
     target = base / _name("phantom", repr(spec), program.hexdigest())
     if is_archive(target):
         return Archive(target)
-    say(f"drawing {source} into the cache: {target}")
-    return phantom.write_phantom(spec, target)
+    with held(beside(target), target, wait=True):
+        if is_archive(target):
+            return Archive(target)
+        say(f"drawing {source} into the cache: {target}")
+        return phantom.write_phantom(spec, target)

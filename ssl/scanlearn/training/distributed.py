@@ -29,9 +29,9 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from scanlearn.backbones.backbone import has_batch_norm
 from scanlearn.console import logging_at, quiet, say
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import Interrupted, ScanlearnError
 from scanlearn.training.settings import PretrainConfig
-from scanlearn.training.stopping import SIGNALS, Stopped, restore_handlers
+from scanlearn.training.stopping import LISTENED, Stopped, restore_handlers, stopped
 
 Made = TypeVar("Made")
 
@@ -178,7 +178,7 @@ class ProcessLayout:
                 stack.enter_context(redirect_stderr(nowhere))
             try:
                 yield Ranks(rank, self.ranks, group)
-            except Stopped:
+            except (Stopped, KeyboardInterrupt):
                 # The first one's code counts; what is started by srun ends with the first code
                 # that is not 0, and the first process may have more to close.
                 if rank:
@@ -259,7 +259,7 @@ def run_together(
 
     Raises:
         ScanlearnError: One of them raised it first; the others are ended.
-        Stopped: All were asked to stop and did.
+        Stopped: All were asked to stop and did; Interrupted where it was by Ctrl-C.
     """
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder)
@@ -284,16 +284,18 @@ def run_together(
             if (notes / "error").is_file():
                 raise ScanlearnError((notes / "error").read_text()) from None
             if signals:  # before that process was ready to listen
-                reason = f"stopped by {signal.Signals(signals[0]).name} before the first step."
-                say(reason)
-                raise Stopped(reason) from None
+                stop = stopped(signal.Signals(signals[0]).name, "before the first step.")
+                if isinstance(stop, Stopped):
+                    say(str(stop))
+                raise stop from None
             raise
         finally:
             for process in context.processes:
                 if process.is_alive():
                     process.kill()
-        if (notes / "stopped").is_file():
-            raise Stopped((notes / "stopped").read_text())
+        for name, kind in (("stopped", Stopped), ("interrupted", Interrupted)):
+            if (notes / name).is_file():
+                raise kind((notes / name).read_text())
 
 
 def _run_one(
@@ -306,11 +308,15 @@ def _run_one(
     # torch asks for SIGINT when the parent dies, on which Lightning tidies up together with the
     # other processes; some of them then wait for each other without end.
     _prctl_pr_set_pdeathsig(signal.SIGKILL)
+    # A terminal sends Ctrl-C to all processes of its group; it is the parent's to hand on, once.
+    os.setpgrp()
     os.environ.update(environment, LOCAL_RANK=str(rank))
     try:
         function(config)
-    except Stopped as stopped:
-        _note(notes / "stopped", stopped.reason)
+    except Stopped as stop:
+        _note(notes / "stopped", stop.reason)
+    except KeyboardInterrupt as interrupt:
+        _note(notes / "interrupted", str(interrupt))
     except ScanlearnError as error:
         _note(notes / "error", str(error))
         raise SystemExit(2) from None
@@ -335,7 +341,7 @@ def _passed_on(pids: list[int], signals: list[int]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before: dict[int, Any] = {number: signal.signal(number, hand_on) for number in SIGNALS}
+    before: dict[int, Any] = {number: signal.signal(number, hand_on) for number in LISTENED}
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from scanlearn.backbones.weights import export_backbone, load_backbone
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, write_atomically
+from scanlearn.locks import held, inside
 from scanlearn.packing.sources import open_archive
 from scanlearn.training.checkpoint import checkpoint_step
 from scanlearn.training.distributed import Ranks, run_together
@@ -78,13 +80,29 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     Raises:
         ScanlearnError: The archive cannot be used, the batch is larger than it, the run folder
             holds another run, the loss is not finite, or the disk or the memory is full.
+        BusyError: Another process trains in that folder.
         Stopped: SIGTERM or SIGUSR1 asked the run to stop; a SystemExit with `STOPPED_EXIT_CODE`.
+        Interrupted: Ctrl-C did; a KeyboardInterrupt.
     """
     layout = layout_of(config)
     if layout.must_start():
-        return _pretrain_together(config, layout.ranks)
-    with layout.joined() as ranks:
+        with _alone(config):
+            return _pretrain_together(config, layout.ranks)
+    with layout.joined() as ranks, ExitStack() as stack:
+        # One process of them holds the lock for all.
+        ranks.first(lambda: stack.enter_context(_alone(config)) if ranks.is_first else None)
         return _pretrain_here(config, ranks)
+
+
+def _alone(config: PretrainConfig) -> AbstractContextManager[None]:
+    folder = Path(config.output)
+    return held(inside(folder), folder, wait=config.wait)
+
+
+def _pretrain_as_part(config: PretrainConfig) -> None:
+    """What each process does that `pretrain` has started; it holds the lock for them."""
+    with layout_of(config).joined() as ranks:
+        _pretrain_here(config, ranks)
 
 
 def _pretrain_together(config: PretrainConfig, count: int) -> PretrainResult:
@@ -93,7 +111,7 @@ def _pretrain_together(config: PretrainConfig, count: int) -> PretrainResult:
     if folder.result.is_file():
         say(f"{folder.path}: this run is already finished")
     else:
-        run_together(pretrain, config, count)
+        run_together(_pretrain_as_part, config, count)
     return read_result(folder)
 
 

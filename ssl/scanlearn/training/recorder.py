@@ -14,7 +14,7 @@ from scanlearn.training.folder import MetricsCsv, RunFolder
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.monitor import CollapseMonitor, Health, is_late
 from scanlearn.training.settings import PretrainConfig
-from scanlearn.training.stopping import Stopped, StopRequest
+from scanlearn.training.stopping import StopRequest, stopped
 from scanlearn.training.wandb_log import WandbRun
 from scanlearn.training.watch import ValidationCallback
 
@@ -72,7 +72,8 @@ class Recorder:
 
         Raises:
             ScanlearnError: The disk is full; the last checkpoint is whole.
-            Stopped: The run was asked to stop; its checkpoint holds this step.
+            Stopped: The run was asked to stop; its checkpoint holds this step. Interrupted where
+                it was by Ctrl-C.
         """
         now = time.perf_counter()
         state = module.state
@@ -97,9 +98,10 @@ class Recorder:
             if self.wandb is not None:
                 self.wandb.release()
         if signal_name:
-            raise Stopped(
-                f"stopped by {signal_name} after step {step:,} of {self.schedule.total_steps:,}, "
-                "which is in the checkpoint: run the same command again to continue"
+            raise stopped(
+                signal_name,
+                f"after step {step:,} of {self.schedule.total_steps:,}, which is in the "
+                "checkpoint: run the same command again to continue",
             )
 
     def _write_row(self, module: Pretrainer, step: int, now: float) -> None:

@@ -15,6 +15,10 @@ from scanlearn.views.adjusting import Operations
 from scanlearn.views.recipes import RECIPES, Recipe, find_recipe, no_effect_in_words
 from scanlearn.views.scale import Scale
 
+WAIT_HELP = (
+    "whether to wait for another process that is at work in output; if not, the command ends with "
+    "exit code 3"
+)
 SCALE_HELP = (
     "augmentation scale: 0 (identity) to 1.5, or identity, weak (.5), strong (1); or one value for "
     "each of crop, geometry, photometric and acquisition"
@@ -64,6 +68,7 @@ PRESENTATION = frozenset(
         "output",
         "pack.summary",
         "pack.workers",
+        "pack.wait",
         "device",
         # The batch and its views are the same however many processes share them.
         "devices",
@@ -74,6 +79,7 @@ PRESENTATION = frozenset(
         "logging",
         "progress",
         "watch",
+        "wait",
     }
 )
 
@@ -246,6 +252,7 @@ class PretrainConfig(TrainingSettings, _Where):
         ge=1,
         description="machines; start the command on each of them with srun or torchrun",
     )
+    wait: bool = Field(default=False, description=WAIT_HELP)
 
     def check_inputs(self) -> None:
         """Refuses misspelt paths and names, before torch is imported and scans are packed.

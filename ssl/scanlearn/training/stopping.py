@@ -1,6 +1,7 @@
 """A run that is asked to stop finishes its step, keeps it, and ends with a code to start again on.
 
-Schedulers ask by SIGTERM, and SLURM by SIGUSR1 where it is told to (``--signal=USR1@120``).
+Schedulers ask by SIGTERM, and SLURM by SIGUSR1 where it is told to (``--signal=USR1@120``). People
+ask by Ctrl-C, which ends in a KeyboardInterrupt as everywhere; a second one ends the run at once.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import torch
 from torch import distributed
 
 from scanlearn.console import say
+from scanlearn.errors import Interrupted
 
 # EX_TEMPFAIL of sysexits.h: "try again later". 143, which a process ended by SIGTERM shows, would
 # not tell a run that kept its last step from one that did not.
 STOPPED_EXIT_CODE = 75
 # Windows knows no SIGUSR1.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+LISTENED = (*SIGNALS, signal.SIGINT)
 
 
 class Stopped(SystemExit):
@@ -38,6 +41,13 @@ class Stopped(SystemExit):
 
     def __str__(self) -> str:
         return self.reason
+
+
+def stopped(name: str, reason: str) -> Stopped | Interrupted:
+    """Returns what ends a run that a signal of that name asked to stop."""
+    is_interrupt = name == signal.SIGINT.name
+    text = f"stopped by {'Ctrl-C' if is_interrupt else name} {reason}"
+    return Interrupted(text) if is_interrupt else Stopped(text)
 
 
 class StopRequest:
@@ -79,8 +89,10 @@ class StopRequest:
     def install(self) -> None:
         """Listens from now on, in the place of whatever listened before."""
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                signal.signal(number, self._follow)
+            for number in LISTENED:
+                # A shell has a command in its background ignore Ctrl-C, which is not meant for it.
+                if number in SIGNALS or signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, self._follow)
 
     def begin_steps(self) -> None:
         """From now on a request waits for the end of the step."""
@@ -91,21 +103,22 @@ class StopRequest:
         """From now on a request is followed at once, as is one that nobody has seen yet.
 
         Raises:
-            Stopped: There is one.
+            Stopped: There is one; Interrupted where it is Ctrl-C.
         """
         self._is_stepping = False
         if self._asked:
             self._stop_at_once()
 
     def _follow(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        is_second = number == self._asked == signal.SIGINT
         self._asked = number
-        if not self._is_stepping:
-            self._stop_at_once()
+        if is_second or not self._is_stepping:
+            self._stop_at_once("in a step" if self._is_stepping else "between steps")
 
-    def _stop_at_once(self) -> None:
-        raise Stopped(
-            f"stopped by {signal.Signals(self._asked).name} between steps: "
-            "run the same command again to continue from the last checkpoint"
+    def _stop_at_once(self, when: str = "between steps") -> None:
+        raise stopped(
+            signal.Signals(self._asked).name,
+            f"{when}: run the same command again to continue from the last checkpoint",
         )
 
 
@@ -137,14 +150,15 @@ def listening(enough: Callable[[], bool] = lambda: False) -> Iterator[StopReques
 
     Raises:
         Stopped: The block was stopped; the sentence that says so is printed.
+        Interrupted: By Ctrl-C; the sentence is the error's.
     """
     request = StopRequest(enough)
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in LISTENED}
     request.install()
     try:
         yield request
-    except Stopped as stopped:
-        say(str(stopped))
+    except Stopped as stop:
+        say(str(stop))
         raise
     finally:
         if threading.current_thread() is threading.main_thread():

@@ -152,4 +152,4 @@ def fit_quietly(
             raise
         # Lightning ends the whole process here, deaf to further interrupts: not a library's call.
         signal.signal(signal.SIGINT, before)
-        raise KeyboardInterrupt from None
+        raise stop.__context__ from None

@@ -9,7 +9,7 @@ from scanlearn.archive.changes import changing, free_number, tidy
 from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
-from scanlearn.errors import ScanlearnError
+from scanlearn.locks import BusyError
 
 
 @pytest.fixture
@@ -20,10 +20,11 @@ def archive(tmp_path: Path) -> Archive:
 
 
 def test_one_process_changes_an_archive_at_a_time(archive: Archive) -> None:
-    with changing(archive.path), pytest.raises(ScanlearnError, match="another process is changing"):
+    with changing(archive.path), pytest.raises(BusyError, match="has been at work on it since"):
         changing(archive.path).__enter__()
     with changing(archive.path) as found:
         assert found.info == archive.info
+    assert not list(archive.path.glob(".*"))
 
 
 def test_what_no_archive_names_is_tidied_away(archive: Archive) -> None:

@@ -12,8 +12,17 @@ import pytest
 
 from scanlearn.archive.layout import Origin, PackedScan, Spacing, ValueRange
 from scanlearn.archive.reader import Archive
-from scanlearn.archive.summary import BINS, Duplicates, overview, summary
+from scanlearn.archive.summary import (
+    BINS,
+    PAGE_FILE,
+    SHEET_FILE,
+    Duplicates,
+    overview,
+    summary,
+)
+from scanlearn.archive.withdraw import withdraw
 from scanlearn.archive.writer import ArchiveWriter
+from scanlearn.packing.add import add
 from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
 
@@ -242,3 +251,55 @@ def test_histogram_of_some_is_spread_over_the_archive(tmp_path: Path) -> None:
     rows = np.ceil(np.flatnonzero(found.histogram[0]) * 40 / BINS)
     assert np.array_equal(rows // 4, np.arange(10))
     assert overview(archive, 0).num_counted == overview(archive, 1000).num_counted == 40
+
+
+class Killed(BaseException):
+    """Ends a command as a kill does: nothing catches it."""
+
+
+@pytest.mark.parametrize("command", ["pack", "add", "withdraw"])
+def test_a_page_that_a_kill_kept_from_being_made_is_made_at_the_next_start(
+    command: str, make_scans: MakeScans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There was none for good after pack and withdraw, and the one of before after add."""
+    more = make_scans(4, "more")
+    shutil.copytree(more, tmp_path / "scans")
+    (tmp_path / "scans" / "scan003.png").unlink()
+
+    def work(target: Path) -> None:
+        if command == "pack":
+            pack(tmp_path / "scans", target, settings=SMALL)
+        elif command == "add":
+            add(target, tmp_path / "scans", settings=PackSettings(workers=1))
+        else:
+            withdraw(target, ["scan001.png"], issuer="scans")
+
+    def prepare(target: Path) -> None:
+        if command != "pack":
+            pack(tmp_path / "scans", target, settings=SMALL)
+
+    prepare(tmp_path / "whole")
+    prepare(tmp_path / "a")
+    if command == "add":
+        shutil.copy(more / "scan003.png", tmp_path / "scans")
+    work(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+
+        def die(archive: Archive, scans: int) -> Path:
+            raise Killed
+
+        patch.setattr("scanlearn.archive.summary._write", die)
+        with pytest.raises(Killed):
+            work(tmp_path / "a")
+    work(tmp_path / "a")
+    for name in (PAGE_FILE, SHEET_FILE):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert len(Archive(tmp_path / "a")) == {"pack": 3, "add": 4, "withdraw": 2}[command]
+
+
+def test_an_archive_packed_without_a_page_gets_none(make_scans: MakeScans, tmp_path: Path) -> None:
+    folder = make_scans(3)
+    settings = PackSettings(canvas=32, workers=1, summary=False)
+    archive = pack(folder, tmp_path / "a", settings=settings)
+    withdraw(archive.path, ["scan001.png"], issuer="scans")
+    assert not (archive.path / PAGE_FILE).exists()

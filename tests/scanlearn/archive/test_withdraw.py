@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from scanlearn.archive.summary import PAGE_FILE, SHEET_FILE
 from scanlearn.archive.withdraw import withdraw
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.errors import ScanlearnError
+from scanlearn.files import features_prefix
+from scanlearn.locks import PartialFolder
 from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
+from scanlearn.packing.sources import open_archive
 
 SMALL = PackSettings(canvas=32, channels=1, workers=1)
 
@@ -181,3 +185,41 @@ def test_crash_leaves_the_old_archive_or_the_new_one_and_the_next_change_tidies_
     assert {f"shards/{file.name}" for file in (rest.path / "shards").iterdir()} == names
     assert [file.name for file in rest.path.glob("manifest*")] == [rest.table.name]
     assert "6.png" not in read_paths(rest.path).values()
+
+
+def test_copies_in_the_cache_and_what_stopped_commands_left_are_removed_and_said(
+    folder: Path,
+    archive: Archive,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("SCANLEARN_CACHE", str(cache))
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    shutil.copy(folder / "0.png", other)
+    (other / "t.csv").write_text("path,patient\n0.png,p1\n")
+    copy = open_archive(folder / "t.csv", settings=SMALL)
+    namesake = open_archive(other / "t.csv", settings=SMALL)  # Of another issuer.
+    partial = PartialFolder(cache / "half")
+    partial.leave()
+    (cache / "features").mkdir()
+    files = [
+        cache / "features" / f"{prefix}0123.npy"
+        for prefix in (*map(features_prefix, (archive.content_hash, namesake.content_hash)), "")
+    ]
+    for file in files:
+        file.touch()
+    names = (".a.added", "..a.added.partial", ".a.partial-0123abcd-1.0")
+    aside = [tmp_path / name for name in names]
+    for left in aside:
+        left.mkdir()
+    gone = [*aside, copy.path, partial.path, files[0], files[2]]
+    capsys.readouterr()
+    withdraw(archive.path, ["p1"], issuer="site")
+    said = capsys.readouterr().out
+    assert all(f"left: {path}\n" in said and not path.exists() for path in gone)
+    assert {path.name for path in cache.iterdir()} == {"features", namesake.path.name}
+    assert list((cache / "features").iterdir()) == [files[1]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "cache", "elsewhere", "site"]

@@ -23,6 +23,7 @@ from scanlearn.archive.layout import Origin, PackedScan, Spacing, ValueRange
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter, Checkpoint, drop_checkpoint, read_checkpoint
 from scanlearn.errors import ScanlearnError
+from scanlearn.locks import BusyError
 
 SHAPE = (2, 6, 5)
 
@@ -239,8 +240,7 @@ def test_killed_writer_leaves_no_archive_and_the_next_one_sweeps_up(
         assert process.stdout.readline() == b"written\n"
         os.kill(process.pid, signal.SIGKILL)
     assert not (tmp_path / "a").exists()
-    (left,) = tmp_path.iterdir()
-    assert left.name.startswith(".a.partial-")
+    assert {path.name for path in tmp_path.iterdir()} == {".a.partial", ".a.partial.lock"}
     write(tmp_path / "a", pixels[:2])
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
@@ -281,23 +281,30 @@ def test_target_that_holds_something_is_not_overwritten(tmp_path: Path, pixels: 
         write(tmp_path, pixels)
 
 
-def test_two_writers_of_the_same_scans_do_not_fight(tmp_path: Path, pixels: np.ndarray) -> None:
-    writers = [ArchiveWriter(tmp_path / "a", shape=SHAPE, dtype=np.uint8) for _ in range(2)]
-    for writer in writers:
+def test_one_writer_at_a_time_fills_an_archive(tmp_path: Path, pixels: np.ndarray) -> None:
+    with ArchiveWriter(tmp_path / "a", shape=SHAPE, dtype=np.uint8) as writer:
         writer.add(PackedScan(pixels[0]), Origin("a", "p"))
-    first, second = (writer.close() for writer in writers)
-    assert first.content_hash == second.content_hash
+        with pytest.raises(BusyError, match=r"a: process .* has been at work on it since"):
+            ArchiveWriter(tmp_path / "a", shape=SHAPE, dtype=np.uint8)
+    assert len(Archive(tmp_path / "a")) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_other_archive_that_appears_meanwhile_is_not_taken_for_ours(
-    tmp_path: Path, pixels: np.ndarray
+@pytest.mark.parametrize(("rows", "is_same"), [(slice(0, 1), True), (slice(5, 7), False)])
+def test_an_archive_that_appears_meanwhile_is_kept_and_taken_for_ours_if_it_is_the_same(
+    tmp_path: Path, pixels: np.ndarray, rows: slice, is_same: bool
 ) -> None:
+    """As a copy from elsewhere may: no lock keeps it away."""
     writer = ArchiveWriter(tmp_path / "a", shape=SHAPE, dtype=np.uint8)
-    writer.add(PackedScan(pixels[0]), Origin("a", "p"))
-    write(tmp_path / "a", pixels[5:7])
-    with pytest.raises(ScanlearnError, match="wrote another archive there"):
-        writer.close()
+    writer.add(PackedScan(pixels[0]), Origin("0", "p"))
+    other = write(tmp_path / "b", pixels[rows])
+    other.path.rename(tmp_path / "a")
+    if is_same:
+        assert writer.close().content_hash == other.content_hash
+    else:
+        with pytest.raises(ScanlearnError, match="wrote another archive there"):
+            writer.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_rejected_scans_are_listed_and_counted(tmp_path: Path, pixels: np.ndarray) -> None:

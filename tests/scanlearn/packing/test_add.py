@@ -17,6 +17,7 @@ from scanlearn.archive.summary import PAGE_FILE
 from scanlearn.archive.withdraw import withdraw
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.errors import ScanlearnError
+from scanlearn.locks import BusyError
 from scanlearn.packing.add import add
 from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
@@ -180,5 +181,5 @@ def test_crash_leaves_the_old_archive_or_the_new_one_and_adding_again_ends_alike
 
 def test_two_processes_do_not_change_an_archive_at_once(folder: Path, archive: Archive) -> None:
     draw(folder, 3)
-    with changes.changing(archive.path), pytest.raises(ScanlearnError, match="another process"):
+    with changes.changing(archive.path), pytest.raises(BusyError, match="at work on it since"):
         add(archive.path, folder)

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from scanlearn.archive.reader import Archive
+from scanlearn.locks import BusyError, held, inside
 from scanlearn.training import pretrain as pretraining
 from scanlearn.training import trainer
 from scanlearn.training.module import Pretrainer
@@ -48,6 +49,53 @@ def test_a_run_asked_to_stop_finishes_the_step_keeps_it_and_says_so(
     assert resumed.final_hash == whole.final_hash
     assert resumed.order_hash == whole.order_hash
     assert resumed.metrics.read_text().count("\n") == 6
+
+
+def test_ctrl_c_is_a_stop_too_and_stays_a_keyboard_interrupt(
+    configure: Configure, stop_at: StopAt, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    whole = pretrain(configure(output=str(tmp_path / "whole")))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with stop_at(signal.SIGINT, step=2), pytest.raises(KeyboardInterrupt) as caught:
+            pretrain(configure())
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert str(caught.value).startswith("stopped by Ctrl-C after step 3 of 5, which is in the")
+    assert capsys.readouterr().err == ""
+    resumed = pretrain(configure())
+    assert resumed.final_hash == whole.final_hash
+    assert [row.split(",")[0] for row in resumed.metrics.read_text().split()[1:]] == list("12345")
+
+
+def test_a_second_ctrl_c_stops_at_once(configure: Configure, stop_at: StopAt) -> None:
+    with (
+        stop_at(signal.SIGINT, step=2, method="on_train_batch_start"),
+        stop_at(signal.SIGINT, step=2),
+        pytest.raises(KeyboardInterrupt, match="Ctrl-C in a step"),
+    ):
+        pretrain(configure())
+    assert pretrain(configure()).steps == 5
+
+
+def test_ctrl_c_that_is_ignored_stays_ignored(configure: Configure, stop_at: StopAt) -> None:
+    """As in a shell's background: the Ctrl-C there is meant for another command."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop_at(signal.SIGINT, step=2):
+            assert pretrain(configure()).steps == 5
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_two_runs_do_not_write_into_one_folder(configure: Configure, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with held(inside(folder), folder), pytest.raises(BusyError, match="at work on it since"):
+        pretrain(configure())
+    assert not folder.exists()
+    assert pretrain(configure()).steps == 5
+    assert not inside(folder).exists()
 
 
 def test_lightnings_own_handler_has_no_say(
