@@ -64,7 +64,7 @@ def predict_command(
 
 
 @app.command("compare", epilog=settings_hint("scantune config compare"))
-def compare_command(config: Config, overrides: Overrides = None) -> None:
+def compare_command(config: Config = "", overrides: Overrides = None) -> None:
     """Compare augmentation scales: pretrain, score and report every arm.
 
     Reports which scale is better, or that no difference is shown. Run the same command again to

@@ -24,9 +24,17 @@ Overrides = Annotated[
         help="Settings as key=value, nested ones as a.b=value; they override the YAML file.",
     ),
 ]
-Config = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped one.")]
-Packed = Annotated[str, typer.Argument(help="A packed archive.")]
-Scans = Annotated[str, typer.Argument(help="An archive, a folder of scans or a table.")]
+Config = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG", help="A YAML file, or the name of a shipped one.", show_default=False
+    ),
+]
+Packed = Annotated[str, typer.Argument(metavar="ARCHIVE", help="A packed archive.")]
+Scans = Annotated[
+    str,
+    typer.Argument(metavar="SCANS", help="An archive, a folder of scans, a table or a phantom."),
+]
 Schema = Annotated[bool, typer.Option("--schema", help="Print the JSON schema instead.")]
 
 
@@ -227,7 +235,7 @@ def explain_command(
 
 @app.command("pretrain", epilog=settings_hint("scanlearn config pretrain"))
 def pretrain_command(
-    config: Config,
+    config: Config = "",
     overrides: Overrides = None,
     is_dry_run: Annotated[
         bool,

@@ -82,7 +82,14 @@ def say(text: str) -> None:
 
 
 def warn_user(text: str) -> None:
-    """Prints one line on stderr about something that goes on but deserves a look."""
+    """Prints one line on stderr about something that goes on but deserves a look.
+
+    A command says it once: the arms of a comparison, say, share their scans.
+    """
+    if _AT_WORK.label is not None:
+        if text in _AT_WORK.warned:
+            return
+        _AT_WORK.warned.add(text)
     print(f"Warning: {text}", file=sys.stderr, flush=True)
     _AT_WORK.has_spoken()
 
@@ -130,6 +137,7 @@ class _AtWork:
     def __init__(self) -> None:
         self.label: str | None = None
         self.pieces: list[_Work] = []
+        self.warned: set[str] = set()
         self.due_s = 0.0
 
     def has_spoken(self) -> None:
@@ -174,6 +182,7 @@ def signs_of_life(label: str) -> Iterator[None]:
         # Before the interpreter ends, which a thread that prints must not see.
         thread.join()
         _AT_WORK.label = None
+        _AT_WORK.warned.clear()
 
 
 @contextmanager

@@ -28,7 +28,8 @@ for words in lines:
             main()
         except SystemExit as stop:
             code = stop.code
-    print(json.dumps([code, (out.getvalue() + err.getvalue())[-400:], sorted(heavy & {*sys.modules})]))
+    said = (out.getvalue() + err.getvalue())[-400:]
+    print(json.dumps([code, said, sorted(heavy & {*sys.modules})]))
 """
 
 PHANTOM = "phantom:patients=16,height=32,width=32"
@@ -41,7 +42,8 @@ SCANLEARN = [
     (["explain", "simlr"], 2, "did you mean 'simclr'?"),
     (["explain", "dino", "operations.blurr=off"], 2, "did you mean 'blur'?"),
     (["pretrian"], 2, "Did you mean 'pretrain'?"),
-    (["pretrain"], 2, "CONFIG"),
+    (["pretrain"], 2, "the first argument of pretrain is missing"),
+    (["pretrain", "archive=scans"], 2, "settings, such as archive=scans, stand after it"),
     (["pretrain", "simcl"], 2, "did you mean 'simclr'?"),
     (["pretrain", "simclr", "archive=nowhere", "output=o"], 2, "archive: nowhere: there is no"),
     (["pretrain", "simclr", f"archive={PHANTOM}", "output=o", "bach_size=8"], 2, "'batch_size'?"),
@@ -58,8 +60,11 @@ SCANLEARN = [
     (["pretrain", "simclr", "archive=phantom:patient=9", "output=o"], 2, "'patients'?"),
     (["panel", "nowhere/backbone", PHANTOM], 2, "no such backbone folder"),
     (["preview", "scns"], 2, "did you mean 'scans'?"),
+    (["config", "audit"], 0, "split_column: "),
+    (["audit", "scans", "scns"], 2, "did you mean 'scans'?"),
+    (["audit", "scans", "scans", "outptu=a"], 2, "did you mean 'output'?"),
     (["export", "runs/nowhere", "b"], 2, "there is no such file or folder"),
-    (["pack", "scans", "--dry-run"], 0, "1 file, 1 scan"),
+    (["pack", "scans", "--dry-run"], 0, "Nothing was written."),
     (["pack", "scans", "packed"], 0, "packed"),
     (["summary", "packed"], 0, "summary.html"),
     (["verify", "packed"], 0, ""),
@@ -67,7 +72,7 @@ SCANLEARN = [
 ]
 SCANTUNE = [
     *((["config", name], 0, ": ") for name in ("compare", "evaluate", "predict")),
-    (["compare"], 2, "CONFIG"),
+    (["compare"], 2, "the first argument of compare is missing: the configuration"),
     (["compare", "dmo"], 2, "did you mean 'demo'?"),
     (["compare", "demo", "unlabeled=nowhere"], 2, "unlabeled: nowhere: there is no such"),
     (["compare", "demo", "evaluation.test=nowhere"], 2, "evaluation.test: nowhere: there is no"),

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from scanlearn.backbones.settings import check_architecture, check_backbone
 from scanlearn.config.settings import Settings
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.packing.settings import TableSettings
 from scanlearn.packing.sources import check_source
 from scantune.learners.settings import DEFAULT, TuneConfig
@@ -141,6 +141,9 @@ def check_inputs(backbone: str | Path, labels: str | Path, settings: EvaluateCon
         if str(backbone).startswith(RANDOM):
             check_architecture(random_of(str(backbone))[0], f"backbone '{backbone}'")
         else:
+            near = did_you_mean(str(backbone), [THUMBNAIL])
+            if near and "/" not in str(backbone):
+                raise ScanlearnError(f"backbone '{backbone}' is no folder{near}")
             check_backbone(backbone)
     check_source(labels)
     if settings.test is not None:

@@ -23,7 +23,13 @@ def settings_model(function: Callable[..., Any]) -> Any:
     """Returns a strict pydantic model of a function's keyword-only arguments."""
     from pydantic import ConfigDict, create_model
 
-    hints = inspect.get_annotations(function, eval_str=True)
+    scope = function.__globals__
+    # One by one: what a function returns need not be imported to read its settings.
+    hints = {
+        name: eval(hint, scope) if isinstance(hint, str) else hint
+        for name, hint in inspect.get_annotations(function).items()
+        if name != "return"
+    }
     fields: dict[str, Any] = {
         name: (
             hints[name],
