@@ -72,7 +72,7 @@ def test_the_misspelt_key_is_named_before_the_key_it_leaves_missing(run_model: A
         (["archvie=a"], "the command line: 'archvie' is not a key (did you mean 'archive'?)"),
         (["archive=a", "mehtod.name=far"], "the command line: 'mehtod' is not a key"),
         ([], "the command line: 'archive' is missing; give it as archive=VALUE"),
-        (["batch_size=0"], "the command line: 'batch_size' is 0, but it should be greater than 0"),
+        (["batch_size=0"], "the command line: 'archive' is missing; give it as archive=VALUE"),
     ],
 )
 def test_one_fault_is_one_thing_to_mend(run_model: Any, words: list[str], sentence: str) -> None:
@@ -80,7 +80,6 @@ def test_one_fault_is_one_thing_to_mend(run_model: Any, words: list[str], senten
         load_config(run_model, None, words, kind="pretrain")
     text = str(caught.value)
     assert text.startswith(sentence)
-    # Without an archive that is missing too, and no misspelling of it.
     assert ("1 more to mend" in text) == (words == ["batch_size=0"])
 
 
