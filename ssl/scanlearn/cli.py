@@ -167,7 +167,7 @@ def summary_command(archive: Packed, overrides: Overrides = None) -> None:
     from scanlearn.archive.summary import summary
     from scanlearn.config.loading import call
 
-    call(summary, archive, overrides=overrides or ())
+    print(f"summary page: {call(summary, archive, overrides=overrides or ())}")
 
 
 @app.command("verify")

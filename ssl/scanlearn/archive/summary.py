@@ -22,6 +22,7 @@ from scanlearn.archive.lists import read_list
 from scanlearn.archive.reader import Archive, ScanArrays
 from scanlearn.archive.sheets import contact_sheet, sampled_rows
 from scanlearn.archive.table import arrow_column
+from scanlearn.console import doing
 from scanlearn.files import write_atomically
 from scanlearn.locks import held, inside
 from scanlearn.pages import page_template, png_address
@@ -97,8 +98,9 @@ def refresh_summary(archive: Archive, *, is_locked: bool = False) -> None:
 
 
 def _write(archive: Archive, scans: int) -> Path:
-    sheet = contact_sheet(archive)
-    page = _page(archive, overview(archive, scans), sheet)
+    with doing("drawing the contact sheet and the summary page"):
+        sheet = contact_sheet(archive)
+        page = _page(archive, overview(archive, scans), sheet)
     write_atomically(archive.path / SHEET_FILE, sheet)
     write_atomically(archive.path / PAGE_FILE, page)
     return archive.path / PAGE_FILE
