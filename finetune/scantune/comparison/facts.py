@@ -10,7 +10,7 @@ import numpy as np
 
 from scanlearn.archive.reader import Archive
 from scanlearn.config import dump_plain
-from scanlearn.files import disk_errors
+from scanlearn.files import disk_errors, make_folder
 from scanlearn.packing.sources import PHANTOM_PREFIX
 from scanlearn.training.run import with_batch_of
 from scanlearn.training.settings import TrainingSettings
@@ -58,7 +58,7 @@ def draw_sheets(
         recipe = replace(recipe, has_local_views=False)
     settings = RenderSettings(scale_blur=shared.scale_blur)
     dials = [(name, arm.dial()) for name, arm in config.arms.items() if arm.kind == "pretrained"]
-    folder.figures.mkdir(exist_ok=True)
+    make_folder(folder.figures)
     sheets = []
     for number, start in enumerate(range(0, len(dials), _ARMS_A_SHEET)):
         members = dict(dials[start : start + _ARMS_A_SHEET])

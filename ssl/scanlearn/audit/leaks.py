@@ -13,7 +13,7 @@ from scanlearn.archive.reader import Archive
 from scanlearn.archive.spellings import respelled_across, respelled_within
 from scanlearn.audit import pairs
 from scanlearn.audit.fingerprint import Fingerprints, fingerprint
-from scanlearn.audit.proposals import NUM_BANDS, propose
+from scanlearn.audit.proposals import num_rounds, propose
 from scanlearn.audit.result import (
     IDENTICAL,
     NEAR,
@@ -139,7 +139,7 @@ def _near_duplicates(
             allowed &= first.groups[one_place] != first.groups[other_place]
         return allowed
 
-    with track(NUM_BANDS, "comparing hashes") as progress:
+    with track(num_rounds(other), "comparing hashes") as progress:
         proposed = propose(one, other, progress, may_pair)
     rows = replace(proposed, first=first.rows[proposed.first], second=second.rows[proposed.second])
     with track(len(rows), "comparing pixels") as progress:

@@ -107,6 +107,11 @@ def check_backbone(source: str | Path) -> None:
     folder = Path(text).expanduser()
     if folder.is_dir() or text.startswith("hf-hub:"):
         return
+    if folder.is_file():
+        raise ScanlearnError(
+            f"{text}: is a file, and a backbone is a folder that scanlearn has written; pretrain "
+            "begins from a weight file with backbone.weights=FILE"
+        )
     if isinstance(source, Path) or str(source).startswith(("local-dir:", ".", "/", "~")):
         raise ScanlearnError(f"{text}: no such backbone folder{nearest_name(folder)}")
     if os.sep in text:

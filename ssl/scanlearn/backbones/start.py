@@ -27,7 +27,7 @@ from scanlearn.backbones.fitting import (
     resampled,
 )
 from scanlearn.backbones.naming import beside_table, name_few, rename, table_of
-from scanlearn.backbones.settings import BackboneConfig
+from scanlearn.backbones.settings import BackboneConfig, check_architecture
 from scanlearn.backbones.weights import WEIGHTS, load_backbone
 from scanlearn.errors import ScanlearnError, did_you_mean
 
@@ -50,6 +50,28 @@ class _StartTensors:
     sha256: str | None = None
     origin: Card | None = None
     beside: tuple[str, ...] = ()
+
+
+def check_start(config: BackboneConfig, *, is_new: bool = True) -> None:
+    """Refuses an architecture or a weight file that is not there, before scans are packed.
+
+    Args:
+        is_new: Whether the weights will be read: a run that goes on has its own.
+
+    Raises:
+        ScanlearnError: If either is not there.
+    """
+    check_architecture((config.untrained if config.weights else config).name, "backbone.name")
+    if is_new and config.weights_path is not None and not config.weights_path.exists():
+        raise _no_weights(str(config.weights))
+
+
+def _no_weights(weights: str) -> ScanlearnError:
+    hint = did_you_mean(weights, ["pretrained"], cutoff=0.7)
+    return ScanlearnError(
+        f"{_WHERE}: no file or folder {weights}{hint}; give pretrained, {_HUB}OWNER/NAME, a "
+        f"weight file ({', '.join(_SUFFIXES)}) or an exported backbone"
+    )
 
 
 def load_start(backbone: Backbone, config: BackboneConfig) -> StartWeights | None:
@@ -102,11 +124,7 @@ def _read_start(backbone: Backbone, config: BackboneConfig) -> _StartTensors:
     if path.is_dir():
         return _from_folder(backbone, path)
     if not path.is_file():
-        hint = did_you_mean(weights, ["pretrained"], cutoff=0.7)
-        raise ScanlearnError(
-            f"{_WHERE}: no file or folder {weights}{hint}; give pretrained, {_HUB}OWNER/NAME, a "
-            f"weight file ({', '.join(_SUFFIXES)}) or an exported backbone"
-        )
+        raise _no_weights(weights)
     content = _read(path)
     tensors = table_of(content, f"{_WHERE}: {path}")
     beside = beside_table(content)

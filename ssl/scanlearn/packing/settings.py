@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
+from scanlearn.config.loading import Spread
 from scanlearn.config.settings import Settings
 from scanlearn.packing.canvas import FieldOfView, Fit, Intensity, Preprocess
 from scanlearn.packing.windows import Window, edges, read_window
+from scanlearn.readers.dicom import NO_PICTURE_MODALITIES
 from scanlearn.readers.scan import Plane, ReadSettings
 
 
@@ -97,6 +100,9 @@ class TableSettings(Settings):
 
 
 TABLE_SETTINGS = tuple(TableSettings.model_fields)
+# As an argument of a function that a command calls.
+Table = Annotated[TableSettings, Spread()]
+DEFAULT_TABLE = TableSettings()
 
 # Settings of the source: how it is read and which files are taken. All others change pixels.
 SOURCE_SETTINGS = frozenset(
@@ -244,6 +250,11 @@ class PackSettings(TableSettings):
             )
         return self
 
+    @classmethod
+    def of_table(cls, table: TableSettings, **others: Any) -> PackSettings:
+        """Returns settings that read a table so; all others are the defaults unless given."""
+        return cls.model_validate({**others, **table.model_dump()})
+
     def preprocess(self) -> Preprocess:
         """Returns what is done to the pixels of every scan."""
         window = self.window
@@ -263,8 +274,18 @@ class PackSettings(TableSettings):
         elif self.intensity == "foreground":
             shows = "foreground"
         return ReadSettings(
-            axis=self.axis, empty_below=self.empty_below, shows=shows, neighbours=self.neighbours
+            axis=self.axis,
+            empty_below=self.empty_below,
+            shows=shows,
+            pictures_only=not self._wants_all_objects(),
+            neighbours=self.neighbours,
         )
+
+    def _wants_all_objects(self) -> bool:
+        """Returns whether masks, doses and reports are asked for: by modality or SOP class."""
+        patterns = [pattern.upper() for pattern in self.keep.get("Modality", ())]
+        named = any(fnmatchcase(name, of) for of in patterns for name in NO_PICTURE_MODALITIES)
+        return named or "SOPClassUID" in self.keep
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns the settings that the packed bytes depend on."""

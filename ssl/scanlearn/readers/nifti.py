@@ -22,7 +22,7 @@ from scanlearn.readers.scan import (
     Units,
     refusing,
 )
-from scanlearn.readers.values import inverted, stored_depth
+from scanlearn.readers.values import inverted, padding_in, stored_depth, within_hounsfield
 from scanlearn.readers.volumes import as_volume
 
 MAX_VOXELS = 2**30
@@ -95,7 +95,7 @@ def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame
     usable = spacing if all(np.isfinite(mm) and mm > 0 for mm in spacing) else None
     for number in range(frames.start // num_slices, -(-frames.stop // num_slices)):
         with refusing(path):
-            scan, notes = _volume(volumes, number)
+            scan, notes = _volume(volumes, number, in_hounsfield=settings.shows == "nothing")
             volume = as_volume(replace(scan, spacing_mm=usable), notes, settings)
         yield from volume.slices(
             frames,
@@ -175,15 +175,18 @@ def _orientation(
     return (x, y, z), (flips[0], flips[1], flips[2]), (zooms[x], zooms[y], zooms[z])
 
 
-def _volume(volumes: _Volumes, number: int) -> tuple[Scan, tuple[str, ...]]:
+def _volume(volumes: _Volumes, number: int, *, in_hounsfield: bool) -> tuple[Scan, tuple[str, ...]]:
     """Returns ``[x y z]`` towards right, front and head, and what of it was changed, in words."""
     later = np.unravel_index(number, volumes.voxels.shape[3:], order="F")
     voxels = np.asarray(volumes.voxels[(..., *(int(place) for place in later))])
     turned = voxels.transpose(volumes.order)
     turned = turned[tuple(slice(None, None, -1 if flip else 1) for flip in volumes.flips)]
-    stored = stored_depth(turned)
+    padding = padding_in(turned)
+    bounds = within_hounsfield(volumes.slope, volumes.intercept) if in_hounsfield else None
+    stored = stored_depth(turned, padding, bounds)
     slope = volumes.slope / stored.scale
-    scan = Scan(stored.pixels, units=Units(slope, volumes.intercept - slope * stored.offset))
+    units = Units(slope, volumes.intercept - slope * stored.offset)
+    scan = Scan(stored.pixels, units=units, padding=padding)
     return (inverted(scan) if slope < 0 else scan), stored.notes
 
 

@@ -229,7 +229,7 @@ class Run:
             ScanlearnError: See `pretrain`.
         """
         asked_batch, config = config.batch_size, with_batch_of(config, len(archive))
-        folder = RunFolder(Path(config.output))
+        folder = RunFolder(Path(config.output).expanduser())
         is_resumed = checkpoint_step(folder.checkpoint) > 0 or folder.result.is_file()
         backbone, start = initial_backbone(config, archive, is_resumed=is_resumed)
         begun = _begun_from(folder) if is_resumed else None
