@@ -60,7 +60,7 @@ SCANLEARN = [
     (["pretrain", "simclr", "archive=phantom:patient=9", "output=o"], 2, "'patients'?"),
     (["panel", "nowhere/backbone", PHANTOM], 2, "no such backbone folder"),
     (["preview", "scns"], 2, "did you mean 'scans'?"),
-    (["config", "audit"], 0, "split_column: "),
+    (["config", "audit"], 0, ": "),
     (["audit", "scans", "scns"], 2, "did you mean 'scans'?"),
     (["audit", "scans", "scans", "outptu=a"], 2, "did you mean 'output'?"),
     (["export", "runs/nowhere", "b"], 2, "there is no such file or folder"),
