@@ -83,15 +83,26 @@ def read_paths(archive: Path) -> dict[str, str]:
     return {line[0]: line[1] for line in read_list(archive / PATHS_FILE)}
 
 
+def read_identifiers(archive: Path) -> dict[str, list[str]]:
+    """Returns what labels may be joined by, hashes by the name of each file; often none.
+
+    Raises:
+        OSError: The list is not there or may not be read.
+    """
+    # Archives from before there were such have lines of two.
+    return {line[0]: line[2].split() for line in read_list(archive / PATHS_FILE) if line[2:]}
+
+
 def rewrite_list(path: Path, dropped: Container[str], more: Iterable[Sequence[str]] = ()) -> int:
     """Rewrites a list of an archive in one step and returns how many lines it has."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     with path.open(newline="", encoding="utf-8") as file:
         lines = csv.reader(file)
-        writer.writerow(next(lines))
+        header = next(lines)
+        writer.writerow(header)
         kept = [line for line in lines if line[0].partition("#")[0] not in dropped]
-    added = list(more)
+    added = [line[: len(header)] for line in more]
     writer.writerows(chain(kept, (map(csv_cell, line) for line in added)))
     is_private = path.name == PATHS_FILE
     write_atomically(path, text.getvalue(), mode=0o600 if is_private else 0o666)

@@ -29,7 +29,7 @@ from scanlearn.locks import beside, held, sweep
 from scanlearn.packing.filters import make_selection
 from scanlearn.packing.headers import LEFT_OUT, HeaderScan, scan_headers
 from scanlearn.packing.manifest import Manifest, ManifestRow, read_manifest
-from scanlearn.packing.merge import JOINED
+from scanlearn.packing.merge import JOINED, MERGED
 from scanlearn.packing.parallel import get_ready, num_cores, ordered_map
 from scanlearn.packing.prepare import (
     DARK,
@@ -197,10 +197,13 @@ def pack_manifest(
         try:
             notes = write_scans(writer, manifest, plan, headers, workers)
         except KeyboardInterrupt:
-            raise Interrupted(
-                f"stopped; {writer.num_kept:,} scans in finished shards are kept: run the same"
-                " command again to pack the rest"
-            ) from None
+            kept = "stopped before a shard of scans was complete: the same command starts anew"
+            if writer.num_kept:
+                kept = (
+                    f"stopped; {writer.num_kept:,} scans in finished shards are kept: run the same"
+                    " command again to pack the rest"
+                )
+            raise Interrupted(kept) from None
         if writer.num_scans == 0:
             reason = writer.first_reason
             path, _, _ = next(manifest.rows())
@@ -216,10 +219,10 @@ def pack_manifest(
                 "16-bit scans without a value above a sixteenth of 16 bits (12 bits stored in 16?):"
                 f" {num_dark:,}; they are shown nearly black, pack them with intensity=percentile"
             )
-        joined = {f"{JOINED} {name}": each.num_scans for name, each in manifest.conflicts.items()}
         facts = {"summary": True} if settings.summary and like is None else {}
+        of_rows = {} if manifest.merged is None else manifest.merged.notes
         return writer.close(
-            notes={**headers.left_out, **contradicting, **notes, **joined},
+            notes={**headers.left_out, **contradicting, **notes, **of_rows},
             pixels=plan.preprocess.described(),
             issuer_given=settings.issuer is not None or headers.has_issuers,
             **facts,
@@ -248,7 +251,7 @@ def manifest_of(source: Path | str, settings: PackSettings) -> Manifest:
     with doing(f"looking through {source}"):
         return read_manifest(
             source,
-            **settings.model_dump(include=set(TABLE_SETTINGS)),
+            **settings.model_dump(include=set(TABLE_SETTINGS) - {"issuer"}),
             follow_links=settings.follow_links,
             open_containers=settings.open_containers,
             folder_labels=settings.folder_labels,
@@ -319,7 +322,13 @@ class _WriteLoop:
         self, item: WorkItem | Refused, row: ManifestRow, outcomes: tuple[Outcome, ...]
     ) -> None:
         """Writes what became of a piece of work, but for what an earlier process has written."""
-        file = self._writer.list_file(row[0] or "")
+        hashes = self._writer.identities
+        assert hashes is not None
+        scans = (outcome for outcome in outcomes if isinstance(outcome, Prepared))
+        named = next((scan.identifiers for scan in scans), ())
+        file = self._writer.list_file(
+            row[0] or "", [hashes.identifier(kind, value) for kind, value in named]
+        )
         frames, of = (item.frames, item.of) if isinstance(item, WorkItem) else (range(1), 1)
         self._is_blank = not outcomes and (self._is_blank or frames.start == 0)
         if self._is_blank and frames.stop == of:
@@ -463,7 +472,7 @@ def _report(archive: Archive, manifest: Manifest) -> None:
             " allow_columns=[NAME] keeps one that is a label"
         )
     for note, times in archive.info["notes"].items():
-        if note == DARK or note.startswith(JOINED):  # Said before.
+        if note == DARK or note.startswith((JOINED, MERGED)):  # Said before.
             continue
         counts_itself = note in (EMPTY, ASIDE) or note.startswith(LEFT_OUT)
         say(f"{note}: {times:,}" if counts_itself else f"{note} in {times:,} scans")

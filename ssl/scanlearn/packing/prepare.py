@@ -93,6 +93,7 @@ class Prepared:
     patient: str | None = None
     series: str | None = None
     issuer: str | None = None
+    identifiers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -253,4 +254,5 @@ def _packed(plan: PackPlan, item: WorkItem, frame: Frame) -> Outcome:
     is_deep = frame.scan.pixels.dtype.itemsize == 2
     if is_deep and frame.scan.value_range is None and plan.preprocess.shows_full_range:
         notes = (*notes, DARK if frame.scan.pixels.max() <= _SIXTEENTH else NOT_DARK)
-    return Prepared(scan, notes, page, frame.patient, frame.series, frame.issuer)
+    identity = (frame.patient, frame.series, frame.issuer, frame.identifiers)
+    return Prepared(scan, notes, page, *identity)

@@ -67,6 +67,7 @@ Root = Annotated[
     Field(
         description="Folder that the paths in a table start from; null tries the table's own, its"
         " images folder and the one above if the paths begin so, then looks for the names below."
+        " Or an archive, whose scans a table without paths labels."
     ),
 ]
 Sep = Annotated[
@@ -89,6 +90,11 @@ class TableSettings(Settings):
     root: Root = None
     sep: Sep = None
     sheet: Sheet = None
+    issuer: str | None = Field(
+        default=None,
+        description="Issuer of the patient numbers, where files do not name one: equal numbers of"
+        " two issuers are two people. null takes the name of the source's folder.",
+    )
 
     @model_validator(mode="after")
     def _names_patients_once(self) -> TableSettings:
@@ -109,7 +115,7 @@ SOURCE_SETTINGS = frozenset(
     {
         *TABLE_SETTINGS,
         *("follow_links", "open_containers", "folder_labels"),
-        *("allow_columns", "keep", "drop", "issuer", "summary", "workers", "wait"),
+        *("allow_columns", "keep", "drop", "summary", "workers", "wait"),
     }
 )
 # Of a phantom, which is drawn and not packed: other scans can only be packed by the defaults.
@@ -209,11 +215,6 @@ class PackSettings(TableSettings):
         description="Whether the first folder below the source becomes the label column folder, for"
         " scans sorted into a folder per class. Off by default: folders are often named after"
         " patients.",
-    )
-    issuer: str | None = Field(
-        default=None,
-        description="Issuer of the patient numbers, where files do not name one: equal numbers of"
-        " two issuers are two people. null takes the name of the source's folder.",
     )
     summary: bool = Field(
         default=True,

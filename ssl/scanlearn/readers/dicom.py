@@ -23,6 +23,7 @@ from scanlearn.readers.scan import (
     Scan,
     Undecodable,
     Units,
+    open_regular,
     refusing,
 )
 from scanlearn.readers.values import (
@@ -43,7 +44,7 @@ _PALETTE = "PALETTE COLOR"
 _PIXEL_TAGS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _MAX_DEPTH = 16
 _META_BYTES = 2**12
-_MAX_INFLATED = 2**30
+_MAX_INFLATED = 2**28
 _MAX_TEXT, _MAX_VALUES = 256, 64
 NO_PICTURE = "not a picture of a patient"
 # Source: DICOM PS3.4 B.5. Waveforms, presentation states, spectra, raw data with registrations,
@@ -73,6 +74,13 @@ _PADDING = (
     ("DoubleFloatPixelPaddingValue", "DoubleFloatPixelPaddingRangeLimit"),
 )
 _BEYOND = "bits beyond BitsStored left out"
+
+# What a table of labels calls a file by, if not by its path, series or patient.
+IDENTIFIERS = {
+    "instance": "SOPInstanceUID",
+    "study": "StudyInstanceUID",
+    "accession": "AccessionNumber",
+}
 
 
 def _header(path: Path, settings: ReadSettings, _start: bytes) -> Header:
@@ -107,7 +115,9 @@ def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame
     with refusing(path):
         tags = _read(path, pixels=True, pictures_only=settings.pictures_only)
         names = ("PatientID", "SeriesInstanceUID", "IssuerOfPatientID")
-        identity = [_text(tags, name) for name in names]
+        patient, series, issuer = (_text(tags, name) for name in names)
+        by_kind = {kind: _text(tags, name) for kind, name in IDENTIFIERS.items()}
+        identifiers = tuple((kind, value) for kind, value in by_kind.items() if value)
         is_alone = _num_frames(tags) == 1
     for index in frames:
         try:
@@ -118,7 +128,7 @@ def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame
                 raise
             yield Frame(index + 1, error)
         else:
-            yield Frame(index + 1, scan, notes, *identity)
+            yield Frame(index + 1, scan, notes, patient, series, issuer, identifiers)
 
 
 def _read(path: Path, *, pixels: bool, pictures_only: bool) -> Dataset:
@@ -153,7 +163,7 @@ def _check_deflated(path: Path) -> None:
     from pydicom.filereader import read_file_meta_info
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(_META_BYTES)
         if head[128:132] != b"DICM" or str(DeflatedExplicitVRLittleEndian).encode() not in head:
             return

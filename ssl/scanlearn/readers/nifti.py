@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +24,7 @@ from scanlearn.readers.scan import (
     Scan,
     Undecodable,
     Units,
+    open_regular,
     refusing,
 )
 from scanlearn.readers.values import inverted, padding_in, stored_depth, within_hounsfield
@@ -28,9 +33,12 @@ from scanlearn.readers.volumes import as_volume
 MAX_VOXELS = 2**30
 _AXES: tuple[Plane, ...] = ("sagittal", "coronal", "axial")
 _SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz")
+_NIFTI_1_SIZE, _NIFTI_2_BYTES = b"\x5c\x01\x00\x00", 540
 _NIFTI_2_SIZES = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
 # A volume is read whole: a few megabytes of gzip may claim many gigabytes.
 MAX_VOLUME_BYTES = 2**30
+# Notes before the voxels are read whole too: the longest that programs write are a few megabytes.
+_MAX_EXTENSION_BYTES = 2**26
 # Millimetres of the units that a header may name; most name none and mean millimetres.
 _UNIT_MM = {"meter": 1000.0, "micron": 0.001}
 
@@ -148,13 +156,57 @@ def _open(path: Path) -> _Volumes:
 def _load(path: Path) -> Any:
     import nibabel
 
+    _check_start(path)
+    for other in second_files(path):
+        try:
+            open_regular(other).close()
+        except Undecodable as error:
+            raise Undecodable(f"has a {other.suffix} file beside it that {error}") from error
     if path.name.lower().endswith(_SUFFIXES):
         return nibabel.load(path)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         is_nifti_2 = file.read(4) in _NIFTI_2_SIZES
     kind: Any = nibabel.Nifti2Image if is_nifti_2 else nibabel.Nifti1Image
     holder = nibabel.FileHolder(filename=str(path))
     return kind.from_file_map({"header": holder, "image": holder})
+
+
+def second_files(path: Path) -> tuple[Path, ...]:
+    """Returns the files that are opened with one: the voxels and the affine beside a header."""
+    if path.suffix.lower() != ".hdr":
+        return ()
+    names = (ending for name in (".img", ".mat") for ending in (name, name.upper()))
+    others = (path.with_suffix(ending) for ending in names)
+    return tuple(other for other in others if os.path.lexists(other))
+
+
+def _check_start(path: Path) -> None:
+    """Refuses notes that would fill the memory, which nibabel reads before it knows the voxels.
+
+    Source: NIfTI-1 header, ``vox_offset`` at byte 108; NIfTI-2, at byte 168.
+    """
+    with open_regular(path) as file:
+        is_packed = file.peek(2)[:2] == b"\x1f\x8b"
+        stream: Any = gzip.GzipFile(fileobj=file) if is_packed else file
+        try:
+            start = stream.read(_NIFTI_2_BYTES)
+        except (OSError, EOFError, zlib.error):
+            return  # Its reader says why.
+        num_bytes = os.fstat(file.fileno()).st_size
+    if path.suffix.lower() == ".hdr":
+        offset = float(num_bytes)  # Its notes go to its end.
+    elif start[:4] in _NIFTI_2_SIZES and len(start) == _NIFTI_2_BYTES:
+        order = "<" if start[:4] == _NIFTI_2_SIZES[0] else ">"
+        (offset,) = struct.unpack_from(f"{order}q", start, 168)
+    elif start[344:347] == b"n+1":
+        order = "<" if start[:4] == _NIFTI_1_SIZE else ">"
+        (offset,) = struct.unpack_from(f"{order}f", start, 108)
+    else:
+        return
+    if offset > _MAX_EXTENSION_BYTES:
+        raise Undecodable(
+            f"claims {offset:,.0f} bytes before its voxels, more than {_MAX_EXTENSION_BYTES:,}"
+        )
 
 
 def _orientation(

@@ -21,6 +21,7 @@ from scanlearn.readers.scan import (
     Scan,
     Undecodable,
     Units,
+    open_regular,
     refusing,
 )
 from scanlearn.readers.values import (
@@ -67,7 +68,7 @@ def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame
 
 def _open(path: Path) -> tuple[np.ndarray[Any, Any], bool]:
     """Returns an array as ``[n c h w]`` on disk, and whether it is a volume of n slices."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         shape, _, dtype = read_array_header(file, path.stat().st_size)
     is_volume = len(shape) == 3 and shape[0] not in (1, 3) and shape[2] > 4
     # Channels come first or last; where both may be meant, nobody can tell.

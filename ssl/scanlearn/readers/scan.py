@@ -112,6 +112,7 @@ class Frame:
         scan: The scan, or the reason why there is none.
         notes: What of the file was left out or changed, in words.
         patient: As the file names it; None where it names none, as for series and issuer.
+        identifiers: Kind and value of what a table of labels may call the file by.
     """
 
     number: int
@@ -120,16 +121,17 @@ class Frame:
     patient: str | None = None
     series: str | None = None
     issuer: str | None = None
+    identifiers: tuple[tuple[str, str], ...] = ()
 
 
 class Metered(io.BufferedReader):
     """A file of which only so many more bytes are read.
 
     Attributes:
-        bytes_left: Set anew by who knows what the file may still need.
+        bytes_left: Set by who knows what the file may still need; None reads all of it.
     """
 
-    bytes_left = 2**62
+    bytes_left: int | None = None
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Returns the next bytes.
@@ -137,11 +139,13 @@ class Metered(io.BufferedReader):
         Raises:
             Undecodable: There are more than are left to be read.
         """
+        if self.bytes_left is None:
+            return super().read(size)
         most = self.bytes_left + 1
         content = super().read(most if size is None or size < 0 else min(size, most))
         self.bytes_left -= len(content)
         if self.bytes_left < 0:
-            raise Undecodable("holds far more bytes than its pixels and a list of tags need")
+            raise Undecodable("claims far more bytes of tags, notes or headers than any scan has")
         return content
 
 

@@ -289,7 +289,7 @@ def _read_probe(
         return None
     channels = archive.shape[0]
     # The table of the scans to pretrain on may be read in ways that are not those of this one.
-    changes = {"channels": channels, **dict.fromkeys(TABLE_SETTINGS)}
+    changes = {"channels": channels, **dict.fromkeys({*TABLE_SETTINGS} - {"issuer"})}
     labeled = open_archive(config.probe, settings=settings.model_copy(update=changes))
     if labeled.shape[0] != channels:
         raise ScanlearnError(
