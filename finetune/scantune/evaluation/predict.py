@@ -72,6 +72,7 @@ def predict(
     backbone = backbone.eval().to(preferred_device())
     features = extract(backbone, archive, size=card.size, mean=card.mean, std=card.std)
     probabilities = classifier.probabilities(features)
+    output = output.expanduser()
     with disk_errors(output.parent):
         make_folder(output.parent)
     write_atomically(output, _table(archive, card, probabilities, paths))

@@ -160,7 +160,7 @@ def panel(
     }
     _say(result, facts, str(backbone))
     if output is not None:
-        _write(Path(output), result, facts)
+        _write(Path(output).expanduser(), result, facts)
     return result
 
 

@@ -170,7 +170,7 @@ def preview(
     Raises:
         ScanlearnError: The source, the recipe, an operation, a scale or the format cannot be used.
     """
-    target = Path(output)
+    target = Path(output).expanduser()
     if target.suffix not in (".png", ".pdf", ".svg"):
         raise ScanlearnError(f"output: '{output}' is no picture; end it in .png, .pdf or .svg.")
     adjusted = find_recipe(recipe).adjusted(operations)
