@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.numpy
 from jaxtyping import Float, Shaped
-from pydantic import ValidationError
+from pydantic import Field
 from safetensors import SafetensorError
 
 from scanlearn.backbones.backbone import Backbone
-from scanlearn.backbones.card import Card
+from scanlearn.backbones.card import LARGEST_SIZE, MOST_CHANNELS, Card, Deviation, Finite
 from scanlearn.backbones.weights import check_reload, load_backbone, load_classifying, write_weights
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
@@ -67,10 +67,10 @@ class ClassifierCard(Settings):
     chosen_c: tuple[float, ...] = ()
     scans: int
     patients: int
-    size: int
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    size: int = Field(ge=1, le=LARGEST_SIZE)
+    channels: int = Field(ge=1, le=MOST_CHANNELS)
+    mean: tuple[Finite, ...]
+    std: tuple[Deviation, ...]
     packing: dict[str, Any]
     probe_hash: str | None = None
     network_hash: str | None = None
@@ -204,8 +204,11 @@ def _read_card(path: Path) -> ClassifierCard:
             "scantune evaluate with output=FOLDER keeps one"
         )
     try:
-        return ClassifierCard.model_validate(json.loads(path.read_text("utf-8")))
-    except (ValueError, ValidationError) as error:
+        card = ClassifierCard.model_validate(json.loads(path.read_text("utf-8")))
+        if not len(card.mean) == len(card.std) == card.channels:
+            raise ValueError("a mean and a std for each channel")
+        return card
+    except (ValueError, RecursionError) as error:
         raise ScanlearnError(
             f"{path}: not a readable classifier card; run evaluate again to replace the classifier"
         ) from error

@@ -69,10 +69,15 @@ class LabelMatrix:
 
 @dataclass(frozen=True)
 class NamedTable:
-    """A table and what messages call it."""
+    """A table and what messages call it.
+
+    Args:
+        is_numbered: Whether it has a row for each scan, in the same order.
+    """
 
     table: LabelTable
     name: str
+    is_numbered: bool = True
 
     def raw(self, column: str) -> np.ndarray:
         """Returns a column as it is, or raises a ScanlearnError where there is none."""
@@ -107,7 +112,8 @@ class NamedTable:
         """Returns which scan that is, in words."""
         # Rows are counted from 1, as a person counts the scans of a table below its header. Where
         # scans are missing they no longer count alike: the scan's own name must do.
-        number = "" if self.table.num_rejected else f" row {row + 1}"
+        is_numbered = self.is_numbered and not self.table.num_rejected
+        number = f" row {row + 1}" if is_numbered else ""
         return f"{self.name}{number} (scan {self.table.scan_ids[row]})"
 
     def is_crowded(self, num_classes: int) -> bool:

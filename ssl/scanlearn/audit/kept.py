@@ -11,7 +11,7 @@ import numpy as np
 
 from scanlearn.audit.result import ScanSet
 from scanlearn.console import Progressor
-from scanlearn.files import features_folder, features_prefix, write_atomically
+from scanlearn.files import features_folder, features_prefix, make_folder, write_atomically
 
 # Part of every name: raised when the same scans give other fingerprints or other pairs.
 _VERSION = 1
@@ -50,6 +50,6 @@ def kept(
     made = make()
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **made)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomically(path, buffer.getvalue(), mode=0o600)
     return made

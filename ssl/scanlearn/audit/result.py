@@ -18,7 +18,7 @@ from scanlearn.archive.reader import Archive
 from scanlearn.archive.spellings import Respelled, has_spellings
 from scanlearn.audit.fingerprint import TURNS
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import write_atomically
+from scanlearn.files import csv_cell, make_folder, write_atomically
 
 FACTS_FILE, TABLE_FILE, SHEET_FILE = "audit.json", "audit.csv", "audit.png"
 # For their owner alone.
@@ -293,7 +293,7 @@ class Audit:
         The last, readable by its owner alone, has the files of each pair; it is not written where
         the archives, by name, do not know them.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_atomically(folder / TABLE_FILE, self._table())
         paths = "" if archives is None else self._paths(archives)
         if paths:
@@ -316,7 +316,8 @@ class Audit:
                 likeness = ("", "") if kind == PATIENT else (TURNS[pair["turn"]], f"{r:.4f}")
                 names = (comparison.first, first_id, comparison.second, second_id)
                 is_invalid = int(pair["is_tested"] and kind != NEAR)
-                rows.writerow((KINDS[kind], *names, *likeness, is_invalid))
+                cells = (KINDS[kind], *names, *likeness, is_invalid)
+                rows.writerow(map(csv_cell, cells))
         return text.getvalue()
 
     def _paths(self, archives: Mapping[str, Archive]) -> str:
@@ -334,7 +335,7 @@ class Audit:
                 for name, key in zip(names, ("first", "second"), strict=True):
                     paths = of_scan[name]
                     cells += [name, "" if paths is None else paths[pair[key]]]
-                rows.writerow(cells)
+                rows.writerow(map(csv_cell, cells))
         return text.getvalue()
 
 

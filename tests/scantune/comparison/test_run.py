@@ -44,6 +44,16 @@ def fingerprint(folder: Path) -> dict[str, tuple[int, str]]:
     }
 
 
+def test_a_typo_in_the_backbone_is_found_before_scans_are_packed(
+    plan: Plan, tmp_path: Path
+) -> None:
+    settings = plan().pretrain.model_dump()
+    with pytest.raises(ScanlearnError, match=r"backbone\.name: timm has no .* 'resnet81'"):
+        run_study(plan(pretrain=settings | {"backbone": {"name": "resnet81"}}))
+    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "study").exists()
+
+
 def test_labels_are_checked_before_anything_is_trained(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(ScanlearnError, match=r"'palor'.*did you mean 'pallor'"):
         run_study(plan(tasks=["palor"]))
