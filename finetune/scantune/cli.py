@@ -30,9 +30,14 @@ app = application("Score backbones on labeled scans, and compare augmentation sc
 @app.command("evaluate", epilog=settings_hint("scantune config evaluate"))
 def evaluate_command(
     backbone: Annotated[
-        str, typer.Argument(help="A backbone folder, a run folder, thumbnail or random:NAME.")
+        str,
+        typer.Argument(
+            metavar="BACKBONE", help="A backbone folder, a run folder, thumbnail or random:NAME."
+        ),
     ],
-    labels: Annotated[str, typer.Argument(help="An archive, a folder or a table with labels.")],
+    labels: Annotated[
+        str, typer.Argument(metavar="LABELS", help="An archive, a folder or a table with labels.")
+    ],
     overrides: Overrides = None,
 ) -> None:
     """Score one backbone on labeled scans.
@@ -40,16 +45,24 @@ def evaluate_command(
     Prints the AUROC over patient folds with intervals that resample patients.
     """
     from scanlearn.config import load_config
-    from scantune.evaluation.evaluate import evaluate_with
-    from scantune.evaluation.settings import EvaluateConfig
+    from scanlearn.console import loading
+    from scanlearn.packing.sources import check_source
+    from scantune.evaluation.settings import EvaluateConfig, check_inputs
 
+    # First: without labels a setting stands in their place, and would be told as missing.
+    check_source(labels)
     settings = load_config(EvaluateConfig, None, overrides or (), kind="evaluate")
+    check_inputs(backbone, labels, settings)
+    with loading("torch", "timm"):
+        from scantune.evaluation.evaluate import evaluate_with
     evaluate_with(backbone, labels, settings)
 
 
 @app.command("predict", epilog=settings_hint("scantune config predict"))
 def predict_command(
-    model: Annotated[str, typer.Argument(help="A classifier folder written by evaluate.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A classifier folder written by evaluate.")
+    ],
     scans: Scans,
     overrides: Overrides = None,
 ) -> None:
@@ -61,22 +74,28 @@ def predict_command(
 
 
 @app.command("compare", epilog=settings_hint("scantune config compare"))
-def compare_command(config: Config, overrides: Overrides = None) -> None:
+def compare_command(config: Config = "", overrides: Overrides = None) -> None:
     """Compare augmentation scales: pretrain, score and report every arm.
 
     Reports which scale is better, or that no difference is shown. Run the same command again to
     resume a stopped comparison.
     """
     from scanlearn.config import load_config
-    from scantune.comparison.compare import compare
+    from scanlearn.console import loading
     from scantune.comparison.plan import CompareConfig
 
-    compare(load_config(CompareConfig, config, overrides or (), kind="compare"))
+    settings = load_config(CompareConfig, config, overrides or (), kind="compare")
+    settings.check_inputs()
+    with loading("torch", "timm", "pytorch-lightning"):
+        from scantune.comparison.compare import compare
+    compare(settings)
 
 
 @app.command("config")
 def config_command(
-    command: Annotated[str, typer.Argument(help=f"One of {', '.join(CONFIGURED)}.")],
+    command: Annotated[
+        str, typer.Argument(metavar="COMMAND", help=f"One of {', '.join(CONFIGURED)}.")
+    ],
     schema: Schema = False,
 ) -> None:
     """Print a command's settings as commented YAML."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Annotated
@@ -20,12 +21,22 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE]...",
-        help="Settings as key=value, nested ones as a.b=value; they override the YAML file.",
+        help="Settings as key=value, nested ones as a.b=value.",
     ),
 ]
-Config = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped one.")]
-Packed = Annotated[str, typer.Argument(help="A packed archive.")]
-Scans = Annotated[str, typer.Argument(help="An archive, a folder of scans or a table.")]
+Config = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG",
+        help="A YAML file, or the name of a shipped one; settings after it override its own.",
+        show_default=False,
+    ),
+]
+Packed = Annotated[str, typer.Argument(metavar="ARCHIVE", help="A packed archive.")]
+Scans = Annotated[
+    str,
+    typer.Argument(metavar="SCANS", help="An archive, a folder of scans, a table or a phantom."),
+]
 Schema = Annotated[bool, typer.Option("--schema", help="Print the JSON schema instead.")]
 
 
@@ -78,11 +89,16 @@ def settings_hint(command: str) -> str:
 @app.command("pack", epilog=settings_hint("scanlearn config pack"))
 def pack_command(
     source: Annotated[
-        str, typer.Argument(help="A folder of scans, a zip, tar or npz, a CSV or Parquet table.")
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="A folder of scans, a zip, tar or npz, a CSV or Parquet table."
+        ),
     ],
     archive: Annotated[
         str | None,
-        typer.Argument(help="The folder to write the archive to; not needed with --dry-run."),
+        typer.Argument(
+            metavar="ARCHIVE", help="The folder to write the archive to; not needed with --dry-run."
+        ),
     ] = None,
     overrides: Overrides = None,
     is_dry_run: Annotated[
@@ -117,7 +133,9 @@ def pack_command(
 @app.command("add", epilog=settings_hint("scanlearn config add"))
 def add_command(
     archive: Packed,
-    source: Annotated[str, typer.Argument(help="A folder of scans, or a CSV or Parquet table.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A folder of scans, or a CSV or Parquet table.")
+    ],
     overrides: Overrides = None,
 ) -> None:
     """Add the new scans of a source to an existing archive.
@@ -158,7 +176,7 @@ def summary_command(archive: Packed, overrides: Overrides = None) -> None:
     from scanlearn.archive.summary import summary
     from scanlearn.config.loading import call
 
-    call(summary, archive, overrides=overrides or ())
+    print(f"summary page: {call(summary, archive, overrides=overrides or ())}")
 
 
 @app.command("verify")
@@ -211,7 +229,9 @@ def preview_command(archive: Scans, overrides: Overrides = None) -> None:
 
 @app.command("explain", epilog=settings_hint("scanlearn config explain"))
 def explain_command(
-    recipe: Annotated[str, typer.Argument(help="A recipe, such as simclr or dino.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe, such as simclr or dino.")
+    ],
     overrides: Overrides = None,
 ) -> None:
     """Print the numbers of a recipe at one augmentation scale.
@@ -226,7 +246,7 @@ def explain_command(
 
 @app.command("pretrain", epilog=settings_hint("scanlearn config pretrain"))
 def pretrain_command(
-    config: Config,
+    config: Config = "",
     overrides: Overrides = None,
     is_dry_run: Annotated[
         bool,
@@ -242,35 +262,49 @@ def pretrain_command(
     Ctrl-C stops it at once. Exit code 3: another process is at work in output.
     """
     from scanlearn.config import load_config
-    from scanlearn.training.pretrain import pretrain
+    from scanlearn.console import doing, loading
     from scanlearn.training.settings import PretrainConfig
 
     settings = load_config(PretrainConfig, config, overrides or (), kind="pretrain")
+    settings.check_inputs()
+    with loading("torch", "timm", "pytorch-lightning"):
+        from scanlearn.training.pretrain import pretrain
     if is_dry_run:
         from scanlearn.training.trial import dry_run
 
-        print(dry_run(settings))
+        with doing("taking trial steps"):
+            print(dry_run(settings))
     else:
-        pretrain(settings)
+        with doing("pretraining"):
+            pretrain(settings)
 
 
 @app.command("export")
 def export_command(
-    run: Annotated[str, typer.Argument(help="The folder of a finished run.")],
-    folder: Annotated[str, typer.Argument(help="The folder to write the backbone to.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="The folder to write the backbone to.")
+    ],
 ) -> None:
     """Export a run's backbone to a folder that timm loads.
 
     A fresh process loads it again and checks that its features are equal.
     """
-    from scanlearn.training.pretrain import export
+    from pathlib import Path
 
-    export(run, folder)
+    from scanlearn.console import doing, loading
+    from scanlearn.files import check_exists
+
+    check_exists(Path(run))
+    with loading("torch", "timm", "pytorch-lightning"):
+        from scanlearn.training.pretrain import export
+    with doing("exporting, and loading the backbone again in a fresh process"):
+        export(run, folder)
 
 
 @app.command("panel", epilog=settings_hint("scanlearn config panel"))
 def panel_command(
-    backbone: Annotated[str, typer.Argument(help="A backbone folder.")],
+    backbone: Annotated[str, typer.Argument(metavar="BACKBONE", help="A backbone folder.")],
     archive: Scans,
     overrides: Overrides = None,
 ) -> None:
@@ -286,7 +320,9 @@ def panel_command(
 
 @app.command("config")
 def config_command(
-    command: Annotated[str, typer.Argument(help=f"One of {', '.join(CONFIGURED)}.")],
+    command: Annotated[
+        str, typer.Argument(metavar="COMMAND", help=f"One of {', '.join(CONFIGURED)}.")
+    ],
     schema: Schema = False,
 ) -> None:
     """Print a command's settings as commented YAML."""
@@ -317,8 +353,13 @@ def run(application: typer.Typer) -> None:
 
     Exit code 3 where another process is at work on what would be written, 130 after Ctrl-C.
     """
+    words = sys.argv[1:]
+    is_help = not words or "--help" in words
+    if not is_help:
+        from scanlearn.console import signs_of_life
     try:
-        application()
+        with nullcontext() if is_help else signs_of_life(f"{words[0]}: at work"):
+            application()
     except ScanlearnError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

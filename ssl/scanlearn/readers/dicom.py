@@ -44,7 +44,7 @@ _PALETTE = "PALETTE COLOR"
 _PIXEL_TAGS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _MAX_DEPTH = 16
 _META_BYTES = 2**12
-_MAX_INFLATED = 2**28
+_MAX_INFLATED, _MAX_HEADER_VALUE = 2**28, 2**26
 _MAX_TEXT, _MAX_VALUES = 256, 64
 NO_PICTURE = "not a picture of a patient"
 # Source: DICOM PS3.4 B.5. Waveforms, presentation states, spectra, raw data with registrations,
@@ -74,6 +74,7 @@ _PADDING = (
     ("DoubleFloatPixelPaddingValue", "DoubleFloatPixelPaddingRangeLimit"),
 )
 _BEYOND = "bits beyond BitsStored left out"
+_UNSIGNED = "unsigned values read as signed: no others are Hounsfield units"
 
 # What a table of labels calls a file by, if not by its path, series or patient.
 IDENTIFIERS = {
@@ -136,7 +137,9 @@ def _read(path: Path, *, pixels: bool, pictures_only: bool) -> Dataset:
     from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     _check_deflated(path)
-    tags = pydicom.dcmread(path, stop_before_pixels=not pixels, force=True)
+    # Of a value as large as pixels a header has no need; a sparse file may claim gigabytes.
+    most = None if pixels else _MAX_HEADER_VALUE
+    tags = pydicom.dcmread(path, most, stop_before_pixels=not pixels, force=True)
     if pictures_only:
         _check_picture(tags)
     if "Rows" not in tags or "Columns" not in tags:
@@ -279,6 +282,8 @@ def _frame(
     if interpretation not in _GRAY:
         raise Undecodable(f"has one channel of {interpretation}, which is not grayscale")
     rescale = _macro(tags, index, "PixelValueTransformationSequence")
+    if _unit_name(tags, rescale) == "HU" and _is_signed_after_all(values, padding):
+        values, notes = values.view(np.int16), (*notes, _UNSIGNED)
     voi = _macro(tags, index, "FrameVOILUTSequence") if shows == "file" else Dataset()
     in_hounsfield = shows == "nothing"
     scan, more = gray(values, tags, rescale, voi, padding=padding, in_hounsfield=in_hounsfield)
@@ -361,6 +366,19 @@ def _within_bits(raw: Values, tags: Dataset) -> Values:
         shift = max(shift, 0)
     unused = allocated - stored
     return raw << (unused - shift) >> unused
+
+
+def _is_signed_after_all(values: Values, padding: Mask | None) -> bool:
+    """Returns whether unsigned values of a CT are signed ones whose header is wrong.
+
+    Air would be brighter than bone. Read as signed they lie together, and are several: a single
+    one far above all others may be a mark.
+    """
+    if values.dtype != np.uint16 or values.max() < 3 * 2**14:
+        return False
+    counted = values if padding is None else values[~padding]
+    high = counted[counted >= 2**14]
+    return bool(high.size and high.min() >= 3 * 2**14 and high.min() < high.max())
 
 
 def _padding(values: Values, tags: Dataset) -> Mask | None:
