@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+from pydantic import BaseModel
 
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.spellings import agreeing
 from scanlearn.audit.audit import find_leaks
 from scanlearn.audit.result import FACTS_FILE, ScanSet
+from scanlearn.config.reading import read_json
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scantune.comparison.folder import StudyFolder
@@ -49,8 +50,7 @@ def find_study_leaks(
             audit.write(folder.leaks)
         for line in audit.lines():
             say(line)
-    facts = json.loads(path.read_text(encoding="utf-8"))["comparisons"]
-    leaks = tuple(Leak.model_validate(fact) for fact in facts)
+    leaks = read_leaks(folder)
     invalid = "; ".join(_invalid(leaks))
     if invalid and config.leaks == "refuse":
         raise ScanlearnError(
@@ -60,6 +60,24 @@ def find_study_leaks(
     for warning in leak_warnings(leaks):
         warn_user(warning)
     return leaks
+
+
+class _Facts(BaseModel):
+    comparisons: tuple[Leak, ...]
+
+
+def read_leaks(folder: StudyFolder) -> tuple[Leak, ...]:
+    """Returns what the audit of a study found.
+
+    Raises:
+        ScanlearnError: ``audit.json`` is damaged.
+    """
+    return read_json(
+        folder.leaks / FACTS_FILE,
+        _Facts,
+        what="does not hold what the audit found",
+        remedy="delete it to audit the scans again",
+    ).comparisons
 
 
 def leak_warnings(leaks: Sequence[Leak]) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ lies ``classifier.json``.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,12 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.numpy
 from jaxtyping import Float, Shaped
-from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from scanlearn.backbones.backbone import Backbone
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.weights import check_reload, load_backbone, load_classifying, write_weights
+from scanlearn.config.reading import read_json
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, link_or_copy
@@ -203,12 +202,12 @@ def _read_card(path: Path) -> ClassifierCard:
             f"{path.parent}: not a classifier (it has no {CARD}); "
             "scantune evaluate with output=FOLDER keeps one"
         )
-    try:
-        return ClassifierCard.model_validate(json.loads(path.read_text("utf-8")))
-    except (ValueError, ValidationError) as error:
-        raise ScanlearnError(
-            f"{path}: not a readable classifier card; run evaluate again to replace the classifier"
-        ) from error
+    return read_json(
+        path,
+        ClassifierCard,
+        what="not a readable classifier card",
+        remedy="run evaluate again to replace the classifier",
+    )
 
 
 def _read_probe(

@@ -11,7 +11,9 @@ from itertools import chain
 from pathlib import Path
 
 from scanlearn.archive.layout import PATHS_FILE
-from scanlearn.files import write_atomically
+from scanlearn.files import reading, write_atomically
+
+_NUM_COLUMNS = 2
 
 
 class ListWriter:
@@ -66,11 +68,15 @@ def read_list(path: Path) -> Iterator[list[str]]:
 
     Raises:
         OSError: The list is not there or may not be read.
+        ScanlearnError: It is no list of two columns.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = csv.reader(file)
-        next(lines)
-        yield from lines
+    remedy = "restore it from a copy, or pack the scans again"
+    with path.open(newline="", encoding="utf-8") as file, reading(path, remedy):
+        for number, line in enumerate(csv.reader(file, strict=True)):
+            if len(line) != _NUM_COLUMNS:
+                raise ValueError(f"row {number + 1} has {len(line)} columns")
+            if number:
+                yield line
 
 
 def read_paths(archive: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from scanlearn.config.reading import dump_plain, parse_value
+from scanlearn.config.reading import dump_plain, read_yaml
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, write_atomically
@@ -32,7 +32,7 @@ def open_folder(
     """
     path, now = folder / CONFIG_FILE, config.model_dump(mode="json")
     if path.is_file():
-        before = _completed(parse_value(path.read_text(encoding="utf-8")), type(config))
+        before = _completed(read_yaml(path, str(path))[0], type(config))
         differing = sorted(_differing(before, now, ignored))
         if differing:
             named = ", ".join(differing[:_NAMED]) + (", ..." if len(differing) > _NAMED else "")

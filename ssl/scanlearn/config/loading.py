@@ -15,6 +15,8 @@ from scanlearn.config.printing import default_of, is_mapping, models_in
 from scanlearn.config.reading import parse_value, read_yaml
 from scanlearn.errors import ScanlearnError
 
+_SHOWN = 60
+
 # Calling a function with ``key=value`` words, as every command line does.
 
 
@@ -131,7 +133,8 @@ def _override(data: Mapping[str, Any], word: str) -> dict[str, Any]:
     try:
         value = parse_value(text)
     except yaml.YAMLError:
-        raise ScanlearnError(f"'{word}': the value is not valid YAML; quote it") from None
+        shown = word if len(word) <= _SHOWN else f"{word[:_SHOWN]}..."
+        raise ScanlearnError(f"{shown!r}: the value is not valid YAML; quote it") from None
     *parents, last = key.split(".")
     result = dict(data)
     block = result
