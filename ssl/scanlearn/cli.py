@@ -340,11 +340,16 @@ def run(application: typer.Typer) -> None:
             file=sys.stderr,
         )
         raise SystemExit(_WRONG) from None
-    except KeyboardInterrupt as interrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # typer makes an exit without a word of an interrupt.
+        context: BaseException | None = stop
+        if isinstance(stop, SystemExit):
+            context = stop.__context__ and stop.__context__.__cause__
+        if not isinstance(context, KeyboardInterrupt):
+            raise
         # A second one ends what is still being closed, without a word.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        text = str(interrupt) or "stopped; run the same command again to resume"
-        print(text, file=sys.stderr)
+        print(str(context) or "stopped; run the same command again to resume", file=sys.stderr)
         raise SystemExit(_INTERRUPTED) from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -28,9 +29,14 @@ _REASONS = {
     errno.ENAMETOOLONG: "the name is too long for the file system; choose a shorter one",
     errno.EISDIR: "is a folder where a file should be; choose another name",
 }
+ACCESS_VARIABLE = "SCANLEARN_ACCESS"
+_ACCESS = {"owner": 0o700, "group": 0o750, "everyone": 0o777}
+# What spreadsheets run, also behind the "'" that takes its sense away.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+_NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf|nan)")
 
 
-def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
+def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o666) -> None:
     """Writes a file so that a reader, a crash or a full disk never sees half of it.
 
     The data are written aside, flushed to the disk and renamed over ``path``.
@@ -44,7 +50,7 @@ def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o644) -> Non
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with disk_errors(path):
-            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode & folder_mode())
             try:
                 write_all(descriptor, content)
                 os.fsync(descriptor)
@@ -54,6 +60,54 @@ def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o644) -> Non
             _sync_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def folder_mode() -> int:
+    """Returns who may open new folders: owner and group, or what ``$SCANLEARN_ACCESS`` says.
+
+    The user's umask takes away from that.
+
+    Raises:
+        ScanlearnError: The variable is none of ``owner``, ``group`` and ``everyone``.
+    """
+    access = os.environ.get(ACCESS_VARIABLE) or "group"
+    if access not in _ACCESS:
+        raise ScanlearnError(
+            f"{ACCESS_VARIABLE} is {access!r}, not one of {', '.join(_ACCESS)}; it says who may"
+            " open the folders that are made"
+        )
+    return _ACCESS[access]
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those above it that are missing, unless it is there."""
+    # Archives and scores were readable by everybody on the machine; Path.mkdir gives its mode to
+    # the last folder only.
+    for missing in reversed([folder, *folder.parents]):
+        if not missing.is_dir():
+            missing.mkdir(mode=folder_mode(), exist_ok=True)
+
+
+def without_home(text: str) -> str:
+    """Returns a path with ``~`` for the user's home folder, whose name often is the user's."""
+    home = os.path.expanduser("~")  # noqa: PTH111 - where there is none, it says so by "~"
+    if home in ("~", os.sep):
+        return text
+    return re.sub(rf"^((?:local-dir:)?){re.escape(home)}(?=/|$)", r"\1~", text)
+
+
+def csv_cell(value: object) -> object:
+    """Returns a cell that no spreadsheet takes for a formula; numbers stay numbers.
+
+    Text that begins like one gets a ``'`` before it, which `csv_text` takes away again.
+    """
+    is_formula = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if is_formula else value
+
+
+def csv_text(cell: str) -> str:
+    """Returns the text that `csv_cell` made a cell of."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def write_all(descriptor: int, content: bytes) -> None:

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -25,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import disk_errors
+from scanlearn.files import disk_errors, make_folder
 
 BUSY_EXIT_CODE = 3
 _TOKEN = secrets.token_hex(8)
@@ -99,6 +100,7 @@ class Lock:
         has_said = False
         while True:
             try:
+                make_folder(self._file.parent)
                 self._lock.acquire(timeout=0)
             except Timeout:
                 sentence = f"{what}: {_holder(self._file)}"
@@ -213,8 +215,7 @@ class PartialFolder:
             if not self.is_taken_up:
                 _remove_left(target)
                 with disk_errors(target.parent):
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    self.path.mkdir()
+                    make_folder(self.path)
         except BaseException:
             self._lock.release()
             raise
@@ -222,6 +223,9 @@ class PartialFolder:
     def publish(self) -> bool:
         """Moves it to its target in one step; returns False where something lies there."""
         if self.target.is_dir() and not any(self.target.iterdir()):
+            # Somebody who made it for a few people must not find it open to more.
+            both = self.path.stat().st_mode & self.target.stat().st_mode
+            self.path.chmod(stat.S_IMODE(both) | stat.S_IRWXU)
             self.target.rmdir()
         if self.target.exists():
             return False

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import argparse
 import json
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -191,3 +196,35 @@ def test_patterns_and_the_summary_are_taken_from_the_command_line(tmp_path: Path
     assert not (tmp_path / "a" / "summary.html").exists()
     assert CliRunner().invoke(app, ["summary", str(tmp_path / "a"), "scans=0"]).exit_code == 0
     assert (tmp_path / "a" / "summary.html").is_file()
+
+
+@pytest.mark.long
+def test_a_masked_autoencoder_and_an_old_densenet_are_loaded_and_that_is_said(
+    tmp_path: Path, write_archive: Callable[..., Any]
+) -> None:
+    archive = write_archive(np.arange(16 * 48 * 48).reshape(16, 1, 48, 48).astype(np.uint8)).path
+    import timm
+    import torch
+    import torchvision
+
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict()
+    decoder = {"mask_token": torch.zeros(1, 1, 8), "decoder_embed.weight": torch.zeros(8, 192)}
+    torch.save({"model": vit | decoder, "args": argparse.Namespace()}, tmp_path / "mae.pth")
+    layer, old = r"(denselayer\d+\.(?:norm|conv))(\d)\.", r"\1.\2."
+    table = {
+        "module.densenet121." + re.sub(layer, old, name): tensor
+        for name, tensor in torchvision.models.densenet121(weights=None).state_dict().items()
+        if "num_batches" not in name
+    }
+    torch.save({"state_dict": table}, tmp_path / "chexnet.pth.tar")
+    for name, file, words in (
+        ("vit_tiny_patch16_224", "mae.pth", "without its mask_token, decoder_embed.weight"),
+        ("densenet121", "chexnet.pth.tar", "without its module.densenet121.classifier.weight"),
+    ):
+        done = command(
+            *("pretrain", "simclr", f"archive={archive}", "output=run", f"backbone.name={name}"),
+            *(f"backbone.weights={file}", "views.size=32", "batch_size=4", "--dry-run"),
+            cwd=tmp_path,
+        )
+        assert f"begins from {file}" in done.stdout, done.stderr
+        assert words in done.stdout

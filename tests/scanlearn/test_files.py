@@ -2,12 +2,24 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import cache_folder, disk_errors, require_free, write_atomically
+from scanlearn.files import (
+    cache_folder,
+    csv_cell,
+    csv_text,
+    disk_errors,
+    folder_mode,
+    make_folder,
+    require_free,
+    without_home,
+    write_atomically,
+)
+from scanlearn.locks import PartialFolder
 
 
 def test_an_atomic_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -109,3 +121,86 @@ def test_disk_errors_become_one_clear_sentence(number: int, message: str) -> Non
 def test_other_errors_pass_unchanged() -> None:
     with pytest.raises(OSError, match="Input/output"), disk_errors(Path("folder")):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize(
+    ("access", "umask", "expected"),
+    [
+        (None, 0o022, 0o750),
+        (None, 0o077, 0o700),
+        (None, 0o002, 0o750),
+        ("group", 0o022, 0o750),
+        ("owner", 0o022, 0o700),
+        ("everyone", 0o022, 0o755),
+        ("everyone", 0o027, 0o750),
+    ],
+)
+def test_folders_are_open_to_owner_and_group_or_as_a_person_says(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    access: str | None,
+    umask: int,
+    expected: int,
+) -> None:
+    monkeypatch.delenv("SCANLEARN_ACCESS", raising=False)
+    if access is not None:
+        monkeypatch.setenv("SCANLEARN_ACCESS", access)
+    before = os.umask(umask)
+    try:
+        make_folder(tmp_path / "a/b")
+        PartialFolder(tmp_path / "c/d").publish()
+        write_atomically(tmp_path / "a/f", "text")
+    finally:
+        os.umask(before)
+    for folder in ("a", "a/b", "c", "c/d"):
+        assert stat.S_IMODE((tmp_path / folder).stat().st_mode) == expected
+    assert stat.S_IMODE((tmp_path / "a/f").stat().st_mode) == expected & 0o666
+
+
+def test_an_empty_folder_made_for_one_stays_for_one(tmp_path: Path) -> None:
+    target = tmp_path / "mine"
+    target.mkdir(mode=0o700)
+    assert PartialFolder(target).publish()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o700
+
+
+def test_an_unknown_access_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCANLEARN_ACCESS", "all")
+    with pytest.raises(ScanlearnError, match="'all', not one of owner, group, everyone"):
+        folder_mode()
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+49 89", "'+49 89"),
+        ("-cmd", "'-cmd"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t=1"),
+        ("\r=1", "'\r=1"),
+        ("'=1", "''=1"),
+        *((text, text) for text in ("-1.5", "+2", "-1e-05", "-.5", "-inf", "a=1", "'quoted'", "")),
+        (-1.5, -1.5),
+        (None, None),
+    ],
+)
+def test_no_cell_is_a_formula_and_every_text_reads_back(value: object, cell: object) -> None:
+    assert csv_cell(value) == cell
+    if isinstance(value, str):
+        assert csv_text(str(cell)) == value
+
+
+def test_the_home_folder_is_written_as_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    for path, short in {
+        "/home/ann/scans": "~/scans",
+        "/home/ann": "~",
+        "local-dir:/home/ann/w": "local-dir:~/w",
+        "/home/anna/scans": "/home/anna/scans",
+        "/data/home/ann": "/data/home/ann",
+        "phantom:patients=3": "phantom:patients=3",
+    }.items():
+        assert without_home(path) == short
+    monkeypatch.setenv("HOME", "/")
+    assert without_home("/data") == "/data"

@@ -9,7 +9,7 @@ import numpy as np
 
 from scanlearn.archive.reader import Archive
 from scanlearn.config import dump_plain
-from scanlearn.files import disk_errors
+from scanlearn.files import disk_errors, make_folder
 from scanlearn.packing.sources import PHANTOM_PREFIX
 from scanlearn.training.settings import TrainingSettings
 from scanlearn.views.adjusting import in_words
@@ -56,7 +56,7 @@ def draw_sheets(
         recipe = replace(recipe, has_local_views=False)
     settings = RenderSettings(scale_blur=shared.scale_blur)
     dials = [(name, arm.dial()) for name, arm in config.arms.items() if arm.kind == "pretrained"]
-    folder.figures.mkdir(exist_ok=True)
+    make_folder(folder.figures)
     sheets = []
     for number, start in enumerate(range(0, len(dials), _ARMS_A_SHEET)):
         members = dict(dials[start : start + _ARMS_A_SHEET])

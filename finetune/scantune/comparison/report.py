@@ -10,7 +10,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from scanlearn.files import write_atomically
+from scanlearn.files import make_folder, write_atomically
 from scanlearn.pages import page_template, png_address
 from scanlearn.svg import standalone
 from scanlearn.views.operations.table import PARAMETERS
@@ -48,7 +48,7 @@ def write(folder: Path | str) -> Path:
     results = read_results(folder)
     drawings = draw(results)
     figures = folder / FIGURES
-    figures.mkdir(exist_ok=True)
+    make_folder(figures)
     for group, members in drawings.items():
         for index, (_, drawing) in enumerate(members):
             text = standalone(drawing)

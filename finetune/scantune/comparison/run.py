@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scanlearn.archive.reader import Archive
+from scanlearn.backbones.start import check_start
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import write_atomically
+from scanlearn.files import csv_cell, write_atomically
 from scanlearn.packing.sources import open_archive
 from scanlearn.provenance import provenance
 from scantune.comparison import facts
@@ -39,6 +40,7 @@ def run_study(config: CompareConfig) -> Path:
         ScanlearnError: The scans or labels cannot be used, test scans leak, the folder holds
             another study, or the disk is full.
     """
+    check_start(config.pretrain.backbone, is_new=not Path(config.output).exists())
     folder = open_study(config)
     unlabeled, archives = _open_archives(config)
     named = dict(zip(("unlabeled", "labels", "test"), (unlabeled, *archives), strict=False))
@@ -139,7 +141,8 @@ def table_csv(table: Sequence[Score]) -> str:
     writer.writerow([*names, *(f"auroc_{number + 1}" for number in range(seeds))])
     for score in table:
         cells = [getattr(score, name) for name in names]
-        writer.writerow([_cell(value) for value in (*cells, *score.per_seed)])
+        values = (*cells, *score.per_seed)
+        writer.writerow([csv_cell(_cell(value)) for value in values])
     return out.getvalue()
 
 

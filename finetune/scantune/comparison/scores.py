@@ -13,7 +13,7 @@ from jaxtyping import Float32
 from scanlearn.archive.reader import Archive
 from scanlearn.console import say, track, warn_user
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import disk_errors, features_folder
+from scanlearn.files import disk_errors, features_folder, make_folder
 from scantune.comparison.arms import load_network
 from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import CompareConfig, EvaluationConfig
@@ -194,7 +194,7 @@ def _score(
             scores = fit_learners(backbone, scans, features[task], settings, progress)
             path = folder.scores(task, network.name)
             with disk_errors(path.parent):
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(path.parent)
             replace(scores, made_from=_origin(network, archives, labeled)).save(path)
 
 

@@ -12,12 +12,12 @@ from jaxtyping import Float32, Int
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import (
     Backbone,
-    BackboneConfig,
     build_backbone,
     check_architecture,
     weights_hash,
 )
 from scanlearn.backbones.device import preferred_device
+from scanlearn.backbones.settings import BackboneConfig
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.errors import ScanlearnError
 from scanlearn.features.extract import extract, thumbnail_features

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.numpy
 from jaxtyping import Float, Shaped
+from pydantic import Field
 from safetensors import SafetensorError
 
 from scanlearn.backbones.backbone import Backbone
-from scanlearn.backbones.card import Card
+from scanlearn.backbones.card import LARGEST_SIZE, MOST_CHANNELS, Card, Deviation, Finite
 from scanlearn.backbones.weights import check_reload, load_backbone, load_classifying, write_weights
 from scanlearn.config.reading import read_json
 from scanlearn.config.settings import Settings
@@ -66,10 +67,10 @@ class ClassifierCard(Settings):
     chosen_c: tuple[float, ...] = ()
     scans: int
     patients: int
-    size: int
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    size: int = Field(ge=1, le=LARGEST_SIZE)
+    channels: int = Field(ge=1, le=MOST_CHANNELS)
+    mean: tuple[Finite, ...]
+    std: tuple[Deviation, ...]
     packing: dict[str, Any]
     probe_hash: str | None = None
     network_hash: str | None = None
@@ -202,12 +203,11 @@ def _read_card(path: Path) -> ClassifierCard:
             f"{path.parent}: not a classifier (it has no {CARD}); "
             "scantune evaluate with output=FOLDER keeps one"
         )
-    return read_json(
-        path,
-        ClassifierCard,
-        what="not a readable classifier card",
-        remedy="run evaluate again to replace the classifier",
-    )
+    what, remedy = "not a readable classifier card", "run evaluate again to replace the classifier"
+    card = read_json(path, ClassifierCard, what=what, remedy=remedy)
+    if not len(card.mean) == len(card.std) == card.channels:
+        raise ScanlearnError(f"{path}: {what} (a mean and a std for each channel); {remedy}")
+    return card
 
 
 def _read_probe(

@@ -16,7 +16,7 @@ import numpy as np
 from scanlearn.archive.reader import Archive
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import disk_errors, write_atomically
+from scanlearn.files import csv_cell, disk_errors, make_folder, write_atomically
 from scantune.evaluation.figures import draw_figures, figure_sheet
 from scantune.evaluation.page import evaluation_page
 from scantune.evaluation.results import Evaluation
@@ -58,7 +58,7 @@ def write(
         ScanlearnError: If the disk is full or may not be written to.
     """
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     labeled, scores = evaluation.labeled, evaluation.scores
     title = f"{labeled.target}: {labeled.num_scans:,} scans of {labeled.num_patients:,} patients"
     figures = draw_figures(scores, evaluation.table)
@@ -133,7 +133,7 @@ def _classes(evaluation: Evaluation) -> str:
                 "unknown": line.unknown,
                 "undefined": line.undefined,
             }
-            table.writerow(cell | {"class": line.name} | counts | _rounded(numbers, ends))
+            table.writerow(cell | {"class": csv_cell(line.name)} | counts | _rounded(numbers, ends))
         if len(row.classes) > 1:
             numbers = row.macro | {AUROC.name: row.auroc}
             ends = {AUROC.name: Ends(row.low, row.high)}
@@ -167,12 +167,15 @@ def _predictions(evaluation: Evaluation, archives: Sequence[Archive]) -> str:
     scans = labeled.gathered(lambda source, rows: archives[source].scan_ids[rows])
     patients = labeled.gathered(lambda source, rows: _hashed_patients(archives[source], rows))
     columns, truth = _truth(scores)
-    heads = [[scan, who, *labels] for scan, who, labels in zip(scans, patients, truth, strict=True)]
+    heads = [
+        [scan, who, *map(csv_cell, labels)]
+        for scan, who, labels in zip(scans, patients, truth, strict=True)
+    ]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     design = ("learner", "budget", "label_seed", "fold")
     classes = [f"score_{name}" for name in scores.classes]
-    table.writerow(["scan", "patient", *columns, *design, *classes])
+    table.writerow(map(csv_cell, ["scan", "patient", *columns, *design, *classes]))
     tested = np.argwhere(scores.fold_of >= 0).tolist()
     for learner in scores.learners:
         for budget in scores.budgets:

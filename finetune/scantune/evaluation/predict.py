@@ -14,8 +14,8 @@ from pydantic import Field
 from scanlearn.archive.reader import Archive
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import disk_errors, write_atomically
-from scanlearn.packing.settings import PackSettings, pixel_settings
+from scanlearn.files import csv_cell, disk_errors, make_folder, write_atomically
+from scanlearn.packing.settings import DEFAULT_TABLE, PackSettings, Table, pixel_settings
 from scanlearn.packing.sources import open_archive
 from scantune.labels.truth import Truth
 
@@ -31,6 +31,7 @@ def predict(
     files: Annotated[
         bool, Field(description="Whether the CSV names each scan's file; false: its hash alone.")
     ] = True,
+    table: Table = DEFAULT_TABLE,
 ) -> Float[np.ndarray, "n k"]:
     """Writes the probability of each class for every scan, in the order of the archive.
 
@@ -57,7 +58,7 @@ def predict(
     card, backbone = classifier.card, classifier.backbone
     # Cards of earlier versions hold how a phantom was drawn, too.
     packing = {**pixel_settings(card.packing), "channels": backbone.channels}
-    archive = open_archive(scans, settings=PackSettings.model_validate(packing))
+    archive = open_archive(scans, settings=PackSettings.of_table(table, **packing))
     if archive.shape[0] != backbone.channels:
         raise ScanlearnError(
             f"{archive.path}: the scans have {archive.shape[0]} channels, but the classifier takes "
@@ -68,8 +69,9 @@ def predict(
     backbone = backbone.eval().to(preferred_device())
     features = extract(backbone, archive, size=card.size, mean=card.mean, std=card.std)
     probabilities = classifier.probabilities(features)
+    output = output.expanduser()
     with disk_errors(output.parent):
-        output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(output.parent)
     write_atomically(output, _table(archive, card, probabilities, paths))
     say(f"{len(archive):,} scans {_in_words(card, probabilities)}: {output}")
     if archive.num_rejected:
@@ -131,9 +133,9 @@ def _table(
     for name, values, called in zip(names, probabilities, calls, strict=True):
         table.writerow(
             [
-                *name,
+                *map(csv_cell, name),
                 *(f"{value:.6g}" for value in values),
-                *([card.classes[int(values.argmax())]] if is_exclusive else []),
+                *([csv_cell(card.classes[int(values.argmax())])] if is_exclusive else []),
                 *called,
             ]
         )

@@ -147,6 +147,7 @@ class EvaluateOptions(TypedDict, total=False):
     root: str | Path | None
     sep: str | None
     sheet: str | None
+    issuer: str | None
     folder_labels: bool
     size: int | None
     keep: bool

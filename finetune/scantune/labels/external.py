@@ -16,6 +16,7 @@ from scanlearn.audit.fingerprint import batch_size, digests_of
 from scanlearn.audit.pairs import equal_pairs
 from scanlearn.audit.result import ScanSet, issuer_notes, why_patients_not_compared
 from scanlearn.errors import ScanlearnError
+from scanlearn.packing.merge import MERGED
 from scanlearn.packing.settings import SOURCE_SETTINGS, PackSettings, pixel_settings
 from scanlearn.packing.sources import open_archive
 from scantune.labels.classes import Check, Target, read_target
@@ -68,7 +69,7 @@ def read_external(
     Raises:
         ScanlearnError: A column is missing, or a label is of a class that nobody trains on.
     """
-    named = NamedTable(archive, source)
+    named = NamedTable(archive, source, is_numbered=MERGED not in archive.info.get("notes", {}))
     task = labeled.truth.task
     check: Check = "none" if is_chosen else "known"
     labels = read_target(named, target, task, classes=labeled.classes, check=check)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 
 from scanlearn.archive.identity import patient_codes
 from scanlearn.errors import ScanlearnError
+from scanlearn.packing.merge import JOINED, MERGED
 from scanlearn.packing.tables import is_list, split_list
 from scantune.labels.classes import Target, lists_findings, read_target
 from scantune.labels.table import YES_OR_NO, LabelMatrix, LabelTable, NamedTable, clean
@@ -126,7 +127,7 @@ def read_labels(
     split_column: str | None = None,
     synthetic_column: str | None = None,
     source: str | None = None,
-    joined: Collection[str] = (),
+    notes: Collection[str] = (),
 ) -> LabeledSet:
     """Returns the scans that have a label for one target.
 
@@ -140,16 +141,16 @@ def read_labels(
         multilabel: Whether the column lists findings; None: where some value is such a list.
         split_column: A column of "train" and "test", or None; "val" is trained on too.
         source: What a message calls the table; None takes the name of its folder.
-        joined: Columns whose lists were made of several rows of a scan, which may be findings or
-            a contradiction.
+        notes: What was noted when the scans were packed, of several rows of one scan too.
 
     Raises:
         ScanlearnError: If a column is missing, a label is outside its values, or all labels are
             blank or of one class.
     """
-    named = NamedTable(table, source or table.path.name)
+    named = NamedTable(table, source or table.path.name, is_numbered=MERGED not in notes)
     if not multilabel:
-        _refuse_joined(named, [target] if isinstance(target, str) else target, joined)
+        columns = [target] if isinstance(target, str) else target
+        _refuse_joined(named, [name for name in columns if f"{JOINED} {name}" in notes])
     task = _task(named, target, ordinal=ordinal, multilabel=multilabel)
     if classes is not None and not isinstance(target, str):
         raise ScanlearnError(
@@ -161,8 +162,9 @@ def read_labels(
     return labeled if split_column is None else _with_split(named, labeled, split_column)
 
 
-def _refuse_joined(named: NamedTable, columns: Sequence[str], joined: Collection[str]) -> None:
-    for column in (name for name in columns if name in joined):
+def _refuse_joined(named: NamedTable, columns: Sequence[str]) -> None:
+    """Refuses lists that were made of several rows: findings, or a contradiction, who knows."""
+    for column in columns:
         for row, text in enumerate(named.texts(column)):
             if text is not None and is_list(text):
                 first, second = split_list(text)[:2]
@@ -292,15 +294,15 @@ def scorable(labeled: LabeledSet) -> LabeledSet:
     """Returns the set with findings of a single patient masked, which no fold can test.
 
     A fold that trains on such a finding has none to test, and its AUROC is undefined; one that
-    tests it has none to train on, and its AUROC would be .5 whatever the backbone. A given split
-    is left as it is.
+    tests it has none to train on, and its AUROC would be .5 whatever the backbone. Of a given split
+    the findings are masked in the test scans that are alike in all training scans.
 
     Raises:
         ScanlearnError: If it is a class of scans that are of one class each.
     """
     truth, patients = labeled.truth, labeled.patients
     if labeled.split is not None:
-        return labeled
+        return _without_untrained(labeled, labeled.split)
     if labeled.num_patients == 1:
         raise ScanlearnError(
             f"{labeled.target}: all {labeled.num_scans} labeled scans are of one patient, who "
@@ -324,6 +326,26 @@ def scorable(labeled: LabeledSet) -> LabeledSet:
             )
     masked = Truth(matrix, truth.task, truth.synthetic)
     return replace(labeled, truth=masked, notes=tuple(notes))
+
+
+def _without_untrained(labeled: LabeledSet, split: np.ndarray) -> LabeledSet:
+    """Masks findings of test scans that no model can learn; classes are checked with the split."""
+    truth = labeled.truth
+    trained = truth.matrix[(split == "train") | ~truth.is_real]
+    is_trained = (trained == 1).any(axis=0) & (trained == 0).any(axis=0)
+    is_tested = truth.is_real & (split == "test")
+    codes = np.flatnonzero(~is_trained & (truth.matrix[is_tested] >= 0).any(axis=0))
+    if truth.is_exclusive or not len(codes):
+        return labeled
+    matrix = truth.matrix.copy()
+    matrix[np.ix_(is_tested, codes)] = -1
+    notes = tuple(
+        f"{labeled.classes[code]} is the same in all training scans that are labeled for it, so no "
+        "model can learn it: it is masked in the test scans"
+        for code in codes.tolist()
+    )
+    masked = Truth(matrix, truth.task, truth.synthetic)
+    return replace(labeled, truth=masked, notes=(*labeled.notes, *notes))
 
 
 def lone_classes(

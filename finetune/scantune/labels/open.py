@@ -11,7 +11,6 @@ from scanlearn.archive.reader import Archive
 from scanlearn.archive.spellings import respelled_within
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
-from scanlearn.packing.merge import JOINED
 from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import open_archive
 from scantune.labels.classes import Target
@@ -117,9 +116,8 @@ def read_question(
     """
     if test is not None and asked.split_column is not None:
         raise ScanlearnError("test and split_column both say which scans are tested; leave one out")
-    labeled = read_labels(
-        archives[0], source=Path(labels).name, joined=_joined(archives[0]), **vars(asked)
-    )
+    notes = archives[0].info.get("notes", {})
+    labeled = read_labels(archives[0], source=Path(labels).name, notes=notes, **vars(asked))
     _say_labeled(labeled, archives[0], labeled.target)
     if test is None:
         return LabeledArchives(archives, scorable(labeled))
@@ -133,13 +131,6 @@ def read_question(
     )
     _say_labeled(external, archives[1], f"test set, {labeled.target}")
     return LabeledArchives(archives, join(labeled, external, (archives[0], archives[1])))
-
-
-def _joined(archive: Archive) -> frozenset[str]:
-    """Returns the columns of an archive that hold several values of a scan, of a row each."""
-    start = f"{JOINED} "
-    notes = archive.info.get("notes", {})
-    return frozenset(note.removeprefix(start) for note in notes if note.startswith(start))
 
 
 def _say_labeled(labeled: LabeledSet, archive: Archive, title: str) -> None:

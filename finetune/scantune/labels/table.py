@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int8
 
 from scanlearn.errors import ScanlearnError, did_you_mean
+from scanlearn.packing.identifying import is_identifying
 from scanlearn.packing.tables import cell_text
 
 # 1, 1.0 and, with a decimal comma, 1,0; but 1,000 is a thousand to some.
@@ -69,10 +70,15 @@ class LabelMatrix:
 
 @dataclass(frozen=True)
 class NamedTable:
-    """A table and what messages call it."""
+    """A table and what messages call it.
+
+    Args:
+        is_numbered: Whether it has a row for each scan, in the same order.
+    """
 
     table: LabelTable
     name: str
+    is_numbered: bool = True
 
     def raw(self, column: str) -> np.ndarray:
         """Returns a column as it is, or raises a ScanlearnError where there is none."""
@@ -83,9 +89,15 @@ class NamedTable:
                 "its scans, or folder_labels=true and target=folder for one folder per class"
             )
         if column not in known:
+            left_out = ""
+            if is_identifying(column):
+                left_out = (
+                    "; a column that may identify a person is left out when a table is packed,"
+                    f" unless allow_columns=[{column}] is given"
+                )
             raise ScanlearnError(
                 f"{self.name} has no column '{column}'{did_you_mean(column, known, cutoff=0.5)}; "
-                f"its label columns are {', '.join(known)}"
+                f"its label columns are {', '.join(known)}{left_out}"
             )
         return self.table.labels(column)
 
@@ -107,7 +119,8 @@ class NamedTable:
         """Returns which scan that is, in words."""
         # Rows are counted from 1, as a person counts the scans of a table below its header. Where
         # scans are missing they no longer count alike: the scan's own name must do.
-        number = "" if self.table.num_rejected else f" row {row + 1}"
+        is_numbered = self.is_numbered and not self.table.num_rejected
+        number = f" row {row + 1}" if is_numbered else ""
         return f"{self.name}{number} (scan {self.table.scan_ids[row]})"
 
     def is_crowded(self, num_classes: int) -> bool:

@@ -107,6 +107,10 @@ class Identities:
         """Returns the name of a series, 24 hexadecimal digits."""
         return self._hashed("series", uid)
 
+    def identifier(self, kind: str, value: str) -> str:
+        """Returns the name of a study, accession or instance, 24 hexadecimal digits."""
+        return self._hashed(kind, value.strip())
+
     def file(self, path: str) -> str:
         """Returns the name of a file at a path from its source's root, 24 hexadecimal digits."""
         return self._hashed("file", path)

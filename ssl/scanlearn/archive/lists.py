@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from scanlearn.archive.layout import PATHS_FILE
-from scanlearn.files import reading, write_atomically
+from scanlearn.files import csv_cell, csv_text, folder_mode, reading, write_atomically
 
 _NUM_COLUMNS = 2
 
@@ -33,7 +33,7 @@ class ListWriter:
         keep_bytes: int | None = None,
     ) -> None:
         flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if keep_bytes is None else 0)
-        descriptor = os.open(path, flags, 0o600 if owner_only else 0o666)
+        descriptor = os.open(path, flags, (0o600 if owner_only else 0o666) & folder_mode())
         os.ftruncate(descriptor, keep_bytes or 0)
         os.lseek(descriptor, 0, os.SEEK_END)
         self._file = os.fdopen(descriptor, "w", newline="", encoding="utf-8")
@@ -44,7 +44,7 @@ class ListWriter:
 
     def add(self, *values: str) -> None:
         """Adds one line."""
-        self._lines.writerow(values)
+        self._lines.writerow(map(csv_cell, values))
 
     def num_bytes(self) -> int:
         """Returns how long the file is so far, on disk."""
@@ -76,7 +76,7 @@ def read_list(path: Path) -> Iterator[list[str]]:
             if len(line) != _NUM_COLUMNS:
                 raise ValueError(f"row {number + 1} has {len(line)} columns")
             if number:
-                yield line
+                yield [csv_text(cell) for cell in line]
 
 
 def read_paths(archive: Path) -> dict[str, str]:
@@ -88,16 +88,27 @@ def read_paths(archive: Path) -> dict[str, str]:
     return {line[0]: line[1] for line in read_list(archive / PATHS_FILE)}
 
 
+def read_identifiers(archive: Path) -> dict[str, list[str]]:
+    """Returns what labels may be joined by, hashes by the name of each file; often none.
+
+    Raises:
+        OSError: The list is not there or may not be read.
+    """
+    # Archives from before there were such have lines of two.
+    return {line[0]: line[2].split() for line in read_list(archive / PATHS_FILE) if line[2:]}
+
+
 def rewrite_list(path: Path, dropped: Container[str], more: Iterable[Sequence[str]] = ()) -> int:
     """Rewrites a list of an archive in one step and returns how many lines it has."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     with path.open(newline="", encoding="utf-8") as file:
         lines = csv.reader(file)
-        writer.writerow(next(lines))
+        header = next(lines)
+        writer.writerow(header)
         kept = [line for line in lines if line[0].partition("#")[0] not in dropped]
-    added = list(more)
-    writer.writerows(chain(kept, added))
+    added = [line[: len(header)] for line in more]
+    writer.writerows(chain(kept, (map(csv_cell, line) for line in added)))
     is_private = path.name == PATHS_FILE
-    write_atomically(path, text.getvalue(), mode=0o600 if is_private else 0o644)
+    write_atomically(path, text.getvalue(), mode=0o600 if is_private else 0o666)
     return len(kept) + len(added)

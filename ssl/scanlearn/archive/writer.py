@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -35,7 +35,7 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, require_free, write_atomically
 from scanlearn.locks import PartialFolder
 
-_LISTS = {REJECTED_FILE: ("scan_id", "reason"), PATHS_FILE: ("scan_id", "path")}
+_LISTS = {REJECTED_FILE: ("scan_id", "reason"), PATHS_FILE: ("scan_id", "path", "identifiers")}
 _CHECKPOINT_FILE = "checkpoint.json"
 
 
@@ -164,13 +164,17 @@ class ArchiveWriter:
         with disk_errors(self._beside):
             return self._shards.add(scan, origin)
 
-    def list_file(self, path: str) -> str:
-        """Lists a file's path for the owner alone and returns its hash, the name of its scans."""
+    def list_file(self, path: str, identifiers: Sequence[str] = ()) -> str:
+        """Lists a file's path for the owner alone and returns its hash, the name of its scans.
+
+        Args:
+            identifiers: Hashes of its study, accession and instance, by which labels are joined.
+        """
         assert self.identities is not None, "there is nothing to hash paths with"
         name = self.identities.file(path)
         if name != self._last_listed:
             with disk_errors(self._beside):
-                self._lists[PATHS_FILE].add(name, path)
+                self._lists[PATHS_FILE].add(name, path, " ".join(identifiers))
         self._last_listed = name
         return name
 

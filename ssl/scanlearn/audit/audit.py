@@ -21,7 +21,7 @@ from scanlearn.archive.sheets import png
 from scanlearn.archive.spellings import respelled_across, respelled_within
 from scanlearn.audit import pairs
 from scanlearn.audit.fingerprint import Fingerprints, fingerprint
-from scanlearn.audit.proposals import NUM_BANDS, propose
+from scanlearn.audit.proposals import num_rounds, propose
 from scanlearn.audit.result import (
     IDENTICAL,
     NEAR,
@@ -40,7 +40,7 @@ from scanlearn.audit.sheet import draw_sheet
 from scanlearn.console import say, track, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import write_atomically
-from scanlearn.packing.settings import PackSettings
+from scanlearn.packing.settings import DEFAULT_TABLE, PackSettings, Table
 from scanlearn.packing.sources import open_archive
 from scanlearn.packing.tables import cell_text
 
@@ -65,6 +65,7 @@ def audit(
         Field(description="Folder for audit.json, audit.csv and audit.png; null writes nothing."),
     ] = None,
     shown: Annotated[int, Field(ge=0, description="Most pairs on the sheet.")] = 50,
+    table: Table = DEFAULT_TABLE,
 ) -> Audit:
     """Looks for leaks between unlabeled and labeled scans, and prints them.
 
@@ -83,11 +84,13 @@ def audit(
     """
     if not labels:
         raise ScanlearnError("audit: no labeled set is given; name at least one after the archive")
-    unlabeled = ScanSet.unlabeled("archive", open_archive(archive))
+    packing = PackSettings.of_table(table)
+    unlabeled = ScanSet.unlabeled("archive", open_archive(archive, settings=packing))
     labeled = []
+    split_columns = () if split_column is None else (split_column,)
+    packing = packing.model_copy(update={"allow_columns": split_columns})
     for number, source in enumerate(labels, 1):
-        allowed = () if split_column is None else (split_column,)
-        opened = open_archive(source, settings=PackSettings(allow_columns=allowed))
+        opened = open_archive(source, settings=packing, single=split_columns)
         name = "labels" if len(labels) == 1 else f"labels {number}"
         rows, split = _read_split(opened, split_column)
         labeled.append(ScanSet.labeled(name, opened, rows=rows, split=split))
@@ -213,7 +216,7 @@ def _near_duplicates(
             allowed &= first.groups[one_place] != first.groups[other_place]
         return allowed
 
-    with track(NUM_BANDS, "comparing hashes") as progress:
+    with track(num_rounds(other), "comparing hashes") as progress:
         proposed = propose(one, other, progress, may_pair)
     rows = replace(proposed, first=first.rows[proposed.first], second=second.rows[proposed.second])
     with track(len(rows), "comparing pixels") as progress:

@@ -36,7 +36,7 @@ _LEAST_CONTRAST = 2 / 255
 _LUMA = (0.299, 0.587, 0.114)
 _MAX_BATCH_BYTES = 16 * 2**20
 _MAX_BATCH = 256
-_SAMPLED = 256
+_SAMPLED = 128
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Fingerprints:
             vertical, then horizontal frequency, without its mean and for a length of 1 over all
             frequencies; 0 throughout for a scan without contrast.
         sample: ``[k 64 64]`` small gray pictures of some scans, from which it is learned how
-            copies of one scan differ; at most 256.
+            copies of one scan differ; at most 128.
     """
 
     digests: UInt64[np.ndarray, " n"]

@@ -12,6 +12,7 @@ bits: Charikar, "Similarity Estimation Techniques from Rounding Algorithms", STO
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ MOST_PROPOSED = 8
 MAX_NEIGHBOURS = 64
 NUM_BANDS = 32
 _LEAST_BITS, _MOST_BITS = 8, 24
-_QUERIES = 2**14
+_QUERIES = 2**15
 # Below this many scans their spread says little; all pairs may then be proposed.
 _FEWEST_SCANS = 32
 _SAMPLED = 2**14
@@ -112,16 +113,15 @@ class _Space:
         return coordinates
 
     def likeness(
-        self, one: Float16[np.ndarray, "p 63"], other: Float16[np.ndarray, "p 63"]
+        self, one: Float32[np.ndarray, "p k"], other: Float32[np.ndarray, "p k"]
     ) -> Float32[np.ndarray, " p"]:
-        """Returns the cosine of two scans, or more where they differ no more than copies do.
+        """Returns the cosine of coordinates, or more where they differ no more than copies do.
 
         The second is for a set of copies alone, such as a clip: its cosines are those of noise.
         """
-        a, b = self.coordinates(one), self.coordinates(other)
-        norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-        cosine = np.einsum("pk,pk->p", a, b) / np.maximum(norms, 1e-6)
-        apart = ((a - b) ** 2 * self.precision).mean(axis=1)
+        squares = np.einsum("pk,pk->p", one, one) * np.einsum("pk,pk->p", other, other)
+        cosine = np.einsum("pk,pk->p", one, other) / np.sqrt(np.maximum(squares, 1e-12))
+        apart = ((one - other) ** 2 @ self.precision) / self.num_axes
         likeness: Float32[np.ndarray, " p"]
         likeness = np.maximum(cosine, 1 - (1 - LEAST_LIKENESS) * apart).astype(np.float32)
         return likeness
@@ -181,40 +181,47 @@ def propose(
     an archive of look-alikes costs no more than another. Scans without contrast are left out.
 
     Args:
-        progress: Advanced once for each of `NUM_BANDS` bands.
+        progress: Advanced by `num_rounds`.
         may_pair: Says of places in ``first`` and ``second`` which of them are worth proposing.
     """
     space = _Space.of(first, second)
     kept, asked = (np.flatnonzero(each.has_contrast) for each in (first, second))
-    hashes_of_first = _hashes(space, first.spectra, kept, 0)
-    turned = [_hashes(space, second.spectra, asked, turn) for turn in range(len(TURNS))]
+    ours = space.coordinates(first.spectra[kept]).astype(np.float16)
+    hashes = _packed(ours > 0)
     # As many as leave about one scan to agree with by chance.
     num_bits = min(max((len(kept) - 1).bit_length(), _LEAST_BITS), _MOST_BITS)
-    rng = np.random.default_rng(0)
-    codes, likenesses = np.zeros(0, np.int64), np.zeros(0, np.float32)
-    for _ in range(NUM_BANDS):
-        band = _Band(hashes_of_first, _bit_order(rng, space.num_axes, num_bits), num_bits)
-        more = [codes], [likenesses]
-        for turn, hashes in enumerate(turned):
-            for start in range(0, len(asked), _QUERIES):
-                place, query = band.neighbours(hashes[start : start + _QUERIES])
-                query += start
-                one, other = kept[place], asked[query]
+    chunks = [asked[start : start + _QUERIES] for start in range(0, len(asked), _QUERIES)]
+    codes = [np.zeros(0, np.int64)]
+    for queries in chunks:
+        theirs = [
+            space.coordinates(turn_spectra(second.spectra[queries], turn))
+            for turn in range(len(TURNS))
+        ]
+        rng = np.random.default_rng(0)
+        best = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        for _ in range(NUM_BANDS):
+            band = _Band(hashes, _bit_order(rng, space.num_axes, num_bits), num_bits)
+            more = [best]
+            for turn, coordinates in enumerate(theirs):
+                place, query = band.neighbours(_packed(coordinates > 0))
+                one, other = kept[place], queries[query]
                 allowed = may_pair(one, other)
-                one, other = one[allowed], other[allowed]
-                likeness = space.likeness(
-                    first.spectra[one], turn_spectra(second.spectra[other], turn)
-                )
+                one, other, place, query = (x[allowed] for x in (one, other, place, query))
+                likeness = space.likeness(ours[place].astype(np.float32), coordinates[query])
                 is_like = likeness >= LEAST_LIKENESS
                 pair = one[is_like] * len(second) + other[is_like]
-                more[0].append(pair * len(TURNS) + turn)
-                more[1].append(likeness[is_like])
-        codes, likenesses = _most_alike(
-            np.concatenate(more[0]), np.concatenate(more[1]), len(second)
-        )
-        progress.advance()
-    pair, turn_of = np.divmod(np.sort(codes), len(TURNS))
+                more.append((pair * len(TURNS) + turn, likeness[is_like]))
+            pairs, likenesses = (np.concatenate(each) for each in zip(*more, strict=True))
+            best = _most_alike(pairs, likenesses, len(second))
+            progress.advance()
+        codes.append(best[0])
+    pair, turn_of = np.divmod(np.sort(np.concatenate(codes)), len(TURNS))
     return Proposals(*np.divmod(pair, max(len(second), 1)), turn_of)
+
+
+def num_rounds(second: Fingerprints) -> int:
+    """Returns in how many steps `propose` goes on."""
+    return NUM_BANDS * math.ceil(int(second.has_contrast.sum()) / _QUERIES)
 
 
 def _most_alike(
@@ -229,17 +236,6 @@ def _most_alike(
     rank = np.arange(len(second)) - np.searchsorted(second, second)
     chosen = order[rank < MOST_PROPOSED]
     return codes[chosen], likenesses[chosen]
-
-
-def _hashes(
-    space: _Space, spectra: Float16[np.ndarray, "n 63"], rows: Int64[np.ndarray, " m"], turn: int
-) -> UInt64[np.ndarray, " m"]:
-    """Returns ``[m]`` the signs of the turned scans' coordinates as bits."""
-    hashes = np.zeros(len(rows), np.uint64)
-    for start in range(0, len(rows), _QUERIES):
-        part = slice(start, start + _QUERIES)
-        hashes[part] = _packed(space.coordinates(turn_spectra(spectra[rows[part]], turn)) > 0)
-    return hashes
 
 
 def _packed(bits: Bool[np.ndarray, "n k"]) -> UInt64[np.ndarray, " n"]:

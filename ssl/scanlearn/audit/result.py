@@ -17,7 +17,7 @@ from scanlearn.archive.identity import patient_codes
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.spellings import Respelled, has_spellings
 from scanlearn.audit.fingerprint import TURNS
-from scanlearn.files import write_atomically
+from scanlearn.files import csv_cell, make_folder, write_atomically
 
 FACTS_FILE, TABLE_FILE, SHEET_FILE = "audit.json", "audit.csv", "audit.png"
 # Side of a split that is tested.
@@ -283,7 +283,7 @@ class Audit:
 
     def write(self, folder: Path) -> None:
         """Writes ``audit.csv``, a row per pair, and ``audit.json``, the counts."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_atomically(folder / TABLE_FILE, self._table())
         facts = {
             "format": 1,
@@ -303,7 +303,8 @@ class Audit:
                 likeness = ("", "") if kind == PATIENT else (TURNS[pair["turn"]], f"{r:.4f}")
                 names = (comparison.first, first_id, comparison.second, second_id)
                 is_invalid = int(pair["is_tested"] and kind != NEAR)
-                rows.writerow((KINDS[kind], *names, *likeness, is_invalid))
+                cells = (KINDS[kind], *names, *likeness, is_invalid)
+                rows.writerow(map(csv_cell, cells))
         return text.getvalue()
 
 

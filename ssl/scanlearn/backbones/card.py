@@ -14,10 +14,10 @@ from scanlearn.config.settings import Settings
 
 LOAD_CALL = 'timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)'
 LOAD_CLASSIFIER = 'timm.create_model("local-dir:FOLDER", pretrained=True)'
-_MOST_CHANNELS = 1_024
-_LARGEST_SIZE = 16_384
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
-_Deviation = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+MOST_CHANNELS = 1_024
+LARGEST_SIZE = 16_384
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Deviation = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class StartWeights(Settings):
@@ -61,7 +61,7 @@ class ModelArguments(Settings):
     timm is called with whatever a card holds here, and its ``checkpoint_path`` opens any file.
     """
 
-    img_size: int | None = Field(default=None, ge=1, le=_LARGEST_SIZE)
+    img_size: int | None = Field(default=None, ge=1, le=LARGEST_SIZE)
     dynamic_img_size: bool | None = None
     global_pool: Literal["avg"] | None = None
 
@@ -83,12 +83,12 @@ class Card(Settings):
     )
     num_features: int = Field(ge=1, description="length of a feature vector, or of class scores")
     num_classes: int = Field(default=0, ge=0, description="classes of its classifier; 0 has none")
-    channels: int = Field(ge=1, le=_MOST_CHANNELS, description="channels of a view")
+    channels: int = Field(ge=1, le=MOST_CHANNELS, description="channels of a view")
     size: int = Field(
-        ge=1, le=_LARGEST_SIZE, description="side of the views it was trained on, in pixels"
+        ge=1, le=LARGEST_SIZE, description="side of the views it was trained on, in pixels"
     )
-    mean: tuple[_Finite, ...] = Field(description="per channel, of scans on the unit range")
-    std: tuple[_Deviation, ...] = Field(description="per channel, of scans on the unit range")
+    mean: tuple[Finite, ...] = Field(description="per channel, of scans on the unit range")
+    std: tuple[Deviation, ...] = Field(description="per channel, of scans on the unit range")
     method: str | None = Field(default=None, description="method it was pretrained with")
     recipe: str | None = Field(default=None, description="recipe of the views")
     scale: dict[str, float] | None = Field(default=None, description="the dial, by sub-dial")

@@ -189,8 +189,8 @@ def layer_groups(
 def with_last_tokens(backbone: Backbone, blocks: int) -> Backbone:
     """Returns a backbone whose features are the normalised class tokens of its last blocks.
 
-    They share their weights. A network without a class token is returned as it is, with its own
-    pooled features.
+    They share their weights. A network without a class token, or one whose weights average the
+    patches, is returned as it is, with its own pooled features.
 
     Args:
         blocks: How many, at most; 4 is DINO's for small networks.
@@ -199,7 +199,8 @@ def with_last_tokens(backbone: Backbone, blocks: int) -> Backbone:
     """
     network: Any = backbone.network
     depth = len(getattr(network, "blocks", ()))
-    if getattr(network, "cls_token", None) is None or not depth:
+    is_averaged = backbone.model_args.get("global_pool") == "avg"
+    if getattr(network, "cls_token", None) is None or is_averaged or not depth:
         return backbone
     taken = min(blocks, depth)
     return Backbone(

@@ -36,6 +36,8 @@ _ARE_HEADS = re.compile(r"decoder(_|\.|$)")
 _FIRST = frozenset({"ema", "teacher"})
 _LAST = frozenset({"student", "momentum", "k", "key", "target"})
 _FEW = 3
+# Dicts within dicts, down to the table of weights.
+_DEEPEST = 8
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ def table_of(content: object, where: str) -> dict[str, Tensor]:
             )
         arrays = ", but numpy arrays" if any("numpy" in repr(value) for value in values) else ""
         raise ScanlearnError(
-            f"{where}: no table of tensors{arrays}, neither at the top level nor under "
-            f"{', '.join(_NESTED)}; save the network's state_dict() and give that file"
+            f"{where}: no table of tensors{arrays}, neither at the top level nor under a key such "
+            "as state_dict, model or teacher; save the network's state_dict() and give that file"
         )
     others = [str(name) for name, value in table.items() if not _is_plain(value)]
     if others:
@@ -109,7 +111,9 @@ def beside_table(content: object) -> tuple[str, ...]:
 def _path_to_table(content: object) -> Iterator[tuple[str | None, object]]:
     """Every dict on the way to the table of weights, and the key that is taken in it."""
     table: Any = content
-    while isinstance(table, Mapping):
+    for _ in range(_DEEPEST):
+        if not isinstance(table, Mapping):
+            break
         inner = [
             key
             for key, value in table.items()
@@ -130,11 +134,21 @@ def _has_tensors(table: Mapping[Any, Any]) -> bool:
 
 
 def _has_tensors_within(value: object) -> bool:
-    if isinstance(value, Tensor):
-        return True
-    if isinstance(value, Mapping):
-        return any(map(_has_tensors_within, value.values()))
-    return isinstance(value, list | tuple) and any(map(_has_tensors_within, value))
+    """Whether there is a tensor at any depth of dicts and lists, which may hold themselves."""
+    seen: set[int] = set()
+    inside = [value]
+    while inside:
+        value = inside.pop()
+        if isinstance(value, Tensor):
+            return True
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Mapping):
+            inside.extend(value.values())
+        elif isinstance(value, list | tuple):
+            inside.extend(value)
+    return False
 
 
 def rename(tensors: Mapping[str, Tensor], network: nn.Module, where: str = "the file") -> Renamed:

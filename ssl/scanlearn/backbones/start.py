@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import pickletools
+import re
 import sys
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -18,7 +20,12 @@ import torch
 from timm.models import load_model_config_from_hf
 from torch import Tensor, nn
 
-from scanlearn.backbones.backbone import Backbone, BackboneConfig, seeded_weights, weights_hash
+from scanlearn.backbones.backbone import (
+    Backbone,
+    check_architecture,
+    seeded_weights,
+    weights_hash,
+)
 from scanlearn.backbones.card import Card, StartWeights
 from scanlearn.backbones.fitting import (
     average_patches,
@@ -27,6 +34,7 @@ from scanlearn.backbones.fitting import (
     resampled,
 )
 from scanlearn.backbones.naming import beside_table, name_few, rename, table_of
+from scanlearn.backbones.settings import BackboneConfig
 from scanlearn.backbones.weights import WEIGHTS, load_backbone
 from scanlearn.errors import ScanlearnError, did_you_mean
 
@@ -36,6 +44,10 @@ _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt")
 # Modules of Python in which a pickle finds mere data; the rest of them has no place in a file.
 _DATA_MODULES = frozenset(
     {"argparse", "collections", "datetime", "decimal", "enum", "pathlib", "types", "uuid"}
+)
+_DATA_TYPES = (
+    *("bool", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object"),
+    *("range", "set", "slice", "str", "tuple"),
 )
 
 
@@ -49,6 +61,28 @@ class _StartTensors:
     sha256: str | None = None
     origin: Card | None = None
     beside: tuple[str, ...] = ()
+
+
+def check_start(config: BackboneConfig, *, is_new: bool = True) -> None:
+    """Refuses an architecture or a weight file that is not there, before scans are packed.
+
+    Args:
+        is_new: Whether the weights will be read: a run that goes on has its own.
+
+    Raises:
+        ScanlearnError: If either is not there.
+    """
+    check_architecture((config.untrained if config.weights else config).name, "backbone.name")
+    if is_new and config.weights_path is not None and not config.weights_path.exists():
+        raise _no_weights(str(config.weights))
+
+
+def _no_weights(weights: str) -> ScanlearnError:
+    hint = did_you_mean(weights, ["pretrained"], cutoff=0.7)
+    return ScanlearnError(
+        f"{_WHERE}: no file or folder {weights}{hint}; give pretrained, {_HUB}OWNER/NAME, a "
+        f"weight file ({', '.join(_SUFFIXES)}) or an exported backbone"
+    )
 
 
 def load_start(backbone: Backbone, config: BackboneConfig) -> StartWeights | None:
@@ -101,11 +135,7 @@ def _read_start(backbone: Backbone, config: BackboneConfig) -> _StartTensors:
     if path.is_dir():
         return _from_folder(backbone, path)
     if not path.is_file():
-        hint = did_you_mean(weights, ["pretrained"], cutoff=0.7)
-        raise ScanlearnError(
-            f"{_WHERE}: no file or folder {weights}{hint}; give pretrained, {_HUB}OWNER/NAME, a "
-            f"weight file ({', '.join(_SUFFIXES)}) or an exported backbone"
-        )
+        raise _no_weights(weights)
     content = _read(path)
     tensors = table_of(content, f"{_WHERE}: {path}")
     beside = beside_table(content)
@@ -126,6 +156,11 @@ def _from_folder(backbone: Backbone, folder: Path) -> _StartTensors:
     """An exported backbone, or the one in a run folder."""
     if not (folder / "card.json").is_file() and (folder / "backbone").is_dir():
         folder = folder / "backbone"
+    if not (folder / "card.json").is_file() and (folder / WEIGHTS).is_file():
+        raise ScanlearnError(
+            f"{_WHERE}: {folder} is no folder that scanlearn has written (it has no card.json); "
+            f"give the file in it as {_WHERE}={folder / WEIGHTS}"
+        )
     loaded, card = load_backbone(folder)
     if card.architecture != backbone.name:
         raise ScanlearnError(
@@ -147,7 +182,13 @@ def _fetched(name: str, backbone: Backbone) -> nn.Module:
     """Has timm fetch a network of the backbone's form, from the hub or from its local cache."""
     try:
         if name.startswith(_HUB):
-            _, architecture, _ = load_model_config_from_hf(name.removeprefix(_HUB))
+            try:
+                _, architecture, _ = load_model_config_from_hf(name.removeprefix(_HUB))
+            except KeyError as error:
+                raise ScanlearnError(
+                    f"{_WHERE}: {name} is there, but its config.json is not timm's (it lacks "
+                    f"{error}); download its weight file and give it as {_WHERE}=FILE"
+                ) from error
             if architecture != backbone.name:
                 raise ScanlearnError(
                     f"{_WHERE}: {name} is a '{architecture}', but backbone.name is "
@@ -184,13 +225,18 @@ def _read(path: Path) -> object:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        with torch.serialization.safe_globals(_stand_ins(path)):
+        # torch warns of kinds of files that it then refuses.
+        with torch.serialization.safe_globals(_stand_ins(path)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises errors of many unrelated classes here.
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        # torch's own first lines advise to run the code.
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        first = str(error).strip().splitlines() or [type(error).__name__]
+        reason = f"it names {named[1]}" if named else first[0][:120]
         raise ScanlearnError(
             f"{_WHERE}: {path} is not a complete file of tensors, or holds pickled objects, which "
-            f"could run code and are never loaded ({reason[0][:120]}); download it again, or save "
+            f"could run code and are never loaded ({reason}); download it again, or save "
             "only the tensors as .safetensors"
         ) from error
 
@@ -201,8 +247,9 @@ class _Inert:
     stands_for = ""
 
     def __new__(cls, *args: object) -> Any:
-        # torch fills attributes and items into nothing but a dict.
-        return super().__new__(cls) if args else OrderedDict()
+        # torch fills attributes and items into nothing but a dict, also those of a defaultdict.
+        is_filled = not args or (len(args) == 1 and isinstance(args[0], type))
+        return OrderedDict() if is_filled else super().__new__(cls)
 
     def __init__(self, *args: object) -> None:
         pass
@@ -219,19 +266,22 @@ def _stand_ins(path: Path) -> list[Callable[..., Any] | tuple[Callable[..., Any]
 
     Training scripts keep their options, metrics and paths beside the weights.
     """
-    return [
-        (type("_Inert", (_Inert,), {"stands_for": name}), name)
+    names = {
+        name
         for name in _named_classes(path)
-        if (module := name.split(".")[0]) in _DATA_MODULES
-        or module not in {*sys.stdlib_module_names, "__builtin__"}
-    ]
+        if (module := name.split(".")[0]) in _DATA_MODULES or module not in sys.stdlib_module_names
+    }
+    names |= {f"builtins.{name}" for name in _DATA_TYPES}
+    return [(type("_Inert", (_Inert,), {"stands_for": name}), name) for name in names]
 
 
 def _named_classes(path: Path) -> set[str]:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-            pickles, files = 1, archive.open(name)
+            names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            if len(names) != 1:
+                raise ValueError("a zip archive that torch did not write")
+            pickles, files = 1, archive.open(names[0])
     else:
         # Files of torch before 1.6: three short pickles, then the one with the weights.
         pickles, files = 4, path.open("rb")

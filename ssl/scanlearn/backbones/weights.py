@@ -165,6 +165,11 @@ def load_backbone(source: str | Path, channels: int | None = None) -> tuple[Back
                 "scantune predict uses; give a backbone's folder"
             )
         return loaded, card
+    if folder.is_file():
+        raise ScanlearnError(
+            f"{text}: is a file, and a backbone is a folder that scanlearn has written; pretrain "
+            "begins from a weight file with backbone.weights=FILE"
+        )
     if isinstance(source, Path) or str(source).startswith(("local-dir:", ".", "/", "~")):
         raise ScanlearnError(f"{text}: no such backbone folder")
     if not text.startswith("hf-hub:"):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from scanlearn.config.reading import dump_plain, read_yaml
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import disk_errors, write_atomically
+from scanlearn.files import disk_errors, make_folder, without_home, write_atomically
 
 CONFIG_FILE = "config.yaml"
 _NAMED = 3
@@ -30,9 +31,10 @@ def open_folder(
     Raises:
         ScanlearnError: The folder holds other work or other files, or cannot be written.
     """
-    path, now = folder / CONFIG_FILE, config.model_dump(mode="json")
+    path, now = folder / CONFIG_FILE, _without_home(config.model_dump(mode="json"))
     if path.is_file():
-        before = _completed(read_yaml(path, str(path))[0], type(config))
+        kept = read_yaml(path, str(path))[0]
+        before = _without_home(_completed(kept, type(config)))
         differing = sorted(_differing(before, now, ignored))
         if differing:
             named = ", ".join(differing[:_NAMED]) + (", ..." if len(differing) > _NAMED else "")
@@ -47,8 +49,17 @@ def open_folder(
             "output folder that is empty or does not exist"
         )
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     write_atomically(path, dump_plain(now))
+
+
+def _without_home(value: Any) -> Any:
+    """Returns settings with ``~`` for the home folder: runs are handed on with their settings."""
+    if isinstance(value, Mapping):
+        return {key: _without_home(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_home(item) for item in value]
+    return without_home(value) if isinstance(value, str) else value
 
 
 def _completed(before: object, model: type[Settings]) -> object:

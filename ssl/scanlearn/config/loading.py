@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from scanlearn.config.errors import explain
 from scanlearn.config.printing import default_of, is_mapping, models_in
 from scanlearn.config.reading import parse_value, read_yaml
+from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
 
 _SHOWN = 60
@@ -20,29 +21,52 @@ _SHOWN = 60
 # Calling a function with ``key=value`` words, as every command line does.
 
 
+class Spread:
+    """Marks an argument that is a block of settings: its keys stand among the others.
+
+    As in ``table: Annotated[TableSettings, Spread()] = TableSettings()``.
+    """
+
+
+class _Arguments(Settings):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+
+def _spread(function: Callable[..., Any]) -> dict[str, type[Settings]]:
+    hints = inspect.get_annotations(function, eval_str=True)
+    metadata = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+    return {
+        name: get_args(hints[name])[0]
+        for name, marks in metadata.items()
+        if any(isinstance(mark, Spread) for mark in marks)
+    }
+
+
 def settings_model(function: Callable[..., Any]) -> Any:
     """Returns a strict pydantic model of a function's keyword-only arguments."""
-    from pydantic import ConfigDict, create_model
-
-    hints = inspect.get_annotations(function, eval_str=True)
+    hints, spread = inspect.get_annotations(function, eval_str=True), _spread(function)
     fields: dict[str, Any] = {
         name: (
             hints[name],
             ... if argument.default is inspect.Parameter.empty else argument.default,
         )
         for name, argument in inspect.signature(function).parameters.items()
-        if argument.kind is inspect.Parameter.KEYWORD_ONLY
+        if argument.kind is inspect.Parameter.KEYWORD_ONLY and name not in spread
     }
-    config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-    return create_model(f"{function.__name__}_settings", __config__=config, **fields)
+    own = create_model("own", __base__=_Arguments, **fields)
+    bases: tuple[type[Settings], ...] = (*spread.values(), own)  # Own keys are printed first.
+    return create_model(f"{function.__name__}_settings", __base__=bases)
 
 
 def call(function: Callable[..., Any], *positional: Any, overrides: Any) -> Any:
     """Calls a function with ``key=value`` words as its checked keyword-only arguments."""
     settings = load_config(settings_model(function), None, overrides, kind=function.__name__)
-    return function(
-        *positional, **{key: getattr(settings, key) for key in settings.model_fields_set}
-    )
+    given = {key: getattr(settings, key) for key in settings.model_fields_set}
+    blocks = {}
+    for name, block in _spread(function).items():
+        keys = block.model_fields.keys() & given.keys()
+        blocks[name] = block.model_validate({key: given.pop(key) for key in keys})
+    return function(*positional, **given, **blocks)
 
 
 Model = TypeVar("Model", bound=BaseModel)

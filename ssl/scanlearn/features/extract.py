@@ -20,7 +20,7 @@ from scanlearn.backbones.device import Precision, autocast, preferred_memory_for
 from scanlearn.console import Progressor, track
 from scanlearn.core import ViewPlan
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import disk_errors, features_prefix, write_atomically
+from scanlearn.files import disk_errors, features_prefix, make_folder, write_atomically
 from scanlearn.locks import beside, held
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.scale import Scale
@@ -92,7 +92,7 @@ def extract(
             return kept
         features = computed()
         with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             for torn in path.parent.glob(f".{path.name}.*.part"):  # by a kill
                 torn.unlink(missing_ok=True)
         buffer = io.BytesIO()

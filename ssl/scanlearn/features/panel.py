@@ -16,8 +16,8 @@ from pydantic import Field
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
 from scanlearn.features import labelfree as labelfree
-from scanlearn.files import write_atomically
-from scanlearn.packing.settings import PackSettings
+from scanlearn.files import csv_cell, make_folder, write_atomically
+from scanlearn.packing.settings import DEFAULT_TABLE, PackSettings, Table
 from scanlearn.packing.sources import open_archive
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.recipes import find_recipe
@@ -100,6 +100,7 @@ def panel(
     output: Annotated[
         str | Path | None, Field(description="A .json or .csv to write as well; null: none.")
     ] = None,
+    table: Table = DEFAULT_TABLE,
 ) -> Panel:
     """Judges a backbone without labels, on one fixed set of views, and prints the table.
 
@@ -118,7 +119,9 @@ def panel(
 
     card = load_backbone(backbone)[1]
     channels: Literal[1, 3] | None = 1 if card.channels == 1 else 3 if card.channels == 3 else None
-    archive = open_archive(source, settings=PackSettings(channels=channels or "auto"))
+    archive = open_archive(
+        source, settings=PackSettings.of_table(table, channels=channels or "auto")
+    )
     network, card = load_backbone(backbone, channels=archive.shape[0])
     name = recipe or card.recipe
     if name is None:
@@ -153,7 +156,7 @@ def panel(
     }
     _say(result, facts, str(backbone))
     if output is not None:
-        _write(Path(output), result, facts)
+        _write(Path(output).expanduser(), result, facts)
     return result
 
 
@@ -173,7 +176,7 @@ def _say(panel: Panel, facts: dict[str, str | int], backbone: str) -> None:
 
 
 def _write(path: Path, panel: Panel, facts: dict[str, str | int]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if path.suffix == ".json":
         write_atomically(path, json.dumps({**facts, "panel": asdict(panel)}, indent=2) + "\n")
         return
@@ -181,5 +184,5 @@ def _write(path: Path, panel: Panel, facts: dict[str, str | int]) -> None:
     text = io.StringIO()
     table = csv.DictWriter(text, row, lineterminator="\n")
     table.writeheader()
-    table.writerow(row)
+    table.writerow({name: csv_cell(value) for name, value in row.items()})
     write_atomically(path, text.getvalue())

@@ -3,6 +3,7 @@
 - `settings.py`: `PackSettings`, how scans are packed
 - `sources.py`: `open_archive`, which takes a folder, a table or the phantom for an archive
 - `manifest.py`: the list of scans, from a folder, a container or a table
+- `join.py`: a table of labels joined to an archive by study, accession, instance or patient
 - `identifying.py`: which columns of a table may identify a person
 - `tables.py`: CSV, Excel and Parquet tables as strings
 - `locate.py`: which file each path of a table means

@@ -159,7 +159,7 @@ def _joined(archive: Archive, added: Archive) -> Archive:
         shards.append(shard | {"file": name})
     old, new = archive.info, added.info
     # Files that were set aside before were tried again: what is said of them now counts.
-    tried = {name for name, _ in read_list(added.path / PATHS_FILE)}
+    tried = {name for name, *_ in read_list(added.path / PATHS_FILE)}
     rejected = rewrite_list(path / REJECTED_FILE, tried, read_list(added.path / REJECTED_FILE))
     if (path / PATHS_FILE).is_file():
         rewrite_list(path / PATHS_FILE, tried, read_list(added.path / PATHS_FILE))

@@ -13,7 +13,13 @@ from scanlearn.archive.layout import PackedScan, Spacing, ValueRange
 from scanlearn.packing.fundus import NO_FIELD, Field, field_mask, find_field
 from scanlearn.packing.windows import HU_OF_ZERO, in_hounsfield, render_windows, stored_range
 from scanlearn.readers.scan import Pixels, Scan
-from scanlearn.readers.values import foreground_range, from_zero, value_range
+from scanlearn.readers.values import (
+    darkened,
+    foreground_range,
+    from_zero,
+    percentile_range,
+    value_range,
+)
 
 Intensity = Literal["full", "percentile", "foreground"]
 FieldOfView = Literal["none", "fundus"]
@@ -115,12 +121,16 @@ def place(
         notes = (NO_FIELD,) if field is None else ()
     if field is not None:
         top, left, bottom, right = field.box
-        scan = replace(scan, pixels=scan.pixels[:, top:bottom, left:right])
+        padding = None if scan.padding is None else scan.padding[:, top:bottom, left:right]
+        scan = replace(scan, pixels=scan.pixels[:, top:bottom, left:right], padding=padding)
     doubts: tuple[str, ...] = ()
     if preprocess.windows:
         scan, doubts = in_hounsfield(scan)
-    elif preprocess.intensity == "foreground" and scan.value_range is None:
-        scan, doubts = from_zero(scan)
+        scan = darkened(scan, min(stored_range(window)[0] for window in preprocess.windows))
+    else:
+        scan = darkened(scan)
+        if preprocess.intensity == "foreground" and scan.value_range is None:
+            scan, doubts = from_zero(scan)
     is_drawn = len(preprocess.windows) > 1
     packed = fit_to_canvas(scan, canvas, 1 if is_drawn else channels, preprocess.fit)
     bottom, right = packed.box[2:]
@@ -149,12 +159,15 @@ def _unit_range(scan: Scan, pixels: Pixels, preprocess: Preprocess) -> ValueRang
         return ValueRange(0.0, 255.0)
     if preprocess.windows:
         return ValueRange(*stored_range(preprocess.windows[0]))
+    # Padding and what it borders on are one in resized pixels: it is counted out before that.
+    counted = pixels if scan.padding is None else scan.pixels
     if preprocess.intensity == "foreground":
         # A volume brings the range of all its slices.
-        return ValueRange(*(scan.value_range or foreground_range(pixels)))
+        return ValueRange(*(scan.value_range or foreground_range(counted, scan.padding)))
+    if preprocess.intensity == "percentile":
+        return ValueRange(*percentile_range(counted, scan.padding))
     # The range belongs to the scan's own depth: 8-bit scans among 16-bit ones keep 0 to 255.
-    stored = scan.value_range if preprocess.intensity == "full" else None
-    return ValueRange(*(stored or value_range(pixels, preprocess.intensity)))
+    return ValueRange(*(scan.value_range or value_range(pixels)))
 
 
 @dataclass(frozen=True)

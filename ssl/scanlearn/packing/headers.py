@@ -42,6 +42,7 @@ class HeaderScan:
         num_contradicting: Files that name another patient than the table.
         contradiction: The first of them, for the owner's eyes.
         left_out: Note in words and number of files, of those that a filter left out.
+        num_colour: How many files store colour.
     """
 
     num_frames: array[int]
@@ -50,6 +51,7 @@ class HeaderScan:
     has_patients: bool
     has_series: bool
     left_out: Mapping[str, int] = field(default_factory=dict)
+    num_colour: int = 0
     has_issuers: bool = False
     num_contradicting: int = 0
     contradiction: str = ""
@@ -146,7 +148,8 @@ def scan_headers(
         coloured,
         has_patients,
         has_series,
-        dict(left_out),
+        left_out=dict(left_out),
+        num_colour=len(colour),
         has_issuers=has_issuers and not manifest.patients_known,
         num_contradicting=num_contradicting,
         contradiction=contradiction,

@@ -7,7 +7,7 @@ import heapq
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path, PurePosixPath
@@ -16,13 +16,14 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from jaxtyping import Int64
 
 from scanlearn.archive.identity import is_shortened
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.identifying import identifying_values, is_identifying
 from scanlearn.packing.locate import locate
-from scanlearn.packing.merge import Conflict, merge_rows
+from scanlearn.packing.merge import Merged, merge_rows
 from scanlearn.packing.settings import TableSettings
 from scanlearn.packing.tables import (
     TABLE_SUFFIXES,
@@ -38,10 +39,13 @@ from scanlearn.readers.containers import (
     stamp,
 )
 from scanlearn.readers.limits import limited
+from scanlearn.readers.nifti import second_files
 from scanlearn.readers.readers import SCAN_SUFFIXES, is_scan, list_rows, may_be_scan
 from scanlearn.readers.scan import Undecodable
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "Image Index")
+# Looked for after these: names without ending, as of VinDr, ISIC and APTOS.
+MORE_PATH_COLUMNS = ("image_path", "file_path", "image_file", "image_id", "image_name", "id_code")
 PATIENT_COLUMNS = ("patient_id", "patient", "subject_id", "Patient ID")
 NIH_COLUMNS = ("Image Index", "Finding Labels")
 FOLDER_COLUMN = "folder"
@@ -49,6 +53,7 @@ _PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _PATHS_PER_CHUNK = 2**16
 _ENDING = re.compile(r"[.\w -]{1,12}")
 _LEADS_OUT = "is a link to a file outside the source; set follow_links=true to follow it"
+_PART_LEADS_OUT = "has a part in another file, which {}"
 _NOT_UTF_8 = "has a name that is not UTF-8; rename it"
 # A packed archive below a folder holds a picture of its own, a sheet of scans that lie elsewhere.
 _OF_AN_ARCHIVE = ("archive.json", "shards")
@@ -75,7 +80,7 @@ class Manifest:
         withheld: Columns of a table that are no labels, since they may name a person or a file,
             each with what its values look like; empty where its name says enough.
         refused: Paths that are set aside unread, and why.
-        conflicts: Columns in which rows of one scan differ; their values are joined.
+        merged: What became of several rows of one scan.
     """
 
     root: Path
@@ -85,7 +90,7 @@ class Manifest:
     ignored: tuple[tuple[str, int], ...] = ()
     withheld: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
-    conflicts: Mapping[str, Conflict] = field(default_factory=dict)
+    merged: Merged | None = None
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -192,9 +197,10 @@ def read_manifest(
     )
 
 
-def _read_table(source: Path, asked: TableSettings, allow_columns: Sequence[str]) -> Manifest:
+def _read_table(source: Path, asked: TableSettings, allowed: Sequence[str]) -> Manifest:
     table = read_table(source, sep=asked.sep, sheet=asked.sheet)
-    paths_in = find_required(table, source, asked.path_column, PATH_COLUMNS, "path_column")
+    usual = (*PATH_COLUMNS, *MORE_PATH_COLUMNS)
+    paths_in = find_required(table, source, asked.path_column, usual, "path_column")
     patients_in = None
     if asked.patient_column is not None:
         patients_in = find_required(table, source, asked.patient_column, (), "patient_column")
@@ -212,31 +218,58 @@ def _read_table(source: Path, asked: TableSettings, allow_columns: Sequence[str]
     base, located = locate(cells, source, asked.root, _scans_below)
     paths = pa.array(located, pa.string())
     patients = paths if patients_in is None else table.column(patients_in)
-    labels = table.drop_columns([name for name in {paths_in, patients_in} if name is not None])
-    withheld = dict(_withheld(labels, frozenset(allow_columns)))
-    labels = labels.drop_columns(list(withheld))
-    rows = labels.add_column(0, "patient", patients).add_column(0, "path", paths)
-    merged = merge_rows(rows, numbers)
-    if merged.num_rows:
+    labels = _labels(table, source, {paths_in, patients_in}, (paths, patients), numbers, allowed)
+    return Manifest(
+        root=base,
+        table=labels.table,
+        label_columns=tuple(labels.table.column_names[2:]),
+        patients_known=patients_in is not None,
+        withheld=labels.withheld,
+        refused=labels.merged.refused,
+        merged=labels.merged,
+    )
+
+
+class Labels(NamedTuple):
+    """Columns ``path``, ``patient`` and labels, a row per scan, and how they became so."""
+
+    table: pa.Table
+    withheld: Mapping[str, str]
+    merged: Merged
+
+
+def labels_by(table: pa.Table, source: Path, column: str, allowed: Sequence[str]) -> Labels:
+    """Returns the labels of a table by the values of a column, which stand for its paths."""
+    keys = pc.utf8_trim_whitespace(table.column(column))
+    return _labels(table, source, {column}, (keys, keys), np.arange(len(table)), allowed)
+
+
+def _labels(
+    table: pa.Table,
+    source: Path,
+    dropped: Collection[str | None],
+    paths_and_patients: tuple[pa.Array, pa.Array],
+    numbers: Int64[np.ndarray, " n"],
+    allowed: Sequence[str],
+) -> Labels:
+    """Returns what a table says of each scan; how many had several rows is told."""
+    labels = table.drop_columns([name for name in dropped if name is not None])
+    withheld = dict(_withheld(labels, frozenset(allowed)))
+    paths, patients = paths_and_patients
+    rows = labels.drop_columns(list(withheld)).add_column(0, "patient", patients)
+    merged = merge_rows(rows.add_column(0, "path", paths), numbers)
+    if merged.num_scans:
         joined = ", ".join(
             f"{name} ({each.num_scans:,})" for name, each in merged.conflicts.items()
         )
         say(
-            f"{source.name}: {merged.num_scans:,} scans have several rows, which were merged"
+            f"{source.name}: scans with several rows, which were merged: {merged.num_scans:,}"
             + (f"; values that differ were joined, in scans: {joined}" if joined else "")
         )
     rows = merged.table
     if all(name in table.column_names for name in NIH_COLUMNS):
         rows = _with_findings(rows)
-    return Manifest(
-        root=base,
-        table=rows.combine_chunks(),
-        label_columns=tuple(rows.column_names[2:]),
-        patients_known=patients_in is not None,
-        withheld=withheld,
-        refused=merged.refused,
-        conflicts=merged.conflicts,
-    )
+    return Labels(rows.combine_chunks(), withheld, merged)
 
 
 def _withheld(labels: pa.Table, allowed: frozenset[str]) -> Iterator[tuple[str, str]]:
@@ -411,7 +444,11 @@ def _list_folder(folder: Path, *, follow_links: bool, open_containers: bool) -> 
         elif is_container and open_containers and not leads_out:
             scans.add_members(Path(entry.path), f"{path}/")
         elif entry.name.lower().endswith(SCAN_SUFFIXES):
-            scans.add(path)
+            others = () if follow_links else second_files(Path(entry.path))
+            if any(not f"{os.path.realpath(other)}/".startswith(base) for other in others):
+                scans.refuse(path, _PART_LEADS_OUT.format(_LEADS_OUT))
+            else:
+                scans.add(path)
         else:
             scans.add_if_scan(path, Path(entry.path))
     return scans

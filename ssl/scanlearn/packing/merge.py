@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 
+from scanlearn.errors import ScanlearnError
 from scanlearn.packing.tables import cell_text, is_list, split_list
 
 # How `archive.json` calls a column with several values of a scan, among its notes.
 JOINED = "several values joined in column"
+MERGED = "several rows in the table"
 # As a spreadsheet counts rows: the header of a table is its row 1.
 FIRST_ROW = 2
 
@@ -43,16 +45,27 @@ class Merged:
 
     Args:
         table: Columns ``path``, ``patient`` and labels; values that differ are joined by ``|``.
-        num_rows: Rows that were joined to an earlier one, of ``num_scans`` scans.
+        num_scans: Scans that had several rows.
         conflicts: By column.
         refused: Scans that their rows give to different patients, and which rows.
     """
 
     table: pa.Table
-    num_rows: int = 0
     num_scans: int = 0
     conflicts: Mapping[str, Conflict] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> dict[str, int]:
+        """What an archive keeps of this: in how many scans."""
+        joined = {f"{JOINED} {name}": each.num_scans for name, each in self.conflicts.items()}
+        return {MERGED: self.num_scans, **joined} if self.num_scans else {}
+
+    def refuse_conflicts(self, source: Path, columns: Collection[str]) -> None:
+        """Raises a ScanlearnError where one of some columns has several values of a scan."""
+        for column in columns:
+            if column in self.conflicts:
+                raise ScanlearnError(f"{source.name} {self.conflicts[column].in_words(column)}")
 
 
 def merge_rows(table: pa.Table, numbers: Int64[np.ndarray, " n"]) -> Merged:
@@ -101,7 +114,7 @@ def merge_rows(table: pa.Table, numbers: Int64[np.ndarray, " n"]) -> Merged:
     is_first = np.ones(len(paths), np.bool_)
     is_first[[row for rows in groups for row in rows[1:]]] = False
     merged = pa.Table.from_arrays(columns, names=table.column_names).filter(pa.array(is_first))
-    return Merged(merged, len(paths) - len(merged), len(groups), conflicts, refused)
+    return Merged(merged, len(groups), conflicts, refused)
 
 
 def _distinct(values: Sequence[str | None], rows: Sequence[int], *, is_patient: bool) -> list[int]:

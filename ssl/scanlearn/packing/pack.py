@@ -29,7 +29,7 @@ from scanlearn.locks import beside, held, sweep
 from scanlearn.packing.filters import make_selection
 from scanlearn.packing.headers import LEFT_OUT, HeaderScan, scan_headers
 from scanlearn.packing.manifest import Manifest, ManifestRow, read_manifest
-from scanlearn.packing.merge import JOINED
+from scanlearn.packing.merge import JOINED, MERGED
 from scanlearn.packing.parallel import get_ready, num_cores, ordered_map
 from scanlearn.packing.prepare import (
     DARK,
@@ -39,6 +39,7 @@ from scanlearn.packing.prepare import (
     Prepared,
     Refused,
     WorkItem,
+    any_has_colour,
     make_plan,
     num_scans,
     pieces,
@@ -47,10 +48,12 @@ from scanlearn.packing.prepare import (
     work_items,
 )
 from scanlearn.packing.settings import TABLE_SETTINGS, PackSettings
+from scanlearn.readers.dicom import NO_PICTURE
 from scanlearn.readers.readers import libraries
 
 SERIES = "series"
 EMPTY = "empty slices left out"
+ASIDE = "files set aside that are no pictures of a patient (masks, doses, reports)"
 CONTRADICTING = "PatientID of the file is not the table's patient"
 _NOBODY = "the file's PatientID names nobody ('unknown' or the like) and was left out"
 _OF_ITS_OWN = "each counts as a patient of its own: write each number in one way"
@@ -160,6 +163,14 @@ def pack_manifest(
         settings=read,
         workers=workers,
     )
+    if plan.channels == 1 and channels == 1 and any_has_colour(headers, read, workers):
+        kept = "an archive of their own keeps it"
+        if like is None:
+            kept = "channels=3 or auto keeps it"
+        warn_user(
+            f"{headers.num_colour:,} of {len(manifest):,} files store colour, which channels=1"
+            f" turns into gray; {kept}"
+        )
     if like is not None:
         if plan.dtype.itemsize > like.dtype.itemsize:
             raise ScanlearnError(
@@ -186,12 +197,15 @@ def pack_manifest(
         try:
             notes = write_scans(writer, manifest, plan, headers, workers)
         except KeyboardInterrupt:
-            raise Interrupted(
-                f"stopped; {writer.num_kept:,} scans in finished shards are kept: run the same"
-                " command again to pack the rest"
-            ) from None
+            kept = "stopped before a shard of scans was complete: the same command starts anew"
+            if writer.num_kept:
+                kept = (
+                    f"stopped; {writer.num_kept:,} scans in finished shards are kept: run the same"
+                    " command again to pack the rest"
+                )
+            raise Interrupted(kept) from None
         if writer.num_scans == 0:
-            reason = writer.first_reason or "every slice is empty"
+            reason = writer.first_reason
             path, _, _ = next(manifest.rows())
             raise ScanlearnError(
                 f"{manifest.root}: none of {len(manifest):,} scans can be read (the first,"
@@ -205,10 +219,10 @@ def pack_manifest(
                 "16-bit scans without a value above a sixteenth of 16 bits (12 bits stored in 16?):"
                 f" {num_dark:,}; they are shown nearly black, pack them with intensity=percentile"
             )
-        joined = {f"{JOINED} {name}": each.num_scans for name, each in manifest.conflicts.items()}
         facts = {"summary": True} if settings.summary and like is None else {}
+        of_rows = {} if manifest.merged is None else manifest.merged.notes
         return writer.close(
-            notes={**headers.left_out, **contradicting, **notes, **joined},
+            notes={**headers.left_out, **contradicting, **notes, **of_rows},
             pixels=plan.preprocess.described(),
             issuer_given=settings.issuer is not None or headers.has_issuers,
             **facts,
@@ -236,7 +250,7 @@ def manifest_of(source: Path | str, settings: PackSettings) -> Manifest:
         raise ScanlearnError(f"{source}: is an archive already; use it without packing")
     return read_manifest(
         source,
-        **settings.model_dump(include=set(TABLE_SETTINGS)),
+        **settings.model_dump(include=set(TABLE_SETTINGS) - {"issuer"}),
         follow_links=settings.follow_links,
         open_containers=settings.open_containers,
         folder_labels=settings.folder_labels,
@@ -300,19 +314,35 @@ class _WriteLoop:
         self._num_outcomes: int = reached.get("num_outcomes", 0)
         self._last: list[str] = reached.get("last", ["", ""])
         self.notes: Counter[str] = Counter(reached.get("notes", {}))
+        # What was begun before has given a scan, at which its packing was noted.
+        self._is_blank = False
 
     def take(
         self, item: WorkItem | Refused, row: ManifestRow, outcomes: tuple[Outcome, ...]
     ) -> None:
         """Writes what became of a piece of work, but for what an earlier process has written."""
-        file = self._writer.list_file(row[0] or "")
+        hashes = self._writer.identities
+        assert hashes is not None
+        scans = (outcome for outcome in outcomes if isinstance(outcome, Prepared))
+        named = next((scan.identifiers for scan in scans), ())
+        file = self._writer.list_file(
+            row[0] or "", [hashes.identifier(kind, value) for kind, value in named]
+        )
+        frames, of = (item.frames, item.of) if isinstance(item, WorkItem) else (range(1), 1)
+        self._is_blank = not outcomes and (self._is_blank or frames.start == 0)
+        if self._is_blank and frames.stop == of:
+            # Its slices were only counted: a volume with one absurd voxel was lost without a word.
+            reason = f"every slice is empty ({of:,} with less foreground than empty_below)"
+            outcomes = (Refused(reason),)
+            self.notes[EMPTY] += len(frames)
         for outcome in outcomes[self._num_outcomes :]:
             self._num_outcomes += 1
             if isinstance(outcome, Refused):
                 verdict = [scan_name(file, outcome.page), _nameless(outcome.reason, row)]
                 # A file done in several pieces is set aside once for the same reason.
-                if not (isinstance(item, WorkItem) and item.frames.start and verdict == self._last):
+                if not (frames.start and verdict == self._last):
                     self._writer.reject(*verdict)
+                    self.notes[ASIDE] += outcome.reason.endswith(NO_PICTURE)
                 self._last = verdict
                 continue
             self.notes.update(outcome.notes)
@@ -325,10 +355,8 @@ class _WriteLoop:
                         "notes": dict(self.notes),
                     }
                 )
-        if isinstance(item, WorkItem) and not any(
-            isinstance(outcome, Refused) for outcome in outcomes
-        ):
-            self.notes[EMPTY] += len(item.frames) - len(outcomes)
+        if not any(isinstance(outcome, Refused) for outcome in outcomes):
+            self.notes[EMPTY] += len(frames) - len(outcomes)
         self.num_done += 1
         self._num_outcomes = 0
 
@@ -443,7 +471,7 @@ def _report(archive: Archive, manifest: Manifest) -> None:
             " allow_columns=[NAME] keeps one that is a label"
         )
     for note, times in archive.info["notes"].items():
-        if note == DARK or note.startswith(JOINED):  # Said before.
+        if note == DARK or note.startswith((JOINED, MERGED)):  # Said before.
             continue
-        counts_itself = note == EMPTY or note.startswith(LEFT_OUT)
+        counts_itself = note in (EMPTY, ASIDE) or note.startswith(LEFT_OUT)
         say(f"{note}: {times:,}" if counts_itself else f"{note} in {times:,} scans")

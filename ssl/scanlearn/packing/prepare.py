@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -93,6 +93,7 @@ class Prepared:
     patient: str | None = None
     series: str | None = None
     issuer: str | None = None
+    identifiers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,8 @@ def make_plan(
     if len(preprocess.windows) > 1 or settings.neighbours:
         channels = 3
     elif channels == "auto":
-        probes = () if preprocess.windows else headers.colour
-        channels = 3 if _any_has_colour(settings, probes, workers) else 1
+        is_gray = bool(preprocess.windows) or not any_has_colour(headers, settings, workers)
+        channels = 1 if is_gray else 3
     shrink = None  # A field of view is cut out first.
     if not preprocess.has_mask:
         shrink = partial(shrink_picture, canvas=canvas, how=preprocess.fit)
@@ -134,8 +135,9 @@ def make_plan(
     return PackPlan(canvas, channels, preprocess.dtype(headers.is_deep), preprocess, read)
 
 
-def _any_has_colour(settings: ReadSettings, paths: Sequence[Path], workers: int) -> bool:
-    probe = partial(_has_colour, settings)
+def any_has_colour(headers: HeaderScan, settings: ReadSettings, workers: int) -> bool:
+    """Returns whether a sample of the files that store colour shows some."""
+    paths, probe = headers.colour, partial(_has_colour, settings)
     if workers == 1 or not paths:
         return any(map(probe, paths))
     with closing(ordered_map(probe, paths, workers=workers, crashed=False)) as answers:
@@ -252,4 +254,5 @@ def _packed(plan: PackPlan, item: WorkItem, frame: Frame) -> Outcome:
     is_deep = frame.scan.pixels.dtype.itemsize == 2
     if is_deep and frame.scan.value_range is None and plan.preprocess.shows_full_range:
         notes = (*notes, DARK if frame.scan.pixels.max() <= _SIXTEENTH else NOT_DARK)
-    return Prepared(scan, notes, page, frame.patient, frame.series, frame.issuer)
+    identity = (frame.patient, frame.series, frame.issuer, frame.identifiers)
+    return Prepared(scan, notes, page, *identity)

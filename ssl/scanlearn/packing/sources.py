@@ -11,9 +11,9 @@ from scanlearn.archive.layout import FORMAT_VERSION, is_archive
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.summary import refresh_summary
 from scanlearn.console import say
-from scanlearn.errors import ScanlearnError
 from scanlearn.files import cache_folder
 from scanlearn.locks import beside, held
+from scanlearn.packing.join import join_labels
 from scanlearn.packing.pack import identities_for, manifest_of, pack_listed
 from scanlearn.packing.settings import PackSettings
 
@@ -31,7 +31,7 @@ def open_archive(
     """Returns the archive that a path or a phantom's description stands for.
 
     A folder of scans or a table is packed into the cache first, once for the same files and
-    settings; a phantom is drawn there.
+    settings; a phantom is drawn there. A table whose ``root`` is an archive is joined to it.
 
     Args:
         source: An archive, a folder of scans, a table, or
@@ -51,10 +51,11 @@ def open_archive(
     if is_archive(path):
         return Archive(path)
     settings = settings or PackSettings()
+    if settings.root is not None and is_archive(settings.root.expanduser()):
+        return join_labels(path, Archive(settings.root.expanduser()), settings, single)
     manifest = manifest_of(path, settings)
-    for column in single:
-        if column in manifest.conflicts:
-            raise ScanlearnError(f"{path.name} {manifest.conflicts[column].in_words(column)}")
+    if manifest.merged is not None:
+        manifest.merged.refuse_conflicts(path, single)
     folder = path if path.is_dir() else path.parent
     identities = identities_for(manifest, settings)
     names = (identities.fingerprint, identities.issuer_hash)

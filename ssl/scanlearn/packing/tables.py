@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError, did_you_mean
+from scanlearn.readers.limits import memory_limited
+from scanlearn.readers.scan import Undecodable, open_regular
 
 EXCEL_SUFFIXES = (".xlsx", ".xlsm")
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", *EXCEL_SUFFIXES)
@@ -27,6 +29,7 @@ SEPARATORS = (",", ";", "\t", "|")
 MAX_COLUMNS = 10_000
 MAX_ROWS = 20_000_000
 _MAX_LINE = 2**22
+_MAX_TEXT_BYTES = 2**30
 _MAX_LISTED = 40
 _BLANK = frozenset({"", "nan", "none", "na", "n/a", "#n/a", "null", "<na>"})
 _LISTED_FINDINGS = re.compile(r"[|;]")
@@ -84,13 +87,15 @@ def read_table(path: Path, *, sep: str | None = None, sheet: str | None = None) 
     if sheet is not None and kind not in EXCEL_SUFFIXES:
         raise ScanlearnError(f"{path}: has no sheets; leave sheet={sheet} out")
     try:
+        open_regular(path).close()
         if kind == ".parquet":
-            table = _read_parquet(path)
+            with memory_limited():
+                table = _read_parquet(path)
         elif kind in EXCEL_SUFFIXES:
             table = _read_excel(path, sheet)
         else:
             table = _read_text(path, sep)
-    except (pa.ArrowException, UnicodeError, csv.Error, OSError) as error:
+    except (pa.ArrowException, UnicodeError, csv.Error, OSError, Undecodable) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ScanlearnError(
             f"{path}: cannot be read as a table ({reason}); give UTF-8 CSV, Excel (.xlsx) or"
@@ -327,10 +332,36 @@ def _as_written(value: object) -> str | None:
 def _read_parquet(path: Path) -> pa.Table:
     file = pq.ParquetFile(path)
     _check_size(file.metadata.num_columns, file.metadata.num_rows)
-    table = file.read()
+    # What is left out need not be read: a column of pictures may be large.
+    names = [field.name for field in file.schema_arrow if _is_plain(field.type)]
+    # A value that many rows share is stored once, and would be written out in each of them.
+    file = pq.ParquetFile(path, read_dictionary=names)
+    parts = [file.metadata.row_group(k) for k in range(file.num_row_groups)]
+    _check_text_bytes(sum(part.total_byte_size for part in parts))
+    table = file.read() if len(names) == len(file.schema_arrow) else file.read(columns=names)
+    _check_text_bytes(sum(map(_text_bytes, table.columns)))
     strings = zip(table.column_names, map(_as_strings, table.columns), strict=True)
     kept = [(name, column) for name, column in strings if column is not None]
     return pa.Table.from_arrays([column for _, column in kept], names=[name for name, _ in kept])
+
+
+def _check_text_bytes(num_bytes: int) -> None:
+    if num_bytes > _MAX_TEXT_BYTES:
+        raise csv.Error(f"its cells hold {num_bytes:,} bytes; at most {_MAX_TEXT_BYTES:,} are read")
+
+
+def _text_bytes(column: pa.ChunkedArray) -> int:
+    """Returns how many bytes the texts of a column take where each row has its own."""
+    total = 0
+    for chunk in column.chunks:
+        if pa.types.is_dictionary(chunk.type) and pa.types.is_string(chunk.type.value_type):
+            lengths = pc.binary_length(chunk.dictionary).cast(pa.int64())
+            total += pc.sum(lengths.take(chunk.indices)).as_py() or 0
+    return total
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    return not (pa.types.is_nested(kind) or pa.types.is_binary(kind))
 
 
 def _as_strings(column: pa.ChunkedArray) -> pa.ChunkedArray | None:

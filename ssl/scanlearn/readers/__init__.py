@@ -1,7 +1,8 @@
 """A file of any known format becomes frames.
 
 - `scan.py`: `Reader`, the form of a row of the table; what readers take and give
-- `values.py`: which stored values mean 0 and 1; more than 16 bits and signs brought to 16
+- `values.py`: which stored values mean 0 and 1; outliers and padding; more than 16 bits and signs
+  brought to 16
 - `volumes.py`: a volume becomes slices with one value range
 - `pictures.py`: PNG, JPEG, TIFF, WebP and BMP
 - `tiffs.py`: what the tags of a TIFF say that Pillow passes over

@@ -15,10 +15,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from scanlearn.files import disk_errors
-from scanlearn.readers.scan import Undecodable
+from scanlearn.readers.scan import Metered, Undecodable, open_regular
 
 CONTAINER_SUFFIXES = (".zip", ".tar", ".npz")
 # A member is copied out of its archive to be read: more would fill the disk for temporary files.
@@ -26,6 +26,8 @@ MAX_MEMBER_BYTES = 2**30
 # Names of members are held in memory.
 MAX_MEMBERS = 2**21
 _MAX_DIRECTORY_BYTES = 2**28
+# What stands before a member's content, in all its blocks: a path of a few hundred bytes.
+_MAX_HEADER_BYTES = 2**20
 _MOST_IN_MEMORY = 2**26
 _CHUNK_BYTES = 2**18
 _HAS_PROC = Path("/proc/self/fd").is_dir()
@@ -92,7 +94,7 @@ def head(path: Path, num_bytes: int) -> bytes:
     # A pipe would be waited for without end.
     if not path.is_file():
         return b""
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         return file.read(num_bytes)
 
 
@@ -167,7 +169,11 @@ class Container:
         self.members: dict[str, tuple[int, Any]] = {}
         self.refused: list[tuple[str, str]] = []
         self._read = read
+        name_bytes = 0
         for number, member in enumerate(listed):
+            name_bytes += len(member.name)
+            if name_bytes > _MAX_DIRECTORY_BYTES:
+                raise Undecodable(f"has names of more than {_MAX_DIRECTORY_BYTES:,} bytes")
             if number == MAX_MEMBERS:
                 raise Undecodable(f"holds more than {MAX_MEMBERS:,} members")
             # "./a//b" and "a/b" are one path.
@@ -231,8 +237,7 @@ def _opened(path: Path, size: int, time_ns: int) -> Container:
 
 
 def _open_zip(path: Path) -> Container:
-    _check_directory(path)
-    file = zipfile.ZipFile(path)
+    file = open_zip(path)
     by_place = sorted(file.infolist(), key=lambda member: member.header_offset)
     for member, following in pairwise(by_place):
         end = member.header_offset + _ZIP_HEADER_BYTES + member.compress_size
@@ -250,24 +255,39 @@ def _open_zip(path: Path) -> Container:
     return Container(listed, read)
 
 
-def _check_directory(path: Path) -> None:
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Opens a zip archive whose list of members does not fill the memory.
+
+    Raises:
+        Undecodable: It claims more members, or a longer list of them, than are read.
+    """
+    with open_regular(path) as file:
+        _check_directory(file)
+    return zipfile.ZipFile(path)
+
+
+def _check_directory(file: IO[bytes]) -> None:
     """Refuses a list of members that would fill the memory, which zipfile reads in one go."""
-    with path.open("rb") as file:
-        num_bytes = file.seek(0, os.SEEK_END)
-        file.seek(max(0, num_bytes - 2**16 - _ZIP_END_BYTES - _ZIP64_END_BYTES))
-        tail = file.read()
+    num_bytes = file.seek(0, os.SEEK_END)
+    file.seek(max(0, num_bytes - 2**16 - _ZIP_END_BYTES - _ZIP64_END_BYTES))
+    tail = file.read()
+    start = num_bytes - len(tail)
     place = tail.rfind(b"PK\x05\x06")
     size = int.from_bytes(tail[place + 12 : place + 16], "little")
     wide = place - _ZIP64_LOCATOR_BYTES - _ZIP64_END_BYTES
-    if wide >= 0 and tail[wide : wide + 4] == b"PK\x06\x06":
+    is_wide = wide >= 0 and tail[wide : wide + 4] == b"PK\x06\x06"
+    if is_wide:
         size = int.from_bytes(tail[wide + 40 : wide + 48], "little")
     if place >= 0 and size > _MAX_DIRECTORY_BYTES:
         raise Undecodable(f"claims a list of members of {size:,} bytes")
+    end = place - _ZIP64_LOCATOR_BYTES - _ZIP64_END_BYTES if is_wide else place
+    file.seek(max(0, start + end - size))
+    # An upper bound, found at once: a thousand bytes of memory stand behind each.
+    if place >= 0 and file.read(size).count(b"PK\x01\x02") > MAX_MEMBERS:
+        raise Undecodable(f"holds more than {MAX_MEMBERS:,} members")
 
 
 def _open_tar(path: Path) -> Container:
-    file = path.open("rb")
-
     def read(place: int, num_bytes: int) -> Iterator[bytes]:
         end = place + num_bytes
         while place < end:
@@ -278,9 +298,13 @@ def _open_tar(path: Path) -> Container:
             place += len(chunk)
             yield chunk
 
-    with tarfile.open(path, "r:") as archive:
-        container = Container(_tar_members(archive), read)
-        end = archive.offset
+    with open_regular(path) as headers:
+        # Of a list of holes, a long path or other records tarfile reads as much as they claim.
+        headers.bytes_left = _MAX_HEADER_BYTES
+        with tarfile.open(fileobj=headers, mode="r:") as archive:
+            container = Container(_tar_members(archive, headers), read)
+            end = archive.offset
+    file = open_regular(path)
     weakref.finalize(container, file.close)
     # A damaged header is taken for the end by tarfile.
     file.seek(end)
@@ -289,10 +313,12 @@ def _open_tar(path: Path) -> Container:
     return container
 
 
-def _tar_members(archive: tarfile.TarFile) -> Iterator[Listed]:
+def _tar_members(archive: tarfile.TarFile, headers: Metered) -> Iterator[Listed]:
     while (member := archive.next()) is not None:
-        # It keeps every member it has passed.
+        headers.bytes_left = _MAX_HEADER_BYTES
+        # It keeps every member it has passed, and records that hold for all that follow.
         archive.members.clear()  # type: ignore[attr-defined]
+        archive.pax_headers.clear()  # type: ignore[attr-defined]
         if not member.isdir():
             yield Listed(member.name, member.size, member.offset_data, _tar_refused(member))
 

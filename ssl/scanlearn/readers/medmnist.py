@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from scanlearn.errors import ScanlearnError
-from scanlearn.readers.containers import member_of
+from scanlearn.readers.containers import member_of, open_zip
 from scanlearn.readers.scan import (
     MAX_FRAMES,
     MAX_PIXELS,
@@ -24,13 +24,15 @@ from scanlearn.readers.scan import (
     Scan,
     Undecodable,
 )
-from scanlearn.readers.values import foreground_from
+from scanlearn.readers.values import foreground_from, percentile_range
 
 SPLITS = ("train", "val", "test")
 # More rows, or bytes of labels, than any such set has.
 MAX_ROWS = 2**21
 MAX_ROW_BYTES = 2**28
 _MAX_LABEL_BYTES = 2**28
+# As many as ChestMNIST's 14 of 2 million images; each becomes a text of about 10 bytes.
+_MAX_LABELS, _MAX_LABEL_COLUMNS = 2**25, 1000
 _CHUNK_BYTES = 2**20
 _DIGITS = 7
 
@@ -63,7 +65,7 @@ class _Rows:
     """The rows of one array, cheap in their order: an earlier one starts over."""
 
     def __init__(self, path: Path, split: str) -> None:
-        self._file = zipfile.ZipFile(path)
+        self._file = open_zip(path)
         self._name = f"{split}_images.npy"
         self._stream, self.array = _open_array(self._file, self._name)
         _check_images(self.array)
@@ -116,7 +118,7 @@ def list_rows(path: Path) -> pa.Table:
         ScanlearnError: It is no such file, or damaged.
     """
     try:
-        with zipfile.ZipFile(path) as file:
+        with open_zip(path) as file:
             present = [split for split in SPLITS if f"{split}_images.npy" in file.NameToInfo]
             tables = [_list_split(file, split) for split in present]
             if not tables:
@@ -146,7 +148,8 @@ def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame
     """Yields the scan of a row, or some slices of its volume along its first axis.
 
     Slices of a volume with a smaller share of foreground than ``empty_below`` are left out, which
-    is what lies more than a twentieth of its range above its lowest value.
+    is what lies more than a twentieth of its range, with 16 bits of that from its .5 to its 99.5
+    percentile, above its lowest value.
     """
     file, split, number = _place(path)
     rows = _rows(file, split)
@@ -156,7 +159,11 @@ def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame
     elif values.ndim == 2:
         yield Frame(1, Scan(values[None]))
     else:
-        is_foreground = values > foreground_from(int(values.min()), int(values.max()))
+        low, high = float(values.min()), float(values.max())
+        if values.dtype.itemsize > 1:
+            # One voxel of 65535 would leave every slice empty.
+            low, high = percentile_range(values)
+        is_foreground = values > foreground_from(low, high)
         for index in frames:
             if is_foreground[index].mean() >= settings.empty_below:
                 yield Frame(index + 1, Scan(values[index][None]))
@@ -245,10 +252,7 @@ def _list_split(file: zipfile.ZipFile, split: str) -> pa.Table:
     if f"{split}_labels.npy" in file.NameToInfo:
         labels = _read_labels(file, f"{split}_labels.npy", num_rows)
         names = ["label"] if labels.shape[1] == 1 else [f"label_{k}" for k in range(len(labels.T))]
-        columns |= {
-            name: pa.array(values.astype(str).tolist(), pa.string())
-            for name, values in zip(names, labels.T, strict=True)
-        }
+        columns |= {name: _texts(values) for name, values in zip(names, labels.T, strict=True)}
     columns["split"] = pa.array([split] * num_rows, pa.string())
     return pa.table(columns)
 
@@ -258,10 +262,20 @@ def _read_labels(file: zipfile.ZipFile, name: str, num_rows: int) -> np.ndarray[
     with stream:
         if array.row_bytes * num_rows > _MAX_LABEL_BYTES or array.dtype.kind not in "biuU":
             raise Undecodable(f"has {array.shape} labels of {array.dtype}; use whole numbers")
+        num_labels = math.prod(array.shape)
+        if num_labels > _MAX_LABELS or num_labels > _MAX_LABEL_COLUMNS * max(1, num_rows):
+            raise Undecodable(f"claims {array.shape} labels in {name}, more than any such set has")
         if array.shape[:1] != (num_rows,) or len(array.shape) not in (1, 2):
             raise Undecodable(f"has {array.shape} labels in {name} for {num_rows:,} images")
         values = np.frombuffer(_exactly(stream, array.row_bytes * num_rows), array.dtype)
     return values.reshape(num_rows, -1)
+
+
+def _texts(values: np.ndarray[Any, Any]) -> pa.Array:
+    if values.dtype.kind in "iu":
+        # In Arrow: as objects of Python a label would take fifty bytes.
+        return pa.array(np.ascontiguousarray(values)).cast(pa.string())
+    return pa.array(values.astype(str).tolist(), pa.string())
 
 
 def _exactly(stream: IO[bytes], num_bytes: int) -> bytes:

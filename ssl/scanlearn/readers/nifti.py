@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import os
+import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,17 +24,21 @@ from scanlearn.readers.scan import (
     Scan,
     Undecodable,
     Units,
+    open_regular,
     refusing,
 )
-from scanlearn.readers.values import inverted, stored_depth
+from scanlearn.readers.values import inverted, padding_in, stored_depth, within_hounsfield
 from scanlearn.readers.volumes import as_volume
 
 MAX_VOXELS = 2**30
 _AXES: tuple[Plane, ...] = ("sagittal", "coronal", "axial")
 _SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz")
+_NIFTI_1_SIZE, _NIFTI_2_BYTES = b"\x5c\x01\x00\x00", 540
 _NIFTI_2_SIZES = (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
 # A volume is read whole: a few megabytes of gzip may claim many gigabytes.
 MAX_VOLUME_BYTES = 2**30
+# Notes before the voxels are read whole too: the longest that programs write are a few megabytes.
+_MAX_EXTENSION_BYTES = 2**26
 # Millimetres of the units that a header may name; most name none and mean millimetres.
 _UNIT_MM = {"meter": 1000.0, "micron": 0.001}
 
@@ -95,7 +103,7 @@ def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame
     usable = spacing if all(np.isfinite(mm) and mm > 0 for mm in spacing) else None
     for number in range(frames.start // num_slices, -(-frames.stop // num_slices)):
         with refusing(path):
-            scan, notes = _volume(volumes, number)
+            scan, notes = _volume(volumes, number, in_hounsfield=settings.shows == "nothing")
             volume = as_volume(replace(scan, spacing_mm=usable), notes, settings)
         yield from volume.slices(
             frames,
@@ -148,13 +156,57 @@ def _open(path: Path) -> _Volumes:
 def _load(path: Path) -> Any:
     import nibabel
 
+    _check_start(path)
+    for other in second_files(path):
+        try:
+            open_regular(other).close()
+        except Undecodable as error:
+            raise Undecodable(f"has a {other.suffix} file beside it that {error}") from error
     if path.name.lower().endswith(_SUFFIXES):
         return nibabel.load(path)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         is_nifti_2 = file.read(4) in _NIFTI_2_SIZES
     kind: Any = nibabel.Nifti2Image if is_nifti_2 else nibabel.Nifti1Image
     holder = nibabel.FileHolder(filename=str(path))
     return kind.from_file_map({"header": holder, "image": holder})
+
+
+def second_files(path: Path) -> tuple[Path, ...]:
+    """Returns the files that are opened with one: the voxels and the affine beside a header."""
+    if path.suffix.lower() != ".hdr":
+        return ()
+    names = (ending for name in (".img", ".mat") for ending in (name, name.upper()))
+    others = (path.with_suffix(ending) for ending in names)
+    return tuple(other for other in others if os.path.lexists(other))
+
+
+def _check_start(path: Path) -> None:
+    """Refuses notes that would fill the memory, which nibabel reads before it knows the voxels.
+
+    Source: NIfTI-1 header, ``vox_offset`` at byte 108; NIfTI-2, at byte 168.
+    """
+    with open_regular(path) as file:
+        is_packed = file.peek(2)[:2] == b"\x1f\x8b"
+        stream: Any = gzip.GzipFile(fileobj=file) if is_packed else file
+        try:
+            start = stream.read(_NIFTI_2_BYTES)
+        except (OSError, EOFError, zlib.error):
+            return  # Its reader says why.
+        num_bytes = os.fstat(file.fileno()).st_size
+    if path.suffix.lower() == ".hdr":
+        offset = float(num_bytes)  # Its notes go to its end.
+    elif start[:4] in _NIFTI_2_SIZES and len(start) == _NIFTI_2_BYTES:
+        order = "<" if start[:4] == _NIFTI_2_SIZES[0] else ">"
+        (offset,) = struct.unpack_from(f"{order}q", start, 168)
+    elif start[344:347] == b"n+1":
+        order = "<" if start[:4] == _NIFTI_1_SIZE else ">"
+        (offset,) = struct.unpack_from(f"{order}f", start, 108)
+    else:
+        return
+    if offset > _MAX_EXTENSION_BYTES:
+        raise Undecodable(
+            f"claims {offset:,.0f} bytes before its voxels, more than {_MAX_EXTENSION_BYTES:,}"
+        )
 
 
 def _orientation(
@@ -175,15 +227,18 @@ def _orientation(
     return (x, y, z), (flips[0], flips[1], flips[2]), (zooms[x], zooms[y], zooms[z])
 
 
-def _volume(volumes: _Volumes, number: int) -> tuple[Scan, tuple[str, ...]]:
+def _volume(volumes: _Volumes, number: int, *, in_hounsfield: bool) -> tuple[Scan, tuple[str, ...]]:
     """Returns ``[x y z]`` towards right, front and head, and what of it was changed, in words."""
     later = np.unravel_index(number, volumes.voxels.shape[3:], order="F")
     voxels = np.asarray(volumes.voxels[(..., *(int(place) for place in later))])
     turned = voxels.transpose(volumes.order)
     turned = turned[tuple(slice(None, None, -1 if flip else 1) for flip in volumes.flips)]
-    stored = stored_depth(turned)
+    padding = padding_in(turned)
+    bounds = within_hounsfield(volumes.slope, volumes.intercept) if in_hounsfield else None
+    stored = stored_depth(turned, padding, bounds)
     slope = volumes.slope / stored.scale
-    scan = Scan(stored.pixels, units=Units(slope, volumes.intercept - slope * stored.offset))
+    units = Units(slope, volumes.intercept - slope * stored.offset)
+    scan = Scan(stored.pixels, units=units, padding=padding)
     return (inverted(scan) if slope < 0 else scan), stored.notes
 
 

@@ -21,9 +21,15 @@ from scanlearn.readers.scan import (
     Scan,
     Undecodable,
     Units,
+    open_regular,
     refusing,
 )
-from scanlearn.readers.values import percentile_range, stored_depth
+from scanlearn.readers.values import (
+    padding_in,
+    percentile_range,
+    stored_depth,
+    within_hounsfield,
+)
 from scanlearn.readers.volumes import as_volume
 
 
@@ -45,23 +51,24 @@ def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame
         stack, is_volume = _open(path)
         if settings.neighbours and not is_volume:
             raise Undecodable("is not a volume ([n h w]), but neighbours=true needs one")
-        volume = as_volume(*_stored(stack[:, 0]), settings) if is_volume else None
+        volume = as_volume(*_stored(stack[:, 0], settings), settings) if is_volume else None
     if volume is not None:
         yield from volume.slices(frames, settings)
         return
     for index in frames:
         with refusing(path):
-            scan, notes = _stored(stack[index])
+            scan, notes = _stored(stack[index], settings)
             if len(scan.pixels) == 3 or stack.dtype == np.uint8:
                 scan = Scan(scan.pixels)
             elif settings.shows == "file":
-                scan = replace(scan, value_range=percentile_range(scan.pixels))
+                shown = percentile_range(scan.pixels, scan.padding)
+                scan = replace(scan, value_range=shown)
         yield Frame(index + 1, scan, notes)
 
 
 def _open(path: Path) -> tuple[np.ndarray[Any, Any], bool]:
     """Returns an array as ``[n c h w]`` on disk, and whether it is a volume of n slices."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         shape, _, dtype = read_array_header(file, path.stat().st_size)
     is_volume = len(shape) == 3 and shape[0] not in (1, 3) and shape[2] > 4
     # Channels come first or last; where both may be meant, nobody can tell.
@@ -83,13 +90,15 @@ def _open(path: Path) -> tuple[np.ndarray[Any, Any], bool]:
     return stack, is_volume
 
 
-def _stored(values: np.ndarray[Any, Any]) -> tuple[Scan, tuple[str, ...]]:
+def _stored(values: np.ndarray[Any, Any], settings: ReadSettings) -> tuple[Scan, tuple[str, ...]]:
     """Returns pixels of the same shape with what they measure, and what was changed, in words."""
     if not np.isfinite(values).all():
         raise Undecodable("holds NaN or infinite values; replace them before saving")
-    stored = stored_depth(values)
+    padding = padding_in(values)
+    bounds = within_hounsfield() if settings.shows == "nothing" else None
+    stored = stored_depth(values, padding, bounds)
     units = Units(1 / stored.scale, -stored.offset / stored.scale)
-    return Scan(stored.pixels, units=units), stored.notes
+    return Scan(stored.pixels, units=units, padding=padding), stored.notes
 
 
 READER = Reader(

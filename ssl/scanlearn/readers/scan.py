@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import UInt8, UInt16
+from jaxtyping import Bool, UInt8, UInt16
 
 Pixels = UInt8[np.ndarray, "c h w"] | UInt16[np.ndarray, "c h w"]
 Plane = Literal["sagittal", "coronal", "axial"]
@@ -28,6 +29,8 @@ Shrink = Callable[[Any], Any]
 MAX_PIXELS = 89_478_485
 # More frames than any recording has: such a file would keep a machine busy for days.
 MAX_FRAMES = 65_536
+
+_QUOTED = re.compile(r"""(?<!\w)b?(?:'[^']*'|"[^"]*")(?!\w)|(?<!\w)b?['"].*$""")
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,14 @@ class Scan:
         value_range: Stored values that mean 0 and 1 by what the file says, or None where it says
             nothing of them.
         units: What stored values measure; None where that is unknown, as for pictures.
+        padding: Which pixels were never measured and do not count; None where all were.
     """
 
     pixels: Pixels
     spacing_mm: tuple[float, float] | None = None
     value_range: tuple[float, float] | None = None
     units: Units | None = None
+    padding: Bool[np.ndarray, "c h w"] | None = None
 
 
 class Undecodable(ValueError):  # noqa: N818 - a verdict on a scan, which is set aside, not a fault
@@ -107,6 +112,7 @@ class Frame:
         scan: The scan, or the reason why there is none.
         notes: What of the file was left out or changed, in words.
         patient: As the file names it; None where it names none, as for series and issuer.
+        identifiers: Kind and value of what a table of labels may call the file by.
     """
 
     number: int
@@ -115,16 +121,17 @@ class Frame:
     patient: str | None = None
     series: str | None = None
     issuer: str | None = None
+    identifiers: tuple[tuple[str, str], ...] = ()
 
 
 class Metered(io.BufferedReader):
     """A file of which only so many more bytes are read.
 
     Attributes:
-        bytes_left: Set anew by who knows what the file may still need.
+        bytes_left: Set by who knows what the file may still need; None reads all of it.
     """
 
-    bytes_left = 2**62
+    bytes_left: int | None = None
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Returns the next bytes.
@@ -132,11 +139,13 @@ class Metered(io.BufferedReader):
         Raises:
             Undecodable: There are more than are left to be read.
         """
+        if self.bytes_left is None:
+            return super().read(size)
         most = self.bytes_left + 1
         content = super().read(most if size is None or size < 0 else min(size, most))
         self.bytes_left -= len(content)
         if self.bytes_left < 0:
-            raise Undecodable("holds far more bytes than its pixels and a list of tags need")
+            raise Undecodable("claims far more bytes of tags, notes or headers than any scan has")
         return content
 
 
@@ -188,9 +197,22 @@ def refusing(path: Path) -> Iterator[None]:
         # Pillow's parsers raise almost anything on damaged bytes (SyntaxError, struct.error,
         # zlib.error, IndexError ...): whatever it is, this file is no scan.
         # Reasons are listed with the archive, which tells nothing of the folders scans came from.
-        text = str(error).replace(f"{path.parent}{os.sep}", "")
-        line = (text.splitlines() or [type(error).__name__])[0][:200]
+        text = str(error).replace(f"{path.parent}{os.sep}", "").replace(path.name, "the file")
+        line = (text.splitlines() or [type(error).__name__])[0]
+        line = _without_values(line)[:200]
         raise Undecodable(f"is cut short or damaged ({line})") from error
+
+
+def _without_values(line: str) -> str:
+    """Returns an error without what it quotes, but for names in Python and of encodings."""
+
+    # Libraries quote the value they stumble over, which may be a patient's number.
+    def hidden(quoted: re.Match[str]) -> str:
+        is_name = line[quoted.end() :].startswith((" object", " codec"))
+        is_name = is_name or line[: quoted.start()].endswith("attribute ")
+        return quoted.group() if is_name else "(a value)"
+
+    return _QUOTED.sub(hidden, line)
 
 
 @dataclass(frozen=True)
@@ -206,6 +228,7 @@ class ReadSettings:
         shows: What means 0 and 1: "file" for what a file says, else the percentiles of a volume;
             "foreground" for the percentiles of a volume's foreground; "nothing" where it is known.
             But for "file", windows and tables of DICOM files are left alone.
+        pictures_only: Whether DICOM objects that are no pictures of a patient are refused.
         neighbours: Whether the slices before and after one fill the channels of a volume's slice.
         shrink: Makes an 8-bit picture smaller before it becomes an array; None keeps its size.
     """
@@ -216,6 +239,7 @@ class ReadSettings:
     gray: bool = False
     tags: tuple[str, ...] = ()
     shows: Literal["file", "foreground", "nothing"] = "file"
+    pictures_only: bool = True
     neighbours: bool = False
     shrink: Shrink | None = None
 

@@ -6,21 +6,30 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8, UInt16
+from jaxtyping import Bool, UInt8, UInt16
 
 from scanlearn.readers.scan import Pixels, Scan
 
 Box = tuple[int, int, int, int]
+Mask = Bool[np.ndarray, "*s"]
 PERCENTILES = (0.5, 99.5)
 # Of more values than these an even sample counts.
 _MAX_COUNTED = 2**24
 _VALUES_AT_ONCE = 2**20
+# What lies this many times the spread of all others away from them was not measured; nearer values
+# leave 500 gray levels to the others. The spread is that of all but the rarest values: metal or
+# bright vessels, a few in a thousand, are more than these.
+_FAR = 64
+_RARE, _FEW, _MOST_RARE = 0.0005, 10, 0.005
+# A window keeps these Hounsfield units.
+_HU_BOUNDS = (-32768.0, 32767.0)
 # Air is a few hundredths as bright as what is bright in a magnitude image, the darkest tissue more.
 _FOREGROUND = 0.05
 # Noise around zero and rounding leave a few values below it; a phase has half of them there.
 _MAX_BELOW_ZERO = 0.005
 _NO_MAGNITUDE = "no magnitude, values below zero: stored as they are"
 _SCALED = "more than 16 bits or floating point scaled to 16 bits"
+_CLIPPED = "values far from all others clipped"
 
 
 def value_range(
@@ -39,21 +48,29 @@ def value_range(
     return percentile_range(pixels[:, top:bottom, left:right])
 
 
-def percentile_range(pixels: np.ndarray[Any, Any]) -> tuple[float, float]:
-    """Returns the .5 and 99.5 percentiles, an arbitrary step apart where they are one value."""
-    low, high = np.percentile(_sample(pixels), PERCENTILES)
+def percentile_range(
+    pixels: np.ndarray[Any, Any], padding: Mask | None = None
+) -> tuple[float, float]:
+    """Returns the .5 and 99.5 percentiles, an arbitrary step apart where they are one value.
+
+    Args:
+        padding: Which values do not count.
+    """
+    low, high = np.percentile(_sample(_without(pixels, padding)), PERCENTILES)
     # A scan of one value would divide by zero: it means 0 everywhere.
     return float(low), float(high if high > low else low + 1.0)
 
 
-def foreground_range(pixels: np.ndarray[Any, Any]) -> tuple[float, float]:
-    """Returns the .5 and 99.5 percentiles of the foreground.
+def foreground_range(
+    pixels: np.ndarray[Any, Any], padding: Mask | None = None
+) -> tuple[float, float]:
+    """Returns the .5 and 99.5 percentiles of the foreground, for which padding does not count.
 
     Foreground is what lies more than a twentieth of the range, from the .5 to the 99.5 percentile
     of everything, above its lower end. Otsu's threshold would stand between fat and muscle where
     a coil lights up the one, and would show the other as black.
     """
-    flat = _sample(pixels)
+    flat = _sample(_without(pixels, padding))
     darkest, brightest = percentile_range(flat)
     inside = flat[flat > foreground_from(darkest, brightest)]
     if not inside.size:
@@ -63,9 +80,15 @@ def foreground_range(pixels: np.ndarray[Any, Any]) -> tuple[float, float]:
     return float(low if low < high else darkest), float(high)
 
 
+def _without(pixels: np.ndarray[Any, Any], padding: Mask | None) -> np.ndarray[Any, Any]:
+    """Returns the values that are no padding; all of them where nothing else is left."""
+    return pixels if padding is None or padding.all() else pixels[~padding]
+
+
 def _sample(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    flat = pixels.reshape(-1)
-    return flat[:: 1 + flat.size // _MAX_COUNTED]
+    step = 1 + pixels.size // _MAX_COUNTED
+    # Reshaping would copy all of a large volume whose axes are turned.
+    return pixels.flat[::step] if step > 1 else pixels.reshape(-1)
 
 
 def foreground_from(low: float, high: float) -> float:
@@ -93,25 +116,96 @@ def from_zero(scan: Scan) -> tuple[Scan, tuple[str, ...]]:
     return replace(scan, pixels=pixels, value_range=None, units=units), ()
 
 
+def padding_in(values: np.ndarray[Any, Any]) -> Mask | None:
+    """Returns which values are padding though no tag says so; None where there is none.
+
+    Of signed 16 bits that is the least value, -32768, where it lies further from the others than
+    they lie apart; of more bits and floating point a value that many have at the lower or the
+    upper end, far from all others. Counted as measured, either left no gray levels to tissue.
+    """
+    kind, num_bytes = values.dtype.kind, values.dtype.itemsize
+    if kind == "i" and num_bytes == 2:
+        least = int(np.iinfo(values.dtype).min)
+        is_least = values == least
+        if not is_least.any() or is_least.all():
+            return None
+        others = values[~is_least]
+        low, high = int(others.min()), int(others.max())
+        return is_least if low - least > high - low else None
+    if kind in "iu" and num_bytes <= 2:
+        return None
+    flat = _sample(values)
+    flat = flat[np.isfinite(flat)]
+    constants = []
+    for end in (0, 1):
+        if not _num_rare(flat.size):
+            break
+        constant = _edges(flat)[end]
+        rest = flat[flat < constant] if end else flat[flat > constant]
+        if not rest.size or np.count_nonzero(flat == constant) <= _num_rare(flat.size):
+            continue
+        near, far = map(float, _edges(rest))
+        gap = float(constant) - far if end else near - float(constant)
+        if far > near and gap > _FAR * (far - near):
+            constants.append(constant)
+            flat = rest
+    return np.isin(values, constants) if constants else None
+
+
+def darkened(scan: Scan, black: float | None = None) -> Scan:
+    """Returns a scan whose padding is as dark as its darkest other value.
+
+    Elsewhere it would shine, as a value above all others does, or draw bright seams when the scan
+    is resized, as one far below them does.
+
+    Args:
+        black: What will be shown as black: padding below it keeps its value, but for a 0, which
+            is what lies below all that 16 bits hold.
+    """
+    padding = scan.padding
+    if padding is None or padding.all():
+        return scan
+    darkest = float(scan.pixels[~padding].min())
+    if black is None:
+        dark = np.full_like(scan.pixels, darkest)
+    else:
+        is_kept = (scan.pixels > 0) & (scan.pixels <= black)
+        dark = np.where(is_kept, scan.pixels, min(darkest, max(black, 0.0)))
+    pixels = np.where(padding, dark, scan.pixels).astype(scan.pixels.dtype)
+    return replace(scan, pixels=pixels)
+
+
 class Stored(NamedTuple):
     """Values as an archive stores them: ``scale * value + offset``."""
 
     pixels: UInt8[np.ndarray, "*s"] | UInt16[np.ndarray, "*s"]
     scale: float = 1.0
     offset: float = 0.0
+    is_clipped: bool = False
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was changed, in words."""
-        return () if self.scale == 1 else (_SCALED,)
+        scaled = () if self.scale == 1 else (_SCALED,)
+        return (*scaled, _CLIPPED) if self.is_clipped else scaled
 
 
-def stored_depth(values: np.ndarray[Any, Any]) -> Stored:
+def stored_depth(
+    values: np.ndarray[Any, Any],
+    padding: Mask | None = None,
+    bounds: tuple[float, float] | None = None,
+) -> Stored:
     """Returns numbers of any real dtype in 8 or 16 bits.
 
     8 and 16 bits are kept as they are, signed ones shifted by half their range. More bits, and
-    floating point, become 0 to 65535 between the least and the greatest finite value; what is
-    not finite becomes 0.
+    floating point, become 0 to 65535 between the least and the greatest finite value, without
+    the few that lie far from all others: these are clipped, since one voxel of 1e10 would leave
+    the rest without a gray level. What is not finite becomes 0.
+
+    Args:
+        padding: Which values do not count.
+        bounds: Values that can be shown: all of them are kept, however far apart. None where
+            that is not known.
     """
     kind, num_bytes = values.dtype.kind, values.dtype.itemsize
     if kind in "iu" and num_bytes <= 2:
@@ -124,12 +218,20 @@ def stored_depth(values: np.ndarray[Any, Any]) -> Stored:
     finite = np.isfinite(values)
     if not finite.any():
         return Stored(np.zeros(values.shape, np.uint16))
-    some: Any = values.flat[int(finite.argmax())]
-    low = float(np.min(values, initial=some, where=finite))
-    high = float(np.max(values, initial=some, where=finite))
-    if kind in "iu" and low >= 0 and high <= np.iinfo(np.uint16).max:
-        return Stored(values.astype(np.uint16))
-    span = high - low
+    counted = finite if padding is None or padding.all() else finite & ~padding
+    low, high = _extremes(values, counted if counted.any() else finite)
+    least, greatest = low, high
+    nearest, furthest = bounds or _plausible(values, counted)
+    if low < nearest or high > furthest:
+        near = counted & (values >= nearest) & (values <= furthest)
+        if near.any():
+            least, greatest = _extremes(values, near)
+    is_clipped = (least, greatest) != (low, high)
+    if kind in "iu" and least >= 0 and greatest <= np.iinfo(np.uint16).max:
+        return Stored(
+            values.clip(int(least), int(greatest)).astype(np.uint16), 1.0, 0.0, is_clipped
+        )
+    span = greatest - least
     scale = np.iinfo(np.uint16).max / span if span > 0 else 1.0
     if not (np.isfinite(span) and np.isfinite(scale)):
         return Stored(np.zeros(values.shape, np.uint16))
@@ -137,9 +239,50 @@ def stored_depth(values: np.ndarray[Any, Any]) -> Stored:
     step = max(1, _VALUES_AT_ONCE // values[0].size)
     for start in range(0, len(values), step):
         part = slice(start, start + step)
-        wide = np.where(finite[part], values[part].astype(np.float64), low)
-        pixels[part] = np.rint((wide - low) * scale)
-    return Stored(pixels, scale, -low * scale)
+        wide = np.where(finite[part], values[part].astype(np.float64), least)
+        pixels[part] = np.rint((wide.clip(least, greatest) - least) * scale)
+    return Stored(pixels, scale, -least * scale, is_clipped)
+
+
+def within_hounsfield(slope: float = 1.0, intercept: float = 0.0) -> tuple[float, float]:
+    """Returns between which values lie the Hounsfield units that 16 bits hold."""
+    low, high = sorted((edge - intercept) / slope for edge in _HU_BOUNDS)
+    return low, high
+
+
+def _extremes(values: np.ndarray[Any, Any], where: Mask) -> tuple[float, float]:
+    some: Any = values.flat[int(where.argmax())]
+    low, high = np.min(values, initial=some, where=where), np.max(values, initial=some, where=where)
+    return float(low), float(high)
+
+
+def _plausible(values: np.ndarray[Any, Any], counted: Mask) -> tuple[float, float]:
+    """Returns the values between which lies what can have been measured."""
+    flat = _sample(values)[_sample(counted)]
+    if not flat.size:
+        return -np.inf, np.inf
+    low, high = _edges(flat)
+    if low == high:
+        # Nearly all of it is one value: what is not is judged by itself.
+        rest = flat[flat != low]
+        if rest.size:
+            below, above = _edges(rest)
+            low, high = min(low, below), max(high, above)
+    margin = _FAR * (float(high) - float(low))
+    return (float(low) - margin, float(high) + margin) if margin > 0 else (-np.inf, np.inf)
+
+
+def _edges(flat: np.ndarray[Any, Any]) -> tuple[Any, Any]:
+    """Returns the least and the greatest value but for the rarest at either end."""
+    last = flat.size - 1
+    num_rare = _num_rare(flat.size)
+    ordered = np.partition(flat, (num_rare, last - num_rare))
+    return ordered[num_rare], ordered[last - num_rare]
+
+
+def _num_rare(number: int) -> int:
+    """Returns how many of some values may be errors: in small scans ten are, if of 2,000."""
+    return min(max(int(_RARE * number), _FEW), int(_MOST_RARE * number))
 
 
 def inverted(scan: Scan) -> Scan:

@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from scanlearn.readers.scan import Frame, ReadSettings, Scan
-from scanlearn.readers.values import foreground_from, foreground_range, from_zero, percentile_range
+from scanlearn.readers.values import (
+    darkened,
+    foreground_from,
+    foreground_range,
+    from_zero,
+    percentile_range,
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Volume:
             first: Number in the file of the volume's first slice, from 0.
         """
         stack = as_stack(self.scan.pixels)
+        of_padding = None if self.scan.padding is None else as_stack(self.scan.padding)
         reach = (-1, 0, 1) if settings.neighbours else (0,)
         for index in range(max(frames.start, first), min(frames.stop, first + len(stack))):
             near = np.clip([index - first + step for step in reach], 0, len(stack) - 1)
@@ -46,21 +53,26 @@ class Volume:
             pixels = np.ascontiguousarray(stack[near])
             is_foreground = pixels[len(reach) // 2] > self.foreground_from
             if is_foreground.mean() >= settings.empty_below:
-                yield Frame(index + 1, replace(self.scan, pixels=pixels), self.notes)
+                padding = None if of_padding is None else np.ascontiguousarray(of_padding[near])
+                scan = replace(self.scan, pixels=pixels, padding=padding)
+                yield Frame(index + 1, scan, self.notes)
 
 
 def as_volume(scan: Scan, notes: tuple[str, ...], settings: ReadSettings) -> Volume:
     """Returns a volume whose 0 and 1 are its .5 and 99.5 percentiles, or those of its foreground.
 
-    Foreground is what lies more than a twentieth of the range above its lower end.
+    Foreground is what lies more than a twentieth of the range above its lower end. Padding counts
+    for neither, and is dark.
 
     Args:
         scan: Pixels of three axes in any order, and the spacing of a slice.
     """
+    scan = darkened(scan)
+    padding = scan.padding
     in_foreground = settings.shows == "foreground"
     if in_foreground:
         scan, more = from_zero(scan)
         notes = (*notes, *more)
-    low, high = percentile_range(scan.pixels)
-    shown = foreground_range(scan.pixels) if in_foreground else (low, high)
+    low, high = percentile_range(scan.pixels, padding)
+    shown = foreground_range(scan.pixels, padding) if in_foreground else (low, high)
     return Volume(replace(scan, value_range=shown), foreground_from(low, high), notes)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scanlearn.config.folder import open_folder
 from scanlearn.config.settings import Settings
-from scanlearn.files import disk_errors, reading, write_all, write_atomically
+from scanlearn.files import disk_errors, make_folder, reading, write_all, write_atomically
 
 COLUMNS = (
     *("step", "epoch", "loss", "lr", "embedding_std", "views_per_s", "data_wait_share"),
@@ -67,7 +67,7 @@ def open_run(folder: Path, config: Settings, *, ignored: frozenset[str] = frozen
     for torn in (*folder.glob(".*.part"), *run.checkpoint.parent.glob(".*.part")):
         torn.unlink(missing_ok=True)
     with disk_errors(run.checkpoint):
-        run.checkpoint.parent.mkdir(exist_ok=True)
+        make_folder(run.checkpoint.parent)
     return run
 
 

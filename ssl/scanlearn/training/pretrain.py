@@ -9,6 +9,7 @@ from pathlib import Path
 
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.card import Card
+from scanlearn.backbones.start import check_start
 from scanlearn.backbones.weights import export_backbone, load_backbone
 from scanlearn.config.reading import read_json
 from scanlearn.console import say, warn_user
@@ -84,6 +85,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         Stopped: SIGTERM or SIGUSR1 asked the run to stop; a SystemExit with `STOPPED_EXIT_CODE`.
         Interrupted: Ctrl-C did; a KeyboardInterrupt.
     """
+    check_start(config.backbone, is_new=not Path(config.output).exists())
     layout = layout_of(config)
     if layout.must_start():
         with _alone(config):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from scanlearn.console import Progressor, warn_user
+from scanlearn.files import without_home
 from scanlearn.training.batches import StepLoader
 from scanlearn.training.folder import MetricsCsv, RunFolder
 from scanlearn.training.module import Pretrainer
@@ -158,6 +159,8 @@ def open_wandb(folder: RunFolder, config: PretrainConfig) -> Iterator[WandbRun |
     settings = config.model_dump(
         mode="json", exclude={"archive", "output", "pack", "logging", "watch"}
     )
+    weights = config.backbone.weights
+    settings["backbone"]["weights"] = None if weights is None else without_home(weights)
     opened = WandbRun(
         folder.path,
         mode=mode,

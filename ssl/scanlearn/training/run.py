@@ -194,7 +194,7 @@ class Run:
         Raises:
             ScanlearnError: See `pretrain`.
         """
-        folder = RunFolder(Path(config.output))
+        folder = RunFolder(Path(config.output).expanduser())
         is_resumed = checkpoint_step(folder.checkpoint) > 0 or folder.result.is_file()
         backbone, start = initial_backbone(config, archive, is_resumed=is_resumed)
         begun = _begun_from(folder) if is_resumed else None

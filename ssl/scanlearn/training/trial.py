@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 from scanlearn.archive.reader import Archive
+from scanlearn.backbones.start import check_start
 from scanlearn.console import warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.sources import open_archive
@@ -233,6 +234,7 @@ def dry_run(config: PretrainConfig) -> Estimate:
             not finite; or the memory is full, with the largest batch that fits.
         Stopped: SIGTERM or SIGUSR1 asked to stop.
     """
+    check_start(config.backbone, is_new=not Path(config.output).exists())
     archive = open_archive(config.archive, settings=config.pack)
     clock = Clock(_is_measured)
     with listening(clock.is_enough) as stop:
@@ -244,7 +246,7 @@ def _estimate(
 ) -> Estimate:
     ranks = layout_of(config).ranks
     # A run that was stopped has its remaining steps to take.
-    done = checkpoint_step(RunFolder(Path(config.output)).checkpoint)
+    done = checkpoint_step(RunFolder(Path(config.output).expanduser()).checkpoint)
     with trial_run(config, archive) as whole:
         chosen = (whole.start_line(done), *(f"Warning: {text}" for text in whole.warnings))
         resolved, plan = whole.resolved, whole.method.plan
@@ -278,7 +280,7 @@ def _estimate(
         backbone=backbone,
         metrics=_ROW_BYTES * (left // config.logging.row_every(resolved.total_steps) + 1),
     )
-    _check_disk(Path(config.output), estimate.disk)
+    _check_disk(Path(config.output).expanduser(), estimate.disk)
     return estimate
 
 

@@ -19,7 +19,7 @@ from scanlearn.features.auroc import asked_classes, macro_auroc, mean_of_defined
 from scanlearn.features.extract import extract, in_evaluation
 from scanlearn.features.fixed_views import Probing
 from scanlearn.features.panel import Panel
-from scanlearn.packing.settings import PackSettings
+from scanlearn.packing.settings import TABLE_SETTINGS, PackSettings
 from scanlearn.packing.sources import open_archive
 from scanlearn.packing.tables import cell_text
 from scanlearn.training.folder import MetricsCsv
@@ -288,7 +288,8 @@ def _read_probe(
     if config.probe is None or config.probe_label is None:
         return None
     channels = archive.shape[0]
-    changes = {"channels": channels, "path_column": None, "patient_column": None}
+    # The table of the scans to pretrain on may be read in ways that are not those of this one.
+    changes = {"channels": channels, **dict.fromkeys({*TABLE_SETTINGS} - {"issuer"})}
     labeled = open_archive(config.probe, settings=settings.model_copy(update=changes))
     if labeled.shape[0] != channels:
         raise ScanlearnError(

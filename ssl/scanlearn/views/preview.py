@@ -20,6 +20,8 @@ from scanlearn.archive.reader import Archive
 from scanlearn.console import say
 from scanlearn.core import ScanBatch
 from scanlearn.errors import ScanlearnError
+from scanlearn.files import make_folder
+from scanlearn.packing.settings import DEFAULT_TABLE, PackSettings, Table
 from scanlearn.packing.sources import open_archive
 from scanlearn.palette import LIGHT, NUM_HUES
 from scanlearn.views.adjusting import Operations
@@ -158,6 +160,7 @@ def preview(
     scans: Annotated[int, Field(description="How many scans to show, one a row.")] = 5,
     size: Annotated[int, Field(description="Side of a global view in pixels.")] = 128,
     seed: Annotated[int, Field(description="Chooses the scans and the draw of each.")] = 0,
+    table: Table = DEFAULT_TABLE,
 ) -> Path:
     """Draws a sheet of views at several scales and writes it to a file.
 
@@ -167,7 +170,7 @@ def preview(
     Raises:
         ScanlearnError: The source, the recipe, an operation, a scale or the format cannot be used.
     """
-    target = Path(output)
+    target = Path(output).expanduser()
     if target.suffix not in (".png", ".pdf", ".svg"):
         raise ScanlearnError(f"output: '{output}' is no picture; end it in .png, .pdf or .svg.")
     adjusted = find_recipe(recipe).adjusted(operations)
@@ -176,8 +179,8 @@ def preview(
     if idle:
         raise ScanlearnError(no_effect_in_words(idle))
     sheet = Sheet(adjusted, size, seed, RenderSettings(scale_blur=scale_blur))
-    figure = sheet.draw(open_archive(source), columns, scans)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    figure = sheet.draw(open_archive(source, settings=PackSettings.of_table(table)), columns, scans)
+    make_folder(target.parent)
     figure.savefig(target, dpi=150)
     say(f"preview sheet: {target}")
     return target

@@ -40,3 +40,16 @@ def test_list_of_paths_stays_the_owners_alone(tmp_path: Path) -> None:
     path.write_text("scan_id,path\na,x\n")
     rewrite_list(path, ())
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_no_path_is_a_formula_for_a_spreadsheet_and_all_are_read_back(tmp_path: Path) -> None:
+    names = ["=1+1.png", "-1.png", "'=x.png", "@a.png", "a.png", "-5"]
+    writer = ListWriter(tmp_path / "paths.csv", ("scan_id", "path"))
+    for number, name in enumerate(names[:-1]):
+        writer.add(str(number), name)
+    writer.close()
+    rewrite_list(tmp_path / "paths.csv", {"4"}, [("5", names[5]), ("6", "+b.png")])
+    text = (tmp_path / "paths.csv").read_text()
+    assert "0,'=1+1.png" in text
+    assert "6,'+b.png" in text
+    assert list(read_paths(tmp_path).values()) == [*names[:4], "-5", "+b.png"]

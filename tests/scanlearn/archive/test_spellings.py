@@ -54,8 +54,8 @@ def without_spellings(archive: Archive) -> Archive:
     rows = pq.read_table(archive.table).drop_columns(["spelling"])
     pq.write_table(rows, archive.table)
     info = json.loads((archive.path / "archive.json").read_text())
-    info["manifest"]["bytes"] = archive.table.stat().st_size
-    del info["issuer_given"]
+    info["manifest"] = {"file": archive.table.name, "bytes": archive.table.stat().st_size}
+    del info["issuer_given"], info["sha256"]
     (archive.path / "archive.json").write_text(json.dumps(info))
     return Archive(archive.path)
 

@@ -33,7 +33,7 @@ def prints(pictures: np.ndarray | torch.Tensor) -> Fingerprints:
 
 
 def propose(first: Fingerprints, second: Fingerprints, within: bool = False) -> Proposals:
-    with track(proposals.NUM_BANDS, "test", visible=False) as progress:
+    with track(proposals.num_rounds(second), "test", visible=False) as progress:
         return proposals.propose(
             first, second, progress, lambda one, other: (one < other) | (not within)
         )

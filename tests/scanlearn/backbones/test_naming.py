@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scanlearn.backbones.naming import name_few, rename, table_of
+from scanlearn.backbones.naming import name_few, name_groups, rename, table_of
 from scanlearn.errors import ScanlearnError
 
 
@@ -133,3 +133,32 @@ def test_a_file_without_weights_is_refused(content: object, words: str) -> None:
 def test_of_many_names_three_are_shown() -> None:
     assert name_few("ab") == "a, b"
     assert name_few("abcde") == "a, b, c and 2 more"
+
+
+def test_dicts_that_hold_themselves_end() -> None:
+    content: dict[str, object] = {"epoch": 3}
+    content["model"] = content
+    with pytest.raises(ScanlearnError, match="no table of tensors"):
+        table_of(content, "x.pth")
+    content["conv1.weight"] = torch.ones(1)
+    with pytest.raises(ScanlearnError, match="epoch, model among the weights are not"):
+        table_of(content, "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["fc.weight", "fc.bias"], "fc.weight, fc.bias"),
+        (["mask_token", *(f"decoder_{n}.w" for n in range(9))], "mask_token, decoder_* (9)"),
+        (
+            [f"module.{net}.{n}" for net in ("fc", "queue") for n in "abcd"],
+            "module.fc.* (4), module.queue.* (4)",
+        ),
+        (
+            [f"{net}.{n}" for net in "abcde" for n in range(2)],
+            "a.* (2), b.* (2), c.* (2) and 2 more",
+        ),
+    ],
+)
+def test_many_names_are_shown_in_groups(names: list[str], words: str) -> None:
+    assert name_groups(names) == words

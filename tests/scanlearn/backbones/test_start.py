@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import hashlib
 import json
 import os
 import shutil
+import zipfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +219,47 @@ def test_code_in_a_file_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"f": eval}, r"\(it names eval\)"),
+        ({"f": os.system}, r"\(it names posix\.system\)"),
+        (b"version https://git-lfs.github.com/spec/v1", "not a complete file of tensors"),
+        (b"<!DOCTYPE html>", "not a complete file of tensors"),
+        ({"a.npy": b""}, "a zip archive that torch did not write"),
+    ],
+)
+def test_the_reason_of_a_refusal_is_short_and_advises_no_code(
+    tmp_path: Path, content: Any, reason: str
+) -> None:
+    file = tmp_path / "x.pth"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif "a.npy" in content:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("a.npy", b"")
+    else:
+        torch.save(content, file)
+    with pytest.raises(ScanlearnError, match=reason) as caught:
+        _start(file)
+    assert "weights_only" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_data_of_python_beside_the_weights_do_not_matter(tmp_path: Path) -> None:
+    saved = _shaken(timm.create_model("test_resnet", num_classes=0))
+    beside = {
+        "at": datetime.datetime(2020, 1, 1),
+        "kinds": frozenset({int, str}),
+        "counts": defaultdict(list, {"a": [1]}),
+        "rate": Decimal("1.5"),
+        "where": Path("x"),
+    }
+    torch.save({"state_dict": saved.state_dict(), **beside}, tmp_path / "x.pth")
+    backbone, _ = _start(tmp_path / "x.pth")
+    assert weights_hash(backbone) == weights_hash(saved)
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
         ("nowhere.pth", "no file or folder nowhere.pth"),
@@ -332,6 +377,23 @@ def test_a_hub_model_that_lacks_weights_is_refused(
     safetensors.torch.save_file(tensors, file)
     with pytest.raises(ScanlearnError, match="hf-hub:someone/net"):
         _start("hf-hub:someone/net")
+
+
+def test_a_hub_model_of_transformers_ends_in_what_to_do(
+    tmp_path: Path, hub: Callable[[str, str], nn.Module]
+) -> None:
+    hub("someone/net", "test_vit")
+    (file,) = tmp_path.rglob("config.json")
+    file.write_text(json.dumps({"architectures": ["Dinov2Model"], "model_type": "dinov2"}))
+    with pytest.raises(ScanlearnError, match=r"is there, but .* is not timm's .*weights=FILE"):
+        _start("hf-hub:someone/net", "test_vit")
+
+
+def test_a_folder_of_another_library_ends_in_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ScanlearnError, match=r"no card\.json.*weights=.*/model\.safetensors"):
+        _start(tmp_path)
 
 
 @pytest.mark.usefixtures("hub")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from scanlearn.backbones import weights
-from scanlearn.backbones.backbone import Backbone, weights_hash
+from scanlearn.backbones.backbone import Backbone, tensors_hash, weights_hash
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.head import build_classifying
 from scanlearn.backbones.weights import export_backbone, load_backbone, load_classifying
@@ -169,6 +169,78 @@ def test_a_changed_description_is_refused(
         load_backbone(folder)
 
 
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        (
+            "card",
+            {"model_args": {"checkpoint_path": "/etc/passwd"}},
+            "'checkpoint_path' is not a key",
+        ),
+        ("card", {"model_args": {"pretrained": True}}, "'pretrained' is not a key"),
+        ("card", {"model_args": {"img_size": 10**9}}, "model_args: 'img_size' is 1000000000"),
+        ("card", {"model_args": {"img_size": 64}}, r"timm cannot build .* with model_args"),
+        ("card", {"model_args": [1]}, "'model_args' is"),
+        ("card", {"channels": 10**9}, "'channels' is 1000000000"),
+        ("card", {"channels": 0}, "'channels' is 0"),
+        ("card", {"size": 0}, "'size' is 0"),
+        ("card", {"num_features": 3}, "num_features is 3, but 'test_resnet' has"),
+        ("card", {"num_classes": -1}, "'num_classes' is -1"),
+        ("card", {"mean": [float("nan")]}, "'mean.0' is NaN"),
+        ("card", {"std": [float("inf")]}, "'std.0' is Infinity"),
+        ("card", {"std": [-0.1]}, "'std.0' is -0.1"),
+        ("card", {"mean": [0.4, 0.4]}, "mean has 2 numbers and channels is 1"),
+        ("card", {"mean": []}, "mean has 0 numbers"),
+        ("card", {"std": None}, "'std' is null"),
+        # Finite and of the right length, but not what timm would take.
+        (
+            "config",
+            {"mean": [0.5]},
+            r"pretrained_cfg\.mean is \[0\.5\], but card\.json says \[0\.4\]",
+        ),
+        ("config", {"input_size": [1, 64, 64]}, r"pretrained_cfg\.input_size is \[1, 64, 64\]"),
+    ],
+)
+def test_a_tampered_description_is_one_sentence_that_names_its_file(
+    folder: Path, file: str, change: dict[str, Any], words: str
+) -> None:
+    path = folder / f"{file}.json"
+    content = json.loads(path.read_text())
+    (content["pretrained_cfg"] if file == "config" else content).update(change)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ScanlearnError, match=words) as caught:
+        load_backbone(folder)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["[" * 10**5, '{"size": ' + "9" * 5000 + "}", "[1]", "\x00"])
+def test_a_json_of_any_kind_is_one_sentence(folder: Path, content: str) -> None:
+    (folder / "card.json").write_text(content)
+    with pytest.raises(ScanlearnError, match=r"card\.json: not"):
+        load_backbone(folder)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(torch.nan, "values of bn1.weight are not finite"), (None, "bn1.weight holds int64")],
+)
+def test_an_export_of_no_numbers_is_refused_though_its_hash_is_right(
+    folder: Path, value: float | None, words: str
+) -> None:
+    file = folder / "model.safetensors"
+    tensors = safetensors.torch.load_file(file)
+    tensors["bn1.weight"] = (
+        tensors["bn1.weight"].long() if value is None else tensors["bn1.weight"] * value
+    )
+    safetensors.torch.save_file(tensors, file)
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps(card | {"weights_hash": tensors_hash(tensors)}))
+    with pytest.raises(ScanlearnError, match=words) as caught:
+        load_backbone(folder)
+    assert str(file) in str(caught.value)
+
+
 def test_a_broken_json_is_refused(folder: Path) -> None:
     (folder / "card.json").write_text('{"format": 1')
     with pytest.raises(ScanlearnError, match=r"card\.json: not valid JSON"):
@@ -221,6 +293,7 @@ def test_a_card_of_earlier_weights_is_refused(
         ("local-dir:nowhere", "no such backbone folder"),
         ("someone/network", "write hf-hub:someone/network"),
         ("resnet81", "did you mean"),
+        (__file__, r"is a file, and a backbone is a folder.* backbone\.weights=FILE"),
     ],
 )
 def test_a_source_that_is_not_there_is_explained(source: str, message: str) -> None:

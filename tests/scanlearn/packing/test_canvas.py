@@ -146,7 +146,7 @@ def test_constant_scan_has_a_range_that_can_be_divided_by() -> None:
 def test_up_to_sixteen_bits_are_stored_as_they_are(dtype: str) -> None:
     limits = np.iinfo(dtype)
     values = np.array([limits.min, 0, 1, limits.max], dtype)
-    stored, scale, offset = stored_depth(values)
+    stored, scale, offset, _ = stored_depth(values)
     assert stored.dtype.itemsize == values.dtype.itemsize
     assert stored.dtype.kind == "u"
     assert scale == 1
@@ -154,17 +154,17 @@ def test_up_to_sixteen_bits_are_stored_as_they_are(dtype: str) -> None:
 
 
 def test_more_bits_are_kept_where_the_values_fit_and_scaled_where_not() -> None:
-    stored, scale, offset = stored_depth(np.array([0, 65535], np.int64))
+    stored, scale, offset, _ = stored_depth(np.array([0, 65535], np.int64))
     assert (stored.tolist(), scale, offset) == ([0, 65535], 1, 0)
     values = np.array([-3e9, 0.0, 7e9, np.nan, np.inf])
-    stored, scale, offset = stored_depth(values)
+    stored, scale, offset, _ = stored_depth(values)
     assert stored.tolist() == [0, 19660, 65535, 0, 0]
     np.testing.assert_allclose(values[:3] * scale + offset, [0, 19660.5, 65535])
 
 
 def test_values_without_a_range_are_stored_as_zero() -> None:
     for values in (np.full(3, np.nan), np.full(3, 7.5), np.array([-1.7e308, 1.7e308])):
-        stored, scale, offset = stored_depth(values)
+        stored, scale, offset, _ = stored_depth(values)
         assert stored.tolist() == [0] * len(values)
         assert np.isfinite([scale, offset]).all()
 

@@ -447,3 +447,65 @@ def test_a_hundred_thousand_files_in_one_folder_are_listed_in_seconds(tmp_path: 
     start = time.monotonic()
     assert len(read_manifest(tmp_path)) == 100_000
     assert time.monotonic() - start < 20
+
+
+CHEXPERT = [f"CheXpert-v1.0-small/valid/patient0000{n}/study1/view1.jpg" for n in (1, 1, 2)]
+
+
+def test_patient_is_what_a_pattern_finds_in_the_path(tmp_path: Path) -> None:
+    names = [path.replace("view1", f"view{n}") for n, path in enumerate(CHEXPERT)]
+    make(tmp_path, *names)
+    table = tmp_path / "CheXpert-v1.0-small" / "valid.csv"
+    write_table(table, "\n".join(["Path,patient", *(f"{name},x" for name in names)]) + "\n")
+    for source in (table, tmp_path):
+        manifest = read_manifest(source, patient_pattern=r"patient(\d+)")
+        assert manifest.table["patient"].to_pylist() == ["00001", "00001", "00002"]
+        assert manifest.patients_known
+
+
+def test_path_without_a_patient_is_named(tmp_path: Path) -> None:
+    make(tmp_path, "patient1/a.png", "other/b.png", "patient/c.png")
+    with pytest.raises(ScanlearnError, match=r"finds no patient in the path 'other/b\.png'"):
+        read_manifest(tmp_path, patient_pattern=r"patient(\d*)")
+    with pytest.raises(ScanlearnError, match=r"finds no patient in the path 'patient/c\.png'"):
+        read_manifest(tmp_path, patient_pattern=r"(?:patient|other)/?([b\d]*)")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processor time is limited on POSIX systems")
+def test_pattern_that_tries_too_many_ways_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scanlearn.readers.limits.MAX_SECONDS", 0.2)
+    make(tmp_path, "a" * 60 + ".png")
+    with pytest.raises(ScanlearnError, match=r"takes more than 0\.2 seconds .*one repetition"):
+        read_manifest(tmp_path, patient_pattern="((?:a+)+)b")
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "columns"),
+    [
+        ("id_code,diagnosis", "x1,2", {"path_column": "id_code"}),  # APTOS 2019
+        ("image,level", "x1,0", {}),  # EyePACS
+        ("image_name,patient_id,target", "x1,IP_1,0", {}),  # ISIC 2020
+        ("patientId,x,y,width,height,Target", "x1,,,,,0", {"path_column": "patientId"}),  # RSNA
+        ("image_id,class_name,class_id,rad_id", "x1,No finding,14,R1", {}),  # VinDr-CXR
+        ("image_id,patient_id,camera,DR_ICDR", "x1,1,Canon CR,0", {}),  # BRSET
+        ("dicom_id,subject_id,study_id,split", "x1,1,5,train", {"path_column": "dicom_id"}),
+        ("Image name;Retinopathy grade;Risk of macular edema ", "x1.jpg;3;1", {}),  # MESSIDOR
+        ("ID,Patient Age,Left-Fundus,N,D", "1,69,x1.jpg,0,1", {"path_column": "Left-Fundus"}),
+        ("Path,Sex,Frontal/Lateral,AP/PA,Edema", "set/images/x1.jpg,Male,Frontal,AP,-1.0", {}),
+        (
+            "Image Index,Finding Labels,Patient ID,OriginalImage[Width,Height]",
+            "x1.jpg,Cardiomegaly|Emphysema,1,2748,2894",
+            {},
+        ),
+    ],
+)
+def test_tables_of_public_sets_are_read_as_they_are(
+    tmp_path: Path, header: str, row: str, columns: dict[str, str]
+) -> None:
+    make(tmp_path, "set/images/x1.jpg")
+    table = write_table(tmp_path / "set" / "t.csv", f"{header}\n{row}\n")
+    manifest = read_manifest(table, **columns)
+    assert [manifest.file(scan.path).name for scan in manifest.rows()] == ["x1.jpg"]
+    assert manifest.file(next(manifest.rows()).path).is_file()

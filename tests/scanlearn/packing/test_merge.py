@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from scanlearn.errors import ScanlearnError
 from scanlearn.packing.manifest import Manifest, read_manifest
-from scanlearn.packing.merge import Conflict
+from scanlearn.packing.merge import MERGED, Conflict
 from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
 
@@ -30,8 +31,9 @@ def test_rows_that_agree_are_one_scan(
         ("scan001.png", "b", {"y": "1.0", "z": "q"}),
         ("scan000.png", "a", {"y": "0", "z": "x"}),
     ]
-    assert not manifest.conflicts
-    assert "t.csv: 2 scans have several rows, which were merged\n" in capsys.readouterr().out
+    assert manifest.merged is not None
+    assert manifest.merged.notes == {MERGED: 2}
+    assert "t.csv: scans with several rows, which were merged: 2\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -56,14 +58,19 @@ def test_first_rows_that_differ_are_told_as_a_spreadsheet_counts_them(
 ) -> None:
     rows = ("scan000.png,0", ",", "scan001.png,1", "scan000.png,", "scan000.png,1", "scan001.png,2")
     manifest = read(make_scans(2), "path,y", *rows)
-    assert manifest.conflicts == {"y": Conflict(2, "scan000.png", (2, 6), ("0", "1"))}
-    words = manifest.conflicts["y"].in_words("y")
-    assert words.startswith("rows 2 and 6: 'y' of scan scan000.png is '0' and '1' (2 such scans)")
+    merged = manifest.merged
+    assert merged is not None
+    assert merged.conflicts == {"y": Conflict(2, "scan000.png", (2, 6), ("0", "1"))}
+    merged.refuse_conflicts(Path("t.csv"), ["z"])
+    words = r"^t\.csv rows 2 and 6: 'y' of scan scan000\.png is '0' and '1' \(2 such scans\)"
+    with pytest.raises(ScanlearnError, match=words):
+        merged.refuse_conflicts(Path("t.csv"), ["z", "y"])
 
 
 def test_column_of_lists_is_no_contradiction(make_scans: MakeScans) -> None:
     manifest = read(make_scans(1), "path,y", "scan000.png,A|B", "scan000.png,C")
-    assert not manifest.conflicts
+    assert manifest.merged is not None
+    assert not manifest.merged.conflicts
 
 
 def test_findings_of_nih_are_counted_over_all_rows_of_a_scan(make_scans: MakeScans) -> None:

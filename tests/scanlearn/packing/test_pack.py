@@ -16,6 +16,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from pydantic import ValidationError
@@ -416,12 +417,16 @@ def test_axis_and_emptiness_choose_the_slices(tmp_path: Path) -> None:
 def test_real_reader_files_are_packed_or_set_aside(real_data: Path, tmp_path: Path) -> None:
     settings = PackSettings(canvas=64, workers=1)
     archive = pack(real_data / "readers", tmp_path / "a", settings=settings)
-    assert archive.num_rejected == 10 + 4
+    # Of the 18 segmentations and doses 4 could not be decoded anyway.
+    assert archive.num_rejected == (10 - 4) + 18 + 4
+    assert (
+        sum("not a picture of a patient" in reason for reason in rejected(archive).values()) == 18
+    )
     assert archive.shape == (3, 64, 64)
     assert archive.dtype == np.uint16
     files = set(archive.paths())
-    assert sum(name.startswith("dicom/") for name in files) == 165
-    assert len(set(files)) == 165 + 8
+    assert sum(name.startswith("dicom/") for name in files) == 152
+    assert len(set(files)) == 152 + 8
 
 
 @pytest.mark.parametrize(
@@ -809,3 +814,94 @@ def test_a_file_that_contradicts_the_table_is_a_warning_for_its_owner_alone(
     assert archive.info["notes"] == {"PatientID of the file is not the table's patient": 1}
     shared = [path for path in archive.path.rglob("*") if path.suffix != ".arrow"]
     assert not any(b"DOE62" in path.read_bytes() for path in shared if path.is_file())
+
+
+@pytest.mark.parametrize("pieces", ["one", "many"])
+def test_file_that_gives_no_scan_is_set_aside_once_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: str
+) -> None:
+    if pieces == "many":
+        monkeypatch.setattr(prepare_module, "_MAX_ITEM_BYTES", 2 * 32 * 32)
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    voxels = np.zeros((16, 12, 5), np.uint8)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), scans / "empty.nii")
+    voxels[3:9, :, 1] = np.arange(12) + 50
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), scans / "full.nii")
+    archive = pack(scans, tmp_path / "a", settings=PackSettings(canvas=32, workers=1))
+    assert names(archive) == ["full.nii#2"]
+    reason = "every slice is empty (5 with less foreground than empty_below)"
+    assert rejected(archive) == {"empty.nii": reason}
+    assert archive.num_rejected == 1
+    assert archive.info["notes"]["empty slices left out"] == 5 + 4
+
+
+def test_masks_and_doses_beside_a_scan_are_counted_and_kept_when_asked_for(
+    make_dicom: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = np.arange(48 * 40, dtype=np.uint16).reshape(48, 40)
+    make_dicom(scan, "scans/ct.dcm", Modality="CT")
+    mask = {"Modality": "SEG", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}
+    make_dicom((scan % 2).astype(np.uint8), "scans/mask.dcm", **mask)
+    make_dicom(scan, "scans/dose.dcm", SOPClassUID="1.2.840.10008.5.1.4.1.1.481.2")
+    archive = pack(tmp_path / "scans", tmp_path / "a", settings=PackSettings(workers=1))
+    assert names(archive) == ["ct.dcm"]
+    said = capsys.readouterr().out
+    assert "no pictures of a patient (masks, doses, reports): 2" in said
+    settings = PackSettings.model_validate({"workers": 1, "keep": {"Modality": "seg"}})
+    assert names(pack(tmp_path / "scans", tmp_path / "b", settings=settings)) == ["mask.dcm"]
+    settings = PackSettings.model_validate({"workers": 1, "keep": {"Modality": "CT"}})
+    assert names(pack(tmp_path / "scans", tmp_path / "c", settings=settings)) == ["ct.dcm"]
+
+
+@pytest.mark.parametrize(("channels", "is_lost"), [(1, True), (3, False), ("auto", False)])
+def test_colour_that_is_lost_is_a_warning_with_a_count(
+    make_scans: MakeScans,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    channels: Any,
+    is_lost: bool,
+) -> None:
+    scans = make_scans(3, colour=True)
+    Image.new("RGB", (40, 48), (9, 9, 9)).save(scans / "gray.png")
+    settings = PackSettings(canvas=32, channels=channels, workers=1)
+    pack(scans, tmp_path / "a", settings=settings)
+    warned = "4 of 4 files store colour, which channels=1 turns into gray; channels=3 or auto"
+    assert (warned in capsys.readouterr().err) == is_lost
+
+
+@pytest.mark.parametrize(
+    ("tag", "kind", "value"),
+    [
+        ("PatientID", b"DS", "DOE123"),
+        ("PatientID", b"IS", "DOE^JOHN"),
+        ("PatientID", b"FD", "DOE1DOE2"),
+        ("IssuerOfPatientID", b"IS", "DOE^JOHN"),
+        ("StudyDescription", b"DS", "DOE^JOHN"),
+        ("NumberOfFrames", None, "DOE^"),
+        ("Rows", None, "DO"),
+        ("RescaleSlope", None, "DOE^JOHN"),
+    ],
+)
+def test_no_reason_quotes_what_a_file_says_of_its_patient(
+    make_dicom: Callable[..., Path], tmp_path: Path, tag: str, kind: bytes | None, value: str
+) -> None:
+    pixels = np.zeros((8, 8), np.uint8)
+    make_dicom(pixels + 1, "tree/whole.dcm", PatientID="7")
+    written = {"NumberOfFrames": "1234", "Rows": 8, "RescaleSlope": "1.000001"}.get(tag, value)
+    bad = make_dicom(pixels, "tree/bad.dcm", **{tag: written})
+    number = pydicom.datadict.tag_for_keyword(tag)
+    assert number is not None
+    head = (number >> 16).to_bytes(2, "little") + (number & 0xFFFF).to_bytes(2, "little")
+    raw = bad.read_bytes()
+    at = raw.index(head)
+    if kind is not None:
+        raw = raw[: at + 4] + kind + raw[at + 6 :]
+    else:
+        raw = raw[: at + 8] + value.encode() + raw[at + 8 + len(value) :]
+    bad.write_bytes(raw)
+    archive = pack(tmp_path / "tree", tmp_path / "a", settings=SMALL)
+    for file in archive.path.rglob("*"):
+        if file.is_file() and file.name != PATHS_FILE:
+            assert b"DOE" not in file.read_bytes()
+    assert len(archive) + archive.num_rejected == 2

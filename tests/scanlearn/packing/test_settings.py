@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scanlearn.config import load_config
+from scanlearn.errors import ScanlearnError
 from scanlearn.packing.settings import PackSettings, pixel_settings
 
 
@@ -61,3 +65,32 @@ def test_a_phantom_has_no_settings_for_other_scans() -> None:
     drawn = {"phantom": {"patients": 4, "seed": 0}, "note": "drawn by a program"}
     assert pixel_settings(drawn) == {}
     assert PackSettings.model_validate(pixel_settings(drawn)) == PackSettings()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sep=ab"], "'ab' cannot separate cells; give one sign"),
+        (["sep=a"], "'a' cannot separate cells"),
+        (["patient_pattern=patient"], "has 0 groups; put brackets around the one part"),
+        (["patient_pattern=(a)(b)"], "has 2 groups"),
+        (["patient_pattern=(a"], "is no regular expression"),
+        (["patient_pattern=(a)", "patient_column=p"], "both say whose a scan is"),
+    ],
+)
+def test_settings_of_tables_are_checked(words: list[str], message: str) -> None:
+    with pytest.raises(ScanlearnError, match=re.escape(message)):
+        load_config(PackSettings, None, words, kind="pack")
+
+
+@pytest.mark.parametrize(
+    ("word", "sep"),
+    [("sep=;", ";"), ("sep=|", "|"), ("sep=tab", "\t"), ("sep=\\t", "\t"), ("sep=,", ",")],
+)
+def test_separators_are_written_as_they_are(word: str, sep: str) -> None:
+    assert load_config(PackSettings, None, [word], kind="pack").sep == sep
+
+
+def test_settings_of_a_table_are_no_part_of_an_archive() -> None:
+    settings = PackSettings(root=Path("/home/jane"), sep=";", sheet="A", patient_pattern="(a)")
+    assert settings.fingerprint() == PackSettings().fingerprint()

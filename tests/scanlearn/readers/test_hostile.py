@@ -23,6 +23,8 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -138,6 +140,18 @@ def absurd_jpeg_2000() -> bytes:
     return dicom(8, bytes(raw), JPEG2000Lossless)
 
 
+def nifti_notes(order: str, is_second: bool) -> bytes:
+    """A volume behind notes of 2.4 GB, which few bytes of gzip may hold."""
+    kind = nibabel.Nifti2Header if is_second else nibabel.Nifti1Header
+    header = kind(endianness=order)
+    header.set_data_shape((16, 16, 4))
+    header.set_data_dtype(np.uint8)
+    header["magic"] = b"n+2" if is_second else b"n+1"
+    header["vox_offset"] = 2_400_000_000
+    note = b"\1\0\0\0" + struct.pack(f"{order}ii", 2_000_000_000, 6)
+    return gzip.compress(header.binaryblock + note + bytes(2**22))
+
+
 def nifti_bomb(num_slices: int) -> bytes:
     header = nibabel.Nifti1Header()
     header.set_data_shape((1024, 1024, num_slices))
@@ -168,6 +182,9 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "inside2000.dcm": (absurd_jpeg_2000, "claims 3,600,000,000 values"),
     "absurd.nii.gz": (lambda: nifti_bomb(2000), "(allowed: 1 to 1,073,741,824 in a volume)"),
     "large.nii.gz": (lambda: nifti_bomb(1000), "more than 1 GiB in a volume"),
+    "notes.nii.gz": (lambda: nifti_notes("<", False), "claims 2,400,000,000 bytes before its vox"),
+    "big.nii.gz": (lambda: nifti_notes(">", False), "claims 2,400,000,000 bytes before its voxels"),
+    "second.nii.gz": (lambda: nifti_notes("<", True), "claims 2,400,000,000 bytes before its vox"),
     "empty.png": (lambda: b"", "file is empty"),
     "empty.dcm": (lambda: b"", "file is empty"),
     "short.jpg": (lambda: picture("JPEG")[:400], "damaged"),
@@ -382,3 +399,167 @@ def test_parquet_that_is_none_is_one_sentence(tmp_path: Path, raw: bytes) -> Non
     (tmp_path / "t.parquet").write_bytes(raw)
     with pytest.raises(ScanlearnError, match="cannot be read as a table"):
         read_manifest(tmp_path / "t.parquet")
+
+
+def sparse(path: Path, start: bytes, num_bytes: int) -> Path:
+    """A file of nothing but zeros behind its start, which takes no room on disk."""
+    with path.open("wb") as file:
+        file.write(start)
+        file.truncate(num_bytes)
+    return path
+
+
+def tar_header(kind: bytes, num_bytes: int) -> bytes:
+    member = tarfile.TarInfo("a.png")
+    member.type, member.size = kind, num_bytes
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def tar_of_records(folder: Path) -> Path:
+    return sparse(folder / "a.tar", tar_header(tarfile.XHDTYPE, 3_400_000_000), 3_401_000_000)
+
+
+def tar_of_a_long_name(folder: Path) -> Path:
+    return sparse(folder / "b.tar", tar_header(b"L", 3_400_000_000), 3_401_000_000)
+
+
+def tar_of_holes(folder: Path) -> Path:
+    """A member whose list of holes is all there is of it."""
+    texts = ("major=1", "minor=0", "name=a.png", "realsize=1")
+    lines = [f" GNU.sparse.{text}\n" for text in texts]
+    records = b"".join(f"{len(line) + 2}{line}".encode() for line in lines)
+    holes = b"9999999\n" + b"0\n1\n" * 9_999_999
+    content = tar_header(tarfile.XHDTYPE, len(records)) + records.ljust(512, b"\0")
+    content += tar_header(tarfile.REGTYPE, len(holes)) + holes + bytes(2048 - len(holes) % 512)
+    (folder / "c.tar").write_bytes(content)
+    return folder / "c.tar"
+
+
+def zip_of_names(folder: Path) -> Path:
+    """A list of three million members, of 47 bytes each, in 141 MB."""
+    entry = b"PK\x01\x02" + bytes(24) + struct.pack("<H", 1) + bytes(16) + b"a"
+    num_bytes = len(entry) * 3_000_000
+    wide = struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, 3_000_000, 3_000_000, num_bytes, 0)
+    end = b"PK\x06\x06" + wide + b"PK\x06\x07" + struct.pack("<IQI", 0, num_bytes, 1)
+    end += b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 65_535, 65_535, 2**32 - 1, 2**32 - 1, 0)
+    (folder / "a.zip").write_bytes(entry * 3_000_000 + end)
+    return folder / "a.zip"
+
+
+def npz_of_labels(folder: Path) -> Path:
+    np.savez_compressed(
+        folder / "a.npz",
+        train_images=np.zeros((2**15, 4, 4), np.uint8),
+        train_labels=np.zeros((2**15, 2**11), np.uint8),
+    )
+    return folder / "a.npz"
+
+
+def parquet_of_one_cell(folder: Path) -> Path:
+    """One text of 30 MB, stored once, that 300 rows share."""
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 300, pa.int32()), ["x" * 30_000_000])
+    table = pa.table({"path": ["good.png"] * 300, "note": text})
+    options = {"store_schema": False, "dictionary_pagesize_limit": 2**30}
+    pq.write_table(table, folder / "a.parquet", compression="zstd", **options)
+    return folder / "a.parquet"
+
+
+def sparse_webp(folder: Path) -> Path:
+    return sparse(folder / "a.webp", b"RIFF\xff\xff\xff\x7fWEBPVP8L", 3_000_000_000).parent
+
+
+def sparse_png(folder: Path) -> Path:
+    start = png(8, 8, b"")[:33] + struct.pack(">I", 2**31 - 1) + b"tEXt"
+    return sparse(folder / "a.png", start, 3_000_000_000).parent
+
+
+BOMBS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "records": (tar_of_records, "far more bytes of tags"),
+    "long name": (tar_of_a_long_name, "far more bytes of tags"),
+    "holes": (tar_of_holes, "far more bytes of tags"),
+    "members": (zip_of_names, "holds more than 2,097,152 members"),
+    "labels": (npz_of_labels, "labels in train_labels.npy, more than any such set has"),
+    "cells": (parquet_of_one_cell, "its cells hold 9,000,002,400 bytes"),
+    "WebP": (sparse_webp, "far more bytes of tags"),
+    "PNG": (sparse_png, "far more bytes of tags"),
+}
+# Memory that zeros are read into is given back at once; the peak alone tells.
+PEAK_OF_A_SOURCE = PEAK.replace(
+    "pack(Path(sys.argv[1]), sys.argv[1]",
+    "from scanlearn.errors import ScanlearnError\ntry: pack(Path(sys.argv[1]), sys.argv[2]",
+).replace("print(before", "except ScanlearnError as error: print(error)\nprint(before")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", BOMBS)
+def test_source_that_claims_gigabytes_is_refused_in_bounded_memory(folder: Path, name: str) -> None:
+    make, reason = BOMBS[name]
+    source = make(folder)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK_OF_A_SOURCE, source, folder.parent / "out"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if source == folder:
+        assert reason in "".join(rejected(Archive(Path(f"{folder.parent}/out.packed"))).values())
+    else:
+        assert reason in done.stdout
+    before, peak = map(int, done.stdout.splitlines()[-1].split())
+    assert peak - before < 500 * 1024, f"{(peak - before) / 1024:.0f} MB"
+
+
+def pair(folder: Path) -> None:
+    volume = np.arange(16 * 16 * 4, dtype=np.uint8).reshape(16, 16, 4)
+    nibabel.save(nibabel.Nifti1Pair(volume, np.eye(4)), folder / "pair.img")
+
+
+@pytest.mark.parametrize("suffix", [".img", ".mat"])
+@pytest.mark.parametrize("kind", ["pipe", "link out", "link in", "gone"])
+def test_second_file_of_a_pair_obeys_the_rules_of_the_first(
+    folder: Path, tmp_path: Path, kind: str, suffix: str
+) -> None:
+    pair(folder)
+    second = folder / f"pair{suffix}"
+    (folder / "inside").mkdir()
+    (tmp_path if kind == "link out" else folder / "inside").joinpath("b.bin").write_bytes(
+        (folder / "pair.img").read_bytes() if suffix == ".img" else b""
+    )
+    second.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(second)
+    elif kind != "gone":
+        where = tmp_path if kind == "link out" else folder / "inside"
+        second.symlink_to(where / "b.bin")
+    start = time.monotonic()
+    archive = packed(folder)
+    assert time.monotonic() - start < 15
+    reasons = {
+        "pipe": f"has a {suffix} file beside it that is not a regular file",
+        "link out": "has a part in another file, which is a link to a file outside the source",
+        "gone": "has a part in another file, which is missing",
+    }
+    if kind == "link in" or (kind, suffix) == ("gone", ".mat"):
+        assert len(archive) > 1
+        return
+    assert reasons[kind] in rejected(archive)["pair.hdr"]
+    if kind == "link out" and suffix == ".img":
+        followed = pack(
+            folder, tmp_path / "b", settings=SMALL.model_copy(update={"follow_links": True})
+        )
+        assert len(followed) > len(archive)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.xlsx", "a.zip", "a.tar", "a.npz"])
+@pytest.mark.parametrize("in_folder", [False, True])
+def test_table_or_container_that_is_a_pipe_is_never_waited_for(
+    folder: Path, name: str, in_folder: bool
+) -> None:
+    os.mkfifo(folder / name)
+    start = time.monotonic()
+    if in_folder:
+        assert len(packed(folder, open_containers=True)) == 1
+    else:
+        with pytest.raises(ScanlearnError, match=r"not a regular file|not an archive"):
+            read_manifest(folder / name)
+    assert time.monotonic() - start < 15

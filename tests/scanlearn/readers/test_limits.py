@@ -3,11 +3,13 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from scanlearn.packing.parallel import ordered_map
@@ -64,6 +66,42 @@ def test_waiting_for_a_slow_disk_does_not_count() -> None:
 
 
 @pytest.mark.usefixtures("short")
+def test_what_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline, "MAX_WAIT_SECONDS", 0.1)
+    start = time.monotonic()
+    with pytest.raises(Undecodable, match=r"0\.1 seconds on the clock"), limited():
+        time.sleep(30)
+    assert time.monotonic() - start < 10
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+@pytest.mark.usefixtures("short")
+def test_alarm_of_the_program_still_rings() -> None:
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 100)
+        with limited():
+            pass
+        assert 90 < signal.setitimer(signal.ITIMER_REAL, 0)[0] <= 100
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux")
+def test_what_asks_for_too_much_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    monkeypatch.setattr(deadline, "MAX_BYTES", 2**27)
+    with limited():
+        assert np.ones(2**25, np.uint8).all()
+    with pytest.raises(Undecodable, match="does not fit into memory"), limited():
+        np.ones(2**29, np.uint8)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    assert np.ones(2**29, np.uint8).size
+
+
+@pytest.mark.usefixtures("short")
 def test_other_threads_go_without() -> None:
     failed: list[Undecodable] = []
 
@@ -82,7 +120,7 @@ def test_other_threads_go_without() -> None:
 
 # Of a module on the path, where the processes that call it find it.
 MODULE = """
-import hashlib
+import hashlib, signal, time
 from scanlearn.readers import limits as deadline
 
 def hash_for(rounds):
@@ -90,6 +128,14 @@ def hash_for(rounds):
     deadline.MAX_SECONDS = 0.1
     with deadline.limited():
         hashlib.pbkdf2_hmac("sha256", b"", b"", rounds)
+    return "done"
+
+def wait(seconds):
+    # As on a drive that answers no signal either.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM] if seconds else [])
+    deadline.MAX_WAIT_SECONDS = 0.5
+    with deadline.limited():
+        time.sleep(seconds)
     return "done"
 """
 
@@ -103,5 +149,18 @@ def test_decoder_that_does_not_return_costs_only_its_file(
     hash_for = importlib.import_module("deaf_decoder").hash_for
     start = time.monotonic()
     found = ordered_map(hash_for, [1, 10**9, 1], workers=1, crashed="crashed", chunk=2)
+    assert list(found) == ["done", "crashed", "done"]
+    assert time.monotonic() - start < 60
+
+
+@pytest.mark.long
+def test_file_that_waits_for_ever_costs_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deaf_waiter.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    wait = importlib.import_module("deaf_waiter").wait
+    start = time.monotonic()
+    found = ordered_map(wait, [0, 600, 0], workers=1, crashed="crashed", chunk=2)
     assert list(found) == ["done", "crashed", "done"]
     assert time.monotonic() - start < 60

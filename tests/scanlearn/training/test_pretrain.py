@@ -6,10 +6,12 @@ import json
 import math
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 
 from scanlearn.backbones.backbone import weights_hash
@@ -21,6 +23,7 @@ from scanlearn.training.module import Pretrainer
 from scanlearn.training.pretrain import export, pretrain
 from scanlearn.training.recorder import Recorder
 from scanlearn.training.settings import PretrainConfig
+from scanlearn.training.trial import dry_run
 
 Configure = Callable[..., PretrainConfig]
 
@@ -114,6 +117,50 @@ def test_a_stopped_and_resumed_run_ends_bit_equal(
     assert resumed.order_hash == whole.order_hash
     assert resumed.uniforms_hash == whole.uniforms_hash
     assert steps_logged(resumed.folder) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_vit_that_averages_its_patches_is_resumed_bit_equal_without_its_file(
+    configure: Configure,
+    tmp_path: Path,
+    killed_at: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    file = tmp_path / "retfound.pth"
+    vit = timm.create_model("test_vit", num_classes=0, img_size=32, global_pool="avg")
+    torch.save({"model": vit.state_dict()}, file)
+    settings = {"backbone": {"name": "test_vit", "weights": str(file)}, "views": {"size": 32}}
+    whole = pretrain(configure(**settings, steps=4, output=str(tmp_path / "whole")))
+    config = configure(**settings, steps=4, checkpoint_steps=2)
+    with killed_at(3):
+        pretrain(config)
+    file.unlink()
+    resumed = pretrain(config)
+    assert resumed.final_hash == whole.final_hash
+    backbone, card = load_backbone(resumed.backbone)
+    assert card.model_args["global_pool"] == "avg"
+    assert weights_hash(backbone) == resumed.final_hash
+
+
+@pytest.mark.parametrize("command", [pretrain, dry_run])
+@pytest.mark.parametrize(
+    ("backbone", "words"),
+    [
+        ({"name": "resnet81"}, r"backbone\.name: timm has no architecture 'resnet81'"),
+        ({"name": "resnet18", "weights": "nowhere.pth"}, "no file or folder nowhere.pth"),
+    ],
+)
+def test_a_typo_in_the_backbone_is_found_before_scans_are_packed(
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    command: Callable[[PretrainConfig], Any],
+    backbone: dict[str, str],
+    words: str,
+) -> None:
+    for module in ("pretrain", "trial"):
+        monkeypatch.setattr(
+            f"scanlearn.training.{module}.open_archive", lambda *a, **k: pytest.fail("packed")
+        )
+    with pytest.raises(ScanlearnError, match=words):
+        command(configure(backbone=backbone))
 
 
 def test_drop_path_is_at_work_in_the_resume_tests(configure: Configure, tmp_path: Path) -> None:

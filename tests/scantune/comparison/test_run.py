@@ -44,6 +44,16 @@ def fingerprint(folder: Path) -> dict[str, tuple[int, str]]:
     }
 
 
+def test_a_typo_in_the_backbone_is_found_before_scans_are_packed(
+    plan: Plan, tmp_path: Path
+) -> None:
+    settings = plan().pretrain.model_dump()
+    with pytest.raises(ScanlearnError, match=r"backbone\.name: timm has no .* 'resnet81'"):
+        run_study(plan(pretrain=settings | {"backbone": {"name": "resnet81"}}))
+    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "study").exists()
+
+
 def test_labels_are_checked_before_anything_is_trained(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(ScanlearnError, match=r"'palor'.*did you mean 'pallor'"):
         run_study(plan(tasks=["palor"]))
@@ -118,3 +128,8 @@ def test_a_killed_study_goes_on_and_redoes_nothing_finished(plan: Plan, tmp_path
         k: v for k, v in done.items() if k != name
     }
     assert read_results(folder).table == results.table
+
+
+def test_no_name_in_the_table_is_a_formula(score: Callable[..., Score]) -> None:
+    rows = list(csv.reader(table_csv([score(task="=HYPERLINK(1)")]).splitlines()))
+    assert rows[1][rows[0].index("task")] == "'=HYPERLINK(1)"

@@ -9,6 +9,7 @@ from scanlearn.archive.reader import Archive
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.sources import open_archive
 from scantune.evaluation.backbone import THUMBNAIL, channels_of, open_backbone
+from scantune.evaluation.evaluate import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +51,23 @@ def test_what_has_no_weights_is_one_sentence(archive: Archive, tmp_path: Path) -
     (tmp_path / "config.yaml").touch()
     with pytest.raises(ScanlearnError, match="this run has no backbone yet"):
         channels_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "words"),
+    [
+        ("random:test_resnt", "no architecture 'test_resnt'"),
+        ("random:test_resnet:x", "'x' is not a seed"),
+        ("test_resnt.a1", "no architecture 'test_resnt'"),
+        ("./nowhere", "no such backbone folder"),
+        (__file__, "is a file"),
+    ],
+)
+def test_a_typo_in_the_backbone_is_found_before_labels_are_packed(
+    backbone: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "scantune.evaluation.evaluate.open_archives", lambda *given: pytest.fail("packed")
+    )
+    with pytest.raises(ScanlearnError, match=words):
+        evaluate(backbone, "labels.csv", target="x")

@@ -96,7 +96,9 @@ def test_missing_cut_or_changed_files_are_one_clear_sentence(
     with pytest.raises(ScanlearnError, match="missing or not a probe"):
         Classifier(folder)
     probe.write_bytes(whole)
-    for content in ("no json", json.dumps({**json.loads(words), "classes": 3})):
+    tampered = ({"classes": 3}, {"std": [float("nan")] * 3}, {"mean": [0.5]}, {"size": 0})
+    texts = [json.dumps({**json.loads(words), **change}) for change in tampered]
+    for content in ("no json", "[" * 10**5, *texts):
         card.write_text(content)
         with pytest.raises(ScanlearnError, match="not a readable classifier card"):
             Classifier(folder)
