@@ -105,7 +105,9 @@ def rewrite_list(path: Path, dropped: Container[str], more: Iterable[Sequence[st
     writer = csv.writer(text)
     with path.open(newline="", encoding="utf-8") as file, reading(path, _REMEDY):
         lines = csv.reader(file)
-        header = next(lines, [])
+        header = next(lines, None)
+        if header is None:
+            raise ValueError("it is empty")
         writer.writerow(header)
         kept = [line for line in lines if line[0].partition("#")[0] not in dropped]
     added = [line[: len(header)] for line in more]

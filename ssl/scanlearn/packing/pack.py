@@ -22,7 +22,7 @@ from scanlearn.archive.reader import Archive
 from scanlearn.archive.spellings import agreeing, respelled_within
 from scanlearn.archive.summary import refresh_summary
 from scanlearn.archive.writer import ArchiveWriter
-from scanlearn.console import say, track, warn_user
+from scanlearn.console import doing, say, track, warn_user
 from scanlearn.errors import Interrupted, ScanlearnError, did_you_mean
 from scanlearn.files import require_free
 from scanlearn.locks import beside, held, sweep
@@ -248,14 +248,15 @@ def manifest_of(source: Path | str, settings: PackSettings) -> Manifest:
     """Returns the files that a folder or a table lists, read as the settings say."""
     if is_archive(Path(source).expanduser()):
         raise ScanlearnError(f"{source}: is an archive already; use it without packing")
-    return read_manifest(
-        source,
-        **settings.model_dump(include=set(TABLE_SETTINGS) - {"issuer"}),
-        follow_links=settings.follow_links,
-        open_containers=settings.open_containers,
-        folder_labels=settings.folder_labels,
-        allow_columns=settings.allow_columns,
-    )
+    with doing(f"looking through {source}"):
+        return read_manifest(
+            source,
+            **settings.model_dump(include=set(TABLE_SETTINGS) - {"issuer"}),
+            follow_links=settings.follow_links,
+            open_containers=settings.open_containers,
+            folder_labels=settings.folder_labels,
+            allow_columns=settings.allow_columns,
+        )
 
 
 def write_scans(

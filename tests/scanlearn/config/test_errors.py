@@ -10,6 +10,9 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.training.settings import PretrainConfig
 
 
+from scanlearn.packing.settings import PackSettings
+
+
 @pytest.mark.parametrize(
     ("text", "overrides", "sentence"),
     [
@@ -125,3 +128,38 @@ def test_override_that_is_no_yaml_is_one_sentence(value: str) -> None:
     with pytest.raises(ScanlearnError, match=r"seed=.*the value is not valid YAML") as error:
         load_config(PretrainConfig, None, [f"seed={value}"], kind="pretrain")
     assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["archvie=a"], "the command line: 'archvie' is not a key (did you mean 'archive'?)"),
+        (["archive=a", "mehtod.name=far"], "the command line: 'mehtod' is not a key"),
+        ([], "the command line: 'archive' is missing; give it as archive=VALUE"),
+        (["batch_size=0"], "the command line: 'archive' is missing; give it as archive=VALUE"),
+    ],
+)
+def test_one_fault_is_one_thing_to_mend(run_model: Any, words: list[str], sentence: str) -> None:
+    with pytest.raises(ScanlearnError) as caught:
+        load_config(run_model, None, words, kind="pretrain")
+    text = str(caught.value)
+    assert text.startswith(sentence)
+    assert ("1 more to mend" in text) == (words == ["batch_size=0"])
+
+
+def test_a_value_that_may_be_of_several_types_is_one_thing_to_mend() -> None:
+    with pytest.raises(ScanlearnError) as caught:
+        load_config(PackSettings, None, ["canvas=large"], kind="pack")
+    assert "'canvas' is \"large\"" in str(caught.value)
+    assert "more to mend" not in str(caught.value)
+    with pytest.raises(ScanlearnError, match=r"\(1 more to mend"):
+        load_config(PackSettings, None, ["canvas=large", "workers=-1"], kind="pack")
+
+
+def test_a_misspelt_key_of_the_command_line_is_not_blamed_on_the_file(
+    tmp_path: Path, run_model: Any
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("archive: a\n")
+    with pytest.raises(ScanlearnError, match=r"^the command line: 'mehtod' is not a key"):
+        load_config(run_model, path, ["mehtod.name=far"], kind="pretrain")
