@@ -7,10 +7,8 @@ import pytest
 
 from scanlearn.config import load_config
 from scanlearn.errors import ScanlearnError
-from scanlearn.training.settings import PretrainConfig
-
-
 from scanlearn.packing.settings import PackSettings
+from scanlearn.training.settings import PretrainConfig
 
 
 @pytest.mark.parametrize(
