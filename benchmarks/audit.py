@@ -22,7 +22,7 @@ import torch
 from common import Goals, options, report, silence, workplace
 
 from scanlearn.archive.reader import Archive
-from scanlearn.audit.audit import find_leaks
+from scanlearn.audit.leaks import find_leaks
 from scanlearn.audit.result import IDENTICAL, NEAR, ScanSet
 from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings

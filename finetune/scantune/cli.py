@@ -40,10 +40,13 @@ def evaluate_command(
     Prints the AUROC over patient folds with intervals that resample patients.
     """
     from scanlearn.config import load_config
-    from scantune.evaluation.evaluate import evaluate_with
-    from scantune.evaluation.settings import EvaluateConfig
+    from scanlearn.console import loading
+    from scantune.evaluation.settings import EvaluateConfig, check_inputs
 
     settings = load_config(EvaluateConfig, None, overrides or (), kind="evaluate")
+    check_inputs(backbone, labels, settings)
+    with loading("torch", "timm"):
+        from scantune.evaluation.evaluate import evaluate_with
     evaluate_with(backbone, labels, settings)
 
 
@@ -61,17 +64,21 @@ def predict_command(
 
 
 @app.command("compare", epilog=settings_hint("scantune config compare"))
-def compare_command(config: Config, overrides: Overrides = None) -> None:
+def compare_command(config: Config = "", overrides: Overrides = None) -> None:
     """Compare augmentation scales: pretrain, score and report every arm.
 
     Reports which scale is better, or that no difference is shown. Run the same command again to
     resume a stopped comparison.
     """
     from scanlearn.config import load_config
-    from scantune.comparison.compare import compare
+    from scanlearn.console import loading
     from scantune.comparison.plan import CompareConfig
 
-    compare(load_config(CompareConfig, config, overrides or (), kind="compare"))
+    settings = load_config(CompareConfig, config, overrides or (), kind="compare")
+    settings.check_inputs()
+    with loading("torch", "timm", "pytorch-lightning"):
+        from scantune.comparison.compare import compare
+    compare(settings)
 
 
 @app.command("config")

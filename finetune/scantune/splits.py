@@ -64,7 +64,9 @@ def folds_of(labeled: LabeledSet, folds: int, seed: int) -> tuple[Fold, ...]:
         ScanlearnError: If they cannot be made.
     """
     if labeled.split is not None:
-        return (given_split(labeled.split, labeled.truth, labeled.patients, labeled.rows + 1),)
+        fold = given_split(labeled.split, labeled.truth, labeled.patients, labeled.rows + 1)
+        _check_trained(fold, labeled)
+        return (fold,)
     return patient_folds(labeled.truth, labeled.patients, folds, seed)
 
 
@@ -143,6 +145,21 @@ def given_split(
             "the split column leaves only one class to train on; mark scans of another as train"
         )
     return fold
+
+
+def _check_trained(fold: Fold, labeled: LabeledSet) -> None:
+    """Refuses a class that is tested and never trained on; its AUROC of .5 entered the mean."""
+    if not labeled.truth.is_exclusive:
+        return
+    trained, tested = (
+        (labeled.truth.matrix[side] == 1).sum(axis=0) for side in (fold.train, fold.test)
+    )
+    for code in np.flatnonzero((trained == 0) & (tested > 0)).tolist():
+        raise ScanlearnError(
+            f"{labeled.target}: {tested[code]} scans of class {labeled.classes[code]} are marked "
+            "test, but none is marked train, so no model can learn it; mark some as train, or "
+            "leave their cells of the split column blank"
+        )
 
 
 def assert_disjoint(fold: Fold, patients: Int[np.ndarray, " n"]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Annotated
@@ -23,9 +24,17 @@ Overrides = Annotated[
         help="Settings as key=value, nested ones as a.b=value; they override the YAML file.",
     ),
 ]
-Config = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped one.")]
-Packed = Annotated[str, typer.Argument(help="A packed archive.")]
-Scans = Annotated[str, typer.Argument(help="An archive, a folder of scans or a table.")]
+Config = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG", help="A YAML file, or the name of a shipped one.", show_default=False
+    ),
+]
+Packed = Annotated[str, typer.Argument(metavar="ARCHIVE", help="A packed archive.")]
+Scans = Annotated[
+    str,
+    typer.Argument(metavar="SCANS", help="An archive, a folder of scans, a table or a phantom."),
+]
 Schema = Annotated[bool, typer.Option("--schema", help="Print the JSON schema instead.")]
 
 
@@ -158,7 +167,7 @@ def summary_command(archive: Packed, overrides: Overrides = None) -> None:
     from scanlearn.archive.summary import summary
     from scanlearn.config.loading import call
 
-    call(summary, archive, overrides=overrides or ())
+    print(f"summary page: {call(summary, archive, overrides=overrides or ())}")
 
 
 @app.command("verify")
@@ -226,7 +235,7 @@ def explain_command(
 
 @app.command("pretrain", epilog=settings_hint("scanlearn config pretrain"))
 def pretrain_command(
-    config: Config,
+    config: Config = "",
     overrides: Overrides = None,
     is_dry_run: Annotated[
         bool,
@@ -242,16 +251,21 @@ def pretrain_command(
     Ctrl-C stops it at once. Exit code 3: another process is at work in output.
     """
     from scanlearn.config import load_config
-    from scanlearn.training.pretrain import pretrain
+    from scanlearn.console import doing, loading
     from scanlearn.training.settings import PretrainConfig
 
     settings = load_config(PretrainConfig, config, overrides or (), kind="pretrain")
+    settings.check_inputs()
+    with loading("torch", "timm", "pytorch-lightning"):
+        from scanlearn.training.pretrain import pretrain
     if is_dry_run:
         from scanlearn.training.trial import dry_run
 
-        print(dry_run(settings))
+        with doing("taking trial steps"):
+            print(dry_run(settings))
     else:
-        pretrain(settings)
+        with doing("pretraining"):
+            pretrain(settings)
 
 
 @app.command("export")
@@ -263,9 +277,16 @@ def export_command(
 
     A fresh process loads it again and checks that its features are equal.
     """
-    from scanlearn.training.pretrain import export
+    from pathlib import Path
 
-    export(run, folder)
+    from scanlearn.console import doing, loading
+    from scanlearn.files import check_exists
+
+    check_exists(Path(run))
+    with loading("torch", "timm", "pytorch-lightning"):
+        from scanlearn.training.pretrain import export
+    with doing("exporting, and loading the backbone again in a fresh process"):
+        export(run, folder)
 
 
 @app.command("panel", epilog=settings_hint("scanlearn config panel"))
@@ -317,16 +338,26 @@ def run(application: typer.Typer) -> None:
 
     Exit code 3 where another process is at work on what would be written, 130 after Ctrl-C.
     """
+    words = sys.argv[1:]
+    is_help = not words or "--help" in words
+    if not is_help:
+        from scanlearn.console import signs_of_life
     try:
-        application()
+        with nullcontext() if is_help else signs_of_life(f"{words[0]}: at work"):
+            application()
     except ScanlearnError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt as interrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # typer makes an exit without a word of an interrupt.
+        context: BaseException | None = stop
+        if isinstance(stop, SystemExit):
+            context = stop.__context__ and stop.__context__.__cause__
+        if not isinstance(context, KeyboardInterrupt):
+            raise
         # A second one ends what is still being closed, without a word.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        text = str(interrupt) or "stopped; run the same command again to resume"
-        print(text, file=sys.stderr)
+        print(str(context) or "stopped; run the same command again to resume", file=sys.stderr)
         raise SystemExit(_INTERRUPTED) from None
 
 

@@ -1,13 +1,19 @@
-"""What a person sees of long work: lines, warnings and a progress bar.
+"""What a person sees of long work: lines, warnings, a progress bar and signs of life.
 
 This module is the only door to rich's progress bar.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 import sys
+import threading
+import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -22,15 +28,180 @@ from rich.progress import (
 )
 from rich.text import Text
 
+# A command that has said nothing for so long says what it does: at its start, and later on.
+FIRST_WORD_S = 0.6
+NEXT_WORD_S = 60.0
+# Work that ends before is not worth a word.
+_SHORT_S = 0.3
+# Shares of a piece of work from which the time left is told.
+_LEAST_SHARE = 0.01
+
+
+# Exact beginnings of third-party warnings, each with the reason why it says nothing to a user.
+FILTERED = (
+    # A loader counted by step has no workers: it reads a memory map in one thread.
+    "The 'train_dataloader' does not have many workers",
+    # The device is the user's choice.
+    "GPU available but not used",
+    # Who does not start a run by srun need not, on a host where SLURM is installed.
+    "The `srun` command is available on your system but is not used",
+    # Libraries' own use of names that torch has renamed.
+    "`isinstance(treespec, LeafSpec)` is deprecated",
+    "`torch.nn.utils.weight_norm` is deprecated",
+)
+_LIGHTNING = ("pytorch_lightning", "lightning_fabric", "lightning")
+
+
+@contextmanager
+def logging_at(level: int, *names: str) -> Iterator[None]:
+    """Keeps what loggers say below a level away."""
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(level)
+        yield
+    finally:
+        for logger, former in zip(loggers, before, strict=True):
+            logger.setLevel(former)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps Lightning's tips and device lines away; libraries' warnings only by their text."""
+    with logging_at(logging.WARNING, *_LIGHTNING), warnings.catch_warnings():
+        for text in FILTERED:
+            warnings.filterwarnings("ignore", message=re.escape(text))
+        yield
+
 
 def say(text: str) -> None:
     """Prints one line for a person on stdout: the only way library code does."""
     print(text, flush=True)
+    _AT_WORK.has_spoken()
 
 
 def warn_user(text: str) -> None:
-    """Prints one line on stderr about something that goes on but deserves a look."""
+    """Prints one line on stderr about something that goes on but deserves a look.
+
+    A command says it once: the arms of a comparison, say, share their scans.
+    """
+    if _AT_WORK.label is not None:
+        if text in _AT_WORK.warned:
+            return
+        _AT_WORK.warned.add(text)
     print(f"Warning: {text}", file=sys.stderr, flush=True)
+    _AT_WORK.has_spoken()
+
+
+@dataclass(eq=False)
+class _Work:
+    """A piece of work that goes on.
+
+    Args:
+        total: What `done` counts up to; None where nothing is counted.
+        is_shown: Whether a bar shows it already.
+    """
+
+    label: str
+    total: int | None = None
+    is_shown: bool = False
+    done: int = 0
+    began_s: float = field(default_factory=time.monotonic)
+
+    def __str__(self) -> str:
+        if self.total is None:
+            return f"{self.label} ..."
+        text = f"{self.label}: {self.done:,} of {self.total:,}"
+        share = self.done / max(1, self.total)
+        if not _LEAST_SHARE <= share < 1:
+            return f"{text} ..."
+        left_s = (time.monotonic() - self.began_s) * (1 - share) / share
+        return f"{text}, about {_in_words(left_s)} left"
+
+
+def _in_words(seconds: float) -> str:
+    if seconds < 60:
+        return "a minute" if seconds > 30 else "half a minute"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{round(minutes / 60)} h"
+
+
+class _AtWork:
+    """What this process does, and when a word about it is due.
+
+    Args:
+        label: What is said where no piece of work names itself; None while nobody asks.
+    """
+
+    def __init__(self) -> None:
+        self.label: str | None = None
+        self.pieces: list[_Work] = []
+        self.warned: set[str] = set()
+        self.due_s = 0.0
+
+    def has_spoken(self) -> None:
+        self.due_s = time.monotonic() + NEXT_WORD_S
+
+    def speak(self, ended: threading.Event) -> None:
+        """Prints the innermost piece of work whenever a word is due, until the command ends."""
+        began_s = time.monotonic()
+        while not ended.wait(max(0.05, self.due_s - time.monotonic())):
+            now = time.monotonic()
+            work = (self.pieces[-1:] or [_Work(f"{self.label}")])[0]
+            is_long = now - work.began_s >= _SHORT_S or now - began_s >= NEXT_WORD_S
+            if now < self.due_s or not is_long:
+                continue
+            if not work.is_shown:
+                print(work, file=sys.stderr, flush=True)
+            self.has_spoken()
+
+
+# One for the process, as its stderr is.
+_AT_WORK = _AtWork()
+
+
+@contextmanager
+def signs_of_life(label: str) -> Iterator[None]:
+    """Says what a command does within a second of its start, and then at least every minute.
+
+    What was silently wrong: a command looked dead for the 10 to 30 s in which torch was imported,
+    and for hours in a log file, where no bar is shown.
+
+    Args:
+        label: What is said after a minute in which no work named itself by `doing` or `track`.
+    """
+    ended = threading.Event()
+    _AT_WORK.label, _AT_WORK.due_s = label, time.monotonic() + FIRST_WORD_S
+    thread = threading.Thread(target=_AT_WORK.speak, args=(ended,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        # Before the interpreter ends, which a thread that prints must not see.
+        thread.join()
+        _AT_WORK.label = None
+        _AT_WORK.warned.clear()
+
+
+@contextmanager
+def doing(label: str, *, at_once: bool = False) -> Iterator[None]:
+    """Names a piece of work, which `signs_of_life` says if nothing else is said for a while.
+
+    Args:
+        at_once: Whether it is said on stderr before it begins: for work that is sure to take
+            seconds in which no other thread may run, as while a large library is loaded.
+    """
+    work = _Work(label)
+    _AT_WORK.pieces.append(work)
+    if at_once and _AT_WORK.label is not None:
+        print(work, file=sys.stderr, flush=True)
+        _AT_WORK.has_spoken()
+    try:
+        yield
+    finally:
+        _AT_WORK.pieces.remove(work)
 
 
 class Progressor(Protocol):
@@ -40,9 +211,13 @@ class Progressor(Protocol):
         """Counts ``n`` more of the total; ``info`` are named figures to show beside the bar."""
 
 
-class _Silent:
+class _Counted:
+    def __init__(self, work: _Work) -> None:
+        self._work = work
+
     def advance(self, n: int = 1, **info: str) -> None:
-        del n, info
+        del info
+        self._work.done += n
 
 
 class _Bar:
@@ -64,20 +239,37 @@ class _RateColumn(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.1f}/s")
 
 
+def loading(*libraries: str) -> AbstractContextManager[None]:
+    """Names the import of large libraries, which is said before it begins unless it is done."""
+    is_done = libraries[0] in sys.modules
+    return doing(f"loading {' and '.join(libraries[:2])}", at_once=not is_done)
+
+
 @contextmanager
 def track(total: int, label: str, *, visible: bool = True) -> Iterator[Progressor]:
-    """Shows a bar with rate and time left while stderr is a terminal and it is to be visible."""
+    """Shows a bar with rate and time left while stderr is a terminal and it is to be visible.
+
+    Where it is no terminal, `signs_of_life` says from time to time how far the work is.
+    """
     console = Console(stderr=True)
-    if not visible or not console.is_terminal:
-        yield _Silent()
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _RateColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[info]}"),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield _Bar(progress, label, total)
+    has_bar = visible and console.is_terminal
+    work = _Work(label, total, is_shown=has_bar)
+    if visible:
+        _AT_WORK.pieces.append(work)
+    try:
+        if not has_bar:
+            yield _Counted(work)
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _RateColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[info]}"),
+        )
+        with Progress(*columns, console=console, transient=True) as progress:
+            yield _Bar(progress, label, total)
+    finally:
+        if visible:
+            _AT_WORK.pieces.remove(work)

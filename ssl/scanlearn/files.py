@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import ScanlearnError, did_you_mean
 
 _FULL = (
     "the disk is full; free some space there or choose another folder, then run the same command "
@@ -29,6 +30,33 @@ _ACCESS = {"owner": 0o700, "group": 0o750, "everyone": 0o777}
 # What spreadsheets run, also behind the "'" that takes its sense away.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf|nan)")
+# Of a folder so many names are compared with a misspelt one.
+_MOST_NAMES = 2000
+
+
+def check_exists(path: Path, where: str = "") -> None:
+    """Refuses a path at which there is nothing, with the nearest name that is there.
+
+    Args:
+        where: The setting that names it, for the message.
+
+    Raises:
+        ScanlearnError: There is nothing, or the name is none that a file can have.
+    """
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        raise ScanlearnError(
+            f"{where}{path}: there is no such file or folder{nearest_name(path)}; check the path"
+        ) from None
+
+
+def nearest_name(path: Path) -> str:
+    """Returns ``(did you mean 'x'?)`` with a name beside a path at which there is nothing."""
+    names: list[str] = []
+    with suppress(OSError, ValueError), os.scandir(path.parent) as entries:
+        names = [entry.name for entry in itertools.islice(entries, _MOST_NAMES)]
+    return did_you_mean(path.name, names)
 
 
 def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o666) -> None:

@@ -226,3 +226,36 @@ def test_what_one_patient_alone_is_known_to_be_without_is_masked_too(labeled: An
     assert "only one patient is known to be without 1" in found.notes[0]
     assert not (found.truth.matrix[:, 1] == 0).any()
     assert found.counts == {"0": data.counts["0"], "1": int((data.patients % 2).sum())}
+
+
+def test_a_class_without_a_training_scan_is_refused_not_scored_one_half(labeled: Any) -> None:
+    data = labeled(patients=40, classes=3, split=True)
+    y = data.truth.classes.copy()
+    y[(data.split == "train") & (y == 2)] = 0
+    given = replace(data, truth=Truth.of_classes(y, 3))
+    tested = int(((data.split == "test") & (y == 2)).sum())
+    with pytest.raises(ScanlearnError, match=f"{tested} scans of class 2 .* none is marked train"):
+        score_features(np.zeros((len(data), 2)), given)
+    y[y == 2] = 1
+    untested = replace(data, truth=Truth.of_classes(y, 3))
+    assert score_features(np.eye(3)[y], untested, label_seeds=1).values.shape[-1] == 3
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_finding_that_no_training_scan_tells_apart_is_masked(labeled: Any, value: int) -> None:
+    data = labeled(patients=40, classes=3, split=True)
+    matrix = data.truth.matrix.copy()
+    matrix[data.split == "train", 2] = value
+    found = scorable(replace(data, truth=Truth(matrix, "multilabel")))
+    assert (found.truth.matrix[data.split == "test", 2] == -1).all()
+    assert (found.truth.matrix[:, :2] == matrix[:, :2]).all()
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith("2 is the same in all training scans")
+    scores = score_features(np.eye(3)[data.truth.classes], found, label_seeds=1)
+    alone = replace(found, truth=Truth(found.truth.matrix[:, :2], "multilabel"), classes=("0", "1"))
+    weights = patient_weights(scores)
+    of_two = score_features(np.eye(3)[data.truth.classes], alone, label_seeds=1)
+    assert (
+        estimate(scores, "linear", "all", weights).auroc
+        == estimate(of_two, "linear", "all", weights).auroc
+    )

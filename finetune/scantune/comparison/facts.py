@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from scanlearn.archive.reader import Archive
 from scanlearn.config import dump_plain
 from scanlearn.files import disk_errors, make_folder
 from scanlearn.packing.sources import PHANTOM_PREFIX
+from scanlearn.training.run import with_batch_of
 from scanlearn.training.settings import TrainingSettings
 from scanlearn.views.adjusting import in_words
 from scanlearn.views.preview import arm_sheet
@@ -30,7 +32,7 @@ from scantune.comparison.results import (
     TaskCount,
     ViewShare,
 )
-from scantune.evaluation.backbone import THUMBNAIL
+from scantune.evaluation.settings import THUMBNAIL
 from scantune.labels.labeled_set import LabeledSet
 from scantune.learners.by_name import stopping_notes
 from scantune.scores import Scores
@@ -78,18 +80,23 @@ EVIDENCE_NOTE = (
 
 
 def setup_facts(
-    config: CompareConfig, runs: Sequence[RunRow], tasks: Mapping[str, LabeledSet]
+    config: CompareConfig,
+    runs: Sequence[RunRow],
+    tasks: Mapping[str, LabeledSet],
+    num_unlabeled: int,
 ) -> tuple[Fact, ...]:
     """The set-up that all arms share, for a person."""
     shared = config.pretrain
     trained = next(run for run in runs if run.steps > 0)
+    arm = next(name for name, each in config.arms.items() if each.kind == "pretrained")
+    run = with_batch_of(config.run_config(arm, config.seeds[0], Path()), num_unlabeled)
     return (
         Fact(name="Method", value=shared.method.name),
         Fact(name="Network", value=shared.backbone.in_words),
         Fact(name="Views", value=_views_text(shared)),
         Fact(
             name="Training",
-            value=f"{trained.epochs:.3g} epochs of batches of {shared.batch_size}, "
+            value=f"{trained.epochs:.3g} epochs of batches of {run.batch_size}, "
             f"{trained.steps:,} steps",
         ),
         Fact(name="Evaluation", value=_evaluation_text(config, tasks)),

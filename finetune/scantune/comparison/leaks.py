@@ -9,7 +9,7 @@ import numpy as np
 
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.spellings import agreeing
-from scanlearn.audit.audit import find_leaks
+from scanlearn.audit.leaks import find_leaks
 from scanlearn.audit.result import FACTS_FILE, ScanSet
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError

@@ -12,6 +12,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from scanlearn.config.settings import Settings
 from scanlearn.errors import did_you_mean
 from scanlearn.packing.settings import PackSettings, PatientPattern, Root, Sep, Sheet
+from scanlearn.packing.sources import check_source
 from scanlearn.training.settings import (
     SCALE_HELP,
     WAIT_HELP,
@@ -234,6 +235,18 @@ class CompareConfig(Settings):
             raise ValueError(f"pretrain.views.{no_effect_in_words(idle)}")
         self._check_primary()
         return self
+
+    def check_inputs(self) -> None:
+        """Refuses misspelt paths and names, before torch is imported and scans are packed.
+
+        Raises:
+            ScanlearnError: Scans, the network or a file that it starts from do not exist.
+        """
+        check_source(self.unlabeled, "unlabeled: ")
+        check_source(self.labels, "labels: ")
+        if self.evaluation.test is not None:
+            check_source(self.evaluation.test, "evaluation.test: ")
+        self.pretrain.check_start()
 
     def _check_primary(self) -> None:
         primary, evaluation = self.primary, self.evaluation

@@ -66,7 +66,7 @@ def run_study(config: CompareConfig) -> Path:
         command=facts.command_text(config),
         config=facts.config_text(config),
         margin=config.margin,
-        setup=facts.setup_facts(config, runs, tasks),
+        setup=facts.setup_facts(config, runs, tasks, len(unlabeled)),
         verdict=state_verdict(config, arms, table, differences, proof),
         unlabeled=facts.counted(unlabeled),
         labels=facts.counted(labels),

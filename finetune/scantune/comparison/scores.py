@@ -18,9 +18,10 @@ from scantune.comparison.arms import load_network
 from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import CompareConfig, EvaluationConfig
 from scantune.comparison.results import RunRow
-from scantune.evaluation.backbone import THUMBNAIL, EvaluatedBackbone, open_backbone
+from scantune.evaluation.backbone import EvaluatedBackbone, open_backbone
 from scantune.evaluation.classifier import View
 from scantune.evaluation.evaluate import fit_learners, num_fits
+from scantune.evaluation.settings import THUMBNAIL
 from scantune.labels.labeled_set import LabeledSet
 from scantune.labels.open import Question, read_question
 from scantune.learners.learner import LabeledScans

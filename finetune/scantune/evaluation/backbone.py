@@ -10,22 +10,15 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from scanlearn.archive.reader import Archive
-from scanlearn.backbones.backbone import (
-    Backbone,
-    build_backbone,
-    check_architecture,
-    weights_hash,
-)
+from scanlearn.backbones.backbone import Backbone, build_backbone, weights_hash
 from scanlearn.backbones.device import preferred_device
-from scanlearn.backbones.settings import BackboneConfig
+from scanlearn.backbones.settings import BackboneConfig, check_architecture
 from scanlearn.backbones.weights import load_backbone
-from scanlearn.errors import ScanlearnError
 from scanlearn.features.extract import extract, thumbnail_features
 from scanlearn.files import features_folder
 from scantune.evaluation.classifier import View
-from scantune.evaluation.settings import THUMBNAIL as THUMBNAIL
+from scantune.evaluation.settings import RANDOM, THUMBNAIL, folder_of, random_of
 
-_RANDOM = "random:"
 _RANDOM_SIZE = 64
 _THUMBNAIL_SIZE = 16
 
@@ -68,9 +61,9 @@ def open_backbone(backbone: str | Path, archive: Archive, size: int | None) -> E
         side = size or _THUMBNAIL_SIZE
         described = {"kind": THUMBNAIL, "size": side}
         return EvaluatedBackbone(described, None, None, View(side, archive.mean, archive.std))
-    folder = _folder_of(backbone)
-    if folder is None and str(backbone).startswith(_RANDOM):
-        name, seed = _untrained(str(backbone))
+    folder = folder_of(backbone)
+    if folder is None and str(backbone).startswith(RANDOM):
+        name, seed = random_of(str(backbone))
         kind, side, mean, std = "random", size or _RANDOM_SIZE, archive.mean, archive.std
         config = BackboneConfig(name=name)
         network = build_backbone(config, archive.shape[0], seed, size=side)
@@ -97,33 +90,11 @@ def channels_of(backbone: str | Path) -> Literal[1, 3, "auto"]:
     """
     if str(backbone) == THUMBNAIL:
         return "auto"
-    folder = _folder_of(backbone)
-    if folder is None and str(backbone).startswith(_RANDOM):
-        check_architecture(_untrained(str(backbone))[0], str(backbone))
+    folder = folder_of(backbone)
+    if folder is None and str(backbone).startswith(RANDOM):
+        check_architecture(random_of(str(backbone))[0], str(backbone))
         return "auto"
     channels = load_backbone(folder or backbone)[1].channels
     if folder is None:
         return "auto"
     return 1 if channels == 1 else 3 if channels == 3 else "auto"
-
-
-def _untrained(backbone: str) -> tuple[str, int]:
-    """The architecture and the seed of an untrained network, by its name."""
-    name, _, seed = backbone.removeprefix(_RANDOM).partition(":")
-    if seed and not seed.isdecimal():
-        raise ScanlearnError(f"{backbone}: '{seed}' is not a seed; write {_RANDOM}{name}:0")
-    return name, int(seed or 0)
-
-
-def _folder_of(backbone: str | Path) -> Path | None:
-    """Returns the folder that holds the weights; None where the name is no folder on disk."""
-    folder = Path(str(backbone).removeprefix("local-dir:")).expanduser()
-    if not folder.is_dir():
-        return None
-    if (folder / "backbone").is_dir():
-        return folder / "backbone"
-    if (folder / "config.yaml").is_file() and not (folder / "card.json").is_file():
-        raise ScanlearnError(
-            f"{folder}: this run has no backbone yet; finish it with scanlearn pretrain"
-        )
-    return folder

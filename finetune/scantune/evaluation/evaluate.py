@@ -72,6 +72,9 @@ def evaluate(
 
 def evaluate_with(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) -> Evaluation:
     """Does what `evaluate` does, by settings that are checked."""
+    if settings.output is not None:
+        # A shell leaves "output=~/scores" as it is: a folder called "~" was made.
+        settings = settings.model_copy(update={"output": settings.output.expanduser()})
     if settings.output is None:
         return _evaluate(backbone, labels, settings)
     with held(inside(settings.output), settings.output, wait=settings.wait):

@@ -12,11 +12,11 @@ from jaxtyping import Float, Int
 from pydantic import Field
 
 from scanlearn.archive.reader import Archive
-from scanlearn.console import say, warn_user
+from scanlearn.console import loading, say, warn_user
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import csv_cell, disk_errors, make_folder, write_atomically
+from scanlearn.files import check_exists, csv_cell, disk_errors, make_folder, write_atomically
 from scanlearn.packing.settings import DEFAULT_TABLE, PackSettings, Table, pixel_settings
-from scanlearn.packing.sources import open_archive
+from scanlearn.packing.sources import check_source, open_archive
 from scantune.labels.truth import Truth
 
 if TYPE_CHECKING:
@@ -49,10 +49,13 @@ def predict(
     Example:
         >>> predict("scores/classifier", "new", output=Path("new.csv"))    # doctest: +SKIP
     """
+    check_exists(Path(model).expanduser())
+    check_source(scans)
     # Here, since the settings are read without torch and timm, which take seconds.
-    from scanlearn.backbones.device import preferred_device
-    from scanlearn.features.extract import extract
-    from scantune.evaluation.classifier import Classifier
+    with loading("torch", "timm"):
+        from scanlearn.backbones.device import preferred_device
+        from scanlearn.features.extract import extract
+        from scantune.evaluation.classifier import Classifier
 
     classifier = Classifier(Path(model).expanduser())
     card, backbone = classifier.card, classifier.backbone
@@ -69,6 +72,7 @@ def predict(
     backbone = backbone.eval().to(preferred_device())
     features = extract(backbone, archive, size=card.size, mean=card.mean, std=card.std)
     probabilities = classifier.probabilities(features)
+    output = output.expanduser()
     with disk_errors(output.parent):
         make_folder(output.parent)
     write_atomically(output, _table(archive, card, probabilities, paths))

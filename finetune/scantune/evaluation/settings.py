@@ -8,14 +8,19 @@ from typing import Annotated, Any, Required, TypedDict
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from scanlearn.backbones.settings import check_architecture, check_backbone
 from scanlearn.config.settings import Settings
+from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.packing.settings import TableSettings
+from scanlearn.packing.sources import check_source
 from scantune.learners.settings import DEFAULT, TuneConfig
 from scantune.learners.table import LEARNERS_HELP, LearnerName
 from scantune.splits import Budget
 
 # The reference that every backbone must beat.
 THUMBNAIL = "thumbnail"
+# Begins the name of an untrained network.
+RANDOM = "random:"
 
 
 def _as_written(values: Any) -> Any:
@@ -124,6 +129,47 @@ class EvaluateConfig(ScoringSettings, TableSettings, _Target):
         if self.worst and self.output is None:
             raise ValueError(f"worst={self.worst} draws scans into output; give output=FOLDER")
         return self
+
+
+def check_inputs(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) -> None:
+    """Refuses misspelt paths and names, before torch is imported and scans are packed.
+
+    Raises:
+        ScanlearnError: There is no such backbone, or nothing at a path.
+    """
+    if str(backbone) != THUMBNAIL and folder_of(backbone) is None:
+        if str(backbone).startswith(RANDOM):
+            check_architecture(random_of(str(backbone))[0], f"backbone '{backbone}'")
+        else:
+            near = did_you_mean(str(backbone), [THUMBNAIL])
+            if near and "/" not in str(backbone):
+                raise ScanlearnError(f"backbone '{backbone}' is no folder{near}")
+            check_backbone(backbone)
+    check_source(labels)
+    if settings.test is not None:
+        check_source(settings.test, "test: ")
+
+
+def random_of(backbone: str) -> tuple[str, int]:
+    """Returns the architecture and the seed of ``random:NAME`` or ``random:NAME:SEED``."""
+    name, _, seed = backbone.removeprefix(RANDOM).partition(":")
+    if seed and not seed.isdecimal():
+        raise ScanlearnError(f"{backbone}: '{seed}' is not a seed; write {RANDOM}{name}:0")
+    return name, int(seed or 0)
+
+
+def folder_of(backbone: str | Path) -> Path | None:
+    """Returns the folder that holds the weights; None where the name is no folder on disk."""
+    folder = Path(str(backbone).removeprefix("local-dir:")).expanduser()
+    if not folder.is_dir():
+        return None
+    if (folder / "backbone").is_dir():
+        return folder / "backbone"
+    if (folder / "config.yaml").is_file() and not (folder / "card.json").is_file():
+        raise ScanlearnError(
+            f"{folder}: this run has no backbone yet; finish it with scanlearn pretrain"
+        )
+    return folder
 
 
 class EvaluateOptions(TypedDict, total=False):

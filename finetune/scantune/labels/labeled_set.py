@@ -294,15 +294,15 @@ def scorable(labeled: LabeledSet) -> LabeledSet:
     """Returns the set with findings of a single patient masked, which no fold can test.
 
     A fold that trains on such a finding has none to test, and its AUROC is undefined; one that
-    tests it has none to train on, and its AUROC would be .5 whatever the backbone. A given split
-    is left as it is.
+    tests it has none to train on, and its AUROC would be .5 whatever the backbone. Of a given split
+    the findings are masked in the test scans that are alike in all training scans.
 
     Raises:
         ScanlearnError: If it is a class of scans that are of one class each.
     """
     truth, patients = labeled.truth, labeled.patients
     if labeled.split is not None:
-        return labeled
+        return _without_untrained(labeled, labeled.split)
     if labeled.num_patients == 1:
         raise ScanlearnError(
             f"{labeled.target}: all {labeled.num_scans} labeled scans are of one patient, who "
@@ -326,6 +326,26 @@ def scorable(labeled: LabeledSet) -> LabeledSet:
             )
     masked = Truth(matrix, truth.task, truth.synthetic)
     return replace(labeled, truth=masked, notes=tuple(notes))
+
+
+def _without_untrained(labeled: LabeledSet, split: np.ndarray) -> LabeledSet:
+    """Masks findings of test scans that no model can learn; classes are checked with the split."""
+    truth = labeled.truth
+    trained = truth.matrix[(split == "train") | ~truth.is_real]
+    is_trained = (trained == 1).any(axis=0) & (trained == 0).any(axis=0)
+    is_tested = truth.is_real & (split == "test")
+    codes = np.flatnonzero(~is_trained & (truth.matrix[is_tested] >= 0).any(axis=0))
+    if truth.is_exclusive or not len(codes):
+        return labeled
+    matrix = truth.matrix.copy()
+    matrix[np.ix_(is_tested, codes)] = -1
+    notes = tuple(
+        f"{labeled.classes[code]} is the same in all training scans that are labeled for it, so no "
+        "model can learn it: it is masked in the test scans"
+        for code in codes.tolist()
+    )
+    masked = Truth(matrix, truth.task, truth.synthetic)
+    return replace(labeled, truth=masked, notes=(*labeled.notes, *notes))
 
 
 def lone_classes(

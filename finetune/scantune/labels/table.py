@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int8
 
 from scanlearn.errors import ScanlearnError, did_you_mean
+from scanlearn.packing.identifying import is_identifying
 from scanlearn.packing.tables import cell_text
 
 # 1, 1.0 and, with a decimal comma, 1,0; but 1,000 is a thousand to some.
@@ -88,9 +89,15 @@ class NamedTable:
                 "its scans, or folder_labels=true and target=folder for one folder per class"
             )
         if column not in known:
+            left_out = ""
+            if is_identifying(column):
+                left_out = (
+                    "; a column that may identify a person is left out when a table is packed,"
+                    f" unless allow_columns=[{column}] is given"
+                )
             raise ScanlearnError(
                 f"{self.name} has no column '{column}'{did_you_mean(column, known, cutoff=0.5)}; "
-                f"its label columns are {', '.join(known)}"
+                f"its label columns are {', '.join(known)}{left_out}"
             )
         return self.table.labels(column)
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int64, Shaped, UInt8
+from jaxtyping import Bool, Float32, Int64, Shaped, UInt8, UInt16
 
 from scanlearn.archive.layout import (
     INFO_FILE,
@@ -27,6 +27,17 @@ from scanlearn.errors import ScanlearnError, did_you_mean
 
 # What is kept of every scan: 48 bytes. One array, since each would cost a cache miss a scan.
 FACTS = np.dtype([("valid_box", "<i8", 4), ("spacing_mm", "<f4", 2), ("value_range", "<f4", 2)])
+
+
+class ScanArrays(NamedTuple):
+    """The arrays of a `ScanBatch`."""
+
+    pixels: UInt8[np.ndarray, "b c h w"] | UInt16[np.ndarray, "b c h w"]
+    valid_box: Int64[np.ndarray, "b 4"]
+    mask: Bool[np.ndarray, "b h w"] | None
+    spacing_mm: Float32[np.ndarray, "b 2"]
+    value_range: Float32[np.ndarray, "b 2"]
+    ids: Int64[np.ndarray, " b"]
 
 
 class Archive:
@@ -146,6 +157,18 @@ class Archive:
         """
         import torch  # takes seconds; packing and the commands about an archive need none
 
+        arrays = self.arrays(indices)
+        return ScanBatch(
+            pixels=torch.from_numpy(arrays.pixels),
+            valid_box=torch.from_numpy(arrays.valid_box),
+            mask=None if arrays.mask is None else torch.from_numpy(arrays.mask),
+            spacing_mm=torch.from_numpy(arrays.spacing_mm),
+            value_range=torch.from_numpy(arrays.value_range),
+            ids=torch.from_numpy(arrays.ids),
+        )
+
+    def arrays(self, indices: Int64[np.ndarray, " b"]) -> ScanArrays:
+        """Returns the arrays of `gather`'s batch."""
         rows = np.asarray(indices, dtype=np.int64)
         size = len(rows)
         assert rows.ndim == 1, f"indices have shape {rows.shape}, not [b]"
@@ -159,18 +182,9 @@ class Archive:
         if index.masks is not None:
             mask = index.masks.take(*where).view(np.bool_).reshape(size, *self.shape[1:])
         facts = index.facts[rows]
-        box, spacing, values = (
-            torch.from_numpy(np.ascontiguousarray(facts[name]))
-            for name in ("valid_box", "spacing_mm", "value_range")
-        )
-        return ScanBatch(
-            pixels=torch.from_numpy(pixels),
-            valid_box=box,
-            mask=None if mask is None else torch.from_numpy(mask),
-            spacing_mm=spacing,
-            value_range=values,
-            ids=torch.from_numpy(rows.copy()),
-        )
+        names = ("valid_box", "spacing_mm", "value_range")
+        box, spacing_mm, value_range = (np.ascontiguousarray(facts[name]) for name in names)
+        return ScanArrays(pixels, box, mask, spacing_mm, value_range, rows.copy())
 
 
 @dataclass(frozen=True)

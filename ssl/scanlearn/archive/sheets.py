@@ -188,10 +188,10 @@ def picture(archive: Archive, row: int, *, padding: int | None = None) -> Image.
         padding: Gray level, 0 to 255, of the canvas outside the scan's box; None shows the box
             alone.
     """
-    batch = archive.gather(np.array([row]))
+    batch = archive.arrays(np.array([row]))
     low, high = batch.value_range[0].tolist()
     top, left, bottom, right = batch.valid_box[0].tolist()
-    pixels = batch.pixels[0].numpy()[:, top:bottom, left:right].astype(np.float32)
+    pixels = batch.pixels[0][:, top:bottom, left:right].astype(np.float32)
     octets = np.rint(255 * np.clip((pixels - low) / (high - low), 0.0, 1.0)).astype(np.uint8)
     in_colour = len(octets) == 3
     image = Image.fromarray(octets.transpose(1, 2, 0) if in_colour else octets[0])

@@ -19,10 +19,10 @@ from pydantic import Field
 from scanlearn import svg
 from scanlearn.archive.layout import INFO_FILE, LABEL_PREFIX, REJECTED_FILE, scans_per_batch
 from scanlearn.archive.lists import read_list
-from scanlearn.archive.reader import Archive
+from scanlearn.archive.reader import Archive, ScanArrays
 from scanlearn.archive.sheets import contact_sheet, sampled_rows
 from scanlearn.archive.table import arrow_column
-from scanlearn.core import ScanBatch
+from scanlearn.console import doing
 from scanlearn.files import write_atomically
 from scanlearn.locks import held, inside
 from scanlearn.pages import page_template, png_address
@@ -98,8 +98,9 @@ def refresh_summary(archive: Archive, *, is_locked: bool = False) -> None:
 
 
 def _write(archive: Archive, scans: int) -> Path:
-    sheet = contact_sheet(archive)
-    page = _page(archive, overview(archive, scans), sheet)
+    with doing("drawing the contact sheet and the summary page"):
+        sheet = contact_sheet(archive)
+        page = _page(archive, overview(archive, scans), sheet)
     write_atomically(archive.path / SHEET_FILE, sheet)
     write_atomically(archive.path / PAGE_FILE, page)
     return archive.path / PAGE_FILE
@@ -186,18 +187,18 @@ def _histogram(archive: Archive, rows: Int64[np.ndarray, " k"]) -> Int64[np.ndar
     at_once = scans_per_batch(archive.shape, archive.dtype)
     histogram = np.zeros((channels, BINS), np.int64)
     for start in range(0, len(rows), at_once):
-        histogram += _counted(archive.gather(rows[start : start + at_once]), step)
+        histogram += _counted(archive.arrays(rows[start : start + at_once]), step)
     return histogram
 
 
-def _counted(batch: ScanBatch, step: tuple[int, int]) -> Int64[np.ndarray, "c bins"]:
+def _counted(batch: ScanArrays, step: tuple[int, int]) -> Int64[np.ndarray, "c bins"]:
     """Returns the unit values on a grid of pixels inside valid boxes, counted in 64 bins."""
-    grid: np.ndarray[Any, Any] = batch.pixels.numpy()[:, :, :: step[0], :: step[1]]
-    top, left, bottom, right = (edge[:, None, None] for edge in batch.valid_box.numpy().T)
+    grid: np.ndarray[Any, Any] = batch.pixels[:, :, :: step[0], :: step[1]]
+    top, left, bottom, right = (edge[:, None, None] for edge in batch.valid_box.T)
     down = np.arange(grid.shape[2])[None, :, None] * step[0]
     across = np.arange(grid.shape[3])[None, None, :] * step[1]
     inside = (down >= top) & (down < bottom) & (across >= left) & (across < right)
-    low, high = batch.value_range.numpy().T[:, :, None, None, None]
+    low, high = batch.value_range.T[:, :, None, None, None]
     bins = np.clip((grid - low) * (BINS / (high - low)), 0, BINS - 1).astype(np.uint8)
     return np.stack([np.bincount(bins[:, c][inside], minlength=BINS) for c in range(grid.shape[1])])
 

@@ -1,6 +1,7 @@
 """Leaks and duplicates between sets of scans.
 
-- `audit.py`: `scanlearn audit`: all sets compared, by patients, equal pixels and near-duplicates
+- `audit.py`: `scanlearn audit`: its settings, and what it prints and writes
+- `leaks.py`: all sets compared, by patients, equal pixels and near-duplicates
 - `fingerprint.py`: a hash of the pixels and the lowest frequencies of each scan
 - `proposals.py`: pairs that may be copies: an index over what sets scans apart
 - `pairs.py`: pairs that are copies: equal hashes, or alike by their pixels

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from scanlearn.backbones.settings import BackboneConfig as BackboneConfig
-from scanlearn.errors import ScanlearnError, did_you_mean
+from scanlearn.backbones.settings import check_architecture
+from scanlearn.errors import ScanlearnError
 
 
 class Backbone(nn.Module):
@@ -184,29 +185,6 @@ def check_views(backbone: Backbone, size: int, what: str = "views.size") -> None
     finally:
         backbone.train()
     assert features.shape == (2, backbone.num_features), backbone.name
-
-
-def check_architecture(name: str, where: str) -> None:
-    """Makes sure that ``name`` is a timm architecture without a weight tag.
-
-    Raises:
-        ScanlearnError: If it is not; the sentence starts with ``where`` and offers the nearest
-            spellings.
-    """
-    import timm  # takes seconds, and a configuration is read without it
-
-    if timm.is_model(name) and "." not in name:
-        return
-    plain = name.split(".")[0]
-    if timm.is_model(plain):
-        raise ScanlearnError(
-            f"{where}: '{name}' names pretrained weights, but these would be random; write "
-            f"'{plain}', with backbone.weights=pretrained for timm's weights"
-        )
-    hint = did_you_mean(name, timm.list_models())
-    raise ScanlearnError(
-        f"{where}: timm has no architecture '{name}'{hint}; timm.list_models() lists them"
-    )
 
 
 def create_network(

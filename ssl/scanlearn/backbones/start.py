@@ -20,12 +20,7 @@ import torch
 from timm.models import load_model_config_from_hf
 from torch import Tensor, nn
 
-from scanlearn.backbones.backbone import (
-    Backbone,
-    check_architecture,
-    seeded_weights,
-    weights_hash,
-)
+from scanlearn.backbones.backbone import Backbone, seeded_weights, weights_hash
 from scanlearn.backbones.card import Card, StartWeights
 from scanlearn.backbones.fitting import (
     average_patches,
@@ -34,7 +29,7 @@ from scanlearn.backbones.fitting import (
     resampled,
 )
 from scanlearn.backbones.naming import beside_table, name_few, rename, table_of
-from scanlearn.backbones.settings import BackboneConfig
+from scanlearn.backbones.settings import BackboneConfig, check_architecture
 from scanlearn.backbones.weights import WEIGHTS, load_backbone
 from scanlearn.errors import ScanlearnError, did_you_mean
 

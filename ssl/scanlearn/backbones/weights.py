@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from scanlearn.backbones.backbone import (
     Backbone,
-    check_architecture,
     create_network,
     seeded_weights,
     tensors_hash,
@@ -31,6 +30,7 @@ from scanlearn.backbones.backbone import (
 )
 from scanlearn.backbones.card import Card, ModelArguments, spread
 from scanlearn.backbones.fitting import check_numbers, load_adapted
+from scanlearn.backbones.settings import check_architecture, check_backbone
 from scanlearn.config.loading import check_settings
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors
@@ -165,19 +165,7 @@ def load_backbone(source: str | Path, channels: int | None = None) -> tuple[Back
                 "scantune predict uses; give a backbone's folder"
             )
         return loaded, card
-    if folder.is_file():
-        raise ScanlearnError(
-            f"{text}: is a file, and a backbone is a folder that scanlearn has written; pretrain "
-            "begins from a weight file with backbone.weights=FILE"
-        )
-    if isinstance(source, Path) or str(source).startswith(("local-dir:", ".", "/", "~")):
-        raise ScanlearnError(f"{text}: no such backbone folder")
-    if not text.startswith("hf-hub:"):
-        if os.sep in text:
-            raise ScanlearnError(
-                f"{text}: no such backbone folder; for the Hugging Face hub write hf-hub:{text}"
-            )
-        check_architecture(text.split(".")[0], f"backbone '{text}'")
+    check_backbone(source)
     return _load_timm(text, channels)
 
 

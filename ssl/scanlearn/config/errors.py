@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -26,15 +27,48 @@ def explain(
     # A misspelt key often leaves a missing one behind it: the misspelling is what to mend.
     first = min(details, key=lambda detail: detail["type"] != "extra_forbidden")
     at = _plain_location(first, data)
-    parents = [at[:i] for i in range(len(at), 0, -1)]
-    line = next((lines[parent] for parent in parents if parent in lines), None)
-    where = f"{name} line {line}" if line else name
-    if any(parent in overridden for parent in parents):
-        where = "the command line"
-    sentence = f"{where}: {_problem(first, at, model)}"
-    if len(details) > 1:
-        sentence += f" ({len(details) - 1} more to mend after this)"
+    sentence = f"{_where(at, name, lines, overridden)}: {_problem(first, at, model)}"
+    if first["type"] == "missing":
+        is_file = Path(name).suffix in (".yaml", ".yml")
+        sentence += f"; give it {'in the file or ' if is_file else ''}as {'.'.join(at)}=VALUE"
+    # A value that may be of several types has an error for each; they are one thing to mend.
+    places = {_plain_location(detail, data) for detail in details}
+    others = {place for place in places if any(a != b for a, b in zip(place, at, strict=False))}
+    if first["type"] == "extra_forbidden":
+        missing = {place for place in others if place[:-1] == at[:-1] and _is_missing(place, data)}
+        meant = [place for place in missing if did_you_mean(at[-1], [place[-1]])]
+        others -= set(meant[:1])
+    if others:
+        sentence += f" ({len(others)} more to mend after this)"
     return sentence
+
+
+def _where(
+    at: tuple[str, ...],
+    name: str,
+    lines: Mapping[tuple[str, ...], int],
+    overridden: Set[tuple[str, ...]],
+) -> str:
+    """Returns what gave the value at a place: a line of the file, or the command line."""
+    parents = [at[:i] for i in range(len(at), 0, -1)]
+    # ``bacbone.name=x`` is refused at ``bacbone``, which stands in no file.
+    is_above = at not in lines and any(at and key[: len(at)] == at for key in overridden)
+    if is_above or any(parent in overridden for parent in parents):
+        return "the command line"
+    line = next((lines[parent] for parent in parents if parent in lines), None)
+    if line:
+        return f"{name} line {line}"
+    # A rule about several keys, any of which the command line may have changed.
+    return f"{name} with the command line" if not at and lines and overridden else name
+
+
+def _is_missing(at: tuple[str, ...], data: Mapping[str, Any]) -> bool:
+    here: Any = data
+    for part in at:
+        if not isinstance(here, Mapping) or part not in here:
+            return True
+        here = here[part]
+    return False
 
 
 def _plain_location(detail: ErrorDetails, data: Mapping[str, Any]) -> tuple[str, ...]:
@@ -64,7 +98,7 @@ def _problem(detail: ErrorDetails, at: tuple[str, ...], model: type[BaseModel]) 
         hint = did_you_mean(at[-1], allowed) or f"; allowed here: {', '.join(allowed)}"
         return f"'{key}' is not a key{hint}"
     if kind == "missing":
-        return f"'{key}' is missing; give it in the file or as {key}=VALUE"
+        return f"'{key}' is missing"
     if kind == "value_error":
         return f"'{key}': {detail['ctx']['error']}" if at else str(detail["ctx"]["error"])
     if kind == "union_tag_invalid":

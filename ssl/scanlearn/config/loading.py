@@ -14,7 +14,8 @@ from scanlearn.config.errors import explain
 from scanlearn.config.printing import default_of, is_mapping, models_in
 from scanlearn.config.reading import parse_value, read_yaml
 from scanlearn.config.settings import Settings
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import ScanlearnError, did_you_mean
+from scanlearn.files import nearest_name
 
 # Calling a function with ``key=value`` words, as every command line does.
 
@@ -30,8 +31,22 @@ class _Arguments(Settings):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
 
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """Returns the types of a function's arguments.
+
+    One by one: what it returns need not be imported to read its settings.
+    """
+    hints = inspect.get_annotations(function)
+    scope = function.__globals__
+    return {
+        name: eval(hint, scope) if isinstance(hint, str) else hint
+        for name, hint in hints.items()
+        if name != "return"
+    }
+
+
 def _spread(function: Callable[..., Any]) -> dict[str, type[Settings]]:
-    hints = inspect.get_annotations(function, eval_str=True)
+    hints = _hints(function)
     metadata = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
     return {
         name: get_args(hints[name])[0]
@@ -42,7 +57,7 @@ def _spread(function: Callable[..., Any]) -> dict[str, type[Settings]]:
 
 def settings_model(function: Callable[..., Any]) -> Any:
     """Returns a strict pydantic model of a function's keyword-only arguments."""
-    hints, spread = inspect.get_annotations(function, eval_str=True), _spread(function)
+    hints, spread = _hints(function), _spread(function)
     fields: dict[str, Any] = {
         name: (
             hints[name],
@@ -93,9 +108,17 @@ def find_config(source: str | Path, kind: str) -> Path:
     for candidate in shipped:
         if str(source) in (candidate.stem, candidate.name):
             return candidate
-    names = ", ".join(candidate.stem for candidate in shipped)
+    names = [candidate.stem for candidate in shipped]
+    if not str(source) or "=" in str(source):
+        after = f"; settings, such as {source}, stand after it" if str(source) else ""
+        raise ScanlearnError(
+            f"the first argument of {kind} is missing: the configuration, which is a YAML file or "
+            f"one of {', '.join(names)}{after}"
+        )
+    hint = nearest_name(path) if path.suffix else did_you_mean(str(source), names)
     raise ScanlearnError(
-        f"configuration '{source}' is neither a file nor a shipped one; shipped for {kind}: {names}"
+        f"configuration '{source}' is neither a file nor a shipped one{hint}; shipped for {kind}: "
+        f"{', '.join(names)}"
     )
 
 

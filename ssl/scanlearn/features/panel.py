@@ -13,12 +13,13 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import Field
 
-from scanlearn.console import say
+from scanlearn.backbones.settings import check_backbone
+from scanlearn.console import loading, say
 from scanlearn.errors import ScanlearnError
 from scanlearn.features import labelfree as labelfree
 from scanlearn.files import csv_cell, make_folder, write_atomically
 from scanlearn.packing.settings import DEFAULT_TABLE, PackSettings, Table
-from scanlearn.packing.sources import open_archive
+from scanlearn.packing.sources import check_source, open_archive
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.recipes import find_recipe
 from scanlearn.views.scale import Scale
@@ -109,13 +110,16 @@ def panel(
     """
     if output is not None and Path(output).suffix not in (".json", ".csv"):
         raise ScanlearnError(f"output: '{output}' must end in .json or .csv")
+    check_backbone(backbone)
+    check_source(source)
     # Here, since the settings are read without torch and timm, which take seconds.
-    from scanlearn.backbones.backbone import weights_hash
-    from scanlearn.backbones.device import preferred_device
-    from scanlearn.backbones.weights import load_backbone
-    from scanlearn.core import ViewPlan
-    from scanlearn.features.fixed_views import Probing
-    from scanlearn.views.generator import ViewGenerator
+    with loading("torch", "timm"):
+        from scanlearn.backbones.backbone import weights_hash
+        from scanlearn.backbones.device import preferred_device
+        from scanlearn.backbones.weights import load_backbone
+        from scanlearn.core import ViewPlan
+        from scanlearn.features.fixed_views import Probing
+        from scanlearn.views.generator import ViewGenerator
 
     card = load_backbone(backbone)[1]
     channels: Literal[1, 3] | None = 1 if card.channels == 1 else 3 if card.channels == 3 else None
@@ -156,7 +160,7 @@ def panel(
     }
     _say(result, facts, str(backbone))
     if output is not None:
-        _write(Path(output), result, facts)
+        _write(Path(output).expanduser(), result, facts)
     return result
 
 

@@ -7,7 +7,6 @@ Vision Transformers", ICCV 2021 (arXiv 2104.14294), with the authors' released c
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scanlearn.backbones.backbone import Backbone, seeded_weights
+from scanlearn.console import quiet
 from scanlearn.core import Losses, Progress, ViewPlan, Views
 from scanlearn.methods.base import Method
 from scanlearn.methods.settings import DINOConfig
@@ -31,9 +31,7 @@ def build(settings: DINOConfig, backbone: Backbone, seed: int) -> DINO:
     heads: list[nn.Module] = []
     # Made twice: a weight-normalised layer cannot be copied.
     for _ in ("student", "teacher"):
-        with seeded_weights(seed, "dino", "head"), warnings.catch_warnings():
-            # lightly's own use of a torch name that torch has renamed.
-            warnings.filterwarnings("ignore", message="`torch.nn.utils.weight_norm` is depr")
+        with seeded_weights(seed, "dino", "head"), quiet():
             heads.append(
                 DINOProjectionHead(
                     backbone.num_features,

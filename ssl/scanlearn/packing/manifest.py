@@ -21,6 +21,7 @@ from jaxtyping import Int64
 from scanlearn.archive.identity import is_shortened
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
+from scanlearn.files import check_exists
 from scanlearn.packing.identifying import identifying_values, is_identifying
 from scanlearn.packing.locate import locate
 from scanlearn.packing.merge import Merged, merge_rows
@@ -155,8 +156,7 @@ def read_manifest(
     if source.is_dir():
         scans = _list_folder(source, follow_links=follow_links, open_containers=open_containers)
         return _with_patients(scans.manifest(folder_labels=folder_labels), patient_pattern)
-    if not source.exists():
-        raise ScanlearnError(f"{source}: there is no such file or folder; check the path")
+    check_exists(source)
     is_table = source.suffix.lower() in TABLE_SUFFIXES
     rows = None if is_table else list_rows(source)
     if folder_labels and (is_table or rows is not None):

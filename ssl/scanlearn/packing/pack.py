@@ -22,7 +22,7 @@ from scanlearn.archive.reader import Archive
 from scanlearn.archive.spellings import agreeing, respelled_within
 from scanlearn.archive.summary import refresh_summary
 from scanlearn.archive.writer import ArchiveWriter
-from scanlearn.console import say, track, warn_user
+from scanlearn.console import doing, say, track, warn_user
 from scanlearn.errors import Interrupted, ScanlearnError, did_you_mean
 from scanlearn.files import require_free
 from scanlearn.locks import beside, held, sweep
@@ -197,10 +197,13 @@ def pack_manifest(
         try:
             notes = write_scans(writer, manifest, plan, headers, workers)
         except KeyboardInterrupt:
-            raise Interrupted(
-                f"stopped; {writer.num_kept:,} scans in finished shards are kept: run the same"
-                " command again to pack the rest"
-            ) from None
+            kept = "stopped before a shard of scans was complete: the same command starts anew"
+            if writer.num_kept:
+                kept = (
+                    f"stopped; {writer.num_kept:,} scans in finished shards are kept: run the same"
+                    " command again to pack the rest"
+                )
+            raise Interrupted(kept) from None
         if writer.num_scans == 0:
             reason = writer.first_reason
             path, _, _ = next(manifest.rows())
@@ -245,14 +248,15 @@ def manifest_of(source: Path | str, settings: PackSettings) -> Manifest:
     """Returns the files that a folder or a table lists, read as the settings say."""
     if is_archive(Path(source).expanduser()):
         raise ScanlearnError(f"{source}: is an archive already; use it without packing")
-    return read_manifest(
-        source,
-        **settings.model_dump(include=set(TABLE_SETTINGS) - {"issuer"}),
-        follow_links=settings.follow_links,
-        open_containers=settings.open_containers,
-        folder_labels=settings.folder_labels,
-        allow_columns=settings.allow_columns,
-    )
+    with doing(f"looking through {source}"):
+        return read_manifest(
+            source,
+            **settings.model_dump(include=set(TABLE_SETTINGS) - {"issuer"}),
+            follow_links=settings.follow_links,
+            open_containers=settings.open_containers,
+            folder_labels=settings.folder_labels,
+            allow_columns=settings.allow_columns,
+        )
 
 
 def write_scans(

@@ -20,7 +20,7 @@ from itertools import accumulate, islice
 from multiprocessing.context import BaseContext
 from statistics import median
 from time import perf_counter
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, TypeVar, cast
 
 _START_METHOD = "forkserver" if os.name == "posix" else "spawn"
@@ -158,7 +158,8 @@ def _send(
     executor: ProcessPoolExecutor, function: Callable[[Item], Result], work: list[Item], slot: int
 ) -> Future[Pickled]:
     try:
-        return executor.submit(_each, function, work, slot)
+        with _interrupts_held():
+            return executor.submit(_each, function, work, slot)
     except BrokenProcessPool as error:
         # A process ended since; whoever waits for this result will see it and start others.
         broken: Future[Pickled] = Future()
@@ -253,7 +254,8 @@ def _alone(function: Callable[[Item], Result], item: Item, crashed: Result) -> R
     buffers = SharedBuffers(1, 0, context)
     with _executor(1, buffers, context) as executor:
         try:
-            (result,) = buffers.load(executor.submit(_each, function, [item], 0).result(), 0)
+            pickled = _send(executor, function, [item], 0).result()
+            (result,) = buffers.load(pickled, 0)
         except BrokenProcessPool:
             return crashed
     return cast(Result, result)
@@ -263,7 +265,7 @@ class _WorkerProcess(_Process):  # type: ignore[misc]
     """A process that does not import the user's script."""
 
     def start(self) -> None:
-        with _hidden_main(), _interrupts_held():
+        with _hidden_main():
             super().start()
 
 
@@ -298,18 +300,32 @@ def _hidden_main() -> Iterator[None]:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Holds Ctrl-C back inside the block, and for good in processes that are started there.
+    """Holds Ctrl-C back inside the block, and for good from processes that are started there.
 
-    A terminal sends it to all of them: one that was still importing printed a traceback.
+    A terminal sends it to all of them: one that was still starting printed a traceback, as did one
+    whose parent had left it half started.
     """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    came: list[FrameType | None] = []
+    before = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread() and callable(before)
+    if is_main:
+        signal.signal(signal.SIGINT, lambda _, frame: came.append(frame))
+    mask: set[int] = set()
+    if hasattr(signal, "pthread_sigmask"):
+        from multiprocessing import resource_tracker
+
+        # Where it is started inside the block, it lets interrupts through again.
+        resource_tracker.ensure_running()
+        mask = set(signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if is_main:
+            signal.signal(signal.SIGINT, before)
+    if came and callable(before):
+        before(signal.SIGINT, came[0])
 
 
 def _start_worker(buffers: SharedBuffers) -> None:

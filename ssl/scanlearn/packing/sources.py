@@ -11,7 +11,7 @@ from scanlearn.archive.layout import FORMAT_VERSION, is_archive
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.summary import refresh_summary
 from scanlearn.console import say
-from scanlearn.files import cache_folder
+from scanlearn.files import cache_folder, check_exists
 from scanlearn.locks import beside, held
 from scanlearn.packing.join import join_labels
 from scanlearn.packing.pack import identities_for, manifest_of, pack_listed
@@ -68,6 +68,23 @@ def open_archive(
     say(f"packing {path} into the cache: {target}")
     # Nobody chose this place: where another command packs the same, both want it.
     return pack_listed(manifest, target, settings.model_copy(update={"wait": True}))
+
+
+def check_source(source: Path | str, where: str = "") -> None:
+    """Refuses what `open_archive` would refuse at once: before anything heavy is imported.
+
+    Args:
+        where: The setting that names it, for the message.
+
+    Raises:
+        ScanlearnError: There is nothing at the path, or no such phantom.
+    """
+    if str(source).startswith(PHANTOM_PREFIX):
+        from scanlearn.phantom.phantom import PhantomSpec
+
+        PhantomSpec.parse(str(source).removeprefix(PHANTOM_PREFIX))
+    else:
+        check_exists(Path(source).expanduser(), where)
 
 
 def _name(stem: str, *parts: object) -> str:

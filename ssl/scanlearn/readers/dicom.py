@@ -74,6 +74,7 @@ _PADDING = (
     ("DoubleFloatPixelPaddingValue", "DoubleFloatPixelPaddingRangeLimit"),
 )
 _BEYOND = "bits beyond BitsStored left out"
+_UNSIGNED = "unsigned values read as signed: no others are Hounsfield units"
 
 # What a table of labels calls a file by, if not by its path, series or patient.
 IDENTIFIERS = {
@@ -279,6 +280,8 @@ def _frame(
     if interpretation not in _GRAY:
         raise Undecodable(f"has one channel of {interpretation}, which is not grayscale")
     rescale = _macro(tags, index, "PixelValueTransformationSequence")
+    if _unit_name(tags, rescale) == "HU" and _is_signed_after_all(values, padding):
+        values, notes = values.view(np.int16), (*notes, _UNSIGNED)
     voi = _macro(tags, index, "FrameVOILUTSequence") if shows == "file" else Dataset()
     in_hounsfield = shows == "nothing"
     scan, more = gray(values, tags, rescale, voi, padding=padding, in_hounsfield=in_hounsfield)
@@ -361,6 +364,19 @@ def _within_bits(raw: Values, tags: Dataset) -> Values:
         shift = max(shift, 0)
     unused = allocated - stored
     return raw << (unused - shift) >> unused
+
+
+def _is_signed_after_all(values: Values, padding: Mask | None) -> bool:
+    """Returns whether unsigned values of a CT are signed ones whose header is wrong.
+
+    Air would be brighter than bone. Read as signed they lie together, and are several: a single
+    one far above all others may be a mark.
+    """
+    if values.dtype != np.uint16 or values.max() < 3 * 2**14:
+        return False
+    counted = values if padding is None else values[~padding]
+    high = counted[counted >= 2**14]
+    return bool(high.size and high.min() >= 3 * 2**14 and high.min() < high.max())
 
 
 def _padding(values: Values, tags: Dataset) -> Mask | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import gcd
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -13,8 +14,9 @@ from scanlearn.readers.scan import Pixels, Scan
 Box = tuple[int, int, int, int]
 Mask = Bool[np.ndarray, "*s"]
 PERCENTILES = (0.5, 99.5)
-# Of more values than these an even sample counts.
+# Of more values than these an even sample counts, and says what lies far from all others.
 _MAX_COUNTED = 2**24
+_MAX_JUDGED = 2**20
 _VALUES_AT_ONCE = 2**20
 # What lies this many times the spread of all others away from them was not measured; nearer values
 # leave 500 gray levels to the others. The spread is that of all but the rarest values: metal or
@@ -86,9 +88,16 @@ def _without(pixels: np.ndarray[Any, Any], padding: Mask | None) -> np.ndarray[A
 
 
 def _sample(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    step = 1 + pixels.size // _MAX_COUNTED
-    # Reshaping would copy all of a large volume whose axes are turned.
-    return pixels.flat[::step] if step > 1 else pixels.reshape(-1)
+    flat = pixels.reshape(-1)
+    return flat[:: 1 + flat.size // _MAX_COUNTED]
+
+
+def _few(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Returns an even sample, of every row and column, without a copy of a turned volume."""
+    step = 1 + values.size // _MAX_JUDGED
+    while gcd(step, values.size) > 1:
+        step += 1
+    return values.flat[::step] if step > 1 else values.reshape(-1)
 
 
 def foreground_from(low: float, high: float) -> float:
@@ -134,7 +143,7 @@ def padding_in(values: np.ndarray[Any, Any]) -> Mask | None:
         return is_least if low - least > high - low else None
     if kind in "iu" and num_bytes <= 2:
         return None
-    flat = _sample(values)
+    flat = _few(values)
     flat = flat[np.isfinite(flat)]
     constants = []
     for end in (0, 1):
@@ -258,7 +267,7 @@ def _extremes(values: np.ndarray[Any, Any], where: Mask) -> tuple[float, float]:
 
 def _plausible(values: np.ndarray[Any, Any], counted: Mask) -> tuple[float, float]:
     """Returns the values between which lies what can have been measured."""
-    flat = _sample(values)[_sample(counted)]
+    flat = _few(values)[_few(counted)]
     if not flat.size:
         return -np.inf, np.inf
     low, high = _edges(flat)

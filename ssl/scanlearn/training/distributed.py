@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
 import tempfile
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -20,14 +18,17 @@ from typing import Any, TypeVar
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import (  # type: ignore[attr-defined]
+    ClusterEnvironment,
     LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
 )
 from torch import distributed, nn
 from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
 from scanlearn.backbones.backbone import has_batch_norm
-from scanlearn.console import say
+from scanlearn.console import logging_at, quiet, say
 from scanlearn.errors import Interrupted, ScanlearnError
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.stopping import LISTENED, Stopped, restore_handlers, stopped
@@ -39,39 +40,6 @@ _GRACE_S = 1.0
 # Packing a large archive takes hours, and the others wait for it; a process that dies meanwhile
 # ends the others through whatever started them.
 _TIMEOUT = timedelta(days=7)
-# Exact beginnings of third-party warnings, each with the reason why it says nothing to a user.
-_FILTERED = (
-    # A loader counted by step has no workers: it reads a memory map in one thread.
-    "The 'train_dataloader' does not have many workers",
-    # The device is the user's choice.
-    "GPU available but not used",
-    # Lightning's own use of a torch name that torch has renamed.
-    "`isinstance(treespec, LeafSpec)` is deprecated",
-)
-_LIGHTNING = ("pytorch_lightning", "lightning_fabric", "lightning")
-
-
-@contextmanager
-def _logging_at(level: int, *names: str) -> Iterator[None]:
-    """Keeps what loggers say below a level away."""
-    loggers = [logging.getLogger(name) for name in names]
-    before = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(level)
-        yield
-    finally:
-        for logger, former in zip(loggers, before, strict=True):
-            logger.setLevel(former)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps Lightning's tips and device lines away; its warnings only by their text."""
-    with _logging_at(logging.WARNING, *_LIGHTNING), warnings.catch_warnings():
-        for text in _FILTERED:
-            warnings.filterwarnings("ignore", message=re.escape(text))
-        yield
 
 
 @dataclass(frozen=True)
@@ -123,7 +91,18 @@ class ProcessLayout:
             "strategy": "ddp" if several else "auto",
             # Only CUDA has it; without BatchNorm in the network it changes nothing.
             "sync_batchnorm": is_gpu and several,
+            "plugins": self._plugins(),
         }
+
+    def _plugins(self) -> list[ClusterEnvironment]:
+        """What Lightning must be told of the processes: nothing, unless it would mistake them.
+
+        What was silently wrong: in a SLURM job that holds several tasks Lightning took a run that
+        srun had not started for one of them, and ended with a traceback about ``--ntasks``.
+        """
+        with quiet():
+            is_job = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+        return [LightningEnvironment()] if is_job and _num_tasks() == 1 else []
 
     def in_words(self, method: nn.Module) -> str:
         """How a batch is shared, for the line that begins a run; nothing for one process."""
@@ -261,10 +240,12 @@ ALONE = Ranks()
 
 def _num_started() -> int:
     """Processes that were started together with this one, by the signs that they were given."""
-    for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
-        if name in os.environ:
-            return int(os.environ[name])
-    return 1
+    return int(os.environ.get("WORLD_SIZE") or _num_tasks())
+
+
+def _num_tasks() -> int:
+    """Processes that SLURM's srun started together with this one; an allocation starts none."""
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1)
 
 
 def run_together(
@@ -295,7 +276,7 @@ def run_together(
         try:
             with (
                 _passed_on(context.pids(), signals),
-                _logging_at(logging.ERROR, "torch.multiprocessing.spawn"),
+                logging_at(logging.ERROR, "torch.multiprocessing.spawn"),
             ):
                 while not context.join(grace_period=_GRACE_S):
                     pass

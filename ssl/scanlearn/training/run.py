@@ -45,6 +45,7 @@ from scanlearn.views.settings import RenderSettings
 
 PHANTOM_NOTE = "synthetic scans; no evidence about real scans"
 _SAMPLE = 256
+_SMALLEST_BATCH = 2
 _WORTH_A_WARNING = 0.01
 
 
@@ -115,10 +116,32 @@ def initial_backbone(
     return backbone, None if is_resumed else load_start(backbone, config.backbone)
 
 
+def with_batch_of(config: PretrainConfig, num_scans: int) -> PretrainConfig:
+    """Returns a configuration whose batch is no larger than the archive.
+
+    A first try on a few scans is no mistake: the batch is then all of them, as far as they can be
+    shared evenly by processes and parts, and the line that begins the run says so.
+    """
+    shares = layout_of(config).ranks * config.accumulate
+    most = num_scans // shares * shares
+    if config.batch_size <= num_scans or most < _SMALLEST_BATCH:
+        return config
+    return config.model_copy(update={"batch_size": most})
+
+
 def resolve(
-    config: PretrainConfig, archive: Archive, backbone: Backbone, *, ranks: int = 1
+    config: PretrainConfig,
+    archive: Archive,
+    backbone: Backbone,
+    *,
+    ranks: int = 1,
+    asked_batch: int | None = None,
 ) -> Resolved:
     """Resolves what the configuration leaves open, ``ranks`` processes sharing a batch.
+
+    Args:
+        asked_batch: Scans in a batch before the archive was found to hold fewer; None for those
+            of the configuration.
 
     Raises:
         ScanlearnError: The batch is larger than the archive.
@@ -145,7 +168,11 @@ def resolve(
         schedule=schedule_for(method, facts),
         method=method,
         local_size=local_size,
-        reasons=(*_left_out(len(archive), config.batch_size), *reasons),
+        reasons=(
+            *_made_smaller(asked_batch or config.batch_size, config.batch_size, len(archive)),
+            *_left_out(len(archive), config.batch_size),
+            *reasons,
+        ),
     )
 
 
@@ -162,6 +189,14 @@ def _precision(config: PretrainConfig, backbone: Backbone, side: int) -> Precisi
             "make the views larger"
         )
     return config.precision
+
+
+def _made_smaller(asked: int, batch_size: int, num_scans: int) -> tuple[str, ...]:
+    if asked == batch_size:
+        return ()
+    return (
+        f"batch_size is {batch_size} instead of {asked}: the archive holds {num_scans:,} scans",
+    )
 
 
 def _left_out(num_scans: int, batch_size: int) -> tuple[str, ...]:
@@ -193,6 +228,7 @@ class Run:
         Raises:
             ScanlearnError: See `pretrain`.
         """
+        asked_batch, config = config.batch_size, with_batch_of(config, len(archive))
         folder = RunFolder(Path(config.output).expanduser())
         is_resumed = checkpoint_step(folder.checkpoint) > 0 or folder.result.is_file()
         backbone, start = initial_backbone(config, archive, is_resumed=is_resumed)
@@ -203,7 +239,11 @@ class Run:
             checkpoint_gradients(backbone)
         # What an earlier start chose holds, whatever this machine would choose.
         resolved = _earlier(folder) or resolve(
-            config, archive, backbone, ranks=layout_of(config).ranks
+            config,
+            archive,
+            backbone,
+            ranks=layout_of(config).ranks,
+            asked_batch=asked_batch,
         )
         step = checkpoint_step(folder.checkpoint)
         if step > resolved.total_steps:

@@ -10,6 +10,7 @@ from scanlearn.backbones.settings import BackboneConfig
 from scanlearn.config.settings import Settings
 from scanlearn.methods import MethodConfig, SimCLRConfig
 from scanlearn.packing.settings import PackSettings
+from scanlearn.packing.sources import check_source
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.recipes import RECIPES, Recipe, find_recipe, no_effect_in_words
 from scanlearn.views.scale import Scale
@@ -209,6 +210,12 @@ class TrainingSettings(Settings):
         """Returns the recipe of the views, with its operations adjusted."""
         return self.views.build_recipe(self.method.recipe)
 
+    def check_start(self) -> None:
+        """Refuses a network, weights or a probe that do not exist; see `check_inputs`."""
+        self.backbone.check_start()
+        if self.watch.probe is not None:
+            check_source(self.watch.probe, "watch.probe: ")
+
     def total_steps(self, steps_per_epoch: int) -> int:
         """Returns the optimiser steps of the run, at least one."""
         return self.steps or max(1, round(self.epochs * steps_per_epoch))
@@ -246,6 +253,15 @@ class PretrainConfig(TrainingSettings, _Where):
         description="machines; start the command on each of them with srun or torchrun",
     )
     wait: bool = Field(default=False, description=WAIT_HELP)
+
+    def check_inputs(self) -> None:
+        """Refuses misspelt paths and names, before torch is imported and scans are packed.
+
+        Raises:
+            ScanlearnError: The scans, the network or a file that it starts from do not exist.
+        """
+        check_source(self.archive, "archive: ")
+        self.check_start()
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -13,11 +13,11 @@ import pytorch_lightning as pl
 import torch
 
 from scanlearn.backbones.backbone import weights_hash
-from scanlearn.console import track, warn_user
+from scanlearn.console import quiet, track, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.training.batches import StepLoader
 from scanlearn.training.checkpoint import AtomicCheckpoints, checkpoint_step, has_digest
-from scanlearn.training.distributed import ALONE, ProcessLayout, Ranks, quiet
+from scanlearn.training.distributed import ALONE, ProcessLayout, Ranks
 from scanlearn.training.folder import COLUMNS, MetricsCsv
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.optim import build_optimiser
@@ -107,8 +107,9 @@ def build_trainer(
         accumulate: Parts of a batch, after the last of which the optimiser steps.
     """
     with quiet():
+        arguments = layout.trainer_arguments()
         return pl.Trainer(
-            **layout.trainer_arguments(),
+            **{**arguments, "plugins": [AtomicCheckpoints(), *arguments["plugins"]]},
             precision="bf16-mixed" if precision == "bf16" else "32-true",
             max_steps=steps,
             accumulate_grad_batches=accumulate,
@@ -120,7 +121,6 @@ def build_trainer(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             default_root_dir=folder,
-            plugins=[AtomicCheckpoints()],
             callbacks=list(callbacks),
         )
 

@@ -251,6 +251,7 @@ def _estimate(
         chosen = (whole.start_line(done), *(f"Warning: {text}" for text in whole.warnings))
         resolved, plan = whole.resolved, whole.method.plan
         backbone = sum(tensor.nbytes for tensor in whole.method.exported.state_dict().values())
+        config = config.model_copy(update={"batch_size": whole.config.batch_size})
     # Its networks would count in the memory of what is measured next.
     del whole
     share = {"batch_size": config.batch_size // ranks, "devices": 1, "nodes": 1}

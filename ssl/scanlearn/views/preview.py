@@ -17,7 +17,7 @@ from jaxtyping import Float
 from pydantic import Field
 
 from scanlearn.archive.reader import Archive
-from scanlearn.console import say
+from scanlearn.console import doing, say
 from scanlearn.core import ScanBatch
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import make_folder
@@ -170,7 +170,7 @@ def preview(
     Raises:
         ScanlearnError: The source, the recipe, an operation, a scale or the format cannot be used.
     """
-    target = Path(output)
+    target = Path(output).expanduser()
     if target.suffix not in (".png", ".pdf", ".svg"):
         raise ScanlearnError(f"output: '{output}' is no picture; end it in .png, .pdf or .svg.")
     adjusted = find_recipe(recipe).adjusted(operations)
@@ -179,9 +179,11 @@ def preview(
     if idle:
         raise ScanlearnError(no_effect_in_words(idle))
     sheet = Sheet(adjusted, size, seed, RenderSettings(scale_blur=scale_blur))
-    figure = sheet.draw(open_archive(source, settings=PackSettings.of_table(table)), columns, scans)
-    make_folder(target.parent)
-    figure.savefig(target, dpi=150)
+    archive = open_archive(source, settings=PackSettings.of_table(table))
+    with doing("drawing the sheet"):
+        figure = sheet.draw(archive, columns, scans)
+        make_folder(target.parent)
+        figure.savefig(target, dpi=150)
     say(f"preview sheet: {target}")
     return target
 

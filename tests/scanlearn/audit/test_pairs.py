@@ -9,8 +9,8 @@ from PIL import Image
 
 from scanlearn.archive.reader import Archive
 from scanlearn.audit import pairs
-from scanlearn.audit.audit import LEAST_DETAIL
 from scanlearn.audit.fingerprint import TURNS, turn_pictures
+from scanlearn.audit.leaks import LEAST_DETAIL
 from scanlearn.audit.pairs import aligned_correlations, equal_across, equal_pairs
 from scanlearn.audit.proposals import Proposals
 from scanlearn.console import track

@@ -7,6 +7,7 @@ import pytest
 
 from scanlearn.config import load_config
 from scanlearn.errors import ScanlearnError
+from scanlearn.packing.settings import PackSettings
 
 
 @pytest.mark.parametrize(
@@ -63,3 +64,38 @@ def test_errors_name_file_line_and_remedy(
 def test_the_misspelt_key_is_named_before_the_key_it_leaves_missing(run_model: Any) -> None:
     with pytest.raises(ScanlearnError, match="did you mean 'archive'"):
         load_config(run_model, None, ["archvie=a"], kind="pretrain")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["archvie=a"], "the command line: 'archvie' is not a key (did you mean 'archive'?)"),
+        (["archive=a", "mehtod.name=far"], "the command line: 'mehtod' is not a key"),
+        ([], "the command line: 'archive' is missing; give it as archive=VALUE"),
+        (["batch_size=0"], "the command line: 'archive' is missing; give it as archive=VALUE"),
+    ],
+)
+def test_one_fault_is_one_thing_to_mend(run_model: Any, words: list[str], sentence: str) -> None:
+    with pytest.raises(ScanlearnError) as caught:
+        load_config(run_model, None, words, kind="pretrain")
+    text = str(caught.value)
+    assert text.startswith(sentence)
+    assert ("1 more to mend" in text) == (words == ["batch_size=0"])
+
+
+def test_a_value_that_may_be_of_several_types_is_one_thing_to_mend() -> None:
+    with pytest.raises(ScanlearnError) as caught:
+        load_config(PackSettings, None, ["canvas=large"], kind="pack")
+    assert "'canvas' is \"large\"" in str(caught.value)
+    assert "more to mend" not in str(caught.value)
+    with pytest.raises(ScanlearnError, match=r"\(1 more to mend"):
+        load_config(PackSettings, None, ["canvas=large", "workers=-1"], kind="pack")
+
+
+def test_a_misspelt_key_of_the_command_line_is_not_blamed_on_the_file(
+    tmp_path: Path, run_model: Any
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("archive: a\n")
+    with pytest.raises(ScanlearnError, match=r"^the command line: 'mehtod' is not a key"):
+        load_config(run_model, path, ["mehtod.name=far"], kind="pretrain")

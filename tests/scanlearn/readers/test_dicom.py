@@ -688,6 +688,26 @@ def test_high_bit_that_contradicts_the_values_is_refused(
         scan_in(path)
 
 
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_signed_values_under_an_unsigned_header_are_read_where_hounsfield_units_tell(
+    make_dicom: MakeDicom, deep: np.ndarray, modality: str
+) -> None:
+    hounsfield = deep.astype(np.int16) - 1000
+    rescale = {"RescaleSlope": 1, "RescaleIntercept": 0}
+    path = make_dicom(hounsfield.view(np.uint16), Modality=modality, **rescale)
+    (frame,) = read_frames(path, range(1))
+    assert isinstance(frame.scan, Scan)
+    assert frame.scan.units is not None
+    measured = frame.scan.pixels[0].astype(int) + frame.scan.units.intercept
+    is_told = frame.notes != ()
+    assert is_told == (modality == "CT")
+    np.testing.assert_array_equal(measured, hounsfield if is_told else hounsfield.view(np.uint16))
+    # One bright value is a mark.
+    marked = np.where(deep > 4000, 65535, deep).astype(np.uint16)
+    (frame,) = read_frames(make_dicom(marked, Modality="CT", **rescale), range(1))
+    assert frame.notes == ()
+
+
 def test_bits_beyond_those_stored_are_left_out_and_told(
     make_dicom: MakeDicom, deep: np.ndarray
 ) -> None:

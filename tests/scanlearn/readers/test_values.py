@@ -193,3 +193,17 @@ def test_a_constant_far_from_all_others_is_padding_and_dark(
 def test_backgrounds_saturation_and_masks_are_no_padding(values: np.ndarray) -> None:
     assert padding_in(values) is None
     assert not stored_depth(values).is_clipped
+
+
+def test_row_of_npz_loses_no_slice_to_one_voxel(tmp_path: Path, head: np.ndarray) -> None:
+    good = head.transpose(2, 0, 1)[None].astype(np.uint16)
+    bad = good.copy()
+    bad[0, 3, 0, 0] = 65535
+    found = []
+    for name, images in (("good", good), ("bad", bad)):
+        np.savez(tmp_path / f"{name}.npz", train_images=images, train_labels=np.zeros((1, 1), int))
+        path = tmp_path / f"{name}.npz" / "train" / "0000000"
+        found.append(
+            [frame.number for frame in read_frames(path, range(8), ReadSettings(empty_below=0.01))]
+        )
+    assert found[0] == found[1] == list(range(1, 9))

@@ -16,6 +16,7 @@ from torch import nn
 from scanlearn.errors import ScanlearnError
 from scanlearn.training.distributed import ALONE, ProcessLayout
 from scanlearn.training.settings import PretrainConfig
+from scanlearn.training.trainer import build_trainer
 
 Configure = Callable[..., PretrainConfig]
 CPU = torch.device("cpu")
@@ -120,6 +121,21 @@ def test_what_a_launcher_started_is_not_started_again(
 ) -> None:
     _start(monkeypatch, **variables)
     assert not ProcessLayout(CPU, devices=2, nodes=2).must_start()
+
+
+@pytest.mark.parametrize("per_node", [{}, {"SLURM_NTASKS_PER_NODE": "4"}], ids=["", "per node"])
+def test_a_slurm_job_of_several_tasks_is_not_taken_for_processes_that_srun_started(
+    monkeypatch: pytest.MonkeyPatch, per_node: dict[str, str]
+) -> None:
+    for name in ("SLURM_NTASKS_PER_NODE", "SLURM_JOB_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    # In a batch script, or in the shell that salloc opens: four tasks may be started, one runs.
+    _start(monkeypatch, SLURM_NTASKS="4", SLURM_JOB_ID="12", SLURM_PROCID="0", **per_node)
+    assert ProcessLayout(CPU, devices=2).must_start()
+    alone = ProcessLayout(CPU)
+    assert not alone.must_start()
+    trainer = build_trainer(layout=alone, precision="fp32", steps=1, folder=Path())
+    assert trainer.world_size == 1
 
 
 @pytest.mark.parametrize("devices", [1, 4])

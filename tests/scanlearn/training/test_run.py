@@ -74,11 +74,24 @@ def test_another_archive_under_the_same_run_is_refused(
         Run.of(configure(archive=str(other.path)), other)
 
 
-def test_a_batch_larger_than_the_archive_leaves_no_folder(
+@pytest.mark.parametrize(("accumulate", "batch_size"), [(1, 20), (8, 16)])
+def test_a_batch_larger_than_the_archive_is_all_of_it_and_says_so(
+    configure: Configure, archive: Archive, accumulate: int, batch_size: int
+) -> None:
+    config = configure(batch_size=64, accumulate=accumulate)
+    run = Run.of(config, archive)
+    assert run.config.batch_size == batch_size
+    assert run.resolved.steps_per_epoch == 1
+    assert f"batch_size is {batch_size} instead of 64: the archive holds 20" in run.start_line(0)
+    assert Run.of(config, archive).resolved == run.resolved
+
+
+def test_a_batch_that_cannot_be_made_smaller_leaves_no_folder(
     configure: Configure, archive: Archive
 ) -> None:
-    config = configure(batch_size=64)
-    with pytest.raises(ScanlearnError):
+    # 20 scans are fewer than 32 parts.
+    config = configure(batch_size=64, accumulate=32)
+    with pytest.raises(ScanlearnError, match="batch_size is 64, but the archive holds 20 scans"):
         Run.of(config, archive)
     assert not Path(config.output).exists()
 

@@ -74,7 +74,7 @@ def test_the_set_up_says_what_was_set_by_hand(plan: Plan) -> None:
     run = RunRow.model_validate(
         {"arm": "weak", "backbone": "test_resnet", "curve": {}, **hashes, **counts}
     )
-    told = {fact.name: fact.value for fact in facts.setup_facts(config, [run], {})}
+    told = {fact.name: fact.value for fact in facts.setup_facts(config, [run], {}, 1000)}
     assert told["Views"] == (
         "32 px, recipe simclr, by hand: blur off, rotation_deg 7/15, blur of 224-px views"
     )

@@ -77,9 +77,13 @@ def test_warnings_name_leaks_first_and_near_duplicates_last() -> None:
         **found,
     )
     leak = near.model_copy(update={"patients": 3, "identical": 4, "invalid_scans": 5, "near": 0})
-    told = leak_warnings([near, leak])
+    respelled = near.model_copy(update={"respelled": 2, "respelled_scans": ("a1", "b7"), "near": 0})
+    told = leak_warnings([near, leak, respelled])
     assert told == (
         "unlabeled and labels: 5 scans make the result invalid (3 patients and 4 scans with "
         "identical pixels).",
+        "unlabeled and labels: 2 patients agree with another but for leading zeros, a trailing .0,"
+        " letter case or the like of the number (first a1 and b7); they count as different people:"
+        " write their numbers in one way.",
         "unlabeled and labels: 2 pairs of near-duplicates, listed in leaks/audit.csv.",
     )

@@ -128,3 +128,8 @@ def test_a_killed_study_goes_on_and_redoes_nothing_finished(plan: Plan, tmp_path
         k: v for k, v in done.items() if k != name
     }
     assert read_results(folder).table == results.table
+
+
+def test_no_name_in_the_table_is_a_formula(score: Callable[..., Score]) -> None:
+    rows = list(csv.reader(table_csv([score(task="=HYPERLINK(1)")]).splitlines()))
+    assert rows[1][rows[0].index("task")] == "'=HYPERLINK(1)"

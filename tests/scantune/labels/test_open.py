@@ -166,3 +166,41 @@ def test_decimal_commas_are_numbers(write_table: Table) -> None:
     table.write_text("path;patient;y\n0.png;p;0,5\n1.png;q;0,0\n2.png;r;1\n")
     with pytest.raises(ScanlearnError, match=r"such as '0,5', which do not look like classes"):
         opened(table)
+
+
+def test_patients_written_in_two_ways_are_one_caveat(write_table: Table) -> None:
+    first = write_table("a", "patient,y", ["1,0", "001,1", "2,0", "3,1", "3.0,0"])
+    (note,) = (note for note in opened(first).caveats if "agree" in note)
+    assert note.startswith("2 patients agree with another but for leading zeros")
+    assert "may be in both training and test" in note
+    assert ".png" not in note
+    folder = first.parent
+    rows = "".join(f"{row}.png,{row},{row % 2}\n" for row in range(1, 5))
+    (folder / "u.csv").write_text("path,patient,y\n" + rows)
+    assert not any("agree" in note for note in opened(folder / "u.csv").caveats)
+
+
+def test_patients_of_a_test_set_written_in_another_way_are_one_caveat(write_table: Table) -> None:
+    site = PACKING.model_copy(update={"issuer": "site"})
+    first = write_table("a", "patient,y", ["001,0", "002,1", "003,0"])
+    second = write_table("b", "patient,y", ["1,1", "2.0,0", "4,0"], seed=1)
+    question = Question(target="y")
+    found = read_question(open_archives(first, second, site), question, first, second)
+    (note,) = (note for note in found.caveats if "agree" in note)
+    assert note.startswith("of the test set 2 patients agree with another but for leading zeros")
+
+
+def test_a_target_that_looks_like_an_identity_is_kept_since_it_is_named(
+    write_table: Table, tmp_path: Path
+) -> None:
+    table = write_table("a", "patient,report", ["p,0", "q,1", "r,0", "s,1"])
+    packing = PACKING.model_copy(update={"allow_columns": Question(target="report").columns})
+    asked = Question(target="report")
+    archives = open_archives(table, None, packing)
+    assert read_question(archives, asked, table).labeled.num_scans == 4
+    (table.parent / "t.csv").write_text(
+        "path,patient,report,y\n" + "".join(f"{row}.png,{row},{row % 2},1\n" for row in range(4))
+    )
+    archive = pack(table, tmp_path / "packed", settings=PACKING)
+    with pytest.raises(ScanlearnError, match=r"unless allow_columns=\[report\] is given"):
+        opened(archive.path, target="report")
