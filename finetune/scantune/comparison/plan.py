@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from scanlearn.config.settings import Settings
 from scanlearn.errors import did_you_mean
-from scanlearn.packing.settings import PackSettings, PatientPattern, Root, Sep, Sheet
+from scanlearn.packing.settings import PackSettings, PatientPattern, Root, Sep, SheetName
 from scanlearn.packing.sources import check_source
 from scanlearn.training.settings import (
     SCALE_HELP,
@@ -49,7 +49,7 @@ class Columns(Settings):
     patient_pattern: PatientPattern = None
     root: Root = None
     sep: Sep = None
-    sheet: Sheet = None
+    sheet: SheetName = None
 
 
 def _help(name: str) -> str | None:
