@@ -48,7 +48,7 @@ PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "Image Index")
 # Looked for after these: names without ending, as of VinDr, ISIC and APTOS.
 MORE_PATH_COLUMNS = ("image_path", "file_path", "image_file", "image_id", "image_name", "id_code")
 PATIENT_COLUMNS = ("patient_id", "patient", "subject_id", "Patient ID")
-NIH_COLUMNS = ("Image Index", "Finding TableLabels")
+NIH_COLUMNS = ("Image Index", "Finding Labels")
 FOLDER_COLUMN = "folder"
 _PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _PATHS_PER_CHUNK = 2**16
@@ -335,7 +335,7 @@ def _with_findings(labels: pa.Table) -> pa.Table:
     """Returns the label columns and a 0/1 column for each finding, in alphabetical order."""
     rows = [
         None if value is None else {part.strip() for part in value.split("|")}
-        for value in labels.column("Finding TableLabels").to_pylist()
+        for value in labels.column("Finding Labels").to_pylist()
     ]
     names = sorted(set().union(*(row for row in rows if row)) - {"", *labels.column_names})
     for name in names:
