@@ -48,7 +48,8 @@ def train_arms(
                 continue
             say(f"{where}:")
             run = folder.run(arm, seed)
-            result = pretrain(config.run_config(arm, seed, run))
+            leave_out = folder.leaking if config.leaks == "drop" else None
+            result = pretrain(config.run_config(arm, seed, run, leave_out))
             rows.append(_trained_row(result, arm, seed, folder.path))
             for text in result.warnings:
                 warned.setdefault((arm, text), []).append(seed)

@@ -55,6 +55,11 @@ class StudyFolder:
         return self.path / "leaks"
 
     @property
+    def leaking(self) -> Path:
+        """Ids of the unlabeled scans of which a test may see the patient or a copy."""
+        return self.leaks / "leaking.txt"
+
+    @property
     def figures(self) -> Path:
         """Pictures for the report."""
         return self.path / FIGURES

@@ -13,10 +13,13 @@ from scanlearn.audit.leaks import find_leaks
 from scanlearn.audit.result import FACTS_FILE, ScanSet
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
+from scanlearn.files import write_atomically
 from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.results import Leak
 from scantune.labels.labeled_set import LabeledSet
+
+UNLABELED = "unlabeled"
 
 
 def find_study_leaks(
@@ -40,30 +43,56 @@ def find_study_leaks(
             from, and the plan does not say to go on.
     """
     path = folder.leaks / FACTS_FILE
-    if not path.is_file():
+    if not (path.is_file() and folder.leaking.is_file()):
         with folder.timed("leak audit"):
             labeled = [
                 _labeled(source, archive, tasks.values()) for source, archive in enumerate(archives)
             ]
-            audit = find_leaks(ScanSet.unlabeled("unlabeled", unlabeled), labeled)
-            audit.write(folder.leaks)
+            first = ScanSet.unlabeled(UNLABELED, unlabeled)
+            audit = find_leaks(first, labeled)
+            rows = [found.leaking for found in audit.comparisons if found.first == UNLABELED]
+            names = unlabeled.scan_ids[np.unique(np.concatenate(rows))].tolist()
+            audit.write(folder.leaks, {scans.name: scans.archive for scans in (first, *labeled)})
+            # Last: where it is, the audit is complete.
+            write_atomically(folder.leaking, "".join(f"{name}\n" for name in names))
         for line in audit.lines():
             say(line)
     facts = json.loads(path.read_text(encoding="utf-8"))["comparisons"]
     leaks = tuple(Leak.model_validate(fact) for fact in facts)
-    invalid = "; ".join(_invalid(leaks))
-    if invalid and config.leaks == "refuse":
+    # What lies within the labels cannot be mended by training on fewer scans.
+    refused = {"refuse": leaks, "warn": (), "drop": [leak for leak in leaks if leak.is_within]}
+    invalid = "; ".join(_invalid(refused[config.leaks]))
+    if invalid:
+        drop = ", or leaks=drop to train without those unlabeled scans"
         raise ScanlearnError(
             f"{invalid}: remove the scans listed in {folder.leaks} from either set, or set "
             "leaks=warn to continue, with a warning in the report"
+            f"{'' if config.leaks == 'drop' else drop}"
         )
-    for warning in leak_warnings(leaks):
+    for warning in leak_warnings(leaks, num_dropped=len(dropped(config, folder))):
         warn_user(warning)
     return leaks
 
 
-def leak_warnings(leaks: Sequence[Leak]) -> tuple[str, ...]:
-    """What a reader must know of the leaks that were found."""
+def dropped(config: CompareConfig, folder: StudyFolder) -> list[str]:
+    """Returns the ids of the unlabeled scans that no arm trains on, as the plan asks."""
+    if config.leaks != "drop":
+        return []
+    return folder.leaking.read_text(encoding="utf-8").split()
+
+
+def leak_warnings(leaks: Sequence[Leak], num_dropped: int = 0) -> tuple[str, ...]:
+    """What a reader must know of the leaks that were found.
+
+    Args:
+        num_dropped: Unlabeled scans that were left out of pretraining for them.
+    """
+    if num_dropped:
+        text = (
+            f"{num_dropped:,} unlabeled scans were left out of pretraining: their patients, or "
+            "copies of them, may be tested (leaks/leaking.txt)."
+        )
+        return (text, *leak_warnings([leak for leak in leaks if leak.is_within]))
     near = (
         f"{leak.title}: {leak.near:,} pairs of near-duplicates, listed in leaks/audit.csv."
         for leak in leaks

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from scanlearn.config.settings import Settings
 from scanlearn.errors import did_you_mean
-from scanlearn.packing.settings import PackSettings, PatientPattern, Root, Sep, SheetName
+from scanlearn.packing.settings import ExcelSheet, PackSettings, PatientPattern, Root, Sep
 from scanlearn.packing.sources import check_source
 from scanlearn.training.settings import (
     SCALE_HELP,
@@ -49,7 +49,7 @@ class Columns(Settings):
     patient_pattern: PatientPattern = None
     root: Root = None
     sep: Sep = None
-    sheet: SheetName = None
+    sheet: ExcelSheet = None
 
 
 def _help(name: str) -> str | None:
@@ -198,10 +198,11 @@ class CompareConfig(Settings):
     primary: PrimaryConfig = Field(
         default=PrimaryConfig(), description="the primary comparison, named in advance"
     )
-    leaks: Literal["refuse", "warn"] = Field(
+    leaks: Literal["refuse", "drop", "warn"] = Field(
         default="refuse",
         description="if test patients or identical test scans are among the training scans: "
-        "refuse to start, or warn and report it",
+        "refuse to start, drop these and near-duplicates of test scans from the unlabeled scans, "
+        "or warn and report it",
     )
     margin: float = Field(
         default=0.01, gt=0, lt=0.5, description="smallest AUROC difference that matters"
@@ -331,11 +332,18 @@ class CompareConfig(Settings):
             shared |= {"patient_column": None, "patient_pattern": None}
         return PackSettings(**{**shared, "canvas": self.canvas(), "channels": channels, **own})
 
-    def run_config(self, arm: str, seed: int, folder: Path) -> PretrainConfig:
-        """The pretraining run of one arm at one seed: the same for all arms but the scale."""
+    def run_config(
+        self, arm: str, seed: int, folder: Path, leave_out: Path | None = None
+    ) -> PretrainConfig:
+        """The pretraining run of one arm at one seed: the same for all arms but the scale.
+
+        Args:
+            leave_out: File with ids of scans that are not trained on.
+        """
         return PretrainConfig(
             **{**dict(self.pretrain), "views": self.pretrain.views.at(self.arms[arm].dial())},
             archive=self.unlabeled,
+            leave_out=None if leave_out is None else str(leave_out),
             output=str(folder),
             pack=self.pack_settings(self.unlabeled_columns, self.pack.channels),
             seed=seed,

@@ -230,10 +230,14 @@ class Leak(Settings):
     notes: tuple[str, ...]
 
     @property
+    def is_within(self) -> bool:
+        """Whether one set was compared across its folds."""
+        return self.first == self.second
+
+    @property
     def title(self) -> str:
         """Which sets, in words."""
-        within = self.first == self.second
-        return f"within {self.first}" if within else f"{self.first} and {self.second}"
+        return f"within {self.first}" if self.is_within else f"{self.first} and {self.second}"
 
 
 class Rejected(Settings):

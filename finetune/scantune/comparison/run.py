@@ -20,7 +20,7 @@ from scantune.comparison import facts
 from scantune.comparison.arms import matched, train_arms
 from scantune.comparison.facts import draw_sheets
 from scantune.comparison.folder import check_archives, open_study
-from scantune.comparison.leaks import find_study_leaks, leak_warnings
+from scantune.comparison.leaks import dropped, find_study_leaks, leak_warnings
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.results import RESULTS_FILE, TABLE_FILE, Rejected, Results, Score
 from scantune.comparison.scores import networks_of, read_tasks, score_all
@@ -48,6 +48,9 @@ def run_study(config: CompareConfig) -> Path:
     tasks = read_tasks(config, archives)
     check_archives(folder, {name: archive.content_hash for name, archive in named.items()})
     leaks = find_study_leaks(config, folder, unlabeled, archives, tasks)
+    left_out = dropped(config, folder)
+    if left_out:
+        named["unlabeled"] = unlabeled = unlabeled.without(left_out)
     with folder.timed("pretraining"):
         runs, run_warnings = train_arms(config, folder, unlabeled)
     networks = networks_of(config, folder, runs, unlabeled, labels)
@@ -83,7 +86,7 @@ def run_study(config: CompareConfig) -> Path:
             *facts.data_warnings(unlabeled, archives, tasks),
             *facts.score_warnings(config, scores),
             *facts.thumbnail_warnings(config, table),
-            *leak_warnings(leaks),
+            *leak_warnings(leaks, len(left_out)),
             *run_warnings,
         ),
         rejected=Rejected(**{name: archive.num_rejected for name, archive in named.items()}),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,11 +74,41 @@ class Archive:
         self.patients_known: bool = self.info["patients_known"]
         self.synthetic_phantom: bool = self.info["synthetic_phantom"]
         self.num_rejected: int = self.info["rejected"]
+        # Rows of the disk that are here, in order; None for all.
+        self._kept: Int64[np.ndarray, " n"] | None = None
         if check:
             _check(self, self._index.batches)
 
+    def without(self, scan_ids: Sequence[str]) -> Archive:
+        """Returns the archive as if some scans were not in it; nothing on the disk is changed.
+
+        Its content hash is another one. Mean and std stay those of all scans.
+
+        Raises:
+            ScanlearnError: A scan is not in the archive, or none would be left.
+        """
+        places = dict(zip(self.scan_ids.tolist(), range(len(self)), strict=True))
+        missing = [name for name in scan_ids if name not in places]
+        if missing:
+            raise ScanlearnError(f"{self.path}: holds no scan '{missing[0]}' to leave out")
+        gone = np.unique([places[name] for name in scan_ids]).astype(np.int64)
+        if len(gone) == len(self):
+            raise ScanlearnError(f"{self.path}: no scan is left once those are left out")
+        rest = Archive(self.path, check=False)
+        rows = np.delete(np.arange(len(self)), gone)
+        rest._keep(rows if self._kept is None else self._kept[rows])
+        return rest
+
+    def _keep(self, rows: Int64[np.ndarray, " n"]) -> None:
+        self._kept = rows
+        text = f"{self.content_hash} without".encode()
+        self.content_hash = hashlib.sha256(text + rows.tobytes()).hexdigest()
+
+    def _chosen(self, column: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
+        return column if self._kept is None else column[self._kept]
+
     def __len__(self) -> int:
-        return int(self.info["scans"])
+        return int(self.info["scans"]) if self._kept is None else len(self._kept)
 
     @property
     def table(self) -> Path:
@@ -89,8 +120,8 @@ class Archive:
         """The Arrow files, in order."""
         return [self.path / shard["file"] for shard in self.info["shards"]]
 
-    def __reduce__(self) -> tuple[Any, tuple[Path]]:
-        return partial(Archive, check=False), (self.path.absolute(),)
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return _reopened, (self.path.absolute(), self._kept)
 
     def __repr__(self) -> str:
         return f"Archive({str(self.path)!r}, scans={len(self)}, shape={self.shape})"
@@ -98,7 +129,7 @@ class Archive:
     @cached_property
     def scan_ids(self) -> np.ndarray[Any, np.dtype[np.str_]]:
         """Names of the scans, ``[n]``: hashes of their files, ``#`` and a number for frames."""
-        return read_column(self.table, "scan_id").astype(np.str_)
+        return self._chosen(read_column(self.table, "scan_id").astype(np.str_))
 
     def paths(self) -> np.ndarray[Any, np.dtype[np.object_]]:
         """Returns the file that each scan is from, ``[n]``, as the source named it.
@@ -119,7 +150,7 @@ class Archive:
     @cached_property
     def patients(self) -> np.ndarray[Any, np.dtype[np.str_]]:
         """Patient of each scan, ``[n]``: a hash, equal for one patient under one key."""
-        return read_column(self.table, "patient").astype(np.str_)
+        return self._chosen(read_column(self.table, "patient").astype(np.str_))
 
     def labels(self, column: str) -> np.ndarray[Any, np.dtype[np.object_]]:
         """Returns a label column, ``[n]``: the raw strings of the table, None where blank.
@@ -133,7 +164,7 @@ class Archive:
             raise ScanlearnError(
                 f"{self.path}: has no label column {column!r}{hint}; its columns are {known}"
             )
-        return read_column(self.table, LABEL_PREFIX + column)
+        return self._chosen(read_column(self.table, LABEL_PREFIX + column))
 
     @cached_property
     def _index(self) -> ShardIndex:
@@ -148,7 +179,7 @@ class Archive:
     @property
     def facts(self) -> Shaped[np.ndarray, " n"]:
         """``valid_box``, ``spacing_mm`` and ``value_range`` of every scan, as `ScanBatch` says."""
-        return self._index.facts
+        return self._chosen(self._index.facts)
 
     def gather(self, indices: Int64[np.ndarray, " b"]) -> ScanBatch:
         """Returns the scans in the rows ``indices``, which may repeat, as one batch in that order.
@@ -176,15 +207,23 @@ class Archive:
         if size and rows.view(np.uint64).max() >= len(self):
             raise AssertionError("row out of range")
         index = self._index
-        where = index.find(rows)
+        on_disk = rows if self._kept is None else self._kept[rows]
+        where = index.find(on_disk)
         pixels = index.pixels.take(*where).view(self.dtype).reshape(size, *self.shape)
         mask = None
         if index.masks is not None:
             mask = index.masks.take(*where).view(np.bool_).reshape(size, *self.shape[1:])
-        facts = index.facts[rows]
+        facts = index.facts[on_disk]
         names = ("valid_box", "spacing_mm", "value_range")
         box, spacing_mm, value_range = (np.ascontiguousarray(facts[name]) for name in names)
         return ScanArrays(pixels, box, mask, spacing_mm, value_range, rows.copy())
+
+
+def _reopened(path: Path, kept: Int64[np.ndarray, " n"] | None) -> Archive:
+    archive = Archive(path, check=False)
+    if kept is not None:
+        archive._keep(kept)
+    return archive
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def _remove_copies(archive: Archive, names: list[str]) -> None:
         except ScanlearnError as error:
             warn_user(f"{error}; it was not searched for these patients: remove {entry}")
     prefixes = tuple(features_prefix(content_hash) for content_hash in hashes)
-    for file in sorted(features_folder().glob("*.npy")):
+    for file in sorted(features_folder().glob("*.np[yz]")):
         # Those that earlier releases kept do not say of which archive they are.
         if file.name.startswith(prefixes) or "-" not in file.name:
             file.unlink()

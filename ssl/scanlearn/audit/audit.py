@@ -86,8 +86,8 @@ def audit(
         warn_user(warning)
     if output is not None:
         folder = Path(output).expanduser()
-        result.write(folder)
         archives = {scans.name: scans.archive for scans in (unlabeled, *labeled)}
+        result.write(folder, archives)
         sheet = draw_sheet(result, archives, shown)
         if sheet is not None:
             write_atomically(folder / SHEET_FILE, png(sheet))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Int64, Shaped
 
 from scanlearn.archive.identity import patient_codes
@@ -13,6 +14,7 @@ from scanlearn.archive.reader import Archive
 from scanlearn.archive.spellings import respelled_across, respelled_within
 from scanlearn.audit import pairs
 from scanlearn.audit.fingerprint import Fingerprints, fingerprint
+from scanlearn.audit.kept import Arrays, kept
 from scanlearn.audit.proposals import num_rounds, propose
 from scanlearn.audit.result import (
     IDENTICAL,
@@ -27,7 +29,7 @@ from scanlearn.audit.result import (
     issuers_differ_by_default,
     why_patients_not_compared,
 )
-from scanlearn.console import track
+from scanlearn.console import Progressor, track
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.tables import cell_text
 
@@ -42,12 +44,25 @@ def find_leaks(unlabeled: ScanSet, labeled: Sequence[ScanSet]) -> Audit:
     """
     sets = (unlabeled, *labeled)
     with track(sum(len(scans.rows) for scans in sets), "fingerprints") as progress:
-        prints = [fingerprint(scans.archive, scans.rows, progress) for scans in sets]
+        prints = [_fingerprints(scans, progress) for scans in sets]
     comparisons = []
     for scans, its_prints in zip(labeled, prints[1:], strict=True):
         comparisons.append(_compare(unlabeled, scans, prints[0], its_prints))
         comparisons.append(_compare(scans, scans, its_prints, its_prints))
     return Audit(tuple(comparisons))
+
+
+def _fingerprints(scans: ScanSet, progress: Progressor) -> Fingerprints:
+    def make() -> Arrays:
+        made = fingerprint(scans.archive, scans.rows, progress)
+        return {
+            "digests": made.digests,
+            "spectra": made.spectra,
+            "sample": made.sample.numpy(),
+        }
+
+    arrays = kept("fingerprints", (scans,), make, progress)
+    return Fingerprints(arrays["digests"], arrays["spectra"], torch.from_numpy(arrays["sample"]))
 
 
 def read_split(
@@ -86,8 +101,11 @@ def _compare(first: ScanSet, second: ScanSet, one: Fingerprints, other: Fingerpr
     has_content = one.digests[equal[0]] != 0
     identical = _pairs(first, second, IDENTICAL, *(places[has_content] for places in equal))
     identical["correlation"] = 1.0
-    near, num_proposed = _near_duplicates(first, second, one, other)
+    near, num_proposed = _kept_near_duplicates(first, second, one, other)
     together = np.concatenate([patients, identical, near])
+    leaking = np.zeros(0, np.int64)
+    if not is_within:
+        leaking = _leaking_rows(first, second, one, other, together)
     blank = sum(int((~each.has_contrast).sum()) for each in ((one,) if is_within else (one, other)))
     # Names are strings, read only where there is something to name.
     ids = [
@@ -107,7 +125,30 @@ def _compare(first: ScanSet, second: ScanSet, one: Fingerprints, other: Fingerpr
         second_ids=ids[1],
         respelled=respelled,
         has_patients=has_patients,
+        leaking=leaking,
     )
+
+
+def _leaking_rows(
+    first: ScanSet,
+    second: ScanSet,
+    one: Fingerprints,
+    other: Fingerprints,
+    found: Shaped[np.ndarray, " p"],
+) -> Int64[np.ndarray, " r"]:
+    """Returns all rows of the first set with a patient or a copy that is tested in the second.
+
+    A pair names only the first scan of a patient; here all of them count.
+    """
+    tested = second.is_tested
+    digests = other.digests[tested]
+    is_leaking = np.isin(one.digests, digests[digests != 0])
+    if (found["kind"] == PATIENT).any():
+        names = second.archive.patients[second.rows[tested]]
+        is_leaking |= np.isin(first.archive.patients[first.rows], names)
+    near = found["first"][(found["kind"] == NEAR) & found["is_tested"]]
+    rows: Int64[np.ndarray, " r"] = np.union1d(first.rows[is_leaking], near)
+    return rows
 
 
 def _pairs(
@@ -123,6 +164,17 @@ def _pairs(
     made["first"], made["second"] = first.rows[one], second.rows[other]
     made["is_tested"] = first.is_tested[one] | second.is_tested[other]
     return made
+
+
+def _kept_near_duplicates(
+    first: ScanSet, second: ScanSet, one: Fingerprints, other: Fingerprints
+) -> tuple[Shaped[np.ndarray, " p"], int]:
+    def make() -> Arrays:
+        near, num_proposed = _near_duplicates(first, second, one, other)
+        return {"near": near, "proposed": np.array(num_proposed)}
+
+    arrays = kept("near", (first, second), make, None)
+    return arrays["near"], int(arrays["proposed"])
 
 
 def _near_duplicates(

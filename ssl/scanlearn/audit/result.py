@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ from scanlearn.archive.identity import patient_codes
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.spellings import Respelled, has_spellings
 from scanlearn.audit.fingerprint import TURNS
+from scanlearn.errors import ScanlearnError
 from scanlearn.files import csv_cell, make_folder, write_atomically
 
 FACTS_FILE, TABLE_FILE, SHEET_FILE = "audit.json", "audit.csv", "audit.png"
+# For their owner alone.
+PAIR_PATHS_FILE = "paths.csv"
 # Side of a split that is tested.
 TEST = "test"
 KINDS = ("patient", "identical", "near")
@@ -148,6 +151,8 @@ class Comparison:
         pairs: ``[p]`` of `PAIR`: kind, rows of both scans in their archives, how the second must
             be turned to look like the first, correlation (NaN for patients), and whether a test
             may fall on one of them.
+        leaking: ``[r]`` rows of the first set that a network must not learn from: all scans of
+            patients, and all copies of scans, that may be tested in the second.
     """
 
     first: str
@@ -162,6 +167,7 @@ class Comparison:
     second_ids: Shaped[np.ndarray, " p"]
     respelled: Respelled | None = None
     has_patients: bool = True
+    leaking: Int64[np.ndarray, " r"] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def title(self) -> str:
@@ -281,10 +287,17 @@ class Audit:
             elif comparison.num_patients is None and comparison.has_patients:
                 yield f"patients {_of(comparison)} were not compared"
 
-    def write(self, folder: Path) -> None:
-        """Writes ``audit.csv``, a row per pair, and ``audit.json``, the counts."""
+    def write(self, folder: Path, archives: Mapping[str, Archive] | None = None) -> None:
+        """Writes ``audit.csv``, a row per pair, ``audit.json``, the counts, and ``paths.csv``.
+
+        The last, readable by its owner alone, has the files of each pair; it is not written where
+        the archives, by name, do not know them.
+        """
         make_folder(folder)
         write_atomically(folder / TABLE_FILE, self._table())
+        paths = "" if archives is None else self._paths(archives)
+        if paths:
+            write_atomically(folder / PAIR_PATHS_FILE, paths, mode=0o600)
         facts = {
             "format": 1,
             "is_invalid": self.is_invalid,
@@ -306,6 +319,31 @@ class Audit:
                 cells = (KINDS[kind], *names, *likeness, is_invalid)
                 rows.writerow(map(csv_cell, cells))
         return text.getvalue()
+
+    def _paths(self, archives: Mapping[str, Archive]) -> str:
+        """Returns the files of all pairs as CSV; nothing where no archive knows its own."""
+        of_scan = {name: _paths_if_known(archive) for name, archive in archives.items()}
+        if not any(paths is not None for paths in of_scan.values()):
+            return ""
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(("kind", "first", "first_path", "second", "second_path"))
+        for comparison in self.comparisons:
+            names = comparison.first, comparison.second
+            for pair in comparison.pairs:
+                cells = [KINDS[pair["kind"]]]
+                for name, key in zip(names, ("first", "second"), strict=True):
+                    paths = of_scan[name]
+                    cells += [name, "" if paths is None else paths[pair[key]]]
+                rows.writerow(map(csv_cell, cells))
+        return text.getvalue()
+
+
+def _paths_if_known(archive: Archive) -> Shaped[np.ndarray, " n"] | None:
+    try:
+        return archive.paths()
+    except ScanlearnError:  # shared without its list of paths, or made from no files
+        return None
 
 
 def _of(comparison: Comparison) -> str:

@@ -11,7 +11,7 @@ from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.packing.identifying import is_identifying
 from scanlearn.readers.dicom import keywords, value_representation
 
-Labels = Mapping[str, str | None]
+ScanLabels = Mapping[str, str | None]
 Tags = Mapping[str, tuple[str, ...]]
 # Values that are no text: sequences, and runs of bytes.
 _WITHOUT_TEXT = ("SQ", "OB", "OD", "OF", "OL", "OV", "OW", "UN", "OB or OW")
@@ -49,14 +49,14 @@ class Selection:
         """DICOM keywords that headers are asked for."""
         return tuple(name for name in self.names if name not in self.columns)
 
-    def values(self, name: str, labels: Labels, tags: Tags) -> tuple[str, ...]:
+    def values(self, name: str, labels: ScanLabels, tags: Tags) -> tuple[str, ...]:
         """Returns what a file has under a name: the column's value, or all of a tag's."""
         if name not in self.columns:
             return tags.get(name, ())
         label = labels.get(name)
         return () if label is None else (label.strip(),)
 
-    def left_out_by(self, labels: Labels, tags: Tags | None) -> str | None:
+    def left_out_by(self, labels: ScanLabels, tags: Tags | None) -> str | None:
         """Returns the setting that leaves a file out, None where it stays.
 
         Only columns decide about a file that cannot be read, whose tags are None: it is set aside

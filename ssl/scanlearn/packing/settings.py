@@ -76,7 +76,7 @@ Sep = Annotated[
     AfterValidator(_is_separator),
     Field(description="What separates the cells of a CSV, such as ';', '|' or tab; null finds it."),
 ]
-SheetName = Annotated[
+ExcelSheet = Annotated[
     str | None, Field(description="Sheet of an Excel file; null takes the first and says which.")
 ]
 
@@ -89,7 +89,7 @@ class TableSettings(Settings):
     patient_pattern: PatientPattern = None
     root: Root = None
     sep: Sep = None
-    sheet: SheetName = None
+    sheet: ExcelSheet = None
     issuer: str | None = Field(
         default=None,
         description="Issuer of the patient numbers, where files do not name one: equal numbers of"

@@ -16,13 +16,12 @@ from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, write_atomically
 from scanlearn.locks import held, inside
-from scanlearn.packing.sources import open_archive
 from scanlearn.training.checkpoint import checkpoint_step
 from scanlearn.training.distributed import Ranks, run_together
 from scanlearn.training.folder import RunFolder
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.monitor import collapse_warning, final_health, is_late
-from scanlearn.training.run import Run, layout_of
+from scanlearn.training.run import Run, layout_of, open_scans
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.stopping import StopRequest, listening
 from scanlearn.training.trainer import train
@@ -109,7 +108,7 @@ def _pretrain_as_part(config: PretrainConfig) -> None:
 
 def _pretrain_together(config: PretrainConfig, count: int) -> PretrainResult:
     # What cannot be used is refused here, before any process is started.
-    folder = Run.of(config, open_archive(config.archive, settings=config.pack)).folder
+    folder = Run.of(config, open_scans(config)).folder
     if folder.result.is_file():
         say(f"{folder.path}: this run is already finished")
     else:
@@ -118,7 +117,7 @@ def _pretrain_together(config: PretrainConfig, count: int) -> PretrainResult:
 
 
 def _pretrain_here(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
-    archive = ranks.first(lambda: open_archive(config.archive, settings=config.pack))
+    archive = ranks.first(lambda: open_scans(config))
     with listening() as stop:
         return explaining_memory(config, stop, lambda: _pretrain(config, archive, stop, ranks))
 

@@ -33,6 +33,7 @@ from scanlearn.backbones.start import load_start
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import write_atomically
 from scanlearn.methods import Method, MethodConfig, RunFacts
+from scanlearn.packing.sources import open_archive
 from scanlearn.provenance import provenance
 from scanlearn.training.batches import StepLoader, steps_in_epoch
 from scanlearn.training.checkpoint import checkpoint_step
@@ -92,6 +93,25 @@ def training_device(device: Literal["auto", "cpu", "gpu"]) -> torch.device:
     """Where the run trains."""
     is_gpu = device == "gpu" or (device == "auto" and torch.cuda.is_available())
     return torch.device("cuda" if is_gpu else "cpu")
+
+
+def open_scans(config: PretrainConfig) -> Archive:
+    """Returns the scans that a run trains on.
+
+    Raises:
+        ScanlearnError: They cannot be used, or the list of those left out cannot.
+    """
+    archive = open_archive(config.archive, settings=config.pack)
+    if config.leave_out is None:
+        return archive
+    try:
+        names = Path(config.leave_out).read_text(encoding="utf-8").split()
+    except (OSError, ValueError) as error:
+        raise ScanlearnError(
+            f"leave_out: {config.leave_out} cannot be read ({error}); it is to hold one scan id "
+            "per line"
+        ) from error
+    return archive.without(names) if names else archive
 
 
 def initial_backbone(

@@ -65,6 +65,7 @@ class WatchConfig(Settings):
 PRESENTATION = frozenset(
     {
         "archive",
+        "leave_out",
         "output",
         "pack.summary",
         "pack.workers",
@@ -228,6 +229,11 @@ class _Where(Settings):
         description="scans to train on: a packed archive; or a folder, a CSV or Parquet table, or "
         "phantom:patients=300,seed=0, which are packed into a cache first",
         examples=["scans"],
+    )
+    leave_out: str | None = Field(
+        default=None,
+        description="file with ids of scans that are not trained on, one per line; null trains on "
+        "all",
     )
     output: str = Field(
         description="run folder; the same command again resumes it", examples=["runs/simclr"]

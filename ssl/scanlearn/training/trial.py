@@ -27,11 +27,10 @@ from scanlearn.archive.reader import Archive
 from scanlearn.backbones.start import check_start
 from scanlearn.console import warn_user
 from scanlearn.errors import ScanlearnError
-from scanlearn.packing.sources import open_archive
 from scanlearn.training.checkpoint import checkpoint_step
 from scanlearn.training.distributed import Made
 from scanlearn.training.folder import RunFolder
-from scanlearn.training.run import Run, layout_of, training_device
+from scanlearn.training.run import Run, layout_of, open_scans, training_device
 from scanlearn.training.settings import LoggingConfig, PretrainConfig, WatchConfig
 from scanlearn.training.stopping import Stopped, StopRequest, listening
 from scanlearn.training.trainer import train
@@ -235,7 +234,7 @@ def dry_run(config: PretrainConfig) -> Estimate:
         Stopped: SIGTERM or SIGUSR1 asked to stop.
     """
     check_start(config.backbone, is_new=not Path(config.output).exists())
-    archive = open_archive(config.archive, settings=config.pack)
+    archive = open_scans(config)
     clock = Clock(_is_measured)
     with listening(clock.is_enough) as stop:
         return explaining_memory(config, stop, lambda: _estimate(config, archive, clock, stop))
@@ -458,7 +457,7 @@ def try_batch() -> None:
     config = PretrainConfig.model_validate_json(sys.stdin.read())
     clock = Clock(lambda steps, _: steps >= _TRIAL_STEPS)
     try:
-        with trial_run(config, open_archive(config.archive, settings=config.pack)) as run:
+        with trial_run(config, open_scans(config)) as run:
             _take_steps(run, StopRequest(clock.is_enough))
     except (MemoryError, RuntimeError, OSError) as error:
         if not is_out_of_memory(error):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -185,3 +187,28 @@ def test_addresses_lie_in_the_memory_maps_of_the_files(folder: Path) -> None:
     spans = [(int(low, 16), int(rest.split(" ", 1)[0], 16)) for low, rest in mapped]
     assert len(starts) == 6
     assert all(any(low <= start < high for low, high in spans) for start in starts)
+
+
+def test_an_archive_without_some_scans_reads_as_one_that_never_had_them(
+    draw_pictures: Callable[..., np.ndarray], write_archive: Callable[..., Archive]
+) -> None:
+    pixels, patients = draw_pictures(7), ["p", "q", "q", "r", "s", "t", "u"]
+    whole = write_archive(pixels, "a", patients=patients)
+    rest = whole.without([str(name) for name in whole.scan_ids[[1, 4]]])
+    for archive in (rest, pickle.loads(pickle.dumps(rest))):
+        assert len(archive) == 5
+        assert archive.scan_ids.tolist() == whole.scan_ids[[0, 2, 3, 5, 6]].tolist()
+        assert archive.patients.tolist() == whole.patients[[0, 2, 3, 5, 6]].tolist()
+        batch = archive.gather(np.array([4, 1]))
+        assert (batch.pixels.numpy() == pixels[[6, 2]]).all()
+        assert batch.ids.tolist() == [4, 1]
+        assert len(archive.facts) == 5
+    twice = rest.without([str(rest.scan_ids[0])])
+    assert (twice.gather(np.arange(4)).pixels.numpy() == pixels[[2, 3, 5, 6]]).all()
+    assert len({whole.content_hash, rest.content_hash, twice.content_hash}) == 3
+    with pytest.raises(AssertionError, match="out of range"):
+        rest.gather(np.array([5]))
+    with pytest.raises(ScanlearnError, match="holds no scan 'x'"):
+        whole.without(["x"])
+    with pytest.raises(ScanlearnError, match="no scan is left"):
+        whole.without(whole.scan_ids.tolist())

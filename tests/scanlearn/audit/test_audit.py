@@ -14,6 +14,7 @@ from scanlearn.audit.audit import audit
 from scanlearn.audit.result import IDENTICAL, NEAR, PATIENT, Comparison
 from scanlearn.cli import app
 from scanlearn.errors import ScanlearnError
+from scanlearn.files import features_folder
 
 Draw = Callable[..., np.ndarray]
 Write = Callable[..., Archive]
@@ -210,3 +211,54 @@ def test_the_exit_code_says_whether_a_result_would_be_invalid(
     printed = capsys.readouterr()
     assert "within labels" in printed.out
     assert printed.err == ""
+
+
+def test_all_scans_of_a_shared_patient_leak_and_those_of_copies(
+    draw_pictures: Draw, write_archive: Write
+) -> None:
+    unlabeled, labeled = draw_pictures(8), draw_pictures(4, seed=1)
+    labeled[3] = unlabeled[6]
+    first = write_archive(
+        unlabeled, "a", patients=["p", "q", "p", "r", "p", "s", "t", "u"], identities=KEY
+    )
+    second = write_archive(labeled, "b", patients=["p", "x", "y", "z"], identities=KEY)
+    assert audit(first.path, [second.path]).comparisons[0].leaking.tolist() == [0, 2, 4, 6]
+
+
+def test_an_audit_is_reused_until_the_scans_change(
+    draw_pictures: Draw, write_archive: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlabeled, labeled = draw_pictures(20), draw_pictures(6, seed=1)
+    labeled[2, 0] = altered(unlabeled[5, 0], "brighter")
+    first, second = write_archive(unlabeled, "a"), write_archive(labeled, "b")
+    before = audit(first.path, [second.path])
+    with monkeypatch.context() as patched:
+        patched.setattr(Archive, "gather", None)
+        again = audit(first.path, [second.path])
+        assert [pairs_of(one, NEAR) for one in again.comparisons] == [[("a-5", "b-2")], []]
+        assert [one.facts() for one in again.comparisons] == [
+            one.facts() for one in before.comparisons
+        ]
+        with pytest.raises(TypeError):
+            audit(first.path, [first.path])
+    for file in features_folder().glob("*near*"):
+        file.write_bytes(b"PK\x03\x04 cut short")
+    assert audit(first.path, [second.path]).comparisons[0].facts() == before.comparisons[0].facts()
+
+
+def test_paths_of_pairs_are_for_their_owner_alone(
+    draw_pictures: Draw, write_archive: Write, tmp_path: Path
+) -> None:
+    for name, seed in (("a", 0), ("b", 1)):
+        (tmp_path / name).mkdir()
+        for row, picture in enumerate(draw_pictures(3, seed=seed)):
+            Image.fromarray(picture[0]).save(tmp_path / name / f"{row}.png")
+    (tmp_path / "a/0.png").rename(tmp_path / "a/z.png")
+    (tmp_path / "b/1.png").write_bytes((tmp_path / "a/z.png").read_bytes())
+    output = tmp_path / "audit"
+    audit(tmp_path / "a", [tmp_path / "b"], output=output)
+    assert (output / "paths.csv").read_text().splitlines()[1:] == [
+        "identical,archive,z.png,labels,1.png"
+    ]
+    assert (output / "paths.csv").stat().st_mode & 0o077 == 0
+    assert "z.png" not in (output / "audit.csv").read_text()

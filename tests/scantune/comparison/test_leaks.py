@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from scanlearn.audit.leaks import find_leaks
+from scanlearn.audit.result import ScanSet
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.sources import open_archive
+from scanlearn.training.run import open_scans
 from scantune.comparison.folder import StudyFolder, open_study
-from scantune.comparison.leaks import find_study_leaks, leak_warnings
+from scantune.comparison.leaks import dropped, find_study_leaks, leak_warnings
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.results import Leak
 from scantune.comparison.scores import read_tasks
@@ -53,6 +56,26 @@ def test_a_refused_study_goes_on_when_told_to(
     _, found = look(plan(**SAME, leaks="warn"))
     assert found[0].identical == found[0].invalid_scans == 48
     assert "48 scans make the result invalid" in capsys.readouterr().err
+
+
+def test_leaking_scans_are_dropped_when_told_to(
+    plan: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The first 24 of 36 patients are those of the labels, pixel by pixel.
+    more = {"unlabeled": "phantom:patients=36,seed=4,size=48x48", "leaks": "drop"}
+    config = plan(**more)
+    folder, found = look(config)
+    assert found[0].invalid_scans == 48
+    assert "48 unlabeled scans were left out of pretraining" in capsys.readouterr().err
+    left_out = dropped(config, folder)
+    assert len(left_out) == 48
+    unlabeled, labels = open_archive(config.unlabeled), open_archive(config.labels)
+    rest = unlabeled.without(left_out)
+    assert len(rest) == 24
+    again = find_leaks(ScanSet.unlabeled("unlabeled", rest), [ScanSet.labeled("labels", labels)])
+    assert not again.is_invalid
+    run = config.run_config("weak", 0, folder.path / "run", folder.leaking)
+    assert open_scans(run).content_hash == rest.content_hash != unlabeled.content_hash
 
 
 def test_an_audit_is_made_once(plan: Plan) -> None:

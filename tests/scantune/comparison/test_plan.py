@@ -130,7 +130,7 @@ def test_an_untrained_arm_that_begins_from_given_weights_is_not_called_random(pl
 
 def test_a_plan_names_every_key_of_a_run_of_packing_and_of_scoring() -> None:
     # One machine: on several, every process would go through the whole comparison.
-    of_a_run = {"archive", "output", "seed", "pack", "nodes", "wait"}
+    of_a_run = {"archive", "leave_out", "output", "seed", "pack", "nodes", "wait"}
     pretrain = CompareConfig.model_fields["pretrain"].annotation
     assert set(pretrain.model_fields) == set(PretrainConfig.model_fields) - of_a_run
     assert set(SharedViews.model_fields) == set(ViewsConfig.model_fields) - {"scale"}
