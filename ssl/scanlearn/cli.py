@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from scanlearn.errors import ScanlearnError, did_you_mean
+from scanlearn.threads import choose_waiting
 
 _INTERRUPTED = 130
 # Heavy imports (torch, timm, pyarrow) stand inside the commands: --help answers at once.
@@ -342,6 +343,8 @@ def run(application: typer.Typer) -> None:
     is_help = not words or "--help" in words
     if not is_help:
         from scanlearn.console import signs_of_life
+
+        choose_waiting()
     try:
         with nullcontext() if is_help else signs_of_life(f"{words[0]}: at work"):
             application()
