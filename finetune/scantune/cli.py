@@ -30,9 +30,14 @@ app = application("Score backbones on labeled scans, and compare augmentation sc
 @app.command("evaluate", epilog=settings_hint("scantune config evaluate"))
 def evaluate_command(
     backbone: Annotated[
-        str, typer.Argument(help="A backbone folder, a run folder, thumbnail or random:NAME.")
+        str,
+        typer.Argument(
+            metavar="BACKBONE", help="A backbone folder, a run folder, thumbnail or random:NAME."
+        ),
     ],
-    labels: Annotated[str, typer.Argument(help="An archive, a folder or a table with labels.")],
+    labels: Annotated[
+        str, typer.Argument(metavar="LABELS", help="An archive, a folder or a table with labels.")
+    ],
     overrides: Overrides = None,
 ) -> None:
     """Score one backbone on labeled scans.
@@ -41,8 +46,11 @@ def evaluate_command(
     """
     from scanlearn.config import load_config
     from scanlearn.console import loading
+    from scanlearn.packing.sources import check_source
     from scantune.evaluation.settings import EvaluateConfig, check_inputs
 
+    # First: without labels a setting stands in their place, and would be told as missing.
+    check_source(labels)
     settings = load_config(EvaluateConfig, None, overrides or (), kind="evaluate")
     check_inputs(backbone, labels, settings)
     with loading("torch", "timm"):
@@ -52,7 +60,9 @@ def evaluate_command(
 
 @app.command("predict", epilog=settings_hint("scantune config predict"))
 def predict_command(
-    model: Annotated[str, typer.Argument(help="A classifier folder written by evaluate.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A classifier folder written by evaluate.")
+    ],
     scans: Scans,
     overrides: Overrides = None,
 ) -> None:
@@ -83,7 +93,9 @@ def compare_command(config: Config = "", overrides: Overrides = None) -> None:
 
 @app.command("config")
 def config_command(
-    command: Annotated[str, typer.Argument(help=f"One of {', '.join(CONFIGURED)}.")],
+    command: Annotated[
+        str, typer.Argument(metavar="COMMAND", help=f"One of {', '.join(CONFIGURED)}.")
+    ],
     schema: Schema = False,
 ) -> None:
     """Print a command's settings as commented YAML."""

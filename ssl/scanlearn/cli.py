@@ -22,13 +22,15 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE]...",
-        help="Settings as key=value, nested ones as a.b=value; they override the YAML file.",
+        help="Settings as key=value, nested ones as a.b=value.",
     ),
 ]
 Config = Annotated[
     str,
     typer.Argument(
-        metavar="CONFIG", help="A YAML file, or the name of a shipped one.", show_default=False
+        metavar="CONFIG",
+        help="A YAML file, or the name of a shipped one; settings after it override its own.",
+        show_default=False,
     ),
 ]
 Packed = Annotated[str, typer.Argument(metavar="ARCHIVE", help="A packed archive.")]
@@ -88,11 +90,16 @@ def settings_hint(command: str) -> str:
 @app.command("pack", epilog=settings_hint("scanlearn config pack"))
 def pack_command(
     source: Annotated[
-        str, typer.Argument(help="A folder of scans, a zip, tar or npz, a CSV or Parquet table.")
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="A folder of scans, a zip, tar or npz, a CSV or Parquet table."
+        ),
     ],
     archive: Annotated[
         str | None,
-        typer.Argument(help="The folder to write the archive to; not needed with --dry-run."),
+        typer.Argument(
+            metavar="ARCHIVE", help="The folder to write the archive to; not needed with --dry-run."
+        ),
     ] = None,
     overrides: Overrides = None,
     is_dry_run: Annotated[
@@ -127,7 +134,9 @@ def pack_command(
 @app.command("add", epilog=settings_hint("scanlearn config add"))
 def add_command(
     archive: Packed,
-    source: Annotated[str, typer.Argument(help="A folder of scans, or a CSV or Parquet table.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A folder of scans, or a CSV or Parquet table.")
+    ],
     overrides: Overrides = None,
 ) -> None:
     """Add the new scans of a source to an existing archive.
@@ -221,7 +230,9 @@ def preview_command(archive: Scans, overrides: Overrides = None) -> None:
 
 @app.command("explain", epilog=settings_hint("scanlearn config explain"))
 def explain_command(
-    recipe: Annotated[str, typer.Argument(help="A recipe, such as simclr or dino.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe, such as simclr or dino.")
+    ],
     overrides: Overrides = None,
 ) -> None:
     """Print the numbers of a recipe at one augmentation scale.
@@ -271,8 +282,10 @@ def pretrain_command(
 
 @app.command("export")
 def export_command(
-    run: Annotated[str, typer.Argument(help="The folder of a finished run.")],
-    folder: Annotated[str, typer.Argument(help="The folder to write the backbone to.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="The folder to write the backbone to.")
+    ],
 ) -> None:
     """Export a run's backbone to a folder that timm loads.
 
@@ -292,7 +305,7 @@ def export_command(
 
 @app.command("panel", epilog=settings_hint("scanlearn config panel"))
 def panel_command(
-    backbone: Annotated[str, typer.Argument(help="A backbone folder.")],
+    backbone: Annotated[str, typer.Argument(metavar="BACKBONE", help="A backbone folder.")],
     archive: Scans,
     overrides: Overrides = None,
 ) -> None:
@@ -308,7 +321,9 @@ def panel_command(
 
 @app.command("config")
 def config_command(
-    command: Annotated[str, typer.Argument(help=f"One of {', '.join(CONFIGURED)}.")],
+    command: Annotated[
+        str, typer.Argument(metavar="COMMAND", help=f"One of {', '.join(CONFIGURED)}.")
+    ],
     schema: Schema = False,
 ) -> None:
     """Print a command's settings as commented YAML."""

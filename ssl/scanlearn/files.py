@@ -30,6 +30,7 @@ _ACCESS = {"owner": 0o700, "group": 0o750, "everyone": 0o777}
 # What spreadsheets run, also behind the "'" that takes its sense away.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf|nan)")
+_SETTING = re.compile(r"[a-z_]+(\.\w+)*=.*")
 # Of a folder so many names are compared with a misspelt one.
 _MOST_NAMES = 2000
 
@@ -46,6 +47,11 @@ def check_exists(path: Path, where: str = "") -> None:
     try:
         path.stat()
     except (OSError, ValueError):
+        if not where and _SETTING.fullmatch(str(path)):
+            raise ScanlearnError(
+                f"'{path}' is a setting and stands where a file or folder is missing; settings "
+                "stand after all of these"
+            ) from None
         raise ScanlearnError(
             f"{where}{path}: there is no such file or folder{nearest_name(path)}; check the path"
         ) from None

@@ -236,7 +236,8 @@ def _check_alone(
         met = best.entries.keys() & expected.keys()
         if len(met) < len(expected) // 2 or other.entries.keys() & expected.keys() != met:
             continue
-        if not all(torch.equal(best.entries[n].tensor, other.entries[n].tensor) for n in met):
+        pairs = [(best.entries[name].tensor, other.entries[name].tensor) for name in met]
+        if not all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs):
             raise ScanlearnError(
                 f"{where} holds two networks that fit, {best.prefix}* and {other.prefix}*; save "
                 "the state_dict() of the one you mean and give that file"

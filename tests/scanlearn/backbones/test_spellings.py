@@ -331,10 +331,11 @@ def test_of_two_wrapped_networks_the_one_is_taken_that_others_take(
 
 
 def test_of_two_networks_of_which_neither_is_known_none_is_taken(tmp_path: Path, vit: Any) -> None:
-    other = {name: tensor + 1 for name, tensor in vit.state_dict().items()}
-    table = _under("left.", vit.state_dict()) | _under("right.", other)
-    with pytest.raises(ScanlearnError, match=r"two networks that fit, left\.\* and right\.\*"):
-        _start(tmp_path / "x.pth", table)
+    for change in (lambda tensor: tensor + 1, torch.Tensor.double):
+        other = {name: change(tensor) for name, tensor in vit.state_dict().items()}
+        table = _under("left.", vit.state_dict()) | _under("right.", other)
+        with pytest.raises(ScanlearnError, match=r"two networks that fit, left\.\* and right\.\*"):
+            _start(tmp_path / "x.pth", table)
     twice = _under("left.", vit.state_dict()) | _under("right.", vit.state_dict())
     backbone, _ = _start(tmp_path / "x.pth", twice)
     assert weights_hash(backbone) == weights_hash(vit)
