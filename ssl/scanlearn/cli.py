@@ -13,8 +13,11 @@ from typing import Annotated
 import typer
 
 from scanlearn.errors import ScanlearnError, did_you_mean
+from scanlearn.threads import choose_waiting
 
-_INTERRUPTED = 130
+_WRONG, _INTERRUPTED = 2, 130
+# What pathlib says where HOME is not set and the system does not know the user.
+_NO_HOME = "Could not determine home directory."
 # Heavy imports (torch, timm, pyarrow) stand inside the commands: --help answers at once.
 
 Overrides = Annotated[
@@ -357,12 +360,30 @@ def run(application: typer.Typer) -> None:
     is_help = not words or "--help" in words
     if not is_help:
         from scanlearn.console import signs_of_life
+
+        choose_waiting()
     try:
         with nullcontext() if is_help else signs_of_life(f"{words[0]}: at work"):
             application()
     except ScanlearnError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        # A path that the system refuses: a name too long, a folder that may not be entered.
+        from scanlearn.files import reason_of
+
+        named = "" if error.filename is None else f"{error.filename}: "
+        print(f"error: {named}{reason_of(error)}", file=sys.stderr)
+        raise SystemExit(_WRONG) from None
+    except RuntimeError as error:
+        if str(error) != _NO_HOME:
+            raise
+        print(
+            "error: the home folder is unknown; set HOME, or SCANLEARN_CACHE to a folder and"
+            " SCANLEARN_KEY to a file with a key, and write paths without ~",
+            file=sys.stderr,
+        )
+        raise SystemExit(_WRONG) from None
     except (KeyboardInterrupt, SystemExit) as stop:
         # typer makes an exit without a word of an interrupt.
         context: BaseException | None = stop

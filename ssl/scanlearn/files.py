@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import itertools
 import os
@@ -24,6 +25,10 @@ _REASONS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _FULL),
     **dict.fromkeys((errno.EACCES, errno.EROFS, errno.EPERM), _NOT_WRITABLE),
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), _IS_FILE),
+    errno.EFBIG: "the limit on the size of a file is reached (ulimit -f, or the file system's); "
+    "raise it or choose another folder, then run the same command again",
+    errno.ENAMETOOLONG: "the name is too long for the file system; choose a shorter one",
+    errno.EISDIR: "is a folder where a file should be; choose another name",
 }
 ACCESS_VARIABLE = "SCANLEARN_ACCESS"
 _ACCESS = {"owner": 0o700, "group": 0o750, "everyone": 0o777}
@@ -170,6 +175,31 @@ def disk_errors(path: Path) -> Iterator[None]:
         if reason is None:
             raise
         raise ScanlearnError(f"{path}: {reason}") from error
+
+
+def reason_of(error: OSError) -> str:
+    """Returns why the system refused a path, in words that say what to do where we know it."""
+    # Whether something was to be read or written is not known here.
+    is_known = error.errno not in (errno.EACCES, errno.EPERM, errno.EEXIST)
+    reason = _REASONS.get(error.errno or 0) if is_known else None
+    return reason or error.strerror or str(error)
+
+
+@contextmanager
+def reading(path: Path, remedy: str) -> Iterator[None]:
+    """Turns what a damaged file of the program's own raises into one sentence.
+
+    Raises:
+        ScanlearnError: The file is not there, or not what it should be.
+    """
+    try:
+        yield
+    except ScanlearnError:
+        raise
+    except OSError as error:
+        raise ScanlearnError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
+    except (ValueError, TypeError, LookupError, AttributeError, csv.Error) as error:
+        raise ScanlearnError(f"{path}: is damaged ({error}); {remedy}") from error
 
 
 def require_free(target: Path) -> None:

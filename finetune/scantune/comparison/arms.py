@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from scanlearn.backbones.backbone import Backbone, weights_hash
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
+from scanlearn.training.folder import read_rows
 from scanlearn.training.pretrain import PretrainResult, pretrain
 from scanlearn.training.run import initial_backbone, resolve, training_device
 from scanlearn.training.settings import PretrainConfig
@@ -131,20 +131,18 @@ def _trained_row(result: PretrainResult, arm: str, seed: int, study: Path) -> Ru
 
 def read_curve(metrics: Path) -> TrainingCurve:
     """Reads loss and embedding std from ``metrics.csv``, in at most 200 means over equal spans."""
-    with metrics.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(metrics, ("step", "loss", "embedding_std"))
     if not rows:
         return TrainingCurve()
     span = math.ceil(len(rows) / _CURVE_POINTS)
     groups = [rows[first : first + span] for first in range(0, len(rows), span)]
     return TrainingCurve(
-        step=tuple(int(group[-1]["step"]) for group in groups),
-        loss=tuple(_mean(group, "loss") for group in groups),
-        embedding_std=tuple(_mean(group, "embedding_std") for group in groups),
+        step=tuple(int(group[-1][0]) for group in groups),
+        loss=tuple(_mean(group, 1) for group in groups),
+        embedding_std=tuple(_mean(group, 2) for group in groups),
     )
 
 
-def _mean(rows: Sequence[dict[str, str]], column: str) -> float | None:
-    values = [float(row[column]) for row in rows if row[column]]
-    values = [value for value in values if math.isfinite(value)]
+def _mean(rows: Sequence[tuple[float, ...]], column: int) -> float | None:
+    values = [row[column] for row in rows if math.isfinite(row[column])]
     return sum(values) / len(values) if values else None

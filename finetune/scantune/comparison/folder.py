@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 
 from scanlearn.config.folder import open_folder
+from scanlearn.config.reading import read_json
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import write_atomically
 from scantune.comparison.plan import CompareConfig
@@ -88,7 +89,12 @@ class StudyFolder:
         path = self.path / "timing.json"
         if not path.is_file():
             return {}
-        return {str(name): float(value) for name, value in json.loads(path.read_text()).items()}
+        return read_json(
+            path,
+            dict[str, float],
+            what="does not hold the seconds of each stage",
+            remedy="delete it to go on without the times so far",
+        )
 
 
 def open_study(config: CompareConfig) -> StudyFolder:
@@ -107,7 +113,12 @@ def check_archives(folder: StudyFolder, hashes: Mapping[str, str]) -> None:
     if not folder.archives.is_file():
         write_atomically(folder.archives, json.dumps(dict(hashes), indent=1) + "\n")
         return
-    before = json.loads(folder.archives.read_text(encoding="utf-8"))
+    before = read_json(
+        folder.archives,
+        dict[str, str],
+        what="does not hold the hashes of the archives",
+        remedy="restore it from a copy, or name another output folder",
+    )
     for key in {**before, **hashes}:
         if before.get(key) != hashes.get(key):
             raise ScanlearnError(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+from pydantic import BaseModel
 
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.spellings import agreeing
 from scanlearn.audit.leaks import find_leaks
 from scanlearn.audit.result import FACTS_FILE, ScanSet
+from scanlearn.config.reading import read_json
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import write_atomically
@@ -57,8 +58,7 @@ def find_study_leaks(
             write_atomically(folder.leaking, "".join(f"{name}\n" for name in names))
         for line in audit.lines():
             say(line)
-    facts = json.loads(path.read_text(encoding="utf-8"))["comparisons"]
-    leaks = tuple(Leak.model_validate(fact) for fact in facts)
+    leaks = read_leaks(folder)
     # What lies within the labels cannot be mended by training on fewer scans.
     refused = {"refuse": leaks, "warn": (), "drop": [leak for leak in leaks if leak.is_within]}
     invalid = "; ".join(_invalid(refused[config.leaks]))
@@ -72,6 +72,24 @@ def find_study_leaks(
     for warning in leak_warnings(leaks, num_dropped=len(dropped(config, folder))):
         warn_user(warning)
     return leaks
+
+
+class _Facts(BaseModel):
+    comparisons: tuple[Leak, ...]
+
+
+def read_leaks(folder: StudyFolder) -> tuple[Leak, ...]:
+    """Returns what the audit of a study found.
+
+    Raises:
+        ScanlearnError: ``audit.json`` is damaged.
+    """
+    return read_json(
+        folder.leaks / FACTS_FILE,
+        _Facts,
+        what="does not hold what the audit found",
+        remedy="delete it to audit the scans again",
+    ).comparisons
 
 
 def dropped(config: CompareConfig, folder: StudyFolder) -> list[str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
+from scanlearn.config.reading import read_json
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
 from scantune.splits import Budget
@@ -294,11 +293,9 @@ def read_results(folder: Path) -> Results:
         raise ScanlearnError(
             f"{folder}: holds no {RESULTS_FILE}; give the output folder of a finished comparison"
         )
-    try:
-        return Results.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ScanlearnError(
-            f"{path}: {where}: {first['msg']}; run the comparison again with this version"
-        ) from None
+    return read_json(
+        path,
+        Results,
+        what="is not a result that this version can read",
+        remedy="run the comparison again with this version",
+    )

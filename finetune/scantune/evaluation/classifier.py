@@ -8,7 +8,6 @@ lies ``classifier.json``.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from safetensors import SafetensorError
 from scanlearn.backbones.backbone import Backbone
 from scanlearn.backbones.card import LARGEST_SIZE, MOST_CHANNELS, Card, Deviation, Finite
 from scanlearn.backbones.weights import check_reload, load_backbone, load_classifying, write_weights
+from scanlearn.config.reading import read_json
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, link_or_copy
@@ -203,15 +203,11 @@ def _read_card(path: Path) -> ClassifierCard:
             f"{path.parent}: not a classifier (it has no {CARD}); "
             "scantune evaluate with output=FOLDER keeps one"
         )
-    try:
-        card = ClassifierCard.model_validate(json.loads(path.read_text("utf-8")))
-        if not len(card.mean) == len(card.std) == card.channels:
-            raise ValueError("a mean and a std for each channel")
-        return card
-    except (ValueError, RecursionError) as error:
-        raise ScanlearnError(
-            f"{path}: not a readable classifier card; run evaluate again to replace the classifier"
-        ) from error
+    what, remedy = "not a readable classifier card", "run evaluate again to replace the classifier"
+    card = read_json(path, ClassifierCard, what=what, remedy=remedy)
+    if not len(card.mean) == len(card.std) == card.channels:
+        raise ScanlearnError(f"{path}: {what} (a mean and a std for each channel); {remedy}")
+    return card
 
 
 def _read_probe(

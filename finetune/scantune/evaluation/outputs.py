@@ -36,7 +36,7 @@ def check_output(folder: Path, inputs: dict[str, Any]) -> None:
         earlier = json.loads((folder / _METRICS).read_text("utf-8"))["inputs"]
     except FileNotFoundError:
         return
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, KeyError, TypeError, OSError, RecursionError):
         earlier = None
     if earlier != inputs:
         raise ScanlearnError(

@@ -279,11 +279,13 @@ _Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Version(BaseModel):
+    # No "5" for 5: what is checked here is read again as it stands.
+    model_config = ConfigDict(strict=True, extra="allow")
     format_version: int = Field(ge=1)
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(strict=True, extra="allow")
     # No other name may stand here: what is named is read, and what is not is removed.
     file: str = Field(pattern=r"^(shards/\d+\.arrow|manifest(\.\d+)?\.parquet)$")
     bytes: _Count
@@ -295,6 +297,7 @@ class _Shard(_Part):
 
 
 class _Withdrawn(BaseModel):
+    model_config = ConfigDict(strict=True)
     patients: _Count
     scans: _Count
     names: list[str]
@@ -303,7 +306,6 @@ class _Withdrawn(BaseModel):
 class _Description(_Version):
     """``archive.json``, so far as it is relied on."""
 
-    model_config = ConfigDict(extra="allow")
     shape: tuple[_Side, _Side, _Side]
     dtype: Annotated[str, Field(pattern="^uint(8|16)$")]
     has_mask: bool

@@ -11,7 +11,11 @@ from itertools import chain
 from pathlib import Path
 
 from scanlearn.archive.layout import PATHS_FILE
-from scanlearn.files import csv_cell, csv_text, folder_mode, write_atomically
+from scanlearn.files import csv_cell, csv_text, folder_mode, reading, write_atomically
+
+# A third one, what labels may be joined by, is new.
+_NUM_COLUMNS = (2, 3)
+_REMEDY = "restore it from a copy, or pack the scans again"
 
 
 class ListWriter:
@@ -66,12 +70,14 @@ def read_list(path: Path) -> Iterator[list[str]]:
 
     Raises:
         OSError: The list is not there or may not be read.
+        ScanlearnError: It is no list of two columns or three.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = csv.reader(file)
-        next(lines)
-        for line in lines:
-            yield [csv_text(cell) for cell in line]
+    with path.open(newline="", encoding="utf-8") as file, reading(path, _REMEDY):
+        for number, line in enumerate(csv.reader(file, strict=True)):
+            if len(line) not in _NUM_COLUMNS:
+                raise ValueError(f"row {number + 1} has {len(line)} columns")
+            if number:
+                yield [csv_text(cell) for cell in line]
 
 
 def read_paths(archive: Path) -> dict[str, str]:
@@ -97,9 +103,11 @@ def rewrite_list(path: Path, dropped: Container[str], more: Iterable[Sequence[st
     """Rewrites a list of an archive in one step and returns how many lines it has."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8") as file, reading(path, _REMEDY):
         lines = csv.reader(file)
-        header = next(lines)
+        header = next(lines, None)
+        if header is None:
+            raise ValueError("it is empty")
         writer.writerow(header)
         kept = [line for line in lines if line[0].partition("#")[0] not in dropped]
     added = [line[: len(header)] for line in more]

@@ -307,7 +307,7 @@ def read_checkpoint(folder: Path, header: Mapping[str, Any]) -> Checkpoint | Non
         has_lists = all(
             (folder / file).stat().st_size >= size for file, size in reached.list_bytes.items()
         )
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return reached if is_same and has_shards and has_lists else None
 

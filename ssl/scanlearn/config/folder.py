@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from scanlearn.config.reading import dump_plain, parse_value
+from scanlearn.config.reading import dump_plain, read_yaml
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, make_folder, without_home, write_atomically
@@ -33,7 +33,7 @@ def open_folder(
     """
     path, now = folder / CONFIG_FILE, _without_home(config.model_dump(mode="json"))
     if path.is_file():
-        kept = parse_value(path.read_text(encoding="utf-8"))
+        kept = read_yaml(path, str(path))[0]
         before = _without_home(_completed(kept, type(config)))
         differing = sorted(_differing(before, now, ignored))
         if differing:

@@ -17,6 +17,8 @@ from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.files import nearest_name
 
+_SHOWN = 60
+
 # Calling a function with ``key=value`` words, as every command line does.
 
 
@@ -178,7 +180,8 @@ def _override(data: Mapping[str, Any], word: str) -> dict[str, Any]:
     try:
         value = parse_value(text)
     except yaml.YAMLError:
-        raise ScanlearnError(f"'{word}': the value is not valid YAML; quote it") from None
+        shown = word if len(word) <= _SHOWN else f"{word[:_SHOWN]}..."
+        raise ScanlearnError(f"{shown!r}: the value is not valid YAML; quote it") from None
     *parents, last = key.split(".")
     result = dict(data)
     block = result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from scanlearn.errors import ScanlearnError
 
 _WIDTH = 96
+# Of a file in characters, and of what its anchors stand for.
+_MOST_VALUES = 1_000_000
+_DEEPEST = 50
+_TEXT = "tag:yaml.org,2002:str"
 _FLOAT = re.compile(r"^[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf|INF)$")
 
 
@@ -23,7 +28,16 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
-        for key, _ in node.value:
+        for place, (key, value) in enumerate(node.value):
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None,
+                    None,
+                    "a list or a block of keys stands where a key should",
+                    node.start_mark,
+                )
+            # A key is a name: 7 and true are no numbers here.
+            node.value[place] = (yaml.ScalarNode(_TEXT, key.value, key.start_mark), value)
             if key.value in seen:
                 # PyYAML alone keeps the last of two equal keys and says nothing.
                 raise yaml.constructor.ConstructorError(
@@ -53,11 +67,63 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 
 
 def parse_value(text: str) -> Any:
-    """Returns the value of one YAML scalar or flow collection, by YAML 1.2's rules."""
+    """Returns the value of one YAML scalar or flow collection, by YAML 1.2's rules.
+
+    Raises:
+        yaml.YAMLError: It is not valid YAML, is nested too deeply or repeats itself too often.
+    """
     # Each opens something in YAML: alone after a key, as in sep=|, it can only mean itself.
     if text in ("|", ",", ">", "\t"):
         return text
-    return yaml.load(text, Loader=_Loader)
+    return _parse(text)[0]
+
+
+def _parse(text: str) -> tuple[Any, yaml.Node | None]:
+    """Returns the content of YAML, and its nodes.
+
+    Raises:
+        yaml.YAMLError: See `parse_value`; PyYAML alone raises errors of many other classes.
+    """
+    if len(text) > _MOST_VALUES:
+        raise yaml.MarkedYAMLError(problem=f"it is longer than {_MOST_VALUES:,} characters")
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        if node is not None:
+            _check_nesting(node, {}, 0)
+        return yaml.load(text, Loader=_Loader), node
+    except yaml.reader.ReaderError as error:
+        problem = f"it holds the character {error.character!r}, which no text has"
+    except RecursionError:
+        problem = "it is nested too deeply"
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        # A tag that its value does not fit, such as !!timestamp, or a number of 5,000 digits.
+        problem = str(error).partition("\n")[0] or type(error).__name__
+    raise yaml.MarkedYAMLError(problem=problem)
+
+
+def _check_nesting(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
+    """Returns how many values a node stands for, those of anchors at each place where they stand.
+
+    Raises:
+        yaml.YAMLError: Blocks are nested too deeply, hold themselves, or are repeated too often.
+    """
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in sizes:
+        # Not known yet while it is counted: what holds itself goes on until it is too deep.
+        if depth > _DEEPEST:
+            raise yaml.MarkedYAMLError(
+                problem="its blocks are nested too deeply, or hold themselves",
+                problem_mark=node.start_mark,
+            )
+        is_mapping = isinstance(node, yaml.MappingNode)
+        parts = [part for pair in node.value for part in pair] if is_mapping else node.value
+        sizes[id(node)] = 1 + sum(_check_nesting(part, sizes, depth + 1) for part in parts)
+    if sizes[id(node)] > _MOST_VALUES:
+        raise yaml.MarkedYAMLError(
+            problem="its anchors are repeated too often", problem_mark=node.start_mark
+        )
+    return sizes[id(node)]
 
 
 def dump_config(config: BaseModel) -> str:
@@ -70,25 +136,31 @@ def dump_plain(data: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(data), sort_keys=False, width=_WIDTH, allow_unicode=True)
 
 
-def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+def read_yaml(
+    path: Path, name: str | None = None
+) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
     """Returns the content of a YAML file and the line of each key.
+
+    Args:
+        name: What the file is called in an error; None for its name without folders.
 
     Raises:
         ScanlearnError: Not UTF-8, not valid YAML, or no mapping; names the line.
     """
+    name = name or path.name
     try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=_Loader)
-        data = yaml.load(text, Loader=_Loader)
+        data, node = _parse(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
-        raise ScanlearnError(f"{path.name}: is not UTF-8 text; save it as UTF-8") from None
+        raise ScanlearnError(f"{name}: is not UTF-8 text; save it as UTF-8") from None
+    except OSError as error:
+        raise ScanlearnError(f"{name}: cannot be read ({error.strerror})") from None
     except yaml.MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ScanlearnError(f"{path.name}{line}: is not valid YAML: {error.problem}") from None
+        raise ScanlearnError(f"{name}{line}: is not valid YAML: {error.problem}") from None
     if data is None:
         return {}, {}
     if not isinstance(data, dict):
-        raise ScanlearnError(f"{path.name}: holds no 'key: value' lines")
+        raise ScanlearnError(f"{name}: holds no 'key: value' lines")
     lines: dict[tuple[str, ...], int] = {}
     _collect_lines(node, (), lines)
     return data, lines
@@ -97,19 +169,31 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
 Read = TypeVar("Read")
 
 
-def read_json(path: Path, of: type[Read], *, what: str, remedy: str) -> Read:
+def read_json(
+    path: Path,
+    of: type[Read],
+    *,
+    what: str,
+    remedy: str,
+    also: Mapping[str, Any] | None = None,
+) -> Read:
     """Returns the content of a JSON file that the program wrote, its types checked.
 
     Args:
         of: What it holds: a dataclass, a pydantic model, or a type such as ``dict[str, float]``.
         what: What is to be said of a file that holds something else, such as "is no result".
         remedy: What to do then.
+        also: Fields that are not in the file.
 
     Raises:
         ScanlearnError: It cannot be read, or it is not JSON of this kind; names the key.
     """
     try:
-        return TypeAdapter(of).validate_json(path.read_bytes(), strict=True)
+        content = path.read_bytes()
+        if also is None:
+            return TypeAdapter(of).validate_json(content)
+        values = TypeAdapter(dict[str, Any]).validate_json(content) | dict(also)
+        return TypeAdapter(of).validate_json(json.dumps(values), strict=True)
     except OSError as error:
         raise ScanlearnError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
     except ValidationError as error:

@@ -44,7 +44,7 @@ _PALETTE = "PALETTE COLOR"
 _PIXEL_TAGS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _MAX_DEPTH = 16
 _META_BYTES = 2**12
-_MAX_INFLATED = 2**28
+_MAX_INFLATED, _MAX_HEADER_VALUE = 2**28, 2**26
 _MAX_TEXT, _MAX_VALUES = 256, 64
 NO_PICTURE = "not a picture of a patient"
 # Source: DICOM PS3.4 B.5. Waveforms, presentation states, spectra, raw data with registrations,
@@ -137,7 +137,9 @@ def _read(path: Path, *, pixels: bool, pictures_only: bool) -> Dataset:
     from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     _check_deflated(path)
-    tags = pydicom.dcmread(path, stop_before_pixels=not pixels, force=True)
+    # Of a value as large as pixels a header has no need; a sparse file may claim gigabytes.
+    most = None if pixels else _MAX_HEADER_VALUE
+    tags = pydicom.dcmread(path, most, stop_before_pixels=not pixels, force=True)
     if pictures_only:
         _check_picture(tags)
     if "Rows" not in tags or "Columns" not in tags:

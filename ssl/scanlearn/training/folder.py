@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from scanlearn.config.folder import open_folder
 from scanlearn.config.settings import Settings
-from scanlearn.files import disk_errors, make_folder, write_all, write_atomically
+from scanlearn.files import disk_errors, make_folder, reading, write_all, write_atomically
 
 COLUMNS = (
     *("step", "epoch", "loss", "lr", "embedding_std", "views_per_s", "data_wait_share"),
@@ -70,6 +71,21 @@ def open_run(folder: Path, config: Settings, *, ignored: frozenset[str] = frozen
     return run
 
 
+_METRICS_REMEDY = "restore it from a copy, or delete it to go on without its rows"
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[float, ...]]:
+    """Returns columns of a run's metrics, a blank cell as NaN.
+
+    Raises:
+        ScanlearnError: It is no table of metrics.
+    """
+    with reading(path, _METRICS_REMEDY), path.open(newline="", encoding="utf-8") as file:
+        return [
+            tuple(float(row[name] or "nan") for name in columns) for row in csv.DictReader(file)
+        ]
+
+
 class MetricsCsv:
     """Rows appended to a CSV, each in one write: a kill leaves at most its last row torn.
 
@@ -83,8 +99,9 @@ class MetricsCsv:
         self._path = path
         self._columns = tuple(columns)
         header = ",".join(self._columns)
-        lines = path.read_text().split("\n")[1:-1] if path.is_file() else []
-        kept = [line for line in lines if int(line.split(",", 1)[0]) <= after]
+        with reading(path, _METRICS_REMEDY):
+            lines = path.read_text("utf-8").split("\n")[1:-1] if path.is_file() else []
+            kept = [line for line in lines if int(line.split(",", 1)[0]) <= after]
         write_atomically(path, "\n".join([header, *kept, ""]))
 
     def append(self, row: Mapping[str, int | float]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections import deque
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from scanlearn.core import Losses
 from scanlearn.features import labelfree as labelfree
+from scanlearn.training.folder import read_rows
 
 COLLAPSED_BELOW = 0.1
 FLAT_BELOW = 4.0
@@ -144,10 +144,8 @@ def is_late(step: int, total_steps: int) -> bool:
 
 def final_health(metrics: Path) -> Health:
     """The mean over the last rows of a run's metrics."""
-    with metrics.open(newline="") as file:
-        rows = list(csv.DictReader(file))[-ROWS_TO_JUDGE:]
     columns = ("embedding_std", "embedding_rank", "loss_vs_chance")
-    return _mean(Health(*(float(row[name]) for name in columns)) for row in rows)
+    return _mean(Health(*row) for row in read_rows(metrics, columns)[-ROWS_TO_JUDGE:])
 
 
 def _mean(rows: Iterable[Health]) -> Health:

@@ -6,12 +6,12 @@ import json
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.start import check_start
 from scanlearn.backbones.weights import export_backbone, load_backbone
+from scanlearn.config.reading import read_json
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, write_atomically
@@ -158,9 +158,18 @@ def export(run: str | Path, folder: str | Path) -> Path:
 
 
 def read_result(folder: RunFolder) -> PretrainResult:
-    """Returns the result of a finished run."""
-    stored: dict[str, Any] = json.loads(folder.result.read_text())
-    return PretrainResult(folder=folder.path, **{**stored, "warnings": tuple(stored["warnings"])})
+    """Returns the result of a finished run.
+
+    Raises:
+        ScanlearnError: ``result.json`` is damaged.
+    """
+    return read_json(
+        folder.result,
+        PretrainResult,
+        what="does not describe a finished run",
+        remedy="restore it from a copy, or delete it to finish the run again",
+        also={"folder": str(folder.path)},
+    )
 
 
 def _finish(run: Run, module: Pretrainer) -> PretrainResult:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from scanlearn.training.batches import StepLoader
 from scanlearn.training.folder import MetricsCsv, RunFolder
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.monitor import CollapseMonitor, Health, is_late
+from scanlearn.training.run import read_provenance
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.stopping import StopRequest, stopped
 from scanlearn.training.wandb_log import WandbRun
@@ -165,7 +165,7 @@ def open_wandb(folder: RunFolder, config: PretrainConfig) -> Iterator[WandbRun |
         folder.path,
         mode=mode,
         project=config.logging.project,
-        run_id=json.loads(folder.provenance.read_text())["run_id"],
+        run_id=read_provenance(folder).run_id,
         config=settings,
     )
     try:

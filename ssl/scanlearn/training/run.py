@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import (
@@ -30,6 +30,7 @@ from scanlearn.backbones.device import (
 )
 from scanlearn.backbones.fitting import average_patches
 from scanlearn.backbones.start import load_start
+from scanlearn.config.reading import read_json
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import write_atomically
 from scanlearn.methods import Method, MethodConfig, RunFacts
@@ -361,19 +362,48 @@ def layout_of(config: PretrainConfig) -> ProcessLayout:
     return ProcessLayout.of(config, training_device(config.device))
 
 
+class StartedOn(BaseModel):
+    """The archive that a run was started on."""
+
+    scans: int
+    hash: str
+
+
+class Provenance(BaseModel):
+    """``provenance.json`` of a run, so far as it is read again."""
+
+    run_id: str
+    archive: StartedOn
+    chosen: Resolved
+    start: StartWeights | None = None
+
+
+def read_provenance(folder: RunFolder) -> Provenance:
+    """Returns what an earlier start of a run recorded.
+
+    Raises:
+        ScanlearnError: ``provenance.json`` is damaged.
+    """
+    return read_json(
+        folder.provenance,
+        Provenance,
+        what="does not say what the run was started with",
+        remedy="restore it from a copy, or name another output folder",
+    )
+
+
 def _earlier(folder: RunFolder) -> Resolved | None:
     """What an earlier start of the run chose; None where there was none."""
     if not folder.provenance.is_file():
         return None
-    return Resolved.from_plain(json.loads(folder.provenance.read_text())["chosen"])
+    return read_provenance(folder).chosen
 
 
 def _begun_from(folder: RunFolder) -> StartWeights | None:
     """The weights that an earlier start of the run began from; None for random ones."""
     if not folder.provenance.is_file():
         return None
-    start = json.loads(folder.provenance.read_text()).get("start")
-    return None if start is None else StartWeights.model_validate(start)
+    return read_provenance(folder).start
 
 
 def _record(
@@ -401,10 +431,10 @@ def _record(
         }
         write_atomically(folder.provenance, json.dumps(content, indent=2) + "\n")
         return start
-    before: Mapping[str, Any] = json.loads(folder.provenance.read_text())
-    if before["archive"]["hash"] != archive.content_hash:
+    before = read_provenance(folder)
+    if before.archive.hash != archive.content_hash:
         raise ScanlearnError(
-            f"{folder.path} was started on an archive of {before['archive']['scans']} scans whose "
+            f"{folder.path} was started on an archive of {before.archive.scans} scans whose "
             f"content differs from this one ({len(archive)} scans): "
             "name another output folder, or use the archive it was started on"
         )

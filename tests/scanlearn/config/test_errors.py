@@ -8,6 +8,7 @@ import pytest
 from scanlearn.config import load_config
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.settings import PackSettings
+from scanlearn.training.settings import PretrainConfig
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,67 @@ def test_errors_name_file_line_and_remedy(
 def test_the_misspelt_key_is_named_before_the_key_it_leaves_missing(run_model: Any) -> None:
     with pytest.raises(ScanlearnError, match="did you mean 'archive'"):
         load_config(run_model, None, ["archvie=a"], kind="pretrain")
+
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n"
+    for a, b in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[" * 100_000, "nested too deeply"),
+        (b"a: " + b"[" * 200 + b"]" * 200, "nested too deeply"),
+        (b"archive: a\x00b\n", "which no text has"),
+        (b"? [archive, output]\n: 1\n", "a list or a block of keys stands where a key should"),
+        (b"? {archive: output}\n: 1\n", "a list or a block of keys stands where a key should"),
+        (b"archive: &a [*a]\n", "hold themselves"),
+        (b"archive: &a {b: *a}\n", "hold themselves"),
+        (LAUGHS.encode(), "repeated too often"),
+        (b"archive: a\narchive: b\n", "stands twice"),
+        (b"archive:\n\tb: 1\n", "line 2: is not valid YAML"),
+        (b"archive: \xff\n", "is not UTF-8 text"),
+        ("archive: ä\n".encode("utf-16"), "is not UTF-8 text"),
+        (b"seed: " + b"9" * 5000, "is not valid YAML"),
+        (b"archive: !!timestamp 2020-99-99\n", "is not valid YAML"),
+        (b"archive: !!python/object:os.system {}\n", "is not valid YAML"),
+        (b"archive: !!int ''\n", "is not valid YAML"),
+        (b"archive: !!bool maybe\n", "is not valid YAML"),
+        (b"--- 1\n--- 2\n", "is not valid YAML"),
+        (b"7: a\n", "'7' is not a key"),
+        (b"null: a\n", "'null' is not a key"),
+        (b"a: 1\n" * 250_000, "longer than 1,000,000 characters"),
+        (b"[1, 2]\n", "holds no 'key: value' lines"),
+    ],
+)
+def test_what_is_no_configuration_is_one_sentence(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ScanlearnError) as error:
+        load_config(PretrainConfig, file, kind="pretrain")
+    message = str(error.value)
+    assert message.startswith("mine.yaml")
+    assert said in message
+    assert "\n" not in message
+    assert len(message) < 400
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "[" * 100_000, "[" * 100 + "]" * 100, "a\x00b", "{[a]: 1}", "&a [*a]",
+        "!!timestamp 2020-99-99", "9" * 5000, "!!int ''", "\t[", "{a: 1, a: 2}",
+        "!!python/object:os.system {}", "*unknown",
+    ],
+)  # fmt: skip
+def test_override_that_is_no_yaml_is_one_sentence(value: str) -> None:
+    with pytest.raises(ScanlearnError, match=r"seed=.*the value is not valid YAML") as error:
+        load_config(PretrainConfig, None, [f"seed={value}"], kind="pretrain")
+    assert len(str(error.value)) < 200
 
 
 @pytest.mark.parametrize(
