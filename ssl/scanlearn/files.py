@@ -144,6 +144,12 @@ def csv_text(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
+def remove_torn(folder: Path) -> None:
+    """Removes the halves of files that killed writers left below a folder nobody else writes to."""
+    for torn in folder.rglob(".*.part"):
+        torn.unlink(missing_ok=True)
+
+
 def write_all(descriptor: int, content: bytes) -> None:
     """Writes all of ``content`` to an open file; the system may take it in several bites."""
     rest = memoryview(content)

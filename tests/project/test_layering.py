@@ -7,7 +7,7 @@ from typing import Any
 # Lower layers first; parts of one layer do not import one another.
 SCANLEARN = [
     "errors",
-    "files | console | palette",
+    "files | console | palette | threads",
     "locks",
     "svg",
     "pages",

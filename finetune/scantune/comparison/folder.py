@@ -12,7 +12,7 @@ from time import monotonic
 from scanlearn.config.folder import open_folder
 from scanlearn.config.reading import read_json
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import write_atomically
+from scanlearn.files import remove_torn, write_atomically
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.results import FIGURES
 
@@ -101,6 +101,7 @@ def open_study(config: CompareConfig) -> StudyFolder:
     """Creates the study's folder, or opens it again; errors are those of `open_folder`."""
     folder = StudyFolder(Path(config.output).expanduser())
     open_folder(folder.path, config, kind="study", ignored=PRESENTATION)
+    remove_torn(folder.path)
     return folder
 
 

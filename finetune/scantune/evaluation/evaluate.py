@@ -16,7 +16,7 @@ from jaxtyping import Float32
 
 from scanlearn.config.loading import check_settings
 from scanlearn.console import Progressor, say, track
-from scanlearn.files import features_folder
+from scanlearn.files import features_folder, remove_torn
 from scanlearn.locks import held, inside
 from scanlearn.packing.settings import TABLE_SETTINGS, PackSettings, pixel_settings
 from scantune.evaluation.backbone import EvaluatedBackbone, channels_of, open_backbone
@@ -78,6 +78,7 @@ def evaluate_with(backbone: str | Path, labels: str | Path, settings: EvaluateCo
     if settings.output is None:
         return _evaluate(backbone, labels, settings)
     with held(inside(settings.output), settings.output, wait=settings.wait):
+        remove_torn(settings.output)
         return _evaluate(backbone, labels, settings)
 
 

@@ -158,5 +158,6 @@ def _say_labeled(labeled: LabeledSet, archive: Archive, title: str) -> None:
     if not archive.patients_known:
         warn_user(
             "no patient column was found: each scan counts as its own patient, so one person may "
-            "be in both training and test; name the column with patient_column="
+            "be in both training and test; name the column with patient_column=, or the part of "
+            "the paths with patient_pattern="
         )

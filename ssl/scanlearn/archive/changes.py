@@ -29,7 +29,7 @@ from scanlearn.archive.reader import Archive
 from scanlearn.archive.summary import refresh_summary, wants_summary
 from scanlearn.archive.table import arrow_column, write_table
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import disk_errors
+from scanlearn.files import disk_errors, remove_torn
 from scanlearn.locks import held, inside
 
 _FIRST_CHANGEABLE = 2
@@ -57,7 +57,12 @@ def changing(path: Path, *, wait: bool = False) -> Iterator[Archive]:
             " scans again"
         )
     with disk_errors(path), held(inside(path), path, wait=wait):
-        tidy(Archive(path))
+        remove_torn(path)
+        before = Archive(path)
+        tidy(before)
+        # A change was killed between its two last steps; earlier releases kept no hashes at all.
+        if "sha256" in before.info and "lists" not in before.info:
+            write_info(path, {**before.info, "lists": list_hashes(path)})
         before = Archive(path)
         has_page = wants_summary(before)
         yield before

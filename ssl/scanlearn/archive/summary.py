@@ -23,7 +23,7 @@ from scanlearn.archive.reader import Archive, ScanArrays
 from scanlearn.archive.sheets import contact_sheet, sampled_rows
 from scanlearn.archive.table import arrow_column
 from scanlearn.console import doing
-from scanlearn.files import write_atomically
+from scanlearn.files import remove_torn, write_atomically
 from scanlearn.locks import held, inside
 from scanlearn.pages import page_template, png_address
 from scanlearn.palette import hue
@@ -74,6 +74,7 @@ def summary(
         archive = Archive(Path(archive).expanduser())
     # A page of the archive as it was would show whoever is withdrawn meanwhile.
     with held(inside(archive.path), archive.path, wait=True):
+        remove_torn(archive.path)
         return _write(Archive(archive.path), scans)
 
 

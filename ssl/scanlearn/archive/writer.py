@@ -32,7 +32,7 @@ from scanlearn.archive.reader import Archive
 from scanlearn.archive.shards import ShardWriter
 from scanlearn.archive.table import write_table
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import disk_errors, require_free, write_atomically
+from scanlearn.files import disk_errors, remove_torn, require_free, write_atomically
 from scanlearn.locks import PartialFolder
 
 _LISTS = {REJECTED_FILE: ("scan_id", "reason"), PATHS_FILE: ("scan_id", "path", "identifiers")}
@@ -109,6 +109,7 @@ class ArchiveWriter:
         self._partial = self._folder.path
         self._reached = read(self._partial) if self._folder.is_taken_up else None
         with disk_errors(self._beside):
+            remove_torn(self._partial)
             self._open(self._reached)
 
     def _open(self, reached: Checkpoint | None) -> None:

@@ -74,9 +74,13 @@ def locate(
 
 def _as_spelt(base: Path, cell: str) -> str | None:
     """Returns a path in the spelling that leads to a file; None where none does."""
-    if os.path.isfile(os.path.join(base, cell)):  # noqa: PTH113, PTH118 - of strings, for speed
-        return cell
-    return next((path for path in _spellings(base, cell) if is_there(base / path)), None)
+    return next((path for path in _spellings(base, cell) if _is_there(base, path)), None)
+
+
+def _is_there(base: Path, path: str) -> bool:
+    # Of strings, for speed; what is in a container is no file.
+    is_file = os.path.isfile(os.path.join(base, path))  # noqa: PTH113, PTH118
+    return is_file or is_there(base / path)
 
 
 def _spellings(base: Path, cell: str) -> Iterator[str]:
@@ -159,7 +163,8 @@ class _Search:
         return None
 
     def _may_be_elsewhere(self, names: list[str]) -> bool:
-        return not self.only_whole and not self.base.joinpath(*names[:-1]).is_dir()
+        # Not of Path, which raises where a name is too long.
+        return not (self.only_whole or os.path.isdir(os.path.join(self.base, *names[:-1])))  # noqa: PTH112, PTH118
 
     def _note(self, cell: str, path: str, *, is_whole: bool) -> None:
         folder = path.rpartition("/")[0] or "."

@@ -230,7 +230,7 @@ def _read_table(source: Path, asked: TableSettings, allowed: Sequence[str]) -> M
     )
 
 
-class Labels(NamedTuple):
+class TableLabels(NamedTuple):
     """Columns ``path``, ``patient`` and labels, a row per scan, and how they became so."""
 
     table: pa.Table
@@ -238,7 +238,7 @@ class Labels(NamedTuple):
     merged: Merged
 
 
-def labels_by(table: pa.Table, source: Path, column: str, allowed: Sequence[str]) -> Labels:
+def labels_by(table: pa.Table, source: Path, column: str, allowed: Sequence[str]) -> TableLabels:
     """Returns the labels of a table by the values of a column, which stand for its paths."""
     keys = pc.utf8_trim_whitespace(table.column(column))
     return _labels(table, source, {column}, (keys, keys), np.arange(len(table)), allowed)
@@ -251,7 +251,7 @@ def _labels(
     paths_and_patients: tuple[pa.Array, pa.Array],
     numbers: Int64[np.ndarray, " n"],
     allowed: Sequence[str],
-) -> Labels:
+) -> TableLabels:
     """Returns what a table says of each scan; how many had several rows is told."""
     labels = table.drop_columns([name for name in dropped if name is not None])
     withheld = dict(_withheld(labels, frozenset(allowed)))
@@ -269,7 +269,7 @@ def _labels(
     rows = merged.table
     if all(name in table.column_names for name in NIH_COLUMNS):
         rows = _with_findings(rows)
-    return Labels(rows.combine_chunks(), withheld, merged)
+    return TableLabels(rows.combine_chunks(), withheld, merged)
 
 
 def _withheld(labels: pa.Table, allowed: frozenset[str]) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,14 @@ from pathlib import Path
 
 from scanlearn.config.folder import open_folder
 from scanlearn.config.settings import Settings
-from scanlearn.files import disk_errors, make_folder, reading, write_all, write_atomically
+from scanlearn.files import (
+    disk_errors,
+    make_folder,
+    reading,
+    remove_torn,
+    write_all,
+    write_atomically,
+)
 
 COLUMNS = (
     *("step", "epoch", "loss", "lr", "embedding_std", "views_per_s", "data_wait_share"),
@@ -64,8 +71,7 @@ def open_run(folder: Path, config: Settings, *, ignored: frozenset[str] = frozen
     run = RunFolder(folder)
     open_folder(folder, config, kind="run", ignored=ignored)
     # A kill in the middle of a write leaves its half file; many would fill the disk.
-    for torn in (*folder.glob(".*.part"), *run.checkpoint.parent.glob(".*.part")):
-        torn.unlink(missing_ok=True)
+    remove_torn(folder)
     with disk_errors(run.checkpoint):
         make_folder(run.checkpoint.parent)
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
 from pathlib import Path
@@ -248,3 +249,21 @@ def test_tag_that_claims_gigabytes_of_a_sparse_file_is_refused(tmp_path: Path) -
         file.truncate(2**32)
     with pytest.raises(Undecodable, match="far more bytes of tags"):
         READER.header(tmp_path / "a.tif", ReadSettings(), b"")
+
+
+def test_damaged_tags_are_always_a_verdict_never_another_error(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    whole = [
+        tiff(DEEP, ">", 0, rows=5, is_deflated=True),
+        tiff(ramp(np.uint16, 3), "<", 2, rows=5, is_planar=True),
+        tiff(GRAY, "<", 3, {320: ("H", list(range(256)) * 3)}),
+    ]
+    for raw in whole * 60:
+        damaged = bytearray(raw[: rng.integers(8, len(raw))] if rng.random() < 0.3 else raw)
+        for place in rng.integers(0, len(damaged), 3):
+            damaged[place] = rng.integers(256)
+        for place in rng.integers(max(0, len(damaged) - 400), len(damaged), 2):
+            damaged[place] ^= 1 << rng.integers(8)
+        with contextlib.suppress(Undecodable):
+            read(tmp_path, bytes(damaged))

@@ -178,3 +178,29 @@ def test_every_key_is_described() -> None:
     models = [m for m in members if issubclass(m, BaseModel) and m.__module__ == blocks.__name__]
     assert len(models) > 4
     assert all(f.description for model in models for f in model.model_fields.values())
+
+
+def test_one_value_is_a_list_of_one() -> None:
+    words = ["unlabeled=a", "labels=b", "output=c", "tasks=pneumonia", "seeds=3"]
+    config = load_config(
+        CompareConfig,
+        None,
+        [*words, "evaluation.budgets=all", "evaluation.learners=linear"],
+        kind="compare",
+    )
+    assert config.tasks == ("pneumonia",)
+    assert config.seeds == (3,)
+    assert config.evaluation.budgets == ("all",)
+    assert config.evaluation.learners == ("linear",)
+
+
+def test_each_table_of_a_comparison_is_read_in_its_own_way() -> None:
+    words = ["unlabeled=a", "labels=b", "output=c", "tasks=y"]
+    words += ["pack.root=u", "pack.patient_column=p"]
+    own = ["label_columns.root=l", "label_columns.patient_pattern=(a)", "label_columns.sep=;"]
+    config = load_config(CompareConfig, None, [*words, *own], kind="compare")
+    unlabeled = config.pack_settings(config.unlabeled_columns, "auto")
+    assert (unlabeled.root, unlabeled.patient_column, unlabeled.sep) == (Path("u"), "p", None)
+    labels = config.pack_settings(config.label_columns, 1)
+    assert (labels.root, labels.patient_column, labels.sep) == (Path("l"), None, ";")
+    assert labels.patient_pattern == "(a)"

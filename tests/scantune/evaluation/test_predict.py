@@ -15,11 +15,11 @@ from scanlearn.backbones.backbone import BackboneConfig, build_backbone
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.weights import export_backbone, load_backbone
 from scanlearn.errors import ScanlearnError
+from scanlearn.features import extract as extraction
 from scanlearn.features.extract import extract
 from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import open_archive
-from scantune.evaluation import predict as prediction
 from scantune.evaluation.classifier import Classifier
 from scantune.evaluation.evaluate import evaluate
 from scantune.evaluation.predict import predict
@@ -148,7 +148,7 @@ def test_archive_without_its_paths_is_told_before_any_work_and_how_to_go_on(
     packed = pack(workplace / "labels.csv", tmp_path / "packed", settings=PackSettings(channels=1))
     (packed.path / "paths.csv").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(prediction, "extract", lambda *_, **__: pytest.fail("worked before asking"))
+        patch.setattr(extraction, "extract", lambda *_, **__: pytest.fail("worked before asking"))
         with pytest.raises(ScanlearnError, match=r"paths\.csv.*files=false"):
             predict(model, packed.path, output=output)
     predict(model, packed.path, output=output, files=False)

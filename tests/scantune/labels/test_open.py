@@ -11,7 +11,13 @@ from PIL import Image
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
-from scantune.labels.open import LabeledArchives, Question, open_archives, read_question
+from scantune.labels.open import (
+    LabeledArchives,
+    Question,
+    open_archives,
+    read_question,
+    single_columns,
+)
 
 PACKING = PackSettings(canvas=16, workers=1)
 Table = Callable[..., Path]
@@ -95,6 +101,71 @@ def test_the_labels_are_no_external_test_of_themselves(write_table: Table) -> No
         ScanlearnError, match="2 of 2 scans of the test set equal labeled training scans"
     ):
         opened(unknown, unknown)
+
+
+LONG = "path,patient,y,grade\n" + "".join(
+    f"{number}.png,p{number},{first},2\n{number}.png,p{number},{second},2.0\n"
+    for number, (first, second) in enumerate([("A", "A"), ("B", "C"), ("A", "B"), ("C", "C")])
+)
+
+
+def long_table(write_table: Table) -> Path:
+    table = write_table("long", "patient", ["p"] * 4)
+    table.write_text(LONG)
+    return table
+
+
+def asked_of(table: Path, packing: PackSettings = PACKING, **asked: Any) -> LabeledArchives:
+    question = Question(**{"target": "y", **asked})
+    single = single_columns([question.target], question.multilabel, question.split_column)
+    return read_question(open_archives(table, None, packing, single), question, table)
+
+
+def test_rows_that_contradict_each_other_are_an_error_before_anything_is_packed(
+    write_table: Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = long_table(write_table)
+    message = r"^t\.csv rows 4 and 5: 'y' of scan 1\.png is 'B' and 'C' \(2 such scans\); correct"
+    for asked in ({}, {"target": ("y", "grade")}, {"target": "grade", "split_column": "y"}):
+        with pytest.raises(ScanlearnError, match=message):
+            asked_of(table, **asked)
+    assert "packing" not in capsys.readouterr().out
+
+
+def test_rows_of_findings_are_merged_where_a_scan_may_have_several(write_table: Table) -> None:
+    found = asked_of(long_table(write_table), multilabel=True)
+    assert found.labeled.classes == ("A", "B", "C")
+    assert found.labeled.truth.matrix.tolist() == [[1, 0, 0], [0, 1, 1], [1, 1, 0], [0, 0, 1]]
+    assert found.caveats == ()
+
+
+def test_archive_of_rows_that_differ_is_not_taken_for_findings_unasked(
+    write_table: Table, tmp_path: Path
+) -> None:
+    archive = pack(long_table(write_table), tmp_path / "packed", settings=PACKING)
+    with pytest.raises(ScanlearnError, match=r"^packed \(scan .*rows of this scan say 'B' and 'C'"):
+        asked_of(archive.path)
+    assert asked_of(archive.path, multilabel=True).labeled.classes == ("A", "B", "C")
+
+
+@pytest.mark.parametrize("listed", ["A|B", "A;B", "['A', 'B']", '["B", "A"]'])
+def test_cells_that_list_findings_are_found_to_do_so(write_table: Table, listed: str) -> None:
+    first = f'p,"{listed}"'.replace('["B", "A"]', '[""B"", ""A""]')
+    found = opened(write_table("a", "patient,y", [first, "q,A", "r,C", "s,B", "t,C"]))
+    assert found.labeled.truth.task == "multilabel"
+    assert found.labeled.classes == ("A", "B", "C")
+    assert found.labeled.truth.matrix[:3].tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 1]]
+
+
+def test_decimal_commas_are_numbers(write_table: Table) -> None:
+    table = write_table("a", "patient;y", [])
+    for number in range(4):
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(table.parent / f"{number}.png")
+    table.write_text("path;patient;y\n0.png;p;1,0\n1.png;q;0,0\n2.png;r;1\n3.png;s;0\n")
+    assert opened(table).labeled.classes == ("0", "1")
+    table.write_text("path;patient;y\n0.png;p;0,5\n1.png;q;0,0\n2.png;r;1\n")
+    with pytest.raises(ScanlearnError, match=r"such as '0,5', which do not look like classes"):
+        opened(table)
 
 
 def test_patients_written_in_two_ways_are_one_caveat(write_table: Table) -> None:
