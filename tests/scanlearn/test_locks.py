@@ -32,10 +32,13 @@ import os, sys, time
 from pathlib import Path
 from scanlearn.locks import Lock
 lock = Lock(Path(sys.argv[1]), Path("it"))
-if sys.argv[2:] and os.fork() == 0:
+is_child = bool(sys.argv[2:]) and os.fork() == 0
+# The child says it: only then has it let go of what it inherited.
+if is_child or not sys.argv[2:]:
+    print("held", flush=True)
+if is_child:
     sys.stdin.read()
     os._exit(0)
-print("held", flush=True)
 time.sleep(600)
 """
 

@@ -155,10 +155,9 @@ def test_a_typo_in_the_backbone_is_found_before_scans_are_packed(
     backbone: dict[str, str],
     words: str,
 ) -> None:
-    for module in ("pretrain", "trial"):
-        monkeypatch.setattr(
-            f"scanlearn.training.{module}.open_archive", lambda *a, **k: pytest.fail("packed")
-        )
+    monkeypatch.setattr(
+        "scanlearn.training.run.open_archive", lambda *a, **k: pytest.fail("packed")
+    )
     with pytest.raises(ScanlearnError, match=words):
         command(configure(backbone=backbone))
 
