@@ -184,7 +184,7 @@ def summary_command(archive: Packed, overrides: Overrides = None) -> None:
 
 @app.command("verify")
 def verify_command(archive: Packed) -> None:
-    """Read every byte of an archive again and name each file that has changed.
+    """Read every byte of an archive again and name damaged files.
 
     Exit code 1 if a file is damaged or missing, else 0.
     """

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float16, Float32, Float64, Int64, UInt64
+from scipy.stats import norm
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
@@ -32,9 +33,11 @@ from scanlearn.audit.fingerprint import (
 )
 from scanlearn.console import Progressor
 
-# A pair is proposed where its likeness is at least this, and among the highest of its second scan.
+# A pair is proposed where its likeness is at least this, or what one pair a scan would reach by
+# chance if that is more, and where it is among the highest of its second scan.
 LEAST_LIKENESS = 0.6
 MOST_PROPOSED = 8
+_RANDOM_PAIRS = 2**14
 # Neighbours looked at in a band that many scans agree in, such as frames of one sequence.
 MAX_NEIGHBOURS = 64
 NUM_BANDS = 32
@@ -190,6 +193,7 @@ def propose(
     hashes = _packed(ours > 0)
     # As many as leave about one scan to agree with by chance.
     num_bits = min(max((len(kept) - 1).bit_length(), _LEAST_BITS), _MOST_BITS)
+    least = max(LEAST_LIKENESS, _by_chance(space, first, second))
     chunks = [asked[start : start + _QUERIES] for start in range(0, len(asked), _QUERIES)]
     codes = [np.zeros(0, np.int64)]
     for queries in chunks:
@@ -208,7 +212,7 @@ def propose(
                 allowed = may_pair(one, other)
                 one, other, place, query = (x[allowed] for x in (one, other, place, query))
                 likeness = space.likeness(ours[place].astype(np.float32), coordinates[query])
-                is_like = likeness >= LEAST_LIKENESS
+                is_like = likeness >= least
                 pair = one[is_like] * len(second) + other[is_like]
                 more.append((pair * len(TURNS) + turn, likeness[is_like]))
             pairs, likenesses = (np.concatenate(each) for each in zip(*more, strict=True))
@@ -217,6 +221,26 @@ def propose(
         codes.append(best[0])
     pair, turn_of = np.divmod(np.sort(np.concatenate(codes)), len(TURNS))
     return Proposals(*np.divmod(pair, max(len(second), 1)), turn_of)
+
+
+def _by_chance(space: _Space, first: Fingerprints, second: Fingerprints) -> float:
+    """Returns the cosine that a scan reaches with about one other in each turn, if all are normal.
+
+    The more scans there are, the more alike the nearest of them are by chance.
+    """
+    rows = [np.flatnonzero(each.has_contrast) for each in (first, second)]
+    if not all(len(chosen) for chosen in rows):
+        return 0.0
+    rng = np.random.default_rng(0)
+    one, other = (
+        space.coordinates(each.spectra[rng.choice(chosen, _RANDOM_PAIRS)])
+        for each, chosen in zip((first, second), rows, strict=True)
+    )
+    squares = np.einsum("pk,pk->p", one, one) * np.einsum("pk,pk->p", other, other)
+    cosine = np.einsum("pk,pk->p", one, other) / np.sqrt(np.maximum(squares, 1e-12))
+    # Half the distance between the 16th and 84th percentile: a spread that copies do not widen.
+    low, high = np.quantile(cosine, [0.1587, 0.8413])
+    return float(norm.isf(min(0.5, 1 / len(rows[0]))) * (high - low) / 2)
 
 
 def num_rounds(second: Fingerprints) -> int:
