@@ -240,7 +240,7 @@ def test_killed_writer_leaves_no_archive_and_the_next_one_sweeps_up(
         assert process.stdout.readline() == b"written\n"
         os.kill(process.pid, signal.SIGKILL)
     assert not (tmp_path / "a").exists()
-    assert {path.name for path in tmp_path.iterdir()} == {".a.partial", ".a.partial.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {".a.partial", "..a.partial.lock"}
     write(tmp_path / "a", pixels[:2])
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
