@@ -74,16 +74,25 @@ def fingerprint(
     digests = np.empty(len(rows), np.uint64)
     spectra = np.empty((len(rows), NUM_COEFFICIENTS), np.float16)
     sample = []
-    every = 1 + len(rows) // _SAMPLED
+    is_sampled = np.zeros(len(rows), np.bool_)
+    is_sampled[some_of(len(rows), _SAMPLED)] = True
     size = batch_size(archive)
     for start in range(0, len(rows), size):
         batch = archive.gather(rows[start : start + size])
         digests[start : start + size] = digests_of(batch)
         small = small_pictures(batch)
         spectra[start : start + size] = spectra_of(small)
-        sample.append(small[-start % every :: every].clone())
+        sample.append(small[torch.from_numpy(is_sampled[start : start + size])])
         progress.advance(len(batch))
     return Fingerprints(digests, spectra, torch.cat([torch.zeros(0, SIDE, SIDE), *sample]))
+
+
+def some_of(number: int, most: int) -> Int64[np.ndarray, " k"]:
+    """Returns at most so many places of a number of scans, ascending, the same each time.
+
+    Drawn, not every other one: scans often lie in turns, such as right and left eyes.
+    """
+    return np.sort(np.random.default_rng(0).permutation(number)[:most])
 
 
 def batch_size(archive: Archive) -> int:

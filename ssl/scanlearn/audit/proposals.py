@@ -28,6 +28,7 @@ from scanlearn.audit.fingerprint import (
     SIDE,
     TURNS,
     Fingerprints,
+    some_of,
     spectra_of,
     turn_spectra,
 )
@@ -83,10 +84,9 @@ class _Space:
     def of(cls, *sets: Fingerprints) -> _Space:
         """Fits the axes: spread of the scans against that of their shifted copies."""
         spectra = [
-            each.spectra[:: 1 + len(each) // _SAMPLED][
-                each.has_contrast[:: 1 + len(each) // _SAMPLED]
-            ]
+            each.spectra[rows[each.has_contrast[rows]]]
             for each in sets
+            for rows in [some_of(len(each), _SAMPLED)]
         ]
         sample = np.concatenate(spectra).astype(np.float64)
         if len(sample) < _FEWEST_SCANS:

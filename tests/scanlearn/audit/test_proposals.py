@@ -114,3 +114,19 @@ def test_scans_without_contrast_are_never_proposed(rng: np.random.Generator) -> 
 def test_proposals_are_the_same_again(rng: np.random.Generator) -> None:
     whole = prints(random_pictures(rng, 300))
     assert as_set(propose(whole, whole)) == as_set(propose(whole, whole))
+
+
+def test_scans_that_lie_in_turns_are_all_learned_from(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Right and left eyes by turns, and so many that only some are looked at.
+    pictures = standardised(random_pictures(rng, 400))
+    side = torch.linspace(-4, 4, 64).expand(64, 64)
+    pictures[::2] += side
+    pictures[1::2] -= side
+    monkeypatch.setattr(proposals, "_SAMPLED", 100)
+    whole = prints(pictures)
+    inner = torch.nn.functional.interpolate(pictures[:, None, 1:63, 1:63], (64, 64))[:, 0]
+    proposed = propose(whole, prints(inner))
+    is_copy = (proposed.first == proposed.second) & (proposed.turn == 0)
+    assert is_copy.sum() >= 0.98 * len(pictures)
