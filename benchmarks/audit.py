@@ -30,7 +30,7 @@ from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import open_archive
 
-GOALS: Goals = {"growth_1000_to_10000": ("<=", 1.5), "growth_10000_to_100000": ("<=", 1.5)}
+GOALS: Goals = {"growth_1000_to_10000": ("<=", 2), "growth_10000_to_100000": ("<=", 2)}
 
 
 def drawn(number: int) -> Archive:

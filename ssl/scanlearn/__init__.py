@@ -27,7 +27,6 @@ Beside them, imported from everywhere:
 - `console.py`: lines, warnings and progress bars on a terminal
 - `files.py`: atomic writes, disk errors in words, where the cache is
 - `locks.py`: one process at a time writes to a folder, and folders that appear whole
-- `threads.py`: how threads wait on a busy machine
 - `provenance.py`: versions, commit, machine and seeds
 - `pages.py`: self-contained HTML pages
 - `svg.py`: figures on them

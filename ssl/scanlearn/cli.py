@@ -13,7 +13,6 @@ from typing import Annotated
 import typer
 
 from scanlearn.errors import ScanlearnError, did_you_mean
-from scanlearn.threads import choose_waiting
 
 _WRONG, _INTERRUPTED = 2, 130
 # What pathlib says where HOME is not set and the system does not know the user.
@@ -360,8 +359,6 @@ def run(application: typer.Typer) -> None:
     is_help = not words or "--help" in words
     if not is_help:
         from scanlearn.console import signs_of_life
-
-        choose_waiting()
     try:
         with nullcontext() if is_help else signs_of_life(f"{words[0]}: at work"):
             application()

@@ -7,7 +7,7 @@ from typing import Any
 # Lower layers first; parts of one layer do not import one another.
 SCANLEARN = [
     "errors",
-    "files | console | palette | threads",
+    "files | console | palette",
     "locks",
     "svg",
     "pages",
