@@ -84,10 +84,11 @@ def main() -> None:
                 for load, number in (("idle", 0), ("busy", os.cpu_count() or 1)):
                     with spinning(number):
                         for way, environment in ways.items():
-                            found = rate(archive, size, environment)
-                            rates.setdefault((size, load, way), []).append(found)
+                            views_per_s = rate(archive, size, environment)
+                            rates.setdefault((size, load, way), []).append(views_per_s)
                             print(
-                                f"{size:10s} {load:6s} {way:12s} {found:10.0f} views/s", flush=True
+                                f"{size:10s} {load:6s} {way:12s} {views_per_s:8.0f} views/s",
+                                flush=True,
                             )
     median = {key: statistics.median(values) for key, values in rates.items()}
     figures = {}

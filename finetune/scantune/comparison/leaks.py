@@ -105,24 +105,29 @@ def leak_warnings(leaks: Sequence[Leak], num_dropped: int = 0) -> tuple[str, ...
     Args:
         num_dropped: Unlabeled scans that were left out of pretraining for them.
     """
-    if num_dropped:
-        text = (
-            f"{num_dropped:,} unlabeled scans were left out of pretraining: their patients, or "
-            "copies of them, may be tested (leaks/leaking.txt)."
-        )
-        return (text, *leak_warnings([leak for leak in leaks if leak.is_within]))
-    near = (
-        f"{leak.title}: {leak.near:,} pairs of near-duplicates, listed in leaks/audit.csv."
-        for leak in leaks
-        if leak.near
+    dropped_text = (
+        f"{num_dropped:,} unlabeled scans were left out of pretraining: their patients, or "
+        "copies of them, may be tested (leaks/leaking.txt).",
     )
+    # Patients of another spelling are not dropped: nobody knows whether they are the same.
+    left = [leak for leak in leaks if leak.is_within] if num_dropped else leaks
     respelled = (
         f"{leak.title}: {agreeing(leak.respelled, leak.respelled_scans)}; they count as different"
         " people: write their numbers in one way."
         for leak in leaks
         if leak.respelled
     )
-    return (*(f"{told}." for told in _invalid(leaks)), *respelled, *near)
+    near = (
+        f"{leak.title}: {leak.near:,} pairs of near-duplicates, listed in leaks/audit.csv."
+        for leak in left
+        if leak.near
+    )
+    return (
+        *(dropped_text if num_dropped else ()),
+        *(f"{told}." for told in _invalid(left)),
+        *respelled,
+        *near,
+    )
 
 
 def _invalid(leaks: Sequence[Leak]) -> Iterator[str]:

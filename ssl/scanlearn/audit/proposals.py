@@ -122,8 +122,7 @@ class _Space:
 
         The second is for a set of copies alone, such as a clip: its cosines are those of noise.
         """
-        squares = np.einsum("pk,pk->p", one, one) * np.einsum("pk,pk->p", other, other)
-        cosine = np.einsum("pk,pk->p", one, other) / np.sqrt(np.maximum(squares, 1e-12))
+        cosine = _cosines(one, other)
         apart = ((one - other) ** 2 @ self.precision) / self.num_axes
         likeness: Float32[np.ndarray, " p"]
         likeness = np.maximum(cosine, 1 - (1 - LEAST_LIKENESS) * apart).astype(np.float32)
@@ -236,11 +235,19 @@ def _by_chance(space: _Space, first: Fingerprints, second: Fingerprints) -> floa
         space.coordinates(each.spectra[rng.choice(chosen, _RANDOM_PAIRS)])
         for each, chosen in zip((first, second), rows, strict=True)
     )
-    squares = np.einsum("pk,pk->p", one, one) * np.einsum("pk,pk->p", other, other)
-    cosine = np.einsum("pk,pk->p", one, other) / np.sqrt(np.maximum(squares, 1e-12))
+    cosine = _cosines(one, other)
     # Half the distance between the 16th and 84th percentile: a spread that copies do not widen.
     low, high = np.quantile(cosine, [0.1587, 0.8413])
     return float(norm.isf(min(0.5, 1 / len(rows[0]))) * (high - low) / 2)
+
+
+def _cosines(
+    one: Float32[np.ndarray, "p k"], other: Float32[np.ndarray, "p k"]
+) -> Float32[np.ndarray, " p"]:
+    squares = np.einsum("pk,pk->p", one, one) * np.einsum("pk,pk->p", other, other)
+    cosines: Float32[np.ndarray, " p"]
+    cosines = np.einsum("pk,pk->p", one, other) / np.sqrt(np.maximum(squares, 1e-12))
+    return cosines
 
 
 def num_rounds(second: Fingerprints) -> int:

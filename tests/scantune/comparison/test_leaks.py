@@ -110,3 +110,28 @@ def test_warnings_name_leaks_first_and_near_duplicates_last() -> None:
         " write their numbers in one way.",
         "unlabeled and labels: 2 pairs of near-duplicates, listed in leaks/audit.csv.",
     )
+
+
+def test_patients_of_another_spelling_are_still_told_where_leaks_are_dropped() -> None:
+    leak = Leak(
+        first="unlabeled",
+        second="labels",
+        first_scans=9,
+        second_scans=9,
+        patients=1,
+        respelled=2,
+        respelled_scans=("a", "b"),
+        identical=0,
+        near=3,
+        near_by_turn={},
+        proposed=3,
+        without_contrast=0,
+        invalid_scans=1,
+        notes=(),
+    )
+    told = leak_warnings((leak,), num_dropped=4)
+    assert [text.split(":")[0] for text in told] == [
+        "4 unlabeled scans were left out of pretraining",
+        "unlabeled and labels",
+    ]
+    assert "different people" in told[1]
