@@ -4,10 +4,10 @@
     python benchmarks/subsets.py --quick      10
 
 Two fixed feature maps of the same scans, their linear probes fitted on 30 draws of 100 labels out
-of 2,000. A study has 2, 3, 5 or 10 of these draws and a few test patients; an interval speaks of the
-mean over draws, here over all 30, for patients like these, here 20,000 others. Both maps see twelve
-traits of a scan, one of them in noise, the other with 60 idle dimensions beside. An interval for the
-draws at hand is compared with one that holds the spread between draws.
+of 2,000. A study has 2, 3, 5 or 10 of these draws and a few test patients; an interval speaks of
+the mean over draws, here over all 30, for patients like these, here 20,000 others. Both maps see
+twelve traits of a scan, one of them in noise, the other with 60 idle dimensions beside. An interval
+for the draws at hand is compared with one that holds the spread between draws.
 """
 
 from __future__ import annotations
