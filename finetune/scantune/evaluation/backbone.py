@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int
 
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import Backbone, build_backbone, weights_hash
+from scanlearn.backbones.card import Card
 from scanlearn.backbones.device import preferred_device
 from scanlearn.backbones.settings import BackboneConfig, check_architecture
 from scanlearn.backbones.weights import load_backbone
@@ -30,12 +31,14 @@ class EvaluatedBackbone:
     Args:
         network: In evaluation mode, on the device that computes; None for the thumbnail.
         folder: Where its weights are; None where they are not on disk.
+        card: Where it comes from; None of what was not loaded.
     """
 
     described: dict[str, Any]
     network: Backbone | None
     folder: Path | None
     view: View
+    card: Card | None = None
 
     def features(self, archive: Archive, rows: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n d"]:
         """Returns the frozen features of some scans; a network's are kept in the cache."""
@@ -65,6 +68,7 @@ def open_backbone(backbone: str | Path, archive: Archive, size: int | None) -> E
     if folder is None and str(backbone).startswith(RANDOM):
         name, seed = random_of(str(backbone))
         kind, side, mean, std = "random", size or _RANDOM_SIZE, archive.mean, archive.std
+        card = None
         config = BackboneConfig(name=name)
         network = build_backbone(config, archive.shape[0], seed, size=side)
     else:
@@ -77,7 +81,7 @@ def open_backbone(backbone: str | Path, archive: Archive, size: int | None) -> E
         "size": side,
     }
     network = network.eval().to(preferred_device())
-    return EvaluatedBackbone(described, network, folder, View(side, mean, std))
+    return EvaluatedBackbone(described, network, folder, View(side, mean, std), card)
 
 
 def channels_of(backbone: str | Path) -> Literal[1, 3, "auto"]:
