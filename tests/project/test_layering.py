@@ -11,7 +11,7 @@ SCANLEARN = [
     "locks",
     "svg",
     "pages",
-    "provenance | threads | config | readers",
+    "provenance | config | readers",
     "core",
     "archive",
     "phantom",
