@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int
 
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import Backbone, build_backbone, has_batch_norm, weights_hash
+from scanlearn.backbones.card import Card
 from scanlearn.backbones.device import preferred_device
 from scanlearn.backbones.settings import BackboneConfig, check_architecture
 from scanlearn.backbones.weights import load_backbone
@@ -31,6 +32,7 @@ class EvaluatedBackbone:
     Args:
         network: In evaluation mode, on the device that computes; None for the thumbnail.
         folder: Where its weights are; None where they are not on disk.
+        card: Where it comes from; None of what was not loaded.
         notes: What is to be read beside its scores.
     """
 
@@ -38,6 +40,7 @@ class EvaluatedBackbone:
     network: Backbone | None
     folder: Path | None
     view: View
+    card: Card | None = None
     notes: tuple[str, ...] = ()
 
     def features(self, archive: Archive, rows: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n d"]:
@@ -74,7 +77,7 @@ def open_backbone(backbone: str | Path, archive: Archive, size: int | None) -> E
     view = View(size or card.size, card.mean, card.std)
     described = _described("loaded", network, view)
     network = network.eval().to(preferred_device())
-    return EvaluatedBackbone(described, network, folder, view)
+    return EvaluatedBackbone(described, network, folder, view, card)
 
 
 def _untrained(backbone: str, archive: Archive, view: View) -> EvaluatedBackbone:
@@ -91,7 +94,7 @@ def _untrained(backbone: str, archive: Archive, view: View) -> EvaluatedBackbone
             f"{backbone} was never trained: its BatchNorm statistics are of {scans.in_words} "
             "labeled scans, of all folds, without their labels",
         )
-    return EvaluatedBackbone(described, network, None, view, notes)
+    return EvaluatedBackbone(described, network, None, view, notes=notes)
 
 
 def _described(kind: str, network: Backbone, view: View) -> dict[str, Any]:
