@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scanlearn.views.curves import Curve, Row
-from scanlearn.views.operations.acquisition import LEAST_SOFT_SIGMA
 from scanlearn.views.operations.table import PARAMETERS
+from scanlearn.views.settings import LEAST_BLUR_PX
 
 DERIVED = "derived from Cheng et al. 2025"
 _CHENG = "published: Cheng et al. 2025, table 2"
@@ -182,7 +182,7 @@ def _cheng2025() -> tuple[Row, ...]:
         *_dino_vit(_Sources(_CHENG, _CHENG)),
         *(extras.flat(f"{name}_p", 1.0, 0.5) for name in ("bias_field", "soft", "noise")),
         extras.halved("bias_field", 0.1, 0.15),
-        extras.halved("soft_sigma", 0.1, LEAST_SOFT_SIGMA),
+        extras.halved("soft_sigma", 0.1, LEAST_BLUR_PX),
         extras.halved("noise_std", 0.1, 0.15),
     )
 
