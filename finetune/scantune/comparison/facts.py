@@ -153,7 +153,8 @@ def _views_text(shared: TrainingSettings) -> str:
 
 def arm_rows(config: CompareConfig, channels: int) -> tuple[ArmRow, ...]:
     """The thumbnail and every arm with what its dial resolves to."""
-    recipe = config.pretrain.build_recipe()
+    recipe, views = config.pretrain.build_recipe(), config.pretrain.views
+    settings = RenderSettings(scale_blur=views.scale_blur, global_size=views.size)
     is_scored = bool(config.evaluation.frozen_learners)
     rows = [ArmRow(name=THUMBNAIL, kind="thumbnail")] if is_scored else []
     for name, arm in config.arms.items():
@@ -163,7 +164,7 @@ def arm_rows(config: CompareConfig, channels: int) -> tuple[ArmRow, ...]:
         dial = arm.dial()
         resolved = tuple(
             Parameter(parameter=row.parameter, value=row.value, source=row.source, note=row.note)
-            for row in recipe.table(dial, channels)
+            for row in recipe.table(dial, channels, settings)
             if row.note != "off"
         )
         rows.append(
