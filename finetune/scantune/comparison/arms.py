@@ -11,9 +11,14 @@ from scanlearn.backbones.backbone import Backbone, weights_hash
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
-from scanlearn.training.folder import read_rows
+from scanlearn.training.folder import RunFolder, read_rows
 from scanlearn.training.pretrain import PretrainResult, pretrain
-from scanlearn.training.run import initial_backbone, resolve, training_device
+from scanlearn.training.run import (
+    chosen_before,
+    initial_backbone,
+    resolve,
+    training_device,
+)
 from scanlearn.training.settings import PretrainConfig
 from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import CompareConfig
@@ -51,7 +56,9 @@ def train_arms(
             leave_out = folder.leaking if config.leaks == "drop" else None
             result = pretrain(config.run_config(arm, seed, run, leave_out))
             rows.append(_trained_row(result, arm, seed, folder.path))
-            for text in result.warnings:
+            earlier = chosen_before(RunFolder(run))
+            squeezed = () if earlier is None else earlier.squeezed_note(unlabeled)
+            for text in (*result.warnings, *squeezed):
                 warned.setdefault((arm, text), []).append(seed)
     warnings = [
         f"{arm} (seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}): {text}"

@@ -14,7 +14,7 @@ from scanlearn.backbones.backbone import Backbone, build_backbone, weights_hash
 from scanlearn.backbones.device import preferred_device
 from scanlearn.backbones.settings import BackboneConfig, check_architecture
 from scanlearn.backbones.weights import load_backbone
-from scanlearn.features.extract import extract, thumbnail_features
+from scanlearn.features.extract import extract, squeezed_note, thumbnail_features
 from scanlearn.files import features_folder
 from scantune.evaluation.classifier import View
 from scantune.evaluation.settings import RANDOM, THUMBNAIL, folder_of, random_of
@@ -30,12 +30,14 @@ class EvaluatedBackbone:
     Args:
         network: In evaluation mode, on the device that computes; None for the thumbnail.
         folder: Where its weights are; None where they are not on disk.
+        notes: What to know of it before believing its scores.
     """
 
     described: dict[str, Any]
     network: Backbone | None
     folder: Path | None
     view: View
+    notes: tuple[str, ...] = ()
 
     def features(self, archive: Archive, rows: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n d"]:
         """Returns the frozen features of some scans; a network's are kept in the cache."""
@@ -61,7 +63,7 @@ def open_backbone(backbone: str | Path, archive: Archive, size: int | None) -> E
         side = size or _THUMBNAIL_SIZE
         described = {"kind": THUMBNAIL, "size": side}
         return EvaluatedBackbone(described, None, None, View(side, archive.mean, archive.std))
-    folder = folder_of(backbone)
+    folder, notes = folder_of(backbone), ()
     if folder is None and str(backbone).startswith(RANDOM):
         name, seed = random_of(str(backbone))
         kind, side, mean, std = "random", size or _RANDOM_SIZE, archive.mean, archive.std
@@ -70,6 +72,7 @@ def open_backbone(backbone: str | Path, archive: Archive, size: int | None) -> E
     else:
         network, card = load_backbone(folder or backbone, channels=archive.shape[0])
         kind, side, mean, std = "loaded", size or card.size, card.mean, card.std
+        notes = squeezed_note(card, archive)
     described = {
         "kind": kind,
         "architecture": network.name,
@@ -77,7 +80,7 @@ def open_backbone(backbone: str | Path, archive: Archive, size: int | None) -> E
         "size": side,
     }
     network = network.eval().to(preferred_device())
-    return EvaluatedBackbone(described, network, folder, View(side, mean, std))
+    return EvaluatedBackbone(described, network, folder, View(side, mean, std), notes)
 
 
 def channels_of(backbone: str | Path) -> Literal[1, 3, "auto"]:

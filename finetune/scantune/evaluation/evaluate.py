@@ -16,6 +16,7 @@ from jaxtyping import Float32
 
 from scanlearn.config.loading import check_settings
 from scanlearn.console import Progressor, say, track
+from scanlearn.features.extract import all_square
 from scanlearn.files import features_folder, remove_torn
 from scanlearn.locks import held, inside
 from scanlearn.packing.settings import TABLE_SETTINGS, PackSettings, pixel_settings
@@ -89,7 +90,8 @@ def _evaluate(backbone: str | Path, labels: str | Path, settings: EvaluateConfig
     check_features(features, labeled)
     with track(num_fits(settings, labeled), "learning") as progress:
         scores = fit_learners(task.backbone, task.scans, features, settings, progress)
-    notes = (*scores.notes, *task.labels.caveats, *stopping_notes(scores, settings.tune))
+    about = (*task.backbone.notes, *task.labels.caveats)
+    notes = (*scores.notes, *about, *stopping_notes(scores, settings.tune))
     evaluation = Evaluation(task.inputs, score_table(scores), labeled, scores, notes)
     say_table(evaluation)
     if settings.output is not None:
@@ -149,6 +151,9 @@ def _open(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) ->
         "synthetic_column": settings.synthetic_column,
         "tune": settings.tune.model_dump(mode="json", exclude_defaults=True),
     }
+    if not all(map(all_square, labeled.archives)):
+        # Told apart from the evaluation of an earlier version, which squeezed them.
+        inputs["framing"] = "pad"
     if settings.output is not None:
         check_output(settings.output, inputs)
     return _Task(opened, labeled, inputs)

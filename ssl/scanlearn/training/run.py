@@ -31,7 +31,9 @@ from scanlearn.backbones.device import (
 from scanlearn.backbones.fitting import average_patches
 from scanlearn.backbones.start import load_start
 from scanlearn.config.reading import read_json
+from scanlearn.core import Framing
 from scanlearn.errors import ScanlearnError
+from scanlearn.features.extract import all_square
 from scanlearn.files import write_atomically
 from scanlearn.methods import Method, MethodConfig, RunFacts
 from scanlearn.packing.sources import open_archive
@@ -62,6 +64,7 @@ class Resolved:
     method: MethodConfig
     local_size: int
     reasons: tuple[str, ...]
+    framing: Framing = "pad"
 
     @property
     def total_steps(self) -> int:
@@ -73,6 +76,15 @@ class Resolved:
         """Layout of networks and views."""
         return torch.channels_last if self.is_channels_last else torch.contiguous_format
 
+    def squeezed_note(self, archive: Archive) -> tuple[str, ...]:
+        """Returns what to know of a run that saw these scans squeezed; empty for none."""
+        if self.framing == "pad" or all_square(archive):
+            return ()
+        return (
+            "begun by an earlier version, whose views squeezed scans that are not square: not to "
+            "be compared with runs that keep their aspect",
+        )
+
     def plain(self) -> dict[str, Any]:
         """Plain values, as they are recorded."""
         return {**asdict(self), "method": self.method.model_dump(mode="json")}
@@ -82,6 +94,8 @@ class Resolved:
         """Takes up what an earlier start recorded."""
         return cls(
             **{
+                # Of an earlier version, which did not say.
+                "framing": "squeeze",
                 **values,
                 "schedule": Schedule(**values["schedule"]),
                 "method": TypeAdapter(MethodConfig).validate_python(values["method"]),
@@ -259,13 +273,18 @@ class Run:
         if config.grad_checkpointing:
             checkpoint_gradients(backbone)
         # What an earlier start chose holds, whatever this machine would choose.
-        resolved = _earlier(folder) or resolve(
+        resolved = chosen_before(folder) or resolve(
             config,
             archive,
             backbone,
             ranks=layout_of(config).ranks,
             asked_batch=asked_batch,
         )
+        note = resolved.squeezed_note(archive)
+        if note and not folder.result.is_file():
+            raise ScanlearnError(
+                f"{folder.path}: {note[0]}; finish it with that version, or name another output"
+            )
         step = checkpoint_step(folder.checkpoint)
         if step > resolved.total_steps:
             raise ScanlearnError(
@@ -392,7 +411,7 @@ def read_provenance(folder: RunFolder) -> Provenance:
     )
 
 
-def _earlier(folder: RunFolder) -> Resolved | None:
+def chosen_before(folder: RunFolder) -> Resolved | None:
     """What an earlier start of the run chose; None where there was none."""
     if not folder.provenance.is_file():
         return None

@@ -61,6 +61,29 @@ def test_a_resumed_run_keeps_the_precision_of_its_first_start(
     assert again.resolved == replace(first.resolved, precision=other)
 
 
+def test_a_run_begun_on_squeezed_scans_is_not_gone_on_with_in_silence(
+    configure: Configure, archive: Archive, tmp_path: Path
+) -> None:
+    with ArchiveWriter(tmp_path / "wide", shape=(1, 48, 64), dtype=np.uint8) as writer:
+        for number in range(20):
+            pixels = np.full((1, 48, 64), number, np.uint8)
+            writer.add(PackedScan(pixels), Origin(f"s{number}", f"p{number}"))
+        wide = writer.close()
+    for scans, output in ((archive, "square"), (wide, "other")):
+        config = configure(archive=str(scans.path), output=str(tmp_path / output))
+        run = Run.of(config, scans)
+        record = json.loads(run.folder.provenance.read_text())
+        assert record["chosen"].pop("framing") == "pad"
+        run.folder.provenance.write_text(json.dumps(record))
+        if scans is archive:
+            assert Run.of(config, scans).resolved.framing == "squeeze"
+        else:
+            with pytest.raises(
+                ScanlearnError, match=r"views squeezed scans .* name another output"
+            ):
+                Run.of(config, scans)
+
+
 def test_another_archive_under_the_same_run_is_refused(
     configure: Configure, archive: Archive, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.sources import open_archive
+from scantune.comparison import scores as kept
 from scantune.comparison.facts import data_warnings, task_counts
 from scantune.comparison.folder import open_study
 from scantune.comparison.plan import CompareConfig
@@ -130,3 +131,28 @@ def test_scores_of_other_weights_scans_or_labels_are_refused(
     capsys.readouterr()
     score_all(config, folder, networks, (labels,), tasks)
     assert capsys.readouterr().err.count("of an earlier release") == 1
+
+
+def test_scores_of_squeezed_scans_are_computed_again_and_said(
+    plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ArchiveWriter(
+        tmp_path / "labels", shape=(1, 8, 12), dtype=np.uint8, label_columns=("pallor",)
+    ) as writer:
+        for row in range(24):
+            named = {"pallor": str(row % 2)}
+            writer.add(
+                PackedScan(np.full((1, 8, 12), row, np.uint8)), Origin(f"s{row}", f"p{row}", named)
+            )
+        labels = writer.close()
+    config, counted = plan(), Counted(0)
+    folder, tasks = open_study(config), read_tasks(config, (labels,))
+    network = Network("weak", "weak-seed-0", counted, weights="weak")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(kept, "all_square", lambda archive: True)
+        score_all(config, folder, [network], (labels,), tasks)
+    assert "computed again" not in capsys.readouterr().err
+    for _ in range(2):
+        score_all(config, folder, [network], (labels,), tasks)
+    assert counted.calls == 2
+    assert capsys.readouterr().err.count("computed again, with the scans in their own aspect") == 1
