@@ -63,7 +63,8 @@ def open_backbone(backbone: str | Path, archive: Archive, size: int | None) -> E
         side = size or _THUMBNAIL_SIZE
         described = {"kind": THUMBNAIL, "size": side}
         return EvaluatedBackbone(described, None, None, View(side, archive.mean, archive.std))
-    folder, notes = folder_of(backbone), ()
+    folder = folder_of(backbone)
+    notes: tuple[str, ...] = ()
     if folder is None and str(backbone).startswith(RANDOM):
         name, seed = random_of(str(backbone))
         kind, side, mean, std = "random", size or _RANDOM_SIZE, archive.mean, archive.std

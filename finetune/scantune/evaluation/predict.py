@@ -75,8 +75,9 @@ def predict(
             f"{model}: an earlier version fitted it on scans squeezed into a square, and so it "
             "sees these; run evaluate again for one that sees them in their own aspect"
         )
-    view = {"size": card.size, "mean": card.mean, "std": card.std}
-    features = extract(backbone, archive, **view, framing=card.framing)
+    features = extract(
+        backbone, archive, size=card.size, mean=card.mean, std=card.std, framing=card.framing
+    )
     probabilities = classifier.probabilities(features)
     output = output.expanduser()
     with disk_errors(output.parent):

@@ -153,7 +153,9 @@ def _draw(quantiles: Quantiles) -> dict[str, Float64[np.ndarray, "b v 4"]]:
     corner = [quantiles.uniform(name) for name in ("area", "aspect", "top", "left")]
     crop_box = accepted_boxes(
         np.stack(corner, axis=-1),
-        *(quantiles.span(name) for name in ("crop_min", "crop_max", "log_aspect")),
+        quantiles.span("crop_min"),
+        quantiles.span("crop_max"),
+        quantiles.span("log_aspect"),
         quantiles.valid_box,
     )
     return {"crop_box": crop_box}
