@@ -156,3 +156,22 @@ def test_scores_of_squeezed_scans_are_computed_again_and_said(
         score_all(config, folder, [network], (labels,), tasks)
     assert counted.calls == 2
     assert capsys.readouterr().err.count("computed again, with the scans in their own aspect") == 1
+
+
+@pytest.mark.parametrize("made_from", ["", "before"])
+def test_scores_of_an_untrained_network_without_statistics_are_made_again(
+    plan: Plan, labels: Archive, capsys: pytest.CaptureFixture[str], made_from: str
+) -> None:
+    config = plan()
+    folder, tasks = open_study(config), read_tasks(config, (labels,))
+    score_all(config, folder, [Network("random", "random-seed-0", Counted(0))], (labels,), tasks)
+    file = folder.scores(next(iter(tasks)), "random-seed-0")
+    earlier = replace(Scores.load(file), made_from=made_from)
+    earlier.save(file)
+    fresh = Counted(1)
+    networks = [Network("random", "random-seed-0", fresh, "with statistics", is_untrained=True)]
+    for _ in range(2):
+        (members,) = score_all(config, folder, networks, (labels,), tasks).values()
+        assert not np.array_equal(members[0].values, earlier.values)
+    assert fresh.calls == 1
+    assert capsys.readouterr().err.count("BatchNorm statistics of whole unlabeled scans") == 1
