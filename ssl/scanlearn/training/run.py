@@ -69,7 +69,8 @@ class Resolved:
     method: MethodConfig
     local_size: int
     reasons: tuple[str, ...]
-    framing: Framing = "pad"
+    # Earlier releases, which squeezed scans that are not square, did not say.
+    framing: Framing = "squeeze"
     # None on a GPU, and in runs of earlier releases, which took what torch gave.
     threads: int | None = None
     recipe: str | None = None
@@ -102,8 +103,6 @@ class Resolved:
         """Takes up what an earlier start recorded."""
         return cls(
             **{
-                # Of an earlier version, which did not say.
-                "framing": "squeeze",
                 **values,
                 "schedule": Schedule(**values["schedule"]),
                 "method": TypeAdapter(MethodConfig).validate_python(values["method"]),
@@ -221,6 +220,7 @@ def resolve(
         ),
         threads=threads,
         recipe=config.recipe,
+        framing="pad",
     )
 
 

@@ -129,7 +129,7 @@ def test_a_canvas_by_the_shorter_side_holds_every_scan(
     assert chosen_canvas(folder, 50, PackSettings()) == canvas
     boxes = open_archive(folder, settings=PackSettings(canvas=canvas)).facts["valid_box"][:, 2:]
     for (height, width), box in zip(sizes, boxes.tolist(), strict=True):
-        assert min(box) >= (5 if width == 900 else min(50, height, width))
+        assert min(box) >= (2 if width == 900 else min(50, height, width))
     assert chosen_canvas(folder, 50, PackSettings(fit="crop")) == 50
 
 
