@@ -19,6 +19,7 @@ from scanlearn.console import Progressor, say, track
 from scanlearn.files import features_folder, remove_torn
 from scanlearn.locks import held, inside
 from scanlearn.packing.settings import TABLE_SETTINGS, PackSettings, pixel_settings
+from scanlearn.threads import computing_with, free_threads
 from scantune.evaluation.backbone import EvaluatedBackbone, channels_of, open_backbone
 from scantune.evaluation.classifier import SEED, describe, keep_classifier, keep_network
 from scantune.evaluation.outputs import check_output, write
@@ -180,14 +181,17 @@ def fit_learners(
         settings.tune,
         on_epoch=partial(_show_epoch, progress),
     )
-    return score_learners(
-        learners,
-        scans.labeled,
-        budgets=settings.budgets,
-        folds=settings.folds,
-        label_seeds=settings.label_seeds,
-        on_fit=progress.advance,
-    )
+    is_training = any(LEARNERS[name].needs_network for name in settings.learners)
+    # Beside busy processes a training on all cores is ten times slower than on one.
+    with computing_with(free_threads() if is_training else None):
+        return score_learners(
+            learners,
+            scans.labeled,
+            budgets=settings.budgets,
+            folds=settings.folds,
+            label_seeds=settings.label_seeds,
+            on_fit=progress.advance,
+        )
 
 
 def _show_epoch(progress: Progressor, epoch: int, epochs: int, value: float) -> None:

@@ -41,8 +41,6 @@ def machine_conditions(device: torch.device, processes: int) -> Conditions:
     return {
         "device": "gpu" if is_gpu else "cpu",
         "processor": processor_name(device),
-        # Sums over several threads are rounded in another order.
-        "threads": None if is_gpu else torch.get_num_threads(),
         "processes": processes,
         "float32_matmul": torch.get_float32_matmul_precision(),
         **_flat({"versions": versions}),
@@ -57,6 +55,8 @@ def run_conditions(run: Run, processes: int) -> Conditions:
     return {
         **_resolved_conditions(run.resolved.plain()),
         **machine_conditions(run.layout.device, processes),
+        # Sums over several threads are rounded in another order; a GPU has none of them.
+        "threads": torch.get_num_threads() if run.layout.device.type == "cpu" else None,
         "batch_size": config.batch_size,
         "accumulate": config.accumulate,
         "grad_checkpointing": config.grad_checkpointing,

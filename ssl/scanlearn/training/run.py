@@ -36,6 +36,7 @@ from scanlearn.files import write_atomically
 from scanlearn.methods import Method, MethodConfig, RunFacts
 from scanlearn.packing.sources import open_archive
 from scanlearn.provenance import provenance
+from scanlearn.threads import free_threads
 from scanlearn.training.batches import StepLoader, steps_in_epoch
 from scanlearn.training.checkpoint import checkpoint_step
 from scanlearn.training.distributed import ProcessLayout, Ranks
@@ -62,6 +63,8 @@ class Resolved:
     method: MethodConfig
     local_size: int
     reasons: tuple[str, ...]
+    # None on a GPU, and in runs of earlier releases, which took what torch gave.
+    threads: int | None = None
 
     @property
     def total_steps(self) -> int:
@@ -181,6 +184,7 @@ def resolve(
         parts=config.accumulate,
     )
     method, reasons = config.method.resolved(facts, backbone)
+    threads = _threads(config, ranks)
     return Resolved(
         precision=_precision(config, backbone, _smallest_view(config, method, local_size)),
         is_channels_last=channels_last,
@@ -191,9 +195,27 @@ def resolve(
         reasons=(
             *_made_smaller(asked_batch or config.batch_size, config.batch_size, len(archive)),
             *_left_out(len(archive), config.batch_size),
+            *_made_fewer(config, threads),
             *reasons,
         ),
+        threads=threads,
     )
+
+
+def _threads(config: PretrainConfig, ranks: int) -> int | None:
+    if training_device(config.device).type != "cpu":
+        return None
+    if config.threads != "auto":
+        return config.threads
+    # Processes of one run would take each other for strangers.
+    return free_threads() if ranks == 1 else torch.get_num_threads()
+
+
+def _made_fewer(config: PretrainConfig, threads: int | None) -> tuple[str, ...]:
+    most = torch.get_num_threads()
+    if threads is None or config.threads != "auto" or threads == most:
+        return ()
+    return (f"threads is {threads} instead of {most}: other processes use cores of this machine",)
 
 
 def _precision(config: PretrainConfig, backbone: Backbone, side: int) -> Precision:

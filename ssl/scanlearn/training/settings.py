@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from scanlearn.backbones.settings import BackboneConfig
 from scanlearn.config.settings import Settings
@@ -179,6 +179,11 @@ class TrainingSettings(Settings):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto uses bf16 where the hardware is fast at it"
+    )
+    threads: PositiveInt | Literal["auto"] = Field(
+        default="auto",
+        description="threads of a run on a CPU; auto leaves other processes the cores that they "
+        "use when it starts",
     )
     channels_last: bool | Literal["auto"] = Field(
         default="auto", description="memory layout; auto uses it for convolutional backbones"

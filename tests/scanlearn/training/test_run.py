@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.backbones.backbone import BackboneConfig, build_backbone, weights_hash
 from scanlearn.backbones.device import preferred_precision
 from scanlearn.errors import ScanlearnError
+from scanlearn.training import run as training_run
 from scanlearn.training.run import Resolved, Run, resolve, training_device
 from scanlearn.training.settings import PretrainConfig
 
@@ -49,17 +51,30 @@ def test_provenance_says_what_was_trained_on_and_chosen(
     assert "reason" in found["chosen"]["schedule"]
 
 
-def test_a_resumed_run_keeps_the_precision_of_its_first_start(
+def test_a_resumed_run_keeps_precision_and_threads_of_its_first_start(
     configure: Configure, archive: Archive
 ) -> None:
     config = configure(precision="auto", views={"size": 32})
     first = Run.of(config, archive)
     record = json.loads(first.folder.provenance.read_text())
-    other = "bf16" if first.resolved.precision == "fp32" else "fp32"
-    record["chosen"]["precision"] = other
+    other: Literal["bf16", "fp32"] = "bf16" if first.resolved.precision == "fp32" else "fp32"
+    # Sums over another number of threads end in other last bits.
+    record["chosen"] |= {"precision": other, "threads": 7}
     first.folder.provenance.write_text(json.dumps(record))
     again = Run.of(config, archive)
-    assert again.resolved == replace(first.resolved, precision=other)
+    assert again.resolved == replace(first.resolved, precision=other, threads=7)
+
+
+def test_a_run_on_a_cpu_gives_up_threads_with_a_word(
+    configure: Configure, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _choose(configure(threads=3, device="cpu"), archive).threads == 3
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(training_run, "free_threads", lambda: 3)
+    chosen = _choose(configure(device="cpu"), archive)
+    assert chosen.threads == 3
+    assert any(reason.startswith("threads is 3 instead of 4") for reason in chosen.reasons)
+    assert _choose(configure(device="gpu"), archive).threads is None
 
 
 def test_another_archive_under_the_same_run_is_refused(
