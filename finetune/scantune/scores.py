@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,6 +17,13 @@ from scanlearn.files import write_atomically
 from scantune.labels.truth import Truth
 
 _FORMAT = 3
+
+
+class Validation(NamedTuple):
+    """What a model's threshold was set on: rows of the labeled set, ``[v]``, and their scores."""
+
+    rows: Int[np.ndarray, " v"]
+    scores: Float[np.ndarray, "v k"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,8 @@ class Scores:
         values: ``[l g j n k]`` class scores; NaN where ``fold_of`` is -1.
         thresholds: ``[l g j f k]`` at or above which a model calls a class, set on training
             patients; NaN where they are too few (see `metrics.threshold_at`).
+        validation: Of each model, by its places in the axes l, g, j and f; empty where it was not
+            kept, as in scores that were saved.
         made_from: Hash of the weights, scans and labels that gave these scores; empty where
             nobody said.
     """
@@ -50,6 +59,7 @@ class Scores:
     train_patients: Int[np.ndarray, "g j f"]
     notes: tuple[str, ...] = ()
     made_from: str = ""
+    validation: Mapping[tuple[int, int, int, int], Validation] = field(default_factory=dict)
 
     @property
     def num_label_seeds(self) -> int:
@@ -80,6 +90,12 @@ class Scores:
     def thresholds_of(self, learner: str, budget: str | int) -> Float[np.ndarray, "j f k"]:
         """Returns the thresholds of a learner at a budget; a ValueError if there are none."""
         return np.asarray(self.thresholds[self._place(learner, budget)])
+
+    def validation_of(
+        self, learner: str, budget: str | int, label_seed: int, fold: int
+    ) -> Validation | None:
+        """Returns what one model's threshold was set on; None where it was not kept."""
+        return self.validation.get((*self._place(learner, budget), label_seed, fold))
 
     def _place(self, learner: str, budget: str | int) -> tuple[int, int]:
         for kind, name, known in (

@@ -12,7 +12,7 @@ from scantune.labels.labeled_set import LabeledSet
 from scantune.learners.by_name import frozen_learner
 from scantune.learners.learner import Learner
 from scantune.learners.table import FROZEN_LEARNERS
-from scantune.scores import Scores
+from scantune.scores import Scores, Validation
 from scantune.splits import Budget, budget_rows, folds_of
 from scantune.statistics.metrics import thresholds_of
 
@@ -83,6 +83,7 @@ def score_learners(
     values = np.full((len(learners), len(budgets), label_seeds, n, k), np.nan)
     thresholds = np.full((len(learners), len(budgets), label_seeds, num_folds, k), np.nan)
     used = np.zeros((2, len(budgets), label_seeds, num_folds), dtype=np.int64)
+    validation: dict[tuple[int, int, int, int], Validation] = {}
     short: dict[Budget, int] = {}
     for seed, parts in enumerate(plan):
         for number, fold in enumerate(parts):
@@ -99,6 +100,9 @@ def score_learners(
                     thresholds[index, place, seed, number] = thresholds_of(
                         fit.validation, labeled.truth[subset.rows]
                     )
+                    scored = ~np.isnan(fit.validation).all(axis=1)
+                    kept = Validation(subset.rows[scored], fit.validation[scored])
+                    validation[index, place, seed, number] = kept
                     if on_fit is not None:
                         on_fit()
     return Scores(
@@ -117,6 +121,7 @@ def score_learners(
             "scans) and equals all"
             for budget, most in short.items()
         ),
+        validation=validation,
     )
 
 

@@ -10,8 +10,15 @@ import pytest
 import safetensors.torch
 
 from scanlearn.archive.reader import Archive
-from scanlearn.backbones.backbone import BackboneConfig, build_backbone, weights_hash
+from scanlearn.backbones.backbone import (
+    Backbone,
+    BackboneConfig,
+    build_backbone,
+    has_batch_norm,
+    weights_hash,
+)
 from scanlearn.errors import ScanlearnError
+from scanlearn.features.batch_norm import WholeScans
 from scanlearn.packing.sources import open_archive
 from scanlearn.training.folder import RunFolder
 from scantune.comparison.arms import (
@@ -271,3 +278,70 @@ def test_the_record_of_another_arm_is_no_proof(plan: Plan, monkeypatch: pytest.M
         shutil.copy(getattr(weak, name), getattr(strong, name))
     proof = matched(train_arms(config, folder, unlabeled)[0])
     assert "it was trained at scale 0.5, not 1" in proof.problems[0]
+
+
+@pytest.mark.parametrize("network", ["test_resnet", "test_vit"])
+def test_an_untrained_arm_has_the_statistics_of_whole_unlabeled_scans(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str
+) -> None:
+    monkeypatch.setattr("scanlearn.backbones.weights.check_reload", lambda *_: None)
+    config = plan(
+        pack={"channels": 3},
+        pretrain={
+            "backbone": {"name": network},
+            "views": {"size": 32},
+            "batch_size": 8,
+            "steps": 1,
+            "device": "cpu",
+        },
+        arms={"weak": {"scale": 0.5}, "random": {"kind": "random"}},
+        primary={"better": "weak", "than": "random"},
+    )
+    folder = open_study(config)
+    unlabeled = open_archive(
+        config.unlabeled, settings=config.pack_settings(config.unlabeled_columns, 3)
+    )
+    rows, _ = train_arms(config, folder, unlabeled)
+    assert matched(rows).ok
+
+    def built() -> Backbone:
+        return build_backbone(BackboneConfig(name=network), 3, rows[1].seed, size=32)
+
+    expected = built()
+    WholeScans(unlabeled, 32, unlabeled.mean, unlabeled.std).set_statistics(expected)
+    scored = load_network(config, rows[1], folder.path, unlabeled)
+    assert weights_hash(scored) == weights_hash(expected)
+    is_changed = has_batch_norm(expected)
+    assert (weights_hash(scored) != weights_hash(built())) is is_changed
+    # Scores kept by an earlier release are of another origin, those of a ViT are not.
+    assert (rows[1].final_hash != weights_hash(built())) is is_changed
+    count = min(512, len(unlabeled))
+    assert rows[1].statistics == (f"{count} of {len(unlabeled)}" if is_changed else "")
+
+
+def test_a_run_begun_with_the_transformers_recipe_is_refused_for_a_convnet(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scanlearn.backbones.weights.check_reload", lambda *_: None)
+    config = plan(
+        pretrain={
+            "backbone": {"name": "test_resnet"},
+            "method": {"name": "mocov3", "head_hidden": 16, "head_dim": 8},
+            "views": {"size": 32},
+            "batch_size": 8,
+            "steps": 1,
+            "device": "cpu",
+        },
+        arms={"weak": {"scale": 0.5}, "strong": {"scale": 1}},
+    )
+    folder = open_study(config)
+    unlabeled = open_archive(
+        config.unlabeled, settings=config.pack_settings(config.unlabeled_columns, "auto")
+    )
+    train_arms(config, folder, unlabeled)
+    file = folder.run("strong", config.seeds[-1]) / "provenance.json"
+    record = json.loads(file.read_text())
+    assert record["chosen"].pop("recipe") == "mocov3_resnet"
+    file.write_text(json.dumps(record))
+    with pytest.raises(ScanlearnError, match=r"recipe mocov3, .* now stands for mocov3_resnet"):
+        train_arms(config, folder, unlabeled)
