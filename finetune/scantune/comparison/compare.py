@@ -69,7 +69,7 @@ def summary_lines(results: Results) -> list[str]:
             lines.append("")
     lines.append(results.verdict.sentence)
     others = [d for d in results.differences if not d.primary]
-    num_shown = sum(d.verdict in ("better", "worse") for d in others)
+    num_shown = sum(d.verdict not in ("equivalent", "none") for d in others)
     if others:
         lines.append(
             f"Of {len(others)} further comparisons, {num_shown} show a difference after Holm's "

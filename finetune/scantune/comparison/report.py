@@ -33,6 +33,8 @@ REPORT_FILE = "report.html"
 OUTCOMES = {
     "better": "better",
     "worse": "worse",
+    "higher": "higher",
+    "lower": "lower",
     "equivalent": "equivalent",
     "none": "no difference shown",
 }
@@ -87,6 +89,7 @@ def write(folder: Path | str) -> Path:
         proof=proof_rows(results),
         conditions=shared_conditions(results),
         learners=learners(results),
+        label_draws=max((d.label_draws or 0 for d in results.differences), default=0),
     )
     path = folder / REPORT_FILE
     write_atomically(path, page)
@@ -157,12 +160,15 @@ class AurocTable:
 
     Args:
         best: Per row and column, whether it is the highest of its column among trained arms.
+        undefined: Classes that a fold cannot score, over folds and label seeds; the same in every
+            cell.
     """
 
     task: str
     columns: list[tuple[str, list[str]]]
     rows: list[tuple[ArmRow, list[Score | None]]]
     best: list[list[bool]]
+    undefined: int
 
 
 def auroc_table(results: Results, task: str) -> AurocTable:
@@ -184,7 +190,8 @@ def auroc_table(results: Results, task: str) -> AurocTable:
     ]
     named = [budget_name(budget) for budget in budgets(results)]
     columns = [(learner_name(learner), named) for learner in learners(results)]
-    return AurocTable(task, columns, rows, best)
+    undefined = max((score.undefined for score in cells.values()), default=0)
+    return AurocTable(task, columns, rows, best, undefined)
 
 
 @dataclass(frozen=True)
@@ -327,7 +334,11 @@ def headline(results: Results) -> str:
     words = {
         "better": f"{a} is better than {b}",
         "worse": f"{b} is better than {a}",
+        "higher": f"{a} scores higher than {b}",
+        "lower": f"{b} scores higher than {a}",
         "equivalent": f"{a} and {b} are equivalent",
         "none": "No difference shown",
     }[verdict.kind]
+    if verdict.holds_for:
+        words += f" {verdict.holds_for}"
     return words[0].upper() + words[1:]

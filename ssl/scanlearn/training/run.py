@@ -44,7 +44,7 @@ from scanlearn.training.folder import RunFolder, open_run
 from scanlearn.training.optim import Schedule, schedule_for
 from scanlearn.training.settings import PRESENTATION, PretrainConfig
 from scanlearn.views.generator import ViewGenerator
-from scanlearn.views.settings import RenderSettings
+from scanlearn.views.settings import VIEWS_VERSION, RenderSettings
 
 PHANTOM_NOTE = "synthetic scans; no evidence about real scans"
 _SAMPLE = 256
@@ -437,6 +437,7 @@ class Provenance(BaseModel):
 
     run_id: str
     archive: StartedOn
+    views_version: int = 1
     chosen: Resolved
     start: StartWeights | None = None
 
@@ -499,6 +500,7 @@ def _record(
             "run_id": secrets.token_hex(4),
             **provenance(),
             "archive": facts,
+            "views_version": VIEWS_VERSION,
             "start": None if start is None else start.model_dump(mode="json"),
             "chosen": resolved.plain(),
             # Lost with the file: nobody knows what the steps before were taken with.
@@ -512,6 +514,13 @@ def _record(
             f"{folder.path} was started on an archive of {before.archive.scans} scans whose "
             f"content differs from this one ({len(archive)} scans): "
             "name another output folder, or use the archive it was started on"
+        )
+    if before.views_version != VIEWS_VERSION:
+        # With another blur half of its steps, or one arm of a study, would see other views.
+        raise ScanlearnError(
+            f"{folder.path} was trained on views as another release of scanlearn rendered them "
+            f"(version {before.views_version}, now {VIEWS_VERSION}): name another output folder to "
+            "train it again, or go on with the release it was started with"
         )
     begun = _begun_from(folder)
     if start is not None and begun is not None and start.weights_hash != begun.weights_hash:

@@ -77,6 +77,20 @@ def test_a_run_on_a_cpu_gives_up_threads_with_a_word(
     assert _choose(configure(device="gpu"), archive).threads is None
 
 
+@pytest.mark.parametrize("earlier", [None, 1])
+def test_a_run_on_views_of_another_release_is_not_gone_on_with(
+    configure: Configure, archive: Archive, earlier: int | None
+) -> None:
+    first = Run.of(configure(), archive)
+    record = json.loads(first.folder.provenance.read_text())
+    # Runs did not say it before there was a second kind of views.
+    del record["views_version"]
+    record |= {} if earlier is None else {"views_version": earlier}
+    first.folder.provenance.write_text(json.dumps(record))
+    with pytest.raises(ScanlearnError, match=r"views as another release .*\(version 1, now \d\)"):
+        Run.of(configure(), archive)
+
+
 def test_another_archive_under_the_same_run_is_refused(
     configure: Configure, archive: Archive, tmp_path: Path
 ) -> None:
