@@ -42,7 +42,7 @@ def run_study(config: CompareConfig) -> Path:
     """
     check_start(config.pretrain.backbone, is_new=not Path(config.output).exists())
     folder = open_study(config)
-    config = _with_canvas(config)
+    config = canvas_chosen(config)
     unlabeled, archives = _open_archives(config)
     named = dict(zip(("unlabeled", "labels", "test"), (unlabeled, *archives), strict=False))
     labels, test = archives[0], named.get("test")
@@ -107,8 +107,8 @@ def run_study(config: CompareConfig) -> Path:
     return folder.path
 
 
-def _with_canvas(config: CompareConfig) -> CompareConfig:
-    """Chooses the canvas, where the plan leaves it open, by the shorter side of the scans."""
+def canvas_chosen(config: CompareConfig) -> CompareConfig:
+    """Returns the plan with a canvas by the shorter side of its scans, where it left that open."""
     settings = config.pack_settings(config.unlabeled_columns, config.pack.channels)
     side = config.canvas()
     if config.pack.canvas is not None or not isinstance(side, int):
