@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ def write(folder: Path | str) -> Path:
         "tight": lambda text: text.replace(" = ", "\u00a0=\u00a0").replace(" %", "\u00a0%"),
         "duration": duration,
         "thousands": lambda number: f"{number:,.0f}",
+        "plain": lambda key: key.replace("_", " "),
         "short": lambda text: text[:10],
     }
     lead = tasks(results)[0]
@@ -85,6 +87,7 @@ def write(folder: Path | str) -> Path:
         pairs=pairs(results),
         dial=dial_table(results),
         proof=proof_rows(results),
+        conditions=shared_conditions(results),
         learners=learners(results),
         label_draws=max((d.label_draws or 0 for d in results.differences), default=0),
     )
@@ -266,6 +269,44 @@ def proof_rows(results: Results) -> list[tuple[RunRow, bool]]:
     rank = {arm.name: index for index, arm in enumerate(ordered_arms(results))}
     runs = sorted(results.runs, key=lambda run: (run.seed, rank.get(run.arm, 99)))
     return [(run, index == 0 or runs[index - 1].seed != run.seed) for index, run in enumerate(runs)]
+
+
+@dataclass(frozen=True)
+class ConditionGroup:
+    """Recorded values of one kind that all trained runs share."""
+
+    title: str
+    rows: list[tuple[str, str]]
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.rows)
+
+
+_GROUPS = {
+    "": "Training and machine",
+    "method": "Method",
+    "schedule": "Learning rate and weight decay",
+    "backbone": "Network",
+    "views": "Views",
+    "archive": "Scans",
+    "versions": "Versions",
+}
+
+
+def shared_conditions(results: Results) -> list[ConditionGroup]:
+    """What every trained run recorded alike, in groups; empty where runs recorded nothing."""
+    trained = [run.conditions for run in results.runs if run.steps > 0]
+    keys = [k for k in (trained or [{}])[0] if len({run.get(k) for run in trained}) == 1]
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for key in keys:
+        prefix, _, name = key.rpartition(".")
+        value = trained[0][key]
+        is_long = re.fullmatch(r"\d*\.\d{7,}(e-?\d+)?", value) is not None
+        groups.setdefault(prefix, []).append((name, f"{float(value):.6g}" if is_long else value))
+    order = [*_GROUPS, *(prefix for prefix in groups if prefix not in _GROUPS)]
+    return [ConditionGroup(_GROUPS.get(p, p), groups[p]) for p in order if p in groups]
 
 
 def duration(seconds: float) -> str:

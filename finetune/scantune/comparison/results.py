@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from scanlearn.config.reading import read_json
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
@@ -130,6 +132,8 @@ class TrainingCurve(Settings):
 class RunRow(Settings):
     """One network: an arm at one pretraining seed; the defaults are those of an untrained one.
 
+    ``conditions`` is what the run recorded while it trained, by dotted key; ``is_recorded`` is
+    false where an earlier version recorded less, ``record_problem`` says why it is not believed.
     ``statistics`` says of how many scans an untrained network has its BatchNorm statistics; they
     are part of its ``final_hash``.
     """
@@ -145,6 +149,9 @@ class RunRow(Settings):
     final_hash: str
     order_hash: str = ""
     uniforms_hash: str = ""
+    conditions: dict[str, str] = Field(default={})
+    is_recorded: bool = False
+    record_problem: str = ""
     curve: TrainingCurve = TrainingCurve()
     backbone: str = ""
     statistics: str = ""
@@ -160,12 +167,37 @@ class SeedMatch(Settings):
     steps: int
 
 
+class Mismatch(Settings):
+    """What is not the same in all arms of a seed: its value for each arm, or that there is none."""
+
+    seed: int
+    key: str
+    values: dict[str, str]
+
+    @property
+    def in_words(self) -> str:
+        """One sentence: the seed, what differs, and the value of each arm."""
+        arms: dict[str, list[str]] = {}
+        for arm, value in self.values.items():
+            arms.setdefault(value, []).append(arm)
+        sides = ", ".join(f"{value} in {' and '.join(names)}" for value, names in arms.items())
+        return f"seed {self.seed}: different {self.key.replace('_', ' ')}: {sides}."
+
+
 class Matched(Settings):
-    """The proof that arms differ in the dial alone."""
+    """The proof that arms differ in the dial alone.
+
+    ``ok`` is false where something differs or a record is missing or was changed. ``partial``
+    says what earlier versions did not record, ``notes`` what a reader should know although it
+    is the same in all arms of a seed.
+    """
 
     ok: bool
     problems: tuple[str, ...] = ()
     per_seed: tuple[SeedMatch, ...] = ()
+    mismatches: tuple[Mismatch, ...] = ()
+    partial: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Score(Settings):
