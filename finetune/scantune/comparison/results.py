@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from scanlearn.archive.count import Count
 from scanlearn.config.reading import read_json
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
-from scantune.labels.count import Count
 from scantune.labels.labeled_set import Design
 from scantune.splits import Budget
 from scantune.wording import dial_text
