@@ -25,9 +25,9 @@ def _drawn(s: float, scans: int = 2000, box: tuple[int, ...] = (0, 0, 256, 320))
     return SIMCLR.at(Scale.of(s)).draw(u, np.tile(np.array(box), (scans, 1)))
 
 
-def test_scale_zero_is_the_whole_valid_box_and_no_operation() -> None:
+def test_scale_zero_is_the_square_around_the_valid_box_and_no_operation() -> None:
     draw = _drawn(0, box=(0, 0, 250, 320))
-    assert (draw.crop_box == np.array([0, 0, 250, 320])).all()
+    assert (draw.crop_box == np.array([-35, 0, 285, 320])).all()
     for name in ("flip", "jitter", "gray", "blur"):
         assert not getattr(draw, name).any(), name
     for name in ("brightness", "contrast", "saturation"):
@@ -55,7 +55,13 @@ def test_factors_are_uniform_on_the_ranges_of_color_jitter(s: float, strength: f
 def test_factors_stop_at_black_beyond_a_strength_of_one() -> None:
     draw = _drawn(1.5, 4000)
     assert draw.brightness.min() >= 0
-    assert draw.brightness.max() == pytest.approx(2.2, abs=0.01)
+    assert draw.brightness.max() == pytest.approx(1.9, abs=0.01)
+    beyond = ViewRanges(jitter_p=1.0, brightness=1.2)
+    drawn = Ranges((beyond,)).draw(
+        uniforms(DrawKey(0, 0, np.arange(4000)), 1), np.tile([0, 0, 64, 64], (4000, 1))
+    )
+    assert drawn.brightness.min() >= 0
+    assert drawn.brightness.max() == pytest.approx(2.2, abs=0.01)
 
 
 def test_blur_is_uniform_between_a_tenth_and_two() -> None:
@@ -100,7 +106,7 @@ def test_a_crop_moves_continuously_with_the_scale() -> None:
 
 
 def test_close_to_the_identity_a_crop_is_close_to_the_whole() -> None:
-    assert np.abs(_drawn(1e-6).crop_box - np.array([0, 0, 256, 320])).max() < 0.01
+    assert np.abs(_drawn(1e-6).crop_box - np.array([-32, 0, 288, 320])).max() < 0.01
 
 
 def test_a_long_scan_is_continuous_too() -> None:

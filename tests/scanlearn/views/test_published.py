@@ -19,7 +19,7 @@ from scanlearn.views.statistics import view_statistics
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "dial.md"
 ALL = tuple(RECIPES)
 G1, G2, LOCAL = range(3)
-SHARED = {"log_aspect": math.log(4 / 3), "own_aspect": 0, "flip_p": 0.5, "jitter_p": 0.8,
+SHARED = {"log_aspect": math.log(4 / 3), "flip_p": 0.5, "jitter_p": 0.8,
           "gray_p": 0.2, "blur_sigma": 2}  # fmt: skip
 PAIR = ({"blur_p": 1.0, "solarize_p": 0.0}, {"blur_p": 0.1, "solarize_p": 0.2})
 DINO_JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}
@@ -121,7 +121,8 @@ def test_without_acquisition_the_paper_trains_with_the_numbers_of_dino() -> None
     [
         ("simclr", G1, "crop_min", 0.02), ("mocov2", G1, "crop_min", 0.05),
         ("mocov3_resnet", G2, "crop_min", 0.05), ("byol", G1, "crop_min", 0.02),
-        ("simclr", G1, "brightness", 1.2), ("mocov2", G1, "contrast", 0.6),
+        ("simclr", G1, "brightness", 0.9), ("simclr", G1, "contrast", 0.9),
+        ("simclr", G1, "saturation", 0.9), ("mocov2", G1, "contrast", 0.6),
         ("mocov2", G1, "saturation", 0.6), ("byol", G1, "saturation", 0.3),
         ("dino", LOCAL, "crop_min", 0.02), ("dino_convnet", G1, "crop_min", 0.1),
         ("dino_convnet", LOCAL, "crop_max", 0.07), ("dino", G1, "blur_p", 1.0),
