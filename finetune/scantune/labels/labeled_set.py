@@ -331,8 +331,7 @@ def scorable(labeled: LabeledSet) -> LabeledSet:
 def _without_untrained(labeled: LabeledSet, split: np.ndarray) -> LabeledSet:
     """Masks findings of test scans that no model can learn; classes are checked with the split."""
     truth = labeled.truth
-    trained = truth.matrix[(split == "train") | ~truth.is_real]
-    is_trained = (trained == 1).any(axis=0) & (trained == 0).any(axis=0)
+    is_trained = truth[(split == "train") | ~truth.is_real].contrast
     is_tested = truth.is_real & (split == "test")
     codes = np.flatnonzero(~is_trained & (truth.matrix[is_tested] >= 0).any(axis=0))
     if truth.is_exclusive or not len(codes):
