@@ -3,9 +3,10 @@
     python benchmarks/methods.py UNLABELED LABELS.csv --task pneumonia --output runs/methods
 
 For each method `scantune compare` pretrains ResNet-10-T on 64-px views at the default scale, then
-scores it on the labeled scans at 50, 100 and all labels. Printed are AUROCs and the differences,
-paired by patient, with 95 % intervals. A study that is finished is read back, and one that was
-stopped goes on. On one CPU core (fp32) the four methods take about an hour a seed for 5,840 scans.
+scores it on the labeled scans at 50, 100 and all labels. The untrained backbone has BatchNorm
+statistics of whole unlabeled scans. Printed are AUROCs and the differences, paired by patient, with
+95 % intervals. A study that is finished is read back, and one that was stopped goes on. On one CPU
+core (fp32) the four methods take about an hour a seed for 5,840 scans.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from common import hush, options, save
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone
 from scanlearn.backbones.weights import load_backbone
+from scanlearn.features.batch_norm import WholeScans
 from scanlearn.features.extract import extract, thumbnail_features
 from scanlearn.methods import SimCLRConfig
 from scanlearn.packing.sources import open_archive
@@ -99,6 +100,7 @@ def measure(phantom_seed: int, seeds: list[int], steps: int, work: Path) -> dict
     }
     for seed in seeds:
         untrained = build_backbone(BACKBONE, unlabeled.shape[0], seed)
+        WholeScans(unlabeled, SIZE, unlabeled.mean, unlabeled.std).set_statistics(untrained)
         measured["random"].append(probe_backbone(untrained, unlabeled, labeled))
         for arm, scale in ARMS.items():
             started = time.perf_counter()

@@ -44,7 +44,7 @@ PLACES = {
 # Single files that hold what folders share; they have no arrows.
 GROUND = {
     "scanlearn": (
-        *("core", "errors", "console", "files", "locks", "provenance"),
+        *("core", "errors", "console", "files", "locks", "provenance", "threads"),
         *("pages", "svg", "palette"),
     ),
     "scantune": ("wording",),

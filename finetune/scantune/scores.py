@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int8
@@ -18,6 +18,13 @@ from scantune.labels.truth import Truth
 
 # 3 held tuned and linear scores of solvers that stopped early, and .5 for classes nobody taught.
 _FORMAT = 4
+
+
+class Validation(NamedTuple):
+    """What a model's threshold was set on: rows of the labeled set, ``[v]``, and their scores."""
+
+    rows: Int[np.ndarray, " v"]
+    scores: Float[np.ndarray, "v k"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,8 @@ class Scores:
         values: ``[l g j n k]`` class scores; NaN where ``fold_of`` is -1.
         thresholds: ``[l g j f k]`` at or above which a model calls a class, set on training
             patients; NaN where they are too few (see `metrics.threshold_at`).
+        validation: Of each model, by its places in the axes l, g, j and f; empty where it was not
+            kept, as in scores that were saved.
         made_from: Hash of the weights, scans and labels that gave these scores; empty where
             nobody said.
         learned: ``[g j f k]`` whether a training subset has a scan of a class and one that is
@@ -55,6 +64,7 @@ class Scores:
     notes: tuple[str, ...] = ()
     made_from: str = ""
     learned: Bool[np.ndarray, "g j f k"] | None = None
+    validation: Mapping[tuple[int, int, int, int], Validation] = field(default_factory=dict)
 
     @property
     def num_label_seeds(self) -> int:
@@ -106,6 +116,12 @@ class Scores:
     def thresholds_of(self, learner: str, budget: str | int) -> Float[np.ndarray, "j f k"]:
         """Returns the thresholds of a learner at a budget; a ValueError if there are none."""
         return np.asarray(self.thresholds[self._place(learner, budget)])
+
+    def validation_of(
+        self, learner: str, budget: str | int, label_seed: int, fold: int
+    ) -> Validation | None:
+        """Returns what one model's threshold was set on; None where it was not kept."""
+        return self.validation.get((*self._place(learner, budget), label_seed, fold))
 
     def _place(self, learner: str, budget: str | int) -> tuple[int, int]:
         for kind, name, known in (

@@ -13,7 +13,7 @@ from scantune.labels.labeled_set import LabeledSet
 from scantune.learners.by_name import frozen_learner
 from scantune.learners.learner import Fit, Learner
 from scantune.learners.table import FROZEN_LEARNERS
-from scantune.scores import Scores
+from scantune.scores import Scores, Validation
 from scantune.splits import Budget, budget_rows, folds_of
 from scantune.statistics.metrics import thresholds_of
 
@@ -87,6 +87,7 @@ def score_learners(
     used = np.zeros((2, len(budgets), label_seeds, num_folds), dtype=np.int64)
     learned = np.zeros((len(budgets), label_seeds, num_folds, k), np.bool_)
     caveats: Counter[tuple[str, str]] = Counter()
+    validation: dict[tuple[int, int, int, int], Validation] = {}
     short: dict[Budget, int] = {}
     for seed, parts in enumerate(plan):
         for number, fold in enumerate(parts):
@@ -104,6 +105,9 @@ def score_learners(
                     limits = thresholds_of(fit.validation, labeled.truth[subset.rows])
                     thresholds[index, place, seed, number] = np.where(taught, limits, np.nan)
                     caveats.update((name, caveat) for caveat in _caveats(fit, taught))
+                    scored = ~np.isnan(fit.validation).all(axis=1)
+                    kept = Validation(subset.rows[scored], fit.validation[scored])
+                    validation[index, place, seed, number] = kept
                     if on_fit is not None:
                         on_fit()
     return Scores(
@@ -130,6 +134,7 @@ def score_learners(
             ),
         ),
         learned=learned,
+        validation=validation,
     )
 
 

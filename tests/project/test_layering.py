@@ -11,7 +11,7 @@ SCANLEARN = [
     "locks",
     "svg",
     "pages",
-    "provenance | config | readers",
+    "provenance | threads | config | readers",
     "core",
     "archive",
     "phantom",

@@ -25,6 +25,7 @@ class Table:
     patients: np.ndarray = field(default_factory=lambda: np.array([]))
     path: Path = Path("labels.csv")
     num_rejected: int = 0
+    patients_known: bool = True
 
     def __post_init__(self) -> None:
         if not len(self.patients):

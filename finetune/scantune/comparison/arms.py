@@ -7,13 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scanlearn.archive.reader import Archive
-from scanlearn.backbones.backbone import Backbone, weights_hash
+from scanlearn.backbones.backbone import Backbone, has_batch_norm, weights_hash
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
-from scanlearn.training.folder import read_rows
+from scanlearn.features.batch_norm import WholeScans
+from scanlearn.training.folder import RunFolder, read_rows
 from scanlearn.training.pretrain import PretrainResult, pretrain
-from scanlearn.training.run import initial_backbone, resolve, training_device
+from scanlearn.training.run import (
+    initial_backbone,
+    read_provenance,
+    resolve,
+    training_device,
+)
 from scanlearn.training.settings import PretrainConfig
 from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import CompareConfig
@@ -44,10 +50,13 @@ def train_arms(
             where = f"arm {arm}, seed {seed} ({len(rows) + 1} of {total})"
             if config.arms[arm].kind == "random":
                 rows.append(_random_row(config, arm, seed, unlabeled))
-                say(f"{where}: untrained, the initial weights of the other arms")
+                of = rows[-1].statistics
+                aside = f"; BatchNorm statistics of {of} unlabeled scans" if of else ""
+                say(f"{where}: untrained, the initial weights of the other arms{aside}")
                 continue
             say(f"{where}:")
             run = folder.run(arm, seed)
+            _check_recipe(config, run)
             leave_out = folder.leaking if config.leaks == "drop" else None
             result = pretrain(config.run_config(arm, seed, run, leave_out))
             rows.append(_trained_row(result, arm, seed, folder.path))
@@ -61,10 +70,17 @@ def train_arms(
 
 
 def load_network(config: CompareConfig, row: RunRow, folder: Path, unlabeled: Archive) -> Backbone:
-    """Returns a network of the study on the device that trains, in evaluation mode."""
+    """Returns a network of the study on the device that trains, in evaluation mode.
+
+    An untrained one with BatchNorm has the statistics of whole unlabeled scans; one that begins
+    from given weights keeps theirs.
+    """
     device = training_device(config.pretrain.device)
     if config.arms[row.arm].kind == "random":
-        return _initial_backbone(config, row.seed, unlabeled).eval().to(device)
+        backbone = _initial_backbone(config, row.seed, unlabeled).eval().to(device)
+        if config.pretrain.backbone.weights is None:
+            _whole_scans(config, unlabeled).set_statistics(backbone)
+        return backbone
     backbone, card = load_backbone(folder / row.backbone)
     if card.weights_hash != row.final_hash:
         # A backbone put in its place was scored under the name of this arm.
@@ -108,18 +124,51 @@ def _initial_backbone(config: CompareConfig, seed: int, unlabeled: Archive) -> B
     return initial_backbone(_initial_run(config, seed, Path()), unlabeled)[0]
 
 
+def _whole_scans(config: CompareConfig, unlabeled: Archive) -> WholeScans:
+    """The scans from which an untrained network takes its statistics."""
+    return WholeScans(unlabeled, config.pretrain.views.size, unlabeled.mean, unlabeled.std)
+
+
+def _check_recipe(config: CompareConfig, run: Path) -> None:
+    """Refuses a run of this study whose recipe of views an earlier release chose otherwise.
+
+    Raises:
+        ScanlearnError: It is one.
+    """
+    folder, recipe = RunFolder(run), config.pretrain.recipe
+    if not folder.provenance.is_file():
+        return
+    earlier = read_provenance(folder).chosen.recipe or config.pretrain.views.recipe
+    earlier = earlier or config.pretrain.method.recipe
+    if earlier != recipe:
+        raise ScanlearnError(
+            f"{run}: was begun by an earlier release with recipe {earlier}, and "
+            f"pretrain.views.recipe null now stands for {recipe}, which is published for this kind "
+            "of network: name another output folder, or delete the run's folder to train it again"
+        )
+
+
 def _random_row(config: CompareConfig, arm: str, seed: int, unlabeled: Archive) -> RunRow:
     backbone = _initial_backbone(config, seed, unlabeled)
-    final = weights_hash(backbone)
+    final, statistics = weights_hash(backbone), ""
+    if config.pretrain.backbone.weights is None and has_batch_norm(backbone):
+        scans = _whole_scans(config, unlabeled)
+        final, statistics = scans.hash(backbone), scans.in_words
     # The whole method is hashed, as a run hashes it before its first step: equal hashes prove
     # that this network is the one from which the trained arms of the seed began.
     run = _initial_run(config, seed, Path())
     method = resolve(run, unlabeled, backbone).method.build(backbone, seed)
-    return RunRow(arm=arm, seed=seed, initial_hash=weights_hash(method), final_hash=final)
+    return RunRow(
+        arm=arm,
+        seed=seed,
+        initial_hash=weights_hash(method),
+        final_hash=final,
+        statistics=statistics,
+    )
 
 
 def _trained_row(result: PretrainResult, arm: str, seed: int, study: Path) -> RunRow:
-    shared = RunRow.model_fields.keys() - {"arm", "seed", "curve", "backbone"}
+    shared = RunRow.model_fields.keys() - {"arm", "seed", "curve", "backbone", "statistics"}
     return RunRow(
         arm=arm,
         seed=seed,

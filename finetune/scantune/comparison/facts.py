@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,10 +34,11 @@ from scantune.comparison.results import (
     ViewShare,
 )
 from scantune.evaluation.settings import THUMBNAIL
+from scantune.labels.count import Count, unknown_patients
 from scantune.labels.labeled_set import LabeledSet
 from scantune.learners.by_name import stopping_notes
 from scantune.scores import Scores
-from scantune.wording import learner_name
+from scantune.wording import design_name, learner_name
 
 # Pictures of what each arm saw.
 _ARMS_A_SHEET = 4
@@ -100,6 +102,14 @@ def setup_facts(
             f"{trained.steps:,} steps",
         ),
         Fact(name="Evaluation", value=_evaluation_text(config, tasks)),
+        *(
+            Fact(
+                name="Untrained network",
+                value=f"initial weights; BatchNorm statistics of {statistics} unlabeled scans, "
+                "whole and not augmented",
+            )
+            for statistics in {run.statistics for run in runs if run.statistics}
+        ),
     )
 
 
@@ -114,7 +124,8 @@ def _evaluation_text(config: CompareConfig, tasks: Mapping[str, LabeledSet]) -> 
     elif evaluation.split_column is not None:
         design = f"split column {evaluation.split_column}"
     else:
-        design = f"{evaluation.folds} patient folds"
+        count = next((labeled.count() for labeled in tasks.values()), Count(0, 0))
+        design = design_name("folds", count, evaluation.folds)
     seeds = evaluation.label_seeds
     frozen = ", ".join(learner_name(name) for name in evaluation.frozen_learners)
     trained = ", ".join(learner_name(name) for name in evaluation.network_learners)
@@ -169,26 +180,44 @@ def view_shares(config: CompareConfig) -> tuple[ViewShare, ...]:
 
 def counted(archive: Archive) -> Counted:
     """Size and hash of an archive."""
+    is_unknown = unknown_patients(
+        archive.scan_ids, archive.patients, is_known=archive.patients_known
+    )
     return Counted(
-        scans=len(archive),
-        patients=len(set(archive.patients)) if archive.patients_known else None,
+        **_plain(Count.of(archive.patients, is_unknown)),
         hash=archive.content_hash,
         shape=archive.shape,
     )
+
+
+def _plain(count: Count) -> dict[str, Any]:
+    return {
+        "scans": count.scans,
+        "patients": count.known_patients,
+        "unknown_patients": count.unknown,
+        "stand_ins": count.stand_ins,
+    }
 
 
 def task_counts(tasks: Mapping[str, LabeledSet]) -> tuple[TaskCount, ...]:
     """Scans, patients and classes of every task."""
     return tuple(
         TaskCount(
+            **_plain(labeled.count()),
             name=name,
             classes=labeled.classes,
-            scans=len(labeled),
-            patients=labeled.num_patients,
             counts=labeled.counts,
+            design=labeled.design,
+            is_compared=labeled.is_compared,
         )
         for name, labeled in tasks.items()
     )
+
+
+def patients_caveat(tasks: Mapping[str, LabeledSet]) -> str:
+    """What the verdict has to say of patients that nobody knows, as a sentence; or nothing."""
+    caveats = dict.fromkeys(filter(None, (labeled.count().caveat for labeled in tasks.values())))
+    return " ".join(f"{caveat[0].upper()}{caveat[1:]}." for caveat in caveats)
 
 
 def data_warnings(
@@ -202,10 +231,11 @@ def data_warnings(
                 f"The {name} scans are also the unlabeled ones: every arm has seen the test scans, "
                 "but not their labels."
             )
-        if not archive.patients_known:
+        caveat = counted(archive).count.caveat
+        if caveat:
             warnings.append(
-                f"The {name} scans have no patient identifiers: each scan counts as one patient, "
-                "and intervals are too narrow if patients have several scans."
+                f"Of the {name} scans, {caveat}: intervals are too narrow if patients have several "
+                "scans, and with folds one person's scans may train and be tested."
             )
     for name, labeled in tasks.items():
         if labeled.num_blank:

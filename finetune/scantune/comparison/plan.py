@@ -24,8 +24,7 @@ from scanlearn.views.scale import Scale
 from scanlearn.views.settings import LOCAL_SHARE
 from scantune.evaluation.settings import THUMBNAIL, ScoringSettings
 from scantune.labels.labeled_set import target_title
-from scantune.learners.settings import DEFAULT
-from scantune.learners.table import LEARNERS, LearnerName
+from scantune.learners.table import LearnerName
 from scantune.splits import Budget
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
@@ -89,22 +88,6 @@ class EvaluationConfig(ScoringSettings):
                 "test and split_column both say which scans are tested; leave one of them out"
             )
         return self
-
-    @property
-    def frozen_learners(self) -> tuple[str, ...]:
-        """Learners on frozen features, the only ones that the thumbnail can be scored with."""
-        return tuple(name for name in self.learners if not LEARNERS[name].needs_network)
-
-    @property
-    def network_learners(self) -> tuple[str, ...]:
-        """Learners that train a network, minutes per fit."""
-        return tuple(name for name in self.learners if LEARNERS[name].needs_network)
-
-    def frozen(self) -> EvaluationConfig:
-        """Returns these settings for what has no network: the thumbnail."""
-        unread = self.tune.without_effect(self.frozen_learners)
-        tune = self.tune.model_copy(update={name: getattr(DEFAULT, name) for name in unread})
-        return self.model_copy(update={"learners": self.frozen_learners, "tune": tune})
 
 
 class ArmConfig(Settings):
@@ -231,7 +214,7 @@ class CompareConfig(Settings):
         if any(seed < 0 for seed in self.seeds):
             raise ValueError("seeds are 0 or more")
         dials = [arm.dial() for arm in self.arms.values() if arm.kind == "pretrained"]
-        idle = self.pretrain.build_recipe().without_effect(dials)
+        idle = self.pretrain.without_effect(dials)
         if idle:
             raise ValueError(f"pretrain.views.{no_effect_in_words(idle)}")
         self._check_primary()

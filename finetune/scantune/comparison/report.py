@@ -26,7 +26,7 @@ from scantune.comparison.results import (
     read_results,
 )
 from scantune.splits import Budget
-from scantune.wording import budget_name, learner_name
+from scantune.wording import DESIGNS, budget_name, is_separate, learner_name
 
 REPORT_FILE = "report.html"
 OUTCOMES = {
@@ -65,6 +65,7 @@ def write(folder: Path | str) -> Path:
         "thousands": lambda number: f"{number:,.0f}",
         "short": lambda text: text[:10],
     }
+    lead = tasks(results)[0]
     page = page_template("scantune.comparison", "report.html.j2", filters).render(
         r=results,
         drawings=drawings,
@@ -72,7 +73,10 @@ def write(folder: Path | str) -> Path:
         created=f"{datetime.datetime.fromisoformat(results.created):%d %B %Y, %H:%M} UTC",
         winner=winner(results),
         headline=headline(results),
-        primary_task=results.verdict.primary.task,
+        primary_task=lead.name,
+        lead=lead,
+        separate=is_separate(lead.design, lead.count, is_compared=lead.is_compared),
+        untested=DESIGNS[lead.design].untested,
         arms=ordered_arms(results),
         colours=plots.palette(results),
         auroc=[auroc_table(results, task.name) for task in tasks(results)],

@@ -8,7 +8,10 @@ from typing import Literal
 from scanlearn.config.reading import read_json
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
+from scantune.labels.count import Count
+from scantune.labels.labeled_set import Design
 from scantune.splits import Budget
+from scantune.wording import dial_text
 
 ArmKind = Literal["random", "pretrained", "thumbnail"]
 Outcome = Literal["better", "worse", "equivalent", "none"]
@@ -36,23 +39,44 @@ class Verdict(Settings):
     primary: Primary
 
 
-class Counted(Settings):
-    """Size and content hash of an archive; ``patients`` is None where nobody knows them."""
+class CountedScans(Settings):
+    """Scans and their patients.
+
+    ``patients`` are those that are known, None where nobody knows any; the others are of
+    ``unknown_patients`` scans, which count as ``stand_ins`` patients.
+    """
 
     scans: int
     patients: int | None
+    unknown_patients: int = 0
+    stand_ins: int = 0
+
+    @property
+    def count(self) -> Count:
+        """The same, to be told in words; earlier releases kept no number of unknown ones."""
+        unknown = self.unknown_patients or (self.scans if self.patients is None else 0)
+        return Count(self.scans, self.patients or 0, unknown, self.stand_ins or unknown)
+
+
+class Counted(CountedScans):
+    """Size and content hash of an archive."""
+
     hash: str
     shape: tuple[int, int, int] | None = None
 
 
-class TaskCount(Settings):
-    """Labeled scans, patients and scans per class of one task."""
+class TaskCount(CountedScans):
+    """Labeled scans, patients and scans per class of one task.
+
+    ``design`` says which scans are tested, and ``is_compared`` whether a patient of labels and
+    external test set would have been recognised.
+    """
 
     name: str
     classes: tuple[str, ...]
-    scans: int
-    patients: int
     counts: dict[str, int]
+    design: Design = "folds"
+    is_compared: bool = True
 
 
 class Dial(Settings):
@@ -86,13 +110,7 @@ class ArmRow(Settings):
         """``s = 0.5``; the sub-dials by name where they differ."""
         if self.scale is None:
             return "no network" if self.kind == "thumbnail" else "not trained"
-        dials = self.scale.model_dump()
-        extra = dials.pop("acquisition")
-        if len(set(dials.values())) == 1:
-            text = f"s = {self.scale.crop:g}"
-            return f"{text}, acquisition {extra:g}" if extra else text
-        dials |= {"acquisition": extra}
-        return ", ".join(f"{name} {value:g}" for name, value in dials.items())
+        return dial_text(self.scale.model_dump())
 
 
 class TrainingCurve(Settings):
@@ -104,7 +122,11 @@ class TrainingCurve(Settings):
 
 
 class RunRow(Settings):
-    """One network: an arm at one pretraining seed; the defaults are those of an untrained one."""
+    """One network: an arm at one pretraining seed; the defaults are those of an untrained one.
+
+    ``statistics`` says of how many scans an untrained network has its BatchNorm statistics; they
+    are part of its ``final_hash``.
+    """
 
     arm: str
     seed: int
@@ -119,6 +141,7 @@ class RunRow(Settings):
     uniforms_hash: str = ""
     curve: TrainingCurve = TrainingCurve()
     backbone: str = ""
+    statistics: str = ""
 
 
 class SeedMatch(Settings):

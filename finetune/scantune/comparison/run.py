@@ -61,6 +61,10 @@ def run_study(config: CompareConfig) -> Path:
     differences = difference_rows(config, estimates, scores)
     proof = matched(runs)
     arms = facts.arm_rows(config, unlabeled.shape[0])
+    answer = state_verdict(config, arms, table, differences, proof)
+    caveat = facts.patients_caveat({config.primary_task: tasks[config.primary_task]})
+    if caveat:
+        answer = answer.model_copy(update={"sentence": f"{answer.sentence} {caveat}"})
     results = Results(
         title=config.title,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -70,7 +74,7 @@ def run_study(config: CompareConfig) -> Path:
         config=facts.config_text(config),
         margin=config.margin,
         setup=facts.setup_facts(config, runs, tasks, len(unlabeled)),
-        verdict=state_verdict(config, arms, table, differences, proof),
+        verdict=answer,
         unlabeled=facts.counted(unlabeled),
         labels=facts.counted(labels),
         test=None if test is None else facts.counted(test),

@@ -37,12 +37,14 @@ class Network:
     Args:
         load: Loads it; called only where some task is not scored yet.
         weights: Hash of its weights; empty for the thumbnail, which has none.
+        is_untrained: Whether it never saw a scan in training.
     """
 
     arm: str
     name: str
     load: Callable[[], EvaluatedBackbone]
     weights: str = ""
+    is_untrained: bool = False
 
 
 def read_tasks(config: CompareConfig, archives: tuple[Archive, ...]) -> dict[str, LabeledSet]:
@@ -88,7 +90,13 @@ def networks_of(
         return EvaluatedBackbone({"kind": row.arm}, network, None, view)
 
     networks = [
-        Network(row.arm, f"{row.arm}-seed-{row.seed}", partial(load, row), row.final_hash)
+        Network(
+            row.arm,
+            f"{row.arm}-seed-{row.seed}",
+            partial(load, row),
+            row.final_hash,
+            is_untrained=bool(row.statistics),
+        )
         for row in runs
     ]
     if config.evaluation.frozen_learners:
@@ -122,6 +130,7 @@ def score_all(
             task: labeled
             for task, labeled in tasks.items()
             if not are_kept(folder.scores(task, network.name))
+            or _is_without_statistics(folder, network, task, archives, labeled)
         }
         if missing:
             _score(config.evaluation, folder, network, archives, missing)
@@ -148,6 +157,28 @@ def score_all(
             " which weights they were made; they are used as they are"
         )
     return scores
+
+
+def _is_without_statistics(
+    folder: StudyFolder,
+    network: Network,
+    task: str,
+    archives: Sequence[Archive],
+    labeled: LabeledSet,
+) -> bool:
+    """Whether kept scores of an untrained network are to be made again, which is said.
+
+    Earlier releases scored it with BatchNorm statistics that no scan had been near.
+    """
+    path = folder.scores(task, network.name)
+    origin = _origin(network, archives, labeled)
+    if not network.is_untrained or Scores.load(path).made_from == origin:
+        return False
+    warn_user(
+        f"{path}: was made otherwise than untrained networks are scored now, with BatchNorm "
+        "statistics of whole unlabeled scans; it is computed again"
+    )
+    return True
 
 
 def _origin(network: Network, archives: Sequence[Archive], labeled: LabeledSet) -> str:

@@ -10,10 +10,12 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from scanlearn.archive.reader import Archive
-from scanlearn.backbones.backbone import Backbone, build_backbone, weights_hash
+from scanlearn.backbones.backbone import Backbone, build_backbone, has_batch_norm, weights_hash
+from scanlearn.backbones.card import Card
 from scanlearn.backbones.device import preferred_device
 from scanlearn.backbones.settings import BackboneConfig, check_architecture
 from scanlearn.backbones.weights import load_backbone
+from scanlearn.features.batch_norm import WholeScans
 from scanlearn.features.extract import extract, thumbnail_features
 from scanlearn.files import features_folder
 from scantune.evaluation.classifier import View
@@ -30,12 +32,16 @@ class EvaluatedBackbone:
     Args:
         network: In evaluation mode, on the device that computes; None for the thumbnail.
         folder: Where its weights are; None where they are not on disk.
+        card: Where it comes from; None of what was not loaded.
+        notes: What is to be read beside its scores.
     """
 
     described: dict[str, Any]
     network: Backbone | None
     folder: Path | None
     view: View
+    card: Card | None = None
+    notes: tuple[str, ...] = ()
 
     def features(self, archive: Archive, rows: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n d"]:
         """Returns the frozen features of some scans; a network's are kept in the cache."""
@@ -51,7 +57,8 @@ def open_backbone(backbone: str | Path, archive: Archive, size: int | None) -> E
 
     Args:
         archive: The scans: a network is made for their channels, and one that was never trained
-            sees them standardised by their own mean and std.
+            sees them standardised by their own mean and std, and takes its BatchNorm statistics
+            from them, of all folds alike: no label is used.
         size: Side of a view in pixels; None for the backbone's own.
 
     Raises:
@@ -63,21 +70,40 @@ def open_backbone(backbone: str | Path, archive: Archive, size: int | None) -> E
         return EvaluatedBackbone(described, None, None, View(side, archive.mean, archive.std))
     folder = folder_of(backbone)
     if folder is None and str(backbone).startswith(RANDOM):
-        name, seed = random_of(str(backbone))
-        kind, side, mean, std = "random", size or _RANDOM_SIZE, archive.mean, archive.std
-        config = BackboneConfig(name=name)
-        network = build_backbone(config, archive.shape[0], seed, size=side)
-    else:
-        network, card = load_backbone(folder or backbone, channels=archive.shape[0])
-        kind, side, mean, std = "loaded", size or card.size, card.mean, card.std
-    described = {
+        return _untrained(
+            str(backbone), archive, View(size or _RANDOM_SIZE, archive.mean, archive.std)
+        )
+    network, card = load_backbone(folder or backbone, channels=archive.shape[0])
+    view = View(size or card.size, card.mean, card.std)
+    described = _described("loaded", network, view)
+    network = network.eval().to(preferred_device())
+    return EvaluatedBackbone(described, network, folder, view, card)
+
+
+def _untrained(backbone: str, archive: Archive, view: View) -> EvaluatedBackbone:
+    name, seed = random_of(backbone)
+    network = build_backbone(BackboneConfig(name=name), archive.shape[0], seed, size=view.size)
+    described = _described("random", network, view)
+    notes: tuple[str, ...] = ()
+    network = network.eval().to(preferred_device())
+    if has_batch_norm(network):
+        scans = WholeScans(archive, *view)
+        scans.set_statistics(network)
+        described |= {"batch_norm_statistics": f"{scans.in_words} labeled scans, without labels"}
+        notes = (
+            f"{backbone} was never trained: its BatchNorm statistics are of {scans.in_words} "
+            "labeled scans, of all folds, without their labels",
+        )
+    return EvaluatedBackbone(described, network, None, view, notes=notes)
+
+
+def _described(kind: str, network: Backbone, view: View) -> dict[str, Any]:
+    return {
         "kind": kind,
         "architecture": network.name,
         "weights": weights_hash(network),
-        "size": side,
+        "size": view.size,
     }
-    network = network.eval().to(preferred_device())
-    return EvaluatedBackbone(described, network, folder, View(side, mean, std))
 
 
 def channels_of(backbone: str | Path) -> Literal[1, 3, "auto"]:

@@ -52,6 +52,9 @@ class ClassifierCard(Settings):
     Args:
         thresholds: At or above which a class is called: for ``specificity`` on scans of patients
             whom the models of inner folds had not seen; None where they were too few.
+        patients: Patients that are known; None where none is.
+        unknown_patients: Scans whose patient is unknown.
+        counted: Scans and patients in words.
         chosen_c: Inverse regularisation strength of a probe; of findings one each.
         probe_hash: sha256 of the probe's file; None where the network has its classifier.
         network_hash: Of the weights of a network with its classifier; None under a probe.
@@ -66,7 +69,9 @@ class ClassifierCard(Settings):
     specificity: float
     chosen_c: tuple[float, ...] = ()
     scans: int
-    patients: int
+    patients: int | None
+    unknown_patients: int = 0
+    counted: str = ""
     size: int = Field(ge=1, le=LARGEST_SIZE)
     channels: int = Field(ge=1, le=MOST_CHANNELS)
     mean: tuple[Finite, ...]
@@ -130,6 +135,7 @@ def describe(
         packing: Settings of the archive that the scans are from.
     """
     thresholds = thresholds_of(fit.validation, labeled.truth).tolist()
+    count = labeled.count()
     return ClassifierCard(
         learner=learner,
         target=labeled.target,
@@ -137,8 +143,10 @@ def describe(
         classes=labeled.classes,
         thresholds=tuple(None if np.isnan(value) else value for value in thresholds),
         specificity=SPECIFICITY,
-        scans=labeled.num_scans,
-        patients=labeled.num_patients,
+        scans=count.scans,
+        patients=count.known_patients,
+        unknown_patients=count.unknown,
+        counted=count.in_words,
         size=view.size,
         channels=len(view.mean),
         mean=tuple(view.mean),

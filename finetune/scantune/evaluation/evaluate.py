@@ -6,7 +6,7 @@ score what they predict, write the results.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -14,16 +14,26 @@ from typing import Any, Unpack
 import numpy as np
 from jaxtyping import Float32
 
+from scanlearn.backbones.card import Card
 from scanlearn.config.loading import check_settings
 from scanlearn.console import Progressor, say, track
+from scanlearn.errors import ScanlearnError
 from scanlearn.files import features_folder, remove_torn
 from scanlearn.locks import held, inside
 from scanlearn.packing.settings import TABLE_SETTINGS, PackSettings, pixel_settings
+from scanlearn.threads import computing_with, free_threads
 from scantune.evaluation.backbone import EvaluatedBackbone, channels_of, open_backbone
 from scantune.evaluation.classifier import SEED, describe, keep_classifier, keep_network
 from scantune.evaluation.outputs import check_output, write
-from scantune.evaluation.results import Evaluation, say_table, score_table
-from scantune.evaluation.settings import EvaluateConfig, EvaluateOptions, ScoringSettings
+from scantune.evaluation.results import Evaluation, remarks, say_table, score_table
+from scantune.evaluation.settings import (
+    RANDOM,
+    THUMBNAIL,
+    UNTRAINED,
+    EvaluateConfig,
+    EvaluateOptions,
+    ScoringSettings,
+)
 from scantune.labels.labeled_set import LabeledSet
 from scantune.labels.open import (
     LabeledArchives,
@@ -39,6 +49,7 @@ from scantune.learners.table import LEARNERS
 from scantune.learners.tuned import tune_network
 from scantune.scores import Scores
 from scantune.scoring import check_features, score_learners
+from scantune.wording import dial_text
 
 
 def evaluate(
@@ -85,18 +96,41 @@ def evaluate_with(backbone: str | Path, labels: str | Path, settings: EvaluateCo
 def _evaluate(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) -> Evaluation:
     task = _open(backbone, labels, settings)
     archives, labeled = task.labels.archives, task.labels.labeled
-    features = labeled.gathered(lambda source, rows: task.backbone.features(archives[source], rows))
+    features = _features(task.backbone, task.labels)
     check_features(features, labeled)
     with track(num_fits(settings, labeled), "learning") as progress:
         scores = fit_learners(task.backbone, task.scans, features, settings, progress)
-    notes = (*scores.notes, *task.labels.caveats, *stopping_notes(scores, settings.tune))
-    evaluation = Evaluation(task.inputs, score_table(scores), labeled, scores, notes)
+    references, left_out = _score_references(task, settings)
+    table = score_table(scores, {name: of_it for name, (_, of_it) in references.items()})
+    notes = (
+        *remarks(table, labeled.design),
+        *task.backbone.notes,
+        *scores.notes,
+        *task.labels.caveats,
+        *stopping_notes(scores, settings.tune),
+        *left_out,
+    )
+    evaluation = Evaluation(
+        task.inputs,
+        table,
+        labeled,
+        scores,
+        notes,
+        named=task.named,
+        references={name: described for name, (described, _) in references.items()},
+    )
     say_table(evaluation)
     if settings.output is not None:
         write(evaluation, archives, settings.output, worst=settings.worst)
         if settings.keep:
             _keep(task, settings, settings.output / "classifier")
     return evaluation
+
+
+def _features(backbone: EvaluatedBackbone, labels: LabeledArchives) -> Float32[np.ndarray, "n d"]:
+    return labels.labeled.gathered(
+        lambda source, rows: backbone.features(labels.archives[source], rows)
+    )
 
 
 @dataclass(frozen=True)
@@ -106,6 +140,7 @@ class _Task:
     backbone: EvaluatedBackbone
     labels: LabeledArchives
     inputs: dict[str, Any]
+    named: dict[str, str]
 
     @property
     def scans(self) -> LabeledScans:
@@ -151,7 +186,70 @@ def _open(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) ->
     }
     if settings.output is not None:
         check_output(settings.output, inputs)
-    return _Task(opened, labeled, inputs)
+    return _Task(opened, labeled, inputs, _named(opened, backbone, labels, settings))
+
+
+def _named(
+    opened: EvaluatedBackbone, backbone: str | Path, labels: str | Path, settings: EvaluateConfig
+) -> dict[str, str]:
+    """Returns what was evaluated as a person calls it, without the user's folders."""
+    named = {"data set": Path(labels).expanduser().name}
+    if settings.test is not None:
+        named["external test set"] = Path(settings.test).expanduser().name
+    folder = opened.folder
+    named["backbone"] = str(backbone)
+    if folder is not None:
+        # A run's own folder has the name that somebody gave it.
+        is_of_run = folder.name == "backbone" and (folder.parent / "config.yaml").is_file()
+        named["backbone"] = (folder.parent if is_of_run else folder).absolute().name
+    return named | _origin(opened.card)
+
+
+def _origin(card: Card | None) -> dict[str, str]:
+    if card is None:
+        return {}
+    words = {
+        "method": card.method,
+        "recipe": card.recipe,
+        "scale": None if card.scale is None else dial_text(card.scale),
+        "pretraining seed": None if card.seed is None else str(card.seed),
+        "weights it began from": None if card.start is None else card.start.in_words,
+    }
+    return {name: text for name, text in words.items() if text}
+
+
+def _score_references(
+    task: _Task, settings: EvaluateConfig
+) -> tuple[dict[str, tuple[dict[str, Any], Scores]], tuple[str, ...]]:
+    """Scores the references by the same frozen learners, folds and budgets.
+
+    Returns:
+        What each is and its scores, by name; and a sentence for each that cannot be had.
+    """
+    backbone, labeled, frozen = task.backbone, task.labels.labeled, settings.frozen()
+    if not frozen.learners or not settings.references or backbone.network is None:
+        return {}, ()
+    sources = {THUMBNAIL: THUMBNAIL, UNTRAINED: f"{RANDOM}{backbone.network.name}"}
+    chosen = [
+        name for name in settings.references if name == THUMBNAIL or backbone.card is not None
+    ]
+    if chosen:
+        say(f"scored beside the backbone: {', '.join(chosen)} (references=[] leaves them out)")
+    scored: dict[str, tuple[dict[str, Any], Scores]] = {}
+    notes = []
+    for name in chosen:
+        size = None if name == THUMBNAIL else backbone.view.size
+        try:
+            reference = open_backbone(sources[name], task.labels.archives[0], size)
+        except ScanlearnError as error:
+            notes.append(f"the untrained network is not scored beside the backbone: {error}")
+            continue
+        scans = replace(task, backbone=reference).scans
+        features = _features(reference, task.labels)
+        with track(num_fits(frozen, labeled), name) as progress:
+            scores = fit_learners(reference, scans, features, frozen, progress)
+        scored[name] = (reference.described, scores)
+    return scored, tuple(notes)
 
 
 def num_fits(settings: ScoringSettings, labeled: LabeledSet) -> int:
@@ -180,14 +278,17 @@ def fit_learners(
         settings.tune,
         on_epoch=partial(_show_epoch, progress),
     )
-    return score_learners(
-        learners,
-        scans.labeled,
-        budgets=settings.budgets,
-        folds=settings.folds,
-        label_seeds=settings.label_seeds,
-        on_fit=progress.advance,
-    )
+    is_training = any(LEARNERS[name].needs_network for name in settings.learners)
+    # Beside busy processes a training on all cores is ten times slower than on one.
+    with computing_with(free_threads() if is_training else None):
+        return score_learners(
+            learners,
+            scans.labeled,
+            budgets=settings.budgets,
+            folds=settings.folds,
+            label_seeds=settings.label_seeds,
+            on_fit=progress.advance,
+        )
 
 
 def _show_epoch(progress: Progressor, epoch: int, epochs: int, value: float) -> None:

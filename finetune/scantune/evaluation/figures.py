@@ -60,7 +60,7 @@ def figure_note(scores: Scores) -> str:
     num_classes = len(scores.truth.asked)
     curves = "Curves are means over models (folds and label seeds)"
     if min(num_classes, _MOST_CURVES) <= _MOST_BANDS:
-        curves += "; bands hold 95 % of patient resamples"
+        curves += "; bands hold 95 % of resamples"
     elif num_classes > _MOST_CURVES:
         curves += f", of the {_MOST_CURVES} commonest of {num_classes} classes"
     return (

@@ -23,10 +23,11 @@ from scantune.evaluation.results import Evaluation
 from scantune.evaluation.worst import worst_errors, worst_sheet
 from scantune.scores import Scores
 from scantune.statistics.metrics import AUROC, METRICS, Ends, Metric
+from scantune.wording import design_name
 
 _METRICS, _PREDICTIONS, _CLASSES = "metrics.json", "predictions.csv", "classes.csv"
 _PAGE, _FIGURES, _WORST = "evaluation.html", "figures.svg", "worst_errors.png"
-_FORMAT = 3
+_FORMAT = 4
 MACRO = "macro average"
 
 
@@ -34,9 +35,12 @@ def check_output(folder: Path, inputs: dict[str, Any]) -> None:
     """Raises a ScanlearnError if the folder holds the evaluation of something else."""
     try:
         earlier = json.loads((folder / _METRICS).read_text("utf-8"))["inputs"]
+        labels = earlier.get("labels", {})
+        if labels.get("task") == "multiclass" and len(labels["classes"]) == 2:
+            labels["task"] = "binary"  # as earlier releases called it
     except FileNotFoundError:
         return
-    except (ValueError, KeyError, TypeError, OSError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
         earlier = None
     if earlier != inputs:
         raise ScanlearnError(
@@ -60,7 +64,7 @@ def write(
     with disk_errors(folder):
         make_folder(folder)
     labeled, scores = evaluation.labeled, evaluation.scores
-    title = f"{labeled.target}: {labeled.num_scans:,} scans of {labeled.num_patients:,} patients"
+    title = f"{labeled.target}: {labeled.count().in_words}"
     figures = draw_figures(scores, evaluation.table)
     files: dict[str, str | bytes] = {
         _PREDICTIONS: _predictions(evaluation, archives),
@@ -88,19 +92,28 @@ def write(
 
 def _metrics(evaluation: Evaluation) -> dict[str, Any]:
     labeled = evaluation.labeled
+    count, tested = labeled.count(), labeled.count(evaluation.is_tested)
     return {
         "format": _FORMAT,
         "inputs": evaluation.inputs,
-        "scans": labeled.num_scans,
-        "patients": labeled.num_patients,
-        "tested_scans": int((evaluation.scores.fold_of >= 0).any(axis=0).sum()),
-        "tested_patients": len(evaluation.scores.tested_patients),
+        "named": dict(evaluation.named),
+        "design": labeled.design,
+        "scans": count.scans,
+        "patients": count.known_patients,
+        "unknown_patients": count.unknown,
+        "tested_scans": tested.scans,
+        "tested_patients": tested.known_patients,
+        "tested_unknown_patients": tested.unknown,
+        "counted": count.in_words,
+        "tested_counted": tested.in_words,
+        "tested_on": design_name(labeled.design, count, evaluation.scores.num_folds),
         "counts": labeled.counts,
         "blank": labeled.num_blank,
         "uncertain": labeled.num_uncertain,
         "unknown": labeled.unknown,
         "synthetic": labeled.num_synthetic,
         "table": [row.as_json() for row in evaluation.table],
+        "references": {name: dict(each) for name, each in evaluation.references.items()},
         "notes": list(evaluation.notes),
         "versions": {name: version(name) for name in ("scanlearn", "torch", "numpy", "scipy")},
     }

@@ -16,7 +16,14 @@ from scanlearn.svg import Axis
 from scantune.evaluation.figures import LearnerFigures, figure_note
 from scantune.evaluation.results import Evaluation
 from scantune.statistics.metrics import METRICS, SPECIFICITY
-from scantune.wording import budget_name, learner_name
+from scantune.wording import (
+    budget_name,
+    design_name,
+    interval_covers,
+    is_separate,
+    learner_name,
+    signed,
+)
 
 _HASH_LETTERS = 12
 
@@ -33,15 +40,23 @@ def evaluation_page(
         "learner": learner_name,
         "budget": budget_name,
         "percent": lambda share: "" if math.isnan(share) else f"{100 * share:.1f} %",
+        "signed": signed,
         "is_number": lambda value: not math.isnan(value),
         "forest": partial(_forest, axis=axis),
     }
-    scores, labeled = evaluation.scores, evaluation.labeled
+    scores, labeled, is_tested = evaluation.scores, evaluation.labeled, evaluation.is_tested
+    design, count, tested = labeled.design, labeled.count(), labeled.count(is_tested)
     return page_template("scantune.evaluation", "evaluation.html.j2", filters).render(
         title=labeled.target,
-        backbone=_backbone(evaluation.inputs),
+        backbone=_backbone(evaluation),
         labeled=labeled,
-        num_tested=int((scores.fold_of >= 0).any(axis=0).sum()),
+        count=count,
+        tested=tested if labeled.split is not None or tested != count else None,
+        tested_on=design_name(design, count, scores.num_folds),
+        is_separate=is_separate(design, count, is_compared=labeled.is_compared),
+        covers=interval_covers(design, tested),
+        is_kept=bool(scores.validation),
+        references={name: _reference(each) for name, each in evaluation.references.items()},
         scores=scores,
         table=evaluation.table,
         notes=evaluation.notes,
@@ -52,7 +67,7 @@ def evaluation_page(
         worst=None if worst is None else png_address(worst),
         frequencies=_frequencies(evaluation),
         left_out=_left_out(evaluation),
-        inputs=list(_in_words(evaluation.inputs)),
+        inputs=_inputs(evaluation),
         metrics=METRICS,
         at_threshold=[metric.title for metric in METRICS if metric.at_threshold],
         specificity=SPECIFICITY,
@@ -71,9 +86,14 @@ def _forest(value: float, low: float, high: float, *, axis: Axis) -> Markup:
     return svg.figure(120, 18, label, body)
 
 
-def _backbone(inputs: Mapping[str, Any]) -> str:
+def _backbone(evaluation: Evaluation) -> str:
     """Returns what was evaluated in words."""
-    backbone = inputs.get("backbone", {})
+    text = _reference(evaluation.inputs.get("backbone", {}))
+    name = evaluation.named.get("backbone", "")
+    return f"{name}, {text}" if name and not text.startswith(name) else text
+
+
+def _reference(backbone: Mapping[str, Any]) -> str:
     size = f" at {backbone['size']} px" if "size" in backbone else ""
     name = backbone.get("architecture", backbone.get("kind", "features"))
     return f"{name}{' with random weights' if backbone.get('kind') == 'random' else ''}{size}"
@@ -82,7 +102,7 @@ def _backbone(inputs: Mapping[str, Any]) -> str:
 def _frequencies(evaluation: Evaluation) -> dict[str, list[tuple[str, int, float]]]:
     """Returns name, scans and share of each class, of both sides where some scans only train."""
     truth = evaluation.labeled.truth
-    is_tested = (evaluation.scores.fold_of >= 0).any(axis=0)
+    is_tested = evaluation.is_tested
     sides = {"Training scans": truth.is_real & ~is_tested, "Tested scans": is_tested}
     if not sides["Training scans"].any():
         sides = {"Labeled scans": truth.is_real}
@@ -107,6 +127,18 @@ def _left_out(evaluation: Evaluation) -> list[str]:
         masked = ", ".join(f"{name} {count:,}" for name, count in unknown.items())
         sentences.append(f"scans with an unknown label, masked for that finding: {masked}")
     return sentences
+
+
+def _inputs(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """Returns what was evaluated by its names, each with its hash, and then by the settings."""
+    hashes = {"data set": "labels: archive", "external test set": "labels: test"}
+    hashes["backbone"] = "backbone: weights"
+    settings = dict(_in_words(evaluation.inputs))
+    rows = []
+    for what, name in evaluation.named.items():
+        digest = settings.pop(hashes.get(what, ""), "")
+        rows.append((what, f"{name} ({digest})" if digest else name))
+    return rows + list(settings.items())
 
 
 def _in_words(inputs: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

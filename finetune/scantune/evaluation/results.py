@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from scanlearn.console import say
 from scanlearn.features.auroc import auroc_replicates, mean_of_defined
-from scantune.labels.labeled_set import LabeledSet
+from scantune.labels.labeled_set import Design, LabeledSet
 from scantune.scores import Scores
 from scantune.statistics.agreement import Agreement, grade_agreement
 from scantune.statistics.delong import class_interval
-from scantune.statistics.intervals import Estimate, arm_interval, estimate, patient_weights
+from scantune.statistics.intervals import (
+    Estimate,
+    arm_interval,
+    estimate,
+    paired_difference,
+    patient_weights,
+)
 from scantune.statistics.metrics import (
     AUROC,
     METRICS,
     SPECIFICITY,
     Ends,
+    Metric,
     OneVsRest,
     mean_metrics,
+    roc_sensitivity,
     score_metrics,
     share_interval,
     share_replicates,
+    threshold_replicates,
 )
+from scantune.wording import design_name, learner_name
+
+# Resamples behind the variance of a share; its standard deviation is known to 3 % then.
+_REPLICATES = 500
 
 
 @dataclass(frozen=True)
@@ -38,8 +52,8 @@ class ClassRow:
     Args:
         unknown: Tested scans whose label is not known, left out of all that follows.
         share: Share of positives among the known, the average precision of guessing.
-        intervals: 95 % intervals over patients, thresholds held fixed, of the AUROC and of each
-            metric that is a share.
+        intervals: 95 % intervals over patients of the AUROC and of each metric that is a share;
+            the patients that set its threshold are resampled too.
         delong: DeLong's 95 % interval of the AUROC, patients clustered; only of a given split,
             where all models test the same scans, and NaN with folds.
         undefined: Models, one for each label seed and fold, whose AUROC is undefined.
@@ -124,14 +138,19 @@ def _row(
     is_known, of_class = scores.truth.known(code), scores.truth.positives(code)
     sides = {"positives": is_tested & of_class, "negatives": is_tested & is_known & ~of_class}
     scans, negatives = (int(side.sum()) for side in sides.values())
-    called = values >= np.take_along_axis(thresholds, np.maximum(scores.fold_of, 0), axis=1)
-    is_right, has_threshold = called == of_class, ~np.isnan(thresholds)
     intervals = {AUROC.name: Ends(interval.low, interval.high)}
+    whole = with_training(weights[:_REPLICATES], scores)
     for metric in METRICS:
         if metric.share_of is not None:
             side, mean = sides[metric.share_of], means[metric.name]
-            intervals[metric.name] = _share_interval(
-                scores, mean, is_right, has_threshold, side, weights
+            replicates = [
+                _share_replicates(scores, (learner, budget), code, metric, model, whole)
+                for model in np.ndindex(thresholds.shape)
+                if not (metric.at_threshold and np.isnan(thresholds[model]))
+            ]
+            num_patients = len(np.unique(scores.patients[side]))
+            intervals[metric.name] = share_interval(
+                mean, np.array(replicates), num_patients, int(side.sum())
             )
     delong = class_interval(scores, learner, budget, code)
     return ClassRow(
@@ -147,22 +166,78 @@ def _row(
     )
 
 
-def _share_interval(
+def with_training(
+    weights: Shaped[np.ndarray, "r m"], scores: Scores, *, seed: int = 1
+) -> Shaped[np.ndarray, "r m"]:
+    """Returns patient weights in which patients who only train are resampled too.
+
+    Of folds all patients are tested, and the weights stay as they are: a patient weighs the same
+    where it sets a threshold and where it is called.
+    """
+    others = np.setdiff1d(scores.patients, scores.tested_patients)
+    if not len(others):
+        return weights
+    whole = weights.copy()
+    whole[:, others] = np.random.default_rng(seed).multinomial(
+        len(others), np.full(len(others), 1 / len(others)), size=len(weights)
+    )
+    return whole
+
+
+def _share_replicates(
     scores: Scores,
-    share: float,
-    is_right: Bool[np.ndarray, "j n"],
-    has_threshold: Bool[np.ndarray, "j f"],
-    side: Bool[np.ndarray, " n"],
+    cell: tuple[str, str | int],
+    code: int,
+    metric: Metric,
+    model: Sequence[int],
     weights: Shaped[np.ndarray, "r m"],
-) -> Ends:
-    """Returns the interval of the share of a side called right, positives or negatives."""
-    replicates = []
-    for seed, fold in np.argwhere(has_threshold):
-        rows = np.flatnonzero((scores.fold_of[seed] == fold) & side)
-        drawn = weights[:, scores.patients[rows]]
-        replicates.append(share_replicates(is_right[seed, rows], drawn))
-    patients = np.unique(scores.patients[side])
-    return share_interval(share, np.array(replicates), len(patients), int(side.sum()))
+) -> Float[np.ndarray, " r"]:
+    """Returns the share of a side that one model calls right, under each patient resample.
+
+    The threshold is chosen anew in each. Where its validation scores were not kept it is held
+    fixed, which leaves the noise of choosing it out.
+    """
+    seed, fold = model
+    rows = scores.test_rows(seed, fold, code)
+    tested, positives = scores.of(*cell)[seed, rows, code], scores.truth.positives(code)[rows]
+    drawn = weights[:, scores.patients[rows]]
+    if not metric.at_threshold:
+        return roc_sensitivity(tested, positives, drawn)
+    thresholds = scores.thresholds_of(*cell)[[seed], fold, code]
+    kept = scores.validation_of(*cell, seed, fold)
+    if kept is not None:
+        used = scores.truth.known(code)[kept.rows] & ~np.isnan(kept.scores[:, code])
+        at = kept.rows[used]
+        of_patients = weights[:, scores.patients[at]]
+        of_class = scores.truth.positives(code)[at]
+        thresholds = threshold_replicates(kept.scores[used, code], of_class, of_patients)
+    side = positives if metric.share_of == "positives" else ~positives
+    is_called = tested[side] >= thresholds[:, None]
+    is_right = is_called if metric.share_of == "positives" else ~is_called
+    shares = share_replicates(is_right, drawn[:, side])
+    return np.where(np.isnan(thresholds), np.nan, shares)
+
+
+@dataclass(frozen=True)
+class ReferenceScore:
+    """What a reference scores where the backbone does, and how much more the backbone scores.
+
+    Args:
+        name: ``thumbnail`` or ``untrained``.
+        difference: AUROC of the backbone minus that of the reference, paired by patient, with its
+            95 % interval; of these two networks only.
+        note: Why there is no interval; empty where there is one.
+    """
+
+    name: str
+    auroc: float
+    low: float
+    high: float
+    difference: float
+    difference_low: float
+    difference_high: float
+    p: float
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -188,6 +263,7 @@ class EvaluationRow:
     undefined: int
     classes: tuple[ClassRow, ...] = ()
     agreement: Agreement | None = None
+    references: tuple[ReferenceScore, ...] = ()
 
     @property
     def macro(self) -> dict[str, float]:
@@ -210,6 +286,7 @@ class EvaluationRow:
         return plain | {
             "classes": [row.as_json() for row in self.classes],
             "agreement": None if self.agreement is None else asdict(self.agreement),
+            "references": [asdict(reference) for reference in self.references],
             "macro": self.macro,
             "exclude_chance": self.num_sure,
         }
@@ -217,17 +294,36 @@ class EvaluationRow:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of a backbone on a labeled set."""
+    """The scores of a backbone on a labeled set.
+
+    Args:
+        named: Data set, backbone, method and the like as a person calls them, by what they are.
+        references: What each reference is, by its name.
+    """
 
     inputs: dict[str, Any]
     table: tuple[EvaluationRow, ...]
     labeled: LabeledSet
     scores: Scores
     notes: tuple[str, ...]
+    named: Mapping[str, str] = field(default_factory=dict)
+    references: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def is_tested(self) -> Bool[np.ndarray, " n"]:
+        """``[n]`` which labeled scans are tested."""
+        return np.asarray((self.scores.fold_of >= 0).any(axis=0))
 
 
-def score_table(scores: Scores) -> tuple[EvaluationRow, ...]:
-    """Returns a row per learner and label budget, with intervals over patients."""
+def score_table(
+    scores: Scores, references: Mapping[str, Scores] | None = None
+) -> tuple[EvaluationRow, ...]:
+    """Returns a row per learner and label budget, with intervals over patients.
+
+    Args:
+        references: Scores of the same scans, folds and subsets by the learners that references can
+            have, by their names.
+    """
     weights = patient_weights(scores)
     is_ordinal = scores.truth.task == "ordinal"
     rows = []
@@ -249,21 +345,75 @@ def score_table(scores: Scores) -> tuple[EvaluationRow, ...]:
                     undefined=whole.undefined,
                     classes=class_table(scores, learner, budget, weights),
                     agreement=agreement,
+                    references=tuple(
+                        _compared(name, whole, estimate(each, learner, budget, weights))
+                        for name, each in (references or {}).items()
+                        if learner in each.learners
+                    ),
                 )
             )
     return tuple(rows)
 
 
+def _compared(name: str, backbone: Estimate, reference: Estimate) -> ReferenceScore:
+    interval, paired = arm_interval([reference]), paired_difference([backbone], [reference])
+    return ReferenceScore(
+        name=name,
+        auroc=reference.auroc,
+        low=interval.low,
+        high=interval.high,
+        difference=paired.estimate,
+        difference_low=paired.low,
+        difference_high=paired.high,
+        p=paired.p,
+        note=paired.note if np.isnan(paired.low) else "",
+    )
+
+
+def remarks(table: Sequence[EvaluationRow], design: Design) -> tuple[str, ...]:
+    """Returns a sentence for each class that an external test set turns upside down."""
+    if design != "test":
+        return ()
+    below: dict[str, list[str]] = {}
+    for row in table:
+        for line in row.classes:
+            if line.high < 0.5:
+                text = f"{learner_name(row.learner)}, {row.budget} labels: {line.auroc:.3f}"
+                below.setdefault(line.name, []).append(text)
+    return tuple(
+        f"{name}: on the external test set the AUROC and its interval lie below .5 "
+        f"({'; '.join(rows)}): are its labels of the opposite sense, or its classes in another "
+        "order? classes= names the order"
+        for name, rows in below.items()
+    )
+
+
 def say_table(evaluation: Evaluation) -> None:
     """Prints the table and the notes."""
-    say(f"{'learner':<11}{'labels':>7}{'scans':>8}{'patients':>10}{'AUROC':>8}  95 % interval")
+    labeled = evaluation.labeled
+    count = labeled.count()
+    tested = design_name(labeled.design, count, evaluation.scores.num_folds)
+    say(f"tested on {tested}")
+    has_patients = count.known_patients is not None
+    head = f"{'patients':>10}" if has_patients else ""
+    say(f"{'learner':<11}{'labels':>7}{'scans':>8}{head}{'AUROC':>8}  95 % interval")
     for row in evaluation.table:
-        text = f"{row.learner:<11}{row.budget:>7}{row.train_scans:>8.0f}{row.train_patients:>10.0f}"
+        text = f"{row.learner:<11}{row.budget:>7}{row.train_scans:>8.0f}"
+        text += f"{row.train_patients:>10.0f}" if has_patients else ""
         aside = f"  ({row.undefined} undefined, left out)" if row.undefined else ""
-        say(f"{text}{row.auroc:>8.3f}  {row.low:.3f} to {row.high:.3f}{aside}")
+        say(f"{text}{row.auroc:>8.3f}  {_ends(row.low, row.high)}{aside}")
+        for each in row.references:
+            signs = f"{each.difference_low:+.3f} to {each.difference_high:+.3f}"
+            over = each.note or f"backbone {each.difference:+.3f}  {signs}"
+            name = f"  {each.name}"
+            say(f"{name:<{len(text)}}{each.auroc:>8.3f}  {_ends(each.low, each.high)}  {over}")
     _say_classes(evaluation)
     for note in evaluation.notes:
         say(f"note: {note}")
+
+
+def _ends(low: float, high: float) -> str:
+    return "no interval   " if np.isnan(low) else f"{low:.3f} to {high:.3f}"
 
 
 def _say_classes(evaluation: Evaluation) -> None:
@@ -287,4 +437,8 @@ def _say_classes(evaluation: Evaluation) -> None:
                 f"{kappa.high:.3f}"
             )
     at_threshold = ", ".join(metric.short for metric in METRICS if metric.at_threshold)
-    say(f"{at_threshold}: at the threshold for {SPECIFICITY:.0%} specificity on training patients")
+    say(
+        f"{at_threshold}: at the threshold for {SPECIFICITY:.0%} specificity on training "
+        f"{evaluation.labeled.count().units}; ROC: sensitivity at {SPECIFICITY:.0%} specificity on "
+        "the test scans' own ROC"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Required, TypedDict
+from typing import Annotated, Any, Final, Literal, Required, Self, TypedDict
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -14,13 +14,15 @@ from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.packing.settings import TableSettings
 from scanlearn.packing.sources import check_source
 from scantune.learners.settings import DEFAULT, TuneConfig
-from scantune.learners.table import LEARNERS_HELP, LearnerName
+from scantune.learners.table import LEARNERS, LEARNERS_HELP, LearnerName
 from scantune.splits import Budget
 
 # The reference that every backbone must beat.
-THUMBNAIL = "thumbnail"
+THUMBNAIL: Final = "thumbnail"
 # Begins the name of an untrained network.
 RANDOM = "random:"
+UNTRAINED: Final = "untrained"
+ReferenceName = Literal["thumbnail", "untrained"]
 
 
 def _as_written(values: Any) -> Any:
@@ -83,6 +85,22 @@ class ScoringSettings(Settings):
         default=DEFAULT, description="How learners train that do so step by step."
     )
 
+    @property
+    def frozen_learners(self) -> tuple[str, ...]:
+        """Learners on frozen features, the only ones that the thumbnail can be scored with."""
+        return tuple(name for name in self.learners if not LEARNERS[name].needs_network)
+
+    @property
+    def network_learners(self) -> tuple[str, ...]:
+        """Learners that train a network, minutes per fit."""
+        return tuple(name for name in self.learners if LEARNERS[name].needs_network)
+
+    def frozen(self) -> Self:
+        """Returns these settings for what has no network: the thumbnail."""
+        unread = self.tune.without_effect(self.frozen_learners)
+        tune = self.tune.model_copy(update={name: getattr(DEFAULT, name) for name in unread})
+        return self.model_copy(update={"learners": self.frozen_learners, "tune": tune})
+
 
 class _Target(Settings):
     """What a labeled set is read for; apart, so that it heads the printed settings."""
@@ -102,6 +120,11 @@ class EvaluateConfig(ScoringSettings, TableSettings, _Target):
     )
     size: int | None = Field(
         default=None, ge=8, description="Side of a view in pixels; null is the backbone's own."
+    )
+    references: tuple[ReferenceName, ...] = Field(
+        default=(THUMBNAIL, UNTRAINED),
+        description="What is scored beside the backbone by the same frozen learners: the thumbnail "
+        "and the untrained network of the same architecture; [] for nothing.",
     )
     keep: bool = Field(
         default=True,
@@ -196,6 +219,7 @@ class EvaluateOptions(TypedDict, total=False):
     issuer: str | None
     folder_labels: bool
     size: int | None
+    references: Sequence[ReferenceName]
     keep: bool
     worst: int
     output: str | Path | None

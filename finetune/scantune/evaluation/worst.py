@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.sheets import FAINT, RED, Line, Section, Tile, fitted, grid, picture, png
 from scanlearn.features.auroc import mean_of_defined
+from scantune.labels.count import Count
 from scantune.labels.labeled_set import LabeledSet
 from scantune.scores import Scores
 from scantune.wording import budget_name, learner_name
@@ -121,7 +122,7 @@ def worst_sheet(
     if not found:
         return None
     title = f"{labeled.target}: worst errors of {learner_name(learner)}, {budget_name(budget)}"
-    sections = [Section((Line(title, 22), Line(_subtitle(found), 14, FAINT)))]
+    sections = [Section((Line(title, 22), Line(_subtitle(found, labeled.count()), 14, FAINT)))]
     for errors in found:
         heading = (Line(errors.heading, 17),) if errors.heading else ()
         cells = [[_tile(error, labeled, archives)] for error in errors.shown]
@@ -129,16 +130,20 @@ def worst_sheet(
     return png(grid(sections, columns=_COLUMNS, size=(_SIDE, _SIDE), gap=_GAP))
 
 
-def _subtitle(found: Sequence[WorstErrors]) -> str:
+def _subtitle(found: Sequence[WorstErrors], count: Count) -> str:
+    unseen = "no scan of the patient"
+    if count.unknown:
+        unseen = f"not the scan ({count.caveat})"
+    means = f"means over label seeds, of models that saw {unseen}."
     if found[0].heading:
         return (
             "Scans with a finding that score lowest, then scans without it that score highest; "
-            "means over label seeds, of models that saw no scan of the patient."
+            f"{means}"
         )
     one = found[0]
     return (
         f"{len(one.shown)} of {one.num_errors:,} errors in {one.num_tested:,} scans, the highest "
-        "wrong score first; means over label seeds, of models that saw no scan of the patient."
+        f"wrong score first; {means}"
     )
 
 

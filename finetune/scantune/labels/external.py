@@ -14,7 +14,12 @@ from scanlearn.archive.reader import Archive
 from scanlearn.archive.spellings import respelled_across
 from scanlearn.audit.fingerprint import batch_size, digests_of
 from scanlearn.audit.pairs import equal_pairs
-from scanlearn.audit.result import ScanSet, issuer_notes, why_patients_not_compared
+from scanlearn.audit.result import (
+    ScanSet,
+    issuer_notes,
+    issuers_differ_by_default,
+    why_patients_not_compared,
+)
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.merge import MERGED
 from scanlearn.packing.settings import SOURCE_SETTINGS, PackSettings, pixel_settings
@@ -116,6 +121,7 @@ def join(
     sizes = [len(labeled), len(external)]
     is_real = np.concatenate([part.truth.is_real for part in both])
     matrix = np.concatenate([part.truth.matrix for part in both])
+    is_unknown = np.concatenate([part.unknown_patients for part in both])
     return replace(
         labeled,
         truth=Truth(matrix, labeled.truth.task, None if is_real.all() else ~is_real),
@@ -126,6 +132,8 @@ def join(
         num_uncertain=labeled.num_uncertain + external.num_uncertain,
         uncertain=tuple(np.add(labeled.uncertain, external.uncertain).tolist()),
         sources=np.repeat([0, 1], sizes),
+        is_unknown=is_unknown if is_unknown.any() else None,
+        is_compared=not reason and not issuers_differ_by_default(*sets),
         notes=tuple(notes),
     )
 

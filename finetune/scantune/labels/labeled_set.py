@@ -14,12 +14,15 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.packing.merge import JOINED, MERGED
 from scanlearn.packing.tables import is_list, split_list
 from scantune.labels.classes import Target, lists_findings, read_target
+from scantune.labels.count import Count, unknown_patients
 from scantune.labels.table import YES_OR_NO, LabelMatrix, LabelTable, NamedTable, clean
 from scantune.labels.truth import Task, Truth
 
 _SYNTHETIC = {**YES_OR_NO, "yes": 1, "no": 0}
 _VALIDATION = ("val", "valid", "validation")
 _NAMED_COLUMNS = 3
+# Which scans are tested: those of folds, of a split that is given, or of an external test set.
+Design = Literal["folds", "split", "test"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ class LabeledSet:
         uncertain: ``k`` numbers of findings: scans here of which -1 makes it unknown.
         sources: ``[n]`` archive of each scan: 0 the labels', 1 the external test set's; None where
             there is one archive.
+        is_unknown: ``[n]`` whether nobody knows the patient, so that the scan, or its file,
+            counts as one; None where all are known.
+        is_compared: Whether a patient of both archives would have been recognised.
     """
 
     target: str
@@ -48,6 +54,8 @@ class LabeledSet:
     uncertain: tuple[int, ...] = ()
     sources: Int[np.ndarray, " n"] | None = None
     notes: tuple[str, ...] = ()
+    is_unknown: Bool[np.ndarray, " n"] | None = None
+    is_compared: bool = True
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,6 +68,7 @@ class LabeledSet:
             rows=self.rows[places],
             split=None if self.split is None else self.split[places],
             sources=None if self.sources is None else self.sources[places],
+            is_unknown=None if self.is_unknown is None else self.is_unknown[places],
         )
 
     @property
@@ -74,8 +83,26 @@ class LabeledSet:
 
     @property
     def num_patients(self) -> int:
-        """Patients with at least one labeled scan."""
+        """Patients with at least one labeled scan; a scan of an unknown one counts as one."""
         return len(np.unique(self.patients[self.truth.is_real]))
+
+    @property
+    def design(self) -> Design:
+        """Which scans are tested."""
+        if self.sources is not None:
+            return "test"
+        return "folds" if self.split is None else "split"
+
+    def count(self, side: Bool[np.ndarray, " n"] | None = None) -> Count:
+        """Returns how many scans of how many patients there are, of all or of those of a side."""
+        side = self.truth.is_real if side is None else side & self.truth.is_real
+        return Count.of(self.patients[side], self.unknown_patients[side])
+
+    @property
+    def unknown_patients(self) -> Bool[np.ndarray, " n"]:
+        """``[n]`` whether nobody knows the patient."""
+        known = np.zeros(len(self.patients), np.bool_)
+        return known if self.is_unknown is None else self.is_unknown
 
     @property
     def counts(self) -> dict[str, int]:
@@ -212,15 +239,20 @@ def label(
         raise ScanlearnError(f"{named.name}: column '{title}' {problem} needed")
     is_uncertain = labels.uncertain.any(axis=1)
     num_uncertain = int((is_uncertain & ~is_labeled).sum())
+    patients = np.asarray(named.table.patients)[rows]
+    is_unknown = unknown_patients(
+        np.asarray(named.table.scan_ids)[rows], patients, is_known=named.table.patients_known
+    )
     return LabeledSet(
         target=title,
         classes=labels.classes,
         truth=truth,
-        patients=patient_codes(np.asarray(named.table.patients)[rows]),
+        patients=patient_codes(patients),
         rows=rows,
         num_blank=len(is_labeled) - len(rows) - num_uncertain,
         num_uncertain=num_uncertain,
         uncertain=tuple(labels.uncertain[rows].sum(axis=0).tolist()),
+        is_unknown=is_unknown if is_unknown.any() else None,
     )
 
 

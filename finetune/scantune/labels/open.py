@@ -17,6 +17,8 @@ from scantune.labels.classes import Target
 from scantune.labels.external import join, open_external, read_external
 from scantune.labels.labeled_set import LabeledSet, read_labels, scorable
 
+BOTH_SIDES = "one person's scans may train and be tested"
+
 
 @dataclass(frozen=True)
 class Question:
@@ -51,7 +53,7 @@ class LabeledArchives:
             "archive": self.archives[0].content_hash,
             "test": self.archives[1].content_hash if len(self.archives) > 1 else None,
             "target": self.labeled.target,
-            "task": self.labeled.truth.task,
+            "task": self.labeled.truth.name,
             "classes": list(self.labeled.classes),
             "synthetic": self.labeled.num_synthetic,
         }
@@ -60,6 +62,9 @@ class LabeledArchives:
     def caveats(self) -> tuple[str, ...]:
         """Sentences that a person should read beside the numbers."""
         notes = list(self.labeled.notes)
+        caveat = self.labeled.count().caveat
+        if caveat:
+            notes.append(f"{caveat}: {BOTH_SIDES}")
         for source, archive in enumerate(self.archives):
             of_archive = self.labeled.sources == source if len(self.archives) > 1 else slice(None)
             respelled = respelled_within(archive, self.labeled.rows[of_archive])
@@ -118,7 +123,7 @@ def read_question(
         raise ScanlearnError("test and split_column both say which scans are tested; leave one out")
     notes = archives[0].info.get("notes", {})
     labeled = read_labels(archives[0], source=Path(labels).name, notes=notes, **vars(asked))
-    _say_labeled(labeled, archives[0], labeled.target)
+    _say_labeled(labeled, labeled.target)
     if test is None:
         return LabeledArchives(archives, scorable(labeled))
     external = read_external(
@@ -129,11 +134,11 @@ def read_question(
         synthetic_column=asked.synthetic_column,
         source=Path(test).name,
     )
-    _say_labeled(external, archives[1], f"test set, {labeled.target}")
+    _say_labeled(external, f"test set, {labeled.target}")
     return LabeledArchives(archives, join(labeled, external, (archives[0], archives[1])))
 
 
-def _say_labeled(labeled: LabeledSet, archive: Archive, title: str) -> None:
+def _say_labeled(labeled: LabeledSet, title: str) -> None:
     unknown = labeled.unknown
     masked = {name: f" ({count:,} unknown)" for name, count in unknown.items() if count}
     counts = (f"{name}: {n:,}{masked.get(name, '')}" for name, n in labeled.counts.items())
@@ -142,11 +147,11 @@ def _say_labeled(labeled: LabeledSet, archive: Archive, title: str) -> None:
         "uncertain (-1) left out": labeled.num_uncertain,
         "synthetic, for training only": labeled.num_synthetic,
     }
+    count = labeled.count()
     kind = {"multiclass": "", "ordinal": " by grade", "multilabel": " by finding"}
-    patients = "patient" if labeled.num_patients == 1 else "patients"
+    by = kind[labeled.truth.task]
     say(
-        f"{title}: {labeled.num_scans:,} scans of {labeled.num_patients:,} {patients}"
-        f"{kind[labeled.truth.task]} ({', '.join(counts)})"
+        f"{title}: {count.in_words}{';' if by and count.unknown else ''}{by} ({', '.join(counts)})"
         + "".join(f"; {count:,} {reason}" for reason, count in left_out.items() if count)
     )
     uncertain = sum(labeled.uncertain)
@@ -155,9 +160,13 @@ def _say_labeled(labeled: LabeledSet, archive: Archive, title: str) -> None:
             f"unknown findings are masked: {sum(unknown.values()) - uncertain:,} blank, "
             f"{uncertain:,} uncertain (-1)"
         )
-    if not archive.patients_known:
+    if count.unknown:
+        found = "no patient column was found: each scan counts as its own patient"
+        if count.patients:
+            found = (
+                f"{count.unknown:,} of {count.scans:,} scans name no patient and count as their own"
+            )
         warn_user(
-            "no patient column was found: each scan counts as its own patient, so one person may "
-            "be in both training and test; name the column with patient_column=, or the part of "
-            "the paths with patient_pattern="
+            f"{found}, so one person may be in both training and test; name the column with "
+            "patient_column=, or the part of the paths with patient_pattern="
         )

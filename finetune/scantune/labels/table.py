@@ -37,6 +37,10 @@ class LabelTable(Protocol):
         """``[n]`` str, the patient of each scan."""
 
     @property
+    def patients_known(self) -> bool:
+        """Whether every scan's patient is known."""
+
+    @property
     def scan_ids(self) -> np.ndarray:
         """``[n]`` str, the name of each scan."""
 

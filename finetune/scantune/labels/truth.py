@@ -49,6 +49,11 @@ class Truth:
         return int(self.matrix.shape[1])
 
     @property
+    def name(self) -> str:
+        """The task as the field calls it: two classes were called "multiclass"."""
+        return "binary" if self.task == "multiclass" and self.num_classes == 2 else self.task
+
+    @property
     def is_exclusive(self) -> bool:
         """Whether a scan is of exactly one class."""
         return self.task != "multilabel"

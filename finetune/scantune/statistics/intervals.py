@@ -47,6 +47,28 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Component:
+    """One part of the variance of a mean, from one kind of draw: patients, seeds or subsets.
+
+    Args:
+        variance: What it adds: the variance of one draw divided by the number of draws.
+        df: Degrees of freedom with which it is known; infinite where it is.
+    """
+
+    variance: float
+    df: float
+
+    @classmethod
+    def of(cls, values: Sequence[float] | Float[np.ndarray, " n"]) -> Component:
+        """Returns that of the mean of independent draws; one draw cannot tell and adds nothing."""
+        n = len(values)
+        return cls(float(np.var(values, ddof=1)) / n, n - 1) if n > 1 else _NOTHING
+
+
+_NOTHING = Component(0.0, math.inf)
+
+
+@dataclass(frozen=True)
 class Interval:
     """An arm's AUROC with its 95 % interval, clipped to [0, 1].
 
@@ -54,6 +76,8 @@ class Interval:
         df: Degrees of freedom of Student's t.
         seed_variance: Variance between pretraining seeds divided by their number; 0 with one.
         note: What a person must know to read it; empty where nothing.
+        subset_variance: Variance between label subsets divided by their number; 0 where the
+            interval holds for the subsets at hand.
     """
 
     estimate: float
@@ -64,6 +88,12 @@ class Interval:
     seed_variance: float
     per_seed: tuple[float, ...]
     note: str = ""
+    subset_variance: float = 0.0
+
+    @property
+    def variance(self) -> float:
+        """Variance of the estimate: the sum of its components."""
+        return self.patient_variance + self.seed_variance + self.subset_variance
 
 
 @dataclass(frozen=True)
@@ -124,10 +154,23 @@ def estimate(
     )
 
 
-def arm_interval(seeds: Sequence[Estimate], *, level: float = 0.95) -> Interval:
-    """Returns the interval of one arm over its pretraining seeds."""
+def arm_interval(
+    seeds: Sequence[Estimate],
+    *,
+    level: float = 0.95,
+    between_seeds: Component | None = None,
+    between_subsets: Component | None = None,
+) -> Interval:
+    """Returns the interval of one arm over its pretraining seeds.
+
+    Args:
+        between_seeds: Stands for the variance between these seeds alone, where others help to
+            know it.
+        between_subsets: Of label subsets; None has the interval hold for those at hand.
+    """
     values, replicates = [seed.auroc for seed in seeds], [seed.replicates for seed in seeds]
-    wide = _interval(values, replicates, seeds[0].num_patients, level)
+    parts = (between_seeds, between_subsets)
+    wide = _interval(values, replicates, seeds[0].num_patients, level, *parts)
     return replace(
         wide,
         low=max(0.0, wide.low),
@@ -137,7 +180,12 @@ def arm_interval(seeds: Sequence[Estimate], *, level: float = 0.95) -> Interval:
 
 
 def paired_difference(
-    first: Sequence[Estimate], second: Sequence[Estimate], *, level: float = 0.95
+    first: Sequence[Estimate],
+    second: Sequence[Estimate],
+    *,
+    level: float = 0.95,
+    between_seeds: Component | None = None,
+    between_subsets: Component | None = None,
 ) -> Difference:
     """Returns the difference of two arms, paired by pretraining seed and by patient.
 
@@ -148,6 +196,8 @@ def paired_difference(
         first: One estimate per pretraining seed.
         second: The same seeds of the other arm, with the same weights. What has no seed, such as
             the thumbnail, is repeated.
+        between_seeds: As in `arm_interval`, of the differences.
+        between_subsets: As in `arm_interval`, of the differences.
 
     Raises:
         ValueError: If the arms have different numbers of seeds or of replicates.
@@ -163,12 +213,13 @@ def paired_difference(
         [a.replicates - b.replicates for a, b in pairs],
         first[0].num_patients,
         level,
+        between_seeds,
+        between_subsets,
     )
-    variance = interval.patient_variance + interval.seed_variance
-    if variance == 0:
+    if interval.variance == 0:
         p = 1.0 if interval.estimate == 0 else 0.0
     else:
-        p = float(2 * stdtr(interval.df, -abs(interval.estimate) / np.sqrt(variance)))
+        p = float(2 * stdtr(interval.df, -abs(interval.estimate) / np.sqrt(interval.variance)))
     note = ONE_SEED if len(first) == 1 else ""
     return Difference(**vars(replace(interval, note=note)), p=p)
 
@@ -178,36 +229,46 @@ def _interval(
     replicates: Sequence[Float[np.ndarray, " r"]],
     num_patients: int,
     level: float,
+    between_seeds: Component | None,
+    between_subsets: Component | None,
 ) -> Interval:
     """Returns mean, variances and unclipped interval of one value per pretraining seed."""
     resampled = np.mean(replicates, axis=0)
     resampled = resampled[~np.isnan(resampled)]
     patient_variance = float(resampled.var(ddof=1)) if len(resampled) > 1 else math.nan
-    seeds = len(values)
-    seed_variance = float(np.var(values, ddof=1)) / seeds if seeds > 1 else 0.0
-    df = satterthwaite_df(patient_variance, seed_variance, num_patients, seeds)
+    patients = Component(patient_variance, max(1, num_patients - 1))
+    seeds = between_seeds or Component.of(values)
+    subsets = between_subsets or _NOTHING
+    df = satterthwaite_df(patients, seeds, subsets)
     mean = float(np.mean(values))
-    half = float(stdtrit(df, (1 + level) / 2) * np.sqrt(patient_variance + seed_variance))
-    per_seed = tuple(float(value) for value in values)
-    return Interval(mean, mean - half, mean + half, df, patient_variance, seed_variance, per_seed)
+    variance = patients.variance + seeds.variance + subsets.variance
+    half = float(stdtrit(df, (1 + level) / 2) * np.sqrt(variance))
+    return Interval(
+        mean,
+        mean - half,
+        mean + half,
+        df,
+        patients.variance,
+        seeds.variance,
+        per_seed=tuple(float(value) for value in values),
+        subset_variance=subsets.variance,
+    )
 
 
-def satterthwaite_df(
-    patient_variance: float, seed_variance: float, num_patients: int, num_seeds: int
-) -> float:
-    """Returns V^2 / (V_pat^2/(m-1) + (s2/n)^2/(n-1)), the degrees of freedom of V.
+def satterthwaite_df(*components: Component) -> float:
+    """Returns the degrees of freedom of a sum of variances: V^2 / sum of V_i^2 / df_i.
 
-    Here s2/n is ``seed_variance``, m the patients and n the seeds; one seed gives m - 1.
+    Those of the first where all variances are 0.
 
     Source: Satterthwaite 1946, equation 17.
     """
-    largest = max(patient_variance, seed_variance)
-    if num_seeds == 1 or largest == 0:
-        return float(num_patients - 1)
+    parts = [part for part in components if part.variance != 0] or [components[0]]
+    if len(parts) == 1:
+        return float(parts[0].df)
     # Shares instead of variances: the squares of tiny variances would underflow.
-    patients, seeds = patient_variance / largest, seed_variance / largest
-    spread = patients**2 / max(1, num_patients - 1) + seeds**2 / (num_seeds - 1)
-    return float((patients + seeds) ** 2 / spread)
+    shares = np.array([part.variance for part in parts])
+    shares /= shares.max()
+    return float(shares.sum() ** 2 / (shares**2 / [part.df for part in parts]).sum())
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -227,8 +288,27 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(value) for value in adjusted)
 
 
+def equivalence_p(difference: Difference, margin: float) -> float:
+    """Returns the p-value of two one-sided tests that the true difference is within the margin.
+
+    It is under .025 where the 95 % interval is within the margin.
+
+    Source: Schuirmann 1987, "A comparison of the two one-sided tests procedure and the power
+    approach for assessing the equivalence of average bioavailability".
+    """
+    room = margin - abs(difference.estimate)
+    if difference.variance == 0:
+        return 0.0 if room > 0 else 1.0
+    return float(stdtr(difference.df, -room / np.sqrt(difference.variance)))
+
+
 def verdict(
-    difference: Difference, *, margin: float = 0.01, p: float | None = None, alpha: float = 0.05
+    difference: Difference,
+    *,
+    margin: float = 0.01,
+    p: float | None = None,
+    p_equivalent: float | None = None,
+    alpha: float = 0.05,
 ) -> VerdictKind:
     """Returns what a difference shows about its first arm.
 
@@ -239,9 +319,12 @@ def verdict(
     Args:
         margin: Half width of the range of equivalence, in AUROC.
         p: Adjusted for several comparisons; that of the difference where None.
+        p_equivalent: That of `equivalence_p`, adjusted likewise, which must be under half of
+            ``alpha``; None where the interval alone decides.
     """
     if -margin < difference.low and difference.high < margin:
-        return "equivalent"
+        is_sure = p_equivalent is None or p_equivalent < alpha / 2
+        return "equivalent" if is_sure else "none"
     if (difference.p if p is None else p) < alpha:
         return "better" if difference.estimate > 0 else "worse"
     return "none"

@@ -49,6 +49,11 @@ class OneVsRest:
     threshold: float
 
     @property
+    def num_scans(self) -> int:
+        """Scans that are scored."""
+        return len(self.probabilities)
+
+    @property
     def called(self) -> Bool[np.ndarray, " n"]:
         """``[n]`` whether a scan is called positive."""
         return np.asarray(self.probabilities >= self.threshold)
@@ -62,7 +67,8 @@ class Metric:
         short: Head of its column in the terminal, at most 6 letters.
         of: The metric of one class; both sides have scans.
         at_threshold: Whether it is undefined without a threshold.
-        share_of: Side whose share of right calls it is; such a metric has a Wilson interval.
+        share_of: Side whose share of right calls it is; such a metric has a Wilson interval, into
+            which the choice of the threshold enters.
     """
 
     name: str
@@ -106,6 +112,40 @@ def sensitivity(fold: OneVsRest) -> float:
 def specificity(fold: OneVsRest) -> float:
     """Returns the share of negatives that are not called."""
     return float((~fold.called[~fold.positives]).mean())
+
+
+def roc_sensitivity(
+    scores: Float[np.ndarray, " n"],
+    positives: Bool[np.ndarray, " n"],
+    weights: Shaped[np.ndarray, "r n"],
+    specificity: float = SPECIFICITY,
+) -> Float[np.ndarray, " r"]:
+    """Returns the sensitivity of the ROC curve at a specificity, under each weighting of the scans.
+
+    Equal scores are called together, and between two thresholds the curve is straight. NaN where a
+    replicate holds no positive or no negative.
+
+    Source: Fawcett, "An introduction to ROC analysis", 2006, sections 5 and 8.1.
+    """
+    if positives.all() or not positives.any():
+        return np.full(len(weights), np.nan)
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    drawn = weights[:, order].astype(np.float64)
+    sides = []
+    for side in (positives[order], ~positives[order]):
+        called = np.cumsum(drawn * side, axis=1)[:, last]
+        called = np.concatenate([np.zeros((len(called), 1)), called], axis=1)
+        total = np.where(called[:, -1:] > 0, called[:, -1:], np.nan)
+        sides.append(called / total)
+    hits, alarms = sides
+    allowed = 1 - specificity + 1e-9
+    left = np.maximum((alarms <= allowed).sum(axis=1) - 1, 0)[:, None]
+    (x, y), (x_next, y_next) = (
+        [np.take_along_axis(axis, left + step, axis=1)[:, 0] for axis in (alarms, hits)]
+        for step in (0, 1)
+    )
+    return np.asarray(y + (allowed - x) / (x_next - x) * (y_next - y))
 
 
 def balanced_accuracy(fold: OneVsRest) -> float:
@@ -181,7 +221,8 @@ METRICS: tuple[Metric, ...] = (
         "sensitivity",
         "Sensitivity",
         "sens",
-        "Share of positives at or above the threshold.",
+        "Share of positives at or above the threshold, which was set on training scans: what that "
+        "threshold finds here.",
         sensitivity,
         at_threshold=True,
         share_of="positives",
@@ -194,6 +235,17 @@ METRICS: tuple[Metric, ...] = (
         specificity,
         at_threshold=True,
         share_of="negatives",
+    ),
+    Metric(
+        "roc_sensitivity",
+        f"Sensitivity at {100 * SPECIFICITY:.0f} % specificity",
+        "ROC",
+        f"Sensitivity on the ROC of the test scans where it has {100 * SPECIFICITY:.0f} % "
+        "specificity: what a threshold set on the test scans themselves would find.",
+        lambda fold: float(
+            roc_sensitivity(fold.probabilities, fold.positives, np.ones((1, fold.num_scans)))[0]
+        ),
+        share_of="positives",
     ),
     Metric(
         "balanced_accuracy",
@@ -250,6 +302,33 @@ def threshold_at(
     return float(np.nextafter(negatives[k - 1], np.inf)) if k else float("-inf")
 
 
+def threshold_replicates(
+    scores: Float[np.ndarray, " n"],
+    positives: Bool[np.ndarray, " n"],
+    weights: Shaped[np.ndarray, "r n"],
+    specificity: float = SPECIFICITY,
+) -> Float[np.ndarray, " r"]:
+    """Returns `threshold_at` under each of many resamples of the validation scans.
+
+    Args:
+        weights: ``[r n]`` how often each scan is drawn.
+
+    Returns:
+        ``[r]``; NaN where no negative is drawn.
+    """
+    negatives = np.flatnonzero(~positives)
+    thresholds: np.ndarray = np.full(len(weights), np.nan)
+    if not len(negatives):
+        return thresholds
+    negatives = negatives[np.argsort(scores[negatives], kind="stable")]
+    drawn = np.cumsum(weights[:, negatives], axis=1, dtype=np.int64)
+    k = np.ceil(specificity * drawn[:, -1] - 1e-9)
+    place = (drawn < k[:, None]).sum(axis=1)
+    is_drawn = drawn[:, -1] > 0
+    thresholds[is_drawn] = np.nextafter(scores[negatives[place[is_drawn]]], np.inf)
+    return thresholds
+
+
 def thresholds_of(validation: Float[np.ndarray, "t k"], truth: Truth) -> Float[np.ndarray, " k"]:
     """Returns the threshold of each class, ``[k]``, by the scans that were validated.
 
@@ -264,12 +343,13 @@ def thresholds_of(validation: Float[np.ndarray, "t k"], truth: Truth) -> Float[n
 
 
 def share_replicates(
-    hits: Bool[np.ndarray, " n"], weights: Shaped[np.ndarray, "r n"]
+    hits: Bool[np.ndarray, "... n"], weights: Shaped[np.ndarray, "r n"]
 ) -> Float[np.ndarray, " r"]:
     """Returns the weighted share of hits under each of many weightings of the same scans.
 
     Args:
-        hits: ``[n]`` scans that are counted, such as positives, and whether each is called.
+        hits: ``[n]`` scans that are counted, such as positives, and whether each is called; or
+            ``[r n]``, where that differs between replicates.
         weights: ``[r n]``, not negative, such as how often a resample drew each scan.
 
     Returns:
@@ -278,7 +358,7 @@ def share_replicates(
     drawn = weights.astype(np.float32)
     total = drawn.sum(axis=1)
     share: np.ndarray = np.full(len(weights), np.nan)
-    np.divide(drawn @ hits.astype(np.float32), total, out=share, where=total > 0)
+    np.divide((drawn * hits).sum(axis=1), total, out=share, where=total > 0)
     return share
 
 
@@ -288,8 +368,8 @@ def share_interval(
     """Returns the 95 % interval of a share of scans of several patients.
 
     It is Wilson's, for as many independent scans as would vary as much as the share varies
-    between patient resamples, at most ``num_scans``. A resample of a share of 0 or 1 never
-    varies; there each patient counts for one scan.
+    between patient resamples, at most ``num_scans``. Of a share of 0 or 1 each patient
+    counts for one scan at most.
 
     Args:
         share: In [0, 1], mean over models; NaN where undefined.
@@ -303,10 +383,13 @@ def share_interval(
     if np.isnan(share) or len(resampled) < 2:
         return UNDEFINED
     variance = float(resampled.var(ddof=1))
-    varying = share * (1 - share)
-    size = float(num_patients)
+    varying, size = share * (1 - share), float(num_patients)
     if varying > 1e-9 and variance > 0:
         size = min(varying / variance, float(num_scans))
+    elif variance > 0:
+        # Where the threshold is chosen anew, resamples of a share of 0 or 1 vary too.
+        middle = float(resampled.mean())
+        size = min(middle * (1 - middle) / variance, size)
     z = float(ndtri((1 + _LEVEL) / 2))
     middle = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     half = z / (1 + z**2 / size) * np.sqrt(varying / size + z**2 / (4 * size**2))

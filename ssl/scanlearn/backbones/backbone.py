@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -105,7 +106,7 @@ def build_backbone(
         )
     rate = config.drop_path
     if rate is None:
-        rate = drop_path if drop_path and _is_transformer(config.name) else 0.0
+        rate = drop_path if drop_path and is_transformer(config.name) else 0.0
     with seeded_weights(seed, "backbone", config.name):
         network, model_args = _create(config.name, channels, rate, size)
     backbone = Backbone(network, name=config.name, channels=channels, model_args=model_args)
@@ -114,8 +115,14 @@ def build_backbone(
     return backbone
 
 
-def _is_transformer(name: str) -> bool:
-    """Whether an architecture works on patches; told without making its weights."""
+@lru_cache
+def is_transformer(name: str) -> bool:
+    """Whether an architecture works on patches; told without making its weights.
+
+    The rule by which recipes, optimisers and stochastic depth are chosen: a network with a patch
+    projection (ViT, DeiT, BEiT, Swin, a ViT on a convolutional stem) counts as a transformer,
+    every other as convolutional (ResNet, ConvNeXt, EfficientNet, CoAtNet, MaxViT).
+    """
     import timm
 
     with torch.device("meta"):

@@ -1,6 +1,7 @@
 """Frozen features of a backbone, and what is measured on them.
 
 - `extract.py`: the features of whole scans, kept in a cache
+- `batch_norm.py`: BatchNorm statistics for an untrained network, taken from whole scans
 - `auroc.py`: AUROC in numpy, of one class, of several, and under many weightings
 - `fixed_views.py`: one fixed set of views, the same for every backbone
 - `labelfree.py`: measures without labels: ranks, spectra and distances

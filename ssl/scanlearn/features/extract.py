@@ -67,9 +67,8 @@ def extract(
     rows = np.asarray(np.arange(len(archive)) if rows is None else rows, dtype=np.int64)
 
     def computed() -> Float32[np.ndarray, "n d"]:
-        generator = ViewGenerator("simclr", Scale.IDENTITY, ViewPlan(1), size, mean, std)
         device = next(backbone.parameters()).device
-        batches = _whole_scans(archive, rows, generator, batch_size, device)
+        batches = whole_scans(archive, rows, size, mean, std, batch_size, device)
         with track(len(rows), "features", visible=visible) as progress:
             features = features_of(backbone, batches, (len(rows),), precision, progress)
         check_finite(features, archive, rows)
@@ -114,11 +113,9 @@ def thumbnail_features(
     """
     rows = np.asarray(np.arange(len(archive)) if rows is None else rows, dtype=np.int64)
     channels = archive.shape[0]
-    plain = ViewGenerator(
-        "simclr", Scale.IDENTITY, ViewPlan(1), side, (0.0,) * channels, (1.0,) * channels
-    )
+    plain = ((0.0,) * channels, (1.0,) * channels)
     thumbnails = np.empty((len(rows), channels * side * side), dtype=np.float32)
-    for place, views in _whole_scans(archive, rows, plain, 256, torch.device("cpu")):
+    for place, views in whole_scans(archive, rows, side, *plain, 256, torch.device("cpu")):
         thumbnails[place] = views.flatten(1).numpy()
     return thumbnails
 
@@ -146,14 +143,17 @@ def features_of(
     return features
 
 
-def _whole_scans(
+def whole_scans(
     archive: Archive,
     rows: Int64[np.ndarray, " n"],
-    generator: ViewGenerator,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
     batch_size: int,
     device: torch.device,
 ) -> Iterator[tuple[Place, Float[Tensor, "b c s s"]]]:
     """Yields the place of each batch among the rows, and its views on ``device``."""
+    generator = ViewGenerator("simclr", Scale.IDENTITY, ViewPlan(1), size, mean, std)
     for start in range(0, len(rows), batch_size):
         place = slice(start, start + batch_size)
         batch = archive.gather(rows[place]).to(device)

@@ -28,6 +28,8 @@ _PUBLISHED_GROUPS = 8
 _SMALLEST_GROUP = 8
 # From this many epochs on, MoCo v3's released code halves the rate of ResNet-50.
 _LONG_EPOCHS = 300
+# And from this many on it raises the weight decay.
+_LONGEST_EPOCHS = 1000
 
 Optimiser = Literal["lars", "sgd", "adamw"]
 
@@ -61,8 +63,10 @@ class MethodSettings(Settings, ABC):
     What is null follows from the run; `resolved` fills it in.
     """
 
-    # The recipe of views that was published with the method.
+    # The recipe of views that was published with the method; for transformers, if there are two.
     recipe: ClassVar[str]
+    # The one published for networks that are no transformers; None where one serves all.
+    convnet_recipe: ClassVar[str | None] = None
     # Stochastic depth published for transformers; convolutional networks are trained without.
     drop_path: ClassVar[float] = 0.0
     # Optimisers with which the released code lets biases and normalisation layers decay too.
@@ -113,6 +117,27 @@ class MethodSettings(Settings, ABC):
     def num_local_views(self) -> int:
         """Small views of each scan that the method asks for."""
         return 0
+
+    @property
+    def decays_everything(self) -> bool:
+        """Whether biases and normalisation layers decay too, as the released code has it."""
+        return self.optimiser in self.decays_everything_with
+
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """The recipes of views published with the method, that for transformers first."""
+        return (self.recipe, *([self.convnet_recipe] if self.convnet_recipe else []))
+
+    def recipe_for(self, architecture: str) -> str:
+        """Returns the recipe of views published for that kind of network.
+
+        Transformers' crops were once taken for every network.
+        """
+        from scanlearn.backbones.backbone import is_transformer
+
+        if self.convnet_recipe is None or is_transformer(architecture):
+            return self.recipe
+        return self.convnet_recipe
 
     def filled(self, **values: object) -> Self:
         """Returns the settings with ``values`` where they are null."""
@@ -248,12 +273,13 @@ class MoCoV3Config(MethodSettings):
     Source:
         The released code's commands. Transformers: AdamW, rate 1.5e-4 x batch / 256, weight decay
         .1, 40 warm-up epochs, temperature .2, a projector of 3 layers, patch projection frozen.
-        ResNet-50: LARS, rate .6 x batch / 256 (.3 from 300 epochs on), weight decay 1e-6, 10
-        warm-up epochs, temperature 1, a projector of 2 layers, no BatchNorm after the predictor.
-        Both: hidden 4,096, output 256, momentum .99 to 1.
+        ResNet-50: LARS, rate .6 x batch / 256 (.3 from 300 epochs on), weight decay 1e-6 (1.5e-6
+        from 1,000), 10 warm-up epochs, temperature 1, a projector of 2 layers, no BatchNorm after
+        the predictor. Both: hidden 4,096, output 256, momentum .99 to 1.
     """
 
     recipe: ClassVar[str] = "mocov3"
+    convnet_recipe: ClassVar[str | None] = "mocov3_resnet"
     decays_everything_with: ClassVar[frozenset[str]] = frozenset({"adamw"})
 
     name: Literal["mocov3"] = Field(default="mocov3", description="MoCo v3")
@@ -298,11 +324,11 @@ class MoCoV3Config(MethodSettings):
                 head_layers=3,
             )
         else:
-            is_long = facts.total_steps >= _LONG_EPOCHS * facts.steps_per_epoch
+            epochs = facts.total_steps / facts.steps_per_epoch
             filled = self.filled(
                 optimiser="lars",
-                learning_rate=(0.3 if is_long else 0.6) * batches,
-                weight_decay=1e-6,
+                learning_rate=(0.3 if epochs >= _LONG_EPOCHS else 0.6) * batches,
+                weight_decay=1.5e-6 if epochs >= _LONGEST_EPOCHS else 1e-6,
                 warmup_epochs=10.0,
                 temperature=1.0,
                 head_layers=2,
@@ -323,6 +349,7 @@ class DINOConfig(MethodSettings):
     """
 
     recipe: ClassVar[str] = "dino"
+    convnet_recipe: ClassVar[str | None] = "dino_convnet"
     drop_path: ClassVar[float] = 0.1
 
     name: Literal["dino"] = Field(default="dino", description="DINO")

@@ -134,7 +134,8 @@ class Pretrainer(pl.LightningModule):
         self._is_last_part = batch.batch.is_last_part
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.schedule.at(step)
-            if group["name"] == "decayed":
+            # MoCo's biases and normalisation layers were left at the first weight decay.
+            if group["name"] == "decayed" or self.schedule.decays_everything:
                 group["weight_decay"] = self.schedule.decay_at(step)
 
     def training_step(self, batch: RenderedBatch, batch_idx: int) -> Float[Tensor, ""]:  # noqa: ARG002

@@ -23,6 +23,7 @@ class Schedule:
         reason: Why the warm-up is as long as it is, in words.
         end: Learning rate that the cosine would reach at the step after the last.
         end_weight_decay: At the last step, by half a cosine; None keeps the first.
+        decays_everything: Whether that is the weight decay of biases and normalisation layers too.
 
     Source: SimCLR (arXiv 2002.05709), section 2.2; Loshchilov and Hutter, SGDR (arXiv 1608.03983),
     equation 5 without restarts; for the weight decay DINO (arXiv 2104.14294), section 3.2.
@@ -35,6 +36,7 @@ class Schedule:
     end: float = 0.0
     weight_decay: float = 0.0
     end_weight_decay: float | None = None
+    decays_everything: bool = False
 
     def at(self, step: int) -> float:
         """The learning rate of a step, ``0 <= step < total_steps``; never 0.
@@ -73,12 +75,13 @@ def schedule_for(config: MethodConfig, facts: RunFacts) -> Schedule:
     assert config.warmup_epochs is not None, "resolved"
     assert config.learning_rate is not None, "resolved"
     assert config.weight_decay is not None, "resolved"
-    if config.optimiser == "lars" and config.weight_decay == 0:
-        # lightly adapts only parameters that decay.
-        raise ScanlearnError(
-            "method.weight_decay is 0, which would switch the adaptation of LARS off: "
-            "set it above 0, such as 1e-6, or method.optimiser to sgd"
-        )
+    for name in ("weight_decay", "end_weight_decay"):
+        if config.optimiser == "lars" and getattr(config, name) == 0:
+            # lightly adapts only parameters that decay.
+            raise ScanlearnError(
+                f"method.{name} is 0, which would switch the adaptation of LARS off: "
+                "set it above 0, such as 1e-6, or method.optimiser to sgd"
+            )
     published = round(config.warmup_epochs * facts.steps_per_epoch)
     steps = warmup_steps(config.warmup_epochs, facts.start)
     if steps == published:
@@ -93,6 +96,7 @@ def schedule_for(config: MethodConfig, facts: RunFacts) -> Schedule:
         end=min(config.end_learning_rate, config.learning_rate),
         weight_decay=config.weight_decay,
         end_weight_decay=config.end_weight_decay,
+        decays_everything=config.decays_everything,
     )
 
 
@@ -106,7 +110,7 @@ def build_optimiser(method: Method, config: MethodConfig) -> Optimizer:
     assert config.weight_decay is not None, "resolved"
     rate, name = config.learning_rate, config.optimiser
     groups = method.parameter_groups(
-        config.weight_decay, decays_everything=name in config.decays_everything_with
+        config.weight_decay, decays_everything=config.decays_everything
     )
     optimiser: Optimizer
     if name == "lars":

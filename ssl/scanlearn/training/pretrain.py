@@ -16,6 +16,7 @@ from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, write_atomically
 from scanlearn.locks import held, inside
+from scanlearn.threads import computing_with
 from scanlearn.training.checkpoint import checkpoint_step
 from scanlearn.training.distributed import Ranks, run_together
 from scanlearn.training.folder import RunFolder
@@ -132,7 +133,8 @@ def _pretrain(
     say(run.start_line(checkpoint_step(run.folder.checkpoint)))
     for warning in run.warnings:
         warn_user(warning)
-    module = train(run, stop, ranks)
+    with computing_with(run.resolved.threads):
+        module = train(run, stop, ranks)
     return ranks.first(lambda: _finish(run, module) if ranks.is_first else read_result(run.folder))
 
 

@@ -36,6 +36,7 @@ from scanlearn.files import write_atomically
 from scanlearn.methods import Method, MethodConfig, RunFacts
 from scanlearn.packing.sources import open_archive
 from scanlearn.provenance import provenance
+from scanlearn.threads import free_threads
 from scanlearn.training.batches import StepLoader, steps_in_epoch
 from scanlearn.training.checkpoint import checkpoint_step
 from scanlearn.training.distributed import ProcessLayout, Ranks
@@ -53,7 +54,11 @@ _WORTH_A_WARNING = 0.01
 
 @dataclass(frozen=True)
 class Resolved:
-    """The resolved settings of a run and the reasons; a resumed run keeps its first start's."""
+    """The resolved settings of a run and the reasons; a resumed run keeps its first start's.
+
+    Args:
+        recipe: Of the views; None of a run begun before it depended on the kind of network.
+    """
 
     precision: Precision
     is_channels_last: bool
@@ -62,6 +67,9 @@ class Resolved:
     method: MethodConfig
     local_size: int
     reasons: tuple[str, ...]
+    # None on a GPU, and in runs of earlier releases, which took what torch gave.
+    threads: int | None = None
+    recipe: str | None = None
 
     @property
     def total_steps(self) -> int:
@@ -182,6 +190,7 @@ def resolve(
     )
     method, reasons = config.method.resolved(facts, backbone)
     sides = (config.views.size, *([local_size] if method.num_local_views else []))
+    threads = _threads(config, ranks)
     return Resolved(
         precision=_precision(config, backbone, min(sides)),
         is_channels_last=channels_last,
@@ -192,9 +201,38 @@ def resolve(
         reasons=(
             *_made_smaller(asked_batch or config.batch_size, config.batch_size, len(archive)),
             *_left_out(len(archive), config.batch_size),
+            *_made_fewer(config, threads),
+            *_recipe_in_words(config),
             *reasons,
         ),
+        threads=threads,
+        recipe=config.recipe,
     )
+
+
+def _threads(config: PretrainConfig, ranks: int) -> int | None:
+    if training_device(config.device).type != "cpu":
+        return None
+    if config.threads != "auto":
+        return config.threads
+    # Processes of one run would take each other for strangers.
+    return free_threads() if ranks == 1 else torch.get_num_threads()
+
+
+def _made_fewer(config: PretrainConfig, threads: int | None) -> tuple[str, ...]:
+    most = torch.get_num_threads()
+    if threads is None or config.threads != "auto" or threads == most:
+        return ()
+    return (f"threads is {threads} instead of {most}: other processes use cores of this machine",)
+
+
+def _recipe_in_words(config: PretrainConfig) -> tuple[str, ...]:
+    """Which of a method's recipes a run takes, where that depends on its network."""
+    others = [name for name in config.method.recipes if name != config.recipe]
+    if config.views.recipe is not None or not others:
+        return ()
+    kind = "a transformer" if config.recipe == config.method.recipe else "no transformer"
+    return (f"recipe {config.recipe}, since {config.backbone.name} is {kind} (else {others[0]})",)
 
 
 def _precision(config: PretrainConfig, backbone: Backbone, side: int) -> Precision:
@@ -276,7 +314,7 @@ class Run:
         if method.plan.local_views:
             check_views(backbone, resolved.local_size, "the side of a local view")
         generator = ViewGenerator(
-            config.build_recipe(),
+            config.views.build_recipe(resolved.recipe or config.method.recipe),
             config.views.scale,
             method.plan,
             config.views.size,
@@ -340,7 +378,8 @@ class Run:
             f"{begins} {schedule.total_steps:,} steps of {config.batch_size} scans "
             f"{self.layout.in_words(self.method)}"
             f"({len(self.archive):,} in the archive): {config.method.name}, "
-            f"{config.backbone.in_words}, {self._sizes()}, scale {self.generator.scale}, "
+            f"{config.backbone.in_words}, {self._sizes()}, scale {self.generator.scale} of recipe "
+            f"{self.generator.recipe.name}, "
             f"{self.resolved.precision}, learning rate {schedule.peak:.3g} after a warm-up of "
             f"{schedule.warmup_steps:,} steps ({schedule.reason})"
             + "".join(f"\n  {reason}" for reason in (*begun, *self.resolved.reasons))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from scanlearn.backbones.settings import BackboneConfig
 from scanlearn.config.settings import Settings
+from scanlearn.errors import ScanlearnError
 from scanlearn.methods import MethodConfig, SimCLRConfig
 from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import check_source
@@ -90,7 +93,8 @@ class SharedViews(Settings):
 
     recipe: str | None = Field(
         default=None,
-        description=f"recipe of augmentations; null is the method's own; or {', '.join(RECIPES)}",
+        description="recipe of augmentations; null is the method's own for this kind of network; "
+        f"or {', '.join(RECIPES)}",
     )
     size: int = Field(default=64, ge=8, description="side of a view in pixels")
     local_size: int | None = Field(
@@ -180,6 +184,11 @@ class TrainingSettings(Settings):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto uses bf16 where the hardware is fast at it"
     )
+    threads: PositiveInt | Literal["auto"] = Field(
+        default="auto",
+        description="threads of a run on a CPU; auto leaves other processes the cores that they "
+        "use when it starts",
+    )
     channels_last: bool | Literal["auto"] = Field(
         default="auto", description="memory layout; auto uses it for convolutional backbones"
     )
@@ -204,12 +213,22 @@ class TrainingSettings(Settings):
     @classmethod
     def _adjustable(cls, value: SharedViews, info: ValidationInfo) -> SharedViews:
         if "method" in info.data:
-            value.build_recipe(info.data["method"].recipe)
+            # Which of them it will be depends on the network, and timm takes seconds to tell.
+            _build_first(value, info.data["method"].recipes)
         return value
+
+    @property
+    def recipe(self) -> str:
+        """The recipe of the views: as given, else the method's own for this kind of network."""
+        return self.views.recipe or self.method.recipe_for(self.backbone.untrained.name)
 
     def build_recipe(self) -> Recipe:
         """Returns the recipe of the views, with its operations adjusted."""
-        return self.views.build_recipe(self.method.recipe)
+        return self.views.build_recipe(self.recipe)
+
+    def without_effect(self, scales: Sequence[Scale]) -> dict[str, str]:
+        """Returns what was set by hand to no effect at these scales, whatever the network."""
+        return _build_first(self.views, self.method.recipes).without_effect(scales)
 
     def check_start(self) -> None:
         """Refuses a network, weights or a probe that do not exist; see `check_inputs`."""
@@ -220,6 +239,18 @@ class TrainingSettings(Settings):
     def total_steps(self, steps_per_epoch: int) -> int:
         """Returns the optimiser steps of the run, at least one."""
         return self.steps or max(1, round(self.epochs * steps_per_epoch))
+
+
+def _build_first(views: SharedViews, recipes: Sequence[str]) -> Recipe:
+    """Returns the first recipe of a method that takes the operations set by hand.
+
+    Raises:
+        ScanlearnError: None does; the reason is that of the last.
+    """
+    for name in recipes[:-1]:
+        with suppress(ScanlearnError):
+            return views.build_recipe(name)
+    return views.build_recipe(recipes[-1])
 
 
 class _Where(Settings):
@@ -275,5 +306,5 @@ class PretrainConfig(TrainingSettings, _Where):
 
         No error: another arm of a comparison, which shares the operations, may have the sub-dial.
         """
-        idle = self.build_recipe().without_effect([self.views.scale])
+        idle = self.without_effect([self.views.scale])
         return (f"views.{no_effect_in_words(idle)}",) if idle else ()

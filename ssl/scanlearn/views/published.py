@@ -207,6 +207,8 @@ _MOCO_V3_IN_FULL = (
     "Chen, Xie and He, An Empirical Study of Training Self-Supervised Vision Transformers, "
     "ICCV 2021"
 )
+_VIT = "ViT; views.recipe=null takes it for transformers"
+_RESNET = "ResNet-50; views.recipe=null takes it for networks that are no transformers"
 
 PUBLISHED: Mapping[str, Published] = {
     "simclr": Published(
@@ -218,17 +220,17 @@ PUBLISHED: Mapping[str, Published] = {
         "Chen, Fan, Girshick and He, Improved Baselines with Momentum Contrastive Learning, 2020",
         _two_view("Chen, Fan et al. 2020", 0.2, (0.4, 0.4, 0.4, 0.1)),
     ),
-    "mocov3": Published(f"{_MOCO_V3_IN_FULL}; ViT", _asymmetric("Chen, Xie and He 2021", 0.08)),
+    "mocov3": Published(f"{_MOCO_V3_IN_FULL}; {_VIT}", _asymmetric("Chen, Xie and He 2021", 0.08)),
     "mocov3_resnet": Published(
-        f"{_MOCO_V3_IN_FULL}; ResNet-50",
+        f"{_MOCO_V3_IN_FULL}; {_RESNET}",
         _asymmetric("Chen, Xie and He 2021", 0.2),
     ),
     "byol": Published(
         "Grill et al., Bootstrap Your Own Latent, NeurIPS 2020",
         _asymmetric("Grill et al. 2020", 0.08),
     ),
-    "dino": Published(f"{_DINO_IN_FULL}; ViT", _dino_vit(_Sources(_CHENG, _DINO)), True),
-    "dino_convnet": Published(f"{_DINO_IN_FULL}; ResNet-50", _dino_convnet(), True),
+    "dino": Published(f"{_DINO_IN_FULL}; {_VIT}", _dino_vit(_Sources(_CHENG, _DINO)), True),
+    "dino_convnet": Published(f"{_DINO_IN_FULL}; {_RESNET}", _dino_convnet(), True),
     "cheng2025": Published(_CHENG_IN_FULL, _cheng2025(), True),
     "cheng2025_strict": Published(
         f"{_CHENG_IN_FULL}; table 2 to the letter", _cheng2025_strict(), True

@@ -134,7 +134,9 @@ def test_the_recipe_is_that_of_the_backbone(resolved: Make) -> None:
     assert resnet.learning_rate == pytest.approx(0.6 * 16)
     assert (resnet.temperature, resnet.head_layers) == (1.0, 2)
     longer, _ = resolved("mocov3", "test_resnet", {**facts, "total_steps": 300 * 312})
-    assert longer.learning_rate == pytest.approx(0.3 * 16)
+    assert (longer.learning_rate, longer.weight_decay) == (pytest.approx(0.3 * 16), 1e-6)
+    longest, _ = resolved("mocov3", "test_resnet", {**facts, "total_steps": 1000 * 312})
+    assert (longest.learning_rate, longest.weight_decay) == (pytest.approx(0.3 * 16), 1.5e-6)
 
 
 def test_five_steps_equal_a_plain_script(make: Make, sights: Any, at: Any) -> None:

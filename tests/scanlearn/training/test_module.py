@@ -126,3 +126,24 @@ def test_views_lie_in_memory_as_the_network_does(
     monkeypatch.setattr(type(run.method), "loss", watching)
     train(run)
     assert layouts == [(768, 1, 48, 3)] * 2
+
+
+@pytest.mark.parametrize(
+    ("method", "decays"), [("mocov3", True), ("dino", False), ("mocov2", True), ("simclr", False)]
+)
+def test_weight_decay_moves_in_every_group_that_has_it(
+    configure: Configure, archive: Archive, method: str, decays: bool
+) -> None:
+    small = {"mocov3": {"head_hidden": 16}, "dino": {"num_prototypes": 8, "local_views": 0}}
+    optimiser = {"mocov3": "adamw", "dino": "adamw", "mocov2": "sgd", "simclr": "sgd"}[method]
+    settings = {
+        "name": method,
+        "optimiser": optimiser,
+        "learning_rate": 1e-4,
+        **small.get(method, {}),
+    }
+    decay = {"weight_decay": 0.1, "end_weight_decay": 0.4}
+    module = train(Run.of(configure(method={**settings, **decay}, steps=3), archive))
+    groups = {group["name"]: group for group in module.trainer.optimizers[0].param_groups}
+    assert groups["decayed"]["weight_decay"] == pytest.approx(0.4)
+    assert groups["plain"]["weight_decay"] == pytest.approx(0.4 if decays else 0.0)

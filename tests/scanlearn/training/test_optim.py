@@ -8,6 +8,7 @@ import torch
 from lightly.utils.scheduler import cosine_warmup_schedule
 
 from scanlearn.backbones.backbone import BackboneConfig, build_backbone
+from scanlearn.errors import ScanlearnError
 from scanlearn.methods import RunFacts, SimCLRConfig
 from scanlearn.training.optim import Schedule, build_optimiser, schedule_for
 
@@ -78,3 +79,12 @@ def test_only_parameters_that_decay_are_scaled_by_lars() -> None:
             # The trust ratio of .001 makes the step's length a thousandth of the weights'.
             expected = 0.1 * 0.001 * before[name].norm()
             assert float(step.norm()) == pytest.approx(float(expected), rel=0.01), name
+
+
+@pytest.mark.parametrize("name", ["weight_decay", "end_weight_decay"])
+def test_lars_without_weight_decay_is_refused(name: str) -> None:
+    run = RunFacts(num_scans=64, batch_size=8, ranks=1, total_steps=4, steps_per_epoch=2)
+    config = SimCLRConfig.model_validate({name: 0.0})
+    backbone = build_backbone(BackboneConfig(name="test_resnet"), 1, 0)
+    with pytest.raises(ScanlearnError, match=rf"method\.{name} is 0"):
+        schedule_for(config.resolved(run, backbone)[0], run)

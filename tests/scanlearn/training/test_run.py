@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.backbones.backbone import BackboneConfig, build_backbone, weights_hash
 from scanlearn.backbones.device import preferred_precision
 from scanlearn.errors import ScanlearnError
+from scanlearn.training import run as training_run
 from scanlearn.training.run import Resolved, Run, resolve, training_device
 from scanlearn.training.settings import PretrainConfig
 
@@ -49,16 +51,29 @@ def test_provenance_says_what_was_trained_on_and_chosen(
     assert "reason" in found["chosen"]["schedule"]
 
 
-def test_a_resumed_run_keeps_the_precision_of_its_first_start(
+def test_a_resumed_run_keeps_precision_and_threads_of_its_first_start(
     configure: Configure, archive: Archive
 ) -> None:
     first = Run.of(configure(precision="auto"), archive)
     record = json.loads(first.folder.provenance.read_text())
-    other = "bf16" if first.resolved.precision == "fp32" else "fp32"
-    record["chosen"]["precision"] = other
+    other: Literal["bf16", "fp32"] = "bf16" if first.resolved.precision == "fp32" else "fp32"
+    # Sums over another number of threads end in other last bits.
+    record["chosen"] |= {"precision": other, "threads": 7}
     first.folder.provenance.write_text(json.dumps(record))
     again = Run.of(configure(precision="auto"), archive)
-    assert again.resolved == replace(first.resolved, precision=other)
+    assert again.resolved == replace(first.resolved, precision=other, threads=7)
+
+
+def test_a_run_on_a_cpu_gives_up_threads_with_a_word(
+    configure: Configure, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _choose(configure(threads=3, device="cpu"), archive).threads == 3
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(training_run, "free_threads", lambda: 3)
+    chosen = _choose(configure(device="cpu"), archive)
+    assert chosen.threads == 3
+    assert any(reason.startswith("threads is 3 instead of 4") for reason in chosen.reasons)
+    assert _choose(configure(device="gpu"), archive).threads is None
 
 
 def test_another_archive_under_the_same_run_is_refused(
@@ -154,3 +169,69 @@ def test_bf16_is_refused_on_a_cpu_where_its_gradients_are_wrong(
     config = configure(precision="bf16", method={"name": "dino"}, views={"size": 32})
     with pytest.raises(ScanlearnError, match=r"precision: .* 14 px"):
         Run.of(config, archive)
+
+
+@pytest.mark.parametrize(
+    ("method", "network", "given", "recipe", "crops"),
+    [
+        ("simclr", "test_resnet", None, "simclr", [(0.08, 1)]),
+        ("simclr", "test_vit", None, "simclr", [(0.08, 1)]),
+        ("mocov2", "test_resnet", None, "mocov2", [(0.2, 1)]),
+        ("mocov3", "test_vit", None, "mocov3", [(0.08, 1)]),
+        ("mocov3", "test_resnet", None, "mocov3_resnet", [(0.2, 1)]),
+        ("mocov3", "test_convnext", None, "mocov3_resnet", [(0.2, 1)]),
+        ("mocov3", "test_resnet", "mocov3", "mocov3", [(0.08, 1)]),
+        ("dino", "test_vit", None, "dino", [(0.4, 1), (0.4, 1), (0.05, 0.4)]),
+        ("dino", "test_resnet", None, "dino_convnet", [(0.14, 1), (0.14, 1), (0.05, 0.14)]),
+        ("dino", "test_resnet", "dino", "dino", [(0.4, 1), (0.4, 1), (0.05, 0.4)]),
+        ("dino", "test_vit", "dino_convnet", "dino_convnet", [(0.14, 1), (0.14, 1), (0.05, 0.14)]),
+    ],
+)
+def test_the_recipe_is_the_one_published_for_this_kind_of_network(
+    configure: Configure, archive: Archive, method: str, network: str, given: str | None,
+    recipe: str, crops: list[tuple[float, float]],
+) -> None:  # fmt: skip
+    views = {"size": 32, "scale": 1, "recipe": given}
+    run = Run.of(
+        configure(backbone={"name": network}, method={"name": method}, views=views), archive
+    )
+    found = run.generator.recipe.at(run.config.views.scale).views
+    assert run.generator.recipe.name == run.config.recipe == recipe
+    assert [(view.crop_min, view.crop_max) for view in found] == [
+        pytest.approx(crop) for crop in (crops * len(found) if len(crops) == 1 else crops)
+    ]
+    line = run.start_line(0)
+    assert f"scale 1 of recipe {recipe}, " in line
+    is_chosen = given is None and method in ("mocov3", "dino")
+    assert (f"recipe {recipe}, since {network} is" in line) is is_chosen
+    assert json.loads(run.folder.provenance.read_text())["chosen"]["recipe"] == recipe
+
+
+def test_a_run_begun_with_the_transformers_recipe_goes_on_with_it(
+    configure: Configure, archive: Archive
+) -> None:
+    config = configure(method={"name": "mocov3"})
+    first = Run.of(config, archive)
+    record = json.loads(first.folder.provenance.read_text())
+    del record["chosen"]["recipe"]
+    first.folder.provenance.write_text(json.dumps(record))
+    again = Run.of(config, archive)
+    assert (first.generator.recipe.name, again.generator.recipe.name) == ("mocov3_resnet", "mocov3")
+
+
+@pytest.mark.parametrize("network", ["test_vit", "test_resnet"])
+def test_crops_set_by_hand_are_checked_against_the_recipe_of_the_network(
+    configure: Configure, network: str
+) -> None:
+    crops = {"crop_max": {"global": 0.3}}
+
+    def built() -> float:
+        views = {"size": 32, "operations": crops}
+        config = configure(backbone={"name": network}, method={"name": "dino"}, views=views)
+        return config.build_recipe().at(config.views.scale).views[0].crop_max
+
+    if network == "test_resnet":
+        assert built() == pytest.approx(0.3)
+    else:
+        with pytest.raises(ScanlearnError, match="would be larger than the largest"):
+            built()

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,7 +15,8 @@ from scantune.comparison import facts
 from scantune.comparison.facts import draw_sheets
 from scantune.comparison.folder import open_study
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import RunRow, Score
+from scantune.comparison.results import Counted, RunRow, Score
+from scantune.labels.labeled_set import LabeledSet
 
 Plan = Callable[..., CompareConfig]
 
@@ -119,3 +122,24 @@ def test_many_arms_take_several_sheets(plan: Plan, archive: Archive) -> None:
     sheets = draw_sheets(config, open_study(config), archive)
     assert [sheet.file for sheet in sheets] == ["views_1.png", "views_2.png"]
     assert sheets[1].title.endswith(": e")
+
+
+def test_unknown_patients_reach_counts_verdict_and_warnings(
+    labeled: Callable[..., LabeledSet], archive: Archive
+) -> None:
+    known = labeled(patients=5)
+    rows = np.arange(len(known))
+    unknown = replace(known, is_unknown=np.ones(len(known), np.bool_), patients=rows)
+    told = {
+        task.name: task.count.in_words for task in facts.task_counts({"a": known, "b": unknown})
+    }
+    assert told["a"] == f"{len(known)} scans of 5 patients"
+    assert told["b"] == f"{len(known)} scans, patients unknown; each scan counted as one"
+    assert facts.patients_caveat({"a": known}) == ""
+    assert facts.patients_caveat({"b": unknown}) == "Patients unknown; each scan counted as one."
+    assert facts.counted(archive).count.in_words == "4 scans of 2 patients"
+
+
+def test_counts_of_an_earlier_release_are_read() -> None:
+    earlier = Counted(scans=7, patients=None, hash="a1")
+    assert earlier.count.in_words == "7 scans, patients unknown; each scan counted as one"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -181,8 +182,17 @@ def test_leaks_are_shown_where_they_were_looked_for(study_folder: Folder) -> Non
         notes=("Patients cannot be compared.",),
     )
     text = page.write(study_folder(leaks=(clean,))).read_text(encoding="utf-8")
-    for words in ("None found", "4,000 and 600", "1 as it is, 2 mirrored", *clean.notes):
+    for words in (
+        "No leak of pixels found",
+        "4,000 and 600",
+        "1 as it is, 2 mirrored",
+        *clean.notes,
+    ):
         assert words in text
+    # Patients that nobody compared were said not to be shared.
+    assert "None found" not in text
+    compared = clean.model_copy(update={"patients": 0, "notes": ()})
+    assert "None found" in page.write(study_folder(leaks=(compared,))).read_text(encoding="utf-8")
     leaking = clean.model_copy(update={"second": "unlabeled", "invalid_scans": 7})
     path = page.write(study_folder(leaks=(clean, leaking)))
     text = path.read_text(encoding="utf-8")
@@ -245,3 +255,29 @@ def test_a_cited_number_is_no_remark_and_any_other_is(fake_results: r.Results) -
 )
 def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
     assert page.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("replaced", "said", "silent"),
+    [
+        ({}, "No model scores a scan of a patient it was trained on", "patients unknown"),
+        (
+            {"patients": None, "unknown_patients": 600, "stand_ins": 600},
+            "600 scans, patients unknown; each scan counted as one",
+            "No model scores a scan of a patient",
+        ),
+        (
+            {"design": "test"},
+            "Hospitals, devices and tasks other than those of the external test set",
+            "Other hospitals",
+        ),
+    ],
+)
+def test_the_report_claims_of_patients_and_test_sets_what_is_known(
+    study_folder: Folder, fake_results: r.Results, replaced: dict[str, Any], said: str, silent: str
+) -> None:
+    tasks = tuple(task.model_copy(update=replaced) for task in fake_results.tasks)
+    folder = study_folder(tasks=tasks)
+    text = page.write(folder).read_text(encoding="utf-8")
+    assert said in text
+    assert silent not in text

@@ -130,3 +130,22 @@ def test_scores_of_other_weights_scans_or_labels_are_refused(
     capsys.readouterr()
     score_all(config, folder, networks, (labels,), tasks)
     assert capsys.readouterr().err.count("of an earlier release") == 1
+
+
+@pytest.mark.parametrize("made_from", ["", "before"])
+def test_scores_of_an_untrained_network_without_statistics_are_made_again(
+    plan: Plan, labels: Archive, capsys: pytest.CaptureFixture[str], made_from: str
+) -> None:
+    config = plan()
+    folder, tasks = open_study(config), read_tasks(config, (labels,))
+    score_all(config, folder, [Network("random", "random-seed-0", Counted(0))], (labels,), tasks)
+    file = folder.scores(next(iter(tasks)), "random-seed-0")
+    earlier = replace(Scores.load(file), made_from=made_from)
+    earlier.save(file)
+    fresh = Counted(1)
+    networks = [Network("random", "random-seed-0", fresh, "with statistics", is_untrained=True)]
+    for _ in range(2):
+        (members,) = score_all(config, folder, networks, (labels,), tasks).values()
+        assert not np.array_equal(members[0].values, earlier.values)
+    assert fresh.calls == 1
+    assert capsys.readouterr().err.count("BatchNorm statistics of whole unlabeled scans") == 1

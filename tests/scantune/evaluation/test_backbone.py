@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from scanlearn.archive.reader import Archive
+from scanlearn.backbones.backbone import BackboneConfig, build_backbone, weights_hash
 from scanlearn.errors import ScanlearnError
+from scanlearn.features.batch_norm import WholeScans
 from scanlearn.packing.sources import open_archive
 from scantune.evaluation.backbone import THUMBNAIL, channels_of, open_backbone
 from scantune.evaluation.evaluate import evaluate
@@ -41,6 +43,26 @@ def test_an_untrained_network_is_the_one_of_its_seed(
     assert subject.folder is None
     rows = np.array([4, 1])
     np.testing.assert_array_equal(subject.features(archive, rows), same.features(archive, rows))
+
+
+def test_an_untrained_network_has_statistics_of_the_labeled_scans(archive: Archive) -> None:
+    subject = open_backbone("random:test_resnet", archive, 32)
+    expected = build_backbone(BackboneConfig(name="test_resnet"), 3, 0)
+    fresh = weights_hash(expected)
+    WholeScans(archive, 32, archive.mean, archive.std).set_statistics(expected)
+    assert subject.network is not None
+    assert weights_hash(subject.network) == weights_hash(expected) != fresh
+    # The same on every machine.
+    assert subject.described["weights"] == fresh
+    scans = f"{len(archive)} of {len(archive)}"
+    assert subject.described["batch_norm_statistics"] == f"{scans} labeled scans, without labels"
+    (note,) = subject.notes
+    assert f"statistics are of {scans} labeled scans, of all folds, without their labels" in note
+
+
+def test_what_has_no_batch_norm_says_nothing_of_it(archive: Archive) -> None:
+    subject = open_backbone("random:test_vit", archive, 32)
+    assert (subject.notes, "batch_norm_statistics" in subject.described) == ((), False)
 
 
 def test_what_has_no_weights_is_one_sentence(archive: Archive, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from scantune.learners.settings import TuneConfig
 
 PHANTOM = "phantom:patients=20,seed=4,size=48x48"
 QUICK: dict[str, Any] = {"folds": 2, "label_seeds": 1}
+_SAID = ("evaluation.html", "metrics.json", "figures.svg")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,27 @@ def test_a_backbone_folder_and_its_run_are_the_same(exported: Path) -> None:
     assert folder.inputs == run.inputs
     assert folder.inputs["backbone"]["size"] == 32
     np.testing.assert_array_equal(folder.scores.values, run.scores.values)
+
+
+def test_references_are_scored_beside_a_backbone(exported: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"target": "pallor", "learners": ("knn", "linear"), **QUICK}
+    found = evaluate(exported, PHANTOM, output=tmp_path / "out", keep=False, **options)
+    alone = {
+        "thumbnail": evaluate("thumbnail", PHANTOM, **options),
+        "untrained": evaluate("random:test_resnet", PHANTOM, size=32, references=[], **options),
+    }
+    for place, row in enumerate(found.table):
+        assert [each.name for each in row.references] == ["thumbnail", "untrained"]
+        for each in row.references:
+            assert each.auroc == pytest.approx(alone[each.name].table[place].auroc, abs=1e-6)
+            assert each.difference == pytest.approx(row.auroc - each.auroc)
+    assert all(row.references == () for each in alone.values() for row in each.table)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["references"]["untrained"]["architecture"] == "test_resnet"
+    assert metrics["named"]["backbone"] == exported.name
+    none = evaluate(exported, PHANTOM, references=[], **options)
+    assert none.references == {}
+    assert all(row.references == () for row in none.table)
 
 
 def test_a_network_is_tuned_beside_the_probe(tmp_path: Path) -> None:
@@ -166,8 +188,12 @@ def test_scans_without_known_patients_are_warned_of(
     rows = _table(tmp_path, lambda _: "train")
     text = rows.read_text().replace("patient_id", "who")
     rows.write_text(text)
-    evaluate("thumbnail", rows, target="pallor", learners=("knn",), **QUICK)
-    assert "each scan counts as its own patient" in capsys.readouterr().err
+    evaluate("thumbnail", rows, target="pallor", learners=("knn",), output=tmp_path / "o", **QUICK)
+    captured = capsys.readouterr()
+    assert "each scan counts as its own patient" in captured.err
+    assert "of 40 patients" not in captured.out
+    for text in (captured.out, *((tmp_path / "o" / n).read_text() for n in _SAID)):
+        assert "patients unknown; each scan counted as one" in text
     evaluate("thumbnail", rows, target="pallor", learners=("knn",), patient_column="who", **QUICK)
     captured = capsys.readouterr()
     assert "of 20 patients" in captured.out

@@ -50,6 +50,29 @@ def test_metrics_hold_the_table_and_what_was_evaluated(
     assert metrics["notes"] == ["read me"]
 
 
+def test_metrics_name_no_number_of_unknown_patients(
+    evaluation: Evaluation, scan_archive: Archive, tmp_path: Path
+) -> None:
+    data = replace(evaluation.labeled, is_unknown=np.ones(len(evaluation.labeled), np.bool_))
+    write(replace(evaluation, labeled=data), [scan_archive], tmp_path / "out")
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["patients"] is None
+    assert metrics["tested_patients"] is None
+    assert metrics["unknown_patients"] == metrics["scans"] == 39
+    assert metrics["counted"].startswith("39 scans, patients unknown")
+    assert "patients unknown" in (tmp_path / "out" / "figures.svg").read_text()
+
+
+def test_two_classes_of_an_earlier_release_are_the_same_task(tmp_path: Path) -> None:
+    def inputs(task: str) -> dict[str, dict[str, object]]:
+        return {"labels": {"task": task, "classes": ["0", "1"]}}
+
+    (tmp_path / "metrics.json").write_text(json.dumps({"inputs": inputs("multiclass")}))
+    check_output(tmp_path, inputs("binary"))
+    with pytest.raises(ScanlearnError, match="other inputs"):
+        check_output(tmp_path, inputs("ordinal"))
+
+
 def test_every_key_of_the_metrics_is_documented(folder: Path) -> None:
     text = (Path(__file__).parents[3] / "docs" / "evaluation.md").read_text()
     metrics = json.loads((folder / "metrics.json").read_text())

@@ -3,13 +3,16 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from scanlearn import svg
 from scantune.evaluation.figures import LearnerFigures
 from scantune.evaluation.page import evaluation_page
-from scantune.evaluation.results import Evaluation, score_table
+from scantune.evaluation.results import Evaluation, ReferenceScore, score_table
+from scantune.labels.labeled_set import Design
 from scantune.scores import Scores
+from scantune.wording import DESIGNS
 
 FIGURES = (LearnerFigures("linear", (svg.figure(1, 1, "ROC", []),)),)
 
@@ -75,9 +78,9 @@ def test_the_backbone_is_told_in_words(evaluation: Evaluation, kind: str) -> Non
         backbone["architecture"] = "resnet18"
     text = words(evaluation_page(replace(evaluation, inputs={"backbone": backbone}), FIGURES))
     told = {
-        "thumbnail": "thumbnail at 64 px;",
-        "random": "resnet18 with random weights at 64 px;",
-        "loaded": "resnet18 at 64 px;",
+        "thumbnail": "thumbnail at 64 px.",
+        "random": "resnet18 with random weights at 64 px.",
+        "loaded": "resnet18 at 64 px.",
     }
     assert told[kind] in text
     assert "abababababab" in text
@@ -92,4 +95,65 @@ def test_scans_that_only_train_are_counted_apart(evaluation: Evaluation) -> None
     text = words(evaluation_page(replace(evaluation, scores=scores), FIGURES))
     negatives = int((scores.truth.classes[:10] == 0).sum())
     assert f"Training scans by class Class scans 0 {negatives} " in text
-    assert f"{len(scores.truth) - 10} of them tested" in text
+    assert f"Tested on 2 folds of patients: {len(scores.truth) - 10} scans of" in text
+
+
+UNKNOWN = "39 scans, patients unknown; each scan counted as one"
+PARTLY = "39 scans: 29 of 15 patients, patients of 10 unknown; each scan of these counted as one"
+
+
+@pytest.mark.parametrize(("num_unknown", "told"), [(39, UNKNOWN), (10, PARTLY)])
+def test_what_is_unknown_of_patients_is_said_and_no_more_claimed(
+    evaluation: Evaluation, num_unknown: int, told: str
+) -> None:
+    data = evaluation.labeled
+    is_unknown = np.arange(len(data)) >= len(data) - num_unknown
+    patients = np.where(is_unknown, 1000 + np.arange(len(data)), data.patients)
+    data = replace(data, is_unknown=is_unknown, patients=patients)
+    text = words(evaluation_page(replace(evaluation, labeled=data), FIGURES))
+    assert told in text
+    assert "No model scores a scan of a patient" not in text
+    assert "scans of one person may train a model and be scored by it" in text
+    assert ("Training patients" in text) == (num_unknown < 39)
+
+
+@pytest.mark.parametrize("design", ["folds", "split", "test"])
+def test_each_design_is_told_in_its_own_sentences(evaluation: Evaluation, design: Design) -> None:
+    data = evaluation.labeled
+    side = np.where(np.arange(len(data)) % 4 < 2, "train", "test")
+    sources = (side == "test").astype(np.int64)
+    data = replace(
+        data,
+        split=None if design == "folds" else side,
+        sources=sources if design == "test" else None,
+    )
+    text = words(evaluation_page(replace(evaluation, labeled=data), FIGURES))
+    for each, told in DESIGNS.items():
+        assert (told.covers.format(units="patients") in text) == (each == design)
+    assert DESIGNS[design].separate in text
+
+
+def test_what_was_evaluated_has_its_names_beside_the_hashes(evaluation: Evaluation) -> None:
+    inputs = {
+        "backbone": {"kind": "loaded", "architecture": "resnet18", "weights": "ab" * 32},
+        "labels": {"archive": "cd" * 32, "task": "binary"},
+    }
+    named = {"data set": "nih1000", "backbone": "weak", "method": "dino", "scale": "s = 0.5"}
+    text = words(evaluation_page(replace(evaluation, inputs=inputs, named=named), FIGURES))
+    assert "weak, resnet18." in text
+    for row in ("data set nih1000 (cdcdcdcdcdcd)", "backbone weak (abababababab)", "method dino"):
+        assert row in text
+    assert "scale s = 0.5" in text
+    assert text.count("cdcdcdcdcdcd") == text.count("abababababab") == 1
+
+
+def test_references_stand_below_each_row_with_the_difference(evaluation: Evaluation) -> None:
+    reference = ReferenceScore("untrained", 0.7, 0.6, 0.8, 0.05, -0.01, 0.11, 0.1)
+    silent = replace(reference, name="thumbnail", difference_low=np.nan, note="too few patients")
+    table = [replace(row, references=(silent, reference)) for row in evaluation.table]
+    kinds = {"untrained": {"kind": "random", "architecture": "resnet18", "size": 32}}
+    found = replace(evaluation, table=tuple(table), references=kinds)
+    text = words(evaluation_page(found, FIGURES))
+    row = r"untrained 0\.700 0\.600 to 0\.800 .{0,60}?\+0\.050 −0\.010 to \+0\.110"
+    assert len(re.findall(row, text)) == text.count("+0.050 too few patients") == len(table)
+    assert "Untrained: resnet18 with random weights at 32 px, scored by the same learners" in text

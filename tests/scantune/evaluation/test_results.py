@@ -8,13 +8,20 @@ import numpy as np
 import pytest
 
 from scanlearn.features.auroc import auroc
-from scantune.evaluation.results import Evaluation, class_table, say_table, score_table
-from scantune.labels.labeled_set import LabeledSet
+from scantune.evaluation.results import (
+    Evaluation,
+    class_table,
+    remarks,
+    say_table,
+    score_table,
+    with_training,
+)
+from scantune.labels.labeled_set import Design, LabeledSet
 from scantune.scores import Scores
 from scantune.scoring import score_features
 from scantune.statistics.agreement import Agreement
 from scantune.statistics.delong import class_interval
-from scantune.statistics.intervals import estimate, patient_weights
+from scantune.statistics.intervals import estimate, paired_difference, patient_weights
 from scantune.statistics.metrics import threshold_at
 
 Labeled = Callable[..., LabeledSet]
@@ -30,10 +37,21 @@ def test_the_table_is_said_with_its_notes(
     evaluation: Evaluation, capsys: pytest.CaptureFixture[Any]
 ) -> None:
     lines = said(evaluation, capsys)
-    assert len(lines) == (1 + 4) + (1 + 2 + 1) + 1
-    assert lines[0].split()[:2] == ["learner", "labels"]
-    assert f"{evaluation.table[0].auroc:.3f}" in lines[1]
+    assert len(lines) == (2 + 4) + (1 + 2 + 1) + 1
+    assert lines[0] == "tested on 2 folds of patients"
+    assert lines[1].split()[:4] == ["learner", "labels", "scans", "patients"]
+    assert f"{evaluation.table[0].auroc:.3f}" in lines[2]
     assert lines[-1] == "note: read me"
+
+
+def test_no_patients_are_said_where_none_is_known(
+    evaluation: Evaluation, capsys: pytest.CaptureFixture[Any]
+) -> None:
+    data = evaluation.labeled
+    data = replace(data, is_unknown=np.ones(len(data), np.bool_), patients=np.arange(len(data)))
+    lines = said(replace(evaluation, labeled=data), capsys)
+    assert lines[0] == "tested on 2 folds of scans"
+    assert "patient" not in " ".join(lines)
 
 
 def test_a_kappa_of_grades_is_said(
@@ -188,6 +206,75 @@ def test_sensitivity_and_specificity_have_intervals_over_patients(labeled: Label
         assert row.scans + row.negatives > 0 == row.unknown
     widths = [row.intervals["sensitivity"] for row in (narrow, wide)]
     assert widths[0].high - widths[0].low < 0.7 * (widths[1].high - widths[1].low)
+
+
+def test_the_noise_of_choosing_a_threshold_widens_the_interval_of_sensitivity(
+    labeled: Labeled,
+) -> None:
+    data = labeled(patients=90, split=True)
+    features = np.random.default_rng(3).normal(size=(len(data), 4)) + data.truth.classes[:, None]
+    scores = score_features(features, data, learners=("linear",), budgets=(40,), label_seeds=1)
+    weights = patient_weights(scores, replicates=400)
+    anew, fixed = (
+        class_table(each, "linear", 40, weights)[0].intervals
+        for each in (scores, replace(scores, validation={}))
+    )
+    for name in ("sensitivity", "specificity"):
+        assert anew[name].high - anew[name].low > 1.3 * (fixed[name].high - fixed[name].low)
+    assert anew["roc_sensitivity"] == fixed["roc_sensitivity"]
+
+
+def test_patients_who_only_train_are_resampled_where_they_set_thresholds(labeled: Labeled) -> None:
+    data = labeled(patients=40, split=True)
+    scores = score_features(np.ones((len(data), 2)), data, learners=("knn",), label_seeds=1)
+    weights = patient_weights(scores, replicates=50)
+    whole = with_training(weights, scores)
+    tested = scores.tested_patients
+    np.testing.assert_array_equal(whole[:, tested], weights[:, tested])
+    others = np.setdiff1d(np.arange(40), tested)
+    assert (whole[:, others].sum(axis=1) == len(others)).all()
+    assert (whole[:, others].std(axis=0) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("design", "sign", "remarked"),
+    [("test", -1.0, True), ("test", 1.0, False), ("split", -1.0, False)],
+)
+def test_an_external_auroc_below_chance_is_remarked_on(
+    labeled: Labeled, design: Design, sign: float, remarked: bool
+) -> None:
+    data = labeled(patients=80, split=True)
+    signal = 2.0 * data.truth.classes * np.where(data.split == "train", 1.0, sign)
+    features = np.random.default_rng(3).normal(size=(len(data), 2)) + signal[:, None]
+    table = score_table(score_features(features, data, label_seeds=1))
+    notes = remarks(table, design)
+    assert len(notes) == remarked
+    if remarked:
+        assert "1: on the external test set the AUROC and its interval lie below .5" in notes[0]
+        assert "opposite sense" in notes[0]
+
+
+def test_a_reference_stands_beside_with_its_paired_difference(
+    labeled: Labeled, capsys: pytest.CaptureFixture[Any]
+) -> None:
+    data = labeled()
+    good, poor = scored(data, 1.5), scored(data, 0.2)
+    poor = replace(poor, learners=poor.learners[1:], values=poor.values[1:])
+    knn, linear = score_table(good, {"thumbnail": poor})
+    assert knn.references == ()
+    (reference,) = linear.references
+    weights = patient_weights(good)
+    first, second = (estimate(scores, "linear", "all", weights) for scores in (good, poor))
+    expected = paired_difference([first], [second])
+    assert reference.auroc == second.auroc
+    assert reference.difference == pytest.approx(linear.auroc - reference.auroc)
+    assert (reference.difference_low, reference.p) == (expected.low, expected.p)
+    evaluation = Evaluation({}, (linear,), data, good, ())
+    assert any(
+        line.split()[:2] == ["thumbnail", f"{second.auroc:.3f}"]
+        and f"backbone {expected.estimate:+.3f}" in line
+        for line in said(evaluation, capsys)
+    )
 
 
 def test_unknown_findings_are_counted_and_left_out(finding_scores: Scores) -> None:

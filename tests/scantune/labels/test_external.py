@@ -218,3 +218,18 @@ def test_labels_of_a_phantom_take_a_test_set_that_is_not_packed_yet(
     test = open_external(pictures, phantom, PackSettings(channels=channels))
     assert test.shape == (channels, 256, 256)
     assert packing_notes((phantom, test)) == ()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_whether_patients_were_compared_is_kept(make: Make, known: bool) -> None:
+    first = make("a", ["p", "q"], y=["0", "1"])
+    second = make("b", ["r", "s"], seed=1, y=["1", "0"], known=known)
+    found = joined(first, second)
+    assert found.design == "test"
+    assert found.is_compared == known
+    assert found.unknown_patients.tolist() == [False, False, not known, not known]
+
+
+def test_patients_of_two_issuers_by_default_were_not_compared(make: Make) -> None:
+    first, second = make("a", ["p", "q"], y=["0", "1"]), make("x", ["r", "s"], 1, y=["1", "0"])
+    assert not joined(first, second).is_compared

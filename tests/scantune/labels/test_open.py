@@ -66,6 +66,32 @@ def test_what_is_masked_left_out_or_synthetic_is_said(
     assert found.described["task"] == "multilabel"
 
 
+def test_unknown_patients_are_told_and_not_counted(
+    write_table: Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = opened(write_table("a", "y", ["0", "1", "0", "1"]))
+    said = capsys.readouterr()
+    assert "y: 4 scans, patients unknown; each scan counted as one (0: 2, 1: 2)" in said.out
+    assert "no patient column was found" in said.err
+    assert found.caveats == (
+        "patients unknown; each scan counted as one: one person's scans may train and be tested",
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "name"),
+    [
+        (["0", "1", "0", "1"], {}, "binary"),
+        (["0", "1", "2", "0", "1", "2"], {}, "multiclass"),
+        (["0", "1", "2", "0", "1", "2"], {"ordinal": True}, "ordinal"),
+    ],
+)
+def test_a_task_of_two_classes_is_binary(
+    write_table: Table, labels: list[str], options: dict[str, bool], name: str
+) -> None:
+    assert opened(write_table("a", "y", labels), **options).described["task"] == name
+
+
 def test_both_sets_of_an_external_test_are_said(
     write_table: Table, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,9 +10,11 @@ from sklearn.metrics import roc_auc_score
 
 from scantune.statistics.intervals import (
     ONE_SEED,
+    Component,
     Difference,
     Estimate,
     arm_interval,
+    equivalence_p,
     estimate,
     holm,
     paired_difference,
@@ -177,14 +179,45 @@ def test_arms_with_different_seeds_cannot_be_paired() -> None:
         paired_difference(arm, arm * 2)
 
 
-def test_satterthwaite_in_closed_form_and_at_its_ends() -> None:
-    assert satterthwaite_df(2.0, 1.0, 11, 3) == pytest.approx(9 / (4 / 10 + 1 / 2))
-    assert satterthwaite_df(1.0, 0.0, 11, 3) == pytest.approx(10)
-    assert satterthwaite_df(0.0, 1.0, 11, 3) == pytest.approx(2)
-    assert satterthwaite_df(1.0, 0.0, 11, 1) == 10
-    # Welch's two-sample test with samples of equal size and variance has n1 + n2 - 2.
-    assert satterthwaite_df(1.0, 1.0, 10, 10) == pytest.approx(18)
-    assert satterthwaite_df(1e-200, 1e-200, 10, 10) == pytest.approx(18)
+@pytest.mark.parametrize(
+    ("components", "df"),
+    [
+        ([(2.0, 10), (1.0, 2)], 9 / (4 / 10 + 1 / 2)),
+        ([(1.0, 10), (0.0, 2)], 10),
+        ([(0.0, 10), (1.0, 2)], 2),
+        ([(1.0, 10), (0.0, np.inf)], 10),
+        ([(0.0, 10), (0.0, 2)], 10),
+        ([(2.0, 10), (1.0, 2), (3.0, 4)], 36 / (4 / 10 + 1 / 2 + 9 / 4)),
+        # Welch's two-sample test with samples of equal size and variance has n1 + n2 - 2.
+        ([(1.0, 9), (1.0, 9)], 18),
+        ([(1e-200, 9), (1e-200, 9)], 18),
+    ],
+)
+def test_satterthwaite_in_closed_form_and_at_its_ends(
+    components: list[tuple[float, float]], df: float
+) -> None:
+    assert satterthwaite_df(*(Component(*pair) for pair in components)) == pytest.approx(df)
+
+
+def test_what_other_draws_tell_of_the_seeds_and_subsets_enters_with_its_own_df() -> None:
+    a, b = [0.84, 0.86], [0.80, 0.81]
+    first = [plain(v, spread(v, 0.02, seed=1)) for v in a]
+    second = [plain(v, spread(v, 0.01, seed=2)) for v in b]
+    seeds, subsets = Component(3e-4, 6.0), Component(2e-4, 4.0)
+    found = paired_difference(first, second, between_seeds=seeds, between_subsets=subsets)
+    patients = np.var(
+        np.mean([x.replicates - y.replicates for x, y in zip(first, second, strict=True)], axis=0),
+        ddof=1,
+    )
+    variance = patients + 5e-4
+    df = variance**2 / (patients**2 / 99 + 3e-4**2 / 6 + 2e-4**2 / 4)
+    half = stats.t.ppf(0.975, df) * np.sqrt(variance)
+    assert (found.seed_variance, found.subset_variance) == (3e-4, 2e-4)
+    assert (found.df, found.variance) == (pytest.approx(df), pytest.approx(variance))
+    assert (found.low, found.high) == pytest.approx((0.045 - half, 0.045 + half))
+    assert found.p == pytest.approx(2 * stats.t.sf(0.045 / np.sqrt(variance), df))
+    arm = arm_interval(first, between_seeds=seeds, between_subsets=subsets)
+    assert arm.variance == pytest.approx(0.02**2 + 5e-4)
 
 
 def test_holm_on_a_worked_example() -> None:
@@ -226,3 +259,20 @@ def test_a_verdict_takes_the_adjusted_p_value() -> None:
     assert verdict(found) == "better"
     assert verdict(found, p=0.08) == "none"
     assert verdict(replace(found, p=float("nan"), low=float("nan"), high=float("nan"))) == "none"
+
+
+@pytest.mark.parametrize(("estimate", "variance", "df"), [(0.002, 9e-6, 12), (-0.006, 4e-6, 40)])
+def test_equivalence_is_two_one_sided_tests(estimate: float, variance: float, df: float) -> None:
+    half = stats.t.ppf(0.975, df) * np.sqrt(variance)
+    found = Difference(estimate, estimate - half, estimate + half, df, variance, 0.0, (estimate,))
+    above = stats.t.sf((estimate + 0.01) / np.sqrt(variance), df)
+    below = stats.t.cdf((estimate - 0.01) / np.sqrt(variance), df)
+    p = equivalence_p(found, 0.01)
+    assert p == pytest.approx(max(above, below))
+    assert (p < 0.025) == (abs(estimate) + half < 0.01)
+
+
+def test_an_adjusted_equivalence_may_fail_and_is_then_no_difference_either() -> None:
+    found = Difference(0.005, 0.001, 0.009, 50.0, 4e-6, 0.0, (0.005,), p=0.01)
+    assert verdict(found, p_equivalent=0.02) == "equivalent"
+    assert verdict(found, p=0.01, p_equivalent=0.03) == "none"

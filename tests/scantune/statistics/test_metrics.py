@@ -9,10 +9,12 @@ from scantune.statistics.metrics import (
     METRICS,
     OneVsRest,
     calibration_error,
+    roc_sensitivity,
     score_metrics,
     share_interval,
     share_replicates,
     threshold_at,
+    threshold_replicates,
     thresholds_of,
 )
 
@@ -45,6 +47,38 @@ def test_sensitivity_at_the_threshold_is_that_of_the_roc_curve() -> None:
     assert found["balanced_accuracy"] == pytest.approx(
         (found["sensitivity"] + found["specificity"]) / 2
     )
+
+
+@pytest.mark.parametrize("specificity", [0.5, 0.9, 0.95])
+def test_sensitivity_of_the_roc_is_that_of_scikit_learns_curve(specificity: float) -> None:
+    scores, positives = drawn(150)
+    weights = np.random.default_rng(1).multinomial(150, np.full(150, 1 / 150), size=6)
+    found = roc_sensitivity(scores, positives, weights, specificity)
+    for value, weight in zip(found, weights, strict=True):
+        alarms, hits, _ = roc_curve(
+            positives, scores, sample_weight=weight, drop_intermediate=False
+        )
+        assert value == pytest.approx(np.interp(1 - specificity, alarms, hits), abs=1e-6)
+
+
+def test_sensitivity_of_the_roc_does_not_depend_on_the_threshold() -> None:
+    # A threshold from other scanners calls nobody here, though the scores rank well.
+    scores, positives = np.array([0.1, 0.2, 0.3, 0.4]), np.array([False, False, True, True])
+    found = score_metrics(OneVsRest(scores, positives, 0.9))
+    assert (found["sensitivity"], found["roc_sensitivity"]) == (0.0, 1.0)
+    none = roc_sensitivity(scores[:2], positives[:2], np.ones((2, 2)))
+    assert np.isnan(none).all()
+
+
+def test_thresholds_of_resamples_are_those_of_copied_scans() -> None:
+    scores, positives = drawn(60)
+    rng = np.random.default_rng(2)
+    weights = rng.integers(0, 3, (8, 60))
+    weights[0, ~positives] = 0
+    found = threshold_replicates(scores, positives, weights)
+    slow = [threshold_at(np.repeat(scores, w), np.repeat(positives, w)) for w in weights]
+    np.testing.assert_array_equal(found, slow)
+    assert np.isnan(found[0])
 
 
 def test_f1_is_that_of_scikit_learn_and_0_where_no_positive_is_called() -> None:
