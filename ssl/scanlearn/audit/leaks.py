@@ -31,7 +31,7 @@ from scanlearn.audit.result import (
 )
 from scanlearn.console import Progressor, track
 from scanlearn.errors import ScanlearnError
-from scanlearn.packing.tables import cell_text
+from scanlearn.tables.reading import cell_text
 
 LEAST_CORRELATION = 0.99
 LEAST_DETAIL = 0.8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +16,10 @@ from scanlearn.archive.lists import read_identifiers
 from scanlearn.archive.reader import Archive
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
-from scanlearn.packing.manifest import PATH_COLUMNS, PATIENT_COLUMNS, labels_by
-from scanlearn.packing.merge import MERGED
-from scanlearn.packing.settings import PackSettings
-from scanlearn.packing.tables import cell_text, find_column, find_required, read_table
+from scanlearn.tables.manifest import PATH_COLUMNS, PATIENT_COLUMNS, labels_by
+from scanlearn.tables.merge import MERGED
+from scanlearn.tables.reading import cell_text, find_column, find_required, read_table
+from scanlearn.tables.settings import TableSettings
 
 
 class _Key(NamedTuple):
@@ -60,7 +60,11 @@ class JoinedArchive(Archive):
 
 
 def join_labels(
-    source: Path, archive: Archive, settings: PackSettings, single: Collection[str] = ()
+    source: Path,
+    archive: Archive,
+    settings: TableSettings,
+    allowed: Sequence[str] = (),
+    single: Collection[str] = (),
 ) -> JoinedArchive:
     """Returns an archive with the labels of a table, and says how many scans have some.
 
@@ -69,6 +73,7 @@ def join_labels(
     scans.
 
     Args:
+        allowed: Columns that are labels although they look as if they identified a person.
         single: Columns that must have one value for each of these.
 
     Raises:
@@ -77,7 +82,7 @@ def join_labels(
     """
     table = read_table(source, sep=settings.sep, sheet=settings.sheet)
     kind, column = _key_of(table, source, settings)
-    labels = labels_by(table, source, column, settings.allow_columns)
+    labels = labels_by(table, source, column, allowed)
     labels.merged.refuse_conflicts(source, single)
     identities = identities_of(archive, settings.issuer or source_name(source.absolute().parent))
     keys = labels.table.column("path").to_pylist()
@@ -114,7 +119,7 @@ def join_labels(
     return JoinedArchive(archive.path, columns)
 
 
-def _key_of(table: pa.Table, source: Path, settings: PackSettings) -> tuple[str, str]:
+def _key_of(table: pa.Table, source: Path, settings: TableSettings) -> tuple[str, str]:
     """Returns what kind of column scans are joined by, and its name."""
     for kind, setting, column in (
         ("file", "path_column", settings.path_column),
