@@ -91,8 +91,8 @@ def join_labels(
     }
     names = _names(archive, kind)
     rows = [next((row_of[name] for name in of if name in row_of), None) for of in names]
-    found = {row for row in rows if row is not None}
-    if not found:
+    joined = {row for row in rows if row is not None}
+    if not joined:
         issuer = "; give the issuer= that it was packed with" if kind == "patient" else ""
         raise ScanlearnError(
             f"{source}: none of the {len(row_of):,} values of '{column}' is in {archive.path}"
@@ -105,9 +105,9 @@ def join_labels(
         f" {len(archive):,} scans have a row"
         + (f"; a label of a {whole} is that of all its scans" if whole else "")
     )
-    if len(found) < len(row_of):
+    if len(joined) < len(row_of):
         warn_user(
-            f"{source.name}: {len(row_of) - len(found):,} of {len(row_of):,} values of '{column}'"
+            f"{source.name}: {len(row_of) - len(joined):,} of {len(row_of):,} values of '{column}'"
             f" are not in {archive.path}"
         )
     places = pa.array(rows, pa.int64())
