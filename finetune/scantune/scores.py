@@ -117,6 +117,13 @@ class Scores:
         """Returns the thresholds of a learner at a budget; a ValueError if there are none."""
         return np.asarray(self.thresholds[self._place(learner, budget)])
 
+    def is_subset(self, budget: str | int) -> bool:
+        """Returns whether a label budget leaves out scans of some training fold."""
+        used = self.train_scans[self.budgets.index(str(budget))]
+        real = self.fold_of[:, self.truth.is_real]
+        held = [(real != fold).sum(axis=1) for fold in range(self.num_folds)]
+        return bool((used < np.stack(held, axis=1)).any())
+
     def validation_of(
         self, learner: str, budget: str | int, label_seed: int, fold: int
     ) -> Validation | None:

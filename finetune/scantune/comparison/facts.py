@@ -44,6 +44,8 @@ from scantune.wording import design_name, learner_name
 _ARMS_A_SHEET = 4
 _SCANS = 5
 _DPI = 150
+# Embedding std x sqrt(d), 1 where healthy, below which an arm is called collapsed; ours.
+COLLAPSED = 0.3
 
 
 def draw_sheets(
@@ -151,7 +153,8 @@ def _views_text(shared: TrainingSettings) -> str:
 
 def arm_rows(config: CompareConfig, channels: int) -> tuple[ArmRow, ...]:
     """The thumbnail and every arm with what its dial resolves to."""
-    recipe = config.pretrain.build_recipe()
+    recipe, views = config.pretrain.build_recipe(), config.pretrain.views
+    settings = RenderSettings(scale_blur=views.scale_blur, global_size=views.size)
     is_scored = bool(config.evaluation.frozen_learners)
     rows = [ArmRow(name=THUMBNAIL, kind="thumbnail")] if is_scored else []
     for name, arm in config.arms.items():
@@ -161,7 +164,7 @@ def arm_rows(config: CompareConfig, channels: int) -> tuple[ArmRow, ...]:
         dial = arm.dial()
         resolved = tuple(
             Parameter(parameter=row.parameter, value=row.value, source=row.source, note=row.note)
-            for row in recipe.table(dial, channels)
+            for row in recipe.table(dial, channels, settings)
             if row.note != "off"
         )
         rows.append(
@@ -290,6 +293,40 @@ def thumbnail_warnings(config: CompareConfig, table: Sequence[Score]) -> tuple[s
                 "coarse layout."
             )
     return tuple(warnings)
+
+
+def undefined_warnings(scores: Mapping[tuple[str, str], Sequence[Scores]]) -> tuple[str, ...]:
+    """Names the classes that some fold cannot score, which its mean leaves out."""
+    warnings = []
+    for task, first in {task: members[0] for (task, _), members in scores.items()}.items():
+        folds = list(np.ndindex(first.num_label_seeds, first.num_folds))
+        for code in first.truth.asked:
+            is_positive = first.truth.positives(code)
+            tested = [is_positive[first.test_rows(seed, fold, code)] for seed, fold in folds]
+            undefined = sum(positive.all() or not positive.any() for positive in tested)
+            if undefined:
+                warnings.append(
+                    f"{task}: '{first.classes[code]}' has no positive or no negative scan to test "
+                    f"in {undefined} of {len(folds)} folds: its AUROC there is undefined and left "
+                    "out of the mean."
+                )
+    return tuple(warnings)
+
+
+def collapse_warnings(runs: Sequence[RunRow]) -> tuple[str, ...]:
+    """Names the arms whose embedding had collapsed when training ended."""
+    collapsed: dict[str, list[str]] = {}
+    for run in runs:
+        spread = [value for value in run.curve.embedding_std if value is not None]
+        if spread and spread[-1] < COLLAPSED:
+            collapsed.setdefault(run.arm, []).append(f"{spread[-1]:.2f} with seed {run.seed}")
+    return tuple(
+        f"{arm}: the embedding collapsed (std × √d {', '.join(spreads)}; 1 is healthy, below "
+        f"{COLLAPSED:g} collapsed). All arms share one temperature and learning rate, which can "
+        "collapse strong arms alone: what this arm lacks may not be for its scale. Try others "
+        "before a claim about it."
+        for arm, spreads in collapsed.items()
+    )
 
 
 def evidence_note(*archives: Archive) -> str | None:

@@ -159,10 +159,10 @@ class CompareConfig(Settings):
         default_factory=_default_arms, min_length=2, description="arms to compare, by name"
     )
     seeds: tuple[int, ...] = Field(
-        default=(0, 1),
+        default=(0, 1, 2),
         min_length=1,
-        description="pretraining seeds; each arm is trained once per seed. Use three or more "
-        "before any claim about the scale",
+        description="pretraining seeds; each arm is trained once per seed. Fewer than three "
+        "support no claim about the scale, and one says nothing beyond its networks",
     )
     pretrain: TrainingSettings = Field(
         default=TrainingSettings(), description="training settings, the same for every arm"

@@ -57,7 +57,7 @@ def run_study(config: CompareConfig) -> Path:
     scores = score_all(config, folder, networks, archives, tasks)
     with folder.timed("intervals"):
         estimates = estimate_all(config, scores)
-    table = score_rows(estimates, scores)
+    table = score_rows(config, estimates, scores)
     differences = difference_rows(config, estimates, scores)
     proof = matched(runs)
     arms = facts.arm_rows(config, unlabeled.shape[0])
@@ -89,7 +89,9 @@ def run_study(config: CompareConfig) -> Path:
         warnings=(
             *facts.data_warnings(unlabeled, archives, tasks),
             *facts.score_warnings(config, scores),
+            *facts.undefined_warnings(scores),
             *facts.thumbnail_warnings(config, table),
+            *facts.collapse_warnings(runs),
             *leak_warnings(leaks, len(left_out)),
             *run_warnings,
         ),

@@ -96,6 +96,8 @@ def extract(
                 torn.unlink(missing_ok=True)
         buffer = io.BytesIO()
         np.save(buffer, features, allow_pickle=False)
+        # What was silently wrong: a flipped bit on the disk was read as another feature.
+        buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
         write_atomically(path, buffer.getvalue())
     return features
 
@@ -224,12 +226,20 @@ def _key(
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40]
 
 
+# The last bytes of a file of features are the sha256 of all before them.
+_DIGEST_BYTES = 32
+
+
 def _read_features(path: Path, shape: tuple[int, int]) -> Float32[np.ndarray, "n d"] | None:
-    """Returns kept features; None where there are none, or the file is not whole."""
+    """Returns kept features; None where there are none, or not those that the digest is of."""
     if not path.is_file():
         return None
     try:
-        features: np.ndarray = np.load(path, allow_pickle=False)
+        content = path.read_bytes()
+        array = memoryview(content)[:-_DIGEST_BYTES]
+        if hashlib.sha256(array).digest() != content[-_DIGEST_BYTES:]:
+            return None
+        features: np.ndarray = np.load(io.BytesIO(array), allow_pickle=False)
     except (ValueError, OSError, EOFError):
         return None
     return features if features.shape == shape and features.dtype == np.float32 else None

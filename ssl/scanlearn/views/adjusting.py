@@ -184,9 +184,10 @@ def _by_hand(row: Row, given: Numbers | Mapping[str, Numbers], has_local_views: 
             f"{where}: {parameter.identity:g} has no effect; to switch the operation off write "
             f"{operation}: off."
         )
-    if 0 < parameter.negligible >= max(curve.strong for curve in changed.curves):
+    least, largest = parameter.negligible_px, max(curve.strong for curve in changed.curves)
+    if not parameter.scales_with_view and 0 < least >= largest:
         raise ScanlearnError(
-            f"{where}: has no effect up to {parameter.negligible:g} {parameter.unit}, where it "
+            f"{where}: has no effect up to {least:g} {parameter.unit}, where it "
             "changes no pixel; give more."
         )
     return changed

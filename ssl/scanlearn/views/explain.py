@@ -13,6 +13,7 @@ from scanlearn.console import say
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.recipes import Recipe, TableRow, find_recipe
 from scanlearn.views.scale import Scale
+from scanlearn.views.settings import BLUR_REFERENCE_SIZE, DEFAULT_SETTINGS, RenderSettings
 from scanlearn.views.statistics import view_statistics
 
 WIDTH = 100
@@ -37,6 +38,12 @@ def explain(
     operations: Annotated[
         Operations, Field(description="Operations switched off or set by hand.")
     ] = {},  # noqa: B006  never written to
+    size: Annotated[
+        int, Field(ge=2, description="Side of a global view in pixels: a blur shrinks with it.")
+    ] = BLUR_REFERENCE_SIZE,
+    scale_blur: Annotated[
+        bool, Field(description="Blur shrinks with the view, as its sigma is stated at 224 px.")
+    ] = True,
 ) -> str:
     """Prints the numbers of a recipe at a setting of the dial, and where each is from.
 
@@ -47,22 +54,27 @@ def explain(
         ScanlearnError: The recipe, the scale or an operation cannot be used.
     """
     adjusted = find_recipe(recipe).adjusted(operations)
-    text = explanation(adjusted, Scale.parse(scale), channels)
+    settings = RenderSettings(scale_blur=scale_blur, global_size=size)
+    text = explanation(adjusted, Scale.parse(scale), channels, settings)
     say(text)
     return text
 
 
-def explanation(recipe: Recipe, scale: Scale, channels: int) -> str:
+def explanation(
+    recipe: Recipe, scale: Scale, channels: int, settings: RenderSettings = DEFAULT_SETTINGS
+) -> str:
     """Returns the table of a recipe at a setting of the dial, at most 100 columns wide."""
-    rows = recipe.table(scale, channels)
+    rows = recipe.table(scale, channels, settings)
     in_use = [row for row in rows if row.note != "off"]
     kept = {row.operation for row in in_use}
     off = dict.fromkeys(row.operation for row in rows if row.operation not in kept)
     table, works = _lines(in_use)
     views = f"; values of {' / '.join(recipe.kinds)}" if recipe.num_kinds > 1 else ""
     crops = view_statistics(recipe, scale).lines()
+    colour = "one channel" if channels == 1 else "colour"
+    size = settings.global_size or BLUR_REFERENCE_SIZE
     text = [
-        f"{recipe.name} at scale {scale} on {'one channel' if channels == 1 else 'colour'}{views}",
+        f"{recipe.name} at scale {scale} on {colour}, {size} px{views}",
         f"by hand: {recipe.by_hand}" if recipe.by_hand else "",
         recipe.reference,
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -76,7 +77,8 @@ class ViewGenerator:
         self.mean = tuple(float(value) for value in mean)
         self.std = tuple(float(value) for value in std)
         self.extras = tuple(extras)
-        self.settings = settings
+        # One side for all views: `ViewTransform.one` makes a local view of a global side's blur.
+        self.settings = replace(settings, global_size=settings.global_size or size)
         self.ranges = _planned(self.recipe.at(scale), plan)
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -283,8 +283,9 @@ class Sheet:
         from scanlearn.views.render import render_views
 
         local_size = max(round(LOCAL_SHARE * self.size), 2)
+        settings = replace(self.settings, global_size=self.size)
         for views, size in zip(self.kinds, (self.size, local_size), strict=False):
-            rendered = render_views(batch, draw, views, size, self.settings)
+            rendered = render_views(batch, draw, views, size, settings)
             for view, pictures in zip(views, rendered, strict=True):
                 for row, image in enumerate(pictures.permute(0, 2, 3, 1).numpy()):
                     _show(grid.view(row, column, view), image)

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scanlearn.views.curves import Curve, Row
-from scanlearn.views.operations.acquisition import LEAST_SOFT_SIGMA
+from scanlearn.views.operations.colour import JITTER_PEAK
 from scanlearn.views.operations.table import PARAMETERS
+from scanlearn.views.settings import LEAST_BLUR_PX
 
 DERIVED = "derived from Cheng et al. 2025"
 _CHENG = "published: Cheng et al. 2025, table 2"
@@ -99,14 +100,22 @@ def _two_view(
     return (
         Row("crop_min", (crop,)),
         sources.flat("crop_max", 1.0, 1.0),
-        sources.halved("brightness", brightness, 1.5 * brightness),
-        sources.halved("contrast", contrast, 1.5 * contrast),
-        sources.flat("saturation", 1.5 * saturation, saturation),
+        sources.halved("brightness", brightness, _jitter_limit(brightness)),
+        sources.halved("contrast", contrast, _jitter_limit(contrast)),
+        sources.flat("saturation", _jitter_limit(saturation), saturation),
         sources.flat("hue", 0.5, hue),
         sources.flat("blur_p", 1.0, *blur_p),
         *((sources.flat("solarize_p", 0.5, *solarize_p),) if solarize_p else ()),
         *_shared(sources),
     )
+
+
+def _jitter_limit(strong: float) -> float:
+    """The limit of brightness, contrast or saturation.
+
+    SimCLR's .8 once grew to 1.2: factors of 0 and views of nothing but black or gray.
+    """
+    return min(1.5 * strong, JITTER_PEAK)
 
 
 def _asymmetric(paper: str, crop_min: float) -> tuple[Row, ...]:
@@ -182,7 +191,7 @@ def _cheng2025() -> tuple[Row, ...]:
         *_dino_vit(_Sources(_CHENG, _CHENG)),
         *(extras.flat(f"{name}_p", 1.0, 0.5) for name in ("bias_field", "soft", "noise")),
         extras.halved("bias_field", 0.1, 0.15),
-        extras.halved("soft_sigma", 0.1, LEAST_SOFT_SIGMA),
+        extras.halved("soft_sigma", 0.1, LEAST_BLUR_PX),
         extras.halved("noise_std", 0.1, 0.15),
     )
 

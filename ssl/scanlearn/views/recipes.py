@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.views.adjusting import Given, adjusted_rows, in_words
 from scanlearn.views.curves import BY_HAND, VIEW_KINDS, Row
+from scanlearn.views.operations.operation import Parameter
 from scanlearn.views.operations.table import (
     OPERATION_OF,
     PARAMETERS,
@@ -22,8 +25,15 @@ from scanlearn.views.operations.table import (
 from scanlearn.views.published import PUBLISHED, Published
 from scanlearn.views.ranges import Ranges, ViewRanges
 from scanlearn.views.scale import Scale
+from scanlearn.views.settings import (
+    BLUR_REFERENCE_SIZE,
+    DEFAULT_SETTINGS,
+    LEAST_BLUR_PX,
+    RenderSettings,
+)
 
 NO_MEANING = "no meaning on one channel"
+_TOO_NARROW = f"sigma below {LEAST_BLUR_PX:.2f} px changes nothing".replace("0.", ".")
 
 
 @dataclass(frozen=True)
@@ -117,17 +127,23 @@ class Recipe:
             and all(getattr(scale, row.dial) == 0 for scale in used)
         }
 
-    def table(self, scale: Scale, channels: int) -> tuple[TableRow, ...]:
+    def table(
+        self, scale: Scale, channels: int, settings: RenderSettings = DEFAULT_SETTINGS
+    ) -> tuple[TableRow, ...]:
         """Returns the recipe at one setting of the dial, to be read.
 
         Args:
             channels: 1 or 3; on one channel colour operations do nothing, and the note says so.
+            settings: With the side of the views, 224 px if it has none: a blur can be too narrow
+                for small ones, and the note says so.
         """
         ranges = self.at(scale)
-        return tuple(_table_row(row, ranges, scale, channels) for row in self.rows)
+        return tuple(_table_row(row, ranges, scale, channels, settings) for row in self.rows)
 
 
-def _table_row(row: Row, ranges: Ranges, scale: Scale, channels: int) -> TableRow:
+def _table_row(
+    row: Row, ranges: Ranges, scale: Scale, channels: int, settings: RenderSettings
+) -> TableRow:
     values = [view[row.parameter] for view in ranges.views]
     distinct = values[:1] if len(set(values)) == 1 else values
     return TableRow(
@@ -136,25 +152,34 @@ def _table_row(row: Row, ranges: Ranges, scale: Scale, channels: int) -> TableRo
         value=" / ".join(f"{value:.3g}" for value in distinct),
         unit=PARAMETERS[row.parameter].unit,
         source=row.source(scale),
-        note="off" if row.is_off else _note(row, ranges, scale, channels),
+        note="off" if row.is_off else _note(row, ranges, scale, channels, settings),
     )
 
 
-def _note(row: Row, ranges: Ranges, scale: Scale, channels: int) -> str:
+def _note(row: Row, ranges: Ranges, scale: Scale, channels: int, settings: RenderSettings) -> str:
     operation = OPERATION_OF[row.parameter]
     if channels == 1 and operation.needs_colour:
         return NO_MEANING
-    for part in operation.parameters:
-        if 0 < part.negligible >= _most(ranges, part.name):
-            least = f"{part.negligible:g} {part.unit}".removeprefix("0")
-            return f"no effect: sigma below {least} changes nothing"
+    narrow = [part for part in operation.parameters if _is_narrow(part, ranges, settings)]
+    if any(not part.scales_with_view for part in narrow):
+        return f"no effect: {_TOO_NARROW}"
     if getattr(scale, row.dial) == 0 and scale != Scale.IDENTITY:
         return f"no effect: {row.dial} is 0"
     if _most(ranges, row.parameter) > 0:
         lacking = _lacking(row.parameter, ranges, channels)
         if lacking:
             return f"no effect: {lacking}"
+        if narrow:
+            return f"no effect at this size: {_TOO_NARROW}"
     return "fixed" if all(curve.is_fixed for curve in row.curves) else ""
+
+
+def _is_narrow(part: Parameter, ranges: Ranges, settings: RenderSettings) -> bool:
+    """Whether a blur's widest sigma moves no value in views of this side."""
+    widest = np.array([max(view[part.name] for view in ranges.views)])
+    if part.scales_with_view:
+        widest = settings.blur_px(widest, BLUR_REFERENCE_SIZE)
+    return 0 < part.negligible_px >= float(widest[0])
 
 
 def _lacking(parameter: str, ranges: Ranges, channels: int) -> str:

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
+from scipy.special import ndtr
 from torch import Tensor
 
-# A Gaussian's weights further out than this many sigmas are below 1e-6 of its centre's: left out.
-BLUR_REACH = 5.3
+# Where a Gaussian is cut off, in sigmas, as scipy.ndimage does: 6e-5 of it lie further out.
+BLUR_REACH = 4.0
 
 
 @dataclass(frozen=True)
@@ -106,19 +107,28 @@ def crop_taps(
 def blur_taps(sigma: Float64[np.ndarray, " b"], *, size: int) -> Taps:
     """Returns the taps of a Gaussian blur that reflects at the edge of the view.
 
-    Args:
-        sigma: Standard deviation for each scan, in pixels of this view.
-        size: Side of the view. The kernel spans a tenth of it, an odd number of pixels.
+    A pixel weighs what the Gaussian holds between its edges. Sampled at whole pixels the blur was
+    the identity below a sigma of .4, which at 64 px was half of all drawn ones; and a kernel of a
+    tenth of the view cut a local view's Gaussian off at two sigmas.
 
-    Source: kernel width, SimCLR's released code (data_util.random_blur); kernel values and
-    reflection, torchvision's gaussian_blur.
+    Args:
+        sigma: Standard deviation for each scan, in pixels of this view; above 0.
+        size: Side of the view.
+
+    Source: reflection, torchvision's gaussian_blur.
     """
-    reach = np.ceil(BLUR_REACH * sigma)[:, None]
-    radius = min(max(1, size // 10 // 2), size - 1, int(reach.max()))
+    reach = np.maximum(np.ceil(BLUR_REACH * sigma - 0.5), 1)[:, None]
+    radius = int(reach.max())
     offset = np.arange(-radius, radius + 1)
-    kernel = np.exp(-0.5 * (offset / sigma[:, None]) ** 2) * (np.abs(offset) <= reach)
-    kernel /= kernel.sum(axis=-1, keepdims=True)
-    reflected = (size - 1) - np.abs((size - 1) - np.abs(np.arange(size)[:, None] + offset))
+    # To the left of the centre, where the distribution function is small and exact.
+    away, width = np.abs(offset), sigma[:, None]
+    kernel = (ndtr((0.5 - away) / width) - ndtr((-0.5 - away) / width)) * (away <= reach)
+    # Not over its sum, whose rounding depends on how wide the widest kernel of the batch is.
+    kernel /= 1 - 2 * ndtr((-0.5 - reach) / width)
+    # A kernel wider than the view is reflected to and fro.
+    period = max(2 * (size - 1), 1)
+    position = (np.arange(size)[:, None] + offset) % period
+    reflected = np.minimum(position, period - position)
     shape = (len(sigma), *reflected.shape)
     return Taps.of(np.broadcast_to(reflected, shape), np.broadcast_to(kernel[:, None], shape))
 
@@ -147,7 +157,8 @@ def _gather(planes: Float[Tensor, "b c h w"], taps: Taps, start: int) -> Float[T
     weight = taps.weight.to(planes.device, non_blocking=True)
     plane = torch.arange(b * c, device=planes.device).view(b, c, 1, 1) * h
     sums = _sums(
-        planes.reshape(b * c * h, w),
+        # Of lines that lie crosswise, as those of a single plane would, sums are rounded otherwise.
+        planes.reshape(b * c * h, w).contiguous(),
         (index[:, None] + plane).reshape(b * c * size, num_taps),
         weight[:, None].expand(b, c, size, num_taps).reshape(-1, num_taps),
     )

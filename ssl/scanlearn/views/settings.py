@@ -10,8 +10,15 @@ from jaxtyping import Float64
 
 Background = Literal["black", "reflect"]
 
-# Published blur widths are stated for views of this side.
+# Raised when one draw comes to give other pixels, so that no run mixes two kinds of views.
+# 2: blur is integrated over pixels and scales with the global views.
+VIEWS_VERSION = 2
+
+# Published blur widths are stated for global views of this side.
 BLUR_REFERENCE_SIZE = 224
+# A blur up to this sigma in pixels of the view is left out: it would move no value by more than a
+# fiftieth of a step of 8 bits. What the resolved table calls without effect then is exactly that.
+LEAST_BLUR_PX = 0.12
 # Side of a local view over that of a global one, in DINO.
 LOCAL_SHARE = 96 / 224
 
@@ -21,17 +28,26 @@ class RenderSettings:
     """What a draw leaves open.
 
     Args:
-        scale_blur: Whether a blur's sigma, stated at 224 px, shrinks with the view.
+        scale_blur: Whether a blur's sigma, stated for global views of 224 px, shrinks with them.
         background: What rotation and the like bring in from beyond the scan: "black", or
             "reflect", the scan mirrored at its edges.
+        global_size: Side of the global views, by which blur shrinks in local ones too; None for
+            the side of the view itself.
     """
 
     scale_blur: bool = True
     background: Background = "black"
+    global_size: int | None = None
 
     def blur_px(self, sigma: Float64[np.ndarray, " b"], size: int) -> Float64[np.ndarray, " b"]:
-        """Returns sigmas stated at 224 px in pixels of a view of side ``size``."""
-        return sigma * (size / BLUR_REFERENCE_SIZE) if self.scale_blur else sigma
+        """Returns sigmas stated at 224 px in pixels of a view of side ``size``.
+
+        Local views once had their own side in place of the global one's, and .43 of DINO's blur.
+
+        Source: DINO's released code draws U(.1, 2) for views of 224 and of 96 px alike.
+        """
+        side = self.global_size or size
+        return sigma * (side / BLUR_REFERENCE_SIZE) if self.scale_blur else sigma
 
 
 DEFAULT_SETTINGS = RenderSettings()

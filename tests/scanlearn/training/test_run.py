@@ -54,13 +54,14 @@ def test_provenance_says_what_was_trained_on_and_chosen(
 def test_a_resumed_run_keeps_precision_and_threads_of_its_first_start(
     configure: Configure, archive: Archive
 ) -> None:
-    first = Run.of(configure(precision="auto"), archive)
+    config = configure(precision="auto", views={"size": 32})
+    first = Run.of(config, archive)
     record = json.loads(first.folder.provenance.read_text())
     other: Literal["bf16", "fp32"] = "bf16" if first.resolved.precision == "fp32" else "fp32"
     # Sums over another number of threads end in other last bits.
     record["chosen"] |= {"precision": other, "threads": 7}
     first.folder.provenance.write_text(json.dumps(record))
-    again = Run.of(configure(precision="auto"), archive)
+    again = Run.of(config, archive)
     assert again.resolved == replace(first.resolved, precision=other, threads=7)
 
 
@@ -74,6 +75,20 @@ def test_a_run_on_a_cpu_gives_up_threads_with_a_word(
     assert chosen.threads == 3
     assert any(reason.startswith("threads is 3 instead of 4") for reason in chosen.reasons)
     assert _choose(configure(device="gpu"), archive).threads is None
+
+
+@pytest.mark.parametrize("earlier", [None, 1])
+def test_a_run_on_views_of_another_release_is_not_gone_on_with(
+    configure: Configure, archive: Archive, earlier: int | None
+) -> None:
+    first = Run.of(configure(), archive)
+    record = json.loads(first.folder.provenance.read_text())
+    # Runs did not say it before there was a second kind of views.
+    del record["views_version"]
+    record |= {} if earlier is None else {"views_version": earlier}
+    first.folder.provenance.write_text(json.dumps(record))
+    with pytest.raises(ScanlearnError, match=r"views as another release .*\(version 1, now \d\)"):
+        Run.of(configure(), archive)
 
 
 def test_another_archive_under_the_same_run_is_refused(

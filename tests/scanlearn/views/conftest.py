@@ -5,10 +5,28 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import correlate1d
+from scipy.stats import norm
 
 from scanlearn.core import ScanBatch
 
 MakeBatch = Callable[..., ScanBatch]
+Blur = Callable[[torch.Tensor, float], torch.Tensor]
+
+
+@pytest.fixture
+def blurred() -> Blur:
+    """Blurs views by a Gaussian of some pixels, integrated over pixels: scipy, in float64."""
+
+    def blur(x: torch.Tensor, sigma_px: float) -> torch.Tensor:
+        offset = np.arange(-np.ceil(8 * sigma_px), np.ceil(8 * sigma_px) + 1)
+        weights = np.diff(norm.cdf([offset - 0.5, offset + 0.5], scale=sigma_px), axis=0)[0]
+        values = x.numpy().astype(np.float64)
+        for axis in (-1, -2):
+            values = correlate1d(values, weights, axis=axis, mode="mirror")
+        return torch.from_numpy(values).float()
+
+    return blur
 
 
 @pytest.fixture

@@ -102,6 +102,8 @@ def test_one_two_and_three_numbers_are_knots_and_limit() -> None:
     ("operations", "parameter", "limit"),
     [
         ({"brightness": 0.3}, "brightness", 0.45),
+        ({"brightness": 0.8}, "brightness", 0.9),
+        ({"contrast": [0.5, 1.1]}, "contrast", 1.1),
         ({"blur_p": 0.9}, "blur_p", 1.0),
         ({"hue": 0.45}, "hue", 0.5),
         ({"flip_p": 0.5}, "flip_p", 0.5),
@@ -192,6 +194,7 @@ def test_adjustments_are_told_apart_and_keep_the_name() -> None:
             ["no effect while brightness and contrast and saturation and hue are 0"],
         ),
         ({"soft_sigma": 0.1}, ["no effect up to 0.12 px"]),
+        ({"soft_sigma": 0.12}, ["no effect up to 0.12 px"]),
         ({"crop_max": 0.2, "crop_min": 0.3}, ["smallest crop", "larger than the largest"]),
         ({"crop_max": 0.2}, ["at the scale", "larger than the largest"]),
         ({"blur_p": {"local": 0.1}}, ["'local' is not a view of this recipe", "global_1"]),

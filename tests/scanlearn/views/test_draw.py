@@ -55,7 +55,13 @@ def test_factors_are_uniform_on_the_ranges_of_color_jitter(s: float, strength: f
 def test_factors_stop_at_black_beyond_a_strength_of_one() -> None:
     draw = _drawn(1.5, 4000)
     assert draw.brightness.min() >= 0
-    assert draw.brightness.max() == pytest.approx(2.2, abs=0.01)
+    assert draw.brightness.max() == pytest.approx(1.9, abs=0.01)
+    beyond = ViewRanges(jitter_p=1.0, brightness=1.2)
+    drawn = Ranges((beyond,)).draw(
+        uniforms(DrawKey(0, 0, np.arange(4000)), 1), np.tile([0, 0, 64, 64], (4000, 1))
+    )
+    assert drawn.brightness.min() >= 0
+    assert drawn.brightness.max() == pytest.approx(2.2, abs=0.01)
 
 
 def test_blur_is_uniform_between_a_tenth_and_two() -> None:

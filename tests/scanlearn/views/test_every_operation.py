@@ -310,7 +310,8 @@ def test_a_dial_that_stops_is_found() -> None:
 
 
 def test_a_check_reports_growing_differences() -> None:
-    (dial,) = [c for c in self_test(RECIPES["simclr"], 3, torch.uint8) if c.subject == "dial"]
+    # SimCLR's jitter has reached its limit at 1.125.
+    (dial,) = [c for c in self_test(RECIPES["mocov2"], 3, torch.uint8) if c.subject == "dial"]
     assert len(dial.from_identity) == len(dial.from_previous) == len(SCALES)
     assert list(dial.from_identity) == sorted(dial.from_identity)
     assert min(dial.from_previous) > 0.01

@@ -61,6 +61,16 @@ def test_what_is_off_is_named_in_one_line() -> None:
     assert "blur" in by_hand.split("off: ")[-1]
 
 
+def test_a_size_at_which_a_blur_has_no_effect_is_told() -> None:
+    note = "no effect at this size: sigma below .12 px changes nothing"
+    # 2 px at 224 px are .107 at 12 px and .125 at 14; the .21 px of s = .03 are .03 at 32 px.
+    for size, scale, is_idle in ((12, 1.0, True), (14, 1.0, False), (32, 0.03, True)):
+        text = " ".join(explain("dino", scale=scale, size=size).split())
+        assert (note in text) == is_idle
+        assert f"on colour, {size} px" in text
+    assert note not in " ".join(explain("dino", size=12, scale_blur=False).split())
+
+
 def test_notes_are_printed() -> None:
     text = " ".join(explain("cheng2025", scale=FULL, channels=1).split())
     assert "no effect: sigma below .12 px changes nothing" in text

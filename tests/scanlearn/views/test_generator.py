@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from scanlearn.views.generator import ViewGenerator, standardiser
 from scanlearn.views.recipes import find_recipe
 from scanlearn.views.render import render
 from scanlearn.views.scale import Scale
+from scanlearn.views.settings import RenderSettings
 from scanlearn.views.uniforms import DrawKey
 
 MakeBatch = Callable[..., ScanBatch]
+Blur = Callable[[torch.Tensor, float], torch.Tensor]
 
 
 def _generator(s: float = 1.0, size: int = 32, channels: int = 3, views: int = 2) -> ViewGenerator:
@@ -36,6 +39,27 @@ def test_views_are_rendered_then_standardised_last(make_batch: MakeBatch) -> Non
     assert torch.equal(views.ids, batch.ids)
     for number, view in enumerate(views.global_views):
         assert torch.allclose(view * 0.2 + 0.4, render(batch, draw, number, 32), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "local", "scale_blur", "sigma_px"),
+    # DINO's sigma is 2 in views of 224 and of 96 px.
+    [(224, 96, True, 2), (112, 48, True, 1), (112, 40, True, 1), (112, 48, False, 2)],
+)
+def test_a_local_view_is_blurred_by_the_side_of_the_global_ones(
+    size: int, local: int, scale_blur: bool, sigma_px: float, make_batch: MakeBatch, blurred: Blur
+) -> None:
+    batch = make_batch(2)
+    settings = RenderSettings(scale_blur=scale_blur)
+    generator = ViewGenerator(
+        "dino", Scale.IDENTITY, ViewPlan(2, 1), size, [0], [1], local_size=local, settings=settings
+    )
+    sharp = generator.draw(batch, DrawKey(0, 0, np.arange(2)))
+    draw = replace(sharp, blur=np.ones((2, 3), bool), blur_sigma=np.full((2, 3), 2.0))
+    before, after = (generator.render(batch, drawn) for drawn in (sharp, draw))
+    for kind in ("global_views", "local_views"):
+        view, expected = getattr(after, kind)[0], blurred(getattr(before, kind)[0], sigma_px)
+        assert (view - expected).abs().max() < 1e-4
 
 
 def test_each_channel_has_its_own_mean_and_std() -> None:

@@ -34,6 +34,7 @@ from scanlearn.views.uniforms import DrawKey, uniforms
 from scanlearn.views.warp import displacement
 
 MakeBatch = Callable[..., ScanBatch]
+Blur = Callable[[Tensor, float], Tensor]
 SIDE = 64
 TOLERANCE = 2 / 255
 DRAWS = 10_000
@@ -167,13 +168,19 @@ def test_gamma(batch: ScanBatch, image: Tensor, exponent: float) -> None:
 
 
 @pytest.mark.parametrize("sigma", [0.3, 1.0, 2.0])
-def test_gaussian_blur_with_sigma_stated_at_224_pixels(make_batch: MakeBatch, sigma: float) -> None:
+def test_gaussian_blur_with_sigma_stated_at_224_pixels(
+    make_batch: MakeBatch, blurred: Blur, sigma: float
+) -> None:
     batch = make_batch(1, 3, (224, 224))
     rough = torch.randint(0, 256, (1, 3, 224, 224), generator=torch.Generator().manual_seed(0))
     batch = replace(batch, pixels=rough.to(torch.uint8))
     image = rough[0].float() / 255
     found = _rendered(batch, 224, crop_box=[0, 0, 224, 224], blur=True, blur_sigma=sigma)
-    _assert_same(found, functional.gaussian_blur(image, [23, 23], [sigma, sigma]))
+    # torchvision samples the Gaussian at whole pixels: from a sigma of 1 on nearly the same.
+    _assert_same(found, blurred(image, sigma), image)
+    if sigma >= 1:
+        theirs = functional.gaussian_blur(image, [23, 23], [sigma, sigma])
+        assert (found - theirs).square().mean().sqrt() < 0.015
 
 
 def _drawn(ranges: ViewRanges | Ranges, seed: int = 0, *, side: int = 4000) -> Draw:

@@ -121,7 +121,8 @@ def test_without_acquisition_the_paper_trains_with_the_numbers_of_dino() -> None
     [
         ("simclr", G1, "crop_min", 0.02), ("mocov2", G1, "crop_min", 0.05),
         ("mocov3_resnet", G2, "crop_min", 0.05), ("byol", G1, "crop_min", 0.02),
-        ("simclr", G1, "brightness", 1.2), ("mocov2", G1, "contrast", 0.6),
+        ("simclr", G1, "brightness", 0.9), ("simclr", G1, "contrast", 0.9),
+        ("simclr", G1, "saturation", 0.9), ("mocov2", G1, "contrast", 0.6),
         ("mocov2", G1, "saturation", 0.6), ("byol", G1, "saturation", 0.3),
         ("dino", LOCAL, "crop_min", 0.02), ("dino_convnet", G1, "crop_min", 0.1),
         ("dino_convnet", LOCAL, "crop_max", 0.07), ("dino", G1, "blur_p", 1.0),

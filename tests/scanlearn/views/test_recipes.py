@@ -9,6 +9,7 @@ from scanlearn.views.curves import Curve, Row
 from scanlearn.views.operations.table import BY_NAME, PARAMETERS
 from scanlearn.views.recipes import RECIPES, Recipe, TableRow, find_recipe
 from scanlearn.views.scale import Scale
+from scanlearn.views.settings import RenderSettings
 
 EVERYTHING = Scale(1, 1, 1, 1)
 
@@ -85,6 +86,22 @@ def test_the_table_says_what_has_no_meaning_without_colour() -> None:
     rows = table(find_recipe("simclr"), Scale.STRONG, channels=1)
     mute = {row.parameter for row in rows.values() if row.note == "no meaning on one channel"}
     assert mute == {"saturation", "hue", "gray_p"}
+
+
+@pytest.mark.parametrize(
+    ("size", "s", "scale_blur", "is_idle"),
+    # The widest sigma in pixels: 2, .11, .125, .03, and 2.
+    [(224, 1, True, False), (12, 1, True, True), (14, 1, True, False), (32, 0.03, True, True),
+     (12, 1, False, False)],
+)  # fmt: skip
+def test_the_table_says_where_a_blur_is_too_narrow_for_the_view(
+    size: int, s: float, scale_blur: bool, is_idle: bool
+) -> None:
+    settings = RenderSettings(scale_blur=scale_blur, global_size=size)
+    rows = {row.parameter: row for row in find_recipe("simclr").table(Scale.of(s), 3, settings)}
+    note = "no effect at this size: sigma below .12 px changes nothing" if is_idle else "fixed"
+    assert rows["blur_p"].note == rows["blur_sigma"].note == note
+    assert rows["jitter_p"].note == "fixed"
 
 
 @pytest.mark.parametrize("s", [0.5, 1, 1.5])

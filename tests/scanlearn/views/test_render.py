@@ -19,6 +19,7 @@ from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
 from scanlearn.views.uniforms import DrawKey, uniforms
 
 MakeBatch = Callable[..., ScanBatch]
+Blur = Callable[[torch.Tensor, float], torch.Tensor]
 SIMCLR = RECIPES["simclr"]
 
 
@@ -27,8 +28,8 @@ def _draw(batch: ScanBatch, s: float, first: int = 0) -> Draw:
     return SIMCLR.at(Scale.of(s)).draw(u, batch.valid_box.numpy())
 
 
-def _reference(batch: ScanBatch, draw: Draw, scan: int, size: int) -> Tensor:
-    """One view by torchvision's own functions, on the same parameters."""
+def _reference(batch: ScanBatch, draw: Draw, scan: int, size: int, blurred: Blur) -> Tensor:
+    """One view by torchvision's own functions, and scipy's blur, on the same parameters."""
     top, left, bottom, right = draw.crop_box[scan, 0].astype(int).tolist()
     x = batch.pixels[scan].float() / 255
     box = [top, left, bottom - top, right - left]
@@ -48,20 +49,20 @@ def _reference(batch: ScanBatch, draw: Draw, scan: int, size: int) -> Tensor:
         x = functional.rgb_to_grayscale(x, 3)
     if draw.blur[scan, 0]:
         sigma = float(draw.blur_sigma[scan, 0]) * size / 224
-        x = functional.gaussian_blur(x, [3, 3], [sigma, sigma])
+        x = blurred(x, sigma)
     return x
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_view_is_torchvisions_on_the_same_parameters(
-    channels: int, make_batch: MakeBatch
+    channels: int, make_batch: MakeBatch, blurred: Blur
 ) -> None:
     batch = make_batch(48, channels, (120, 100), (0, 0, 110, 90))
     draw = _draw(batch, 1.0)
     draw = replace(draw, crop_box=np.round(draw.crop_box))
     views = render(batch, draw, 0, 32)
     for scan in range(len(batch)):
-        expected = _reference(batch, draw, scan, 32)
+        expected = _reference(batch, draw, scan, 32, blurred)
         assert (views[scan] - expected).abs().max() < 2 / 255
 
 
@@ -221,15 +222,15 @@ def test_the_gpu_renders_what_the_cpu_renders(make_batch: MakeBatch) -> None:
     assert (found.cpu() - render(batch, draw, 0, 32)).abs().max() < 1e-4
 
 
-def test_a_blur_may_keep_its_width_in_a_small_view(make_batch: MakeBatch) -> None:
+def test_a_blur_may_keep_its_width_in_a_small_view(make_batch: MakeBatch, blurred: Blur) -> None:
     batch = make_batch(2, 1, (224, 224))
-    blurred = replace(_draw(batch, 0), blur=np.ones((2, 2), bool), blur_sigma=np.full((2, 2), 2.0))
+    draw = replace(_draw(batch, 0), blur=np.ones((2, 2), bool), blur_sigma=np.full((2, 2), 2.0))
     sharp = render(batch, _draw(batch, 0), 0, 56)
-    scaled = render(batch, blurred, 0, 56)
-    unscaled = render(batch, blurred, 0, 56, RenderSettings(scale_blur=False))
+    scaled = render(batch, draw, 0, 56)
+    unscaled = render(batch, draw, 0, 56, RenderSettings(scale_blur=False))
     # Stated at 224 px, a sigma of 2 is .5 at 56 px.
-    expected = functional.gaussian_blur(sharp, [5, 5], [0.5, 0.5])
-    assert (scaled - expected).abs().max() < 1e-4
+    assert (scaled - blurred(sharp, 0.5)).abs().max() < 1e-4
+    assert (unscaled - blurred(sharp, 2)).abs().max() < 1e-4
     assert (unscaled - sharp).std() > 1.5 * (scaled - sharp).std()
 
 
@@ -242,7 +243,9 @@ def test_stored_values_come_to_the_unit_range_and_stay_in_it(make_batch: MakeBat
     assert torch.allclose(planes[1], ((stored[1] - 60) / 120).clamp(0, 1))
 
 
-def test_the_published_order_is_gray_then_blur_then_solarize(make_batch: MakeBatch) -> None:
+def test_the_published_order_is_gray_then_blur_then_solarize(
+    make_batch: MakeBatch, blurred: Blur
+) -> None:
     batch = make_batch(1, 3, (64, 64))
     yes = np.ones((1, 2), bool)
     draw = replace(
@@ -251,5 +254,8 @@ def test_the_published_order_is_gray_then_blur_then_solarize(make_batch: MakeBat
     planes = batch.pixels.float()
     change(planes, batch, draw, 0, DEFAULT_SETTINGS)
     x = functional.rgb_to_grayscale(batch.pixels / 255, 3)
-    x = functional.gaussian_blur(x, [7, 7], [4.0 * 64 / 224] * 2)
-    assert (planes - functional.solarize(x, 0.5)).abs().max() < 1e-5
+    x = blurred(x, 4.0 * 64 / 224)
+    # Solarizing jumps at one half, on either side of which rounding may put a pixel.
+    far = (x - 0.5).abs() > 1e-4
+    assert (planes - functional.solarize(x, 0.5))[far].abs().max() < 1e-4
+    assert far.float().mean() > 0.99

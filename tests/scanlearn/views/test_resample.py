@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -83,16 +86,61 @@ def test_a_mirrored_axis_is_the_flipped_view(image: np.ndarray) -> None:
     assert torch.equal(resample(planes, rows, mirrored), resample(planes, rows, plain).flip(-1))
 
 
-@pytest.mark.parametrize(("size", "kernel"), [(224, 23), (64, 7), (32, 3)])
-def test_blur_is_the_one_of_torchvision_with_a_kernel_of_a_tenth(size: int, kernel: int) -> None:
-    x = torch.rand(3, 2, size, size, generator=torch.Generator().manual_seed(0))
-    sigma = np.array([0.1, 0.6, 2.0])
-    taps = blur_taps(sigma, size=size)
-    assert taps.index.shape[-1] == kernel
-    found = resample(x, taps, taps)
-    for i, value in enumerate(sigma.tolist()):
-        expected = functional.gaussian_blur(x[i], [kernel, kernel], [value, value])
-        assert (found[i] - expected).abs().max() < 2e-6
+def _dense(taps: Taps, scan: int) -> np.ndarray:
+    size = taps.index.shape[1]
+    dense = np.zeros((size, size))
+    for i in range(size):
+        for index, weight in zip(taps.index[scan, i], taps.weight[scan, i], strict=True):
+            dense[i, taps.start[scan] + int(index)] += float(weight)
+    return dense
+
+
+@pytest.mark.parametrize("size", [2, 7, 32, 96])
+def test_blur_weighs_each_pixel_by_the_gaussian_between_its_edges(size: int) -> None:
+    sigmas = [0.13, 0.25, 0.286, 0.571, 0.857, 2.0, 3.0, 12.0]
+    taps = blur_taps(np.array(sigmas), size=size)
+    for scan, sigma in enumerate(sigmas):
+        expected = np.zeros((size, size))
+        reach = math.ceil(8 * sigma)
+        for i, offset in product(range(size), range(-reach, reach + 1)):
+            low, high = (math.erf((offset + e) / sigma / math.sqrt(2)) for e in (-0.5, 0.5))
+            j = i + offset
+            while not 0 <= j < size:
+                j = -j if j < 0 else 2 * (size - 1) - j
+            expected[i, j] += (high - low) / 2
+        # What lies beyond four sigmas is left out.
+        assert np.abs(_dense(taps, scan) - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    # erf(1 / (2 sqrt(2) sigma)): within half a pixel lie two sigmas, one, and half a one.
+    ("sigma", "centre"),
+    [(0.25, 0.954500), (0.5, 0.682689), (1.0, 0.382925)],
+)
+def test_the_share_that_stays_in_its_pixel_is_that_of_the_normal_table(
+    sigma: float, centre: float
+) -> None:
+    weight = blur_taps(np.array([sigma]), size=64).weight[0, 32]
+    assert float(weight.max()) == pytest.approx(centre, abs=1e-4)
+
+
+def test_the_blur_of_a_scan_does_not_depend_on_its_neighbours() -> None:
+    x = torch.rand(2, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    both, alone = blur_taps(np.array([0.3, 3.0]), size=24), blur_taps(np.array([0.3]), size=24)
+    assert torch.equal(resample(x, both, both)[:1], resample(x[:1], alone, alone))
+
+
+def test_a_blur_is_torchvisions_on_pixels_cut_into_fifteen() -> None:
+    parts, size, sigma = 15, 24, 0.4
+    x = torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(0))
+    fine = x.repeat_interleave(parts, dim=2).repeat_interleave(parts, dim=3)
+    smooth = functional.gaussian_blur(fine, [61, 61], [parts * sigma] * 2)
+    taps = blur_taps(np.array([sigma]), size=size)
+    middle = slice(3, -3)
+    found = resample(x, taps, taps)[..., middle, middle]
+    expected = smooth[..., parts // 2 :: parts, parts // 2 :: parts][..., middle, middle]
+    assert (found - expected).abs().max() < 1e-3
+    assert (found - x[..., middle, middle]).abs().max() > 0.1
 
 
 def test_taps_of_some_scans_are_theirs() -> None:
@@ -107,9 +155,10 @@ def test_taps_of_some_scans_are_theirs() -> None:
     )
 
 
-def test_a_scan_is_resampled_alone_as_in_a_batch() -> None:
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_scan_is_resampled_alone_as_in_a_batch(channels: int) -> None:
     rng = np.random.default_rng(1)
-    planes = torch.from_numpy(rng.integers(0, 256, (5, 3, 90, 80), dtype=np.uint8))
+    planes = torch.from_numpy(rng.integers(0, 256, (5, channels, 90, 80), dtype=np.uint8))
     top, left = rng.uniform(0, 20, 5), rng.uniform(0, 20, 5)
     rows = crop_taps(top, top + rng.uniform(10, 60, 5), size=24, extent=90)
     columns = crop_taps(left, left + rng.uniform(10, 60, 5), size=24, extent=80)

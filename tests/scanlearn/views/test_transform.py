@@ -22,8 +22,9 @@ from scanlearn.core import ScanBatch, ViewPlan
 from scanlearn.errors import ScanlearnError
 from scanlearn.views.extras import Extra, per_scan
 from scanlearn.views.generator import ViewGenerator
-from scanlearn.views.recipes import RECIPES
+from scanlearn.views.recipes import RECIPES, find_recipe
 from scanlearn.views.scale import Scale
+from scanlearn.views.settings import RenderSettings
 from scanlearn.views.transform import Picture, ViewTransform, batch_of_one
 from scanlearn.views.uniforms import DrawKey
 
@@ -116,6 +117,17 @@ def test_a_generator_of_ones_own_is_drawn_from_and_torchs_is_left_alone(image: I
     ]
     assert torch.equal(*found)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_local_view_on_its_own_is_blurred_as_among_all(image: Image.Image) -> None:
+    only_blur = find_recipe("dino").adjusted({"blur_p": 1, "jitter": "off", "gray": "off"})
+    scale = {"crop": 0.0, "geometry": 0.0, "photometric": 1.0}
+    local = ViewTransform(only_blur, scale, size=224, local_size=96, plan=ViewPlan(2, 1)).one(2)
+    unscaled = RenderSettings(scale_blur=False)
+    stated = ViewTransform(only_blur, scale, size=96, plan=ViewPlan(1), settings=unscaled)
+    torch.manual_seed(0)
+    found = local(image)
+    assert torch.equal(found, _repeated(stated, image, seed=0)[0])
 
 
 def test_box_mask_and_range_reach_the_renderer(image: Image.Image) -> None:

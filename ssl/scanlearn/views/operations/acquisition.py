@@ -18,13 +18,12 @@ from scanlearn.views.operations.operation import (
     change_rows,
     column,
     probability,
+    smooth,
 )
+from scanlearn.views.settings import LEAST_BLUR_PX
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-# A narrower blur leaves every neighbour a weight below 1e-15: it changes no float32.
-LEAST_SOFT_SIGMA = 0.12
 
 
 def multiply_by_field(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
@@ -44,15 +43,7 @@ def multiply_by_field(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None
 
 def soften(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
     """Blurs views as an unsharp device does, in place; sigma is in pixels of the view."""
-    from scanlearn.views.resample import blur_taps, resample
-
-    sigma = rendering.draw.soft_sigma[:, rendering.view]
-
-    def softened(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
-        taps = blur_taps(sigma[rows], size=x.shape[-1])
-        return resample(part, taps, taps)
-
-    change_rows(x, sigma > LEAST_SOFT_SIGMA, softened)
+    smooth(x, rendering, rendering.draw.soft_sigma[:, rendering.view])
 
 
 def add_noise(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
@@ -97,7 +88,7 @@ SOFT = Operation(
             "Acquisition blur, largest sigma",
             "px",
             highest=10,
-            negligible=LEAST_SOFT_SIGMA,
+            negligible_px=LEAST_BLUR_PX,
         ),
     ),
     lambda quantiles: {"soft_sigma": quantiles.upwards("soft", "soft_sigma")},

@@ -21,6 +21,8 @@ from scanlearn.views.operations.operation import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+# With a larger brightness or contrast more views lose all they show than gain variety.
+JITTER_PEAK = 0.9
 _LUMA = (0.2989, 0.587, 0.114)
 _FORWARDS, _BACKWARDS = np.array([0, 1, 2]), np.array([2, 1, 0])
 # The four of the jitter as `Draw.order` numbers them.
@@ -201,7 +203,7 @@ def _part(name: str, *, needs_colour: bool = False) -> Operation:
         low = np.maximum(0.0, 1 - span)
         return {name: low + quantiles.uniform(name) * (1 + span - low)}
 
-    parameter = Parameter(name, f"Jitter of {name}", "± of the factor", highest=2)
+    parameter = Parameter(name, f"Jitter of {name}", "± of the factor", highest=2, peak=JITTER_PEAK)
     return Operation(
         name, "photometric", (parameter,), draw, part_of="jitter", needs_colour=needs_colour
     )

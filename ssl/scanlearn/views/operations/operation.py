@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 
 from scanlearn.views.draw import Draw
-from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
+from scanlearn.views.settings import DEFAULT_SETTINGS, LEAST_BLUR_PX, RenderSettings
 from scanlearn.views.uniforms import UNIFORMS
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ class Parameter:
             done at all; other numbers are the largest that is drawn, about no change.
         identity: The value at which it changes nothing; the highest where a stronger setting has
             the smaller number, as of a crop's area.
-        negligible: The largest value that changes no pixel either.
+        negligible_px: The largest value in pixels of the view that changes none of them either.
+        scales_with_view: Whether its pixels are those of views of 224 px; otherwise they are the
+            view's own.
         peak: The value of most variation: a limit beyond it is not set unless asked for.
     """
 
@@ -46,7 +48,8 @@ class Parameter:
     lowest: float = 0.0
     highest: float = 1.0
     identity: float = 0.0
-    negligible: float = 0.0
+    negligible_px: float = 0.0
+    scales_with_view: bool = False
     peak: float = math.inf
 
     @property
@@ -161,6 +164,34 @@ def change_rows(
     elif len(chosen):
         rows = torch.from_numpy(chosen).to(x.device)
         x[rows] = change(x[rows], chosen)
+
+
+def smooth(
+    x: Float[Tensor, "b c s s"], rendering: Rendering, sigma_px: Float64[np.ndarray, " b"]
+) -> None:
+    """Blurs views by a Gaussian, in place; a sigma up to `LEAST_BLUR_PX` changes nothing.
+
+    The coverage is no content: it stays sharp, and what lies outside the field of view does not
+    darken its rim.
+
+    Args:
+        sigma_px: Standard deviation for each view, in its own pixels.
+    """
+    import torch
+
+    from scanlearn.views.resample import blur_taps, resample
+
+    coverage = rendering.coverage
+
+    def smoothed(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
+        taps = blur_taps(sigma_px[rows], size=x.shape[-1])
+        blurred = resample(part, taps, taps)
+        if coverage is None:
+            return blurred
+        inside = coverage[torch.from_numpy(rows).to(x.device)]
+        return blurred.mul_(inside).div_(resample(inside, taps, taps).clamp_(min=1e-6))
+
+    change_rows(x, sigma_px > LEAST_BLUR_PX, smoothed)
 
 
 def column(values: Float[np.ndarray, " b"], like: Tensor) -> Float[Tensor, "b 1 1 1"]:

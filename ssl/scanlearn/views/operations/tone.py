@@ -17,7 +17,9 @@ from scanlearn.views.operations.operation import (
     change_rows,
     column,
     probability,
+    smooth,
 )
+from scanlearn.views.settings import LEAST_BLUR_PX
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,17 +64,10 @@ def shift_histogram(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
 
 
 def blur(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
-    """Blurs views, in place. The coverage is no content: it stays sharp."""
-    from scanlearn.views.resample import blur_taps, resample
-
-    size, draw, view = x.shape[-1], rendering.draw, rendering.view
-    sigma = rendering.settings.blur_px(draw.blur_sigma[:, view], size)
-
-    def blurred(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
-        taps = blur_taps(sigma[rows], size=size)
-        return resample(part, taps, taps)
-
-    change_rows(x, draw.blur[:, view], blurred)
+    """Blurs views, in place, by sigmas stated at 224 px."""
+    draw, view = rendering.draw, rendering.view
+    sigma = rendering.settings.blur_px(draw.blur_sigma[:, view], x.shape[-1])
+    smooth(x, rendering, np.where(draw.blur[:, view], sigma, 0.0))
 
 
 def solarize(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
@@ -185,6 +180,8 @@ BLUR = Operation(
             lowest=BLUR_SIGMA_MIN,
             highest=10,
             identity=BLUR_SIGMA_MIN,
+            negligible_px=LEAST_BLUR_PX,
+            scales_with_view=True,
         ),
     ),
     _draw_blur,

@@ -52,6 +52,18 @@ def test_a_histogram_shift_keeps_the_order_of_values_however_large(make_batch: M
     assert found.max() <= 1
 
 
+@pytest.mark.parametrize(("size", "changes"), [(12, False), (14, True), (32, True)])
+def test_a_blur_too_narrow_for_the_view_changes_no_bit(
+    size: int, changes: bool, make_batch: MakeBatch
+) -> None:
+    # The widest sigma of the published recipes, 2 px at 224, is .107, .125 and .286 px here.
+    batch = make_batch(2, 3, (32, 32))
+    plain = _plain(batch)
+    draw = replace(plain, blur=np.ones((2, 1), bool), blur_sigma=np.full((2, 1), 2.0))
+    before, after = (render(batch, drawn, 0, size) for drawn in (plain, draw))
+    assert torch.equal(before, after) != changes
+
+
 def test_solarize_inverts_from_one_half_upwards(make_batch: MakeBatch) -> None:
     batch = make_batch(2, 3, (32, 32))
     solarize = np.array([[True], [False]])
@@ -105,6 +117,8 @@ def test_fewer_bits_leave_fewer_gray_values(make_batch: MakeBatch) -> None:
         {"solarize": np.ones((2, 1), bool)},
         {"posterise_bits": np.full((2, 1), 3.0)},
         {"histogram_shift": np.full((2, 1, 3), 0.1)},
+        {"blur": np.ones((2, 1), bool), "blur_sigma": np.full((2, 1), 8.0)},
+        {"soft_sigma": np.full((2, 1), 2.0)},
     ],
 )
 def test_at_the_rim_of_the_field_of_view_the_curve_bends_the_content(
