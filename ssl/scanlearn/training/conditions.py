@@ -204,4 +204,6 @@ def _items(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _text(value: object) -> str:
+    if value is None or value == "{}":
+        return "none"
     return value if isinstance(value, str) else json.dumps(value)
