@@ -1,9 +1,9 @@
 """What 95 % intervals cover where a budget takes one of many possible subsets of the labels.
 
-    python benchmarks/subsets.py              100 cohorts of each setting
+    python benchmarks/subsets.py              40 cohorts of each setting
     python benchmarks/subsets.py --quick      10
 
-Two fixed feature maps of the same scans, their linear probes fitted on 30 draws of 100 labels out
+Two fixed feature maps of the same scans, nearest class means of 30 draws of 100 labels out
 of 2,000. A study has 2, 3, 5 or 10 of these draws and a few test patients; an interval speaks of
 the mean over draws, here over all 30, for patients like these, here 20,000 others. Both maps see
 twelve traits of a scan, one of them in noise, the other with 60 idle dimensions beside. An interval
@@ -74,19 +74,19 @@ def cohort_rows(generator: np.random.Generator, tested: int) -> dict[int, list[t
     """By the number of draws, whether intervals of the difference hold the truth, and widths."""
     labeled, maps = cohort(generator, tested)
     scored = [
-        score_features(each, labeled, learners=("linear",), budgets=(LABELS,), label_seeds=DRAWS)
+        score_features(each, labeled, learners=("ncm",), budgets=(LABELS,), label_seeds=DRAWS)
         for each in maps
     ]
     unseen, seen = np.arange(POOL + tested, len(labeled)), np.arange(POOL + tested)
     one = np.ones((2, len(labeled)), dtype=np.uint16)
-    far = [estimate(seen_by(s, unseen, range(DRAWS)), "linear", LABELS, one) for s in scored]
+    far = [estimate(seen_by(s, unseen, range(DRAWS)), "ncm", LABELS, one) for s in scored]
     truth = far[0].auroc - far[1].auroc
     found: dict[int, list[tuple[float, ...]]] = {}
     for size in SIZES:
         for start in range(0, DRAWS - size + 1, max(size, 3)):
             studies = [seen_by(s, seen, range(start, start + size)) for s in scored]
-            weights = patient_weights(studies[0])
-            pair = [estimate(study, "linear", LABELS, weights) for study in studies]
+            weights = patient_weights(studies[0], replicates=500)
+            pair = [estimate(study, "ncm", LABELS, weights) for study in studies]
             at_hand = paired_difference(pair[:1], pair[1:])
             drawn = paired_difference(pair[:1], pair[1:], between_subsets=between(*pair))
             row = [at_hand.low <= truth <= at_hand.high, drawn.low <= truth <= drawn.high]
@@ -96,7 +96,7 @@ def cohort_rows(generator: np.random.Generator, tested: int) -> dict[int, list[t
 
 
 def main() -> None:
-    parser = options(__doc__, quick="10 cohorts instead of 100")
+    parser = options(__doc__, quick="10 cohorts instead of 40")
     arguments = parser.parse_args()
     hush()
     figures: dict[str, float] = {}
@@ -104,7 +104,7 @@ def main() -> None:
     print("spread; median widths\n")
     for tested in TESTED:
         rows: dict[int, list[tuple[float, ...]]] = {}
-        for number in range(10 if arguments.quick else 100):
+        for number in range(10 if arguments.quick else 40):
             generator = np.random.default_rng([number, tested])
             for size, found in cohort_rows(generator, tested).items():
                 rows.setdefault(size, []).extend(found)

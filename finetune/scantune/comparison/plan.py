@@ -36,7 +36,8 @@ class ComparePacking(PackSettings):
     canvas: PositiveInt | tuple[PositiveInt, PositiveInt] | None = Field(  # type: ignore[assignment]
         default=None,
         description="Side of the canvas in pixels, or [height, width]; null is just large enough "
-        "that no arm's smallest crop is enlarged: view size / sqrt(smallest crop area).",
+        "that no arm's smallest crop is enlarged: the shorter side of a scan is view size / "
+        "sqrt(smallest crop area), or its own if that is smaller.",
     )
 
 
@@ -278,9 +279,11 @@ class CompareConfig(Settings):
         return "all" if "all" in budgets else max(b for b in budgets if isinstance(b, int))
 
     def canvas(self) -> int | tuple[int, int]:
-        """Side of the canvas: as given, else large enough for the smallest crop of any arm.
+        """The canvas as given, else the shorter side that any arm's smallest crop needs of a scan.
 
         Local views count at their own size, whether or not the method asks for them.
+
+        A longer side of scans that are not square is added when their headers are read.
 
         Source: docs/dial.md, canvas: view size / sqrt(smallest crop area).
         """

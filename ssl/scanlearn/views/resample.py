@@ -28,7 +28,8 @@ class Taps:
         start: ``[b]`` first input position that any output of the scan needs.
         stop: ``[b]`` position after the last.
         index: ``[b s t]`` position of each tap from there.
-        weight: ``[b s t]`` weight of each tap; the taps of an output sum to 1.
+        weight: ``[b s t]`` weight of each tap; the taps of an output sum to 1 where all of it lies
+            on the canvas.
     """
 
     start: tuple[int, ...]
@@ -62,6 +63,7 @@ def crop_taps(
     *,
     size: int,
     extent: int,
+    longest: int | None = None,
     reverse: Bool[np.ndarray, " b"] | None = None,
 ) -> Taps:
     """Returns the taps that resize the interval from ``low`` to ``high`` to ``size`` pixels.
@@ -69,11 +71,13 @@ def crop_taps(
     A triangle filter as wide as a reduction asks for (antialiased), clipped and renormalised at
     the ends of the interval, so that what lies outside it never enters: what cropping first and
     resizing then would give. A pixel the interval only partly covers weighs by that part, which
-    keeps the result continuous in its ends.
+    keeps the result continuous in its ends. Where the interval reaches beyond the canvas, that
+    part of it weighs as if the canvas went on with zeros.
 
     Args:
         low: Start of the interval on each scan, in pixels from the canvas's edge.
         extent: Pixels along this axis of the canvas.
+        longest: Length of the longest interval that is ever asked for; None is ``extent``.
 
     Source: the bilinear filter of Pillow's resize (libImaging, Resample.c).
     """
@@ -84,7 +88,7 @@ def crop_taps(
     reach = np.maximum(step, 1.0)
     first = np.floor(centre - reach - 0.5) + 1
     # From the canvas, not from the batch: a scan's views do not depend on its neighbours.
-    num_taps = math.ceil(2 * max(extent / size, 1.0)) + 1
+    num_taps = math.ceil(2 * max((longest or extent) / size, 1.0)) + 1
     # Taps are the first axis up to the end: numpy is slow along a last axis as short as theirs.
     tap = np.arange(num_taps, dtype=np.float32)[:, None, None]
 
@@ -98,9 +102,9 @@ def crop_taps(
     covered = np.minimum(tap + 1, stop) - np.maximum(tap, start)
     weight *= np.minimum(np.maximum(covered, 0), 1)
     weight /= weight.sum(axis=0)
-    index = np.minimum(
-        np.maximum(first.astype(np.int64) + np.arange(num_taps)[:, None, None], 0), extent - 1
-    )
+    position = first.astype(np.int64) + np.arange(num_taps)[:, None, None]
+    index = np.minimum(np.maximum(position, 0), extent - 1)
+    weight *= index == position
     return Taps.of(np.moveaxis(index, 0, -1), np.moveaxis(weight, 0, -1))
 
 

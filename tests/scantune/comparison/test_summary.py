@@ -25,9 +25,12 @@ from scantune.comparison.summary import (
     spreads,
     state_verdict,
 )
+from scantune.labels.labeled_set import LabeledSet
 from scantune.labels.truth import Truth
 from scantune.scores import Scores
+from scantune.scoring import score_features
 from scantune.statistics.delong import class_difference
+from scantune.statistics.intervals import paired_difference
 from scantune.statistics.moderation import moderate
 
 Plan = Callable[..., CompareConfig]
@@ -139,14 +142,14 @@ def test_the_thumbnail_is_paired_with_every_arm(plan: Plan) -> None:
     assert found["weak"].verdict == "better"
 
 
-def auroc_of(scores: Scores, draw: int) -> float:
+def auroc_of(scores: Scores, draw: int, folds: int = 2) -> float:
     """AUROC of the first learner and budget, the mean over folds, by counting pairs."""
-    folds = []
-    for fold in range(2):
+    found = []
+    for fold in range(folds):
         rows = scores.fold_of[draw] == fold
         values, y = scores.values[0, 0, draw, rows, 1], scores.truth.positives(1)[rows]
-        folds.append((values[y][:, None] > values[~y]).mean())
-    return float(np.mean(folds))
+        found.append((values[y][:, None] > values[~y]).mean())
+    return float(np.mean(found))
 
 
 def test_seeds_and_subsets_are_moderated_over_pairs_of_trained_arms_alone(plan: Plan) -> None:
@@ -177,6 +180,55 @@ def test_seeds_and_subsets_are_moderated_over_pairs_of_trained_arms_alone(plan: 
     assert untrained.seeds.variance == pytest.approx(alone / 4)
     assert untrained.seeds.df == 3
     assert found[("pallor", "linear", 10), frozenset({"thumbnail"})].seeds.variance == 0.0
+
+
+def test_an_interval_of_few_draws_of_labels_holds_the_mean_over_thirty(plan: Plan) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 2600)
+    split, rows = np.repeat(["train", "test"], [600, 2000]), np.arange(2600)
+    labeled = LabeledSet("pallor", ("0", "1"), Truth.of_classes(y, 2), rows, rows, split)
+    traits = y[:, None] + rng.normal(size=(2600, 2))
+    idle = [rng.normal(size=(2600, 10)), rng.normal(size=(2600, 10))]
+    fits = {"learners": ("ncm",), "budgets": (10,), "label_seeds": 30}
+    weak, strong = (
+        score_features(np.concatenate([traits, own], axis=1).astype(np.float32), labeled, **fits)
+        for own in idle
+    )
+    truth = np.mean(
+        [auroc_of(weak, draw, folds=1) - auroc_of(strong, draw, folds=1) for draw in range(30)]
+    )
+    config = plan(
+        evaluation={"learners": ["ncm"], "budgets": [10], "replicates": 500},
+        primary={"learner": "ncm"},
+        arms={"weak": {"scale": 0.5}, "strong": {"scale": 1}},
+    )
+    holds, held_at_hand = [], []
+    for first in range(0, 30, 3):
+        scores = {
+            ("pallor", arm): [of_draws(one, first, 3)]
+            for arm, one in (("weak", weak), ("strong", strong), ("thumbnail", strong))
+        }
+        estimates = estimate_all(config, scores)
+        row = difference_rows(config, estimates, scores)[0]
+        assert row.label_draws == 3
+        holds.append(row.low < truth < row.high)
+        pair = [estimates["pallor", "ncm", 10, arm] for arm in ("weak", "strong")]
+        narrow = paired_difference(*pair)
+        held_at_hand.append(narrow.low < truth < narrow.high)
+    assert sum(holds) >= 9
+    assert sum(held_at_hand) <= 8
+
+
+def of_draws(scores: Scores, first: int, count: int) -> Scores:
+    kept = slice(first, first + count)
+    return replace(
+        scores,
+        fold_of=scores.fold_of[kept],
+        values=scores.values[:, :, kept],
+        thresholds=scores.thresholds[:, :, kept],
+        train_scans=scores.train_scans[:, kept],
+        train_patients=scores.train_patients[:, kept],
+    )
 
 
 def test_equivalence_is_corrected_for_the_number_of_comparisons(plan: Plan) -> None:
