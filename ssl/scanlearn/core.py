@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int64, UInt8, UInt16
@@ -20,6 +20,11 @@ from jaxtyping import Bool, Float, Float32, Int, Int64, UInt8, UInt16
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+
+# How a whole scan that is not square is shown: its aspect kept, with background beside it; or
+# squeezed into the square, as earlier versions did.
+Framing = Literal["pad", "squeeze"]
 
 
 @dataclass(frozen=True)

@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Sequence, Set
 from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel
 
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import Backbone, has_batch_norm, weights_hash
 from scanlearn.backbones.weights import load_backbone
-from scanlearn.console import say
+from scanlearn.config.reading import read_json
+from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.features.batch_norm import WholeScans
+from scanlearn.files import write_atomically
+from scanlearn.training.conditions import (
+    DIAL,
+    Conditions,
+    differences_in_words,
+    machine_conditions,
+    read_record,
+)
 from scanlearn.training.folder import RunFolder, read_rows
 from scanlearn.training.pretrain import PretrainResult, pretrain
 from scanlearn.training.run import (
+    Resolved,
     initial_backbone,
+    layout_of,
     read_provenance,
     resolve,
     training_device,
+    with_batch_of,
 )
-from scanlearn.training.settings import PretrainConfig
+from scanlearn.training.settings import PretrainConfig, TrainingSettings
 from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import Matched, RunRow, SeedMatch, TrainingCurve
+from scantune.comparison.results import Matched, Mismatch, RunRow, SeedMatch, TrainingCurve
 
 _CURVE_POINTS = 200
 _MATCHED = {
@@ -32,6 +49,11 @@ _MATCHED = {
     "uniforms_hash": "random draws",
     "steps": "steps",
 }
+# Earlier versions recorded none of these.
+_RECORDED_SINCE = (
+    *("device", "processor", "threads", "processes", "batch_size", "accumulate"),
+    *("views.size", "views.recipe", "views.operations", "archive.scan_ids"),
+)
 
 
 def train_arms(
@@ -42,6 +64,7 @@ def train_arms(
     Returns:
         A row per network, seed by seed, and what was warned of.
     """
+    config, resolved = resolve_once(config, folder, unlabeled)
     rows: list[RunRow] = []
     warned: dict[tuple[str, str], list[int]] = {}
     total = len(config.arms) * len(config.seeds)
@@ -49,7 +72,7 @@ def train_arms(
         for arm in config.arms:
             where = f"arm {arm}, seed {seed} ({len(rows) + 1} of {total})"
             if config.arms[arm].kind == "random":
-                rows.append(_random_row(config, arm, seed, unlabeled))
+                rows.append(_random_row(config, arm, seed, unlabeled, resolved))
                 of = rows[-1].statistics
                 aside = f"; BatchNorm statistics of {of} unlabeled scans" if of else ""
                 say(f"{where}: untrained, the initial weights of the other arms{aside}")
@@ -58,8 +81,8 @@ def train_arms(
             run = folder.run(arm, seed)
             _check_recipe(config, run)
             leave_out = folder.leaking if config.leaks == "drop" else None
-            result = pretrain(config.run_config(arm, seed, run, leave_out))
-            rows.append(_trained_row(result, arm, seed, folder.path))
+            result = pretrain(config.run_config(arm, seed, run, leave_out), resolved)
+            rows.append(_trained_row(config, folder, result, arm, seed))
             for text in result.warnings:
                 warned.setdefault((arm, text), []).append(seed)
     warnings = [
@@ -67,6 +90,99 @@ def train_arms(
         for (arm, text), seeds in warned.items()
     ]
     return tuple(rows), tuple(warnings)
+
+
+class ResolvedOnce(BaseModel):
+    """``resolved.json``: what the runs of all arms and seeds are trained with, and where."""
+
+    device: Literal["cpu", "gpu"]
+    devices: int
+    chosen: Resolved
+    machine: Conditions
+
+
+def resolve_once(
+    config: CompareConfig, folder: StudyFolder, unlabeled: Archive
+) -> tuple[CompareConfig, Resolved]:
+    """Resolves what the plan leaves open for all arms and seeds, or takes what was resolved.
+
+    What was silently wrong: each run resolved ``auto`` by itself, and arms trained on two machines
+    were compared as if they had been trained alike.
+
+    Returns:
+        The plan on the devices on which the study was begun, and what its runs are trained with.
+
+    Raises:
+        ScanlearnError: There are runs to train, and this machine has not the devices for it.
+    """
+    runs = [
+        RunFolder(folder.run(arm, seed))
+        for seed in config.seeds
+        for arm, settings in config.arms.items()
+        if settings.kind == "pretrained"
+    ]
+    is_begun = folder.resolved.is_file()
+    once = _read_resolved(folder) if is_begun else _resolve_now(config, folder, unlabeled, runs)
+    if all(run.result.is_file() for run in runs):
+        return config, once.chosen
+    asked = config.pretrain
+    there = {"device": once.device, "devices": once.devices}
+    here = {key: value for key, value in there.items() if getattr(asked, key) == "auto"}
+    config = config.model_copy(update={"pretrain": asked.model_copy(update=here)})
+    _check_devices(config.pretrain, folder)
+    if is_begun:
+        now = machine_conditions(training_device(config.pretrain.device), once.devices)
+        changed = differences_in_words(once.machine, now)
+        if changed:
+            warn_user(
+                f"{folder.path} goes on under other conditions than it was begun: "
+                f"{'; '.join(changed)}. Arms of one seed that were trained partly here are not "
+                "matched, and the report will say so"
+            )
+    else:
+        write_atomically(folder.resolved, once.model_dump_json(indent=1) + "\n")
+    return config, once.chosen
+
+
+def _resolve_now(
+    config: CompareConfig, folder: StudyFolder, unlabeled: Archive, runs: Sequence[RunFolder]
+) -> ResolvedOnce:
+    run = with_batch_of(_initial_run(config, config.seeds[0], folder.path), len(unlabeled))
+    layout = layout_of(run)
+    begun = next((run for run in runs if run.provenance.is_file()), None)
+    if begun is not None:
+        # Begun by an earlier version: what its first run chose holds for all.
+        chosen = read_provenance(begun).chosen
+    else:
+        backbone = initial_backbone(run, unlabeled)[0]
+        asked = config.pretrain.batch_size
+        chosen = resolve(run, unlabeled, backbone, ranks=layout.ranks, asked_batch=asked)
+    return ResolvedOnce(
+        device="cpu" if layout.device.type == "cpu" else "gpu",
+        devices=layout.devices,
+        chosen=chosen,
+        machine=machine_conditions(layout.device, layout.devices),
+    )
+
+
+def _check_devices(asked: TrainingSettings, folder: StudyFolder) -> None:
+    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    needed = asked.devices if asked.device == "gpu" and asked.devices != "auto" else 0
+    if needed > visible:
+        raise ScanlearnError(
+            f"{folder.path} was begun on {needed} GPU{'s' if needed > 1 else ''}, and {visible} "
+            "are visible here: go on where it was begun, or name another output folder; arms "
+            "trained on different devices are not matched"
+        )
+
+
+def _read_resolved(folder: StudyFolder) -> ResolvedOnce:
+    return read_json(
+        folder.resolved,
+        ResolvedOnce,
+        what="does not say what the study resolved",
+        remedy="restore it from a copy, or name another output folder",
+    )
 
 
 def load_network(config: CompareConfig, row: RunRow, folder: Path, unlabeled: Archive) -> Backbone:
@@ -92,26 +208,94 @@ def load_network(config: CompareConfig, row: RunRow, folder: Path, unlabeled: Ar
 
 
 def matched(rows: Sequence[RunRow]) -> Matched:
-    """Compares all networks of a seed: initial weights, data order, random draws and steps.
+    """Compares all networks of a seed: weights, data and draws, and what each run recorded.
 
     Untrained networks are compared by their initial weights.
     """
     problems: list[str] = []
+    partial: list[str] = []
+    mismatches: list[Mismatch] = []
     per_seed: list[SeedMatch] = []
     for seed in sorted({row.seed for row in rows}):
         of_seed = [row for row in rows if row.seed == seed]
         trained = [row for row in of_seed if row.steps > 0]
         shared: dict[str, str | int] = {}
         for key, words in _MATCHED.items():
-            groups: dict[str | int, list[str]] = {}
-            for row in of_seed if key == "initial_hash" else trained:
-                groups.setdefault(getattr(row, key), []).append(row.arm)
-            if len(groups) > 1:
-                sides = " against ".join(", ".join(arms) for arms in groups.values())
-                problems.append(f"seed {seed}: {words} differ ({sides}).")
-            shared[key] = next(iter(groups)) if len(groups) == 1 else "" if key != "steps" else 0
+            compared = of_seed if key == "initial_hash" else trained
+            values = {row.arm: getattr(row, key) for row in compared}
+            is_same = len(set(values.values())) == 1
+            shared[key] = next(iter(values.values())) if is_same else "" if key != "steps" else 0
+            if len(set(values.values())) > 1:
+                shown = {arm: _shortened(value) for arm, value in values.items()}
+                mismatches.append(Mismatch(seed=seed, key=words, values=shown))
         per_seed.append(SeedMatch.model_validate({"seed": seed, **shared}))
-    return Matched(ok=not problems, problems=tuple(problems), per_seed=tuple(per_seed))
+        mismatches += _differing(seed, trained)
+        problems += [
+            f"seed {seed}: the record of {row.arm} is no proof: {row.record_problem}."
+            for row in trained
+            if row.record_problem
+        ]
+        earlier = [row for row in trained if not (row.is_recorded or row.record_problem)]
+        if earlier:
+            partial.append(_partial_in_words(seed, earlier))
+    problems = [*(mismatch.in_words for mismatch in mismatches), *problems]
+    return Matched(
+        ok=not problems,
+        problems=tuple(problems),
+        per_seed=tuple(per_seed),
+        mismatches=tuple(mismatches),
+        partial=tuple(partial),
+        notes=_notes(rows, {mismatch.key for mismatch in mismatches}),
+    )
+
+
+def _differing(seed: int, trained: Sequence[RunRow]) -> list[Mismatch]:
+    """Returns the conditions that are not those of all runs of a seed which recorded them."""
+    found = []
+    for key in _keys(trained):
+        values = {row.arm: row.conditions[key] for row in trained if key in row.conditions}
+        if len(set(values.values())) > 1:
+            shown = {arm: _shortened(value) for arm, value in values.items()}
+            found.append(Mismatch(seed=seed, key=key, values=shown))
+    return found
+
+
+def _keys(rows: Sequence[RunRow]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row.conditions if key != DIAL))
+
+
+def _shortened(value: object) -> str:
+    """Returns a hash's first digits, and anything else whole."""
+    return re.sub(r"\b[0-9a-f]{40,64}\b", lambda found: found[0][:12], str(value))
+
+
+def _partial_in_words(seed: int, earlier: Sequence[RunRow]) -> str:
+    names = ", ".join(row.arm for row in earlier)
+    lacking = set(_RECORDED_SINCE).difference(*(row.conditions for row in earlier))
+    keys = ", ".join(key for key in _RECORDED_SINCE if key in lacking)
+    return (
+        f"seed {seed}: {names} did not record all when trained, as runs begun by an earlier "
+        f"version; not recorded: {keys}."
+    )
+
+
+def _notes(rows: Sequence[RunRow], known: Set[str]) -> tuple[str, ...]:
+    """Says what changed in all arms of a seed alike, and what differs between seeds."""
+    trained = [row for row in rows if row.steps > 0]
+    notes = []
+    for key in _keys(trained):
+        values: dict[str, list[int]] = {}
+        for row in trained:
+            if key in row.conditions and key not in known:
+                values.setdefault(_shortened(row.conditions[key]), []).append(row.seed)
+        changed = [value for value in values if ", from step " in value]
+        if len(values) > 1 or changed:
+            sides = (
+                f"{value} (seed {', '.join(map(str, sorted(set(seeds))))})"
+                for value, seeds in values.items()
+            )
+            notes.append(f"{key.replace('_', ' ')}: {'; '.join(sides)}.")
+    return tuple(notes)
 
 
 def _initial_run(config: CompareConfig, seed: int, folder: Path) -> PretrainConfig:
@@ -148,7 +332,9 @@ def _check_recipe(config: CompareConfig, run: Path) -> None:
         )
 
 
-def _random_row(config: CompareConfig, arm: str, seed: int, unlabeled: Archive) -> RunRow:
+def _random_row(
+    config: CompareConfig, arm: str, seed: int, unlabeled: Archive, resolved: Resolved
+) -> RunRow:
     backbone = _initial_backbone(config, seed, unlabeled)
     final, statistics = weights_hash(backbone), ""
     if config.pretrain.backbone.weights is None and has_batch_norm(backbone):
@@ -156,8 +342,7 @@ def _random_row(config: CompareConfig, arm: str, seed: int, unlabeled: Archive) 
         final, statistics = scans.hash(backbone), scans.in_words
     # The whole method is hashed, as a run hashes it before its first step: equal hashes prove
     # that this network is the one from which the trained arms of the seed began.
-    run = _initial_run(config, seed, Path())
-    method = resolve(run, unlabeled, backbone).method.build(backbone, seed)
+    method = resolved.method.build(backbone, seed)
     return RunRow(
         arm=arm,
         seed=seed,
@@ -167,14 +352,24 @@ def _random_row(config: CompareConfig, arm: str, seed: int, unlabeled: Archive) 
     )
 
 
-def _trained_row(result: PretrainResult, arm: str, seed: int, study: Path) -> RunRow:
-    shared = RunRow.model_fields.keys() - {"arm", "seed", "curve", "backbone", "statistics"}
+def _trained_row(
+    config: CompareConfig, folder: StudyFolder, result: PretrainResult, arm: str, seed: int
+) -> RunRow:
+    own = {"arm", "seed", "curve", "backbone", "statistics"}
+    own |= {"conditions", "is_recorded", "record_problem"}
+    record = read_record(RunFolder(result.folder))
+    dial, problem = str(config.arms[arm].dial()), record.problem
+    if record.values.get(DIAL, dial) != dial:
+        problem = f"it was trained at scale {record.values[DIAL]}, not {dial}"
     return RunRow(
         arm=arm,
         seed=seed,
-        **{name: getattr(result, name) for name in shared},
+        **{name: getattr(result, name) for name in RunRow.model_fields.keys() - own},
+        conditions=dict(record.values),
+        is_recorded=record.is_whole,
+        record_problem=problem,
         curve=read_curve(result.metrics),
-        backbone=result.backbone.relative_to(study).as_posix(),
+        backbone=result.backbone.relative_to(folder.path).as_posix(),
     )
 
 

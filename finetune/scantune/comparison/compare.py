@@ -10,7 +10,7 @@ from scanlearn.console import say
 from scanlearn.locks import held, inside
 from scantune.comparison import report as page
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import Results, Score, read_results
+from scantune.comparison.results import Matched, Results, Score, read_results
 from scantune.comparison.run import run_study
 from scantune.wording import budget_name, learner_name
 
@@ -69,15 +69,30 @@ def summary_lines(results: Results) -> list[str]:
             lines.append("")
     lines.append(results.verdict.sentence)
     others = [d for d in results.differences if not d.primary]
-    num_shown = sum(d.verdict in ("better", "worse") for d in others)
+    num_shown = sum(d.verdict not in ("equivalent", "none") for d in others)
     if others:
         lines.append(
             f"Of {len(others)} further comparisons, {num_shown} show a difference after Holm's "
             f"correction; {primary.a} against {primary.b} was named in advance."
         )
+    lines += matched_lines(results.matched)
     if results.evidence_note:
         lines.append(results.evidence_note)
     return lines
+
+
+def matched_lines(matched: Matched) -> list[str]:
+    """What the proof found: what is not the same in all arms, or was not recorded."""
+    found = [*matched.problems, *matched.partial, *matched.notes]
+    if not found:
+        return []
+    if not matched.ok:
+        head = "The arms are not matched:"
+    elif matched.partial:
+        head = "The arms are matched as far as their runs recorded it:"
+    else:
+        head = "The arms are matched within each seed; a reader should know:"
+    return [head, *(f"  {text}" for text in found)]
 
 
 def _cell(score: Score | None) -> str:

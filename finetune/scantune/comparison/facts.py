@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from scanlearn.archive.count import Count
 from scanlearn.archive.reader import Archive
 from scanlearn.config import dump_plain
 from scanlearn.files import disk_errors, make_folder
@@ -34,7 +35,6 @@ from scantune.comparison.results import (
     ViewShare,
 )
 from scantune.evaluation.settings import THUMBNAIL
-from scantune.labels.count import Count, unknown_patients
 from scantune.labels.labeled_set import LabeledSet
 from scantune.learners.by_name import stopping_notes
 from scantune.scores import Scores
@@ -44,6 +44,8 @@ from scantune.wording import design_name, learner_name
 _ARMS_A_SHEET = 4
 _SCANS = 5
 _DPI = 150
+# Embedding std x sqrt(d), 1 where healthy, below which an arm is called collapsed; ours.
+COLLAPSED = 0.3
 
 
 def draw_sheets(
@@ -181,11 +183,8 @@ def view_shares(config: CompareConfig) -> tuple[ViewShare, ...]:
 
 def counted(archive: Archive) -> Counted:
     """Size and hash of an archive."""
-    is_unknown = unknown_patients(
-        archive.scan_ids, archive.patients, is_known=archive.patients_known
-    )
     return Counted(
-        **_plain(Count.of(archive.patients, is_unknown)),
+        **_plain(Count.of_archive(archive)),
         hash=archive.content_hash,
         shape=archive.shape,
     )
@@ -291,6 +290,40 @@ def thumbnail_warnings(config: CompareConfig, table: Sequence[Score]) -> tuple[s
                 "coarse layout."
             )
     return tuple(warnings)
+
+
+def undefined_warnings(scores: Mapping[tuple[str, str], Sequence[Scores]]) -> tuple[str, ...]:
+    """Names the classes that some fold cannot score, which its mean leaves out."""
+    warnings = []
+    for task, first in {task: members[0] for (task, _), members in scores.items()}.items():
+        folds = list(np.ndindex(first.num_label_seeds, first.num_folds))
+        for code in first.truth.asked:
+            is_positive = first.truth.positives(code)
+            tested = [is_positive[first.test_rows(seed, fold, code)] for seed, fold in folds]
+            undefined = sum(positive.all() or not positive.any() for positive in tested)
+            if undefined:
+                warnings.append(
+                    f"{task}: '{first.classes[code]}' has no positive or no negative scan to test "
+                    f"in {undefined} of {len(folds)} folds: its AUROC there is undefined and left "
+                    "out of the mean."
+                )
+    return tuple(warnings)
+
+
+def collapse_warnings(runs: Sequence[RunRow]) -> tuple[str, ...]:
+    """Names the arms whose embedding had collapsed when training ended."""
+    collapsed: dict[str, list[str]] = {}
+    for run in runs:
+        spread = [value for value in run.curve.embedding_std if value is not None]
+        if spread and spread[-1] < COLLAPSED:
+            collapsed.setdefault(run.arm, []).append(f"{spread[-1]:.2f} with seed {run.seed}")
+    return tuple(
+        f"{arm}: the embedding collapsed (std × √d {', '.join(spreads)}; 1 is healthy, below "
+        f"{COLLAPSED:g} collapsed). All arms share one temperature and learning rate, which can "
+        "collapse strong arms alone: what this arm lacks may not be for its scale. Try others "
+        "before a claim about it."
+        for arm, spreads in collapsed.items()
+    )
 
 
 def evidence_note(*archives: Archive) -> str | None:

@@ -51,6 +51,11 @@ class StudyFolder:
         return self.path / "archives.json"
 
     @property
+    def resolved(self) -> Path:
+        """What was resolved once for the runs of all arms and seeds, and on which machine."""
+        return self.path / "resolved.json"
+
+    @property
     def leaks(self) -> Path:
         """What the leak audit found."""
         return self.path / "leaks"

@@ -11,8 +11,9 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from scanlearn.config.settings import Settings
 from scanlearn.errors import did_you_mean
-from scanlearn.packing.settings import ExcelSheet, PackSettings, PatientPattern, Root, Sep
+from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import check_source
+from scanlearn.tables.settings import ExcelSheet, PatientPattern, Root, Sep
 from scanlearn.training.settings import (
     SCALE_HELP,
     WAIT_HELP,
@@ -36,7 +37,8 @@ class ComparePacking(PackSettings):
     canvas: PositiveInt | tuple[PositiveInt, PositiveInt] | None = Field(  # type: ignore[assignment]
         default=None,
         description="Side of the canvas in pixels, or [height, width]; null is just large enough "
-        "that no arm's smallest crop is enlarged: view size / sqrt(smallest crop area).",
+        "that no arm's smallest crop is enlarged: the shorter side of a scan is view size / "
+        "sqrt(smallest crop area), or its own if that is smaller.",
     )
 
 
@@ -158,10 +160,10 @@ class CompareConfig(Settings):
         default_factory=_default_arms, min_length=2, description="arms to compare, by name"
     )
     seeds: tuple[int, ...] = Field(
-        default=(0, 1),
+        default=(0, 1, 2),
         min_length=1,
-        description="pretraining seeds; each arm is trained once per seed. Use three or more "
-        "before any claim about the scale",
+        description="pretraining seeds; each arm is trained once per seed. Fewer than three "
+        "support no claim about the scale, and one says nothing beyond its networks",
     )
     pretrain: TrainingSettings = Field(
         default=TrainingSettings(), description="training settings, the same for every arm"
@@ -278,9 +280,11 @@ class CompareConfig(Settings):
         return "all" if "all" in budgets else max(b for b in budgets if isinstance(b, int))
 
     def canvas(self) -> int | tuple[int, int]:
-        """Side of the canvas: as given, else large enough for the smallest crop of any arm.
+        """The canvas as given, else the shorter side that any arm's smallest crop needs of a scan.
 
         Local views count at their own size, whether or not the method asks for them.
+
+        A longer side of scans that are not square is added when their headers are read.
 
         Source: docs/dial.md, canvas: view size / sqrt(smallest crop area).
         """

@@ -256,7 +256,7 @@ def forest_cell(
     value, is_primary = difference.difference, difference.primary
     if value is not None:
         higher = difference.a if value >= 0 else difference.b
-        is_shown = difference.verdict in ("better", "worse")
+        is_shown = difference.verdict not in ("equivalent", "none")
         colour = colours[higher] if is_shown or is_primary else _REFERENCE
         if difference.low is not None and difference.high is not None:
             ends = ((axis.at(difference.low), middle), (axis.at(difference.high), middle))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ REPORT_FILE = "report.html"
 OUTCOMES = {
     "better": "better",
     "worse": "worse",
+    "higher": "higher",
+    "lower": "lower",
     "equivalent": "equivalent",
     "none": "no difference shown",
 }
@@ -63,6 +66,7 @@ def write(folder: Path | str) -> Path:
         "tight": lambda text: text.replace(" = ", "\u00a0=\u00a0").replace(" %", "\u00a0%"),
         "duration": duration,
         "thousands": lambda number: f"{number:,.0f}",
+        "plain": lambda key: key.replace("_", " "),
         "short": lambda text: text[:10],
     }
     lead = tasks(results)[0]
@@ -83,7 +87,9 @@ def write(folder: Path | str) -> Path:
         pairs=pairs(results),
         dial=dial_table(results),
         proof=proof_rows(results),
+        conditions=shared_conditions(results),
         learners=learners(results),
+        label_draws=max((d.label_draws or 0 for d in results.differences), default=0),
     )
     path = folder / REPORT_FILE
     write_atomically(path, page)
@@ -154,12 +160,15 @@ class AurocTable:
 
     Args:
         best: Per row and column, whether it is the highest of its column among trained arms.
+        undefined: Classes that a fold cannot score, over folds and label seeds; the same in every
+            cell.
     """
 
     task: str
     columns: list[tuple[str, list[str]]]
     rows: list[tuple[ArmRow, list[Score | None]]]
     best: list[list[bool]]
+    undefined: int
 
 
 def auroc_table(results: Results, task: str) -> AurocTable:
@@ -181,7 +190,8 @@ def auroc_table(results: Results, task: str) -> AurocTable:
     ]
     named = [budget_name(budget) for budget in budgets(results)]
     columns = [(learner_name(learner), named) for learner in learners(results)]
-    return AurocTable(task, columns, rows, best)
+    undefined = max((score.undefined for score in cells.values()), default=0)
+    return AurocTable(task, columns, rows, best, undefined)
 
 
 @dataclass(frozen=True)
@@ -261,6 +271,44 @@ def proof_rows(results: Results) -> list[tuple[RunRow, bool]]:
     return [(run, index == 0 or runs[index - 1].seed != run.seed) for index, run in enumerate(runs)]
 
 
+@dataclass(frozen=True)
+class ConditionGroup:
+    """Recorded values of one kind that all trained runs share."""
+
+    title: str
+    rows: list[tuple[str, str]]
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.rows)
+
+
+_GROUPS = {
+    "": "Training and machine",
+    "method": "Method",
+    "schedule": "Learning rate and weight decay",
+    "backbone": "Network",
+    "views": "Views",
+    "archive": "Scans",
+    "versions": "Versions",
+}
+
+
+def shared_conditions(results: Results) -> list[ConditionGroup]:
+    """What every trained run recorded alike, in groups; empty where runs recorded nothing."""
+    trained = [run.conditions for run in results.runs if run.steps > 0]
+    keys = [k for k in (trained or [{}])[0] if len({run.get(k) for run in trained}) == 1]
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for key in keys:
+        prefix, _, name = key.rpartition(".")
+        value = trained[0][key]
+        is_long = re.fullmatch(r"\d*\.\d{7,}(e-?\d+)?", value) is not None
+        groups.setdefault(prefix, []).append((name, f"{float(value):.6g}" if is_long else value))
+    order = [*_GROUPS, *(prefix for prefix in groups if prefix not in _GROUPS)]
+    return [ConditionGroup(_GROUPS.get(p, p), groups[p]) for p in order if p in groups]
+
+
 def duration(seconds: float) -> str:
     """``3 min 32 s``."""
     if seconds < 10:
@@ -286,7 +334,11 @@ def headline(results: Results) -> str:
     words = {
         "better": f"{a} is better than {b}",
         "worse": f"{b} is better than {a}",
+        "higher": f"{a} scores higher than {b}",
+        "lower": f"{b} scores higher than {a}",
         "equivalent": f"{a} and {b} are equivalent",
         "none": "No difference shown",
     }[verdict.kind]
+    if verdict.holds_for:
+        words += f" {verdict.holds_for}"
     return words[0].upper() + words[1:]

@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
+from scanlearn.archive.count import Count
 from scanlearn.config.reading import read_json
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
-from scantune.labels.count import Count
+from scantune.evaluation.settings import THUMBNAIL
 from scantune.labels.labeled_set import Design
 from scantune.splits import Budget
 from scantune.wording import dial_text
 
 ArmKind = Literal["random", "pretrained", "thumbnail"]
-Outcome = Literal["better", "worse", "equivalent", "none"]
+# Higher and lower are better and worse of some networks or one draw of labels alone.
+Outcome = Literal["better", "worse", "higher", "lower", "equivalent", "none"]
 
 RESULTS_FILE = "results.json"
 TABLE_FILE = "results.csv"
@@ -32,11 +36,15 @@ class Primary(Settings):
 
 
 class Verdict(Settings):
-    """The answer in one sentence; ``kind`` is seen from arm ``a`` of the primary comparison."""
+    """The answer in one sentence; ``kind`` is seen from arm ``a`` of the primary comparison.
+
+    ``holds_for`` is that of the primary `ArmDifference`.
+    """
 
     kind: Outcome
     sentence: str
     primary: Primary
+    holds_for: str = ""
 
 
 class CountedScans(Settings):
@@ -124,6 +132,8 @@ class TrainingCurve(Settings):
 class RunRow(Settings):
     """One network: an arm at one pretraining seed; the defaults are those of an untrained one.
 
+    ``conditions`` is what the run recorded while it trained, by dotted key; ``is_recorded`` is
+    false where an earlier version recorded less, ``record_problem`` says why it is not believed.
     ``statistics`` says of how many scans an untrained network has its BatchNorm statistics; they
     are part of its ``final_hash``.
     """
@@ -139,6 +149,9 @@ class RunRow(Settings):
     final_hash: str
     order_hash: str = ""
     uniforms_hash: str = ""
+    conditions: dict[str, str] = Field(default={})
+    is_recorded: bool = False
+    record_problem: str = ""
     curve: TrainingCurve = TrainingCurve()
     backbone: str = ""
     statistics: str = ""
@@ -154,19 +167,45 @@ class SeedMatch(Settings):
     steps: int
 
 
+class Mismatch(Settings):
+    """What is not the same in all arms of a seed: its value for each arm, or that there is none."""
+
+    seed: int
+    key: str
+    values: dict[str, str]
+
+    @property
+    def in_words(self) -> str:
+        """One sentence: the seed, what differs, and the value of each arm."""
+        arms: dict[str, list[str]] = {}
+        for arm, value in self.values.items():
+            arms.setdefault(value, []).append(arm)
+        sides = ", ".join(f"{value} in {' and '.join(names)}" for value, names in arms.items())
+        return f"seed {self.seed}: different {self.key.replace('_', ' ')}: {sides}."
+
+
 class Matched(Settings):
-    """The proof that arms differ in the dial alone."""
+    """The proof that arms differ in the dial alone.
+
+    ``ok`` is false where something differs or a record is missing or was changed. ``partial``
+    says what earlier versions did not record, ``notes`` what a reader should know although it
+    is the same in all arms of a seed.
+    """
 
     ok: bool
     problems: tuple[str, ...] = ()
     per_seed: tuple[SeedMatch, ...] = ()
+    mismatches: tuple[Mismatch, ...] = ()
+    partial: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Score(Settings):
     """AUROC of one arm: mean over pretraining seeds, folds and label seeds, with its interval.
 
     ``train_scans`` and ``train_patients`` are means over folds and label seeds. AUROC and its
-    limits are None where it is undefined.
+    limits are None where it is undefined. ``undefined`` counts the classes without a positive or a
+    negative in a fold, over folds and label seeds: they are left out of the mean.
     """
 
     arm: str
@@ -180,13 +219,16 @@ class Score(Settings):
     train_scans: float
     train_patients: float
     test_patients: int
+    undefined: int = 0
 
 
 class ArmDifference(Settings):
     """AUROC of arm ``a`` minus that of arm ``b``, on the same folds and patients.
 
-    ``p_holm`` is None for the primary comparison; ``verdict`` rests on it for all others.
-    ``delong_p`` is DeLong's paired test of these networks, of two classes and a given split alone.
+    ``p_holm`` is None for the primary comparison; ``verdict`` rests on it for all others, and on
+    ``p_equivalent``, Holm's too, of two one-sided tests. ``label_draws`` counts the label subsets
+    over which the interval speaks, None with all labels. ``delong_p`` is DeLong's paired
+    test of these networks, of two classes and a given split alone.
     """
 
     task: str
@@ -204,6 +246,19 @@ class ArmDifference(Settings):
     verdict: Outcome
     primary: bool = False
     delong_p: float | None = None
+    p_equivalent: float | None = None
+    label_draws: int | None = None
+
+    @property
+    def holds_for(self) -> str:
+        """What alone the verdict speaks of; empty where it speaks of the arms in general."""
+        has_reference = THUMBNAIL in (self.a, self.b)
+        networks = "in this network" if has_reference else "in these two networks"
+        narrow = (
+            networks if self.seeds == 1 else "",
+            "on this draw of labels" if self.label_draws == 1 else "",
+        )
+        return ", ".join(part for part in narrow if part)
 
 
 class ViewShare(Settings):

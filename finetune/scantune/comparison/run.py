@@ -14,7 +14,7 @@ from scanlearn.backbones.start import check_start
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import csv_cell, write_atomically
-from scanlearn.packing.sources import open_archive
+from scanlearn.packing.sources import chosen_canvas, open_archive
 from scanlearn.provenance import provenance
 from scantune.comparison import facts
 from scantune.comparison.arms import matched, train_arms
@@ -42,6 +42,7 @@ def run_study(config: CompareConfig) -> Path:
     """
     check_start(config.pretrain.backbone, is_new=not Path(config.output).exists())
     folder = open_study(config)
+    config = canvas_chosen(config)
     unlabeled, archives = _open_archives(config)
     named = dict(zip(("unlabeled", "labels", "test"), (unlabeled, *archives), strict=False))
     labels, test = archives[0], named.get("test")
@@ -57,7 +58,7 @@ def run_study(config: CompareConfig) -> Path:
     scores = score_all(config, folder, networks, archives, tasks)
     with folder.timed("intervals"):
         estimates = estimate_all(config, scores)
-    table = score_rows(estimates, scores)
+    table = score_rows(config, estimates, scores)
     differences = difference_rows(config, estimates, scores)
     proof = matched(runs)
     arms = facts.arm_rows(config, unlabeled.shape[0])
@@ -89,7 +90,9 @@ def run_study(config: CompareConfig) -> Path:
         warnings=(
             *facts.data_warnings(unlabeled, archives, tasks),
             *facts.score_warnings(config, scores),
+            *facts.undefined_warnings(scores),
             *facts.thumbnail_warnings(config, table),
+            *facts.collapse_warnings(runs),
             *leak_warnings(leaks, len(left_out)),
             *run_warnings,
         ),
@@ -102,6 +105,23 @@ def run_study(config: CompareConfig) -> Path:
     write_atomically(folder.path / RESULTS_FILE, results.model_dump_json(indent=1) + "\n")
     say(f"{RESULTS_FILE} and {TABLE_FILE} written")
     return folder.path
+
+
+def canvas_chosen(config: CompareConfig) -> CompareConfig:
+    """Returns the plan with a canvas by the shorter side of its scans, where it left that open."""
+    settings = config.pack_settings(config.unlabeled_columns, config.pack.channels)
+    side = config.canvas()
+    if config.pack.canvas is not None or not isinstance(side, int):
+        return config
+    canvas = chosen_canvas(config.unlabeled, side, settings)
+    if canvas == side:
+        return config
+    height, width = (canvas, canvas) if isinstance(canvas, int) else canvas
+    say(
+        f"canvas: {height} x {width} px, {height * width / side**2:.1f} times the memory of a "
+        f"square of {side}: crops go by the shorter side of a scan; pack.canvas chooses another"
+    )
+    return config.model_copy(update={"pack": config.pack.model_copy(update={"canvas": canvas})})
 
 
 def _open_archives(config: CompareConfig) -> tuple[Archive, tuple[Archive, ...]]:

@@ -13,6 +13,7 @@ from jaxtyping import Float32
 from scanlearn.archive.reader import Archive
 from scanlearn.console import say, track, warn_user
 from scanlearn.errors import ScanlearnError
+from scanlearn.features.extract import all_square
 from scanlearn.files import disk_errors, features_folder, make_folder
 from scantune.comparison.arms import load_network
 from scantune.comparison.folder import StudyFolder
@@ -25,7 +26,7 @@ from scantune.evaluation.settings import THUMBNAIL
 from scantune.labels.labeled_set import LabeledSet
 from scantune.labels.open import Question, read_question
 from scantune.learners.learner import LabeledScans
-from scantune.scores import Scores
+from scantune.scores import Scores, are_kept
 from scantune.scoring import check_features
 from scantune.splits import budget_rows, folds_of
 
@@ -122,6 +123,7 @@ def score_all(
     """
     if config.evaluation.network_learners:
         _say_cost(config, networks, tasks)
+    _leave_squeezed(folder, networks, archives, tasks)
     scores: dict[tuple[str, str], list[Scores]] = {}
     designs: dict[str, str] = {}
     is_old = False
@@ -129,7 +131,7 @@ def score_all(
         missing = {
             task: labeled
             for task, labeled in tasks.items()
-            if not folder.scores(task, network.name).is_file()
+            if not are_kept(folder.scores(task, network.name))
             or _is_without_statistics(folder, network, task, archives, labeled)
         }
         if missing:
@@ -159,6 +161,30 @@ def score_all(
     return scores
 
 
+def _leave_squeezed(
+    folder: StudyFolder,
+    networks: Sequence[Network],
+    archives: Sequence[Archive],
+    tasks: Mapping[str, LabeledSet],
+) -> None:
+    """Removes scores that an earlier version made of squeezed scans, so that they are made anew."""
+    if all(map(all_square, archives)):
+        return
+    removed = 0
+    for network in networks:
+        for task, labeled in tasks.items():
+            path = folder.scores(task, network.name)
+            squeezed = ("", _origin(network, archives, labeled, framed=False))
+            if path.is_file() and Scores.load(path).made_from in squeezed:
+                path.unlink()
+                removed += 1
+    if removed:
+        warn_user(
+            f"{folder.path}: {removed} of its scores are of an earlier version, which squeezed "
+            "scans that are not square; they are computed again, with the scans in their own aspect"
+        )
+
+
 def _is_without_statistics(
     folder: StudyFolder,
     network: Network,
@@ -181,10 +207,17 @@ def _is_without_statistics(
     return True
 
 
-def _origin(network: Network, archives: Sequence[Archive], labeled: LabeledSet) -> str:
-    """Returns a hash of the weights, scans and labels that a network's scores come from."""
+def _origin(
+    network: Network, archives: Sequence[Archive], labeled: LabeledSet, *, framed: bool = True
+) -> str:
+    """Returns a hash of the weights, scans and labels that a network's scores come from.
+
+    Args:
+        framed: False is the hash of an earlier version, of scans that were squeezed.
+    """
     hashes = [archive.content_hash for archive in archives]
-    names = (network.weights, *hashes, labeled.truth.task, *labeled.classes)
+    shown = ("pad",) if framed and not all(map(all_square, archives)) else ()
+    names = (network.weights, *hashes, labeled.truth.task, *labeled.classes, *shown)
     digest = hashlib.sha256(repr(names).encode())
     arrays = (labeled.truth.matrix, labeled.patients, labeled.rows, labeled.sources)
     for array in (*arrays, labeled.truth.synthetic, labeled.split):

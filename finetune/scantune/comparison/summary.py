@@ -4,23 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
+import numpy as np
+from jaxtyping import Float
+
 from scanlearn.console import track
+from scanlearn.features.auroc import mean_of_defined
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import ArmDifference, ArmRow, Matched, Primary, Score, Verdict
+from scantune.comparison.results import (
+    ArmDifference,
+    ArmRow,
+    Matched,
+    Outcome,
+    Primary,
+    Score,
+    Verdict,
+)
+from scantune.evaluation.settings import THUMBNAIL
 from scantune.scores import Scores
 from scantune.splits import Budget
 from scantune.statistics.delong import class_difference
 from scantune.statistics.intervals import (
+    Component,
     Estimate,
+    VerdictKind,
     arm_interval,
+    equivalence_p,
     estimate,
     holm,
     paired_difference,
     patient_weights,
     verdict,
 )
+from scantune.statistics.moderation import moderate
 from scantune.wording import budget_name, learner_name
 
 
@@ -42,9 +60,13 @@ def state_verdict(
     claim = {
         "better": f"{a} is better than {b}",
         "worse": f"{a} is worse than {b}",
+        "higher": f"{a} scores higher than {b}",
+        "lower": f"{a} scores lower than {b}",
         "equivalent": f"{a} and {b} are equivalent within ±{config.margin:g}",
         "none": f"no difference shown between {a} and {b}",
     }[primary.verdict]
+    if primary.holds_for:
+        claim += f" {primary.holds_for}"
     if not matched.ok:
         claim = f"the arms are not matched, so the dial alone may not explain it, but {claim}"
     learner, budget = learner_name(primary.learner), budget_name(primary.budget)
@@ -53,8 +75,15 @@ def state_verdict(
     sentence = f"{claim}: {numbers}, {primary.task}, {learner}, {budget}."
     if primary.seeds == 1:
         sentence += " One pretraining seed: this holds for these two networks only."
+    if primary.label_draws == 1:
+        sentence += " One label seed: this holds for this draw of labels only."
     named = {key: getattr(primary, key) for key in Primary.model_fields}
-    return Verdict(kind=primary.verdict, sentence=sentence, primary=Primary(**named))
+    return Verdict(
+        kind=primary.verdict,
+        sentence=sentence,
+        primary=Primary(**named),
+        holds_for=primary.holds_for,
+    )
 
 
 def _numbers(primary: ArmDifference, table: Sequence[Score]) -> str:
@@ -85,6 +114,7 @@ def signed(value: float) -> str:
     return ("+" if value >= 0 else "−") + f"{abs(value):.3f}"
 
 
+Place = tuple[str, str, Budget]
 Cell = tuple[str, str, Budget, str]
 Estimates = Mapping[Cell, Sequence[Estimate]]
 
@@ -115,13 +145,99 @@ def estimate_all(
     return estimates
 
 
+@dataclass(frozen=True)
+class Spread:
+    """What the draw of pretraining seeds and that of label subsets add to a variance."""
+
+    seeds: Component
+    subsets: Component
+
+
+# One arm, or two of which the difference is taken, in one place of the table.
+Contrast = tuple[Place, frozenset[str]]
+
+
+def spreads(
+    config: CompareConfig,
+    estimates: Estimates,
+    scores: Mapping[tuple[str, str], Sequence[Scores]],
+) -> dict[Contrast, Spread]:
+    """Returns how seeds and label subsets vary, moderated over the cells of the study.
+
+    The cells of a group are all places of the table for each trained arm; for each pair of trained
+    arms; and for each trained arm against one untrained. Its networks are the same in all places,
+    so that the prior has at most (trained arms - 2)(draws - 1) degrees of freedom. With all labels
+    there is no subset to draw. What is particular to a seed on a subset counts in both.
+    """
+    arms_of: dict[Place, list[str]] = {}
+    for task, learner, budget, arm in estimates:
+        arms_of.setdefault((task, learner, budget), []).append(arm)
+    trained = {name for name, arm in config.arms.items() if arm.kind == "pretrained"}
+    groups: dict[tuple[int, frozenset[str]], list[Contrast]] = {}
+    for place, arms in arms_of.items():
+        for size in (1, 2):
+            for names in map(frozenset, combinations(arms, size)):
+                groups.setdefault((size, names - trained), []).append((place, names))
+    found: dict[Contrast, Spread] = {}
+    for contrasts in groups.values():
+        num_trained = len(trained.intersection(arm for _, arms in contrasts for arm in arms))
+        values = {contrast: _values(estimates, *contrast) for contrast in contrasts}
+        drawn = [
+            ((task, learner, budget), arms)
+            for (task, learner, budget), arms in contrasts
+            if scores[task, next(iter(arms))][0].is_subset(budget)
+        ]
+        seeds = _moderated({c: mean_of_defined(values[c].T) for c in contrasts}, num_trained)
+        subsets = _moderated({c: mean_of_defined(values[c]) for c in drawn}, num_trained)
+        nothing = Component.of(())
+        found |= {c: Spread(seeds[c], subsets.get(c, nothing)) for c in contrasts}
+    return found
+
+
+def _values(estimates: Estimates, place: Place, arms: frozenset[str]) -> Float[np.ndarray, "n j"]:
+    """The AUROC of an arm, or the difference of two, for each pretraining and label seed."""
+    members = _aligned([estimates[(*place, arm)] for arm in arms])
+    aurocs = [
+        [mean_of_defined(estimate.per_fold.T) for estimate in estimates_of]
+        for estimates_of in members
+    ]
+    return np.asarray(aurocs[0]) - (np.asarray(aurocs[1]) if len(aurocs) > 1 else 0.0)
+
+
+def _aligned(arms: Sequence[Sequence[Estimate]]) -> list[list[Estimate]]:
+    """As many estimates of each arm: what has no seed, such as the thumbnail, is repeated."""
+    seeds = max(len(members) for members in arms)
+    return [list(members) * (seeds if len(members) == 1 else 1) for members in arms]
+
+
+def _moderated(
+    values: Mapping[Contrast, Float[np.ndarray, " n"]], num_trained: int
+) -> dict[Contrast, Component]:
+    draws = {len(of_draw) for of_draw in values.values()}
+    if not draws or draws == {1}:
+        return {contrast: Component.of(of_draw) for contrast, of_draw in values.items()}
+    (n,) = draws
+    # A label seed none of whose folds is defined tells nothing.
+    defined = [of_draw[np.isfinite(of_draw)] for of_draw in values.values()]
+    variances = [float(np.var(d, ddof=1)) if len(d) > 1 else math.nan for d in defined]
+    known = moderate(variances, n - 1, (num_trained - 2) * (n - 1))
+    return {
+        contrast: Component(known_of.variance / n, known_of.df)
+        for contrast, known_of in zip(values, known, strict=True)
+    }
+
+
 def score_rows(
-    estimates: Estimates, scores: Mapping[tuple[str, str], Sequence[Scores]]
+    config: CompareConfig,
+    estimates: Estimates,
+    scores: Mapping[tuple[str, str], Sequence[Scores]],
 ) -> tuple[Score, ...]:
     """The table: one row per task, learner, budget and arm."""
     rows = []
+    spread_of = spreads(config, estimates, scores)
     for (task, learner, budget, arm), members in estimates.items():
-        interval = arm_interval(members)
+        spread = spread_of[(task, learner, budget), frozenset({arm})]
+        interval = arm_interval(members, between_seeds=spread.seeds, between_subsets=spread.subsets)
         first = scores[task, arm][0]
         place = first.budgets.index(str(budget))
         rows.append(
@@ -137,6 +253,7 @@ def score_rows(
                 train_scans=float(first.train_scans[place].mean()),
                 train_patients=float(first.train_patients[place].mean()),
                 test_patients=members[0].num_patients,
+                undefined=members[0].undefined,
             )
         )
     return tuple(rows)
@@ -147,45 +264,66 @@ def difference_rows(
     estimates: Estimates,
     scores: Mapping[tuple[str, str], Sequence[Scores]],
 ) -> tuple[ArmDifference, ...]:
-    """The paired differences, the primary one first; Holm covers the rest."""
+    """The paired differences, the primary one first; Holm covers the rest.
+
+    Whether two arms differ and whether they are equivalent are corrected each for itself.
+    """
     compared = list(comparisons(config))
-    differences = [
-        paired_difference(estimates[(*cell, a)], estimates[(*cell, b)]) for cell, a, b in compared
-    ]
-    adjusted = holm([difference.p for difference in differences[1:]])
-    rows = []
-    for index, ((cell, a, b), difference) in enumerate(zip(compared, differences, strict=True)):
-        p_holm = None if index == 0 else adjusted[index - 1]
-        defined = math.isfinite(difference.estimate) and math.isfinite(difference.p)
-        rows.append(
-            ArmDifference(
-                task=cell[0],
-                learner=cell[1],
-                budget=cell[2],
-                a=a,
-                b=b,
-                difference=finite(difference.estimate),
-                low=finite(difference.low),
-                high=finite(difference.high),
-                p=finite(difference.p),
-                p_holm=None if p_holm is None else finite(p_holm),
-                df=finite(difference.df),
-                seeds=len(difference.per_seed),
-                verdict=verdict(difference, margin=config.margin, p=p_holm) if defined else "none",
-                primary=index == 0,
-                delong_p=_delong_p(scores, cell, a, b),
-            )
+    spread_of = spreads(config, estimates, scores)
+    differences = []
+    for place, a, b in compared:
+        spread = spread_of[place, frozenset({a, b})]
+        pair = _aligned([estimates[(*place, arm)] for arm in (a, b)])
+        differences.append(
+            paired_difference(*pair, between_seeds=spread.seeds, between_subsets=spread.subsets)
         )
+    adjusted = holm([difference.p for difference in differences[1:]])
+    equivalent = holm([equivalence_p(each, config.margin) for each in differences[1:]])
+    rows = []
+    for index, ((place, a, b), difference) in enumerate(zip(compared, differences, strict=True)):
+        p_holm, p_equivalent = (
+            (None, None) if index == 0 else (adjusted[index - 1], equivalent[index - 1])
+        )
+        design = scores[place[0], a][0]
+        row = ArmDifference(
+            task=place[0],
+            learner=place[1],
+            budget=place[2],
+            a=a,
+            b=b,
+            difference=finite(difference.estimate),
+            low=finite(difference.low),
+            high=finite(difference.high),
+            p=finite(difference.p),
+            p_holm=None if p_holm is None else finite(p_holm),
+            p_equivalent=None if p_equivalent is None else finite(p_equivalent),
+            df=finite(difference.df),
+            seeds=len(difference.per_seed),
+            label_draws=design.num_label_seeds if design.is_subset(place[2]) else None,
+            verdict="none",
+            primary=index == 0,
+            delong_p=_delong_p(scores, place, a, b),
+        )
+        if math.isfinite(difference.estimate) and math.isfinite(difference.p):
+            kind = verdict(difference, margin=config.margin, p=p_holm, p_equivalent=p_equivalent)
+            row = row.model_copy(update={"verdict": _said(kind, row.holds_for)})
+        rows.append(row)
     return tuple(rows)
+
+
+def _said(kind: VerdictKind, holds_for: str) -> Outcome:
+    """The outcome: what holds for some networks or labels alone is better of no recipe."""
+    narrow: dict[VerdictKind, Outcome] = {"better": "higher", "worse": "lower"}
+    return narrow.get(kind, kind) if holds_for else kind
 
 
 def _delong_p(
     scores: Mapping[tuple[str, str], Sequence[Scores]],
-    cell: tuple[str, str, Budget],
+    place: Place,
     a: str,
     b: str,
 ) -> float | None:
-    task, learner, budget = cell
+    task, learner, budget = place
     first, second = scores[task, a], scores[task, b]
     codes = first[0].truth.asked
     if len(codes) > 1:
@@ -193,10 +331,10 @@ def _delong_p(
     return finite(class_difference(first, second, learner, budget, codes[0]).p)
 
 
-def comparisons(
-    config: CompareConfig,
-) -> Iterator[tuple[tuple[str, str, Budget], str, str]]:
+def comparisons(config: CompareConfig) -> Iterator[tuple[Place, str, str]]:
     """What is compared: the primary pair everywhere, all other pairs where the primary one is.
+
+    The thumbnail is compared with every arm, where the primary learner can score it.
 
     Every comparison more makes Holm's correction harder on the others; pairs that nobody named
     are therefore compared with the primary learner and budget only.
@@ -215,7 +353,10 @@ def comparisons(
             for budget in evaluation.budgets:
                 if (task, learner, budget) != named:
                     yield (task, learner, budget), *pair
-    for second, first in combinations(config.arms, 2):
+    arms = list(config.arms)
+    if primary.learner in evaluation.frozen_learners:
+        arms.insert(0, THUMBNAIL)
+    for second, first in combinations(arms, 2):
         if {first, second} != set(pair):
             for task in tasks:
                 yield (task, named[1], named[2]), first, second

@@ -16,7 +16,7 @@ from scanlearn.backbones.device import preferred_device
 from scanlearn.backbones.settings import BackboneConfig, check_architecture
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.features.batch_norm import WholeScans
-from scanlearn.features.extract import extract, thumbnail_features
+from scanlearn.features.extract import extract, squeezed_note, thumbnail_features
 from scanlearn.files import features_folder
 from scantune.evaluation.classifier import View
 from scantune.evaluation.settings import RANDOM, THUMBNAIL, folder_of, random_of
@@ -77,7 +77,8 @@ def open_backbone(backbone: str | Path, archive: Archive, size: int | None) -> E
     view = View(size or card.size, card.mean, card.std)
     described = _described("loaded", network, view)
     network = network.eval().to(preferred_device())
-    return EvaluatedBackbone(described, network, folder, view, card)
+    notes = squeezed_note(card, archive)
+    return EvaluatedBackbone(described, network, folder, view, card, notes)
 
 
 def _untrained(backbone: str, archive: Archive, view: View) -> EvaluatedBackbone:

@@ -24,6 +24,7 @@ from scanlearn.backbones.card import LARGEST_SIZE, MOST_CHANNELS, Card, Deviatio
 from scanlearn.backbones.weights import check_reload, load_backbone, load_classifying, write_weights
 from scanlearn.config.reading import read_json
 from scanlearn.config.settings import Settings
+from scanlearn.core import Framing
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, link_or_copy
 from scanlearn.locks import PartialFolder
@@ -52,6 +53,8 @@ class ClassifierCard(Settings):
     Args:
         thresholds: At or above which a class is called: for ``specificity`` on scans of patients
             whom the models of inner folds had not seen; None where they were too few.
+        framing: How scans that are not square are shown to it; cards of earlier versions, whose
+            classifiers go on seeing them squeezed, do not say.
         patients: Patients that are known; None where none is.
         unknown_patients: Scans whose patient is unknown.
         counted: Scans and patients in words.
@@ -76,6 +79,7 @@ class ClassifierCard(Settings):
     channels: int = Field(ge=1, le=MOST_CHANNELS)
     mean: tuple[Finite, ...]
     std: tuple[Deviation, ...]
+    framing: Framing = "squeeze"
     packing: dict[str, Any]
     probe_hash: str | None = None
     network_hash: str | None = None
@@ -151,6 +155,7 @@ def describe(
         channels=len(view.mean),
         mean=tuple(view.mean),
         std=tuple(view.std),
+        framing="pad",
         packing=dict(packing),
     )
 

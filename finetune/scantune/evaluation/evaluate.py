@@ -18,9 +18,11 @@ from scanlearn.backbones.card import Card
 from scanlearn.config.loading import check_settings
 from scanlearn.console import Progressor, say, track
 from scanlearn.errors import ScanlearnError
+from scanlearn.features.extract import all_square
 from scanlearn.files import features_folder, remove_torn
 from scanlearn.locks import held, inside
-from scanlearn.packing.settings import TABLE_SETTINGS, PackSettings, pixel_settings
+from scanlearn.packing.settings import PackSettings, pixel_settings
+from scanlearn.tables.settings import TABLE_SETTINGS
 from scanlearn.threads import computing_with, free_threads
 from scantune.evaluation.backbone import EvaluatedBackbone, channels_of, open_backbone
 from scantune.evaluation.classifier import SEED, describe, keep_classifier, keep_network
@@ -184,6 +186,9 @@ def _open(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) ->
         "synthetic_column": settings.synthetic_column,
         "tune": settings.tune.model_dump(mode="json", exclude_defaults=True),
     }
+    if not all(map(all_square, labeled.archives)):
+        # Told apart from the evaluation of an earlier version, which squeezed them.
+        inputs["framing"] = "pad"
     if settings.output is not None:
         check_output(settings.output, inputs)
     return _Task(opened, labeled, inputs, _named(opened, backbone, labels, settings))

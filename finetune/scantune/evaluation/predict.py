@@ -15,8 +15,9 @@ from scanlearn.archive.reader import Archive
 from scanlearn.console import loading, say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import check_exists, csv_cell, disk_errors, make_folder, write_atomically
-from scanlearn.packing.settings import DEFAULT_TABLE, PackSettings, Table, pixel_settings
+from scanlearn.packing.settings import PackSettings, pixel_settings
 from scanlearn.packing.sources import check_source, open_archive
+from scanlearn.tables.settings import DEFAULT_TABLE, Table
 from scantune.labels.truth import Truth
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def predict(
     # Here, since the settings are read without torch and timm, which take seconds.
     with loading("torch", "timm"):
         from scanlearn.backbones.device import preferred_device
-        from scanlearn.features.extract import extract
+        from scanlearn.features.extract import all_square, extract
         from scantune.evaluation.classifier import Classifier
 
     classifier = Classifier(Path(model).expanduser())
@@ -70,7 +71,14 @@ def predict(
     # Asked for before the features are computed: a copied archive may hold no paths.
     paths = _paths(archive) if files and archive.info.get("key") else None
     backbone = backbone.eval().to(preferred_device())
-    features = extract(backbone, archive, size=card.size, mean=card.mean, std=card.std)
+    if card.framing == "squeeze" and not all_square(archive):
+        warn_user(
+            f"{model}: an earlier version fitted it on scans squeezed into a square, and so it "
+            "sees these; run evaluate again for one that sees them in their own aspect"
+        )
+    features = extract(
+        backbone, archive, size=card.size, mean=card.mean, std=card.std, framing=card.framing
+    )
     probabilities = classifier.probabilities(features)
     output = output.expanduser()
     with disk_errors(output.parent):

@@ -1,6 +1,7 @@
 """Numbers from out-of-fold scores: intervals, differences, metrics and curves.
 
 - `intervals.py`: AUROC of an arm over patients and seeds, paired differences, verdicts
+- `moderation.py`: variances of few draws, moderated over the cells of a study
 - `delong.py`: DeLong's intervals and paired tests on one fixed test set
 - `metrics.py`: the table of metrics, thresholds, intervals of shares
 - `agreement.py`: quadratic kappa of grades

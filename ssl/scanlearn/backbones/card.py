@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from scanlearn.backbones.backbone import Backbone, weights_hash
 from scanlearn.backbones.naming import name_groups
 from scanlearn.config.settings import Settings
+from scanlearn.core import Framing
 
 LOAD_CALL = 'timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)'
 LOAD_CLASSIFIER = 'timm.create_model("local-dir:FOLDER", pretrained=True)'
@@ -89,6 +90,11 @@ class Card(Settings):
     )
     mean: tuple[Finite, ...] = Field(description="per channel, of scans on the unit range")
     std: tuple[Deviation, ...] = Field(description="per channel, of scans on the unit range")
+    framing: Framing = Field(
+        default="squeeze",
+        description="how views showed scans that are not square: pad keeps their aspect; squeeze, "
+        "of cards without this line, did not",
+    )
     method: str | None = Field(default=None, description="method it was pretrained with")
     recipe: str | None = Field(default=None, description="recipe of the views")
     scale: dict[str, float] | None = Field(default=None, description="the dial, by sub-dial")
@@ -136,6 +142,7 @@ class Card(Settings):
             size=size,
             mean=mean,
             std=std,
+            framing="pad",
             weights_hash=weights_hash(backbone),
             versions={name: version(name) for name in ("scanlearn", "timm", "torch")},
             **origin,

@@ -84,13 +84,26 @@ def cpu_flags() -> frozenset[str]:
 
     AMX is used by torch on Linux alone, so that nothing is lost elsewhere.
     """
+    return frozenset(_cpu_line("flags").split())
+
+
+def processor_name(device: torch.device) -> str:
+    """Returns the model of the GPU; or of the CPU, with the instructions that torch uses on it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    model = _cpu_line("model name") or platform.machine()
+    return f"{model}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _cpu_line(name: str) -> str:
+    """Returns a line of Linux's list of CPUs, that of the first; empty on another system."""
     listing = Path("/proc/cpuinfo")
     if platform.system() != "Linux" or not listing.is_file():
-        return frozenset()
+        return ""
     for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
-        if line.startswith("flags"):
-            return frozenset(line.partition(":")[2].split())
-    return frozenset()
+        if line.startswith(name):
+            return line.partition(":")[2].strip()
+    return ""
 
 
 def preferred_memory_format(backbone: Backbone) -> torch.memory_format:

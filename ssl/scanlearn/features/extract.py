@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import Backbone, weights_hash
+from scanlearn.backbones.card import Card
 from scanlearn.backbones.device import Precision, autocast, preferred_memory_format
 from scanlearn.console import Progressor, track
-from scanlearn.core import ViewPlan
+from scanlearn.core import Framing, ViewPlan
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, features_prefix, make_folder, write_atomically
 from scanlearn.locks import beside, held
@@ -42,6 +44,7 @@ def extract(
     std: Sequence[float],
     batch_size: int = 256,
     precision: Precision = "fp32",
+    framing: Framing = "pad",
     cache: Path | str | None = None,
     visible: bool = True,
 ) -> Float32[np.ndarray, "n d"]:
@@ -55,6 +58,7 @@ def extract(
         mean: Per channel, of scans on the unit range, as in the training; ``std`` likewise.
         batch_size: Scans at a time; it does not change the result.
         precision: ``bf16`` only where one asks for it: features are compared between arms.
+        framing: ``squeeze`` only for a classifier that an earlier version fitted on such features.
         cache: Folder in which features are kept under a hash of all they depend on; None keeps
             nothing.
         visible: False shows no bar, for work inside other work that has one.
@@ -68,7 +72,7 @@ def extract(
 
     def computed() -> Float32[np.ndarray, "n d"]:
         device = next(backbone.parameters()).device
-        batches = whole_scans(archive, rows, size, mean, std, batch_size, device)
+        batches = whole_scans(archive, rows, size, mean, std, batch_size, device, framing)
         with track(len(rows), "features", visible=visible) as progress:
             features = features_of(backbone, batches, (len(rows),), precision, progress)
         check_finite(features, archive, rows)
@@ -77,7 +81,9 @@ def extract(
     if cache is None:
         return computed()
     view = {"size": size, "mean": [float(m) for m in mean], "std": [float(s) for s in std]}
-    key = _key(backbone, archive, rows, {**view, "precision": precision})
+    # Of square scans, and squeezed ones, earlier versions kept the same features.
+    shown = {} if framing == "squeeze" or all_square(archive, rows) else {"framing": framing}
+    key = _key(backbone, archive, rows, {**view, **shown, "precision": precision})
     # With the archive, so that features of what is withdrawn from it are found.
     path = Path(cache) / f"{features_prefix(archive.content_hash)}{key}.npy"
     shape = (len(rows), backbone.num_features)
@@ -96,6 +102,8 @@ def extract(
                 torn.unlink(missing_ok=True)
         buffer = io.BytesIO()
         np.save(buffer, features, allow_pickle=False)
+        # What was silently wrong: a flipped bit on the disk was read as another feature.
+        buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
         write_atomically(path, buffer.getvalue())
     return features
 
@@ -151,6 +159,7 @@ def whole_scans(
     std: Sequence[float],
     batch_size: int,
     device: torch.device,
+    framing: Framing = "pad",
 ) -> Iterator[tuple[Place, Float[Tensor, "b c s s"]]]:
     """Yields the place of each batch among the rows, and its views on ``device``."""
     generator = ViewGenerator("simclr", Scale.IDENTITY, ViewPlan(1), size, mean, std)
@@ -158,7 +167,30 @@ def whole_scans(
         place = slice(start, start + batch_size)
         batch = archive.gather(rows[place]).to(device)
         # At the identity nothing depends on what is drawn: any key will do.
-        yield place, generator(batch, DrawKey(0, 0, np.arange(len(batch)))).global_views[0]
+        draw = generator.draw(batch, DrawKey(0, 0, np.arange(len(batch))))
+        if framing == "squeeze":
+            box = batch.valid_box.cpu().numpy().astype(np.float64)
+            draw = replace(draw, crop_box=box[:, None])
+        yield place, generator.render(batch, draw).global_views[0]
+
+
+def all_square(archive: Archive, rows: Int64[np.ndarray, " n"] | None = None) -> bool:
+    """Returns whether scans are square, so that they look the same however they are framed."""
+    top, left, bottom, right = archive.facts["valid_box"][slice(None) if rows is None else rows].T
+    return bool((bottom - top == right - left).all())
+
+
+def squeezed_note(card: Card, archive: Archive) -> tuple[str, ...]:
+    """Returns what to know of a backbone whose views framed these scans otherwise; empty for none.
+
+    A network from elsewhere was trained on whatever it was.
+    """
+    if card.framing == "pad" or all_square(archive):
+        return ()
+    return (
+        "The backbone is of an earlier version, whose views squeezed scans that are not square; "
+        "here they keep their aspect. Pretrain it again to compare it with others",
+    )
 
 
 def check_channels(backbone: Backbone, archive: Archive) -> None:
@@ -224,12 +256,20 @@ def _key(
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40]
 
 
+# The last bytes of a file of features are the sha256 of all before them.
+_DIGEST_BYTES = 32
+
+
 def _read_features(path: Path, shape: tuple[int, int]) -> Float32[np.ndarray, "n d"] | None:
-    """Returns kept features; None where there are none, or the file is not whole."""
+    """Returns kept features; None where there are none, or not those that the digest is of."""
     if not path.is_file():
         return None
     try:
-        features: np.ndarray = np.load(path, allow_pickle=False)
+        content = path.read_bytes()
+        array = memoryview(content)[:-_DIGEST_BYTES]
+        if hashlib.sha256(array).digest() != content[-_DIGEST_BYTES:]:
+            return None
+        features: np.ndarray = np.load(io.BytesIO(array), allow_pickle=False)
     except (ValueError, OSError, EOFError):
         return None
     return features if features.shape == shape and features.dtype == np.float32 else None

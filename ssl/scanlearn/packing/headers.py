@@ -17,17 +17,21 @@ from scanlearn.archive.identity import names_nobody, plain_number
 from scanlearn.console import track
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.filters import Selection
-from scanlearn.packing.manifest import Manifest, ManifestRow
 from scanlearn.packing.parallel import map_where_worth
 from scanlearn.readers.limits import limited
 from scanlearn.readers.readers import read_header
 from scanlearn.readers.scan import Header, ReadSettings, Undecodable
+from scanlearn.tables.manifest import Manifest, ManifestRow
 
 # Colour files are often gray scans saved as RGB. Some are decoded to see.
 _COLOUR_PROBES = 32
 _FILES_PER_CHUNK = 256
 _CRASHED: Header | str = "crashes the process that reads its header"
 LEFT_OUT = "files left out by"
+# Files whose sizes choose a canvas, and how often it holds the side asked for: one strip among
+# many scans must not widen it for all.
+_SIZED_FILES = 512
+_LONGEST = 4
 
 
 @dataclass(frozen=True)
@@ -155,3 +159,26 @@ def scan_headers(
         contradiction=contradiction,
     )
     return manifest, scan
+
+
+def canvas_by_shorter_side(
+    manifest: Manifest, settings: ReadSettings, selection: Selection, side: int, *, workers: int
+) -> tuple[int, int]:
+    """Returns the canvas that holds scans shrunk until their shorter side is ``side`` pixels.
+
+    From the headers of at most 512 files, evenly spaced; a smaller scan keeps its size, and no
+    side of the canvas is longer than four times ``side``.
+    """
+    chosen = np.unique(np.linspace(0, len(manifest) - 1, _SIZED_FILES).astype(np.int64))
+    sample = replace(manifest, table=manifest.table.take(chosen))
+    settings = replace(settings, tags=selection.tags)
+    fitted = np.zeros(2)
+    with closing(read_headers(sample, settings, workers=workers)) as headers:
+        for row, header in headers:
+            if isinstance(header, str) or selection.left_out_by(row.labels, header.tags):
+                continue
+            size = np.array(header.size)
+            fitted = np.maximum(fitted, size * min(1.0, side / max(size.min(), 1)))
+    height, width = np.minimum(np.ceil(fitted - 1e-6), _LONGEST * side).astype(int).tolist()
+    # Square scans, and files of which no header can be read, have the canvas that was asked for.
+    return (side, side) if height == width <= side else (height, width)

@@ -13,9 +13,12 @@ from scanlearn.archive.summary import refresh_summary
 from scanlearn.console import say
 from scanlearn.files import cache_folder, check_exists
 from scanlearn.locks import beside, held
-from scanlearn.packing.join import join_labels
+from scanlearn.packing.filters import make_selection
+from scanlearn.packing.headers import canvas_by_shorter_side
 from scanlearn.packing.pack import identities_for, manifest_of, pack_listed
+from scanlearn.packing.parallel import num_cores
 from scanlearn.packing.settings import PackSettings
+from scanlearn.tables.join import join_labels
 
 PHANTOM_PREFIX = "phantom:"
 _MAX_NAME_LENGTH = 40
@@ -52,7 +55,9 @@ def open_archive(
         return Archive(path)
     settings = settings or PackSettings()
     if settings.root is not None and is_archive(settings.root.expanduser()):
-        return join_labels(path, Archive(settings.root.expanduser()), settings, single)
+        return join_labels(
+            path, Archive(settings.root.expanduser()), settings, settings.allow_columns, single
+        )
     manifest = manifest_of(path, settings)
     if manifest.merged is not None:
         manifest.merged.refuse_conflicts(path, single)
@@ -68,6 +73,29 @@ def open_archive(
     say(f"packing {path} into the cache: {target}")
     # Nobody chose this place: where another command packs the same, both want it.
     return pack_listed(manifest, target, settings.model_copy(update={"wait": True}))
+
+
+def chosen_canvas(source: Path | str, side: int, settings: PackSettings) -> int | tuple[int, int]:
+    """Returns the canvas on which scans that are packed have a shorter side of ``side`` pixels.
+
+    It is the square of that side where it is not to be chosen: for what is packed or drawn, cropped
+    to the canvas or to the field of view.
+
+    Raises:
+        ScanlearnError: The source cannot be used.
+    """
+    path, root = Path(source).expanduser(), settings.root
+    is_packed = str(source).startswith(PHANTOM_PREFIX) or is_archive(path)
+    is_packed = is_packed or (root is not None and is_archive(root.expanduser()))
+    if is_packed or settings.fit == "crop" or settings.field_of_view != "none":
+        return side
+    manifest = manifest_of(path, settings)
+    selection = make_selection(settings.keep, settings.drop, manifest.label_columns)
+    workers = settings.workers or num_cores()
+    height, width = canvas_by_shorter_side(
+        manifest, settings.reading(), selection, side, workers=workers
+    )
+    return height if height == width else (height, width)
 
 
 def check_source(source: Path | str, where: str = "") -> None:

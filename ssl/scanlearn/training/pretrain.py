@@ -18,11 +18,12 @@ from scanlearn.files import disk_errors, write_atomically
 from scanlearn.locks import held, inside
 from scanlearn.threads import computing_with
 from scanlearn.training.checkpoint import checkpoint_step
+from scanlearn.training.conditions import sealed
 from scanlearn.training.distributed import Ranks, run_together
 from scanlearn.training.folder import RunFolder
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.monitor import collapse_warning, final_health, is_late
-from scanlearn.training.run import Run, layout_of, open_scans
+from scanlearn.training.run import Resolved, Run, layout_of, open_scans
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.stopping import StopRequest, listening
 from scanlearn.training.trainer import train
@@ -68,12 +69,16 @@ class PretrainResult:
         return self.views / max(self.seconds, 1e-9)
 
 
-def pretrain(config: PretrainConfig) -> PretrainResult:
+def pretrain(config: PretrainConfig, resolved: Resolved | None = None) -> PretrainResult:
     """Pretrains a backbone, or goes on with a run that was stopped, or returns a finished one.
 
     A run that is killed at any moment and started again ends with the same weights, bit for bit
     on a CPU. With several ``devices`` it starts a process for each; in a script it then stands
     under ``if __name__ == "__main__":``.
+
+    Args:
+        resolved: What a new run is trained with, where it was resolved before, as for all arms of
+            a comparison; None resolves it here.
 
     Returns:
         The finished run, its backbone exported to ``backbone/`` in the run folder.
@@ -89,11 +94,11 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     layout = layout_of(config)
     if layout.must_start():
         with _alone(config):
-            return _pretrain_together(config, layout.ranks)
+            return _pretrain_together(config, layout.ranks, resolved)
     with layout.joined() as ranks, ExitStack() as stack:
         # One process of them holds the lock for all.
         ranks.first(lambda: stack.enter_context(_alone(config)) if ranks.is_first else None)
-        return _pretrain_here(config, ranks)
+        return _pretrain_here(config, ranks, resolved)
 
 
 def _alone(config: PretrainConfig) -> AbstractContextManager[None]:
@@ -107,9 +112,12 @@ def _pretrain_as_part(config: PretrainConfig) -> None:
         _pretrain_here(config, ranks)
 
 
-def _pretrain_together(config: PretrainConfig, count: int) -> PretrainResult:
-    # What cannot be used is refused here, before any process is started.
-    folder = Run.of(config, open_scans(config)).folder
+def _pretrain_together(
+    config: PretrainConfig, count: int, resolved: Resolved | None
+) -> PretrainResult:
+    # What cannot be used is refused here, before any process is started; what is resolved is
+    # recorded, and the processes take it from there.
+    folder = Run.of(config, open_scans(config), resolved).folder
     if folder.result.is_file():
         say(f"{folder.path}: this run is already finished")
     else:
@@ -117,16 +125,24 @@ def _pretrain_together(config: PretrainConfig, count: int) -> PretrainResult:
     return read_result(folder)
 
 
-def _pretrain_here(config: PretrainConfig, ranks: Ranks) -> PretrainResult:
+def _pretrain_here(
+    config: PretrainConfig, ranks: Ranks, resolved: Resolved | None = None
+) -> PretrainResult:
     archive = ranks.first(lambda: open_scans(config))
     with listening() as stop:
-        return explaining_memory(config, stop, lambda: _pretrain(config, archive, stop, ranks))
+        return explaining_memory(
+            config, stop, lambda: _pretrain(config, archive, stop, ranks, resolved)
+        )
 
 
 def _pretrain(
-    config: PretrainConfig, archive: Archive, stop: StopRequest, ranks: Ranks
+    config: PretrainConfig,
+    archive: Archive,
+    stop: StopRequest,
+    ranks: Ranks,
+    resolved: Resolved | None,
 ) -> PretrainResult:
-    run = ranks.first(lambda: Run.of(config, archive))
+    run = ranks.first(lambda: Run.of(config, archive, resolved))
     if run.folder.result.is_file():
         say(f"{run.folder.path}: this run is already finished")
         return read_result(run.folder)
@@ -214,7 +230,7 @@ def _finish(run: Run, module: Pretrainer) -> PretrainResult:
         warnings=run.warnings + collapse_warning(health, is_late=must_know),
     )
     stored = {key: value for key, value in asdict(result).items() if key != "folder"}
-    write_atomically(folder.result, json.dumps(stored, indent=2) + "\n")
+    write_atomically(folder.result, json.dumps(sealed(folder, stored), indent=2) + "\n")
     say(
         f"{folder.path}: {steps:,} steps done at {result.views_per_s:,.0f} views/s; metrics in "
         f"{folder.metrics.name}, backbone in {folder.backbone}"

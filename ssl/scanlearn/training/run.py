@@ -189,10 +189,9 @@ def resolve(
         parts=config.accumulate,
     )
     method, reasons = config.method.resolved(facts, backbone)
-    sides = (config.views.size, *([local_size] if method.num_local_views else []))
     threads = _threads(config, ranks)
     return Resolved(
-        precision=_precision(config, backbone, min(sides)),
+        precision=_precision(config, backbone, _smallest_view(config, method, local_size)),
         is_channels_last=channels_last,
         steps_per_epoch=per_epoch,
         schedule=schedule_for(method, facts),
@@ -237,17 +236,33 @@ def _recipe_in_words(config: PretrainConfig) -> tuple[str, ...]:
 
 def _precision(config: PretrainConfig, backbone: Backbone, side: int) -> Precision:
     """Returns the number format of a run whose smallest views have that side."""
-    device = training_device(config.device)
+    if config.precision != "auto":
+        return config.precision
+    return training_precision(
+        backbone, (backbone.channels, side, side), training_device(config.device)
+    )
+
+
+def _smallest_view(config: PretrainConfig, method: MethodConfig, local_size: int) -> int:
+    return min(config.views.size, local_size if method.num_local_views else config.views.size)
+
+
+def _check_precision(config: PretrainConfig, backbone: Backbone, resolved: Resolved) -> None:
+    """Refuses bf16 on a CPU that would train with wrong gradients.
+
+    What was silently wrong: a run begun in bf16 on a GPU went on so on such a CPU.
+    """
+    side = _smallest_view(config, resolved.method, resolved.local_size)
+    is_cpu = training_device(config.device).type == "cpu"
     shape = (backbone.channels, side, side)
-    if config.precision == "auto":
-        return training_precision(backbone, shape, device)
-    if config.precision == "bf16" and device.type == "cpu" and has_unset_gradients(backbone, shape):
+    if resolved.precision == "bf16" and is_cpu and has_unset_gradients(backbone, shape):
+        remedy = "set precision to fp32, or make the views larger"
+        if config.precision == "auto":
+            remedy = "go on with the run where it was begun, or name another output folder"
         raise ScanlearnError(
             f"precision: is bf16, in which a CPU computes wrong gradients for views of {side} px, "
-            f"which {backbone.name} reduces to less than its stride; set precision to fp32, or "
-            "make the views larger"
+            f"which {backbone.name} reduces to less than its stride; {remedy}"
         )
-    return config.precision
 
 
 def _made_smaller(asked: int, batch_size: int, num_scans: int) -> tuple[str, ...]:
@@ -281,8 +296,11 @@ class Run:
     start: StartWeights | None
 
     @classmethod
-    def of(cls, config: PretrainConfig, archive: Archive) -> Run:
+    def of(cls, config: PretrainConfig, archive: Archive, resolved: Resolved | None = None) -> Run:
         """Resolves a configuration; creates or opens the run folder last.
+
+        Args:
+            resolved: What a new run takes instead of resolving it; see `pretrain`.
 
         Raises:
             ScanlearnError: See `pretrain`.
@@ -297,12 +315,16 @@ class Run:
         if config.grad_checkpointing:
             checkpoint_gradients(backbone)
         # What an earlier start chose holds, whatever this machine would choose.
-        resolved = _earlier(folder) or resolve(
-            config,
-            archive,
-            backbone,
-            ranks=layout_of(config).ranks,
-            asked_batch=asked_batch,
+        resolved = (
+            _earlier(folder)
+            or resolved
+            or resolve(
+                config,
+                archive,
+                backbone,
+                ranks=layout_of(config).ranks,
+                asked_batch=asked_batch,
+            )
         )
         step = checkpoint_step(folder.checkpoint)
         if step > resolved.total_steps:
@@ -310,6 +332,8 @@ class Run:
                 f"{folder.checkpoint} claims step {step:,} of {resolved.total_steps:,}: delete it "
                 "to restart this run from its first step"
             )
+        if not folder.result.is_file():
+            _check_precision(config, backbone, resolved)
         method = resolved.method.build(backbone, config.seed)
         if method.plan.local_views:
             check_views(backbone, resolved.local_size, "the side of a local view")
@@ -324,7 +348,7 @@ class Run:
             settings=RenderSettings(scale_blur=config.views.scale_blur),
         )
         open_run(folder.path, config, ignored=PRESENTATION)
-        start = _record(folder, archive, resolved, start)
+        start = _record(folder, archive, resolved, start, step)
         return cls(config, archive, folder, resolved, method, generator, start)
 
     @property
@@ -447,14 +471,24 @@ def _begun_from(folder: RunFolder) -> StartWeights | None:
 
 
 def _record(
-    folder: RunFolder, archive: Archive, resolved: Resolved, start: StartWeights | None
+    folder: RunFolder,
+    archive: Archive,
+    resolved: Resolved,
+    start: StartWeights | None,
+    step: int,
 ) -> StartWeights | None:
     """Writes the provenance of a new run; checks an earlier start's.
+
+    Args:
+        step: Steps that were taken already.
 
     Returns:
         What the run began from, be it now or at its earlier start.
     """
     if not folder.provenance.is_file():
+        if folder.result.is_file():
+            # What it was trained with is lost, and not to be made up from the plan.
+            return start
         facts = {
             "scans": len(archive),
             "patients": len(set(archive.patients)),
@@ -469,6 +503,8 @@ def _record(
             "views_version": VIEWS_VERSION,
             "start": None if start is None else start.model_dump(mode="json"),
             "chosen": resolved.plain(),
+            # Lost with the file: nobody knows what the steps before were taken with.
+            **({"starts": [{"step": 0, "conditions": {}}]} if step else {}),
         }
         write_atomically(folder.provenance, json.dumps(content, indent=2) + "\n")
         return start

@@ -17,6 +17,7 @@ from scanlearn.console import quiet, track, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.training.batches import StepLoader
 from scanlearn.training.checkpoint import AtomicCheckpoints, checkpoint_step, has_digest
+from scanlearn.training.conditions import record_start
 from scanlearn.training.distributed import ALONE, ProcessLayout, Ranks
 from scanlearn.training.folder import COLUMNS, MetricsCsv
 from scanlearn.training.module import Pretrainer
@@ -44,6 +45,8 @@ def train(run: Run, stop: StopRequest | None = None, ranks: Ranks = ALONE) -> Pr
             "its parts were compared instead"
         )
     total = resolved.total_steps
+    if first < total and ranks.is_first:
+        _record_start(run, first, ranks)
     loader = run.loader(first, ranks)
     metrics = MetricsCsv(folder.metrics, COLUMNS, after=first) if ranks.is_first else None
     schedule = LoggingSchedule(
@@ -89,6 +92,15 @@ def train(run: Run, stop: StopRequest | None = None, ranks: Ranks = ALONE) -> Pr
         )
         fit_quietly(trainer, module, loader, folder.checkpoint if first else None)
     return module
+
+
+def _record_start(run: Run, first: int, ranks: Ranks) -> None:
+    changed = record_start(run, first, ranks.count)
+    if changed:
+        warn_user(
+            f"{run.folder.path} goes on from step {first:,} under other conditions than before, "
+            f"which its record says: {'; '.join(changed)}"
+        )
 
 
 def build_trainer(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int64
 
+from scanlearn.archive.count import Count
 from scanlearn.archive.identity import patient_codes
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import Backbone
@@ -19,9 +20,10 @@ from scanlearn.features.auroc import asked_classes, macro_auroc, mean_of_defined
 from scanlearn.features.extract import extract, in_evaluation
 from scanlearn.features.fixed_views import Probing
 from scanlearn.features.panel import Panel
-from scanlearn.packing.settings import TABLE_SETTINGS, PackSettings
+from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import open_archive
-from scanlearn.packing.tables import cell_text
+from scanlearn.tables.reading import cell_text
+from scanlearn.tables.settings import TABLE_SETTINGS
 from scanlearn.training.folder import MetricsCsv
 from scanlearn.training.run import Run
 from scanlearn.training.settings import WatchConfig
@@ -102,11 +104,8 @@ class LabeledProbe:
         counts = ", ".join(
             f"{name}: {int((self.y == code).sum()):,}" for code, name in enumerate(self.classes)
         )
-        people = len(set(self.archive.patients[self.rows]))
-        return (
-            f"{self.target} of {len(self.rows):,} scans of {people:,} patients ({counts}), "
-            f"{int(self.fold_of.max()) + 1} folds"
-        )
+        count = Count.of_archive(self.archive, self.rows)
+        return f"{self.target} of {count.in_words} ({counts}), {int(self.fold_of.max()) + 1} folds"
 
     def warnings(self, training: Archive) -> tuple[str, ...]:
         """What deserves a look: scans or patients that the training sees as well."""

@@ -71,8 +71,6 @@ def _shared(sources: _Sources) -> tuple[Row, ...]:
     """What every recipe here has in common."""
     return (
         sources.flat("log_aspect", math.log(2), _LOG_FOUR_THIRDS),
-        # Ours: at 0 the view is the whole scan whatever its shape, at .5 the recipe's own centre.
-        sources.flat("own_aspect", 0.0, 0.0),
         sources.flat("flip_p", 0.5, 0.5),
         sources.flat("jitter_p", 1.0, 0.8),
         sources.flat("gray_p", 0.5, 0.2),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from enum import IntEnum
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from scanlearn.core import ScanBatch
@@ -25,6 +26,16 @@ _LARGE = 2**16
 _ELEMENTS_AT_ONCE = 2**20
 
 Last = Callable[[Tensor], object]
+# A hair beyond the scan is rounding.
+_BEYOND_PX = 1e-6
+
+
+class _Way(IntEnum):
+    """How a scan's view is resampled: along the axes, inside the scan or beyond; or by a grid."""
+
+    INSIDE = 0
+    BEYOND = 1
+    WARPED = 2
 
 
 def _nothing(views: Tensor) -> None:
@@ -41,8 +52,9 @@ def render(
     """Returns one view of every scan on the unit range, before standardisation.
 
     All geometry is one antialiased resample of the packed scan; the other operations follow in the
-    order of `table.OPERATIONS`. Padding never enters. Outside the field of view, where the batch
-    has a mask or the geometry reaches beyond the scan, a view is 0 and no operation changes that.
+    order of `table.OPERATIONS`. The canvas's padding never enters. Outside the field of view, where
+    the batch has a mask or the crop or other geometry reaches beyond the scan, a view is 0 and no
+    operation changes that.
 
     Args:
         batch: On the device to render on.
@@ -66,35 +78,41 @@ def render_views(
             cache: on a CPU a pass over the whole batch costs ten times as much.
     """
     assert len(batch) == len(draw), "a draw belongs to its batch"
-    warped = [is_warped(draw, view) for view in views]
-    if not np.any(warped):
-        return _render(batch, draw, views, size, settings, last, warped=False)
-    return tuple(
-        _render_mixed(batch, draw, view, rows, size, settings, last)
-        for view, rows in zip(views, warped, strict=True)
-    )
+    ways = _ways(batch, draw, settings)
+    if not ways[:, list(views)].any():
+        return _render(batch, draw, views, size, settings, last, way=_Way.INSIDE)
+    return tuple(_render_mixed(batch, draw, view, ways, size, settings, last) for view in views)
+
+
+def _ways(batch: ScanBatch, draw: Draw, settings: RenderSettings) -> Int64[np.ndarray, "b v"]:
+    """How each view of each scan is resampled."""
+    valid = batch.valid_box.cpu().numpy()[:, None]
+    inwards = (draw.crop_box - valid) * np.array([1, 1, -1, -1])
+    # A grid alone mirrors the scan.
+    beyond = _Way.WARPED if settings.background == "reflect" else _Way.BEYOND
+    ways = np.where((inwards < -_BEYOND_PX).any(-1), int(beyond), int(_Way.INSIDE))
+    warped = np.stack([is_warped(draw, view) for view in range(ways.shape[1])], axis=1)
+    return np.where(warped, int(_Way.WARPED), ways)
 
 
 def _render_mixed(
     batch: ScanBatch,
     draw: Draw,
     view: int,
-    warped: Bool[np.ndarray, " b"],
+    ways: Int64[np.ndarray, "b v"],
     size: int,
     settings: RenderSettings,
     last: Last,
 ) -> Float[Tensor, "b c s s"]:
-    """Warped scans and others part by part, so that none depends on its neighbours."""
+    """Scans of each way part by part, so that none depends on its neighbours."""
     shape = (len(batch), batch.pixels.shape[1], size, size)
     rendered = torch.empty(shape, device=batch.pixels.device)
-    for is_part_warped in (False, True):
-        rows = np.flatnonzero(warped == is_part_warped)
+    for way in _Way:
+        rows = np.flatnonzero(ways[:, view] == way)
         if len(rows):
             part, drawn = batch.take(rows), draw.take(rows)
             where = torch.from_numpy(rows).to(rendered.device)
-            (rendered[where],) = _render(
-                part, drawn, (view,), size, settings, last, warped=is_part_warped
-            )
+            (rendered[where],) = _render(part, drawn, (view,), size, settings, last, way=way)
     return rendered
 
 
@@ -106,16 +124,17 @@ def _render(
     settings: RenderSettings,
     last: Last,
     *,
-    warped: bool,
+    way: _Way,
 ) -> tuple[Float[Tensor, "b c s s"], ...]:
     """Views that all take a grid, or that all are crops and flips: two banded passes."""
+    warped = way == _Way.WARPED
     batch = _inside_only(batch) if warped else batch
     b, c, h, w = batch.pixels.shape
-    num_planes = c if batch.mask is None else c + 1
+    num_planes = c if batch.mask is None and way == _Way.INSIDE else c + 1
     # One tensor a view: an allocation that is too large comes back as pages to be faulted in.
     shape = (b, num_planes, size, size)
     rendered = [torch.empty(shape, device=batch.pixels.device) for _ in views]
-    taps = [] if warped else [_crop(draw, view, size, (h, w)) for view in views]
+    taps = [] if warped else [_crop(batch, draw, view, size, way) for view in views]
     # On a GPU all scans are worked on together; on a CPU as many as fit its cache.
     is_large = num_planes * size * size > _LARGE
     step = 1 if is_large else max(_ELEMENTS_AT_ONCE // (num_planes * h * w), 1)
@@ -130,6 +149,8 @@ def _render(
             else:
                 rows, columns = (along.rows(start, start + step) for along in taps[number])
                 chunk = resample(content, rows, columns)
+                if chunk.shape[1] < num_planes:
+                    chunk = torch.cat([chunk, _covered(rows, columns).to(chunk.device)], dim=1)
             if is_large:
                 change(chunk, part, drawn, view, settings)
                 last(chunk[:, :c])
@@ -141,11 +162,26 @@ def _render(
     return tuple(planes[:, :c] for planes in rendered)
 
 
-def _crop(draw: Draw, view: int, size: int, canvas: tuple[int, int]) -> tuple[Taps, Taps]:
-    top, left, bottom, right = draw.crop_box[:, view].T
-    rows = crop_taps(top, bottom, size=size, extent=canvas[0], reverse=draw.vflip[:, view])
-    columns = crop_taps(left, right, size=size, extent=canvas[1], reverse=draw.flip[:, view])
+def _crop(batch: ScanBatch, draw: Draw, view: int, size: int, way: _Way) -> tuple[Taps, Taps]:
+    canvas = batch.pixels.shape[-2:]
+    box = batch.valid_box.cpu().numpy().T if way == _Way.BEYOND else None
+    rows, columns = (
+        crop_taps(
+            *draw.crop_box[:, view, axis::2].T,
+            size=size,
+            extent=canvas[axis],
+            longest=max(canvas),
+            inside=None if box is None else (box[axis], box[axis + 2]),
+            reverse=reverse[:, view],
+        )
+        for axis, reverse in enumerate((draw.vflip, draw.flip))
+    )
     return rows, columns
+
+
+def _covered(rows: Taps, columns: Taps) -> Float[Tensor, "b 1 s s"]:
+    """Share of each pixel that lies on the scan: a box, of which it is a product."""
+    return (rows.weight.sum(-1)[:, :, None] * columns.weight.sum(-1)[:, None, :])[:, None]
 
 
 def change(

@@ -12,7 +12,8 @@ Background = Literal["black", "reflect"]
 
 # Raised when one draw comes to give other pixels, so that no run mixes two kinds of views.
 # 2: blur is integrated over pixels and scales with the global views.
-VIEWS_VERSION = 2
+# 3: scans that are not square keep their aspect.
+VIEWS_VERSION = 3
 
 # Published blur widths are stated for global views of this side.
 BLUR_REFERENCE_SIZE = 224

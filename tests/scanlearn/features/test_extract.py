@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.v2 import functional
 
 from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
@@ -76,6 +77,7 @@ def test_a_scan_is_seen_whole_and_without_its_padding(archive: Archive) -> None:
     plain = Mean(network, name="mean", channels=1, model_args={})
     found = extract(plain, archive, size=32, mean=(0.0,), std=(1.0,))
     content = archive.gather(np.array([2])).pixels[0, 0, :30].float().mean() / 255
+    content *= 30 / 40  # the rest of the square is black
     # The triangle filter leaves the mean of noise as it is up to a few thousandths.
     assert found[2, 0] == pytest.approx(float(content), abs=0.01)
 
@@ -109,13 +111,15 @@ def test_every_input_has_a_cache_entry_of_its_own(
     assert len(list(tmp_path.iterdir())) == 6
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", None])
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", None, "flip"])
 def test_a_damaged_cache_entry_is_made_again(
-    tmp_path: Path, archive: Archive, backbone: Backbone, damage: bytes | None
+    tmp_path: Path, archive: Archive, backbone: Backbone, damage: bytes | str | None
 ) -> None:
     first = extract(backbone, archive, **VIEWS, cache=tmp_path)
     (entry,) = tmp_path.iterdir()
-    entry.write_bytes(entry.read_bytes()[:-4] if damage is None else damage)
+    content = entry.read_bytes()
+    flipped = content[:-200] + bytes([content[-200] ^ 1]) + content[-199:]
+    entry.write_bytes({None: content[:-4], "flip": flipped}.get(damage, damage))
     assert np.array_equal(extract(backbone, archive, **VIEWS, cache=tmp_path), first)
     assert np.array_equal(np.load(entry), first)
 
@@ -131,6 +135,36 @@ def test_features_that_are_not_finite_name_the_scan(archive: Archive, backbone: 
         next(backbone.parameters()).fill_(float("nan"))
     with pytest.raises(ScanlearnError, match=r"7 of 7 scans .* first 's3'"):
         extract(backbone, archive, np.array([3, 0, 1, 2, 4, 5, 6]), **VIEWS)
+
+
+def test_a_scan_is_squeezed_only_for_what_was_fitted_so(
+    archive: Archive, backbone: Backbone, tmp_path: Path
+) -> None:
+    batch = archive.gather(np.arange(7))
+    squeezed = torch.cat(
+        [
+            functional.resize(scan[None, :, : box[2], : box[3]].float() / 255, [32, 32])
+            for scan, box in zip(batch.pixels, batch.valid_box.tolist(), strict=True)
+        ]
+    )
+    with torch.no_grad():
+        expected = backbone.eval()((squeezed - 0.5) / 0.25).numpy()
+    found = extract(backbone, archive, **VIEWS, framing="squeeze", cache=tmp_path)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    padded = extract(backbone, archive, **VIEWS, cache=tmp_path)
+    assert np.abs(padded - expected).max() > 1e-2 * np.abs(expected).max()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_features_of_square_scans_are_kept_under_the_key_of_squeezed_ones(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    with ArchiveWriter(tmp_path / "scans", shape=(1, 48, 48), dtype=np.uint8) as writer:
+        writer.add(PackedScan(np.full((1, 48, 48), 9, np.uint8)), Origin("s", "p"))
+        square = writer.close()
+    for framing in ("pad", "squeeze"):
+        extract(backbone, square, **VIEWS, framing=framing, cache=tmp_path / "kept")
+    assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
 def test_thumbnails_are_small_whole_scans(archive: Archive) -> None:

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from scanlearn.archive.identity import read_identities, source_name
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
-from scanlearn.packing.sources import open_archive
+from scanlearn.packing.sources import chosen_canvas, open_archive
 
 MakeScans = Callable[..., Path]
 SMALL = PackSettings(canvas=32)
@@ -102,3 +103,38 @@ def test_folder_per_class_is_packed_with_its_label(make_scans: MakeScans, cache:
     settings = PackSettings(canvas=32, folder_labels=True)
     assert open_archive(folder, settings=settings).labels("folder").tolist() == ["mild", "severe"]
     assert open_archive(folder, settings=PackSettings(canvas=32)).label_columns == ()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "canvas"),
+    [
+        ([(100, 100)], 50),
+        ([(40, 40)], 50),
+        ([(100, 246), (100, 100)], (50, 123)),
+        ([(246, 100), (100, 150)], (123, 75)),
+        ([(100, 246), (246, 100)], 123),
+        # A scan that is small keeps its size, and a strip does not widen the canvas for all.
+        ([(30, 74)], (30, 74)),
+        ([(100, 100), (10, 900)], (50, 200)),
+    ],
+)
+def test_a_canvas_by_the_shorter_side_holds_every_scan(
+    sizes: list[tuple[int, int]], canvas: int | tuple[int, int], tmp_path: Path
+) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for number, (height, width) in enumerate(sizes):
+        Image.new("L", (width, height), 9).save(folder / f"{number}.png")
+    (folder / "broken.png").write_text("no picture")
+    assert chosen_canvas(folder, 50, PackSettings()) == canvas
+    boxes = open_archive(folder, settings=PackSettings(canvas=canvas)).facts["valid_box"][:, 2:]
+    for (height, width), box in zip(sizes, boxes.tolist(), strict=True):
+        assert min(box) >= (2 if width == 900 else min(50, height, width))
+    assert chosen_canvas(folder, 50, PackSettings(fit="crop")) == 50
+
+
+def test_a_canvas_is_chosen_only_where_scans_are_packed(tmp_path: Path) -> None:
+    Image.new("L", (90, 40), 9).save(tmp_path / "a.png")
+    packed = pack(tmp_path, tmp_path / "packed", settings=PackSettings(canvas=32))
+    assert chosen_canvas(packed.path, 50, PackSettings()) == 50
+    assert chosen_canvas("phantom:patients=2,seed=0,size=20x40", 50, PackSettings()) == 50

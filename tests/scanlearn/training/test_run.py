@@ -54,13 +54,14 @@ def test_provenance_says_what_was_trained_on_and_chosen(
 def test_a_resumed_run_keeps_precision_and_threads_of_its_first_start(
     configure: Configure, archive: Archive
 ) -> None:
-    first = Run.of(configure(precision="auto"), archive)
+    config = configure(precision="auto", views={"size": 32})
+    first = Run.of(config, archive)
     record = json.loads(first.folder.provenance.read_text())
     other: Literal["bf16", "fp32"] = "bf16" if first.resolved.precision == "fp32" else "fp32"
     # Sums over another number of threads end in other last bits.
     record["chosen"] |= {"precision": other, "threads": 7}
     first.folder.provenance.write_text(json.dumps(record))
-    again = Run.of(configure(precision="auto"), archive)
+    again = Run.of(config, archive)
     assert again.resolved == replace(first.resolved, precision=other, threads=7)
 
 

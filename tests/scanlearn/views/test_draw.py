@@ -25,9 +25,9 @@ def _drawn(s: float, scans: int = 2000, box: tuple[int, ...] = (0, 0, 256, 320))
     return SIMCLR.at(Scale.of(s)).draw(u, np.tile(np.array(box), (scans, 1)))
 
 
-def test_scale_zero_is_the_whole_valid_box_and_no_operation() -> None:
+def test_scale_zero_is_the_square_around_the_valid_box_and_no_operation() -> None:
     draw = _drawn(0, box=(0, 0, 250, 320))
-    assert (draw.crop_box == np.array([0, 0, 250, 320])).all()
+    assert (draw.crop_box == np.array([-35, 0, 285, 320])).all()
     for name in ("flip", "jitter", "gray", "blur"):
         assert not getattr(draw, name).any(), name
     for name in ("brightness", "contrast", "saturation"):
@@ -106,7 +106,7 @@ def test_a_crop_moves_continuously_with_the_scale() -> None:
 
 
 def test_close_to_the_identity_a_crop_is_close_to_the_whole() -> None:
-    assert np.abs(_drawn(1e-6).crop_box - np.array([0, 0, 256, 320])).max() < 0.01
+    assert np.abs(_drawn(1e-6).crop_box - np.array([-32, 0, 288, 320])).max() < 0.01
 
 
 def test_a_long_scan_is_continuous_too() -> None:

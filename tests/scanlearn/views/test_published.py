@@ -19,7 +19,7 @@ from scanlearn.views.statistics import view_statistics
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "dial.md"
 ALL = tuple(RECIPES)
 G1, G2, LOCAL = range(3)
-SHARED = {"log_aspect": math.log(4 / 3), "own_aspect": 0, "flip_p": 0.5, "jitter_p": 0.8,
+SHARED = {"log_aspect": math.log(4 / 3), "flip_p": 0.5, "jitter_p": 0.8,
           "gray_p": 0.2, "blur_sigma": 2}  # fmt: skip
 PAIR = ({"blur_p": 1.0, "solarize_p": 0.0}, {"blur_p": 0.1, "solarize_p": 0.2})
 DINO_JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}

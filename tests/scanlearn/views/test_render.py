@@ -61,21 +61,75 @@ def test_a_view_is_torchvisions_on_the_same_parameters(
     draw = _draw(batch, 1.0)
     draw = replace(draw, crop_box=np.round(draw.crop_box))
     views = render(batch, draw, 0, 32)
-    for scan in range(len(batch)):
+    # torchvision crops beyond no scan.
+    inside = (draw.crop_box[:, 0, 2:] <= np.array([110, 90])).all(-1)
+    assert inside.sum() > 30
+    for scan in np.flatnonzero(inside):
         expected = _reference(batch, draw, scan, 32, blurred)
         assert (views[scan] - expected).abs().max() < 2 / 255
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_scale_zero_is_the_whole_valid_box_resized_and_nothing_else(
-    channels: int, make_batch: MakeBatch
+@pytest.mark.parametrize(
+    ("canvas", "box"),
+    [
+        ((320, 320), (0, 0, 320, 320)),
+        ((320, 320), (0, 0, 320, 256)),
+        ((130, 320), (0, 0, 130, 320)),
+        ((330, 140), (6, 4, 326, 134)),
+        ((20, 30), (0, 0, 20, 30)),
+    ],
+)
+def test_scale_zero_is_the_whole_valid_box_in_its_own_aspect_and_nothing_else(
+    canvas: tuple[int, int],
+    box: tuple[int, int, int, int],
+    channels: int,
+    dtype: torch.dtype,
+    make_batch: MakeBatch,
 ) -> None:
-    # 320 x 256 scans on a larger square canvas.
-    batch = make_batch(3, channels, (320, 320), (0, 0, 320, 256), padding=255)
+    batch = make_batch(3, channels, canvas, box, padding=255, dtype=dtype)
     first, second = render_views(batch, _draw(batch, 0), (0, 1), 64)
     assert torch.equal(first, second)
-    scan = batch.pixels[..., :256].float() / 255
-    assert (first - functional.resize(scan, [64, 64], antialias=True)).abs().max() < 1e-5
+    top, left, bottom, right = box
+    scan = batch.pixels.float()[..., top:bottom, left:right] / batch.value_range[0, 1]
+    side = max(scan.shape[-2:])
+    above, before = ((side - extent) // 2 for extent in scan.shape[-2:])
+    square = torch.zeros(3, channels, side, side)
+    square[..., above : above + bottom - top, before : before + right - left] = scan
+    assert (first - functional.resize(square, [64, 64], antialias=True)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("s", [0.0, 0.2, 0.5, 1.0])
+def test_beyond_a_scan_that_is_not_square_a_view_is_black_whatever_is_done_to_it(
+    s: float, make_batch: MakeBatch
+) -> None:
+    batch = make_batch(64, 1, (60, 150), (0, 0, 50, 130), padding=255)
+    batch = replace(batch, pixels=batch.pixels.clamp(min=100))
+    draw = _draw(batch, s)
+    draw = replace(draw, noise_std=np.full((64, 2), 0.2), solarize=np.ones((64, 2), bool))
+    view = render(batch, draw, 0, 32)
+    height = draw.crop_box[:, 0, 2] - draw.crop_box[:, 0, 0]
+    bar = np.floor(np.maximum(0, (height - 50) / 2) / height * 32 - 1).astype(int).clip(min=0)
+    assert (s == 0) <= (bar > 0).all()
+    assert (bar > 0).any()
+    for scan, rows in enumerate(bar.tolist()):
+        assert (view[scan, :, :rows] == 0).all()
+        assert (view[scan, :, 32 - rows :] == 0).all()
+    # The square around the scan, drawn on a canvas that holds it, gives the very same.
+    larger = torch.full((64, 1, 300, 300), 255, dtype=torch.uint8)
+    larger[..., 100:160, 90:240] = batch.pixels
+    shift = np.array([100, 90, 100, 90])
+    moved = replace(batch, pixels=larger, valid_box=batch.valid_box + torch.from_numpy(shift))
+    there = render(moved, replace(draw, crop_box=draw.crop_box + shift), 0, 32)
+    assert (there - view).abs().max() < 1e-5
+
+
+def test_a_scan_mirrored_at_its_edges_fills_a_view_beyond_it(make_batch: MakeBatch) -> None:
+    batch = make_batch(4, 1, (40, 100))
+    batch = replace(batch, pixels=batch.pixels.clamp(min=50))
+    settings = RenderSettings(background="reflect")
+    assert render(batch, _draw(batch, 0), 0, 50, settings).min() > 0.15
 
 
 def test_scale_zero_at_the_size_of_the_scan_is_the_scan_to_the_bit(make_batch: MakeBatch) -> None:
@@ -123,7 +177,7 @@ def test_a_view_does_not_depend_on_its_batch(
     # Views of 230 px are finished scan by scan, those of 32 px all together.
     rows, columns = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
     disc = ((rows - 48) ** 2 + (columns - 45) ** 2 < 42**2).expand(16, 96, 96)
-    batch = make_batch(16, 3, mask=disc if is_masked else None)
+    batch = make_batch(16, 3, box=(0, 0, 96, 80), mask=disc if is_masked else None)
     draw = _draw(batch, 1.0)
     whole = render(batch, draw, 0, size)
     for chosen in (np.arange(4), np.arange(5, 16), *np.arange(16)[:, None]):

@@ -80,7 +80,7 @@ def test_overlaps_are_those_of_a_plain_simulation(scale: Scale, large: Area, sma
 
 def test_mean_areas_are_the_middle_of_their_range() -> None:
     strong = find_recipe("dino").at(Scale.STRONG).views
-    flat = tuple(ViewRanges(**{**view, "log_aspect": 0.0, "own_aspect": 0.0}) for view in strong)
+    flat = tuple(ViewRanges(**{**view, "log_aspect": 0.0}) for view in strong)
     found = crop_statistics(Ranges(flat), has_local_views=True)
     assert found.area == pytest.approx(0.7, abs=0.003)
     assert found.local_area == pytest.approx(0.225, abs=0.003)

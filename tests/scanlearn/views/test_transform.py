@@ -88,7 +88,11 @@ def test_image_array_and_tensor_give_the_same_views(image: Image.Image) -> None:
 
 def test_scale_zero_is_the_whole_image_resized(image: Image.Image) -> None:
     first, second = ViewTransform(scale="identity", size=32)(image)
-    expected = v2.functional.resize(v2.functional.to_image(image).float() / 255, [32, 32])
+    height, width = image.height, image.width
+    bars = [max(0, (other - own) // 2) for own, other in ((width, height), (height, width))]
+    square = v2.functional.pad(v2.functional.to_image(image).float() / 255, bars)
+    assert square.shape[1] == square.shape[2]
+    expected = v2.functional.resize(square, [32, 32])
     assert torch.equal(first, second)
     assert (first - expected).abs().max() < 1e-5
 

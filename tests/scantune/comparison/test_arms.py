@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 
+from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import (
     Backbone,
     BackboneConfig,
@@ -18,10 +20,17 @@ from scanlearn.backbones.backbone import (
 from scanlearn.errors import ScanlearnError
 from scanlearn.features.batch_norm import WholeScans
 from scanlearn.packing.sources import open_archive
-from scantune.comparison.arms import load_network, matched, read_curve, train_arms
-from scantune.comparison.folder import open_study
+from scanlearn.training.folder import RunFolder
+from scantune.comparison.arms import (
+    load_network,
+    matched,
+    read_curve,
+    resolve_once,
+    train_arms,
+)
+from scantune.comparison.folder import StudyFolder, open_study
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import RunRow, TrainingCurve
+from scantune.comparison.results import Matched, RunRow, TrainingCurve
 
 Plan = Callable[..., CompareConfig]
 
@@ -70,16 +79,96 @@ def test_arms_that_share_all_but_the_dial_match() -> None:
 def test_every_kind_of_mismatch_is_named(key: str, value: object, words: str) -> None:
     proof = matched([row("weak", 3), row("strong", 3, **{key: value})])
     assert not proof.ok
-    assert proof.problems == (f"seed 3: {words} differ (weak against strong).",)
+    given = getattr(row("weak", 3), key)
+    assert proof.problems == (f"seed 3: different {words}: {given} in weak, {value} in strong.",)
 
 
 def test_an_untrained_arm_must_begin_where_the_others_began() -> None:
     proof = matched([row("weak"), row("random", **{**UNTRAINED, "initial_hash": "x"})])
-    assert proof.problems == ("seed 0: initial weights differ (weak against random).",)
+    assert proof.problems == ("seed 0: different initial weights: initial 0 in weak, x in random.",)
 
 
 def test_seeds_are_compared_within_themselves_only() -> None:
     assert matched([row("weak", 0), row("strong", 0), row("weak", 1), row("strong", 1)]).ok
+
+
+RECORDED = {
+    "precision": "fp32",
+    "device": "cpu",
+    "schedule.peak": "0.3",
+    "archive.hash": "ab",
+    "versions.torch": "2.9.0",
+    "views.scale": "weak",
+}
+
+
+def recorded(arm: str, seed: int = 0, **changed: str) -> RunRow:
+    values = RECORDED | {key.replace("__", "."): value for key, value in changed.items()}
+    return row(arm, seed, conditions=values, is_recorded=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("precision", "bf16"),
+        ("device", "gpu"),
+        ("schedule.peak", "0.30000000000000004"),
+        ("archive.hash", "cd"),
+        ("versions.torch", "2.10.0"),
+    ],
+)
+def test_arms_trained_under_other_conditions_are_not_matched(key: str, value: str) -> None:
+    changed = {key.replace(".", "__"): value}
+    proof = matched([recorded("weak", 3, **changed), recorded("mid", 3), recorded("strong", 3)])
+    sides = f"{value} in weak, {RECORDED[key]} in mid and strong"
+    assert proof.problems == (f"seed 3: different {key}: {sides}.",)
+    (mismatch,) = proof.mismatches
+    assert (mismatch.seed, mismatch.key) == (3, key)
+    assert mismatch.values == {"weak": value, "mid": RECORDED[key], "strong": RECORDED[key]}
+
+
+def test_the_dial_may_differ_and_nothing_is_remarked_on() -> None:
+    proof = matched([recorded("weak"), recorded("strong", views__scale="strong")])
+    assert proof == Matched(ok=True, per_seed=proof.per_seed)
+
+
+def test_seeds_trained_elsewhere_are_matched_in_themselves_and_told() -> None:
+    proof = matched(
+        [
+            recorded(arm, seed, device=where)
+            for arm, seed, where in (
+                ("weak", 0, "cpu"),
+                ("strong", 0, "cpu"),
+                ("weak", 1, "gpu"),
+                ("strong", 1, "gpu"),
+            )
+        ]
+    )
+    assert proof.ok
+    assert proof.notes == ("device: cpu (seed 0); gpu (seed 1).",)
+
+
+def test_arms_that_went_on_elsewhere_alike_are_matched_and_told() -> None:
+    moved = "cpu, from step 2 on gpu"
+    proof = matched([recorded("weak", device=moved), recorded("strong", device=moved)])
+    assert proof.ok
+    assert proof.notes == (f"device: {moved} (seed 0).",)
+    assert not matched([recorded("weak", device=moved), recorded("strong")]).ok
+
+
+def test_what_an_earlier_version_did_not_record_is_told() -> None:
+    earlier = {"precision": "fp32", "archive.hash": "ab"}
+    proof = matched([recorded("weak"), row("strong", conditions=earlier)])
+    assert proof.ok
+    (text,) = proof.partial
+    assert text.startswith("seed 0: strong did not record all")
+    assert "not recorded: device, processor, threads" in text
+    assert not matched([recorded("weak"), row("strong", conditions={"precision": "bf16"})]).ok
+
+
+def test_a_record_that_was_changed_is_a_problem() -> None:
+    proof = matched([recorded("weak"), row("strong", record_problem="result.json was changed")])
+    assert proof.problems == ("seed 0: the record of strong is no proof: result.json was changed.",)
 
 
 def test_a_long_curve_is_averaged_in_equal_spans(tmp_path: Path) -> None:
@@ -121,6 +210,74 @@ def test_the_untrained_arm_is_the_network_from_which_the_others_began(
     started = load_network(config, rows[2], folder.path, unlabeled)
     assert weights_hash(started) == rows[2].final_hash == weights_hash(given)
     assert weights_hash(load_network(config, rows[0], folder.path, unlabeled)) != rows[2].final_hash
+
+
+def _opened(config: CompareConfig) -> tuple[StudyFolder, Archive]:
+    settings = config.pack_settings(config.unlabeled_columns, 3)
+    return open_study(config), open_archive(config.unlabeled, settings=settings)
+
+
+def _asking(plan: Plan, **pretrain: Any) -> CompareConfig:
+    shared = {"backbone": {"name": "test_resnet"}, "views": {"size": 32}, "batch_size": 64}
+    return plan(pretrain={**shared, "steps": 1, **pretrain})
+
+
+def test_what_is_left_open_is_resolved_once_for_all_arms(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _asking(plan, device="cpu")
+    folder, unlabeled = _opened(config)
+    monkeypatch.setattr("scanlearn.training.run.training_precision", lambda *_: "bf16")
+    _, first = resolve_once(config, folder, unlabeled)
+    assert (first.precision, first.is_channels_last, first.steps_per_epoch) == ("bf16", True, 1)
+    assert first.reasons[0].startswith("batch_size is 16 instead of 64")
+    monkeypatch.setattr("scanlearn.training.run.training_precision", lambda *_: "fp32")
+    assert resolve_once(config, folder, unlabeled)[1] == first
+
+
+def test_a_study_does_not_go_on_without_its_gpu(plan: Plan) -> None:
+    config = _asking(plan, devices="auto")
+    folder, unlabeled = _opened(config)
+    resolve_once(config, folder, unlabeled)
+    kept = json.loads(folder.resolved.read_text())
+    folder.resolved.write_text(json.dumps(kept | {"device": "gpu", "devices": 64}))
+    with pytest.raises(ScanlearnError, match=r"was begun on 64 GPUs, and \d+ are visible here"):
+        resolve_once(config, folder, unlabeled)
+    # With nothing left to train, the device is no matter.
+    for arm in ("weak", "strong"):
+        folder.run(arm, 0).mkdir(parents=True)
+        RunFolder(folder.run(arm, 0)).result.touch()
+    assert resolve_once(config, folder, unlabeled)[0] == config
+
+
+def test_arms_that_are_trained_on_two_machines_are_not_matched(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("scanlearn.backbones.weights.check_reload", lambda *_: None)
+    config = _asking(plan, device="cpu", precision="fp32")
+    folder, unlabeled = _opened(config)
+    rows, _ = train_arms(config, folder, unlabeled)
+    proof = matched(rows)
+    assert (proof.ok, proof.partial, proof.notes) == (True, (), ())
+    shutil.rmtree(folder.run("strong", 0))
+    monkeypatch.setattr("scanlearn.training.conditions.processor_name", lambda _: "another CPU")
+    proof = matched(train_arms(config, folder, unlabeled)[0])
+    assert "processor another CPU instead of" in capsys.readouterr().err
+    (mismatch,) = proof.mismatches
+    assert mismatch.key == "processor"
+    assert mismatch.values["strong"] == "another CPU"
+
+
+def test_the_record_of_another_arm_is_no_proof(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scanlearn.backbones.weights.check_reload", lambda *_: None)
+    config = _asking(plan, device="cpu", precision="fp32")
+    folder, unlabeled = _opened(config)
+    train_arms(config, folder, unlabeled)
+    weak, strong = (RunFolder(folder.run(arm, 0)) for arm in ("weak", "strong"))
+    for name in ("provenance", "result"):
+        shutil.copy(getattr(weak, name), getattr(strong, name))
+    proof = matched(train_arms(config, folder, unlabeled)[0])
+    assert "it was trained at scale 0.5, not 1" in proof.problems[0]
 
 
 @pytest.mark.parametrize("network", ["test_resnet", "test_vit"])

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from scantune.comparison import facts
 from scantune.comparison.facts import draw_sheets
 from scantune.comparison.folder import open_study
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import Counted, RunRow, Score
+from scantune.comparison.results import Counted, RunRow, Score, TrainingCurve
 from scantune.labels.labeled_set import LabeledSet
 
 Plan = Callable[..., CompareConfig]
@@ -98,6 +99,44 @@ def test_an_arm_no_better_than_the_thumbnail_is_named(
     assert "weak (0.790)" in warning
     assert "strong" not in warning
     assert facts.thumbnail_warnings(plan(), table[1:]) == ()
+
+
+@pytest.mark.parametrize(
+    ("spreads", "named"),
+    [
+        ({("weak", 0): 0.8, ("strong", 0): 0.31}, []),
+        ({("weak", 0): 0.8, ("strong", 0): 0.12}, ["strong: the embedding collapsed", "0.12"]),
+        ({("strong", 0): 0.12, ("strong", 1): 0.5, ("strong", 2): 0.2}, ["seed 0, 0.20 with"]),
+    ],
+)
+def test_an_arm_that_collapsed_is_named_and_what_may_have_done_it(
+    spreads: dict[tuple[str, int], float], named: list[str]
+) -> None:
+    runs = [
+        RunRow(
+            arm=arm,
+            seed=seed,
+            initial_hash="a",
+            final_hash="b",
+            curve=TrainingCurve(step=(1, 2), loss=(1.0, 1.0), embedding_std=(0.9, spread)),
+        )
+        for (arm, seed), spread in spreads.items()
+    ]
+    warnings = facts.collapse_warnings(runs)
+    assert len(warnings) == bool(named)
+    for words in (*named, "temperature") if named else ():
+        assert words in warnings[0]
+
+
+def test_classes_that_a_fold_cannot_score_are_named_with_their_count(make_scores: Any) -> None:
+    y, patients = np.array([0, 1, 0, 0, 0, 1]), np.arange(6)
+    fold_of = np.array([[0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 2, 2]])
+    scores = make_scores(y, patients, np.linspace(0, 1, 6), fold_of)
+    found = facts.undefined_warnings({("grade", "weak"): [scores], ("grade", "strong"): [scores]})
+    (warning,) = found
+    assert warning.startswith("grade: '1' has no positive or no negative scan to test in 2 of 6")
+    whole = make_scores(y, patients, np.linspace(0, 1, 6))
+    assert facts.undefined_warnings({("grade", "weak"): [whole]}) == ()
 
 
 @pytest.fixture

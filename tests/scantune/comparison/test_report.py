@@ -142,6 +142,35 @@ def test_undefined_auroc_and_missing_curves_do_not_stop_the_report(
     parsed(path)
 
 
+def test_undefined_classes_are_counted_beneath_their_table(
+    study_folder: Folder, fake_results: r.Results
+) -> None:
+    words = "AUROCs of a class in a fold are undefined"
+    assert words not in page.write(study_folder()).read_text(encoding="utf-8")
+    table = tuple(
+        s.model_copy(update={"undefined": 4 * (s.task == "lesion")}) for s in fake_results.table
+    )
+    text = page.write(study_folder(table=table)).read_text(encoding="utf-8")
+    assert text.count(f"4 {words}") == 1
+
+
+def test_what_holds_for_one_draw_alone_is_said_and_crowns_no_arm(
+    study_folder: Folder, fake_results: r.Results
+) -> None:
+    update = {"kind": "higher", "holds_for": "on this draw of labels"}
+    verdict = fake_results.verdict.model_copy(update=update)
+    differences = tuple(
+        d.model_copy(update={"verdict": "higher", "label_draws": 1, "budget": 50})
+        for d in fake_results.differences
+    )
+    folder = study_folder(verdict=verdict, differences=differences)
+    text = page.write(folder).read_text(encoding="utf-8")
+    assert '<p class="kind">Weak scores higher than strong on this draw of labels</p>' in text
+    assert '<td>higher<span class="sub">on this draw of labels</span></td>' in text
+    assert "no arm is called better" in text
+    assert page.winner(r.read_results(folder)) is None
+
+
 def test_figures_are_saved_as_files_of_their_own(study_folder: Folder) -> None:
     folder = study_folder()
     page.write(folder)

@@ -22,18 +22,26 @@ from scantune.comparison.summary import (
     estimate_all,
     score_rows,
     signed,
+    spreads,
     state_verdict,
 )
+from scantune.labels.labeled_set import LabeledSet
 from scantune.labels.truth import Truth
 from scantune.scores import Scores
+from scantune.scoring import score_features
 from scantune.statistics.delong import class_difference
+from scantune.statistics.intervals import paired_difference
+from scantune.statistics.moderation import moderate
 
 Plan = Callable[..., CompareConfig]
 PATIENTS = 60
 
 
-def made_up(signal: float, seed: int, *, undefined: bool = False) -> Scores:
-    """Scores of two scans a patient, in two folds, that separate the classes by ``signal``."""
+def made_up(signal: float, seed: int, *, undefined: bool = False, draws: int = 1) -> Scores:
+    """Scores of two scans a patient, in two folds, that separate the classes by ``signal``.
+
+    Each further draw of labels gives every class score noise of its own.
+    """
     rng = np.random.default_rng(7)
     n = 2 * PATIENTS
     y = np.zeros(n, dtype=np.int64) if undefined else rng.integers(0, 2, n)
@@ -41,24 +49,30 @@ def made_up(signal: float, seed: int, *, undefined: bool = False) -> Scores:
     noise = np.random.default_rng(seed).normal(size=n) * 0.1
     positive = y * signal + shared + noise
     patients = np.repeat(np.arange(PATIENTS), 2)
-    values = np.stack([-positive, positive], axis=-1)
+    every = positive + np.random.default_rng([seed, 1]).normal(size=(draws, n)) * (draws > 1)
+    values = np.stack([-every, every], axis=-1)
     return Scores(
         learners=("linear", "knn"),
         budgets=("10", "all"),
         classes=("0", "1"),
         truth=Truth.of_classes(y, 2),
         patients=patients,
-        fold_of=(patients % 2)[None],
+        fold_of=np.tile(patients % 2, (draws, 1)),
         values=np.tile(values, (2, 2, 1, 1, 1)),
-        thresholds=np.full((2, 2, 1, 2, 2), 0.5),
-        train_scans=np.full((2, 1, 2), 60),
-        train_patients=np.full((2, 1, 2), 30),
+        thresholds=np.full((2, 2, draws, 2, 2), 0.5),
+        train_scans=np.array([10, 60])[:, None, None] + np.zeros((draws, 2), dtype=np.int64),
+        train_patients=np.array([5, 30])[:, None, None] + np.zeros((draws, 2), dtype=np.int64),
     )
 
 
-def scores_of(**signal: float) -> dict[tuple[str, str], list[Scores]]:
-    found = {("pallor", arm): [made_up(s, seed) for seed in (0, 1)] for arm, s in signal.items()}
-    return found | {("pallor", "thumbnail"): [made_up(0.0, 9)]}
+def scores_of(
+    *, seeds: int = 2, draws: int = 1, **signal: float
+) -> dict[tuple[str, str], list[Scores]]:
+    found = {
+        ("pallor", arm): [made_up(s, seed, draws=draws) for seed in range(seeds)]
+        for arm, s in signal.items()
+    }
+    return found | {("pallor", "thumbnail"): [made_up(0.0, 9, draws=draws)]}
 
 
 def test_the_primary_pair_is_compared_everywhere_and_others_once(plan: Plan) -> None:
@@ -68,7 +82,10 @@ def test_the_primary_pair_is_compared_everywhere_and_others_once(plan: Plan) -> 
     pairs = [(a, b) for _, a, b in found]
     assert pairs.count(("weak", "strong")) == 2 * 2 * 2
     assert pairs.count(("random", "weak")) == 2
-    assert len(found) == 8 + 2 * 2
+    assert pairs.count(("strong", "thumbnail")) == 2
+    assert len(found) == 8 + 2 * 2 + 3 * 2
+    tuned = plan(evaluation={"learners": ["finetune"]}, primary={"learner": "finetune"})
+    assert "thumbnail" not in {b for _, _, b in comparisons(tuned)}
 
 
 def test_a_planted_difference_is_found_and_corrected(plan: Plan) -> None:
@@ -81,17 +98,165 @@ def test_a_planted_difference_is_found_and_corrected(plan: Plan) -> None:
     assert differences[0].p_holm is None
     rest = differences[1:]
     assert all(d.p_holm is not None and d.p is not None and d.p_holm >= d.p for d in rest)
-    table = score_rows(estimates, scores)
+    table = score_rows(config, estimates, scores)
     assert {s.arm for s in table} == {"weak", "strong", "random", "thumbnail"}
     cell = next(s for s in table if (s.arm, s.learner, s.budget) == ("weak", "linear", 10))
-    assert (cell.train_scans, cell.train_patients, cell.test_patients) == (60, 30, PATIENTS)
+    assert (cell.train_scans, cell.train_patients, cell.test_patients) == (10, 5, PATIENTS)
     assert len(cell.per_seed) == 2
+
+
+@pytest.mark.parametrize(
+    ("seeds", "draws", "outcome", "at_10", "holds_for"),
+    [
+        (3, 3, "better", "better", ""),
+        (3, 1, "better", "higher", "on this draw of labels"),
+        (1, 3, "higher", "higher", "in these two networks"),
+        (1, 1, "higher", "higher", "in these two networks, on this draw of labels"),
+    ],
+)
+def test_one_seed_or_one_draw_of_labels_is_never_called_better(
+    plan: Plan, seeds: int, draws: int, outcome: Outcome, at_10: Outcome, holds_for: str
+) -> None:
+    config = plan()
+    scores = scores_of(weak=3.0, strong=0.0, random=0.0, seeds=seeds, draws=draws)
+    rows = difference_rows(config, estimate_all(config, scores), scores)
+    primary, fewer = rows[0], next(d for d in rows if (d.learner, d.budget) == ("linear", 10))
+    assert (primary.verdict, primary.label_draws) == (outcome, None)
+    assert (fewer.verdict, fewer.label_draws, fewer.holds_for) == (at_10, draws, holds_for)
+    assert {d.holds_for for d in rows if d.b == "thumbnail"} == {
+        "in this network" if seeds == 1 else ""
+    }
+
+
+def test_the_thumbnail_is_paired_with_every_arm(plan: Plan) -> None:
+    config = plan()
+    scores = scores_of(weak=3.0, strong=0.5, random=0.0)
+    rows = difference_rows(config, estimate_all(config, scores), scores)
+    found = {d.a: d for d in rows if d.b == "thumbnail"}
+    assert set(found) == {"weak", "strong", "random"}
+    thumbnail, weak = (
+        np.mean([auroc_of(one, draw) for one in scores["pallor", arm] for draw in (0,)])
+        for arm in ("thumbnail", "weak")
+    )
+    assert found["weak"].difference == pytest.approx(weak - thumbnail)
+    assert found["weak"].verdict == "better"
+
+
+def auroc_of(scores: Scores, draw: int, folds: int = 2) -> float:
+    """AUROC of the first learner and budget, the mean over folds, by counting pairs."""
+    found = []
+    for fold in range(folds):
+        rows = scores.fold_of[draw] == fold
+        values, y = scores.values[0, 0, draw, rows, 1], scores.truth.positives(1)[rows]
+        found.append((values[y][:, None] > values[~y]).mean())
+    return float(np.mean(found))
+
+
+def test_seeds_and_subsets_are_moderated_over_pairs_of_trained_arms_alone(plan: Plan) -> None:
+    arms = {"weak": 2.0, "strong": 1.0, "middle": 1.5, "random": 0.0}
+    scales = {"weak": {"scale": 0.5}, "strong": {"scale": 1}, "middle": {"scale": 0.7}}
+    config = plan(arms={**scales, "random": {"kind": "random"}})
+    scores = scores_of(**arms, seeds=4, draws=3)
+    found = spreads(config, estimate_all(config, scores), scores)
+    aurocs = {
+        arm: np.array([[auroc_of(one, draw) for draw in range(3)] for one in scores["pallor", arm]])
+        for arm in (*arms, "thumbnail")
+    }
+    pairs = [("weak", "strong"), ("weak", "middle"), ("strong", "middle")]
+    # Both learners and budgets of a made-up network score the same: four places of each pair.
+    between = [np.var((aurocs[a] - aurocs[b]).mean(axis=1), ddof=1) for a, b in pairs] * 4
+    subsets = [np.var((aurocs[a] - aurocs[b]).mean(axis=0), ddof=1) for a, b in pairs] * 2
+    of_seeds, of_subsets = moderate(between, 3, 3)[0], moderate(subsets, 2, 2)[0]
+    few = found[("pallor", "linear", 10), frozenset({"weak", "strong"})]
+    assert few.seeds.variance == pytest.approx(of_seeds.variance / 4)
+    assert few.seeds.df == of_seeds.df <= 6
+    assert few.subsets.variance == pytest.approx(of_subsets.variance / 3)
+    assert few.subsets.df == of_subsets.df <= 4
+    every = found[("pallor", "linear", "all"), frozenset({"weak", "strong"})]
+    assert (every.subsets.variance, every.subsets.df) == (0.0, np.inf)
+    # One pair of untrained networks has nobody to learn from.
+    untrained = found[("pallor", "linear", 10), frozenset({"random", "thumbnail"})]
+    alone = np.var((aurocs["random"] - aurocs["thumbnail"]).mean(axis=1), ddof=1)
+    assert untrained.seeds.variance == pytest.approx(alone / 4)
+    assert untrained.seeds.df == 3
+    assert found[("pallor", "linear", 10), frozenset({"thumbnail"})].seeds.variance == 0.0
+
+
+def test_an_interval_of_few_draws_of_labels_holds_the_mean_over_thirty(plan: Plan) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 2600)
+    split, rows = np.repeat(["train", "test"], [600, 2000]), np.arange(2600)
+    labeled = LabeledSet("pallor", ("0", "1"), Truth.of_classes(y, 2), rows, rows, split)
+    traits = y[:, None] + rng.normal(size=(2600, 2))
+    idle = [rng.normal(size=(2600, 10)), rng.normal(size=(2600, 10))]
+    fits = {"learners": ("ncm",), "budgets": (10,), "label_seeds": 30}
+    weak, strong = (
+        score_features(np.concatenate([traits, own], axis=1).astype(np.float32), labeled, **fits)
+        for own in idle
+    )
+    truth = np.mean(
+        [auroc_of(weak, draw, folds=1) - auroc_of(strong, draw, folds=1) for draw in range(30)]
+    )
+    config = plan(
+        evaluation={"learners": ["ncm"], "budgets": [10], "replicates": 500},
+        primary={"learner": "ncm"},
+        arms={"weak": {"scale": 0.5}, "strong": {"scale": 1}},
+    )
+    holds, held_at_hand = [], []
+    for first in range(0, 30, 3):
+        scores = {
+            ("pallor", arm): [of_draws(one, first, 3)]
+            for arm, one in (("weak", weak), ("strong", strong), ("thumbnail", strong))
+        }
+        estimates = estimate_all(config, scores)
+        row = difference_rows(config, estimates, scores)[0]
+        assert row.label_draws == 3
+        holds.append(row.low < truth < row.high)
+        pair = [estimates["pallor", "ncm", 10, arm] for arm in ("weak", "strong")]
+        narrow = paired_difference(*pair)
+        held_at_hand.append(narrow.low < truth < narrow.high)
+    assert sum(holds) >= 9
+    assert sum(held_at_hand) <= 8
+
+
+def of_draws(scores: Scores, first: int, count: int) -> Scores:
+    kept = slice(first, first + count)
+    return replace(
+        scores,
+        fold_of=scores.fold_of[kept],
+        values=scores.values[:, :, kept],
+        thresholds=scores.thresholds[:, :, kept],
+        train_scans=scores.train_scans[:, kept],
+        train_patients=scores.train_patients[:, kept],
+    )
+
+
+def test_equivalence_is_corrected_for_the_number_of_comparisons(plan: Plan) -> None:
+    config = plan(margin=0.05)
+    scores = scores_of(weak=1.0, strong=1.01, random=0.98)
+    rows = difference_rows(config, estimate_all(config, scores), scores)[1:]
+    lies_within = [
+        d for d in rows if d.low is not None and d.high is not None and max(-d.low, d.high) < 0.05
+    ]
+    assert lies_within
+    for d in lies_within:
+        assert d.p_equivalent is not None
+        assert d.verdict == ("equivalent" if d.p_equivalent < 0.025 else "none")
+    assert all(d.verdict != "equivalent" for d in rows if d not in lies_within)
+
+
+def test_undefined_classes_of_a_fold_are_counted_in_the_table(plan: Plan) -> None:
+    config = plan()
+    scores = {key: [made_up(1, 0, undefined=True)] for key in scores_of(weak=1, strong=1, random=1)}
+    table = score_rows(config, estimate_all(config, scores), scores)
+    assert {row.undefined for row in table} == {2}
 
 
 def test_equal_arms_are_never_called_different(plan: Plan) -> None:
     scores = scores_of(weak=0.5, strong=0.5, random=0.5)
     differences = difference_rows(plan(), estimate_all(plan(), scores), scores)
-    assert {d.verdict for d in differences} <= {"none", "equivalent"}
+    found = {d.verdict for d in differences if d.b != "thumbnail"}
+    assert found <= {"none", "equivalent"}
 
 
 def test_an_undefined_auroc_is_no_difference_and_no_crash(plan: Plan) -> None:
@@ -101,7 +266,7 @@ def test_an_undefined_auroc_is_no_difference_and_no_crash(plan: Plan) -> None:
     differences = difference_rows(config, estimates, scores)
     assert differences[0].difference is None
     assert all(d.verdict == "none" for d in differences)
-    assert all(s.auroc is None for s in score_rows(estimates, scores))
+    assert all(s.auroc is None for s in score_rows(config, estimates, scores))
 
 
 def test_a_given_split_is_tested_by_delong_too_and_folds_are_not(plan: Plan) -> None:
@@ -146,9 +311,14 @@ def state(
     table = [score(a, x, low=0.7, high=0.9) for a, x in (("weak", 0.842), ("strong", 0.815))]
 
     def make(
-        outcome: Outcome, *, seeds: int = 2, ok: bool = True, value: float | None = 0.027
+        outcome: Outcome,
+        *,
+        seeds: int = 2,
+        ok: bool = True,
+        value: float | None = 0.027,
+        label_draws: int | None = None,
     ) -> Verdict:
-        primary = {"verdict": outcome, "seeds": seeds, "primary": True}
+        primary = {"verdict": outcome, "seeds": seeds, "primary": True, "label_draws": label_draws}
         found = difference(value, -0.011, 0.043, **primary)
         return state_verdict(plan(), arms, table, [found], Matched(ok=ok))
 
@@ -178,6 +348,16 @@ def test_the_sentence_states_claim_numbers_and_setting(
 def test_one_seed_is_said(state: State) -> None:
     sentence = state("better", seeds=1).sentence
     assert sentence.endswith("One pretraining seed: this holds for these two networks only.")
+    assert state("none", seeds=1, label_draws=1).sentence.endswith(
+        "One label seed: this holds for this draw of labels only."
+    )
+
+
+def test_the_sentence_says_of_what_alone_it_speaks(state: State) -> None:
+    found = state("higher", label_draws=1)
+    claim = "Weak (s = 0.5) scores higher than strong (s = 1) on this draw of labels: AUROC 0.842"
+    assert found.sentence.startswith(claim)
+    assert found.holds_for == "on this draw of labels"
 
 
 def test_unmatched_arms_are_said_first(state: State) -> None:

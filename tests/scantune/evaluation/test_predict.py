@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -192,3 +194,39 @@ def test_a_classifier_of_a_phantom_predicts_on_another_and_on_pictures(workplace
     for scans in ("phantom:patients=3,seed=1,size=32x32", workplace / "labels.csv"):
         output = workplace / "phantom.csv"
         assert len(predict(model, scans, output=output)) == len(read(output)) > 0
+
+
+def test_a_classifier_of_squeezed_scans_goes_on_seeing_them_so_and_says_it(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, model = workplace / "labels.csv", tmp_path / "model"
+    shutil.copytree(workplace / "scores" / "classifier", model)
+    card = json.loads((model / "classifier.json").read_text())
+    assert card.pop("framing") == "pad"
+    (model / "classifier.json").write_text(json.dumps(card))
+    archive = open_archive(labels)
+    backbone = load_backbone(workplace / "exported")[0]
+    view = {"size": 32, "mean": card["mean"], "std": card["std"]}
+    squeezed = extract(backbone, archive, **view, framing="squeeze")
+    found = predict(model, labels, output=tmp_path / "scores.csv", files=False)
+    np.testing.assert_allclose(found, Classifier(model).probabilities(squeezed), atol=1e-5)
+    assert capsys.readouterr().err.count("scans squeezed into a square") == 1
+
+
+def test_a_backbone_of_squeezed_views_is_evaluated_as_others_are_and_says_it(
+    workplace: Path, tmp_path: Path
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(workplace / "exported", old)
+    card = json.loads((old / "card.json").read_text())
+    assert card.pop("framing") == "pad"
+    (old / "card.json").write_text(json.dumps(card))
+    options: dict[str, Any] = {"target": "bright", "folds": 2, "label_seeds": 1}
+    found, new = (
+        evaluate(folder, workplace / "labels.csv", **options)
+        for folder in (old, workplace / "exported")
+    )
+    np.testing.assert_array_equal(found.scores.values, new.scores.values)
+    assert [note for note in found.notes if "keep their aspect" in note]
+    assert not [note for note in new.notes if "keep their aspect" in note]
+    assert found.inputs["framing"] == "pad"

@@ -5,8 +5,15 @@ failures takes a centre crop. Here area and aspect are drawn from what it accept
 one pair of uniforms is one box, and the box moves continuously with the ranges. At the identity,
 where torchvision would nearly always fall back, the box is the whole scan.
 
-With ``a`` the area's share, ``t = -ln a`` and ``g`` the logarithm of the crop's aspect minus that
-of the scan, a box fits exactly where ``|g| <= t``; the recipe allows ``|g + d| <= L``.
+A view never squeezes a scan by more than the recipe's aspect range: of a scan that is not square
+more is seen than fits a box inside it by a box that reaches beyond its longer sides, and what
+lies there is background. All of it was squeezed into the square at the identity and in
+evaluation, but not in stronger views, so that the dial set the squeeze too.
+
+With ``a`` the share of the scan's area that is seen, ``t = -ln a``, ``d`` the logarithm of the
+scan's aspect and ``g`` that of the crop's, a box inside the scan fits where ``|g - d| <= t``, and
+one that may reach beyond it lies inside the square around the scan where
+``min(0, d) - t <= g <= max(0, d) + t``; the recipe allows ``|g| <= L``.
 """
 
 from __future__ import annotations
@@ -29,7 +36,7 @@ def accepted_area(
     area_min: Float64[np.ndarray, " v"],
     area_max: Float64[np.ndarray, " v"],
     half_range: Float64[np.ndarray, " v"],
-    offset: Float64[np.ndarray, "b v"],
+    log_aspect: Float64[np.ndarray, "b 1"],
 ) -> Float64[np.ndarray, "b v"]:
     """Returns the area's share at quantile ``u`` of its marginal over the accepted region.
 
@@ -39,31 +46,23 @@ def accepted_area(
 
     Args:
         half_range: ``L``, half range of the log aspect.
-        offset: ``d``, log aspect of the scan minus the centre of the range.
-
-    Returns:
-        Shares of the area. Where no allowed box fits, the largest one that keeps the aspect.
+        log_aspect: ``d``, logarithm of the scan's width over its height.
     """
     half = np.maximum(np.broadcast_to(half_range, u.shape), _MIN_HALF_RANGE)
-    delta = np.abs(offset)
+    delta = np.broadcast_to(np.abs(log_aspect), u.shape)
     # Up to `full` (in a) the whole range fits; then one side is cut, then (near 1) both.
-    full, cut = np.exp(-(half + delta)), np.exp(-np.abs(half - delta))
-    largest = np.where(delta > half, cut, 1.0)
+    full, cut = np.exp(-half), np.exp(-np.maximum(half - delta, 0.0))
     low = np.broadcast_to(area_min, u.shape)
-    high = np.minimum(np.broadcast_to(area_max, u.shape), largest)
-    fits = high > low
-    high = np.maximum(high, low)
+    high = np.maximum(np.minimum(np.broadcast_to(area_max, u.shape), 1.0), low)
     # The density in each piece is intercept - slope * ln a.
     edges = np.stack([low, np.clip(full, low, high), np.clip(cut, low, high), high])
-    intercepts = np.stack([2 * half, half - delta, np.zeros_like(half)])
+    intercepts = np.stack([2 * half, half, delta])
     slopes = np.array([0.0, 1.0, 2.0])[:, None, None]
     below, above = (
         _integral(edges[:-1], intercepts, slopes),
         _integral(edges[1:], intercepts, slopes),
     )
     pieces = np.maximum(above - below, 0.0)
-    # A box that is too long for the range has no third piece.
-    pieces[2] = np.where(delta > half, 0.0, pieces[2])
     total = np.cumsum(pieces, axis=0)
     target = u * total[-1]
     piece = (target >= total[0]).astype(np.int64) + (target >= total[1])
@@ -72,44 +71,55 @@ def accepted_area(
         for values in (edges[:-1], intercepts, below, total - pieces)
     )
     stop = np.take_along_axis(edges[1:], piece[None], axis=0)[0]
-    found = _inverse(start + (target - before), (a, stop), alpha, piece.astype(np.float64))
-    area: Float64[np.ndarray, "b v"] = np.where(fits, found, np.minimum(low, largest))
-    return area
+    return _inverse(start + (target - before), (a, stop), alpha, piece.astype(np.float64))
 
 
 def accepted_boxes(
     u: Float64[np.ndarray, "b v 4"],
     area_min: Float64[np.ndarray, " v"],
     area_max: Float64[np.ndarray, " v"],
-    log_aspect: tuple[Float64[np.ndarray, "b v"], Float64[np.ndarray, " v"]],
+    half_range: Float64[np.ndarray, " v"],
     valid_box: Float64[np.ndarray, "b 4"],
 ) -> Float64[np.ndarray, "b v 4"]:
-    """Returns crop boxes inside the valid boxes.
+    """Returns crop boxes, each inside the valid box or, along one axis, centred on it and longer.
 
     Args:
         u: Uniforms for area, aspect, top and left.
         area_min: Smallest share of the valid box's area; ``area_max`` the largest.
-        log_aspect: Centre and half range of the logarithm of width over height.
+        half_range: Half range of the logarithm of width over height.
         valid_box: Top, left, bottom and right of each scan on its canvas, in pixels.
 
     Returns:
         Top, left, bottom and right in pixels of the canvas, not rounded.
     """
-    centre, half_range = log_aspect
     top, left, bottom, right = (valid_box[:, i, None] for i in range(4))
     height, width = bottom - top, right - left
-    offset = np.log(width / height) - centre
-    area = accepted_area(u[..., 0], area_min, area_max, half_range, offset)
-    fit = -np.log(area)
-    lowest = np.maximum(-fit, -offset - half_range)
-    highest = np.minimum(fit, -offset + half_range)
+    d = np.log(width / height)
+    fit = -np.log(accepted_area(u[..., 0], area_min, area_max, half_range, d))
+    # The crop's log aspect from that of the scan.
+    wide, tall = np.maximum(d, 0.0), np.maximum(-d, 0.0)
+    lowest = np.maximum(-wide - fit, -d - half_range)
+    highest = np.minimum(tall + fit, -d + half_range)
     # Rounding may leave the two ends of a single point crossed by one unit in the last place.
-    gap = np.clip(lowest + u[..., 1] * (highest - lowest), -fit, fit)
-    rows = height * np.minimum(np.exp((-fit - gap) / 2), 1.0)
-    columns = width * np.minimum(np.exp((-fit + gap) / 2), 1.0)
-    y0 = top + u[..., 2] * (height - rows)
-    x0 = left + u[..., 3] * (width - columns)
-    return np.stack([y0, x0, np.minimum(y0 + rows, bottom), np.minimum(x0 + columns, right)], -1)
+    gap = np.clip(lowest + u[..., 1] * (highest - lowest), -wide - fit, tall + fit)
+    # Above 0 along the axis that the box fills and reaches beyond, of which nothing more is seen.
+    along_y, along_x = -fit - gap, -fit + gap
+    beyond = np.maximum(along_y, 0.0) + np.maximum(along_x, 0.0)
+    y0, y1 = _placed(u[..., 2], top, bottom, height * np.exp((along_y + beyond) / 2))
+    x0, x1 = _placed(u[..., 3], left, right, width * np.exp((along_x + beyond) / 2))
+    return np.stack([y0, x0, y1, x1], -1)
+
+
+def _placed(
+    u: Float64[np.ndarray, "b v"],
+    start: Float64[np.ndarray, "b 1"],
+    stop: Float64[np.ndarray, "b 1"],
+    length: Float64[np.ndarray, "b v"],
+) -> tuple[Float64[np.ndarray, "b v"], Float64[np.ndarray, "b v"]]:
+    """Both ends of a box along an axis: anywhere inside, or centred where it is the longer."""
+    room = stop - start - length
+    low = start + np.where(room > 0, u, 0.5) * room
+    return low, np.where(room < 0, low + length, np.minimum(low + length, stop))
 
 
 def _inverse(
@@ -140,15 +150,13 @@ def _integral(
 
 
 def _draw(quantiles: Quantiles) -> dict[str, Float64[np.ndarray, "b v 4"]]:
-    box = quantiles.valid_box
-    aspect = np.log((box[:, 3] - box[:, 1]) / (box[:, 2] - box[:, 0]))[:, None]
     corner = [quantiles.uniform(name) for name in ("area", "aspect", "top", "left")]
     crop_box = accepted_boxes(
         np.stack(corner, axis=-1),
         quantiles.span("crop_min"),
         quantiles.span("crop_max"),
-        (aspect * quantiles.span("own_aspect"), quantiles.span("log_aspect")),
-        box,
+        quantiles.span("log_aspect"),
+        quantiles.valid_box,
     )
     return {"crop_box": crop_box}
 
@@ -160,7 +168,6 @@ CROP = Operation(
         Parameter("crop_min", "Smallest crop", "of the area", lowest=0.001, identity=1),
         Parameter("crop_max", "Largest crop", "of the area", lowest=0.001, identity=1),
         Parameter("log_aspect", "Crop aspect", "± ln w/h", highest=math.log(4)),
-        Parameter("own_aspect", "Centre of the aspect", "1 own, 0 square", identity=1),
     ),
     _draw,
 )

@@ -33,15 +33,14 @@ def _torchvision(
 
 
 def _boxes(
-    draws: int, height: float, width: float, low: float, high: float, *, centre: float = 0.0,
-    half_range: float = RATIO,
-) -> np.ndarray:  # fmt: skip
+    draws: int, height: float, width: float, low: float, high: float, half_range: float = RATIO
+) -> np.ndarray:
     u = np.random.default_rng(1).random((draws, 1, 4))
     return accepted_boxes(
         u,
         np.array([low]),
         np.array([high]),
-        (np.full((draws, 1), centre), np.array([half_range])),
+        np.array([half_range]),
         np.tile(np.array([0.0, 0.0, height, width]), (draws, 1)),
     )[:, 0]
 
@@ -61,35 +60,55 @@ def test_area_and_aspect_follow_what_torchvision_accepts(
     area, aspect = _torchvision(height, width, scale, 4000)
     box = _boxes(8000, height, width, *scale)
     rows, columns = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
+    # torchvision accepts none that reaches beyond the scan.
+    inside = (rows <= height) & (columns <= width)
+    assert inside.all() == (height == width)
+    rows, columns = rows[inside], columns[inside]
     assert ks_2samp(area, rows * columns / (height * width)).pvalue > 1e-3
     assert ks_2samp(aspect, np.log(columns / rows)).pvalue > 1e-3
 
 
-@pytest.mark.parametrize(("width", "centre", "half"), [(1.0, 0.0, RATIO), (2.5, 0.4, 0.2)])
-def test_the_quantile_of_the_area_inverts_a_numerical_integral(
-    width: float, centre: float, half: float
-) -> None:
-    low, offset = 0.1, math.log(width) - centre
+@pytest.mark.parametrize(
+    ("width", "half"), [(1.0, RATIO), (1.2, RATIO), (1 / 1.2, RATIO), (2.5, 0.2), (0.4, 0.2)]
+)
+def test_the_quantile_of_the_area_inverts_a_numerical_integral(width: float, half: float) -> None:
+    low, d = 0.1, math.log(width)
     grid = np.linspace(low, 1, 400_001)
     fit = -np.log(grid)
-    inside = np.minimum(fit, half - offset) - np.maximum(-fit, -half - offset)
+    inside = np.minimum(half, max(d, 0) + fit) - np.maximum(-half, min(d, 0) - fit)
     cumulative = np.cumsum(np.clip(inside, 0, None))
     u = np.linspace(0.001, 0.999, 101)
     expected = np.interp(u, cumulative / cumulative[-1], grid)
     found = accepted_area(
-        u[:, None], np.array([low]), np.array([1.0]), np.array([half]), np.full((101, 1), offset)
+        u[:, None], np.array([low]), np.array([1.0]), np.array([half]), np.full((101, 1), d)
     )[:, 0]
     assert np.abs(found - expected).max() < 1e-4
 
 
-def test_boxes_lie_inside_the_valid_box() -> None:
-    u = np.random.default_rng(0).random((5000, 2, 4))
-    valid = np.tile(np.array([3.0, 7.0, 90.0, 60.0]), (5000, 1))
-    one = np.ones(2)
-    box = accepted_boxes(u, 0.02 * one, one, (np.zeros((5000, 2)), 0.4 * one), valid)
-    assert (box[..., :2] >= valid[0, :2]).all()
-    assert (box[..., 2:] <= valid[0, 2:]).all()
-    assert (box[..., 2:] > box[..., :2]).all()
+@pytest.mark.parametrize(("height", "width"), [(87, 53), (87, 87), (53, 87), (30, 200)])
+@pytest.mark.parametrize(("low", "high"), [(0.02, 1.0), (0.5, 1.0), (0.05, 0.4)])
+def test_a_box_sees_the_share_it_was_drawn_for_and_is_squeezed_no_more_than_allowed(
+    height: int, width: int, low: float, high: float
+) -> None:
+    limit = 0.25
+    box = _boxes(5000, height, width, low, high, limit)
+    rows, columns = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
+    assert np.abs(np.log(columns / rows)).max() <= limit + 1e-9
+    # Inside the square around the scan, and beyond the scan along one axis at most, centred.
+    assert max(rows.max(), columns.max()) <= max(height, width) + 1e-9
+    for start, stop, length in ((0, 2, height), (1, 3, width)):
+        beyond = box[:, stop] - box[:, start] > length + 1e-9
+        assert np.allclose(box[beyond, start] + box[beyond, stop], length)
+        assert (box[~beyond, start] >= -1e-9).all()
+        assert (box[~beyond, stop] <= length + 1e-9).all()
+    seen = np.minimum(rows, height) * np.minimum(columns, width) / (height * width)
+    assert low - 1e-9 <= seen.min() < seen.max() <= high + 1e-9
+    u = np.random.default_rng(1).random((5000, 1, 4))
+    drawn = accepted_area(
+        u[..., 0], np.array([low]), np.array([high]), np.array([limit]),
+        np.full((5000, 1), math.log(width / height)),
+    )  # fmt: skip
+    assert np.allclose(seen, drawn[:, 0])
 
 
 def test_positions_are_uniform_in_what_is_left() -> None:
@@ -100,16 +119,19 @@ def test_positions_are_uniform_in_what_is_left() -> None:
     assert abs(share.var() - 1 / 12) < 0.005
 
 
-def test_an_area_of_one_is_the_whole_box_to_the_bit() -> None:
-    box = _boxes(100, 256, 320, 1.0, 1.0, centre=math.log(320 / 256), half_range=0.0)
-    assert (box == np.array([0, 0, 256, 320])).all()
-
-
-def test_a_scan_too_long_for_every_allowed_box_gives_the_largest_that_keeps_the_aspect() -> None:
-    box = _boxes(100, 100, 400, 0.9, 1.0)
-    rows, columns = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
-    assert np.allclose(rows, 100)
-    assert np.allclose(columns, 100 * 4 / 3)
+@pytest.mark.parametrize(
+    ("height", "width", "around"),
+    [
+        (256, 256, [0, 0, 256, 256]),
+        (256, 320, [-32, 0, 288, 320]),
+        (320, 256, [0, -32, 320, 288]),
+        (100, 246, [-73, 0, 173, 246]),
+    ],
+)
+def test_an_area_of_one_is_the_square_around_the_scan_to_the_bit(
+    height: int, width: int, around: list[int]
+) -> None:
+    assert (_boxes(100, height, width, 1.0, 1.0, 0.0) == np.array(around)).all()
 
 
 def test_a_range_of_areas_without_a_range_of_aspects_is_uniform() -> None:

@@ -26,7 +26,7 @@ def test_the_identity_lies_in_every_domain() -> None:
 
 def test_crops_and_bits_are_stronger_where_they_are_smaller() -> None:
     falling = {name for name, parameter in PARAMETERS.items() if parameter.is_decreasing}
-    assert falling == {"crop_min", "crop_max", "own_aspect", "posterise_bits"}
+    assert falling == {"crop_min", "crop_max", "posterise_bits"}
 
 
 def test_magnitudes_know_their_probability_and_the_other_way_round() -> None:
