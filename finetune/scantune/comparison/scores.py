@@ -26,7 +26,7 @@ from scantune.evaluation.settings import THUMBNAIL
 from scantune.labels.labeled_set import LabeledSet
 from scantune.labels.open import Question, read_question
 from scantune.learners.learner import LabeledScans
-from scantune.scores import Scores
+from scantune.scores import Scores, are_kept
 from scantune.scoring import check_features
 from scantune.splits import budget_rows, folds_of
 
@@ -131,7 +131,7 @@ def score_all(
         missing = {
             task: labeled
             for task, labeled in tasks.items()
-            if not folder.scores(task, network.name).is_file()
+            if not are_kept(folder.scores(task, network.name))
             or _is_without_statistics(folder, network, task, archives, labeled)
         }
         if missing:

@@ -18,8 +18,9 @@ from scanlearn.console import loading, say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.features import labelfree as labelfree
 from scanlearn.files import csv_cell, make_folder, write_atomically
-from scanlearn.packing.settings import DEFAULT_TABLE, PackSettings, Table
+from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import check_source, open_archive
+from scanlearn.tables.settings import DEFAULT_TABLE, Table
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.recipes import find_recipe
 from scanlearn.views.scale import Scale
