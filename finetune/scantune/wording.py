@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from scantune.labels.count import Count
+from scanlearn.archive.count import Count
 from scantune.labels.labeled_set import Design
 from scantune.learners.table import LEARNERS
 

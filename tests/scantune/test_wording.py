@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from scantune.labels.count import Count
+from scanlearn.archive.count import Count
 from scantune.labels.labeled_set import Design
 from scantune.learners.table import LEARNERS
 from scantune.wording import (

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from scanlearn.archive.count import Count
 from scanlearn.archive.reader import Archive
 from scanlearn.config import dump_plain
 from scanlearn.files import disk_errors, make_folder
@@ -34,7 +35,6 @@ from scantune.comparison.results import (
     ViewShare,
 )
 from scantune.evaluation.settings import THUMBNAIL
-from scantune.labels.count import Count, unknown_patients
 from scantune.labels.labeled_set import LabeledSet
 from scantune.learners.by_name import stopping_notes
 from scantune.scores import Scores
@@ -183,11 +183,8 @@ def view_shares(config: CompareConfig) -> tuple[ViewShare, ...]:
 
 def counted(archive: Archive) -> Counted:
     """Size and hash of an archive."""
-    is_unknown = unknown_patients(
-        archive.scan_ids, archive.patients, is_known=archive.patients_known
-    )
     return Counted(
-        **_plain(Count.of(archive.patients, is_unknown)),
+        **_plain(Count.of_archive(archive)),
         hash=archive.content_hash,
         shape=archive.shape,
     )

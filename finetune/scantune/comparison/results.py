@@ -7,11 +7,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from scanlearn.archive.count import Count
 from scanlearn.config.reading import read_json
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
 from scantune.evaluation.settings import THUMBNAIL
-from scantune.labels.count import Count
 from scantune.labels.labeled_set import Design
 from scantune.splits import Budget
 from scantune.wording import dial_text

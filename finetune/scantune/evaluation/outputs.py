@@ -112,7 +112,11 @@ def _metrics(evaluation: Evaluation) -> dict[str, Any]:
         "uncertain": labeled.num_uncertain,
         "unknown": labeled.unknown,
         "synthetic": labeled.num_synthetic,
-        "table": [row.as_json() for row in evaluation.table],
+        "table": [
+            # The scans that train were said to be as many patients.
+            row.as_json() | ({"train_patients": None} if count.known_patients is None else {})
+            for row in evaluation.table
+        ],
         "references": {name: dict(each) for name, each in evaluation.references.items()},
         "notes": list(evaluation.notes),
         "versions": {name: version(name) for name in ("scanlearn", "torch", "numpy", "scipy")},

@@ -56,7 +56,9 @@ def evaluation_page(
         is_separate=is_separate(design, count, is_compared=labeled.is_compared),
         covers=interval_covers(design, tested),
         is_kept=bool(scores.validation),
-        references={name: _reference(each) for name, each in evaluation.references.items()},
+        references=[
+            f"{name} is {_reference(each)}" for name, each in evaluation.references.items()
+        ],
         scores=scores,
         table=evaluation.table,
         notes=evaluation.notes,
@@ -96,7 +98,9 @@ def _backbone(evaluation: Evaluation) -> str:
 def _reference(backbone: Mapping[str, Any]) -> str:
     size = f" at {backbone['size']} px" if "size" in backbone else ""
     name = backbone.get("architecture", backbone.get("kind", "features"))
-    return f"{name}{' with random weights' if backbone.get('kind') == 'random' else ''}{size}"
+    statistics = backbone.get("batch_norm_statistics")
+    told = f", BatchNorm statistics of {statistics}" if statistics else ""
+    return f"{name}{' with random weights' if backbone.get('kind') == 'random' else ''}{size}{told}"
 
 
 def _frequencies(evaluation: Evaluation) -> dict[str, list[tuple[str, int, float]]]:

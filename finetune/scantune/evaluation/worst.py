@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from scanlearn.archive.count import Count
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.sheets import FAINT, RED, Line, Section, Tile, fitted, grid, picture, png
 from scanlearn.features.auroc import mean_of_defined
-from scantune.labels.count import Count
 from scantune.labels.labeled_set import LabeledSet
 from scantune.scores import Scores
 from scantune.wording import budget_name, learner_name

@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Int
 
+from scanlearn.archive.count import Count, unknown_patients
 from scanlearn.archive.identity import patient_codes
 from scanlearn.errors import ScanlearnError
 from scanlearn.tables.merge import JOINED, MERGED
 from scanlearn.tables.reading import is_list, split_list
 from scantune.labels.classes import Target, lists_findings, read_target
-from scantune.labels.count import Count, unknown_patients
 from scantune.labels.table import YES_OR_NO, LabelMatrix, LabelTable, NamedTable, clean
 from scantune.labels.truth import Task, Truth
 

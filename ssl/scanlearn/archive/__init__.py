@@ -8,6 +8,7 @@
 - `table.py`: the Parquet table of all scans, and their mean, std and content hash
 - `writer.py`: a whole archive, which appears when it is complete and can be resumed until then
 - `reader.py`: an archive opened for reading, a batch at a time
+- `count.py`: how many scans of how many patients, in words, and which patients are unknown
 - `verify.py`: `scanlearn verify`: every byte is read again and compared with what was written
 - `changes.py`: one process at a time changes an archive, in one step
 - `withdraw.py`: `scanlearn withdraw`: scans of a patient are removed

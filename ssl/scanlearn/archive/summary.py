@@ -17,6 +17,7 @@ from markupsafe import Markup
 from pydantic import Field
 
 from scanlearn import svg
+from scanlearn.archive.count import Count
 from scanlearn.archive.layout import INFO_FILE, LABEL_PREFIX, REJECTED_FILE, scans_per_batch
 from scanlearn.archive.lists import read_list
 from scanlearn.archive.reader import Archive, ScanArrays
@@ -112,6 +113,7 @@ def _page(archive: Archive, scans: Overview, sheet: bytes) -> str:
     settings = dict(info.get("pixels", {})) | info["settings"]
     return page_template("scanlearn.archive", "summary.html.j2").render(
         info=info,
+        count=Count.of_archive(archive),
         num_bytes=sum(shard["bytes"] for shard in info["shards"]),
         patients=_patients(archive),
         labels=[_label(archive, name) for name in archive.label_columns],

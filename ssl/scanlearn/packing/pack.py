@@ -10,6 +10,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from scanlearn.archive.count import Count
 from scanlearn.archive.identity import (
     Identities,
     names_nobody,
@@ -446,12 +447,15 @@ def _existing(
 
 def _report(archive: Archive, manifest: Manifest) -> None:
     channels, height, width = archive.shape
-    num_patients = archive.info["patients"]
-    patients = f"of {num_patients:,} patients"
+    patients = f"of {archive.info['patients']:,} patients"
     if not archive.patients_known:
-        patients = "of unknown patients (each scan counts as a patient of its own)"
-        if num_patients < len(archive):
-            patients = "of partly unknown patients (a file without one counts as its own)"
+        count = Count.of_archive(archive)
+        patients = f"of unknown patients (each {count.units[:-1]} counts as a patient of its own)"
+        if count.patients:
+            known = f"{len(archive) - count.unknown:,} of {count.patients:,} known ones"
+            patients = (
+                f"of partly unknown patients ({known}; a file without a patient counts as its own)"
+            )
     say(
         f"packed {len(archive):,} scans {patients} into {archive.path}: {channels} x {height} x"
         f" {width}, {archive.dtype.name}"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int64
 
+from scanlearn.archive.count import Count
 from scanlearn.archive.identity import patient_codes
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import Backbone
@@ -103,11 +104,8 @@ class LabeledProbe:
         counts = ", ".join(
             f"{name}: {int((self.y == code).sum()):,}" for code, name in enumerate(self.classes)
         )
-        people = len(set(self.archive.patients[self.rows]))
-        return (
-            f"{self.target} of {len(self.rows):,} scans of {people:,} patients ({counts}), "
-            f"{int(self.fold_of.max()) + 1} folds"
-        )
+        count = Count.of_archive(self.archive, self.rows)
+        return f"{self.target} of {count.in_words} ({counts}), {int(self.fold_of.max()) + 1} folds"
 
     def warnings(self, training: Archive) -> tuple[str, ...]:
         """What deserves a look: scans or patients that the training sees as well."""

@@ -156,4 +156,4 @@ def test_references_stand_below_each_row_with_the_difference(evaluation: Evaluat
     text = words(evaluation_page(found, FIGURES))
     row = r"untrained 0\.700 0\.600 to 0\.800 .{0,60}?\+0\.050 −0\.010 to \+0\.110"
     assert len(re.findall(row, text)) == text.count("+0.050 too few patients") == len(table)
-    assert "Untrained: resnet18 with random weights at 32 px, scored by the same learners" in text
+    assert "untrained is resnet18 with random weights at 32 px" in text

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scantune.labels.count import Count, unknown_patients
+from scanlearn.archive.count import Count, unknown_patients
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Int64, Shaped
+
+from scanlearn.archive.reader import Archive
 
 
 def unknown_patients(
@@ -18,7 +20,9 @@ def unknown_patients(
     Args:
         is_known: Whether the archive says that it knows the patient of every scan.
     """
-    files = np.char.partition(scan_ids.astype(np.str_), "#")[..., 0]
+    files = scan_ids.astype(np.str_)
+    is_frame = np.char.find(files, "#") >= 0
+    files[is_frame] = [name.partition("#")[0] for name in files[is_frame].tolist()]
     is_unknown: Bool[np.ndarray, " n"] = files == patients.astype(np.str_)
     # An archive that was written by other means names what stands for a patient otherwise.
     return is_unknown if is_known or is_unknown.any() else np.ones(len(scan_ids), np.bool_)
@@ -44,6 +48,14 @@ class Count:
         """Returns the count of scans by their patients."""
         known, others = (len(np.unique(patients[side])) for side in (~is_unknown, is_unknown))
         return cls(len(patients), known, int(is_unknown.sum()), others)
+
+    @classmethod
+    def of_archive(cls, archive: Archive, rows: Int64[np.ndarray, " n"] | None = None) -> Count:
+        """Returns the count of an archive's scans, of all or of those in some rows."""
+        patients, scan_ids = archive.patients, archive.scan_ids
+        is_unknown = unknown_patients(scan_ids, patients, is_known=archive.patients_known)
+        rows = np.arange(len(archive)) if rows is None else rows
+        return cls.of(patients[rows], is_unknown[rows])
 
     @property
     def known_patients(self) -> int | None:
