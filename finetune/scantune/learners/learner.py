@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -111,11 +111,13 @@ class Fit:
     Args:
         scores: ``[u k]`` probability of each class for the scans to score.
         validation: ``[t k]`` the same of the training scans, by models that never saw their
-            patient; NaN for scans that no such model scored.
+            patient, nor learned without the class; NaN for scans that no such model scored.
+        caveats: What went wrong with the fit, each in words that follow "in 3 of 15 fits".
     """
 
     scores: Float[np.ndarray, "u k"]
     validation: Float[np.ndarray, "t k"]
+    caveats: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 # Takes rows of the labeled set to train on, rows to score, and a seed.

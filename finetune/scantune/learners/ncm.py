@@ -50,7 +50,9 @@ def _fit_classes(
     weights, intercepts = (part / temperature for part in _linear_form(train))
     return LinearFit(
         scores=probabilities(test @ weights + intercepts, is_exclusive=True),
-        validation=probabilities(logits / temperature, is_exclusive=True),
+        validation=np.where(
+            np.isneginf(logits), np.nan, probabilities(logits / temperature, is_exclusive=True)
+        ),
         chosen_c=(),
         weights=weights,
         intercepts=intercepts,
