@@ -226,6 +226,7 @@ def of_draws(scores: Scores, first: int, count: int) -> Scores:
         fold_of=scores.fold_of[kept],
         values=scores.values[:, :, kept],
         thresholds=scores.thresholds[:, :, kept],
+        learned=None if scores.learned is None else scores.learned[:, kept],
         train_scans=scores.train_scans[:, kept],
         train_patients=scores.train_patients[:, kept],
     )
