@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Shaped
+from jaxtyping import Bool, Float, Float32, Int, Shaped
 from scipy.special import expit, softmax
 
 from scanlearn.archive.reader import Archive
@@ -112,10 +112,15 @@ class Fit:
         scores: ``[u k]`` probability of each class for the scans to score.
         validation: ``[t k]`` the same of the training scans, by models that never saw their
             patient; NaN for scans that no such model scored.
+        refit: Returns ``scores`` of a fit on some of the training scans, ``[t]``, with what was
+            chosen by all of them, such as the penalty; None where that costs a training.
     """
 
     scores: Float[np.ndarray, "u k"]
     validation: Float[np.ndarray, "t k"]
+    refit: Callable[[Bool[np.ndarray, " t"]], Float[np.ndarray, "u k"]] | None = field(
+        default=None, kw_only=True, compare=False
+    )
 
 
 # Takes rows of the labeled set to train on, rows to score, and a seed.
