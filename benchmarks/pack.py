@@ -59,13 +59,13 @@ from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.packing.headers import scan_headers
-from scanlearn.packing.manifest import read_manifest
 from scanlearn.packing.pack import pack
 from scanlearn.packing.parallel import num_cores
 from scanlearn.packing.prepare import make_plan
 from scanlearn.packing.settings import PackSettings
 from scanlearn.readers.readers import read_frames, read_header
 from scanlearn.readers.scan import ReadSettings, Undecodable
+from scanlearn.tables.manifest import read_manifest
 
 GOALS = {
     "pack_fundus_vs_limit": (">=", 0.85),

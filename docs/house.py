@@ -37,6 +37,7 @@ PLACES = {
     "scanlearn.packing": (1, 11),
     "scanlearn.backbones": (3, 11),
     "scanlearn.phantom": (0, 12),
+    "scanlearn.tables": (1, 12),
     "scanlearn.archive": (0, 13),
     "scanlearn.config": (3, 14),
     "scanlearn.readers": (0, 14),

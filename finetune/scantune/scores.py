@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Int8
 
 from scanlearn.errors import ScanlearnError
 from scanlearn.features.auroc import mean_of_defined
 from scanlearn.files import write_atomically
 from scantune.labels.truth import Truth
 
-_FORMAT = 3
+# 3 held tuned and linear scores of solvers that stopped early, and .5 for classes nobody taught.
+_FORMAT = 4
 
 
 class Validation(NamedTuple):
@@ -50,6 +51,9 @@ class Scores:
             release did not.
         made_from: Hash of the weights, scans and labels that gave these scores; empty where
             nobody said.
+        learned: ``[g j f k]`` whether a training subset has a scan of a class and one that is
+            not. Where not, every score of the class is alike: it entered means as an AUROC of .5.
+            None where all are learned.
     """
 
     learners: tuple[str, ...]
@@ -64,6 +68,7 @@ class Scores:
     train_patients: Int[np.ndarray, "g j f"]
     notes: tuple[str, ...] = ()
     made_from: str = ""
+    learned: Bool[np.ndarray, "g j f k"] | None = None
     validation: Mapping[tuple[int, int, int, int], Validation] = field(default_factory=dict)
     refits: Float[np.ndarray, "l g a a k"] | None = None
 
@@ -82,12 +87,33 @@ class Scores:
         """Codes of the patients that are tested, ascending."""
         return np.asarray(np.unique(self.patients[(self.fold_of >= 0).any(axis=0)]))
 
+    def is_learned(self, budget: str | int) -> Bool[np.ndarray, "j f k"]:
+        """Returns of which classes a budget's subsets taught anything; others are undefined."""
+        if self.learned is None:
+            return np.ones((self.num_label_seeds, self.num_folds, len(self.classes)), np.bool_)
+        return np.asarray(self.learned[self.budgets.index(str(budget))])
+
     def test_rows(
-        self, label_seed: int, fold: int, code: int | None = None
+        self, label_seed: int, fold: int, code: int | None = None, budget: str | int | None = None
     ) -> Int[np.ndarray, " u"]:
-        """Returns the rows that one fold tests; of one class, those of which it is known."""
+        """Returns the rows that one fold tests; of one class, those of which it is known.
+
+        With a budget none of them where its training subset did not teach the class.
+        """
         is_tested = self.fold_of[label_seed] == fold
-        return np.flatnonzero(is_tested if code is None else is_tested & self.truth.known(code))
+        if code is not None:
+            is_tested = is_tested & self.truth.known(code)
+            if budget is not None:
+                is_tested &= self.is_learned(budget)[label_seed, fold, code]
+        return np.flatnonzero(is_tested)
+
+    def tested_truth(
+        self, label_seed: int, fold: int, budget: str | int
+    ) -> Int8[np.ndarray, "u q"]:
+        """Returns the asked classes of the rows that one fold tests, -1 for a class not learned."""
+        matrix = self.truth.matrix[self.test_rows(label_seed, fold)]
+        learned = self.is_learned(budget)[label_seed, fold]
+        return np.where(learned, matrix, np.int8(-1))[:, list(self.truth.asked)]
 
     def of(self, learner: str, budget: str | int) -> Float[np.ndarray, "j n k"]:
         """Returns the scores of a learner at a label budget; a ValueError if there are none."""
@@ -152,6 +178,8 @@ class Scores:
         fields["made_from"] = np.array(self.made_from)
         if self.refits is not None:
             fields["refits"] = self.refits
+        if self.learned is not None:
+            fields["learned"] = self.learned
         fields["digest"] = np.array(_digest(fields))
         content = io.BytesIO()
         np.savez_compressed(content, format=np.array(_FORMAT), **fields)
@@ -170,7 +198,7 @@ class Scores:
             version = int(fields.pop("format"))
             if version == _FORMAT:
                 return cls._of(fields)
-            problem = f"format {version}, not {_FORMAT}"
+            problem = f"has format {version}, and its scores differ from those of format {_FORMAT}"
         except Exception as error:  # of many unrelated classes, down to the tokenizer's
             problem = f"is damaged or no file of scores ({str(error) or type(error).__name__})"
         raise ScanlearnError(f"{path}: {problem}; delete the file to have it computed again")
@@ -189,6 +217,7 @@ class Scores:
             refits=fields.get("refits"),
             **texts,
             **{name: fields[name] for name in _ARRAYS},
+            learned=fields.get("learned"),
         )
         sizes = [len(scores.learners), len(scores.budgets), *scores.fold_of.shape]
         if scores.values.shape != (*sizes, len(scores.classes)):
@@ -196,6 +225,17 @@ class Scores:
         if {len(scores.truth), len(scores.patients)} != {sizes[-1]}:
             raise ValueError("its labels or patients are not one for each scan")
         return scores
+
+
+def are_kept(path: Path) -> bool:
+    """Whether a file of scores is there; False for one of an earlier format, to be made again."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return int(file["format"]) >= _FORMAT
+    except FileNotFoundError:
+        return False
+    except Exception:  # of many unrelated classes; `Scores.load` says what is wrong
+        return True
 
 
 def _digest(fields: Mapping[str, Any]) -> str:

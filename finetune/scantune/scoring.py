@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -69,7 +70,8 @@ def score_learners(
     """Returns out-of-fold scores for every learner, label budget, label seed and fold.
 
     Folds and subsets depend on labels, patients and the label seed alone: arms that share a
-    labeled set share them. With a given split there is one fold and only the subsets vary.
+    labeled set share them. With a given split there is one fold and only the subsets vary. A class
+    that a subset does not teach, because all or none of its scans have it, is marked as such.
 
     Args:
         labeled: Classes and patients of the scans, as `scorable` leaves them.
@@ -88,6 +90,8 @@ def score_learners(
     values = np.full((len(learners), len(budgets), label_seeds, n, k), np.nan)
     thresholds = np.full((len(learners), len(budgets), label_seeds, num_folds, k), np.nan)
     used = np.zeros((2, len(budgets), label_seeds, num_folds), dtype=np.int64)
+    learned = np.zeros((len(budgets), label_seeds, num_folds, k), np.bool_)
+    caveats: Counter[tuple[str, str]] = Counter()
     validation: dict[tuple[int, int, int, int], Validation] = {}
     short: dict[Budget, int] = {}
     groups = patient_groups(labeled.truth, labeled.patients, REFIT_GROUPS)
@@ -102,15 +106,16 @@ def score_learners(
             for place, budget in enumerate(budgets):
                 subset = budget_rows(fold.train, labeled.truth, labeled.patients, budget, seed)
                 used[:, place, seed, number] = subset.num_scans, subset.num_patients
+                taught = learned[place, seed, number] = labeled.truth[subset.rows].contrast
                 if subset.is_short:
                     short[budget] = max(short.get(budget, 0), subset.num_scans)
                 for index, (name, learner) in enumerate(learners.items()):
                     fit = learner(subset.rows, fold.test, seed)
                     _check_scores(fit.scores, f"{name} with {budget} labels, fold {number}")
                     values[index, place, seed, fold.test] = fit.scores
-                    thresholds[index, place, seed, number] = thresholds_of(
-                        fit.validation, labeled.truth[subset.rows]
-                    )
+                    limits = thresholds_of(fit.validation, labeled.truth[subset.rows])
+                    thresholds[index, place, seed, number] = np.where(taught, limits, np.nan)
+                    caveats.update((name, caveat) for caveat in _caveats(fit, taught))
                     if num_folds > 1 and fit.refit is not None:
                         refitted.setdefault((index, place), []).append(
                             _refitted(fit, labeled.truth, subset.rows, fold.test, keeps)
@@ -134,11 +139,19 @@ def score_learners(
         train_scans=used[0],
         train_patients=used[1],
         refits=refits if num_folds > 1 else None,
-        notes=tuple(
-            f"a budget of {budget} labels is larger than the training folds (at most {most} "
-            "scans) and equals all"
-            for budget, most in short.items()
+        notes=(
+            *(
+                f"a budget of {budget} labels is larger than the training folds (at most {most} "
+                "scans) and equals all"
+                for budget, most in short.items()
+            ),
+            *_not_learned(labeled, budgets, learned),
+            *(
+                f"{name}: in {count} of {learned[..., 0].size} fits {caveat}"
+                for (name, caveat), count in caveats.items()
+            ),
         ),
+        learned=learned,
         validation=validation,
     )
 
@@ -160,12 +173,42 @@ def _refitted(
         # A group with no patient in this training set changes nothing.
         scores = fit.scores if trained.all() else fit.refit(trained)
         for code in range(truth.num_classes):
+            learned = truth.matrix[train[trained], code]
+            if not ((learned == 1).any() and (learned == 0).any()):
+                continue
             known = truth.known(code)[test]
             rows = test[known]
             aurocs[place, :, code] = auroc_replicates(
                 scores[known, code], truth.positives(code)[rows], keeps[:, rows]
             )
     return aurocs
+
+
+def _caveats(fit: Fit, taught: Bool[np.ndarray, " k"]) -> Iterator[str]:
+    """Yields what went wrong with one fit, in words."""
+    yield from fit.caveats
+    if len(fit.scores) > 1 and (np.ptp(fit.scores[:, taught], axis=0) == 0).any():
+        yield (
+            "all test scans have the same score for a class, so that its AUROC is .5: the features "
+            "tell the learner nothing"
+        )
+
+
+def _not_learned(
+    labeled: LabeledSet, budgets: Sequence[Budget], learned: Bool[np.ndarray, "g j f k"]
+) -> Iterator[str]:
+    """Yields, for each budget, the classes that some training subsets could not teach."""
+    subsets = learned[0, ..., 0].size
+    for budget, missing in zip(budgets, (~learned).sum(axis=(1, 2)), strict=True):
+        counts = [
+            f"{labeled.classes[code]} ({missing[code]} of {subsets})"
+            for code in np.flatnonzero(missing * labeled.truth.contrast)
+        ]
+        if counts:
+            yield (
+                f"with {budget} labels some training subsets have no scan with a class, or none "
+                f"without it: {', '.join(counts)}; its AUROC is undefined there and left out"
+            )
 
 
 def check_features(features: Shaped[np.ndarray, "n d"], labeled: LabeledSet) -> None:

@@ -11,6 +11,7 @@ The folders, in the order in which a scan meets them:
 - `config/`: YAML and ``key=value`` words to typed, strict settings
 - `readers/`: a file to frames, one reader a format
 - `archive/`: packed scans on disk
+- `tables/`: which scans there are, and what a table says of them
 - `packing/`: a folder or a table to an archive
 - `audit/`: duplicates, and patients on both sides of a split
 - `phantom/`: synthetic eyes with planted tasks

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -182,14 +183,28 @@ def summary_command(archive: Packed, overrides: Overrides = None) -> None:
 
 
 @app.command("verify")
-def verify_command(archive: Packed) -> None:
-    """Read every byte of an archive again and name damaged files.
+def verify_command(
+    archive: Annotated[
+        str,
+        typer.Argument(metavar="FOLDER", help="A packed archive, a run, a backbone or a study."),
+    ],
+) -> None:
+    """Read files again and name those that are not as they were written.
 
-    Exit code 1 if a file is damaged or missing, else 0.
+    Every byte of an archive; weights, checkpoints, records and scores of the others. Exit code 1
+    if a file is damaged or missing, else 0.
     """
     from scanlearn.archive.verify import verify
+    from scanlearn.console import loading
 
-    if not verify(archive).is_whole:
+    folder = Path(archive).expanduser()
+    if any((folder / name).exists() for name in ("card.json", "provenance.json", "arms")):
+        with loading("torch", "timm"):
+            from scanlearn.training.verify import verify_trained
+        is_whole = verify_trained(folder)
+    else:
+        is_whole = verify(folder).is_whole
+    if not is_whole:
         raise typer.Exit(1)
 
 

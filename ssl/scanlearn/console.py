@@ -226,8 +226,8 @@ class _Bar:
         self._task = progress.add_task(label, total=total, info="")
 
     def advance(self, n: int = 1, **info: str) -> None:
-        shown = "  ".join(f"{name.replace('_', ' ')} {value}" for name, value in info.items())
-        fields: dict[str, Any] = {"info": shown} if info else {}
+        text = "  ".join(f"{name.replace('_', ' ')} {value}" for name, value in info.items())
+        fields: dict[str, Any] = {"info": text} if info else {}
         self._progress.update(self._task, advance=n, **fields)
 
 

@@ -14,7 +14,7 @@ SCANLEARN = [
     "provenance | threads | config | readers",
     "core",
     "archive",
-    "phantom",
+    "phantom | tables",
     "packing",
     "audit | views | backbones",
     "features | methods",

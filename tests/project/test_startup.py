@@ -53,6 +53,14 @@ SCANLEARN = [
         "backbone.name: timm has no architecture 'resnt18' (did you mean 'resnet18'?)",
     ),
     (
+        [
+            *("pretrain", "simclr", f"archive={PHANTOM}", "output=o"),
+            *("backbone.name=resnet18.a1_in", "backbone.weights=pretrained"),
+        ],
+        2,
+        "backbone.name: timm has no weights 'a1_in' of resnet18 (did you mean 'a1_in1k'?)",
+    ),
+    (
         ["pretrain", "simclr", f"archive={PHANTOM}", "output=o", "backbone.weights=w.pth"],
         2,
         "backbone.weights: w.pth: there is no such file",
@@ -82,6 +90,7 @@ SCANTUNE = [
     (["evaluate", "thumbnail", "scns", "target=a"], 2, "did you mean 'scans'?"),
     (["evaluate", "random:resnt18", "scans", "target=a"], 2, "did you mean 'resnet18'?"),
     (["evaluate", "thumbnal", "scans", "target=a"], 2, "did you mean 'thumbnail'?"),
+    (["evaluate", "resnet18.a1_in", "scans", "target=a"], 2, "did you mean 'a1_in1k'?"),
     (["evaluate", "thumbnail", "scans", "traget=a"], 2, "did you mean 'target'?"),
     (["predict", "nowhere", "scans", "output=p.csv"], 2, "nowhere: there is no such"),
 ]

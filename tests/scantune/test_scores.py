@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scanlearn.errors import ScanlearnError
-from scantune.scores import Scores
+from scantune.scores import Scores, are_kept
 from scantune.scoring import score_features
 
 
@@ -74,6 +74,22 @@ def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "scores.npz", format=np.array(99))
     with pytest.raises(ScanlearnError, match="format 99"):
         Scores.load(tmp_path / "scores.npz")
+
+
+def test_scores_of_an_earlier_format_are_refused_and_made_again(
+    scores: Scores, tmp_path: Path
+) -> None:
+    path = tmp_path / "scores.npz"
+    assert not are_kept(path)
+    scores.save(path)
+    assert are_kept(path)
+    np.testing.assert_array_equal(Scores.load(path).is_learned(10), scores.is_learned(10))
+    with np.load(path) as file:
+        fields = dict(file) | {"format": np.array(3)}
+    np.savez(path, **fields)
+    assert not are_kept(path)
+    with pytest.raises(ScanlearnError, match=r"format 3, and its scores differ .* delete"):
+        Scores.load(path)
 
 
 def test_patients_who_only_train_are_not_tested(scores: Scores) -> None:

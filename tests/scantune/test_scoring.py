@@ -9,12 +9,13 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from scanlearn.errors import ScanlearnError
+from scantune.evaluation.results import score_table
 from scantune.labels.labeled_set import scorable
 from scantune.labels.truth import Truth
 from scantune.learners.by_name import frozen_learner
 from scantune.learners.learner import Fit
 from scantune.scoring import score_features, score_learners
-from scantune.splits import folds_of, patient_groups
+from scantune.splits import budget_rows, folds_of, patient_groups
 from scantune.statistics.intervals import arm_interval, estimate, patient_weights
 
 
@@ -242,6 +243,66 @@ def test_a_class_without_a_training_scan_is_refused_not_scored_one_half(labeled:
     y[y == 2] = 1
     untested = replace(data, truth=Truth.of_classes(y, 3))
     assert score_features(np.eye(3)[y], untested, label_seeds=1).values.shape[-1] == 3
+
+
+def drawn_findings(labeled: Any) -> Any:
+    """Three findings of one scan of each patient, too many for a budget of two scans."""
+    data = labeled(patients=60)
+    rng = np.random.default_rng(0)
+    drawn = rng.random((len(data), 3)) < [0.5, 0.4, 0.1]
+    truth = Truth(drawn.astype(np.int8), "multilabel")
+    return replace(data, truth=truth, classes=("a", "b", "c"), patients=np.arange(len(data)))
+
+
+@pytest.mark.parametrize("is_exclusive", [False, True])
+@pytest.mark.parametrize("learner", ["knn", "ncm", "linear"])
+def test_a_class_that_a_subset_does_not_teach_is_left_out_and_counted(
+    informative: Any, labeled: Any, learner: str, is_exclusive: bool
+) -> None:
+    data = drawn_findings(labeled)
+    if is_exclusive:
+        y = np.where(data.truth.matrix[:, 2] == 1, 2, data.truth.matrix[:, 0])
+        data = replace(data, truth=Truth.of_classes(y, 3))
+    budget = 2
+    features = np.random.default_rng(1).normal(size=(len(data), 6)) + data.truth.matrix[:, :1]
+    options: dict[str, Any] = {"budgets": (budget,), "folds": 3, "label_seeds": 2}
+    scores = score_features(features, data, learners=(learner,), **options)
+    weights = patient_weights(scores, replicates=20)
+    result = estimate(scores, learner, budget, weights)
+    values, undefined, by_fold = scores.of(learner, budget), 0, []
+    for seed, fold in np.ndindex(2, 3):
+        train = folds_of(data, 3, seed)[fold].train
+        subset = budget_rows(train, data.truth, data.patients, budget, seed).rows
+        rows, aurocs = np.flatnonzero(scores.fold_of[seed] == fold), []
+        for code in range(3):
+            taught = data.truth.matrix[subset, code]
+            if taught.any() and not taught.all():
+                y_true = data.truth.matrix[rows, code]
+                aurocs.append(roc_auc_score(y_true, values[seed, rows, code]))
+            else:
+                undefined += 1
+        by_fold.append(np.mean(aurocs))
+    assert undefined > 0
+    assert result.undefined == undefined
+    assert result.auroc == pytest.approx(np.mean(by_fold))
+    (row,) = score_table(scores)
+    assert row.undefined == undefined == sum(line.undefined for line in row.classes)
+    (note,) = [note for note in scores.notes if "undefined there" in note]
+    assert note.startswith("with 2 labels some training subsets have no scan with a class")
+    for line in row.classes:
+        assert (f"{line.name} ({line.undefined} of 6)" in note) == (line.undefined > 0)
+
+
+def test_one_score_for_all_scans_and_trouble_of_a_learner_are_said(labeled: Any) -> None:
+    data = labeled()
+
+    def dull(rows: np.ndarray, test: np.ndarray, seed: int) -> Fit:
+        nothing = np.full((len(rows), 2), np.nan)
+        return Fit(np.full((len(test), 2), 0.5), nothing, caveats=("it was troubled",) * (seed > 0))
+
+    notes = score_learners({"net": dull}, data, folds=3, label_seeds=2).notes
+    assert notes[0].startswith("net: in 6 of 6 fits all test scans have the same score for a class")
+    assert notes[1:] == ("net: in 3 of 6 fits it was troubled",)
 
 
 @pytest.mark.parametrize("value", [0, 1])

@@ -11,8 +11,9 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from scanlearn.config.settings import Settings
 from scanlearn.errors import did_you_mean
-from scanlearn.packing.settings import ExcelSheet, PackSettings, PatientPattern, Root, Sep
+from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import check_source
+from scanlearn.tables.settings import ExcelSheet, PatientPattern, Root, Sep
 from scanlearn.training.settings import (
     SCALE_HELP,
     WAIT_HELP,

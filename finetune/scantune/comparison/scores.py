@@ -26,7 +26,7 @@ from scantune.evaluation.settings import THUMBNAIL
 from scantune.labels.labeled_set import LabeledSet
 from scantune.labels.open import Question, read_question
 from scantune.learners.learner import LabeledScans
-from scantune.scores import Scores
+from scantune.scores import Scores, are_kept
 from scantune.scoring import check_features
 from scantune.splits import budget_rows, folds_of
 
@@ -124,6 +124,13 @@ def score_all(
     if config.evaluation.network_learners:
         _say_cost(config, networks, tasks)
     _leave_squeezed(folder, networks, archives, tasks)
+    paths = [folder.scores(task, network.name) for network in networks for task in tasks]
+    if num_old := sum(path.is_file() and not are_kept(path) for path in paths):
+        warn_user(
+            f"{folder.path}: {num_old} of its scores are of an earlier version, whose linear probes"
+            " stopped early and which scored a class that no training scan has .5; they are"
+            " computed again"
+        )
     scores: dict[tuple[str, str], list[Scores]] = {}
     designs: dict[str, str] = {}
     is_old = is_narrow = False
@@ -131,7 +138,7 @@ def score_all(
         missing = {
             task: labeled
             for task, labeled in tasks.items()
-            if not folder.scores(task, network.name).is_file()
+            if not are_kept(folder.scores(task, network.name))
             or _is_without_statistics(folder, network, task, archives, labeled)
         }
         if missing:
@@ -182,7 +189,7 @@ def _leave_squeezed(
         for task, labeled in tasks.items():
             path = folder.scores(task, network.name)
             squeezed = ("", _origin(network, archives, labeled, framed=False))
-            if path.is_file() and Scores.load(path).made_from in squeezed:
+            if are_kept(path) and Scores.load(path).made_from in squeezed:
                 path.unlink()
                 removed += 1
     if removed:

@@ -21,7 +21,8 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.features.extract import all_square
 from scanlearn.files import features_folder, remove_torn
 from scanlearn.locks import held, inside
-from scanlearn.packing.settings import TABLE_SETTINGS, PackSettings, pixel_settings
+from scanlearn.packing.settings import PackSettings, pixel_settings
+from scanlearn.tables.settings import TABLE_SETTINGS
 from scanlearn.threads import computing_with, free_threads
 from scantune.evaluation.backbone import EvaluatedBackbone, channels_of, open_backbone
 from scantune.evaluation.classifier import SEED, describe, keep_classifier, keep_network

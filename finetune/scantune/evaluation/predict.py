@@ -15,8 +15,9 @@ from scanlearn.archive.reader import Archive
 from scanlearn.console import loading, say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import check_exists, csv_cell, disk_errors, make_folder, write_atomically
-from scanlearn.packing.settings import DEFAULT_TABLE, PackSettings, Table, pixel_settings
+from scanlearn.packing.settings import PackSettings, pixel_settings
 from scanlearn.packing.sources import check_source, open_archive
+from scanlearn.tables.settings import DEFAULT_TABLE, Table
 from scantune.labels.truth import Truth
 
 if TYPE_CHECKING:

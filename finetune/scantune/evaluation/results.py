@@ -120,7 +120,7 @@ def _row(
     thresholds = scores.thresholds_of(learner, budget)[..., code]
     by_model, replicates = [], []
     for seed, fold in np.ndindex(thresholds.shape):
-        rows = scores.test_rows(seed, fold, code)
+        rows = scores.test_rows(seed, fold, code, budget)
         tested, positives = values[seed, rows], scores.truth.positives(code)[rows]
         threshold = float(thresholds[seed, fold])
         by_model.append(score_metrics(OneVsRest(tested, positives, threshold)))

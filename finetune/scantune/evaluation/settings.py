@@ -11,8 +11,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from scanlearn.backbones.settings import check_architecture, check_backbone
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError, did_you_mean
-from scanlearn.packing.settings import TableSettings
 from scanlearn.packing.sources import check_source
+from scanlearn.tables.settings import TableSettings
 from scantune.learners.settings import DEFAULT, TuneConfig
 from scantune.learners.table import LEARNERS, LEARNERS_HELP, LearnerName
 from scantune.splits import Budget

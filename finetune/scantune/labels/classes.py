@@ -11,7 +11,7 @@ import numpy as np
 
 from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.features.auroc import one_hot
-from scanlearn.packing.tables import is_list, split_list
+from scanlearn.tables.reading import is_list, split_list
 from scantune.labels.table import NUMBER, UNCERTAIN, YES_OR_NO, LabelMatrix, NamedTable, clean
 from scantune.labels.truth import Task
 

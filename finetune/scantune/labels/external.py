@@ -21,9 +21,9 @@ from scanlearn.audit.result import (
     why_patients_not_compared,
 )
 from scanlearn.errors import ScanlearnError
-from scanlearn.packing.merge import MERGED
 from scanlearn.packing.settings import SOURCE_SETTINGS, PackSettings, pixel_settings
 from scanlearn.packing.sources import open_archive
+from scanlearn.tables.merge import MERGED
 from scantune.labels.classes import Check, Target, read_target
 from scantune.labels.labeled_set import LabeledSet, label
 from scantune.labels.table import NamedTable

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Int
 from scanlearn.archive.count import Count, unknown_patients
 from scanlearn.archive.identity import patient_codes
 from scanlearn.errors import ScanlearnError
-from scanlearn.packing.merge import JOINED, MERGED
-from scanlearn.packing.tables import is_list, split_list
+from scanlearn.tables.merge import JOINED, MERGED
+from scanlearn.tables.reading import is_list, split_list
 from scantune.labels.classes import Target, lists_findings, read_target
 from scantune.labels.table import YES_OR_NO, LabelMatrix, LabelTable, NamedTable, clean
 from scantune.labels.truth import Task, Truth
@@ -363,8 +363,7 @@ def scorable(labeled: LabeledSet) -> LabeledSet:
 def _without_untrained(labeled: LabeledSet, split: np.ndarray) -> LabeledSet:
     """Masks findings of test scans that no model can learn; classes are checked with the split."""
     truth = labeled.truth
-    trained = truth.matrix[(split == "train") | ~truth.is_real]
-    is_trained = (trained == 1).any(axis=0) & (trained == 0).any(axis=0)
+    is_trained = truth[(split == "train") | ~truth.is_real].contrast
     is_tested = truth.is_real & (split == "test")
     codes = np.flatnonzero(~is_trained & (truth.matrix[is_tested] >= 0).any(axis=0))
     if truth.is_exclusive or not len(codes):

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Int8
 
 from scanlearn.errors import ScanlearnError, did_you_mean
-from scanlearn.packing.identifying import is_identifying
-from scanlearn.packing.tables import cell_text
+from scanlearn.tables.identifying import is_identifying
+from scanlearn.tables.reading import cell_text
 
 # 1, 1.0 and, with a decimal comma, 1,0; but 1,000 is a thousand to some.
 NUMBER = re.compile(r"[+-]?\d+(\.0*|,0{1,2})?")

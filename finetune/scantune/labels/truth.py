@@ -87,6 +87,11 @@ class Truth:
         known = self[self.known(code)]
         return Truth(one_hot(known.positives(code).astype(np.int64), 2), synthetic=known.synthetic)
 
+    @property
+    def contrast(self) -> Bool[np.ndarray, " k"]:
+        """``[k]`` whether a class has a scan that is of it and one that is not, as to learn it."""
+        return np.asarray((self.matrix == 1).any(axis=0) & (self.matrix == 0).any(axis=0))
+
     def has_contrast(self) -> bool:
         """Whether some class has a scan that is of it and a scan that is not."""
-        return bool(((self.matrix == 1).any(axis=0) & (self.matrix == 0).any(axis=0)).any())
+        return bool(self.contrast.any())

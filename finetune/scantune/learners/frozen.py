@@ -20,6 +20,8 @@ from scantune.splits import inner_folds
 
 NEIGHBOURS = 20
 KNN_TEMPERATURE = 0.07
+# Cosines that differ by no more than rounding in float32 are equal.
+_ROUNDING = 1e-6
 C_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
@@ -78,7 +80,9 @@ def fit_knn(
     """Returns each class's share of the votes of the nearest training scans.
 
     Neighbours are the nearest by cosine, at most as many as there are training scans; a vote
-    weighs exp(cosine / 0.07). On a finding the nearest scans of which it is known vote.
+    weighs exp(cosine / 0.07). Scans equally far away share the last places: the order of rows
+    decided among copies of a scan, for the first class where rows are sorted by class. On a finding
+    the nearest scans of which it is known vote.
 
     Source: Wu et al. 2018 (instance discrimination), section 3.4; k = 20 and the temperature are
     those of DINO's ``eval_knn.py``.
@@ -98,16 +102,22 @@ def fit_knn(
 def _vote(
     similarity: Float[np.ndarray, "u t"], member: Bool[np.ndarray, "t k"], neighbours: int
 ) -> Float[np.ndarray, "u k"]:
+    scores = np.zeros((len(similarity), member.shape[1]))
+    if not len(member):
+        # Of a finding that is known of no training scan nothing can be said: 0 for every scan.
+        return scores
     nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :neighbours]
     near = np.take_along_axis(similarity, nearest, axis=1)
+    is_last = near <= near[:, -1:] + _ROUNDING
+    tied = np.abs(similarity - near[:, -1:]) <= _ROUNDING
     # The nearest neighbour weighs 1: a common factor leaves the shares as they are.
     votes = np.exp((near - near[:, :1]) / KNN_TEMPERATURE)
-    scores = np.zeros((len(similarity), member.shape[1]))
+    last_votes = votes[:, -1] * is_last.sum(axis=1)
+    votes[is_last] = 0
     for code in range(member.shape[1]):
         scores[:, code] = (votes * member[nearest, code]).sum(axis=1)
-    total = votes.sum(axis=1, keepdims=True)
-    # Of a finding that is known of no training scan nothing can be said: 0 for every scan.
-    return np.asarray(np.divide(scores, total, out=np.zeros_like(scores), where=total > 0))
+    scores += (last_votes / tied.sum(axis=1))[:, None] * (tied @ member.astype(np.float64))
+    return np.asarray(scores / (votes.sum(axis=1) + last_votes)[:, None])
 
 
 def validate_knn(train: LabeledFeatures, seed: int) -> Float[np.ndarray, "t k"]:
@@ -115,7 +125,8 @@ def validate_knn(train: LabeledFeatures, seed: int) -> Float[np.ndarray, "t k"]:
     validation = np.full(train.truth.matrix.shape, np.nan)
     for fold in inner_folds(train.truth, train.patients, seed):
         voters = train[fold.train]
-        validation[fold.test] = fit_knn(voters.features, voters.truth, train.features[fold.test])
+        votes = fit_knn(voters.features, voters.truth, train.features[fold.test])
+        validation[fold.test] = np.where(voters.truth.contrast, votes, np.nan)
     return validation
 
 
@@ -163,6 +174,7 @@ def fit_each_finding(
         chosen_c=tuple(c for each in fits for c in each.chosen_c),
         weights=np.column_stack([each.weights for each in fits]),
         intercepts=np.concatenate([each.intercepts for each in fits]),
+        caveats=tuple({caveat: None for each in fits for caveat in each.caveats}),
     )
 
 
@@ -199,6 +211,7 @@ def _fit_finding(
         weights=weights[:, 1:] - weights[:, :1],
         intercepts=intercepts[1:] - intercepts[:1],
         refit=None if two_classes.refit is None else refit,
+        caveats=two_classes.caveats,
     )
 
 
@@ -223,6 +236,7 @@ def _regress(
         chosen_c=(chosen,),
         weights=weights,
         intercepts=intercepts - axes.mean @ weights,
+        caveats=() if path.converged else ("the logistic regression did not converge",),
     )
 
 
@@ -246,11 +260,11 @@ def _choose_c(
     aurocs = np.full((len(folds), len(C_GRID)), np.nan)
     validation = np.full((len(C_GRID), *truth.matrix.shape), np.nan)
     for number, fold in enumerate(folds):
-        path = _path(z[fold.train], seed, rows)
-        test_truth = truth.matrix[fold.test][:, asked]
+        path, taught = _path(z[fold.train], seed, rows), truth[fold.train].contrast
+        test_truth = np.where(taught, truth.matrix[fold.test], np.int8(-1))[:, asked]
         for place, c in enumerate(C_GRID):
             scores = path.fit(c).predict(z.features[fold.test])
-            validation[place, fold.test] = scores
+            validation[place, fold.test] = np.where(taught, scores, np.nan)
             aurocs[number, place] = macro_auroc(scores[:, asked], test_truth).auroc
     aurocs = aurocs[~np.isnan(aurocs).any(axis=1)]
     # Too few patients to choose by: the middle of the grid.

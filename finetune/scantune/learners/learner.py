@@ -111,9 +111,10 @@ class Fit:
     Args:
         scores: ``[u k]`` probability of each class for the scans to score.
         validation: ``[t k]`` the same of the training scans, by models that never saw their
-            patient; NaN for scans that no such model scored.
+            patient, nor learned without the class; NaN for scans that no such model scored.
         refit: Returns ``scores`` of a fit on some of the training scans, ``[t]``, with what was
             chosen by all of them, such as the penalty; None where that costs a training.
+        caveats: What went wrong with the fit, each in words that follow "in 3 of 15 fits".
     """
 
     scores: Float[np.ndarray, "u k"]
@@ -121,6 +122,7 @@ class Fit:
     refit: Callable[[Bool[np.ndarray, " t"]], Float[np.ndarray, "u k"]] | None = field(
         default=None, kw_only=True, compare=False
     )
+    caveats: tuple[str, ...] = field(default=(), kw_only=True)
 
 
 # Takes rows of the labeled set to train on, rows to score, and a seed.

@@ -136,9 +136,10 @@ class _Epoch:
 def _validate(split: Split, validation: Truth, objective: Objective) -> _Epoch:
     logits = split.classify()
     truth, asked = validation.matrix, list(validation.asked)
+    taught = np.where(split.truth.contrast, truth, np.int8(-1))
     scores = probabilities(np.asarray(logits, np.float64), is_exclusive=objective.is_exclusive)
     loss = float(objective.loss(torch.from_numpy(logits).float(), objective.targets(truth)))
-    auroc = macro_auroc(scores[:, asked], truth[:, asked]).auroc
+    auroc = macro_auroc(scores[:, asked], taught[:, asked]).auroc
     return _Epoch(auroc, (0.0 if math.isnan(auroc) else round(auroc, 12), -loss), scores)
 
 

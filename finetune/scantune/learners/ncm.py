@@ -56,7 +56,9 @@ def _fit_classes(
     return LinearFit(
         refit=refit,
         scores=probabilities(test @ weights + intercepts, is_exclusive=True),
-        validation=probabilities(logits / temperature, is_exclusive=True),
+        validation=np.where(
+            np.isneginf(logits), np.nan, probabilities(logits / temperature, is_exclusive=True)
+        ),
         chosen_c=(),
         weights=weights,
         intercepts=intercepts,

@@ -90,6 +90,24 @@ class Objective:
         total = -((yes + no) * targets.known).sum()
         return total / targets.known.sum().clamp(min=1)
 
+    def constant_loss(self, truth: Truth, shares: Float[np.ndarray, " t"] | None = None) -> float:
+        """Returns the least loss of a prediction that is the same for all scans.
+
+        Args:
+            shares: ``[t]`` how often each scan is drawn, as in training; None draws all alike.
+        """
+        targets = self.targets(truth.matrix)
+        share = np.full(len(truth), 1 / len(truth)) if shares is None else shares
+        known = torch.from_numpy(share).float()[:, None] * targets.known
+        yes = (known * self.having * targets.wanted).sum(dim=0)
+        if self.is_exclusive:
+            return float(-torch.xlogy(yes, yes / yes.sum()).sum())
+        no = (known * self.lacking * (1 - targets.wanted)).sum(dim=0)
+        total = (yes + no).clamp(min=1e-12)
+        return float(
+            -(torch.xlogy(yes, yes / total) + torch.xlogy(no, no / total)).sum() / known.sum()
+        )
+
 
 def mix_views(
     views: Float[Tensor, "b c s s"],

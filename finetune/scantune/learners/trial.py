@@ -61,6 +61,10 @@ class Trial:
         beta = self.config.beta if self.config.balance == "effective" else None
         return Objective.of(self.truth, smoothing=self.plan.label_smoothing, beta=beta)
 
+    def constant_loss(self) -> float:
+        """Returns what the best constant prediction would lose on the scans as they are drawn."""
+        return self.objective.constant_loss(self.truth, self.shares)
+
     def train(
         self,
         model: nn.Module,

@@ -95,9 +95,12 @@ def band(
 ) -> Band:
     """Returns a class's curve over all models, with its band over patients."""
     values = scores.of(learner, budget)[..., code]
-    means, drawn = [], []
+    undefined = np.full(len(GRID), np.nan)
+    means, drawn = [undefined], [[undefined] * len(weights)]
     for seed, fold in np.ndindex(scores.num_label_seeds, scores.num_folds):
-        rows = scores.test_rows(seed, fold, code)
+        rows = scores.test_rows(seed, fold, code, budget)
+        if not len(rows):
+            continue
         tested, positives = values[seed, rows], scores.truth.positives(code)[rows]
         means.append(curve(tested, positives, np.ones(len(rows))))
         of_rows = weights[:, scores.patients[rows]]
@@ -106,8 +109,7 @@ def band(
     resampled = mean_of_defined(np.array(drawn))
     # A resample defines all of a curve or nothing of it.
     resampled = resampled[~np.isnan(resampled[:, 0])]
-    nothing = np.full((2, len(GRID)), np.nan)
-    low, high = np.quantile(resampled, tails, axis=0) if len(resampled) else nothing
+    low, high = np.quantile(resampled, tails, axis=0) if len(resampled) else (undefined, undefined)
     return Band(mean_of_defined(np.array(means)), low, high)
 
 

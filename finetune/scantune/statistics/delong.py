@@ -232,7 +232,7 @@ def class_interval(scores: Scores, learner: str, budget: str | int, code: int) -
     It speaks of the models at hand: test patients are drawn, label subsets are not. NaN where folds
     test different scans.
     """
-    rows = _fixed_rows(scores, code)
+    rows = _fixed_rows(scores, budget, code)
     if rows is None:
         return DelongInterval(*[float("nan")] * 4)
     positives = scores.truth.positives(code)[rows]
@@ -249,7 +249,7 @@ def class_difference(
     It speaks of the networks at hand and not of their recipes: pretraining seeds are not drawn.
     NaN where folds test different scans.
     """
-    rows = _fixed_rows(first[0], code)
+    rows = _fixed_rows(first[0], budget, code)
     if rows is None:
         return DelongDifference(*[float("nan")] * 5)
     return delong_difference(
@@ -260,9 +260,14 @@ def class_difference(
     )
 
 
-def _fixed_rows(scores: Scores, code: int) -> Int[np.ndarray, " u"] | None:
-    """Returns the known rows of a class that all models test; None where they differ."""
+def _fixed_rows(scores: Scores, budget: str | int, code: int) -> Int[np.ndarray, " u"] | None:
+    """Returns the known rows of a class that all models test; None where they differ.
+
+    None too where no model's training subset taught the class.
+    """
     if scores.num_folds > 1 or (scores.fold_of != scores.fold_of[0]).any():
+        return None
+    if not scores.is_learned(budget)[..., code].any():
         return None
     return scores.test_rows(0, 0, code)
 
@@ -274,5 +279,10 @@ def _columns(
     code: int,
     rows: Int[np.ndarray, " u"],
 ) -> Float[np.ndarray, "u a"]:
-    """Returns a class's scores by each network and label seed."""
-    return np.concatenate([scores.of(learner, budget)[:, rows, code] for scores in networks]).T
+    """Returns a class's scores by each network and label seed whose subset taught it."""
+    return np.concatenate(
+        [
+            scores.of(learner, budget)[scores.is_learned(budget)[:, 0, code]][:, rows, code]
+            for scores in networks
+        ]
+    ).T

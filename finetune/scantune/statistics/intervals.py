@@ -56,7 +56,8 @@ class Estimate:
         per_fold: ``[j f]`` macro AUROC of each label seed and fold; NaN where undefined.
         replicates: ``[r]`` the same mean under each patient resample. A fold or class that a
             resample leaves without positives or negatives is left out of that replicate's mean.
-        undefined: Classes without a positive or a negative in a fold, summed over folds.
+        undefined: Classes without a positive or a negative in a fold, or in what it was trained
+            on, summed over folds.
         sides: Patients on both sides of each class asked about; empty where nobody counted, and
             each patient is then taken to be on both.
         refits: ``[a a]`` the AUROC with a group of patients left out of training and one out of
@@ -170,7 +171,8 @@ def estimate(
     for label_seed in range(scores.num_label_seeds):
         for fold in range(scores.num_folds):
             rows = scores.test_rows(label_seed, fold)
-            tested, truth = values[label_seed, rows][:, asked], scores.truth.matrix[rows][:, asked]
+            tested = values[label_seed, rows][:, asked]
+            truth = scores.tested_truth(label_seed, fold, budget)
             macro = macro_auroc(tested, truth)
             per_fold[label_seed, fold] = macro.auroc
             undefined += macro.undefined

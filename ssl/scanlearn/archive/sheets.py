@@ -174,10 +174,10 @@ def _title(archive: Archive, num_shown: int) -> tuple[Line, Line]:
     num_patients = archive.info["patients"]
     patients = f" of {num_patients:,} {'patient' if num_patients == 1 else 'patients'}"
     layout = f"{channels} x {height} x {width}, {archive.dtype.name}"
-    shown = "all" if num_shown == len(archive) else f"{num_shown}, spread evenly,"
+    choice = "all" if num_shown == len(archive) else f"{num_shown}, spread evenly,"
     return (
         Line(f"{scans}{patients if archive.patients_known else ''}", 15),
-        Line(f"{layout}; {shown} shown; light gray is padding", 12, FAINT),
+        Line(f"{layout}; {choice} shown; light gray is padding", 12, FAINT),
     )
 
 

@@ -24,16 +24,16 @@ class Respelled:
 
     Args:
         scans: Their names.
-        shown: Their paths where these are known, for the owner's eyes.
+        paths: Their paths where these are known, for the owner's eyes.
     """
 
     num_patients: int
     scans: tuple[str, str]
-    shown: tuple[str, str]
+    paths: tuple[str, str]
 
     def told(self, *, is_owner: bool = True) -> str:
         """Returns how many there are and the first, in words."""
-        return agreeing(self.num_patients, self.shown if is_owner else self.scans)
+        return agreeing(self.num_patients, self.paths if is_owner else self.scans)
 
 
 def agreeing(num_patients: int, first: Sequence[str]) -> str:
@@ -102,10 +102,10 @@ def _respelled(first: Archive, second: Archive, pairs: list[tuple[int, int]]) ->
     one, other = min(pairs, key=lambda pair: pair[1])
     scans = str(first.scan_ids[one]), str(second.scan_ids[other])
     try:
-        shown = str(first.paths()[one]), str(second.paths()[other])
+        paths = str(first.paths()[one]), str(second.paths()[other])
     except ScanlearnError:
-        shown = scans
-    return Respelled(len(pairs), scans, shown)
+        paths = scans
+    return Respelled(len(pairs), scans, paths)
 
 
 def _patients(archive: Archive, rows: Rows | None) -> list[tuple[str, str, int]]:

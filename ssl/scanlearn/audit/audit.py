@@ -16,8 +16,9 @@ from scanlearn.archive.sheets import png
 from scanlearn.console import loading, say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import write_atomically
-from scanlearn.packing.settings import DEFAULT_TABLE, PackSettings, Table
+from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import check_source, open_archive
+from scanlearn.tables.settings import DEFAULT_TABLE, Table
 
 if TYPE_CHECKING:
     from scanlearn.audit.result import Audit

@@ -31,7 +31,7 @@ from scanlearn.audit.result import (
 )
 from scanlearn.console import Progressor, track
 from scanlearn.errors import ScanlearnError
-from scanlearn.packing.tables import cell_text
+from scanlearn.tables.reading import cell_text
 
 LEAST_CORRELATION = 0.99
 LEAST_DETAIL = 0.8
@@ -134,7 +134,7 @@ def _leaking_rows(
     second: ScanSet,
     one: Fingerprints,
     other: Fingerprints,
-    found: Shaped[np.ndarray, " p"],
+    pairs: Shaped[np.ndarray, " p"],
 ) -> Int64[np.ndarray, " r"]:
     """Returns all rows of the first set with a patient or a copy that is tested in the second.
 
@@ -143,10 +143,10 @@ def _leaking_rows(
     tested = second.is_tested
     digests = other.digests[tested]
     is_leaking = np.isin(one.digests, digests[digests != 0])
-    if (found["kind"] == PATIENT).any():
+    if (pairs["kind"] == PATIENT).any():
         names = second.archive.patients[second.rows[tested]]
         is_leaking |= np.isin(first.archive.patients[first.rows], names)
-    near = found["first"][(found["kind"] == NEAR) & found["is_tested"]]
+    near = pairs["first"][(pairs["kind"] == NEAR) & pairs["is_tested"]]
     rows: Int64[np.ndarray, " r"] = np.union1d(first.rows[is_leaking], near)
     return rows
 

@@ -18,15 +18,15 @@ _COLUMNS = 4
 _SIDE, _GAP = 176, 30
 
 
-def draw_sheet(audit: Audit, archives: Mapping[str, Archive], shown: int) -> Image.Image | None:
+def draw_sheet(audit: Audit, archives: Mapping[str, Archive], most: int) -> Image.Image | None:
     """Returns a picture of pairs found by their pixels, or None where there are none.
 
     Args:
-        shown: Pairs at most; of more, an even choice from the surest to the least sure.
+        most: Pairs at most; of more, an even choice from the surest to the least sure.
     """
     sections = []
     for comparison in audit.comparisons:
-        chosen = _chosen(comparison, shown)
+        chosen = _chosen(comparison, most)
         if len(chosen):
             heading = Line(comparison.title, 22), Line(_counts(comparison, len(chosen)), 14, FAINT)
             pairs = [list(_tiles(comparison, place, archives)) for place in chosen.tolist()]
@@ -34,21 +34,21 @@ def draw_sheet(audit: Audit, archives: Mapping[str, Archive], shown: int) -> Ima
     return grid(sections, columns=_COLUMNS, size=(_SIDE, _SIDE), gap=_GAP) if sections else None
 
 
-def _chosen(comparison: Comparison, shown: int) -> Int64[np.ndarray, " k"]:
+def _chosen(comparison: Comparison, most: int) -> Int64[np.ndarray, " k"]:
     """Returns places of pairs: identical ones first, then by falling correlation."""
     pairs = comparison.pairs
     order = np.lexsort((-pairs["correlation"], pairs["kind"]))
     order = order[pairs["kind"][order] != PATIENT]
-    if len(order) > shown:
-        order = order[np.linspace(0, len(order) - 1, shown).round().astype(int)]
+    if len(order) > most:
+        order = order[np.linspace(0, len(order) - 1, most).round().astype(int)]
     places: Int64[np.ndarray, " k"] = order.astype(np.int64)
     return places
 
 
-def _counts(comparison: Comparison, shown: int) -> str:
+def _counts(comparison: Comparison, num_drawn: int) -> str:
     identical, near = comparison.count(IDENTICAL), comparison.count(NEAR)
     text = f"{identical:,} pairs with identical pixels, {near:,} near-duplicates"
-    return text if shown == identical + near else f"{text}; {shown} shown, spread evenly"
+    return text if num_drawn == identical + near else f"{text}; {num_drawn} shown, spread evenly"
 
 
 def _tiles(comparison: Comparison, place: int, archives: Mapping[str, Archive]) -> Iterator[Tile]:

@@ -67,21 +67,21 @@ def check_numbers(
     Raises:
         ScanlearnError: Naming the first of them.
     """
-    own = network.state_dict()
+    weights = network.state_dict()
     for name, tensor in tensors.items():
-        shown = (written or {}).get(name, name)
-        if name not in own or not own[name].is_floating_point():
+        written_as = (written or {}).get(name, name)
+        if name not in weights or not weights[name].is_floating_point():
             continue
         if not tensor.is_floating_point():
             raise ScanlearnError(
-                f"{where}: {shown} holds {str(tensor.dtype).removeprefix('torch.')}, and weights "
-                "are floating-point numbers; save them as they were before quantisation"
+                f"{where}: {written_as} holds {str(tensor.dtype).removeprefix('torch.')}, and "
+                "weights are floating-point numbers; save them as they were before quantisation"
             )
         # In the network's own format, which a number of 64 bits may exceed.
         bad = int((~torch.isfinite(tensor.float())).sum())
         if bad:
             raise ScanlearnError(
-                f"{where}: {bad:,} of the {tensor.numel():,} values of {shown} are not finite "
+                f"{where}: {bad:,} of the {tensor.numel():,} values of {written_as} are not finite "
                 "(nan or inf), so the training behind them failed; give another file"
             )
 
@@ -109,21 +109,25 @@ def average_patches(backbone: Backbone) -> None:
     backbone.model_args["global_pool"] = "avg"
 
 
-def resampled(backbone: Backbone, renamed: Renamed, given: Mapping[str, Tensor]) -> tuple[str, ...]:
+def resampled(
+    backbone: Backbone, renamed: Renamed, tensors: Mapping[str, Tensor]
+) -> tuple[str, ...]:
     """Says which position tables were interpolated to the grid of the network."""
     notes = []
-    own = backbone.network.state_dict()
+    weights = backbone.network.state_dict()
     for name, written in renamed.written.items():
-        if written not in given or name not in own:
+        if written not in tensors or name not in weights:
             continue
-        if name == "pos_embed" and given[written].ndim == own[name].ndim == 3:
+        if name == "pos_embed" and tensors[written].ndim == weights[name].ndim == 3:
             # A class token and a few others hardly count in a square.
-            theirs, ours = (math.isqrt(table.shape[1]) for table in (given[written], own[name]))
+            theirs, ours = (
+                math.isqrt(table.shape[1]) for table in (tensors[written], weights[name])
+            )
             if theirs != ours:
                 notes.append(
                     f"{written} resampled from {theirs} x {theirs} to {ours} x {ours} patches"
                 )
-        elif name.endswith("bias_table") and given[written].shape != own[name].shape:
+        elif name.endswith("bias_table") and tensors[written].shape != weights[name].shape:
             notes.append(f"{written} resampled")
     return tuple(notes)
 
@@ -175,8 +179,12 @@ def _resample_positions(network: nn.Module, tensors: dict[str, Tensor]) -> None:
         return
     has_patches_only = getattr(network, "no_embed_class", False)
     prefix = 0 if has_patches_only else int(getattr(network, "num_prefix_tokens", 0))
-    side, given = (math.isqrt(max(0, table.shape[1] - prefix)) for table in (ours, theirs))
-    if side**2 + prefix == ours.shape[1] and given > 0 and given**2 + prefix == theirs.shape[1]:
+    side, their_side = (math.isqrt(max(0, table.shape[1] - prefix)) for table in (ours, theirs))
+    if (
+        side**2 + prefix == ours.shape[1]
+        and their_side > 0
+        and their_side**2 + prefix == theirs.shape[1]
+    ):
         tensors["pos_embed"] = resample_abs_pos_embed(
             theirs, [side, side], num_prefix_tokens=prefix
         )

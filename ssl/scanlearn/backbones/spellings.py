@@ -181,15 +181,15 @@ def _timms_filter(network: nn.Module) -> Spelling | None:
     takes_network = convert.__code__.co_argcount > 1
 
     def through_timm(entries: Entries) -> Entries | None:
-        given = {name: entry.tensor for name, entry in entries.items()}
-        if "register_tokens" in given:
+        tensors = {name: entry.tensor for name, entry in entries.items()}
+        if "register_tokens" in tensors:
             # By its mask token timm tells DINOv2, and not every release keeps it.
-            given.setdefault("mask_token", torch.zeros(1))
+            tensors.setdefault("mask_token", torch.zeros(1))
         try:
             # A function of timm prints what it catches, and its interpolation warns of itself.
             with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                out = convert(dict(given), network) if takes_network else convert(dict(given))
+                out = convert(dict(tensors), network) if takes_network else convert(dict(tensors))
         except Exception:  # Made for files of one kind, it raises errors of all classes on others.
             return None
         return _traced(network, entries, out)

@@ -92,7 +92,7 @@ def _plain_location(detail: ErrorDetails, data: Mapping[str, Any]) -> tuple[str,
 def _problem(detail: ErrorDetails, at: tuple[str, ...], model: type[BaseModel]) -> str:
     key = ".".join(at) or "the file"
     kind = detail["type"]
-    given = detail["input"]
+    value = detail["input"]
     if kind == "extra_forbidden":
         allowed = sorted(_fields_at(model, detail["loc"][:-1]))
         hint = did_you_mean(at[-1], allowed) or f"; allowed here: {', '.join(allowed)}"
@@ -105,7 +105,7 @@ def _problem(detail: ErrorDetails, at: tuple[str, ...], model: type[BaseModel]) 
         known = detail["ctx"]["expected_tags"]
         return f"'{key}' is '{detail['ctx']['tag']}', but it should be one of {known}"
     message = detail["msg"][0].lower() + detail["msg"][1:]
-    text = json.dumps(given, default=str)
+    text = json.dumps(value, default=str)
     text = text if len(text) <= 60 else text[:57] + "..."
     return f"'{key}' is {text}, but {message}".replace("but input should", "but it should")
 

@@ -68,20 +68,20 @@ def settings_model(function: Callable[..., Any]) -> Any:
         for name, argument in inspect.signature(function).parameters.items()
         if argument.kind is inspect.Parameter.KEYWORD_ONLY and name not in spread
     }
-    own = create_model("own", __base__=_Arguments, **fields)
-    bases: tuple[type[Settings], ...] = (*spread.values(), own)  # Own keys are printed first.
+    arguments = create_model("own", __base__=_Arguments, **fields)
+    bases: tuple[type[Settings], ...] = (*spread.values(), arguments)  # Own keys are printed first.
     return create_model(f"{function.__name__}_settings", __base__=bases)
 
 
 def call(function: Callable[..., Any], *positional: Any, overrides: Any) -> Any:
     """Calls a function with ``key=value`` words as its checked keyword-only arguments."""
     settings = load_config(settings_model(function), None, overrides, kind=function.__name__)
-    given = {key: getattr(settings, key) for key in settings.model_fields_set}
+    values = {key: getattr(settings, key) for key in settings.model_fields_set}
     blocks = {}
     for name, block in _spread(function).items():
-        keys = block.model_fields.keys() & given.keys()
-        blocks[name] = block.model_validate({key: given.pop(key) for key in keys})
-    return function(*positional, **given, **blocks)
+        keys = block.model_fields.keys() & values.keys()
+        blocks[name] = block.model_validate({key: values.pop(key) for key in keys})
+    return function(*positional, **values, **blocks)
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -154,8 +154,8 @@ def load_config(
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        given = {tuple(word.partition("=")[0].split(".")) for word in overrides}
-        raise ScanlearnError(explain(error, model, data, name, lines, given)) from None
+        changed = {tuple(word.partition("=")[0].split(".")) for word in overrides}
+        raise ScanlearnError(explain(error, model, data, name, lines, changed)) from None
 
 
 def check_settings(model: type[Model], values: Mapping[str, Any], name: str) -> Model:
@@ -180,8 +180,8 @@ def _override(data: Mapping[str, Any], word: str) -> dict[str, Any]:
     try:
         value = parse_value(text)
     except yaml.YAMLError:
-        shown = word if len(word) <= _SHOWN else f"{word[:_SHOWN]}..."
-        raise ScanlearnError(f"{shown!r}: the value is not valid YAML; quote it") from None
+        shortened = word if len(word) <= _SHOWN else f"{word[:_SHOWN]}..."
+        raise ScanlearnError(f"{shortened!r}: the value is not valid YAML; quote it") from None
     *parents, last = key.split(".")
     result = dict(data)
     block = result

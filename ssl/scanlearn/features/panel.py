@@ -14,12 +14,13 @@ from jaxtyping import Float
 from pydantic import Field
 
 from scanlearn.backbones.settings import check_backbone
-from scanlearn.console import loading, say
+from scanlearn.console import loading, say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.features import labelfree as labelfree
 from scanlearn.files import csv_cell, make_folder, write_atomically
-from scanlearn.packing.settings import DEFAULT_TABLE, PackSettings, Table
+from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import check_source, open_archive
+from scanlearn.tables.settings import DEFAULT_TABLE, Table
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.recipes import find_recipe
 from scanlearn.views.scale import Scale
@@ -118,6 +119,7 @@ def panel(
         from scanlearn.backbones.device import preferred_device
         from scanlearn.backbones.weights import load_backbone
         from scanlearn.core import ViewPlan
+        from scanlearn.features.extract import squeezed_note
         from scanlearn.features.fixed_views import Probing
         from scanlearn.views.generator import ViewGenerator
 
@@ -127,6 +129,8 @@ def panel(
         source, settings=PackSettings.of_table(table, channels=channels or "auto")
     )
     network, card = load_backbone(backbone, channels=archive.shape[0])
+    for note in squeezed_note(card, archive):
+        warn_user(f"{backbone}: {note}")
     name = recipe or card.recipe
     if name is None:
         raise ScanlearnError(

@@ -2,12 +2,6 @@
 
 - `settings.py`: `PackSettings`, how scans are packed
 - `sources.py`: `open_archive`, which takes a folder, a table or the phantom for an archive
-- `manifest.py`: the list of scans, from a folder, a container or a table
-- `join.py`: a table of labels joined to an archive by study, accession, instance or patient
-- `identifying.py`: which columns of a table may identify a person
-- `tables.py`: CSV, Excel and Parquet tables as strings
-- `locate.py`: which file each path of a table means
-- `merge.py`: several rows of one scan made one
 - `filters.py`: patterns on DICOM tags and columns that keep or drop files
 - `headers.py`: the header scan, read before anything is decoded
 - `dry_run.py`: a table of what a source holds, from headers alone

@@ -24,9 +24,9 @@ from scanlearn.archive.withdraw import aside_of, drop_patients, withdrawn_from
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import link_or_copy
-from scanlearn.packing.manifest import Manifest
 from scanlearn.packing.pack import manifest_of, pack_manifest, warn_of_patients
 from scanlearn.packing.settings import SOURCE_SETTINGS, PackSettings, pixel_settings
+from scanlearn.tables.manifest import Manifest
 
 
 def add(

@@ -14,11 +14,11 @@ import numpy as np
 
 from scanlearn.packing.filters import Selection, make_selection
 from scanlearn.packing.headers import read_headers
-from scanlearn.packing.manifest import Manifest, ManifestRow
 from scanlearn.packing.pack import manifest_of
 from scanlearn.packing.parallel import num_cores
 from scanlearn.packing.settings import PackSettings
 from scanlearn.readers.scan import Header
+from scanlearn.tables.manifest import Manifest, ManifestRow
 
 TAGS = ("Modality", "BodyPartExamined", "ViewPosition", "SeriesDescription", "ImageType")
 _IDENTIFIERS = ("IssuerOfPatientID", "PatientID", "SeriesInstanceUID")

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scanlearn.errors import ScanlearnError, did_you_mean
-from scanlearn.packing.identifying import is_identifying
 from scanlearn.readers.dicom import keywords, value_representation
+from scanlearn.tables.identifying import is_identifying
 
 ScanLabels = Mapping[str, str | None]
 Tags = Mapping[str, tuple[str, ...]]

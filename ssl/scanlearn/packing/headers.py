@@ -17,11 +17,11 @@ from scanlearn.archive.identity import names_nobody, plain_number
 from scanlearn.console import track
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.filters import Selection
-from scanlearn.packing.manifest import Manifest, ManifestRow
 from scanlearn.packing.parallel import map_where_worth
 from scanlearn.readers.limits import limited
 from scanlearn.readers.readers import read_header
 from scanlearn.readers.scan import Header, ReadSettings, Undecodable
+from scanlearn.tables.manifest import Manifest, ManifestRow
 
 # Colour files are often gray scans saved as RGB. Some are decoded to see.
 _COLOUR_PROBES = 32

@@ -29,8 +29,6 @@ from scanlearn.files import require_free
 from scanlearn.locks import beside, held, sweep
 from scanlearn.packing.filters import make_selection
 from scanlearn.packing.headers import LEFT_OUT, HeaderScan, scan_headers
-from scanlearn.packing.manifest import Manifest, ManifestRow, read_manifest
-from scanlearn.packing.merge import JOINED, MERGED
 from scanlearn.packing.parallel import get_ready, num_cores, ordered_map
 from scanlearn.packing.prepare import (
     DARK,
@@ -48,9 +46,12 @@ from scanlearn.packing.prepare import (
     scan_name,
     work_items,
 )
-from scanlearn.packing.settings import TABLE_SETTINGS, PackSettings
+from scanlearn.packing.settings import PackSettings
 from scanlearn.readers.dicom import NO_PICTURE
 from scanlearn.readers.readers import libraries
+from scanlearn.tables.manifest import Manifest, ManifestRow, read_manifest
+from scanlearn.tables.merge import JOINED, MERGED
+from scanlearn.tables.settings import TABLE_SETTINGS
 
 SERIES = "series"
 EMPTY = "empty slices left out"

@@ -17,11 +17,11 @@ from scanlearn.archive.identity import names_nobody
 from scanlearn.archive.layout import PackedScan
 from scanlearn.packing.canvas import Preprocess, place, shrink_picture
 from scanlearn.packing.headers import HeaderScan
-from scanlearn.packing.manifest import Manifest, ManifestRow
 from scanlearn.packing.parallel import ordered_map
 from scanlearn.readers.limits import limited
 from scanlearn.readers.readers import read_frames
 from scanlearn.readers.scan import Frame, ReadSettings, Undecodable
+from scanlearn.tables.manifest import Manifest, ManifestRow
 
 _MAX_ITEM_BYTES = 4 * 2**20
 _MOST_AT_ONCE = 64

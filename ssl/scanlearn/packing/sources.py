@@ -15,10 +15,10 @@ from scanlearn.files import cache_folder, check_exists
 from scanlearn.locks import beside, held
 from scanlearn.packing.filters import make_selection
 from scanlearn.packing.headers import canvas_by_shorter_side
-from scanlearn.packing.join import join_labels
 from scanlearn.packing.pack import identities_for, manifest_of, pack_listed
 from scanlearn.packing.parallel import num_cores
 from scanlearn.packing.settings import PackSettings
+from scanlearn.tables.join import join_labels
 
 PHANTOM_PREFIX = "phantom:"
 _MAX_NAME_LENGTH = 40
@@ -55,7 +55,9 @@ def open_archive(
         return Archive(path)
     settings = settings or PackSettings()
     if settings.root is not None and is_archive(settings.root.expanduser()):
-        return join_labels(path, Archive(settings.root.expanduser()), settings, single)
+        return join_labels(
+            path, Archive(settings.root.expanduser()), settings, settings.allow_columns, single
+        )
     manifest = manifest_of(path, settings)
     if manifest.merged is not None:
         manifest.merged.refuse_conflicts(path, single)

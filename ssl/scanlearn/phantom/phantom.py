@@ -81,14 +81,14 @@ class PhantomSpec:
             >>> PhantomSpec.parse("patients=600,size=96x80").width
             80
         """
-        given: dict[str, Any] = {}
+        numbers: dict[str, Any] = {}
         for pair in filter(None, (part.strip() for part in text.split(","))):
             key, _, value = (piece.strip() for piece in pair.partition("="))
             for name, number in _numbers(key, value).items():
-                if name in given:
+                if name in numbers:
                     raise ScanlearnError(f"phantom: '{text}' gives {name} twice; give it once")
-                given[name] = number
-        return cls(**given)
+                numbers[name] = number
+        return cls(**numbers)
 
 
 def _numbers(key: str, value: str) -> Mapping[str, int]:

@@ -288,8 +288,8 @@ def _frame(
     in_hounsfield = shows == "nothing"
     scan, more = gray(values, tags, rescale, voi, padding=padding, in_hounsfield=in_hounsfield)
     scan = inverted(scan) if interpretation == "MONOCHROME1" else scan
-    shown = scan.value_range if shows == "file" else None
-    return replace(scan, spacing_mm=spacing, value_range=shown), (*notes, *more)
+    limits = scan.value_range if shows == "file" else None
+    return replace(scan, spacing_mm=spacing, value_range=limits), (*notes, *more)
 
 
 def _decoded(tags: Dataset, index: int) -> tuple[Values, Mask | None, tuple[str, ...]]:
@@ -475,8 +475,8 @@ def gray(
     if voi.get("VOILUTSequence"):
         looked_up = _looked_up(values * slope + intercept, voi.VOILUTSequence[0])
         low, high = float(looked_up[counted].min()), float(looked_up[counted].max())
-        shown = low, high if high > low else low + 1.0
-        return Scan(looked_up[None], value_range=shown, padding=marked), ()
+        ends = low, high if high > low else low + 1.0
+        return Scan(looked_up[None], value_range=ends, padding=marked), ()
     window, notes = _window(voi)
     notes = (*unread, *notes)
     if window is not None and window.is_usable and window.function == "SIGMOID":

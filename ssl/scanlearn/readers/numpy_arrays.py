@@ -61,8 +61,8 @@ def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame
             if len(scan.pixels) == 3 or stack.dtype == np.uint8:
                 scan = Scan(scan.pixels)
             elif settings.shows == "file":
-                shown = percentile_range(scan.pixels, scan.padding)
-                scan = replace(scan, value_range=shown)
+                limits = percentile_range(scan.pixels, scan.padding)
+                scan = replace(scan, value_range=limits)
         yield Frame(index + 1, scan, notes)
 
 

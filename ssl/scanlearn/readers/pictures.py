@@ -185,14 +185,14 @@ def _scan(image: Image.Image, is_colour: bool, settings: ReadSettings, bits: int
         stored = stored_depth(values.astype(np.int16) if image.mode != "L" else values.view("i1"))
         scan = Scan(stored.pixels[None], units=Units(1.0, -stored.offset))
         scan = inverted(scan) if image.has_white_zero else scan
-        shown = percentile_range(scan.pixels) if settings.shows == "file" else None
-        return replace(scan, value_range=shown)
+        limits = percentile_range(scan.pixels) if settings.shows == "file" else None
+        return replace(scan, value_range=limits)
     if image.mode in _DEEP_MODES:
         deep = np.asarray(image)
         _check_depth(deep, np.uint16)
         is_said = bits is not None and settings.shows == "file" and _fits(deep, bits, image)
-        shown = (0.0, 2.0**bits - 1) if bits is not None and is_said else None
-        scan = Scan(deep.astype(np.uint16)[None], value_range=shown)
+        limits = (0.0, 2.0**bits - 1) if bits is not None and is_said else None
+        scan = Scan(deep.astype(np.uint16)[None], value_range=limits)
         return inverted(scan) if isinstance(image, Tiff) and image.has_white_zero else scan
     mode = "RGB" if is_colour else "L"
     image = image if image.mode == mode else image.convert(mode)

@@ -297,9 +297,9 @@ def _num_rare(number: int) -> int:
 def inverted(scan: Scan) -> Scan:
     """Returns a scan with bright and dark exchanged, whose values measure what they did."""
     top = int(np.iinfo(scan.pixels.dtype).max)
-    shown, units = scan.value_range, scan.units
+    limits, units = scan.value_range, scan.units
     if units is not None:
         intercept = units.intercept + units.slope * top
         units = replace(units, slope=-units.slope, intercept=intercept)
-    shown = None if shown is None else (top - shown[1], top - shown[0])
-    return replace(scan, pixels=top - scan.pixels, value_range=shown, units=units)
+    limits = None if limits is None else (top - limits[1], top - limits[0])
+    return replace(scan, pixels=top - scan.pixels, value_range=limits, units=units)

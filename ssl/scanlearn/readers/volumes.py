@@ -74,5 +74,5 @@ def as_volume(scan: Scan, notes: tuple[str, ...], settings: ReadSettings) -> Vol
         scan, more = from_zero(scan)
         notes = (*notes, *more)
     low, high = percentile_range(scan.pixels, padding)
-    shown = foreground_range(scan.pixels, padding) if in_foreground else (low, high)
-    return Volume(replace(scan, value_range=shown), foreground_from(low, high), notes)
+    limits = foreground_range(scan.pixels, padding) if in_foreground else (low, high)
+    return Volume(replace(scan, value_range=limits), foreground_from(low, high), notes)

@@ -21,6 +21,7 @@ from scanlearn.files import write_atomically
 from scanlearn.provenance import provenance
 from scanlearn.training.folder import RunFolder
 from scanlearn.training.run import Run
+from scanlearn.views.settings import VIEWS_VERSION
 
 # The one thing in which the arms of a comparison are to differ.
 DIAL = "views.scale"
@@ -68,6 +69,7 @@ def run_conditions(run: Run, processes: int) -> Conditions:
         "views.recipe": generator.recipe.name,
         "views.operations": json.dumps(config.model_dump(mode="json")["views"]["operations"]),
         "views.scale_blur": config.views.scale_blur,
+        "views.version": VIEWS_VERSION,
         DIAL: str(generator.scale),
         "archive.hash": archive.content_hash,
         "archive.scans": len(archive),
@@ -173,6 +175,7 @@ def _earlier_conditions(record: Mapping[str, Any]) -> Conditions:
     found: Conditions = {**_resolved_conditions(record["chosen"])}
     found |= _flat({"versions": record["versions"]})
     found["commit"] = str(record["commit"] or "installed")
+    found["views.version"] = record.get("views_version", 1)
     found |= {f"archive.{key}": record["archive"][key] for key in ("hash", "scans")}
     if "start" in record:
         found["backbone.start"] = (record["start"] or {"weights_hash": "random"})["weights_hash"]
@@ -204,4 +207,6 @@ def _items(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _text(value: object) -> str:
+    if value is None or value == "{}":
+        return "none"
     return value if isinstance(value, str) else json.dumps(value)

@@ -20,9 +20,10 @@ from scanlearn.features.auroc import asked_classes, macro_auroc, mean_of_defined
 from scanlearn.features.extract import extract, in_evaluation
 from scanlearn.features.fixed_views import Probing
 from scanlearn.features.panel import Panel
-from scanlearn.packing.settings import TABLE_SETTINGS, PackSettings
+from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import open_archive
-from scanlearn.packing.tables import cell_text
+from scanlearn.tables.reading import cell_text
+from scanlearn.tables.settings import TABLE_SETTINGS
 from scanlearn.training.folder import MetricsCsv
 from scanlearn.training.run import Run
 from scanlearn.training.settings import WatchConfig

@@ -21,9 +21,10 @@ from scanlearn.console import doing, say
 from scanlearn.core import ScanBatch
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import make_folder
-from scanlearn.packing.settings import DEFAULT_TABLE, PackSettings, Table
+from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import open_archive
 from scanlearn.palette import LIGHT, NUM_HUES
+from scanlearn.tables.settings import DEFAULT_TABLE, Table
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.draw import Draw
 from scanlearn.views.recipes import Recipe, find_recipe, no_effect_in_words

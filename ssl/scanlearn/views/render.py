@@ -128,13 +128,13 @@ def _render(
 ) -> tuple[Float[Tensor, "b c s s"], ...]:
     """Views that all take a grid, or that all are crops and flips: two banded passes."""
     warped = way == _Way.WARPED
-    batch = batch if way == _Way.INSIDE else _inside_only(batch)
+    batch = _inside_only(batch) if warped else batch
     b, c, h, w = batch.pixels.shape
-    num_planes = c if batch.mask is None else c + 1
+    num_planes = c if batch.mask is None and way == _Way.INSIDE else c + 1
     # One tensor a view: an allocation that is too large comes back as pages to be faulted in.
     shape = (b, num_planes, size, size)
     rendered = [torch.empty(shape, device=batch.pixels.device) for _ in views]
-    taps = [] if warped else [_crop(draw, view, size, (h, w)) for view in views]
+    taps = [] if warped else [_crop(batch, draw, view, size, way) for view in views]
     # On a GPU all scans are worked on together; on a CPU as many as fit its cache.
     is_large = num_planes * size * size > _LARGE
     step = 1 if is_large else max(_ELEMENTS_AT_ONCE // (num_planes * h * w), 1)
@@ -149,6 +149,8 @@ def _render(
             else:
                 rows, columns = (along.rows(start, start + step) for along in taps[number])
                 chunk = resample(content, rows, columns)
+                if chunk.shape[1] < num_planes:
+                    chunk = torch.cat([chunk, _covered(rows, columns).to(chunk.device)], dim=1)
             if is_large:
                 change(chunk, part, drawn, view, settings)
                 last(chunk[:, :c])
@@ -160,16 +162,26 @@ def _render(
     return tuple(planes[:, :c] for planes in rendered)
 
 
-def _crop(draw: Draw, view: int, size: int, canvas: tuple[int, int]) -> tuple[Taps, Taps]:
-    top, left, bottom, right = draw.crop_box[:, view].T
-    flips = (draw.vflip[:, view], draw.flip[:, view])
+def _crop(batch: ScanBatch, draw: Draw, view: int, size: int, way: _Way) -> tuple[Taps, Taps]:
+    canvas = batch.pixels.shape[-2:]
+    box = batch.valid_box.cpu().numpy().T if way == _Way.BEYOND else None
     rows, columns = (
-        crop_taps(low, high, size=size, extent=extent, longest=max(canvas), reverse=reverse)
-        for low, high, extent, reverse in zip(
-            (top, left), (bottom, right), canvas, flips, strict=True
+        crop_taps(
+            *draw.crop_box[:, view, axis::2].T,
+            size=size,
+            extent=canvas[axis],
+            longest=max(canvas),
+            inside=None if box is None else (box[axis], box[axis + 2]),
+            reverse=reverse[:, view],
         )
+        for axis, reverse in enumerate((draw.vflip, draw.flip))
     )
     return rows, columns
+
+
+def _covered(rows: Taps, columns: Taps) -> Float[Tensor, "b 1 s s"]:
+    """Share of each pixel that lies on the scan: a box, of which it is a product."""
+    return (rows.weight.sum(-1)[:, :, None] * columns.weight.sum(-1)[:, None, :])[:, None]
 
 
 def change(

@@ -29,7 +29,7 @@ class Taps:
         stop: ``[b]`` position after the last.
         index: ``[b s t]`` position of each tap from there.
         weight: ``[b s t]`` weight of each tap; the taps of an output sum to 1 where all of it lies
-            on the canvas.
+            on the scan.
     """
 
     start: tuple[int, ...]
@@ -64,6 +64,7 @@ def crop_taps(
     size: int,
     extent: int,
     longest: int | None = None,
+    inside: tuple[Int64[np.ndarray, " b"], Int64[np.ndarray, " b"]] | None = None,
     reverse: Bool[np.ndarray, " b"] | None = None,
 ) -> Taps:
     """Returns the taps that resize the interval from ``low`` to ``high`` to ``size`` pixels.
@@ -71,13 +72,14 @@ def crop_taps(
     A triangle filter as wide as a reduction asks for (antialiased), clipped and renormalised at
     the ends of the interval, so that what lies outside it never enters: what cropping first and
     resizing then would give. A pixel the interval only partly covers weighs by that part, which
-    keeps the result continuous in its ends. Where the interval reaches beyond the canvas, that
-    part of it weighs as if the canvas went on with zeros.
+    keeps the result continuous in its ends. Where the interval reaches beyond the scan, that part
+    of it weighs as if the scan went on with zeros.
 
     Args:
         low: Start of the interval on each scan, in pixels from the canvas's edge.
         extent: Pixels along this axis of the canvas.
         longest: Length of the longest interval that is ever asked for; None is ``extent``.
+        inside: First pixel of each scan, and the one after its last; None is the canvas.
 
     Source: the bilinear filter of Pillow's resize (libImaging, Resample.c).
     """
@@ -98,13 +100,14 @@ def crop_taps(
 
     from_centre = np.abs(tap + np.float32(0.5) - from_first(centre))
     weight = np.maximum(1 - from_centre / reach.astype(np.float32), 0)
-    start, stop = from_first(low[:, None]), from_first(high[:, None])
-    covered = np.minimum(tap + 1, stop) - np.maximum(tap, start)
+    begin, end = from_first(low[:, None]), from_first(high[:, None])
+    covered = np.minimum(tap + 1, end) - np.maximum(tap, begin)
     weight *= np.minimum(np.maximum(covered, 0), 1)
     weight /= weight.sum(axis=0)
     position = first.astype(np.int64) + np.arange(num_taps)[:, None, None]
     index = np.minimum(np.maximum(position, 0), extent - 1)
-    weight *= index == position
+    start, stop = (0, extent) if inside is None else (edge[:, None] for edge in inside)
+    weight *= (position >= start) & (position < stop)
     return Taps.of(np.moveaxis(index, 0, -1), np.moveaxis(weight, 0, -1))
 
 

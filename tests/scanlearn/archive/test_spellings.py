@@ -65,7 +65,7 @@ def test_patients_of_one_archive_that_agree_are_counted_with_the_first(packed: P
     respelled = respelled_within(archive)
     assert respelled is not None
     assert respelled.num_patients == 3
-    assert respelled.shown == ("a0.png", "a2.png")
+    assert respelled.paths == ("a0.png", "a2.png")
     assert respelled.scans == (archive.scan_ids[0], archive.scan_ids[2])
     assert respelled_within(archive, np.array([0, 1, 3, 6])) is None
 
@@ -75,7 +75,7 @@ def test_patients_of_two_archives_that_agree_are_counted_once(packed: Packed) ->
     respelled = respelled_across(first, second)
     assert respelled is not None
     assert respelled.num_patients == 2
-    assert respelled.shown == ("a0.png", "b0.png")
+    assert respelled.paths == ("a0.png", "b0.png")
     assert respelled_across(first, first) is None
 
 

@@ -111,13 +111,15 @@ def test_every_input_has_a_cache_entry_of_its_own(
     assert len(list(tmp_path.iterdir())) == 6
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", None])
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", None, "flip"])
 def test_a_damaged_cache_entry_is_made_again(
-    tmp_path: Path, archive: Archive, backbone: Backbone, damage: bytes | None
+    tmp_path: Path, archive: Archive, backbone: Backbone, damage: bytes | str | None
 ) -> None:
     first = extract(backbone, archive, **VIEWS, cache=tmp_path)
     (entry,) = tmp_path.iterdir()
-    entry.write_bytes(entry.read_bytes()[:-4] if damage is None else damage)
+    content = entry.read_bytes()
+    flipped = content[:-200] + bytes([content[-200] ^ 1]) + content[-199:]
+    entry.write_bytes({None: content[:-4], "flip": flipped}.get(damage, damage))
     assert np.array_equal(extract(backbone, archive, **VIEWS, cache=tmp_path), first)
     assert np.array_equal(np.load(entry), first)
 

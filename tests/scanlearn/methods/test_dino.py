@@ -158,9 +158,22 @@ def test_the_published_recipe_is_the_default(resolved: Make) -> None:
     assert "65,536 outputs" in reasons[0]
 
 
-def test_a_weight_decay_set_by_hand_stays_constant(resolved: Make) -> None:
-    config, _ = resolved("dino", weight_decay=0.05)
-    assert (config.weight_decay, config.end_weight_decay) == (0.05, None)
+@pytest.mark.parametrize(
+    ("given", "optimiser", "rate", "decays"),
+    [
+        ({}, "adamw", 5e-4, (0.04, 0.4)),
+        ({"weight_decay": 0.05}, "adamw", 5e-4, (0.05, None)),
+        # Of the command for ResNet-50.
+        ({"optimiser": "sgd"}, "sgd", 0.03, (1e-4, None)),
+        ({"optimiser": "sgd", "weight_decay": 0.05}, "sgd", 0.03, (0.05, None)),
+    ],
+)
+def test_rate_and_decay_are_those_published_with_the_optimiser(
+    resolved: Make, given: Any, optimiser: str, rate: float, decays: Any
+) -> None:
+    config, _ = resolved("dino", facts={"batch_size": 256}, **given)
+    assert (config.optimiser, config.learning_rate) == (optimiser, pytest.approx(rate))
+    assert (config.weight_decay, config.end_weight_decay) == decays
 
 
 def test_a_small_archive_gets_few_outputs_and_says_why(resolved: Make) -> None:

@@ -14,8 +14,8 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.packing import parallel as pool
 from scanlearn.packing.filters import Selection, make_selection
 from scanlearn.packing.headers import read_headers, scan_headers
-from scanlearn.packing.manifest import Manifest, read_manifest
 from scanlearn.readers.scan import Header, ReadSettings
+from scanlearn.tables.manifest import Manifest, read_manifest
 
 MakeDicom = Callable[..., Path]
 MakeScans = Callable[..., Path]

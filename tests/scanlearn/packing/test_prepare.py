@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from scanlearn.packing.headers import HeaderScan, scan_headers
-from scanlearn.packing.manifest import Manifest
 from scanlearn.packing.prepare import (
     PackPlan,
     Prepared,
@@ -23,6 +22,7 @@ from scanlearn.packing.prepare import (
     work_items,
 )
 from scanlearn.readers.scan import ReadSettings
+from scanlearn.tables.manifest import Manifest
 
 
 def surveyed(*paths: Path) -> HeaderScan:

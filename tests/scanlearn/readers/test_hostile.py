@@ -34,10 +34,10 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEG2000Lossless, J
 from scanlearn.archive.lists import read_paths
 from scanlearn.archive.reader import Archive
 from scanlearn.errors import ScanlearnError
-from scanlearn.packing.manifest import read_manifest
 from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
 from scanlearn.readers import limits as deadline
+from scanlearn.tables.manifest import read_manifest
 
 SMALL = PackSettings(canvas=32, workers=1, summary=False)
 

@@ -140,6 +140,12 @@ def test_scores_of_other_weights_scans_or_labels_are_refused(
     corrected = replace(tasks[task], truth=tasks[task].truth[np.arange(len(tasks[task]))[::-1]])
     with pytest.raises(ScanlearnError, match=match):
         score_all(config, folder, networks, (square,), {task: corrected})
+    # One of an earlier format is made again, which is said.
+    with np.load(file) as fields:
+        np.savez(file, **(dict(fields) | {"format": np.array(3)}))
+    score_all(config, folder, networks, (square,), tasks)
+    assert "1 of its scores are of an earlier version" in capsys.readouterr().err
+    assert Scores.load(file).made_from
     # Those of an earlier release say nothing of where they are from.
     replace(Scores.load(file), made_from="").save(file)
     capsys.readouterr()

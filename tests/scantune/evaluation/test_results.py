@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from scanlearn.features.auroc import auroc
 from scantune.evaluation.results import (
@@ -17,12 +18,13 @@ from scantune.evaluation.results import (
     with_training,
 )
 from scantune.labels.labeled_set import Design, LabeledSet
-from scantune.scores import Scores
+from scantune.labels.truth import Truth
+from scantune.scores import Scores, Validation
 from scantune.scoring import score_features
 from scantune.statistics.agreement import Agreement
 from scantune.statistics.delong import class_interval
 from scantune.statistics.intervals import estimate, paired_difference, patient_weights
-from scantune.statistics.metrics import threshold_at
+from scantune.statistics.metrics import threshold_at, thresholds_of
 
 Labeled = Callable[..., LabeledSet]
 
@@ -283,3 +285,45 @@ def test_unknown_findings_are_counted_and_left_out(finding_scores: Scores) -> No
     assert rows[0].unknown == int((~known).sum()) > 0
     assert rows[0].share == pytest.approx(finding_scores.truth.positives(0)[known].mean())
     assert rows[1].unknown == 0
+
+
+def drawn_scores(patients: int, ill: float, gap: float, rng: np.random.Generator) -> Scores:
+    """Normal scores of fixed models: half of the patients set the threshold, the rest is tested."""
+    y = (rng.random(patients) < ill).astype(int)
+    values = ndtr(rng.normal(size=patients) + gap * y)
+    half = patients // 2
+    fold_of = np.where(np.arange(patients) < half, -1, 0)[None]
+    both = np.stack([1 - values, values], axis=-1)
+    kept = {(0, 0, 0, 0): Validation(np.arange(half), both[:half])}
+    truth = Truth.of_classes(y, 2)
+    thresholds = thresholds_of(both[:half], truth[np.arange(half)])[None, None, None, None]
+    tested = np.where((fold_of >= 0)[..., None], both, np.nan)[None, None]
+    used = np.full((1, 1, 1), half)
+    owner = np.arange(patients)
+    arrays = (truth, owner, fold_of, tested, thresholds, used, used)
+    return Scores(("linear",), ("all",), ("0", "1"), *arrays, validation=kept)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("patients", "ill", "gap"), [(100, 0.4, 1.4), (400, 0.1, 1.6)])
+def test_intervals_hold_what_thresholds_chosen_like_these_give(
+    patients: int, ill: float, gap: float
+) -> None:
+    rng, names = np.random.default_rng(0), ("sensitivity", "specificity")
+    estimates, ends = [], []
+    for _ in range(300):
+        scores = drawn_scores(patients, ill, gap, rng)
+        weights = patient_weights(scores, replicates=300)
+        anew, fixed = (
+            class_table(each, "linear", "all", weights)[0]
+            for each in (scores, replace(scores, validation={}))
+        )
+        estimates.append([anew.scores[name] for name in names])
+        ends.append([[row.intervals[name] for name in names] for row in (anew, fixed)])
+    truth = np.mean(estimates, axis=0)
+    low, high = np.moveaxis(np.array(ends), -1, 0)
+    anew, fixed = ((low <= truth) & (truth <= high)).mean(axis=0)
+    assert ((anew >= 0.92) & (anew <= 0.995)).all()
+    # With the threshold held fixed, as it was, nominal 95 % hold less.
+    assert fixed[0] < anew[0] - 0.02
+    assert fixed[1] < 0.9

@@ -26,6 +26,18 @@ def test_knn_is_the_weighted_vote_of_the_nearest_by_cosine() -> None:
         np.testing.assert_allclose(found[row], votes / votes.sum())
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_copies_of_a_scan_share_the_last_places_whatever_their_order(order: int) -> None:
+    # One scan is nearest; 30 copies of another, sorted by class, share the other 4 places.
+    near, copies = np.array([[1.0, 0.1]]), np.tile([[1.0, 1.0]], (30, 1))
+    train = np.concatenate([near, copies])[::order]
+    y = np.concatenate([[1], np.repeat([0, 1], [20, 10])])[::order]
+    votes = fit_knn(train, Truth.of_classes(y, 2), np.array([[1.0, 0.0]]), neighbours=5)
+    weights = np.exp(np.array([1 / np.sqrt(1.01), 1 / np.sqrt(2)]) / 0.07)
+    expected = weights @ [[0, 1], [4 * 20 / 30, 4 * 10 / 30]] / (weights @ [1, 4])
+    np.testing.assert_allclose(votes, expected[None], rtol=1e-6)
+
+
 def test_knn_does_not_see_the_length_of_a_feature() -> None:
     rng = np.random.default_rng(1)
     train, test, y = rng.normal(size=(30, 4)), rng.normal(size=(5, 4)), rng.integers(0, 2, 30)

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from scantune.learners import logistic
+from scantune.labels.truth import Truth
+from scantune.learners import frozen, logistic
+from scantune.learners.frozen import C_GRID, fit_linear
+from scantune.learners.learner import LabeledFeatures
 from scantune.learners.logistic import PenaltyPath, PrincipalAxes
 
 CS = (1e-4, 1e-2, 1.0, 10.0)
@@ -16,12 +19,14 @@ def principal_axes(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.
     return axes.project(train), axes.project(test)
 
 
-def collinear(n: int, d: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def collinear(
+    n: int, d: int, classes: int, seed: int = 0, apart: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Features whose variances span four orders of magnitude, on offsets of their own."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, classes, n)
     hidden = rng.normal(size=(n, d)) * np.logspace(0, -2, d)
-    hidden[:, :classes] += np.eye(classes)[y]
+    hidden[:, :classes] += apart * np.eye(classes)[y]
     return hidden @ rng.normal(size=(d, d)) + rng.normal(size=d), y
 
 
@@ -48,14 +53,38 @@ def test_every_fit_of_the_path_equals_that_of_scikit_learn(
         np.testing.assert_allclose(path.fit(c).predict(z_test), expected, atol=2e-4)
 
 
-@pytest.mark.parametrize("classes", [2, 4])
-def test_the_tolerance_in_use_moves_no_probability_by_a_hundredth(classes: int) -> None:
-    x, y = collinear(300, 60, classes)
-    z, z_test = principal_axes(x[:200], x[200:])
-    path = PenaltyPath(z, y[:200], classes)
-    for c in CS[:-1]:
-        expected = by_scikit_learn(x[:200], y[:200], x[200:], c)
-        assert np.abs(path.fit(c).predict(z_test) - expected).max() < 0.01
+@pytest.mark.parametrize(
+    ("n", "d", "classes", "apart"),
+    [
+        *[(200, 60, 2, 1.0), (200, 60, 2, 6.0), (100, 300, 2, 1.0), (100, 300, 4, 1.0)],
+        *[(300, 60, 4, 1.0), (300, 60, 4, 6.0), (100, 200, 3, 6.0)],
+    ],
+)
+@pytest.mark.parametrize("units", [0, 4])
+def test_no_probability_is_off_by_a_thousandth_at_any_penalty(
+    n: int, d: int, classes: int, apart: float, units: int
+) -> None:
+    x, y = collinear(n + 50, d, classes, apart=apart)
+    x *= 10.0 ** np.random.default_rng(1).uniform(-units, units, d)
+    scaled = (x - x[:n].mean(axis=0)) / x[:n].std(axis=0)
+    z, z_test = principal_axes(x[:n], x[n:])
+    path = PenaltyPath(z, y[:n], classes)
+    for c in C_GRID:
+        # Newton's method with the whole Hessian, as closely as float64 can.
+        tight = LogisticRegression(C=c, tol=1e-12, max_iter=500, solver="newton-cholesky")
+        expected = tight.fit(scaled[:n], y[:n]).predict_proba(scaled[n:])
+        assert np.abs(path.fit(c).predict(z_test) - expected).max() < 1e-3
+        assert path.converged
+
+
+def test_a_fit_that_does_not_converge_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = collinear(100, 60, 2)
+    monkeypatch.setattr(logistic, "_MAX_STEPS", 1)
+    monkeypatch.setattr(frozen, "C_GRID", (10.0,))
+    z, _ = principal_axes(x, x)
+    assert not PenaltyPath(z, y, 2).fit(10.0).converged
+    fit = fit_linear(LabeledFeatures(x, Truth.of_classes(y, 2), np.arange(100)), x)
+    assert fit.caveats == ("the logistic regression did not converge",)
 
 
 def test_axes_come_from_the_training_scans_alone() -> None:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from scantune.labels.truth import Truth
@@ -117,3 +118,31 @@ def test_a_label_unknown_in_one_of_a_pair_is_unknown_in_the_mixture() -> None:
     expected = unknown.known * unknown.known[partner]
     assert torch.equal(found.known, expected)
     assert 0 < float(expected.sum()) < float(unknown.known.sum())
+
+
+@pytest.mark.parametrize("beta", [None, 0.9])
+def test_the_loss_of_a_constant_is_the_least_that_one_prediction_for_all_has(
+    beta: float | None,
+) -> None:
+    for truth in (Truth.of_classes(Y, 3), FINDINGS):
+        objective = Objective.of(truth, smoothing=0.1, beta=beta)
+        targets = objective.targets(truth.matrix)
+        constant = torch.zeros(3, requires_grad=True)
+        search = torch.optim.LBFGS([constant], max_iter=200, line_search_fn="strong_wolfe")
+
+        def lost(
+            constant: Tensor = constant,
+            objective: Objective = objective,
+            targets: Targets = targets,
+            search: torch.optim.LBFGS = search,
+        ) -> Tensor:
+            search.zero_grad()
+            loss = objective.loss(constant.expand(4, 3), targets)
+            loss.backward()
+            return loss
+
+        search.step(lost)  # type: ignore[no-untyped-call]
+        assert objective.constant_loss(truth) == pytest.approx(float(lost().detach()), rel=1e-4)
+        twice = truth[np.array([0, 1, 2, 3, 0])]
+        drawn = objective.constant_loss(truth, np.array([0.4, 0.2, 0.2, 0.2]))
+        assert drawn == pytest.approx(objective.constant_loss(twice), rel=1e-5)

@@ -204,3 +204,19 @@ def test_the_probe_is_a_linear_layer_on_the_tokens(scans: LabeledScans, backbone
     expected = exponents / exponents.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(scores_of(result, scans, TRAIN), expected[TRAIN], atol=1e-5)
     assert result.history.losses[-1] < result.history.losses[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "is_said"), [("test_resnet", 1e-3, True), ("test_vit", 1.0, False)]
+)
+def test_a_probe_that_its_learning_rate_hardly_moves_says_so(
+    scans: LabeledScans, backbone: Make, name: str, rate: float, is_said: bool
+) -> None:
+    probe = tuned(scans, backbone(name), "sgd", epochs=50, learning_rate=rate)
+    y = scans.labeled.truth.classes[TRAIN]
+    share = y.mean()
+    constant = -np.mean(np.where(y == 1, np.log(share), np.log(1 - share)))
+    assert (probe.history.losses[-1] > 0.95 * constant) == is_said
+    assert bool(probe.caveats) == is_said
+    if is_said:
+        assert "raise tune.learning_rate, or read the linear probe" in probe.caveats[0]

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from scanlearn.errors import ScanlearnError
-from scanlearn.packing.manifest import Manifest, read_manifest
-from scanlearn.packing.merge import MERGED, Conflict
 from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
+from scanlearn.tables.manifest import Manifest, read_manifest
+from scanlearn.tables.merge import MERGED, Conflict
 
 MakeScans = Callable[..., Path]
 

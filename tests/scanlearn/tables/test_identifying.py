@@ -9,10 +9,10 @@ from PIL import Image
 
 from scanlearn.archive.reader import Archive
 from scanlearn.errors import ScanlearnError
-from scanlearn.packing.identifying import identifying_values, is_identifying
-from scanlearn.packing.manifest import read_manifest
 from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
+from scanlearn.tables.identifying import identifying_values, is_identifying
+from scanlearn.tables.manifest import read_manifest
 
 IDENTIFYING = """
 Patient's Name;PatientName;Patient ID;PatientID;Patient's Birth Date;Patient's Birth Time

@@ -197,6 +197,6 @@ def _shared(parts: list[str], path: str) -> int:
 
 
 def _folders(counts: Counter[str]) -> str:
-    shown = [f"{folder} ({n:,})" for folder, n in counts.most_common(_NAMED_FOLDERS)]
-    others = len(counts) - len(shown)
-    return ", ".join(shown) + (f" and {others:,} more folders" if others else "")
+    commonest = [f"{folder} ({n:,})" for folder, n in counts.most_common(_NAMED_FOLDERS)]
+    others = len(counts) - len(commonest)
+    return ", ".join(commonest) + (f" and {others:,} more folders" if others else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +16,10 @@ from scanlearn.archive.lists import read_identifiers
 from scanlearn.archive.reader import Archive
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
-from scanlearn.packing.manifest import PATH_COLUMNS, PATIENT_COLUMNS, labels_by
-from scanlearn.packing.merge import MERGED
-from scanlearn.packing.settings import PackSettings
-from scanlearn.packing.tables import cell_text, find_column, find_required, read_table
+from scanlearn.tables.manifest import PATH_COLUMNS, PATIENT_COLUMNS, labels_by
+from scanlearn.tables.merge import MERGED
+from scanlearn.tables.reading import cell_text, find_column, find_required, read_table
+from scanlearn.tables.settings import TableSettings
 
 
 class _Key(NamedTuple):
@@ -60,7 +60,11 @@ class JoinedArchive(Archive):
 
 
 def join_labels(
-    source: Path, archive: Archive, settings: PackSettings, single: Collection[str] = ()
+    source: Path,
+    archive: Archive,
+    settings: TableSettings,
+    allowed: Sequence[str] = (),
+    single: Collection[str] = (),
 ) -> JoinedArchive:
     """Returns an archive with the labels of a table, and says how many scans have some.
 
@@ -69,6 +73,7 @@ def join_labels(
     scans.
 
     Args:
+        allowed: Columns that are labels although they look as if they identified a person.
         single: Columns that must have one value for each of these.
 
     Raises:
@@ -77,7 +82,7 @@ def join_labels(
     """
     table = read_table(source, sep=settings.sep, sheet=settings.sheet)
     kind, column = _key_of(table, source, settings)
-    labels = labels_by(table, source, column, settings.allow_columns)
+    labels = labels_by(table, source, column, allowed)
     labels.merged.refuse_conflicts(source, single)
     identities = identities_of(archive, settings.issuer or source_name(source.absolute().parent))
     keys = labels.table.column("path").to_pylist()
@@ -86,8 +91,8 @@ def join_labels(
     }
     names = _names(archive, kind)
     rows = [next((row_of[name] for name in of if name in row_of), None) for of in names]
-    found = {row for row in rows if row is not None}
-    if not found:
+    joined = {row for row in rows if row is not None}
+    if not joined:
         issuer = "; give the issuer= that it was packed with" if kind == "patient" else ""
         raise ScanlearnError(
             f"{source}: none of the {len(row_of):,} values of '{column}' is in {archive.path}"
@@ -100,9 +105,9 @@ def join_labels(
         f" {len(archive):,} scans have a row"
         + (f"; a label of a {whole} is that of all its scans" if whole else "")
     )
-    if len(found) < len(row_of):
+    if len(joined) < len(row_of):
         warn_user(
-            f"{source.name}: {len(row_of) - len(found):,} of {len(row_of):,} values of '{column}'"
+            f"{source.name}: {len(row_of) - len(joined):,} of {len(row_of):,} values of '{column}'"
             f" are not in {archive.path}"
         )
     places = pa.array(rows, pa.int64())
@@ -114,7 +119,7 @@ def join_labels(
     return JoinedArchive(archive.path, columns)
 
 
-def _key_of(table: pa.Table, source: Path, settings: PackSettings) -> tuple[str, str]:
+def _key_of(table: pa.Table, source: Path, settings: TableSettings) -> tuple[str, str]:
     """Returns what kind of column scans are joined by, and its name."""
     for kind, setting, column in (
         ("file", "path_column", settings.path_column),

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from scanlearn.errors import ScanlearnError
-from scanlearn.packing import tables
-from scanlearn.packing.tables import (
+from scanlearn.tables import reading as tables
+from scanlearn.tables.reading import (
     cell_text,
     find_column,
     find_required,

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scanlearn.errors import ScanlearnError
-from scanlearn.packing.manifest import Manifest, read_manifest, walk
+from scanlearn.tables.manifest import Manifest, read_manifest, walk
 
 MakeScans = Callable[..., Path]
 

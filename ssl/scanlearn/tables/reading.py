@@ -191,9 +191,9 @@ def _as_western(lines: Iterator[str], name: str) -> Iterator[str]:
         foreign = None if is_said else _NOT_ASCII.search(line)
         if foreign is not None:
             is_said = True
-            shown = line[max(0, foreign.start() - 20) : foreign.end() + 20].strip()
+            excerpt = line[max(0, foreign.start() - 20) : foreign.end() + 20].strip()
             warn_user(
-                f"{name}: is not UTF-8 and was read as Windows-1252, as in {shown!r}; save it as"
+                f"{name}: is not UTF-8 and was read as Windows-1252, as in {excerpt!r}; save it as"
                 " UTF-8 if that is misread"
             )
         yield line

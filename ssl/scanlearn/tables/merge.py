@@ -12,7 +12,7 @@ import pyarrow as pa
 from jaxtyping import Int64
 
 from scanlearn.errors import ScanlearnError
-from scanlearn.packing.tables import cell_text, is_list, split_list
+from scanlearn.tables.reading import cell_text, is_list, split_list
 
 # How `archive.json` calls a column with several values of a scan, among its notes.
 JOINED = "several values joined in column"

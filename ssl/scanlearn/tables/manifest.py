@@ -22,17 +22,6 @@ from scanlearn.archive.identity import is_shortened
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import check_exists
-from scanlearn.packing.identifying import identifying_values, is_identifying
-from scanlearn.packing.locate import locate
-from scanlearn.packing.merge import Merged, merge_rows
-from scanlearn.packing.settings import TableSettings
-from scanlearn.packing.tables import (
-    TABLE_SUFFIXES,
-    find_column,
-    find_required,
-    is_one_of,
-    read_table,
-)
 from scanlearn.readers.containers import (
     CONTAINER_SUFFIXES,
     as_text,
@@ -43,6 +32,17 @@ from scanlearn.readers.limits import limited
 from scanlearn.readers.nifti import second_files
 from scanlearn.readers.readers import SCAN_SUFFIXES, is_scan, list_rows, may_be_scan
 from scanlearn.readers.scan import Undecodable
+from scanlearn.tables.identifying import identifying_values, is_identifying
+from scanlearn.tables.locate import locate
+from scanlearn.tables.merge import Merged, merge_rows
+from scanlearn.tables.reading import (
+    TABLE_SUFFIXES,
+    find_column,
+    find_required,
+    is_one_of,
+    read_table,
+)
+from scanlearn.tables.settings import TableSettings
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "Image Index")
 # Looked for after these: names without ending, as of VinDr, ISIC and APTOS.

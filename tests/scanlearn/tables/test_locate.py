@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scanlearn.errors import ScanlearnError
-from scanlearn.packing.manifest import read_manifest
+from scanlearn.tables.manifest import read_manifest
 
 MakeFiles = Callable[..., Path]
 
