@@ -1,6 +1,6 @@
 """What 95 % intervals cover where a budget takes one of many possible subsets of the labels.
 
-    python benchmarks/subsets.py              40 cohorts of each setting
+    python benchmarks/subsets.py              20 cohorts of each setting
     python benchmarks/subsets.py --quick      10
 
 Two fixed feature maps of the same scans, nearest class means of 30 draws of 100 labels out
@@ -33,7 +33,7 @@ from scantune.statistics.intervals import (
 TRAITS, POOL, UNSEEN = 12, 2000, 20_000
 DRAWS, LABELS = 30, 100
 SIZES = (2, 3, 5, 10)
-TESTED = (200, 1000)
+TESTED = (200, 2000)
 
 
 def cohort(generator: np.random.Generator, tested: int) -> tuple[LabeledSet, list[np.ndarray]]:
@@ -96,7 +96,7 @@ def cohort_rows(generator: np.random.Generator, tested: int) -> dict[int, list[t
 
 
 def main() -> None:
-    parser = options(__doc__, quick="10 cohorts instead of 40")
+    parser = options(__doc__, quick="10 cohorts instead of 20")
     arguments = parser.parse_args()
     hush()
     figures: dict[str, float] = {}
@@ -104,7 +104,7 @@ def main() -> None:
     print("spread; median widths\n")
     for tested in TESTED:
         rows: dict[int, list[tuple[float, ...]]] = {}
-        for number in range(10 if arguments.quick else 40):
+        for number in range(10 if arguments.quick else 20):
             generator = np.random.default_rng([number, tested])
             for size, found in cohort_rows(generator, tested).items():
                 rows.setdefault(size, []).extend(found)
