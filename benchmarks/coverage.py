@@ -1,265 +1,307 @@
 """What 95 % intervals cover, and how often two arms of one recipe are called different.
 
-    python benchmarks/coverage.py             1,000 repetitions of each setting
-    python benchmarks/coverage.py --quick     200
-    python benchmarks/coverage.py --only .8   the settings whose names hold a word
+    python benchmarks/coverage.py             150 repetitions, 75 of five seeds: 25 minutes
+    python benchmarks/coverage.py --quick     20 and 10: 3 minutes
+    python benchmarks/coverage.py --only few  the settings whose names hold a word
 
-Scores are drawn, and then go the way of every study: `patient_folds`, `Scores`, `estimate` with
-2,000 patient resamples, `arm_interval`, `paired_difference`, `verdict`.
+Everything goes the way of every study. Features are drawn, and then `score_learners` fits the real
+learners in real folds, with their refits; `estimate`, `arm_interval`, `paired_difference` and
+`verdict` follow. A bench that draws scores and fits nothing cannot see what folds share.
 
-Design. 100 or 200 patients have 1 to 4 scans each. A patient is ill with probability .4 or .2, and
-nine scans of ten show what the patient has, so that some patients have scans of both classes. The
-folds are stratified by class; there are 5, under 2 label seeds. The score of a scan is
+Fitted. Patients have one or two scans, all ill or all healthy. A scan's features are normal: half
+of their variance is of the scan itself, common to all networks, which find the same patients hard,
+half the network's own; half of each is the patient's. One direction tells the classes apart, by as
+much as gives the best linear score the AUROC named, a network's pretraining seed moves it by a
+standard deviation of .03, and every network turns its features another way. Two arms of one recipe
+have 5 networks each, or one. The true AUROC of fitted models is that on 1,000 unseen patients.
 
-    gap * is_positive + patient + scan + network by patient + network by scan + model by scan
+The truth of an arm is its expected AUROC, when patients, models and pretraining seeds are drawn
+anew; with one seed, given how good this network is (a parabola in its seed's effect, fitted to all
+repetitions). "fixed" is what intervals were before: resampled patients, models held fixed, and the
+variance between seeds on top of it.
 
-with normal parts of variances .35, .35, .05, .15 and .10. The first two are shared by all networks,
-which find the same patients and scans hard; the last is each fold's and label seed's own. The gap
-is that of the recipe, plus what the fold and the label subset give to all networks alike (fixed,
--.15 to .15), plus what the pretraining seed gives to its network (normal). A recipe, and a second
-one whose AUROC is .03 less, are pretrained 5 times each, and the first 5 times again with other
-seeds: the A/A comparison. n seeds are the first n.
-
-Truth. Patients and pretraining seeds are drawn, folds and label subsets fixed: the true AUROC of an
-arm is the mean over folds and seeds of P(positive above negative) of scans of different patients,
-a closed form. With one seed the interval speaks of that network only, and its own AUROC is the
-truth; that two networks of one recipe are then called different as often as they differ is no
-error, and is why the verdict says what it speaks of.
-
-The AUROC of a recipe's networks has a standard deviation of .03 over pretraining seeds, as small
-networks have on the phantom (.01 to .06), and in two settings of .06 and of .01. What one network
-alone gets wrong in these patients counts in both parts of the variance; where seeds differ by
-little else, as in the last setting, five of them cover more than 95 % and are called different
-less often. That is shown, and no goal is set for it.
+Few patients. Scores are drawn for a fixed model, or two whose scores correlate by .5 or .9; n+ and
+n- patients with one scan each; limits and tests are DeLong's.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from common import options, save
-from scipy.special import ndtr, ndtri
+from jaxtyping import Float, Int
+from scipy.special import ndtri, stdtrit
 
+from scanlearn.features.auroc import auroc
+from scantune.labels.labeled_set import LabeledSet
 from scantune.labels.truth import Truth
-from scantune.scores import Scores
-from scantune.splits import patient_folds
+from scantune.learners.by_name import frozen_learner
+from scantune.learners.learner import Fit, Learner
+from scantune.scoring import score_learners
+from scantune.statistics.delong import delong_difference, delong_interval
 from scantune.statistics.intervals import (
-    Difference,
+    Component,
     Estimate,
-    Interval,
     arm_interval,
     estimate,
     paired_difference,
     patient_weights,
-    verdict,
 )
 
-SEEDS = (1, 2, 3, 5)
-FOLDS, LABEL_SEEDS = 5, 2
-# Standard deviations of the parts of a score, whose variances sum to one.
-PATIENT, SCAN, NETWORK_PATIENT, NETWORK_SCAN, MODEL_SCAN = np.sqrt([0.35, 0.35, 0.05, 0.15, 0.10])
-FOLD_GAPS = np.linspace(-0.15, 0.15, FOLDS * LABEL_SEEDS).reshape(FOLDS, LABEL_SEEDS).T
-LESS = 0.03
+SEED_SD = 0.03
+UNSEEN = 1000
 
 
 class Setting(NamedTuple):
-    """One population: patients, how well a recipe tells the classes apart, how its seeds spread."""
+    """One population, and how it is scored."""
 
     name: str
     patients: int
+    ill: float
     auroc: float
-    seed_sd: float = 0.03
-    ill: float = 0.4
-    has_goal: bool = True
+    dims: int
+    label_seeds: int
+    seeds: int = 1
+    learner: str = "linear"
 
 
 SETTINGS = (
-    Setting("auroc_.7", 100, 0.7),
-    Setting("auroc_.8", 100, 0.8),
-    Setting("auroc_.9", 100, 0.9),
-    Setting("auroc_.8_200_patients", 200, 0.8, ill=0.2),
-    Setting("auroc_.8_seeds_far_apart", 100, 0.8, seed_sd=0.06),
-    Setting("auroc_.8_seeds_close", 100, 0.8, seed_sd=0.01, has_goal=False),
+    Setting("fitted_60", 60, 0.4, 0.85, 5, 1),
+    Setting("fitted_60_wide", 60, 0.4, 0.85, 50, 1),
+    Setting("fitted_100", 100, 0.4, 0.85, 20, 1),
+    Setting("fitted_100_draws", 100, 0.4, 0.85, 20, 3),
+    Setting("fitted_200_rare", 200, 0.15, 0.9, 20, 1),
+    Setting("fitted_500", 500, 0.4, 0.85, 50, 1),
+    Setting("fitted_100_knn", 100, 0.4, 0.85, 20, 3, 1, "knn"),
+    Setting("fitted_seeds", 100, 0.4, 0.85, 20, 1, 5),
+    Setting("fitted_seeds_knn", 100, 0.4, 0.85, 5, 3, 5, "knn"),
 )
-# Lower and upper ends, with five seeds.
-GOALS = {"arm_covered": (0.93, 0.97), "difference_covered": (0.93, 0.97), "aa_called": (0.03, 0.07)}
+# Patients with and without, AUROC of the first model.
+SIDES = ((5, 15), (5, 95), (10, 10), (10, 190), (20, 80), (30, 30), (100, 100))
+AUROCS = (0.6, 0.8, 0.9, 0.95, 0.98, 0.995)
 
 
-class Recipe(NamedTuple):
-    """How far a recipe's networks part the classes: on average, and between pretraining seeds."""
+class Network(NamedTuple):
+    """One network on the patients of a repetition: what it scores, and the truth of its models."""
 
-    gap: float
-    seed_gap: float
-
-    @classmethod
-    def of(cls, auroc: float, seed_sd: float) -> Recipe:
-        """Returns the recipe whose networks have about this AUROC and its standard deviation."""
-        gap = math.sqrt(2) * float(ndtri(auroc))
-        slope = math.exp(-(gap**2) / 4) / math.sqrt(2 * math.pi) / math.sqrt(2)
-        return cls(gap, seed_sd / slope)
-
-    @property
-    def auroc(self) -> float:
-        """True AUROC, over pretraining seeds."""
-        # A normal gap adds its variance to that of the two scores compared.
-        return float(ndtr((self.gap + FOLD_GAPS) / math.sqrt(2 + self.seed_gap**2)).mean())
-
-    def network_auroc(self, seed_effect: float) -> float:
-        """True AUROC of one network, its seed's effect in units of ``seed_gap``."""
-        gaps = self.gap + FOLD_GAPS + self.seed_gap * seed_effect
-        return float(ndtr(gaps / math.sqrt(2)).mean())
+    estimate: Estimate
+    effect: float
+    true: float
 
 
 class Cohort:
-    """Patients, their scans and folds, and what all networks find hard in them."""
+    """Labeled patients, unseen ones, and what all networks find hard in them."""
 
     def __init__(self, setting: Setting, generator: np.random.Generator) -> None:
-        sizes = generator.integers(1, 5, setting.patients)
-        self.patients = np.repeat(np.arange(setting.patients), sizes)
-        is_ill = (generator.random(setting.patients) < setting.ill)[self.patients]
-        self.y = (is_ill ^ (generator.random(len(is_ill)) < 0.1)).astype(np.int64)
-        self.truth = Truth.of_classes(self.y, 2)
-        self.fold_of = np.empty((LABEL_SEEDS, len(self.y)), dtype=np.int64)
-        for seed in range(LABEL_SEEDS):
-            folds = patient_folds(self.truth, self.patients, FOLDS, seed)
-            for number, fold in enumerate(folds):
-                self.fold_of[seed, fold.test] = number
-        self._shared = PATIENT * generator.normal(size=setting.patients)[self.patients]
-        self._shared += SCAN * generator.normal(size=len(self.y))
+        self.setting, self._generator = setting, generator
+        sizes = generator.integers(1, 3, setting.patients)
+        patients = np.repeat(np.arange(setting.patients), sizes)
+        ill = np.zeros(setting.patients, dtype=np.int64)
+        ill[: round(setting.ill * setting.patients)] = 1
+        generator.shuffle(ill)
+        truth = Truth.of_classes(ill[patients], 2)
+        self.labeled = LabeledSet("drawn", ("no", "yes"), truth, patients, np.arange(len(patients)))
+        # Unseen patients have one scan each, and as many are ill as not.
+        self.y = np.concatenate([ill[patients], np.arange(UNSEEN) % 2])
+        self._owner = np.concatenate([patients, setting.patients + np.arange(UNSEEN)])
+        self._common = self._normal()
+        self.weights: np.ndarray | None = None
 
-    def scores(self, recipe: Recipe, seed_effect: float, generator: np.random.Generator) -> Scores:
-        """Returns what one network scores."""
-        n = len(self.y)
-        own = NETWORK_PATIENT * generator.normal(size=int(self.patients[-1]) + 1)[self.patients]
-        own += NETWORK_SCAN * generator.normal(size=n)
-        models = MODEL_SCAN * generator.normal(size=(LABEL_SEEDS, n))
-        gaps = recipe.gap + recipe.seed_gap * seed_effect
-        gaps = gaps + np.take_along_axis(FOLD_GAPS, self.fold_of, axis=1)
-        positive = gaps * self.y + self._shared + own + models
-        used = np.full((1, LABEL_SEEDS, FOLDS), n)
-        return Scores(
-            learners=("drawn",),
-            budgets=("all",),
-            classes=("no", "yes"),
-            truth=self.truth,
-            patients=self.patients,
-            fold_of=self.fold_of,
-            values=np.stack([-positive, positive], axis=-1)[None, None],
-            thresholds=np.zeros((1, 1, LABEL_SEEDS, FOLDS, 2)),
-            train_scans=used,
-            train_patients=used,
+    def _normal(self) -> Float[np.ndarray, "n d"]:
+        of_patient = self._generator.normal(size=(self._owner[-1] + 1, self.setting.dims))
+        of_scan = self._generator.normal(size=(len(self._owner), self.setting.dims))
+        return (of_patient[self._owner] + of_scan) / np.sqrt(2)
+
+    def features(self, effect: float) -> Float[np.ndarray, "n d"]:
+        """Returns a network's features of labeled and unseen scans; its seed's effect is normal."""
+        gap = np.sqrt(2) * ndtri(self.setting.auroc)
+        slope = np.exp(-(gap**2) / 4) / np.sqrt(4 * np.pi)
+        features = (self._common + self._normal()) / np.sqrt(2)
+        features[:, 0] += (gap + SEED_SD / slope * effect) * self.y
+        axes = self._generator.normal(size=(self.setting.dims, self.setting.dims))
+        return np.asarray(features @ np.linalg.qr(axes)[0])
+
+    def network(self) -> Network:
+        """Returns a new pretraining seed's network."""
+        setting, generator = self.setting, self._generator
+        effect = float(generator.normal())
+        features = self.features(effect)
+        learn, aurocs = self._watched(frozen_learner(setting.learner, features, self.labeled))
+        scores = score_learners(
+            {setting.learner: learn}, self.labeled, label_seeds=setting.label_seeds
         )
+        if self.weights is None:
+            seed = int(generator.integers(1 << 31))
+            self.weights = patient_weights(scores, replicates=500, seed=seed)
+        found = estimate(scores, setting.learner, "all", self.weights)
+        return Network(found, effect, float(np.mean(aurocs)))
+
+    def _watched(self, learner: Learner) -> tuple[Learner, list[float]]:
+        """Returns a learner whose every model scores the unseen patients too, and their AUROCs."""
+        unseen = np.arange(len(self.labeled), len(self.y))
+        aurocs: list[float] = []
+
+        def learn(rows: Int[np.ndarray, " t"], test: Int[np.ndarray, " u"], seed: int) -> Fit:
+            fit = learner(rows, np.concatenate([test, unseen]), seed)
+            aurocs.append(auroc(fit.scores[len(test) :, 1], self.y[unseen] == 1))
+            refit = fit.refit
+            assert refit is not None
+            return Fit(
+                fit.scores[: len(test)],
+                fit.validation,
+                refit=lambda kept: refit(kept)[: len(test)],
+            )
+
+        return learn, aurocs
 
 
-class Row(NamedTuple):
-    """What one repetition shows with n seeds."""
+class Found(NamedTuple):
+    """Estimate, ends and p-value of one interval; of two where a difference is taken."""
 
-    arm_covered: bool
-    difference_covered: bool
-    aa_called: bool
-    arm_error: float
-    difference_error: float
+    estimate: float
+    low: float
+    high: float
+    p: float
+
+
+def intervals(first: list[Estimate], second: list[Estimate], *, fixed: bool) -> list[Found]:
+    """Returns those of both arms and of their difference, with refits or with models fixed."""
+    if not fixed:
+        paired = paired_difference(first, second)
+        arms = [arm_interval(arm) for arm in (first, second)]
+        plain = [Found(each.estimate, each.low, each.high, np.nan) for each in arms]
+        return [*plain, Found(paired.estimate, paired.low, paired.high, paired.p)]
+    found = []
+    pairs = [
+        replace(a, auroc=a.auroc - b.auroc, replicates=a.replicates - b.replicates)
+        for a, b in zip(first, second, strict=True)
+    ]
+    for arm in (first, second, pairs):
+        mean = float(np.mean([each.auroc for each in arm]))
+        over_patients = float(np.mean([each.replicates for each in arm], axis=0).var(ddof=1))
+        over_seeds = Component.of([each.auroc for each in arm])
+        variance = over_patients + over_seeds.variance
+        df = variance**2 / (
+            over_patients**2 / (arm[0].num_patients - 1) + over_seeds.variance**2 / over_seeds.df
+        )
+        half = float(stdtrit(df, 0.975) * variance**0.5)
+        is_called = abs(mean) > half
+        found.append(Found(mean, mean - half, mean + half, 0.0 if is_called else 1.0))
+    return found
+
+
+class Shares(NamedTuple):
+    """How often intervals hold the truth, and arms of one recipe are called different."""
+
+    arm: float
+    difference: float
+    called: float
     arm_width: float
     difference_width: float
 
 
-def covers(found: Interval | Difference, truth: float) -> bool:
-    return found.low <= truth <= found.high
-
-
-def repetition(setting: Setting, generator: np.random.Generator) -> Iterator[Row]:
-    """Yields a row for each number of seeds."""
-    cohort = Cohort(setting, generator)
-    recipe = Recipe.of(setting.auroc, setting.seed_sd)
-    lesser = Recipe.of(setting.auroc - LESS, setting.seed_sd)
-    effects = generator.normal(size=(3, SEEDS[-1]))
-    weights: np.ndarray | None = None
-    arms: list[list[Estimate]] = []
-    for own, seed_effects in zip((recipe, recipe, lesser), effects, strict=True):
-        arms.append([])
-        for effect in seed_effects:
-            scores = cohort.scores(own, effect, generator)
-            if weights is None:
-                weights = patient_weights(scores, seed=int(generator.integers(1 << 31)))
-            arms[-1].append(estimate(scores, "drawn", "all", weights))
-    for n in SEEDS:
-        arm, twin, other = (one[:n] for one in arms)
-        if n == 1:
-            truth = recipe.network_auroc(effects[0, 0])
-            gain = truth - lesser.network_auroc(effects[2, 0])
-        else:
-            truth, gain = recipe.auroc, recipe.auroc - lesser.auroc
-        interval, difference = arm_interval(arm), paired_difference(arm, other)
-        yield Row(
-            arm_covered=covers(interval, truth),
-            difference_covered=covers(difference, gain),
-            aa_called=verdict(paired_difference(arm, twin)) in ("better", "worse"),
-            arm_error=interval.estimate - truth,
-            difference_error=difference.estimate - gain,
-            arm_width=interval.high - interval.low,
-            difference_width=difference.high - difference.low,
-        )
-
-
-def simulate(setting: Setting, repetitions: int, seed: int = 0) -> dict[int, Row]:
-    """Returns a row for each number of seeds: means, of errors in square, and median widths."""
-    found: dict[int, list[Row]] = {n: [] for n in SEEDS}
+def fitted(setting: Setting, repetitions: int) -> Iterator[tuple[int, str, Shares]]:
+    """Yields number of seeds, way ("fixed" or "refitted") and shares of a setting."""
+    cohorts = []
     for number in range(repetitions):
-        # Settings share no draws, so that chance does not move them together.
-        generator = np.random.default_rng([seed, number, *setting.name.encode()])
-        for n, row in zip(SEEDS, repetition(setting, generator), strict=True):
-            found[n].append(row)
-    means = {}
-    for n, rows in found.items():
-        table = np.array(rows, dtype=np.float64)
-        mean, root = table.mean(axis=0), np.sqrt(np.square(table).mean(axis=0))
-        is_error, is_width = ([word in name for name in Row._fields] for word in ("error", "width"))
-        middle = np.where(is_width, np.median(table, axis=0), mean)
-        means[n] = Row(*np.where(is_error, root, middle).tolist())
-    return means
+        cohort = Cohort(setting, np.random.default_rng([number, *setting.name.encode()]))
+        cohorts.append([cohort.network() for _ in range(2 * setting.seeds)])
+    effects = np.array([[each.effect for each in networks] for networks in cohorts])
+    true = np.array([[each.true for each in networks] for networks in cohorts])
+    parabola = np.polyfit(effects.ravel(), true.ravel(), 2)
+    expected = np.polyval(parabola, effects)
+    of_recipe = float(np.polyval(parabola, np.random.default_rng(0).normal(size=100_000)).mean())
+    for seeds in sorted({1, 2, 3, 5} & set(range(1, setting.seeds + 1))):
+        for way in ("fixed", "refitted"):
+            rows = []
+            for place, networks in enumerate(cohorts):
+                estimates = [each.estimate for each in networks]
+                arms = estimates[:seeds], estimates[setting.seeds : setting.seeds + seeds]
+                *two, paired = intervals(*arms, fixed=way == "fixed")
+                truth = [of_recipe, of_recipe]
+                if seeds == 1:
+                    truth = [expected[place, 0], expected[place, setting.seeds]]
+                gain = truth[0] - truth[1]
+                held = [one.low <= real <= one.high for one, real in zip(two, truth, strict=True)]
+                # Two networks of one recipe differ, and are called so if their interval misses it.
+                is_held = paired.low <= gain <= paired.high
+                is_called = paired.p < 0.05 if seeds > 1 else not is_held
+                widths = two[0].high - two[0].low, paired.high - paired.low
+                rows.append((np.mean(held), is_held, is_called, *widths))
+            table = np.array(rows, dtype=np.float64)
+            means, medians = table.mean(axis=0), np.median(table, axis=0)
+            yield seeds, way, Shares(*means[:3].tolist(), *medians[3:].tolist())
 
 
-def line(setting: Setting, n: int, row: Row) -> str:
-    """One line of the table, with the goals that are missed."""
-    judged = n == SEEDS[-1] and setting.has_goal
-    missed = [
-        f"{name} missed"
-        for name, (least, most) in GOALS.items()
-        if judged and not least <= getattr(row, name) <= most
-    ]
-    shares = f"{row.arm_covered:6.3f} {row.difference_covered:6.3f} {row.aa_called:6.3f}"
-    arm = f"{row.arm_error:6.3f} {row.arm_width:6.3f}"
-    difference = f"{row.difference_error:6.3f} {row.difference_width:6.3f}"
-    return f"{setting.name:24s}{n:6d} {shares}  {arm}  {difference} {' '.join(missed)}"
+def few(sides: tuple[int, int], true: float, repetitions: int) -> tuple[float, ...]:
+    """Returns how often limits of an AUROC hold it, and those of a difference of 0 and of .03.
+
+    Also how often the last two are called different.
+    """
+    generator = np.random.default_rng([*sides, round(1000 * true)])
+    positives = np.repeat([True, False], sides)
+    aurocs = (true, true, true - 0.03)
+    gaps = np.sqrt(2) * ndtri(np.array(aurocs))
+    rows = []
+    for number in range(repetitions):
+        shared = np.sqrt(0.9 if number % 2 else 0.5)
+        noise = generator.normal(size=(sum(sides), 3))
+        common = generator.normal(size=(sum(sides), 1))
+        scores = shared * common + np.sqrt(1 - shared**2) * noise + gaps * positives[:, None]
+        arm = delong_interval(scores[:, :1], positives)
+        same = delong_difference(scores[:, :1], scores[:, 1:2], positives)
+        other = delong_difference(scores[:, :1], scores[:, 2:], positives)
+        rows.append(
+            (
+                arm.low <= true <= arm.high,
+                same.low <= 0 <= same.high,
+                other.low <= aurocs[0] - aurocs[2] <= other.high,
+                arm.high - arm.low,
+            )
+        )
+    return tuple(np.mean(rows, axis=0).tolist())
 
 
 def main() -> None:
     parser = options(
         __doc__,
-        quick="200 repetitions instead of 1,000",
+        quick="20 repetitions of fitted settings instead of 150",
         only="settings whose names contain this word",
     )
+    parser.add_argument("--repetitions", type=int, help="of fitted settings, instead of 150")
     arguments = parser.parse_args()
-    repetitions = 200 if arguments.quick else 1000
-    print(f"{repetitions} repetitions. Share of intervals that hold the truth, of an arm and of a")
-    print("difference; share of A/A comparisons called different; for arm and difference the root")
-    print("mean square error and the median width of the interval\n")
-    print(f"{'':24s}{'seeds':>6s} {'arm':>6s} {'diff':>6s} {'A/A':>6s}", end="")
-    print(f"  {'error':>6s} {'width':>6s}" * 2)
+    repetitions = arguments.repetitions or (20 if arguments.quick else 150)
+    error = (0.05 * 0.95 / repetitions) ** 0.5
+    print(f"{repetitions} repetitions: a share of .95 has a standard error of {error:.3f}.")
+    print(f"{'':18s}{'patients':>8s} {'ill':>4s} {'AUROC':>5s} {'dims':>4s} {'label':>5s} ", end="")
+    print(f"{'seeds':>5s} {'':9s} {'arm':>5s} {'diff':>5s} {'A/A':>5s} {'width of both':>13s}")
     figures: dict[str, float] = {}
-    start = time.perf_counter()
+    start = time.process_time()
     for setting in SETTINGS:
         if arguments.only not in setting.name:
             continue
-        for n, row in simulate(setting, repetitions).items():
-            figures |= {f"{setting.name}_{n}_seeds_{name}": getattr(row, name) for name in GOALS}
-            print(line(setting, n, row), flush=True)
-    print(f"\n{time.perf_counter() - start:.0f} s; goals with five seeds:", end=" ")
-    print(", ".join(f"{name} {least} to {most}" for name, (least, most) in GOALS.items()))
+        for seeds, way, shares in fitted(setting, repetitions // (2 if setting.seeds > 1 else 1)):
+            named = shares._asdict().items()
+            figures |= {f"{setting.name}_{seeds}_{way}_{key}": value for key, value in named}
+            row = f"{setting.name:18s}{setting.patients:8d} {setting.ill:4.2f} {setting.auroc:5.2f}"
+            row += f" {setting.dims:4d} {setting.label_seeds:5d} {seeds:5d} {way:9s}"
+            row += f" {shares.arm:5.3f} {shares.difference:5.3f} {shares.called:5.3f}"
+            print(f"{row} {shares.arm_width:6.3f} {shares.difference_width:6.3f}", flush=True)
+    if arguments.only in "few":
+        trials = 200 if arguments.quick else 1000
+        print(f"\nFew patients, {trials} repetitions: AUROC / difference of 0 / of .03 held")
+        print(f"{'n+ and n-':12s}" + "".join(f"{true:>18g}" for true in AUROCS))
+        for sides in SIDES:
+            cells = [few(sides, true, trials) for true in AUROCS]
+            for true, cell in zip(AUROCS, cells, strict=True):
+                figures[f"few_{sides[0]}_{sides[1]}_{true:g}"] = cell[0]
+            text = "".join(f"{a:>8.3f}{b:5.2f}{c:5.2f}" for a, b, c, _ in cells)
+            print(f"{sides[0]:4d} {sides[1]:4d}   {text}", flush=True)
+    print(f"\n{time.process_time() - start:.0f} s of processor time")
     save(figures, arguments.json)
 
 

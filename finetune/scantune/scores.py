@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int8
 
 from scanlearn.errors import ScanlearnError
+from scanlearn.features.auroc import mean_of_defined
 from scanlearn.files import write_atomically
 from scantune.labels.truth import Truth
 
@@ -44,6 +45,10 @@ class Scores:
             patients; NaN where they are too few (see `metrics.threshold_at`).
         validation: Of each model, by its places in the axes l, g, j and f; empty where it was not
             kept, as in scores that were saved.
+        refits: ``[l g a a k]`` mean AUROC over models of each class, by groups of patients: row g
+            without group g in training, column h without it in test, the first without nothing.
+            NaN for a learner that is not refitted; None with a given split, or where an earlier
+            release did not.
         made_from: Hash of the weights, scans and labels that gave these scores; empty where
             nobody said.
         learned: ``[g j f k]`` whether a training subset has a scan of a class and one that is
@@ -65,6 +70,7 @@ class Scores:
     made_from: str = ""
     learned: Bool[np.ndarray, "g j f k"] | None = None
     validation: Mapping[tuple[int, int, int, int], Validation] = field(default_factory=dict)
+    refits: Float[np.ndarray, "l g a a k"] | None = None
 
     @property
     def num_label_seeds(self) -> int:
@@ -130,6 +136,16 @@ class Scores:
         """Returns what one model's threshold was set on; None where it was not kept."""
         return self.validation.get((*self._place(learner, budget), label_seed, fold))
 
+    def refits_of(
+        self, learner: str, budget: str | int, codes: Sequence[int]
+    ) -> Float[np.ndarray, "a a"] | None:
+        """Returns the mean of ``refits`` over classes; None where the learner was not refitted."""
+        if self.refits is None:
+            return None
+        of_class = self.refits[self._place(learner, budget)][..., list(codes)]
+        mean = mean_of_defined(np.moveaxis(of_class, -1, 0))
+        return None if np.isnan(mean[0, 0]) else mean
+
     def _place(self, learner: str, budget: str | int) -> tuple[int, int]:
         for kind, name, known in (
             ("learner", learner, self.learners),
@@ -160,6 +176,8 @@ class Scores:
         fields |= {name: np.array(getattr(self, name), dtype=np.str_) for name in _TEXTS}
         fields |= {"truth": self.truth.matrix, "task": np.array(self.truth.task)}
         fields["made_from"] = np.array(self.made_from)
+        if self.refits is not None:
+            fields["refits"] = self.refits
         if self.learned is not None:
             fields["learned"] = self.learned
         fields["digest"] = np.array(_digest(fields))
@@ -196,6 +214,7 @@ class Scores:
         scores = cls(
             truth=Truth(fields["truth"], str(fields["task"])),  # type: ignore[arg-type]
             made_from=str(fields.get("made_from", "")),
+            refits=fields.get("refits"),
             **texts,
             **{name: fields[name] for name in _ARRAYS},
             learned=fields.get("learned"),

@@ -6,16 +6,21 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from scanlearn.errors import ScanlearnError
+from scanlearn.features.auroc import auroc_replicates, mean_of_defined
 from scantune.labels.labeled_set import LabeledSet
+from scantune.labels.truth import Truth
 from scantune.learners.by_name import frozen_learner
 from scantune.learners.learner import Fit, Learner
 from scantune.learners.table import FROZEN_LEARNERS
 from scantune.scores import Scores, Validation
-from scantune.splits import Budget, budget_rows, folds_of
+from scantune.splits import Budget, budget_rows, folds_of, patient_groups
 from scantune.statistics.metrics import thresholds_of
+
+# Groups of patients that refits leave out, one after the other.
+REFIT_GROUPS = 20
 
 
 def score_features(
@@ -89,6 +94,12 @@ def score_learners(
     caveats: Counter[tuple[str, str]] = Counter()
     validation: dict[tuple[int, int, int, int], Validation] = {}
     short: dict[Budget, int] = {}
+    groups = patient_groups(labeled.truth, labeled.patients, REFIT_GROUPS)
+    # Row 0 keeps every scan, row g all but those of group g.
+    keeps = np.arange(-1, groups.max() + 1)[:, None] != groups
+    keeps[0] = True
+    refitted: dict[tuple[int, int], list[Float[np.ndarray, "a a k"]]] = {}
+    refits = np.full((len(learners), len(budgets), len(keeps), len(keeps), k), np.nan)
     for seed, parts in enumerate(plan):
         for number, fold in enumerate(parts):
             fold_of[seed, fold.test] = number
@@ -105,11 +116,17 @@ def score_learners(
                     limits = thresholds_of(fit.validation, labeled.truth[subset.rows])
                     thresholds[index, place, seed, number] = np.where(taught, limits, np.nan)
                     caveats.update((name, caveat) for caveat in _caveats(fit, taught))
+                    if num_folds > 1 and fit.refit is not None:
+                        refitted.setdefault((index, place), []).append(
+                            _refitted(fit, labeled.truth, subset.rows, fold.test, keeps)
+                        )
                     scored = ~np.isnan(fit.validation).all(axis=1)
                     kept = Validation(subset.rows[scored], fit.validation[scored])
                     validation[index, place, seed, number] = kept
                     if on_fit is not None:
                         on_fit()
+    for cell, of_models in refitted.items():
+        refits[cell] = mean_of_defined(np.array(of_models))
     return Scores(
         learners=tuple(learners),
         budgets=tuple(str(budget) for budget in budgets),
@@ -121,6 +138,7 @@ def score_learners(
         thresholds=thresholds,
         train_scans=used[0],
         train_patients=used[1],
+        refits=refits if num_folds > 1 else None,
         notes=(
             *(
                 f"a budget of {budget} labels is larger than the training folds (at most {most} "
@@ -136,6 +154,34 @@ def score_learners(
         learned=learned,
         validation=validation,
     )
+
+
+def _refitted(
+    fit: Fit,
+    truth: Truth,
+    train: Int[np.ndarray, " t"],
+    test: Int[np.ndarray, " u"],
+    keeps: Bool[np.ndarray, "a n"],
+) -> Float[np.ndarray, "a a k"]:
+    """Returns one model's AUROC of each class as `Scores.refits` has it."""
+    assert fit.refit is not None
+    aurocs = np.full((len(keeps), len(keeps), truth.num_classes), np.nan)
+    for place, group in enumerate(keeps):
+        trained = group[train]
+        if not truth[train[trained]].has_contrast():
+            continue
+        # A group with no patient in this training set changes nothing.
+        scores = fit.scores if trained.all() else fit.refit(trained)
+        for code in range(truth.num_classes):
+            learned = truth.matrix[train[trained], code]
+            if not ((learned == 1).any() and (learned == 0).any()):
+                continue
+            known = truth.known(code)[test]
+            rows = test[known]
+            aurocs[place, :, code] = auroc_replicates(
+                scores[known, code], truth.positives(code)[rows], keeps[:, rows]
+            )
+    return aurocs
 
 
 def _caveats(fit: Fit, taught: Bool[np.ndarray, " k"]) -> Iterator[str]:

@@ -25,7 +25,7 @@ INNER_FOLDS = 5
 # One patient in five validates; an AUROC of fewer than ten of them would be a toss.
 FEWEST_PATIENTS = 50
 # Streams of the seeded generator: folds and subsets of one seed are independent.
-_FOLDS, _BUDGETS = 1, 2
+_FOLDS, _BUDGETS, _GROUPS = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,21 @@ def assert_disjoint(fold: Fold, patients: Int[np.ndarray, " n"]) -> None:
     """Asserts that no patient is on both sides; only our own code can bring that about."""
     both = np.intersect1d(patients[fold.train], patients[fold.test])
     assert not len(both), f"{len(both)} patients have scans in both train and test"
+
+
+def patient_groups(
+    truth: Truth, patients: Int[np.ndarray, " n"], groups: int
+) -> Int[np.ndarray, " n"]:
+    """Returns the group of each scan: patients dealt by class, as into folds; none is empty.
+
+    A synthetic scan is in its patient's group; -1 is that of one whose patient has no other scan.
+    """
+    real = np.flatnonzero(truth.is_real)
+    strata = _strata(truth[real], patients[real])
+    dealt = _deal(strata, min(groups, len(strata.codes)), np.random.default_rng([0, _GROUPS]))
+    group_of = np.full(int(patients.max()) + 1, -1)
+    group_of[patients[real]] = dealt
+    return np.asarray(group_of[patients])
 
 
 def inner_folds(truth: Truth, patients: Int[np.ndarray, " t"], seed: int) -> tuple[Fold, ...]:

@@ -34,6 +34,19 @@ def test_scores_come_back_as_they_were_saved(scores: Scores, tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["scores.npz"]
 
 
+def test_refits_come_back_and_older_files_have_none(labeled: Any, tmp_path: Path) -> None:
+    data = labeled(patients=30)
+    features = np.random.default_rng(0).normal(size=(len(data), 4))
+    folded = score_features(features, data, learners=("knn",), folds=2, label_seeds=1)
+    for each in (folded, replace(folded, refits=None)):
+        each.save(tmp_path / "scores.npz")
+        loaded = Scores.load(tmp_path / "scores.npz")
+        assert (loaded.refits is None) == (each.refits is None)
+        assert loaded.design_hash() == folded.design_hash()
+        if loaded.refits is not None:
+            np.testing.assert_array_equal(loaded.refits, each.refits)
+
+
 def test_scores_without_notes_come_back_too(make_scores: Any, tmp_path: Path) -> None:
     plain = make_scores(np.array([0, 1]), np.arange(2), np.array([0.2, 0.7]))
     plain.save(tmp_path / "scores.npz")

@@ -12,9 +12,10 @@ from scanlearn.errors import ScanlearnError
 from scantune.evaluation.results import score_table
 from scantune.labels.labeled_set import scorable
 from scantune.labels.truth import Truth
+from scantune.learners.by_name import frozen_learner
 from scantune.learners.learner import Fit
 from scantune.scoring import score_features, score_learners
-from scantune.splits import budget_rows, folds_of
+from scantune.splits import budget_rows, folds_of, patient_groups
 from scantune.statistics.intervals import arm_interval, estimate, patient_weights
 
 
@@ -322,3 +323,76 @@ def test_a_finding_that_no_training_scan_tells_apart_is_masked(labeled: Any, val
         estimate(scores, "linear", "all", weights).auroc
         == estimate(of_two, "linear", "all", weights).auroc
     )
+
+
+@pytest.mark.parametrize("learner", ["knn", "ncm", "linear"])
+def test_refits_leave_a_group_out_of_training_and_of_test(
+    informative: Any, labeled: Any, learner: str
+) -> None:
+    data = labeled(patients=40)
+    features = informative(data)
+    options: Any = {"learners": (learner,), "folds": 2, "label_seeds": 1}
+    scores = score_features(features, data, **options)
+    groups = patient_groups(data.truth, data.patients, 20)
+    assert scores.refits is not None
+    found = scores.refits[0, 0, :, :, 1]
+    assert found.shape == (21, 21)
+    assert found[0, 0] == pytest.approx(estimate(scores, learner, "all", np.ones((1, 40))).auroc)
+    # By a slow loop: models fixed, group 3 out of the test; then fitted anew without group 7.
+    learn = frozen_learner(learner, features, data)
+    fixed, anew = [], []
+    for fold in folds_of(data, 2, 0):
+        fit = learn(fold.train, fold.test, 0)
+        assert fit.refit is not None
+        without = fit.refit(groups[fold.train] != 7)
+        np.testing.assert_allclose(
+            fit.refit(np.ones(len(fold.train), dtype=bool)), fit.scores, atol=2e-3
+        )
+        kept = groups[fold.test] != 3
+        y = data.truth.classes[fold.test][kept]
+        fixed.append(roc_auc_score(y, fit.scores[kept, 1]))
+        anew.append(roc_auc_score(y, without[kept, 1]))
+    assert found[0, 4] == pytest.approx(np.mean(fixed))
+    assert found[8, 4] == pytest.approx(np.mean(anew))
+    assert not np.allclose(found[1:, 0], found[0, 0])
+
+
+def test_groups_keep_patients_whole_and_hold_classes_alike(labeled: Any) -> None:
+    data = labeled(patients=60)
+    groups = patient_groups(data.truth, data.patients, 20)
+    assert set(groups) == set(range(20))
+    assert all(len(set(groups[data.patients == one])) == 1 for one in range(60))
+    assert len(set(patient_groups(data.truth[:9], data.patients[:9], 20))) == len(
+        set(data.patients[:9])
+    )
+
+
+def test_a_given_split_has_no_refits_and_networks_are_not_refitted(
+    informative: Any, labeled: Any
+) -> None:
+    split = labeled(patients=40, split=True)
+    assert score_features(informative(split), split, label_seeds=1).refits is None
+    data = labeled(patients=40)
+    learn = frozen_learner("knn", informative(data), data)
+    network = {"net": lambda *call: replace(learn(*call), refit=None)}
+    scores = score_learners(network, data, folds=2, label_seeds=1)
+    assert scores.refits_of("net", "all", [1]) is None
+    found = estimate(scores, "net", "all", patient_weights(scores))
+    assert "models fixed" in arm_interval([found]).note
+
+
+def test_findings_are_refitted_each_for_itself(informative: Any, labeled: Any) -> None:
+    data = labeled(patients=40)
+    matrix = np.stack([data.truth.classes, 1 - data.truth.classes], axis=1).astype(np.int8)
+    matrix[:8, 0] = -1
+    findings = replace(data, truth=Truth(matrix, "multilabel"))
+    scores = score_features(
+        informative(data), findings, learners=("linear",), folds=2, label_seeds=1
+    )
+    assert scores.refits is not None
+    assert np.isfinite(scores.refits).all()
+    both, first = (scores.refits_of("linear", "all", codes) for codes in ([0, 1], [0]))
+    assert both is not None
+    assert first is not None
+    np.testing.assert_allclose(first, scores.refits[0, 0, :, :, 0])
+    np.testing.assert_allclose(both, scores.refits[0, 0].mean(axis=-1))

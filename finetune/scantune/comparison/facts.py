@@ -264,6 +264,16 @@ def score_warnings(
     return tuple(dict.fromkeys(warnings))
 
 
+def interval_warnings(table: Sequence[Score]) -> tuple[str, ...]:
+    """Why AUROCs have no interval, or one that is too narrow."""
+    learners: dict[tuple[str, str], dict[str, None]] = {}
+    for score in table:
+        if score.note:
+            of_note = learners.setdefault((score.task, score.note), {})
+            of_note[learner_name(score.learner)] = None
+    return tuple(f"{task}, {', '.join(names)}: {note}." for (task, note), names in learners.items())
+
+
 def thumbnail_warnings(config: CompareConfig, table: Sequence[Score]) -> tuple[str, ...]:
     """Names the trained arms that the thumbnail equals, with the primary learner and budget."""
     setting = (config.primary.learner, config.primary_budget)

@@ -205,7 +205,8 @@ class Score(Settings):
 
     ``train_scans`` and ``train_patients`` are means over folds and label seeds. AUROC and its
     limits are None where it is undefined. ``undefined`` counts the classes without a positive or a
-    negative in a fold, over folds and label seeds: they are left out of the mean.
+    negative in a fold, over folds and label seeds: they are left out of the mean. ``note`` says why
+    there are no limits, or why they are too narrow.
     """
 
     arm: str
@@ -220,6 +221,7 @@ class Score(Settings):
     train_patients: float
     test_patients: int
     undefined: int = 0
+    note: str = ""
 
 
 class ArmDifference(Settings):
@@ -228,7 +230,7 @@ class ArmDifference(Settings):
     ``p_holm`` is None for the primary comparison; ``verdict`` rests on it for all others, and on
     ``p_equivalent``, Holm's too, of two one-sided tests. ``label_draws`` counts the label subsets
     over which the interval speaks, None with all labels. ``delong_p`` is DeLong's paired
-    test of these networks, of two classes and a given split alone.
+    test of these networks, of two classes and a given split alone. ``note`` is as in `Score`.
     """
 
     task: str
@@ -248,6 +250,7 @@ class ArmDifference(Settings):
     delong_p: float | None = None
     p_equivalent: float | None = None
     label_draws: int | None = None
+    note: str = ""
 
     @property
     def holds_for(self) -> str:

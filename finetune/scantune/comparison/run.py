@@ -91,6 +91,7 @@ def run_study(config: CompareConfig) -> Path:
             *facts.data_warnings(unlabeled, archives, tasks),
             *facts.score_warnings(config, scores),
             *facts.undefined_warnings(scores),
+            *facts.interval_warnings(table),
             *facts.thumbnail_warnings(config, table),
             *facts.collapse_warnings(runs),
             *leak_warnings(leaks, len(left_out)),

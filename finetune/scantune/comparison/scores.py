@@ -133,7 +133,7 @@ def score_all(
         )
     scores: dict[tuple[str, str], list[Scores]] = {}
     designs: dict[str, str] = {}
-    is_old = False
+    is_old = is_narrow = False
     for network in networks:
         missing = {
             task: labeled
@@ -148,6 +148,7 @@ def score_all(
             path = folder.scores(task, network.name)
             kept = Scores.load(path)
             is_old |= not kept.made_from
+            is_narrow |= kept.num_folds > 1 and kept.refits is None
             # The thumbnail has fewer learners, but the same folds and subsets.
             design = replace(kept, learners=()).design_hash()
             is_same = kept.made_from in ("", _origin(network, archives, labeled))
@@ -160,6 +161,12 @@ def score_all(
                     " this study; delete the file to have it computed again"
                 )
             scores.setdefault((task, network.arm), []).append(kept)
+    if is_narrow:
+        warn_user(
+            f"{folder.path}: some of its scores are of an earlier release, which refitted nothing: "
+            "their intervals hold cross-validated models fixed and are too narrow; delete them to "
+            "have them computed again"
+        )
     if is_old:
         warn_user(
             f"{folder.path}: some of its scores are of an earlier release, which did not note from"

@@ -34,6 +34,7 @@ from scantune.statistics.intervals import (
     equivalence_p,
     estimate,
     holm,
+    limits_note,
     paired_difference,
     patient_weights,
     verdict,
@@ -94,6 +95,8 @@ def _numbers(primary: ArmDifference, table: Sequence[Score]) -> str:
         == (primary.task, primary.learner, primary.budget)
     }
     first, second = aurocs[primary.a], aurocs[primary.b]
+    if primary.low is None and primary.note and first is not None and second is not None:
+        return f"AUROC {first:.3f} against {second:.3f}, {primary.note}"
     if None in (first, second, primary.difference, primary.low, primary.high):
         return "the AUROC is undefined in some fold"
     assert first is not None
@@ -254,6 +257,7 @@ def score_rows(
                 train_patients=float(first.train_patients[place].mean()),
                 test_patients=members[0].num_patients,
                 undefined=members[0].undefined,
+                note=limits_note(members),
             )
         )
     return tuple(rows)
@@ -302,6 +306,7 @@ def difference_rows(
             label_draws=design.num_label_seeds if design.is_subset(place[2]) else None,
             verdict="none",
             primary=index == 0,
+            note=limits_note([*estimates[(*place, a)], *estimates[(*place, b)]]),
             delong_p=_delong_p(scores, place, a, b),
         )
         if math.isfinite(difference.estimate) and math.isfinite(difference.p):

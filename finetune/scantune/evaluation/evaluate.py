@@ -27,7 +27,7 @@ from scanlearn.threads import computing_with, free_threads
 from scantune.evaluation.backbone import EvaluatedBackbone, channels_of, open_backbone
 from scantune.evaluation.classifier import SEED, describe, keep_classifier, keep_network
 from scantune.evaluation.outputs import check_output, write
-from scantune.evaluation.results import Evaluation, remarks, say_table, score_table
+from scantune.evaluation.results import Evaluation, interval_notes, remarks, say_table, score_table
 from scantune.evaluation.settings import (
     RANDOM,
     THUMBNAIL,
@@ -105,6 +105,7 @@ def _evaluate(backbone: str | Path, labels: str | Path, settings: EvaluateConfig
     references, left_out = _score_references(task, settings)
     table = score_table(scores, {name: of_it for name, (_, of_it) in references.items()})
     notes = (
+        *interval_notes(table),
         *remarks(table, labeled.design),
         *task.backbone.notes,
         *scores.notes,

@@ -236,8 +236,10 @@ def _forest(rows: Sequence[ClassRow], colours: dict[str, str]) -> Markup:
         if np.isnan(row.auroc):
             body.append(svg.text(left + 4, y + 4, "undefined", css="muted small"))
             continue
-        hint = f"{row.name}: {row.auroc:.3f} ({row.low:.3f} to {row.high:.3f})"
-        interval = ((axis.at(row.low), y), (axis.at(row.high), y))
-        body.append(svg.line(*interval, css="line", width=2.0, colour=colour))
+        hint = f"{row.name}: {row.auroc:.3f}, {row.note}"
+        if not np.isnan(row.low):
+            hint = f"{row.name}: {row.auroc:.3f} ({row.low:.3f} to {row.high:.3f})"
+            interval = ((axis.at(row.low), y), (axis.at(row.high), y))
+            body.append(svg.line(*interval, css="line", width=2.0, colour=colour))
         body.append(svg.dot(axis.at(row.auroc), y, 4.0, colour=colour, hint=hint))
     return svg.figure(_SIZE, _SIZE, title, body)

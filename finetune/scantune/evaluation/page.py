@@ -80,10 +80,12 @@ def _forest(value: float, low: float, high: float, *, axis: Axis) -> Markup:
     """Returns an AUROC and its interval; the dashed line is chance."""
     body = [svg.line((axis.at(0.5), 0), (axis.at(0.5), 18), css="axis", dash="3 3")]
     label = "undefined"
-    if not math.isnan(value) and not math.isnan(low):
-        label = f"{value:.3f} ({low:.3f} to {high:.3f})"
-        interval = ((axis.at(low), 9), (axis.at(high), 9))
-        body.append(svg.line(*interval, css="line", width=2.4, colour=hue(0)))
+    if not math.isnan(value):
+        label = f"{value:.3f}, no interval"
+        if not math.isnan(low):
+            label = f"{value:.3f} ({low:.3f} to {high:.3f})"
+            interval = ((axis.at(low), 9), (axis.at(high), 9))
+            body.append(svg.line(*interval, css="line", width=2.4, colour=hue(0)))
         body.append(svg.dot(axis.at(value), 9, 4, colour=hue(0), hint=label))
     return svg.figure(120, 18, label, body)
 

@@ -15,10 +15,12 @@ from scantune.labels.labeled_set import Design, LabeledSet
 from scantune.scores import Scores
 from scantune.statistics.agreement import Agreement, grade_agreement
 from scantune.statistics.delong import class_interval
+from scantune.statistics.few_patients import sides_of, too_few
 from scantune.statistics.intervals import (
     Estimate,
     arm_interval,
     estimate,
+    limits_note,
     paired_difference,
     patient_weights,
 )
@@ -57,6 +59,7 @@ class ClassRow:
         delong: DeLong's 95 % interval of the AUROC, patients clustered; only of a given split,
             where all models test the same scans, and NaN with folds.
         undefined: Models, one for each label seed and fold, whose AUROC is undefined.
+        note: Why the AUROC has no interval; empty where it has one.
     """
 
     name: str
@@ -68,6 +71,7 @@ class ClassRow:
     intervals: dict[str, Ends]
     delong: Ends
     undefined: int
+    note: str = ""
 
     @property
     def auroc(self) -> float:
@@ -94,7 +98,7 @@ class ClassRow:
         }
         for prefix, pair in ends.items():
             plain |= {f"{prefix}low": pair.low, f"{prefix}high": pair.high}
-        return plain | {"undefined": self.undefined}
+        return plain | {"undefined": self.undefined, "note": self.note}
 
 
 def class_table(
@@ -131,6 +135,9 @@ def _row(
                 replicates=mean_of_defined(np.array(replicates)),
                 num_patients=len(scores.tested_patients),
                 undefined=int(np.isnan(aurocs).sum()),
+                sides=(sides_of(scores, code),),
+                refits=scores.refits_of(learner, budget, [code]),
+                is_crossed=scores.num_folds > 1,
             )
         ]
     )
@@ -163,6 +170,7 @@ def _row(
         intervals=intervals,
         delong=Ends(delong.low, delong.high),
         undefined=int(np.isnan(aurocs).sum()),
+        note=too_few((sides_of(scores, code),)),
     )
 
 
@@ -250,6 +258,7 @@ class EvaluationRow:
         per_fold: AUROC of each fold, label seed by label seed; NaN where undefined.
         undefined: Classes without a positive or a negative in a fold, summed over folds.
         agreement: Quadratic kappa of grades; None where classes have no order.
+        note: Why the AUROC has no interval, or one that is too narrow; empty where neither is so.
     """
 
     learner: str
@@ -264,6 +273,7 @@ class EvaluationRow:
     classes: tuple[ClassRow, ...] = ()
     agreement: Agreement | None = None
     references: tuple[ReferenceScore, ...] = ()
+    note: str = ""
 
     @property
     def macro(self) -> dict[str, float]:
@@ -345,6 +355,7 @@ def score_table(
                     undefined=whole.undefined,
                     classes=class_table(scores, learner, budget, weights),
                     agreement=agreement,
+                    note=limits_note([whole]),
                     references=tuple(
                         _compared(name, whole, estimate(each, learner, budget, weights))
                         for name, each in (references or {}).items()
@@ -386,6 +397,16 @@ def remarks(table: Sequence[EvaluationRow], design: Design) -> tuple[str, ...]:
         "order? classes= names the order"
         for name, rows in below.items()
     )
+
+
+def interval_notes(table: Sequence[EvaluationRow]) -> tuple[str, ...]:
+    """Returns a sentence for each reason why AUROCs have no interval, or one that is too narrow."""
+    learners: dict[str, dict[str, None]] = {}
+    for row in table:
+        for note in (row.note, *(line.note for line in row.classes)):
+            if note:
+                learners.setdefault(note, {})[learner_name(row.learner)] = None
+    return tuple(f"{', '.join(names)}: {note}" for note, names in learners.items())
 
 
 def say_table(evaluation: Evaluation) -> None:
@@ -432,10 +453,7 @@ def _say_classes(evaluation: Evaluation) -> None:
             say(f"{row.learner}: {row.num_sure} of {row.num_defined} AUROC intervals exclude .5")
         if row.agreement is not None:
             kappa = row.agreement
-            say(
-                f"{row.learner}: quadratic kappa {kappa.kappa:.3f}  {kappa.low:.3f} to "
-                f"{kappa.high:.3f}"
-            )
+            say(f"{row.learner}: quadratic kappa {kappa.kappa:.3f}  {_ends(kappa.low, kappa.high)}")
     at_threshold = ", ".join(metric.short for metric in METRICS if metric.at_threshold)
     say(
         f"{at_threshold}: at the threshold for {SPECIFICITY:.0%} specificity on training "

@@ -45,9 +45,13 @@ def build_knn(inputs: LearnerInputs) -> Learner:
     """Returns nearest neighbours on the features."""
 
     def learn(rows: Int[np.ndarray, " t"], test: Int[np.ndarray, " u"], seed: int) -> Fit:
-        train = inputs.train(rows)
-        votes = fit_knn(train.features, train.truth, inputs.features[test])
-        return Fit(votes, validate_knn(train, seed))
+        train, tested = inputs.train(rows), inputs.features[test]
+
+        def refit(kept: Bool[np.ndarray, " t"]) -> Float[np.ndarray, "u k"]:
+            return fit_knn(train.features[kept], train.truth[kept], tested)
+
+        votes = fit_knn(train.features, train.truth, tested)
+        return Fit(votes, validate_knn(train, seed), refit=refit)
 
     return learn
 
@@ -159,7 +163,12 @@ def fit_each_finding(
     if train.truth.is_exclusive:
         return fit(train, test)
     fits = [_fit_finding(fit, train, code, test) for code in range(train.truth.num_classes)]
+
+    def refit(kept: Bool[np.ndarray, " t"]) -> Float[np.ndarray, "u k"]:
+        return np.column_stack([each.refit(kept) for each in fits if each.refit is not None])
+
     return LinearFit(
+        refit=refit if all(each.refit is not None for each in fits) else None,
         scores=np.column_stack([each.scores for each in fits]),
         validation=np.column_stack([each.validation for each in fits]),
         chosen_c=tuple(c for each in fits for c in each.chosen_c),
@@ -182,8 +191,17 @@ def _fit_finding(
     validation = np.full((len(truth), 1), np.nan)
     if share in (0.0, 1.0):
         weights, intercepts = np.zeros((test.shape[1], 1)), np.array([logit(share)])
-        return LinearFit(np.full((len(test), 1), share), validation, (), weights, intercepts)
+        same = np.full((len(test), 1), share)
+        return LinearFit(same, validation, (), weights, intercepts, refit=lambda _: same)
     two_classes = fit(replace(train[known], truth=truth.of_finding(code)), test)
+
+    def refit(kept: Bool[np.ndarray, " t"]) -> Float[np.ndarray, "u 1"]:
+        positives = truth.positives(code)[kept & known]
+        if positives.all() or not positives.any():
+            return np.full((len(test), 1), float(positives.any()))
+        assert two_classes.refit is not None, "learners of classes refit, or none of them does"
+        return two_classes.refit(kept[known])[:, 1:]
+
     validation[known] = two_classes.validation[:, 1:]
     weights, intercepts = two_classes.weights, two_classes.intercepts
     return LinearFit(
@@ -192,6 +210,7 @@ def _fit_finding(
         chosen_c=two_classes.chosen_c,
         weights=weights[:, 1:] - weights[:, :1],
         intercepts=intercepts[1:] - intercepts[:1],
+        refit=None if two_classes.refit is None else refit,
         caveats=two_classes.caveats,
     )
 
@@ -205,8 +224,14 @@ def _regress(
     path = _path(z, seed, rows).fit(chosen)
     weights, intercepts = path.coefficients()
     weights = axes.matrix @ weights
+    tested = axes.project(test)
+
+    def refit(kept: Bool[np.ndarray, " t"]) -> Float[np.ndarray, "u k"]:
+        return _path(z[kept], seed, rows).fit(chosen).predict(tested)
+
     return LinearFit(
-        scores=path.predict(axes.project(test)),
+        refit=refit,
+        scores=path.predict(tested),
         validation=validation,
         chosen_c=(chosen,),
         weights=weights,

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Shaped
+from jaxtyping import Bool, Float, Float32, Int, Shaped
 from scipy.special import expit, softmax
 
 from scanlearn.archive.reader import Archive
@@ -112,11 +112,16 @@ class Fit:
         scores: ``[u k]`` probability of each class for the scans to score.
         validation: ``[t k]`` the same of the training scans, by models that never saw their
             patient, nor learned without the class; NaN for scans that no such model scored.
+        refit: Returns ``scores`` of a fit on some of the training scans, ``[t]``, with what was
+            chosen by all of them, such as the penalty; None where that costs a training.
         caveats: What went wrong with the fit, each in words that follow "in 3 of 15 fits".
     """
 
     scores: Float[np.ndarray, "u k"]
     validation: Float[np.ndarray, "t k"]
+    refit: Callable[[Bool[np.ndarray, " t"]], Float[np.ndarray, "u k"]] | None = field(
+        default=None, kw_only=True, compare=False
+    )
     caveats: tuple[str, ...] = field(default=(), kw_only=True)
 
 

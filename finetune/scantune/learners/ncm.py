@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
@@ -48,7 +48,13 @@ def _fit_classes(
         logits[fold.test] = train.features[fold.test] @ weights + intercepts
     temperature = _temperature(logits, train.truth.classes)
     weights, intercepts = (part / temperature for part in _linear_form(train))
+
+    def refit(kept: Bool[np.ndarray, " t"]) -> Float[np.ndarray, "u k"]:
+        weights, intercepts = _linear_form(train[kept])
+        return probabilities((test @ weights + intercepts) / temperature, is_exclusive=True)
+
     return LinearFit(
+        refit=refit,
         scores=probabilities(test @ weights + intercepts, is_exclusive=True),
         validation=np.where(
             np.isneginf(logits), np.nan, probabilities(logits / temperature, is_exclusive=True)

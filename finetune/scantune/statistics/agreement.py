@@ -10,6 +10,8 @@ from scipy.special import stdtrit
 
 from scanlearn.features.auroc import mean_of_defined
 from scantune.scores import Scores
+from scantune.statistics.few_patients import sides_of, too_few
+from scantune.statistics.intervals import widening
 
 _LEVEL = 0.95
 
@@ -20,7 +22,8 @@ class Agreement:
 
     Args:
         kappa: Mean over label seeds and folds, each on one fitted model.
-        low: Lower end of the 95 % interval over patients, the models held fixed; at least -1.
+        low: Lower end of the 95 % interval over patients; at least -1. NaN where patients are too
+            few. With folds its variance is widened by as much as that of the AUROC is by refits.
         undefined: Models whose kappa is undefined, left out of the mean.
     """
 
@@ -48,6 +51,10 @@ def grade_agreement(
     resampled = mean_of_defined(np.array(replicates))
     resampled = resampled[~np.isnan(resampled)]
     spread = float(resampled.std(ddof=1)) if len(resampled) > 1 else float("nan")
+    sides = [sides_of(scores, code) for code in scores.truth.asked]
+    if too_few(sides):
+        spread = float("nan")
+    spread *= widening(scores.refits_of(learner, budget, scores.truth.asked)) ** 0.5
     half = float(stdtrit(len(scores.tested_patients) - 1, (1 + _LEVEL) / 2)) * spread
     low, high = float(np.maximum(-1, kappa - half)), float(np.minimum(1, kappa + half))
     return Agreement(kappa, low, high, int(np.isnan(kappas).sum()))

@@ -12,9 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
-from scipy.special import ndtr, ndtri
+from scipy.special import stdtr, stdtrit
 
 from scantune.scores import Scores
+from scantune.statistics.few_patients import (
+    Sides,
+    auroc_df,
+    auroc_limits,
+    effective_fewest,
+    least_difference_variance,
+    too_few,
+)
 
 # A difference of AUROCs, or a standard error, that is nothing but rounding.
 _ROUNDING = 1e-9
@@ -35,7 +43,10 @@ class CorrelatedAurocs:
 
 @dataclass(frozen=True)
 class DelongInterval:
-    """A mean AUROC on one test set with its interval, clipped to [0, 1]; NaN where undefined."""
+    """A mean AUROC on one test set with its interval within [0, 1]; NaN where undefined.
+
+    The ends are NaN where patients are too few.
+    """
 
     estimate: float
     low: float
@@ -47,7 +58,8 @@ class DelongInterval:
 class DelongDifference:
     """The paired difference of two mean AUROCs on one test set, the first minus the second.
 
-    ``p`` is the two-sided p-value of no difference; nothing is clipped.
+    ``p`` is the two-sided p-value of no difference; nothing is clipped. It and the ends are NaN
+    where patients are too few. ``variance`` is at least that of `least_difference_variance`.
     """
 
     estimate: float
@@ -116,13 +128,11 @@ def delong_interval(
     """
     models = correlated_aurocs(scores, positives, patients)
     estimate, variance = float(models.aurocs.mean()), _without_rounding(models.covariance.mean())
-    half = float(ndtri((1 + level) / 2)) * variance**0.5
-    return DelongInterval(
-        estimate,
-        float(np.maximum(0.0, estimate - half)),
-        float(np.minimum(1.0, estimate + half)),
-        variance,
-    )
+    sides = (_sides(positives, patients),)
+    if np.isnan(variance) or too_few(sides):
+        return DelongInterval(estimate, float("nan"), float("nan"), variance)
+    low, high = auroc_limits(estimate, variance, variance, auroc_df(sides), sides, level=level)
+    return DelongInterval(estimate, low, high, variance)
 
 
 def delong_difference(
@@ -142,12 +152,21 @@ def delong_difference(
     contrast = np.repeat([1 / a, -1 / b], [a, b])
     estimate = float(contrast @ models.aurocs)
     variance = _without_rounding(contrast @ models.covariance @ contrast)
-    half = float(ndtri((1 + level) / 2)) * variance**0.5
-    if variance == 0:
-        p = 1.0 if abs(estimate) < _ROUNDING else 0.0
-    else:
-        p = float(2 * ndtr(-abs(estimate) / variance**0.5))
+    sides = (_sides(positives, patients),)
+    if np.isnan(variance) or too_few(sides):
+        nan = float("nan")
+        return DelongDifference(estimate, low=nan, high=nan, p=nan, variance=variance)
+    variance = max(variance, least_difference_variance(sides))
+    df = effective_fewest(sides) - 1
+    half = float(stdtrit(df, (1 + level) / 2)) * variance**0.5
+    p = float(2 * stdtr(df, -abs(estimate) / variance**0.5))
     return DelongDifference(estimate, estimate - half, estimate + half, p, variance)
+
+
+def _sides(positives: Bool[np.ndarray, " n"], patients: Shaped[np.ndarray, " n"] | None) -> Sides:
+    patients = np.arange(len(positives)) if patients is None else patients
+    counts = [len(np.unique(patients[side])) for side in (positives, ~positives)]
+    return Sides("positives", *counts)
 
 
 def _components(

@@ -371,3 +371,22 @@ def test_an_undefined_difference_has_no_numbers(state: State) -> None:
 
 def test_a_difference_has_a_true_sign() -> None:
     assert (signed(0.0274), signed(-0.0274)) == ("+0.027", "−0.027")
+
+
+def test_too_few_patients_give_no_difference_but_a_reason(plan: Plan) -> None:
+    config = plan()
+    scores = scores_of(weak=2.0, strong=0.5, random=0.0)
+    few = np.isin(np.arange(PATIENTS), [0, 1, 2, 3])
+    few_scores = {}
+    for key, members in scores.items():
+        ill = few[members[0].patients].astype(np.int64)
+        few_scores[key] = [replace(one, truth=Truth.of_classes(ill, 2)) for one in members]
+    estimates = estimate_all(config, few_scores)
+    differences = difference_rows(config, estimates, few_scores)
+    table = score_rows(config, estimates, few_scores)
+    assert all(row.low is None and "too few patients to say: 4 with" in row.note for row in table)
+    assert all(d.low is None and d.p is None and d.verdict == "none" for d in differences)
+    assert "too few patients to say: 4 with" in differences[0].note
+    arms = [ArmRow(name=name, kind="random") for name in ("weak", "strong")]
+    sentence = state_verdict(config, arms, table, differences, Matched(ok=True)).sentence
+    assert "too few patients to say: 4 with" in sentence

@@ -74,7 +74,9 @@ def test_findings_have_a_forest_where_classes_have_a_confusion(finding_scores: S
     assert forest.count("<circle") == len(rows[0].classes)
     for place, line in enumerate(rows[0].classes):
         assert hue(place) in forest
-        assert f"{line.name}: {line.auroc:.3f} ({line.low:.3f} to {line.high:.3f})" in forest
+        ends = f" ({line.low:.3f} to {line.high:.3f})" if not line.note else f", {line.note}"
+        assert f"{line.name}: {line.auroc:.3f}{ends}" in forest
+    assert "nan" not in forest
 
 
 def test_a_finding_that_nobody_has_is_called_undefined(finding_scores: Scores) -> None:

@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 
 from scanlearn import svg
-from scantune.evaluation.figures import LearnerFigures
+from scantune.evaluation.figures import LearnerFigures, draw_figures
 from scantune.evaluation.page import evaluation_page
-from scantune.evaluation.results import Evaluation, ReferenceScore, score_table
+from scantune.evaluation.results import (
+    Evaluation,
+    ReferenceScore,
+    interval_notes,
+    say_table,
+    score_table,
+)
 from scantune.labels.labeled_set import Design
 from scantune.scores import Scores
 from scantune.wording import DESIGNS
@@ -157,3 +163,24 @@ def test_references_stand_below_each_row_with_the_difference(evaluation: Evaluat
     row = r"untrained 0\.700 0\.600 to 0\.800 .{0,60}?\+0\.050 −0\.010 to \+0\.110"
     assert len(re.findall(row, text)) == text.count("+0.050 too few patients") == len(table)
     assert "untrained is resnet18 with random weights at 32 px" in text
+
+
+def test_too_few_patients_have_no_interval_but_a_reason_everywhere(
+    evaluation: Evaluation, finding_scores: Scores, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = of_findings(evaluation, finding_scores)
+    (row,) = whole.table
+    reason = "too few patients to say: 1 with Hernia, where at least 5 are needed"
+    hernia = row.classes[2]
+    assert np.isnan([row.low, row.high, hernia.low, hernia.high]).all()
+    assert (row.note, hernia.note, row.classes[1].note) == (reason, reason, "")
+    assert row.as_json()["note"] == row.as_json()["classes"][2]["note"] == reason
+    assert 0 < row.classes[1].low < row.classes[1].auroc < row.classes[1].high < 1
+    notes = interval_notes(whole.table)
+    assert notes == (f"linear probe: {reason}",)
+    noted = replace(whole, notes=notes)
+    page = evaluation_page(noted, draw_figures(finding_scores, whole.table))
+    assert reason in words(page)
+    assert "nan" not in words(page).split()
+    say_table(noted)
+    assert reason in capsys.readouterr().out

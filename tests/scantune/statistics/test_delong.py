@@ -121,7 +121,12 @@ def test_hanley_and_mcneils_ratings_give_the_published_interval() -> None:
     assert found.estimate == pytest.approx(float(a))
     assert found.variance == pytest.approx(float(s10 / 51 + s01 / 58), rel=1e-12)
     assert found.variance**0.5 == pytest.approx(0.0307, abs=5e-5)
-    assert (found.low, found.high) == pytest.approx((0.83295, 0.95339), abs=5e-6)
+    half = stats.norm.ppf(0.975) * found.variance**0.5
+    published = (found.estimate - half, found.estimate + half)
+    assert published == pytest.approx((0.83295, 0.95339), abs=5e-6)
+    # Ours lies lower: a score interval, skewed away from 1.
+    assert published[0] - 0.02 < found.low < published[0]
+    assert published[1] - 0.02 < found.high < published[1]
 
 
 def test_a_paired_test_worked_by_hand() -> None:
@@ -133,12 +138,19 @@ def test_a_paired_test_worked_by_hand() -> None:
     first = np.array([5.0, 3, 1, 4, 2, 0])[:, None]
     second = np.array([5.0, 3, 2, 4, 1, 0])[:, None]
     positives = np.array([True, True, True, False, False, False])
-    found = delong_difference(first, second, positives)
+    few = delong_difference(first, second, positives)
+    assert few.estimate == pytest.approx(-1 / 9)
+    assert few.variance == pytest.approx(2 / 81)
+    # Three patients of a class are too few for a test.
+    assert np.isnan([few.low, few.high, few.p]).all()
+    # Each twice, as other patients: sums of squares double, S is over 5 and the variance over 6.
+    twice = (np.concatenate([part, part]) for part in (first, second, positives))
+    found = delong_difference(*twice)
     assert found.estimate == pytest.approx(-1 / 9)
-    assert found.variance == pytest.approx(2 / 81)
-    z = (1 / 9) / (2 / 81) ** 0.5
-    assert found.p == pytest.approx(2 * stats.norm.sf(z))
-    half = stats.norm.ppf(0.975) * (2 / 81) ** 0.5
+    variance = 2 / 81 * (2 * 2 / 5) * 3 / 6
+    assert found.variance == pytest.approx(variance)
+    assert found.p == pytest.approx(2 * stats.t.sf((1 / 9) / variance**0.5, 5))
+    half = stats.t.ppf(0.975, 5) * variance**0.5
     assert (found.low, found.high) == pytest.approx((-1 / 9 - half, -1 / 9 + half))
 
 
@@ -182,9 +194,10 @@ def test_the_variance_of_a_mean_counts_what_its_models_share() -> None:
 def test_equal_scores_do_not_differ() -> None:
     scores, positives, patients = drawn(7)
     found = delong_difference(scores[:, :2], scores[:, 1::-1], positives, patients)
-    assert found.p == 1.0
+    assert found.p == pytest.approx(1.0)
     assert found.estimate == pytest.approx(0, abs=1e-15)
-    assert found.variance == 0
+    counts = [len(set(patients[side])) for side in (positives, ~positives)]
+    assert found.variance == pytest.approx(0.09 * (1 / counts[0] ** 2 + 1 / counts[1] ** 2))
 
 
 def test_a_test_is_antisymmetric_and_ignores_a_monotone_change_of_scale() -> None:
@@ -239,11 +252,14 @@ def test_one_sided_truth_and_single_patients_leave_it_undefined() -> None:
 
 
 def test_an_interval_stays_within_zero_and_one() -> None:
-    scores = np.array([0.0, 1, 3, 2, 4, 5])[:, None]
-    positives = np.array([False, False, False, True, True, True])
+    scores = np.tile([0.0, 1, 3, 2, 4, 5], 2)[:, None]
+    positives = np.tile([False, False, False, True, True, True], 2)
     found = delong_interval(scores, positives)
     assert found.estimate == pytest.approx(8 / 9)
-    assert found.high == 1.0
+    assert 0.4 < found.low < found.estimate < found.high < 1
+    perfect = delong_interval(scores, scores[:, 0] > 2)
+    assert perfect.high == 1.0
+    assert 0.5 < perfect.low < 0.8
 
 
 def test_missing_scores_and_unequal_lengths_are_refused() -> None:
@@ -299,7 +315,7 @@ def test_the_difference_is_paired_over_all_networks(labeled: Callable[..., Label
     expected = delong_difference(*columns, positives, data.patients[rows])
     assert class_difference(first, second, "linear", 60, 1) == expected
     assert 0 < expected.p < 1
-    assert class_difference(first, first, "linear", 60, 1).p == 1.0
+    assert class_difference(first, first, "linear", 60, 1).p == pytest.approx(1.0)
 
 
 def test_folds_have_no_fixed_test_set(labeled: Callable[..., LabeledSet]) -> None:

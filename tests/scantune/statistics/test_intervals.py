@@ -8,7 +8,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from scantune.statistics.few_patients import Sides
 from scantune.statistics.intervals import (
+    MODELS_FIXED,
     ONE_SEED,
     Component,
     Difference,
@@ -19,8 +21,10 @@ from scantune.statistics.intervals import (
     holm,
     paired_difference,
     patient_weights,
+    refit_variance,
     satterthwaite_df,
     verdict,
+    widening,
 )
 
 
@@ -111,32 +115,40 @@ def test_an_arms_interval_in_closed_form() -> None:
     found = arm_interval(arm)
     seed_variance = np.var(values, ddof=1) / 3
     variance = deviation**2 + seed_variance
-    df = variance**2 / (deviation**4 / 99 + seed_variance**2 / 2)
-    half = stats.t.ppf(0.975, df) * np.sqrt(variance)
-    assert found.estimate == pytest.approx(np.mean(values))
+    # The data's 99 degrees of freedom, and 40 of the model by its share, 40 / (100 + 40).
+    df = variance**2 / (deviation**4 / (99 + 40 * 40 / 140) + seed_variance**2 / 2)
+    mean = np.mean(values)
+    assert found.estimate == pytest.approx(mean)
     assert found.df == pytest.approx(df)
-    assert found.low == pytest.approx(np.mean(values) - half)
-    assert found.high == pytest.approx(np.mean(values) + half)
+
+    def model(a: Any) -> Any:
+        return a * (1 - a) * (1 + 99 * ((1 - a) / (2 - a) + a / (1 + a))) / 100**2
+
+    by_model = model((mean * 100 + 0.5) / 101)
+    scale = (variance + 40 / 140 * (by_model - deviation**2)) / by_model
+    grid = np.linspace(0.5, 1, 500_001)
+    within = grid[np.abs(mean - grid) <= stats.t.ppf(0.975, df) * np.sqrt(scale * model(grid))]
+    assert (found.low, found.high) == pytest.approx((within[0], within[-1]), abs=2e-6)
     assert found.per_seed == tuple(values)
     assert found.note == ""
 
 
 def test_an_arms_interval_stays_within_zero_and_one() -> None:
     found = arm_interval([plain(0.99, spread(0.99, 0.02))])
-    assert found.high == 1.0
+    assert 0.85 < found.low < 0.99 < found.high < 1
     assert "this network only" in found.note
 
 
 def test_a_paired_difference_in_closed_form() -> None:
     a, b = [0.84, 0.86, 0.83], [0.80, 0.81, 0.82]
-    first = [plain(v, spread(v, 0.02, seed=1) + spread(0, 0.01, seed=i)) for i, v in enumerate(a)]
+    own = [spread(0, 0.02, seed=9) + spread(0, 0.01, seed=i) for i in range(3)]
+    first = [plain(v, spread(v, 0.02, seed=1) + own[i]) for i, v in enumerate(a)]
     second = [plain(v, spread(v, 0.02, seed=1)) for v in b]
     found = paired_difference(first, second)
     d = np.subtract(a, b)
-    patients = np.var(
-        np.mean([x.replicates - y.replicates for x, y in zip(first, second, strict=True)], axis=0),
-        ddof=1,
-    )
+    # What one network alone gets wrong is in the seeds' variance: here the covariance counts.
+    covariance = np.cov([x.replicates - y.replicates for x, y in zip(first, second, strict=True)])
+    patients = covariance[~np.eye(3, dtype=bool)].mean()
     seeds = np.var(d, ddof=1) / 3
     df = (patients + seeds) ** 2 / (patients**2 / 99 + seeds**2 / 2)
     t = d.mean() / np.sqrt(patients + seeds)
@@ -153,9 +165,9 @@ def test_a_paired_difference_in_closed_form() -> None:
 
 def test_what_both_arms_share_leaves_the_difference() -> None:
     common = spread(0, 0.05, seed=1)
-    first = [plain(0.8, 0.8 + common + spread(0, 0.001, seed=2))]
+    first = [plain(0.8, 0.8 + common + spread(0, 0.01, seed=2))]
     second = [plain(0.78, 0.78 + common)]
-    assert paired_difference(first, second).patient_variance == pytest.approx(1e-6)
+    assert paired_difference(first, second).patient_variance == pytest.approx(1e-4)
 
 
 def test_one_seed_speaks_of_these_two_networks_only() -> None:
@@ -170,7 +182,10 @@ def test_one_seed_speaks_of_these_two_networks_only() -> None:
 def test_an_arm_against_itself_differs_by_nothing() -> None:
     arm = [plain(value, spread(value, 0.02)) for value in (0.8, 0.82)]
     found = paired_difference(arm, arm)
-    assert (found.estimate, found.low, found.high, found.p) == (0, 0, 0, 1)
+    assert (found.estimate, found.p) == (0, 1)
+    # As if one more patient of 100 on each side told the arms apart: nothing is known for sure.
+    half = stats.t.ppf(0.975, 99) * 0.3 * np.sqrt(2) / 100
+    assert (found.low, found.high) == pytest.approx((-half, half))
 
 
 def test_arms_with_different_seeds_cannot_be_paired() -> None:
@@ -252,6 +267,10 @@ def test_a_verdict_reads_the_interval_against_the_margin(
     p = float(2 * stats.norm.sf(abs(middle) / half * 1.96))
     found = Difference(middle, low, high, 50.0, 1e-4, 0.0, (middle,), p=p)
     assert verdict(found, margin=0.01) == kind
+    # Three in 300 of the rarer class: the rule of three needs more for a margin of .01.
+    few = verdict(replace(found, fewest=300), margin=0.01)
+    assert few == ("none" if kind == "equivalent" else kind)
+    assert verdict(replace(found, fewest=301), margin=0.01) == kind
 
 
 def test_a_verdict_takes_the_adjusted_p_value() -> None:
@@ -276,3 +295,69 @@ def test_an_adjusted_equivalence_may_fail_and_is_then_no_difference_either() -> 
     found = Difference(0.005, 0.001, 0.009, 50.0, 4e-6, 0.0, (0.005,), p=0.01)
     assert verdict(found, p_equivalent=0.02) == "equivalent"
     assert verdict(found, p=0.01, p_equivalent=0.03) == "none"
+
+
+def crossed(auroc: float, refits: np.ndarray | None, sides: tuple[Sides, ...] = ()) -> Estimate:
+    return replace(plain(auroc, spread(auroc, 0.02)), refits=refits, sides=sides, is_crossed=True)
+
+
+def test_few_patients_give_no_interval_no_p_value_and_a_reason() -> None:
+    sides = (Sides("hernia", 4, 60),)
+    arm = [replace(plain(1.0, np.ones(200)), sides=sides)]
+    other = [replace(plain(0.5, np.full(200, 0.5)), sides=sides)]
+    for found in (arm_interval(arm), paired_difference(arm, other), paired_difference(arm, arm)):
+        assert np.isnan([found.low, found.high]).all()
+        assert "too few patients to say: 4 with hernia, where at least 5 are needed" in found.note
+    assert np.isnan(paired_difference(arm, other).p)
+    assert verdict(paired_difference(arm, arm), margin=1.0) == "none"
+
+
+def test_no_verdict_rests_on_a_bootstrap_without_variance() -> None:
+    sides = (Sides("yes", 6, 6),)
+    perfect = [replace(plain(1.0, np.ones(200)), sides=sides)]
+    constant = [replace(plain(0.5, np.full(200, 0.5)), sides=sides)]
+    assert 0.0001 < paired_difference(perfect, constant).p < 0.05
+    same = paired_difference(perfect, perfect)
+    assert same.high - same.low > 0.2
+    assert verdict(same, margin=0.5) == "none"
+    arm = arm_interval(perfect)
+    assert 0.4 < arm.low < 0.8
+    assert arm.high == 1.0
+
+
+def test_refits_widen_an_interval_and_models_held_fixed_are_said() -> None:
+    rng = np.random.default_rng(0)
+    test, train = 0.004 * rng.normal(size=(2, 21))
+    test[0] = train[0] = 0
+    fixed = 0.8 + np.zeros((21, 1)) + test
+    both = fixed + train[:, None]
+    assert refit_variance(fixed) == pytest.approx(19 * fixed[0, 1:].var())
+    # Nothing is particular to a pair of groups: no interaction is taken off.
+    expected = (3 * 19 * np.diagonal(both)[1:].var() + 19 * fixed[0, 1:].var()) / 4
+    assert refit_variance(both) == pytest.approx(max(expected, 19 * fixed[0, 1:].var()))
+    assert widening(both) == pytest.approx(refit_variance(both) / refit_variance(fixed))
+    assert widening(None) == 1.0
+    narrow, wide = (arm_interval([crossed(0.8, refits)]) for refits in (fixed, both))
+    assert wide.high - wide.low > narrow.high - narrow.low
+    assert MODELS_FIXED not in wide.note
+    assert MODELS_FIXED in arm_interval([crossed(0.8, None)]).note
+    assert MODELS_FIXED in paired_difference([crossed(0.8, None)], [crossed(0.7, both)]).note
+
+
+def test_what_pairs_of_groups_do_together_is_counted_once() -> None:
+    rng = np.random.default_rng(1)
+    test, train = 0.004 * rng.normal(size=(2, 21))
+    pairs = 0.002 * rng.normal(size=(21, 21))
+    test[0] = train[0] = pairs[0] = pairs[:, 0] = 0
+    refits = 0.8 + train[:, None] + test + pairs
+    slow = (
+        sum(
+            (pairs[g, h] - pairs[1:, h].mean() - pairs[g, 1:].mean() + pairs[1:, 1:].mean()) ** 2
+            for g in range(1, 21)
+            for h in range(1, 21)
+        )
+        * (19 / 20) ** 2
+    )
+    fixed, both = (19 * part.var() for part in (refits[0, 1:], np.diagonal(refits)[1:]))
+    expected = (max(fixed, (both + fixed) / 2) + max(fixed, both - slow)) / 2
+    assert refit_variance(refits) == pytest.approx(expected)
