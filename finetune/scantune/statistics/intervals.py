@@ -432,6 +432,11 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(value) for value in adjusted)
 
 
+def _are_enough(difference: Difference, margin: float) -> bool:
+    """Whether 3 / n is below the margin; a class without a patient on one side has n = 0."""
+    return margin * difference.fewest > 3
+
+
 def equivalence_p(difference: Difference, margin: float) -> float:
     """Returns the p-value of two one-sided tests that the true difference is within the margin.
 
@@ -440,8 +445,10 @@ def equivalence_p(difference: Difference, margin: float) -> float:
     Source: Schuirmann 1987, "A comparison of the two one-sided tests procedure and the power
     approach for assessing the equivalence of average bioavailability".
     """
-    if math.isnan(difference.low) or 3 / difference.fewest >= margin:
-        return math.nan if math.isnan(difference.low) else 1.0
+    if math.isnan(difference.low):
+        return math.nan
+    if not _are_enough(difference, margin):
+        return 1.0
     room = margin - abs(difference.estimate)
     if difference.variance == 0:
         return 0.0 if room > 0 else 1.0
@@ -471,7 +478,7 @@ def verdict(
             ``alpha``; None where the interval alone decides.
     """
     is_within = -margin < difference.low and difference.high < margin
-    if is_within and 3 / difference.fewest < margin:
+    if is_within and _are_enough(difference, margin):
         is_sure = p_equivalent is None or p_equivalent < alpha / 2
         return "equivalent" if is_sure else "none"
     if is_within:

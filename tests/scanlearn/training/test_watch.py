@@ -38,7 +38,7 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Archive:
             pixels = random.integers(0, 128, (1, 48, 48)) + 127 * (index % 2)
             writer.add(
                 PackedScan(pixels.astype(np.uint8)),
-                Origin(f"x{index}", f"x{index}", {"dark": str(index % 2)}),
+                Origin(f"scan {index}", f"x{index}", {"dark": str(index % 2)}),
             )
         return writer.close()
 

@@ -297,6 +297,12 @@ def test_an_adjusted_equivalence_may_fail_and_is_then_no_difference_either() -> 
     assert verdict(found, p=0.01, p_equivalent=0.03) == "none"
 
 
+def test_a_class_without_a_patient_on_one_side_is_never_equivalent() -> None:
+    found = Difference(0.0, -0.001, 0.001, 50.0, 1e-7, 0.0, (0.0,), p=1.0, fewest=0)
+    assert equivalence_p(found, 0.01) == 1.0
+    assert verdict(found) == "none"
+
+
 def crossed(auroc: float, refits: np.ndarray | None, sides: tuple[Sides, ...] = ()) -> Estimate:
     return replace(plain(auroc, spread(auroc, 0.02)), refits=refits, sides=sides, is_crossed=True)
 
