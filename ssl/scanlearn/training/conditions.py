@@ -67,6 +67,7 @@ def run_conditions(run: Run, processes: int) -> Conditions:
         "backbone.start": run.start.weights_hash if run.start else "random",
         "views.size": generator.size,
         "views.recipe": generator.recipe.name,
+        "views.modality": generator.recipe.policy_text,
         "views.operations": json.dumps(config.model_dump(mode="json")["views"]["operations"]),
         "views.scale_blur": config.views.scale_blur,
         "views.version": VIEWS_VERSION,
