@@ -127,7 +127,8 @@ def test_colour_keeps_its_channels_apart_when_shrunk() -> None:
 
 @pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255.0), (np.uint16, 65535.0)])
 def test_full_range_is_that_of_the_dtype(dtype: type, top: float) -> None:
-    packed = fit_to_canvas(Scan(np.zeros((1, 3, 3), dtype)), (3, 3), 1)
+    scan = Scan(np.zeros((1, 3, 3), dtype))
+    packed, _ = place(scan, (3, 3), 1, PackSettings(intensity="full").preprocess())
     assert packed.value_range == (0.0, top)
 
 
