@@ -204,6 +204,7 @@ def _finish(run: Run, module: Pretrainer) -> PretrainResult:
         recipe=recipe.name,
         modality=recipe.policy_text if recipe.policy else None,
         scale=asdict(recipe.dial(run.generator.scale)),
+        extras=config.model_dump(mode="json")["views"]["extras"],
         steps=steps,
         epochs=epochs,
         seed=config.seed,

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from scanlearn.console import say
 from scanlearn.views.adjusting import Operations
+from scanlearn.views.extra_settings import Extras, build_extras
 from scanlearn.views.modality import NAMES, Modality
 from scanlearn.views.recipes import Recipe, TableRow, find_recipe
 from scanlearn.views.scale import Scale
@@ -46,6 +47,7 @@ def explain(
             "of your own, as {name: ..., like: xray, operations: {...}}."
         ),
     ] = None,
+    extras: Extras = (),
     size: Annotated[
         int, Field(ge=2, description="Side of a global view in pixels: a blur shrinks with it.")
     ] = BLUR_REFERENCE_SIZE,
@@ -59,15 +61,18 @@ def explain(
         The printed text.
 
     Raises:
-        ScanlearnError: The recipe, the scale, an operation or the modality cannot be used.
+        ScanlearnError: The recipe, the scale, an operation, the modality or an extra cannot be
+            used.
     """
+    build_extras(extras)
     pure, dial = find_recipe(recipe), Scale.parse(scale)
     settings = RenderSettings(scale_blur=scale_blur, global_size=size)
     if modality is None:
-        text = explanation(pure.adjusted(operations), dial, channels, settings)
+        table = explanation(pure.adjusted(operations), dial, channels, settings)
     else:
         ruled = pure.under(modality).adjusted(operations)
-        text = comparison(pure, ruled, dial, channels, settings)
+        table = comparison(pure, ruled, dial, channels, settings)
+    text = "\n".join([table, *_wrapped([f"extra: {extra.in_words}" for extra in extras])])
     say(text)
     return text
 
