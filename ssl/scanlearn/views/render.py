@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scanlearn.core import ScanBatch
 from scanlearn.views.draw import Draw
-from scanlearn.views.operations.operation import Rendering
+from scanlearn.views.operations.operation import Rendering, change_rows
 from scanlearn.views.operations.table import OPERATIONS
 from scanlearn.views.resample import Taps, crop_taps, resample
 from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
@@ -145,12 +145,13 @@ def _render(
         for number, (planes, view) in enumerate(zip(rendered, views, strict=True)):
             if warped:
                 box = part.valid_box.cpu().numpy().astype(np.float64)
-                chunk = warp(content, box, drawn, view, size, settings.background)
+                chunk = warp(content, box, drawn, view, size, settings.background, settings.pivot)
             else:
                 rows, columns = (along.rows(start, start + step) for along in taps[number])
                 chunk = resample(content, rows, columns)
                 if chunk.shape[1] < num_planes:
                     chunk = torch.cat([chunk, _covered(rows, columns).to(chunk.device)], dim=1)
+                _turn(chunk, drawn.quarter_turns[:, view])
             if is_large:
                 change(chunk, part, drawn, view, settings)
                 last(chunk[:, :c])
@@ -182,6 +183,12 @@ def _crop(batch: ScanBatch, draw: Draw, view: int, size: int, way: _Way) -> tupl
 def _covered(rows: Taps, columns: Taps) -> Float[Tensor, "b 1 s s"]:
     """Share of each pixel that lies on the scan: a box, of which it is a product."""
     return (rows.weight.sum(-1)[:, :, None] * columns.weight.sum(-1)[:, None, :])[:, None]
+
+
+def _turn(planes: Float[Tensor, "b p s s"], turns: Int64[np.ndarray, " b"]) -> None:
+    """Turns views by quarters, in place and to the bit."""
+    for number in (1, 2, 3):
+        change_rows(planes, turns == number, lambda part, _, k=number: part.rot90(k, (-2, -1)))
 
 
 def change(
