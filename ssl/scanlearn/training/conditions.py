@@ -44,7 +44,7 @@ def machine_conditions(device: torch.device, processes: int) -> Conditions:
         "processor": processor_name(device),
         "processes": processes,
         "float32_matmul": torch.get_float32_matmul_precision(),
-        **_flat({"versions": versions}),
+        **dict(_flat({"versions": versions})),
         "commit": str(found["commit"] or "installed"),
     }
 
@@ -173,7 +173,7 @@ def _over_steps(starts: list[tuple[int, Mapping[str, object]]]) -> dict[str, str
 def _earlier_conditions(record: Mapping[str, Any]) -> Conditions:
     """Returns what earlier versions recorded of a run when it was begun."""
     found: Conditions = {**_resolved_conditions(record["chosen"])}
-    found |= _flat({"versions": record["versions"]})
+    found |= dict(_flat({"versions": record["versions"]}))
     found["commit"] = str(record["commit"] or "installed")
     found["views.version"] = record.get("views_version", 1)
     found |= {f"archive.{key}": record["archive"][key] for key in ("hash", "scans")}
@@ -189,21 +189,17 @@ def _resolved_conditions(chosen: Mapping[str, Any]) -> Conditions:
         "memory_format": "channels_last" if chosen["is_channels_last"] else "contiguous",
         "steps_per_epoch": chosen["steps_per_epoch"],
         "views.local_size": chosen["local_size"],
-        **_flat({"method": chosen["method"], "schedule": schedule}),
+        **dict(_flat({"method": chosen["method"], "schedule": schedule})),
     }
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Conditions:
-    return dict(_items(values, prefix))
-
-
-def _items(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _items(value, f"{prefix}{key}.")
+            yield from ((f"{key}.{name}", each) for name, each in _flat(value))
         else:
             plain = value is None or isinstance(value, (str, int, float, bool))
-            yield f"{prefix}{key}", value if plain else json.dumps(value)
+            yield key, value if plain else json.dumps(value)
 
 
 def _text(value: object) -> str:

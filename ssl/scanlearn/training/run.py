@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import (
@@ -84,18 +83,6 @@ class Resolved:
     def plain(self) -> dict[str, Any]:
         """Plain values, as they are recorded."""
         return {**asdict(self), "method": self.method.model_dump(mode="json")}
-
-    @classmethod
-    def from_plain(cls, values: Mapping[str, Any]) -> Resolved:
-        """Takes up what an earlier start recorded."""
-        return cls(
-            **{
-                **values,
-                "schedule": Schedule(**values["schedule"]),
-                "method": TypeAdapter(MethodConfig).validate_python(values["method"]),
-                "reasons": tuple(values["reasons"]),
-            }
-        )
 
 
 def training_device(device: Literal["auto", "cpu", "gpu"]) -> torch.device:

@@ -265,7 +265,7 @@ def test_frames_carry_number_patient_series_and_spacing(
     tags = {"PatientID": " 7 ", "IssuerOfPatientID": "Mercy", "SeriesInstanceUID": "1.2.3"}
     path = make_dicom(np.stack([deep, deep + 1, deep]), PixelSpacing=[0.5, 0.25], **tags)
     header = read_header(path)
-    assert (header.num_frames, header.has_patient, header.has_series) == (3, True, True)
+    assert (header.num_frames, header.patient, header.has_series) == (3, "7", True)
     frames = list(read_frames(path, range(1, 3)))
     assert [frame.number for frame in frames] == [2, 3]
     named = {(frame.patient, frame.issuer, frame.series) for frame in frames}
