@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scanlearn.core import ScanBatch
 from scanlearn.views.draw import Draw
-from scanlearn.views.operations.operation import Rendering, change_rows
+from scanlearn.views.operations.operation import Rendering
 from scanlearn.views.operations.table import OPERATIONS
 from scanlearn.views.resample import Taps, crop_taps, resample
 from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
@@ -187,8 +187,9 @@ def _covered(rows: Taps, columns: Taps) -> Float[Tensor, "b 1 s s"]:
 
 def _turn(planes: Float[Tensor, "b p s s"], turns: Int64[np.ndarray, " b"]) -> None:
     """Turns views by quarters, in place and to the bit."""
-    for number in (1, 2, 3):
-        change_rows(planes, turns == number, lambda part, _, k=number: part.rot90(k, (-2, -1)))
+    for number in set(turns.tolist()) - {0}:
+        chosen = torch.from_numpy(np.flatnonzero(turns == number)).to(planes.device)
+        planes[chosen] = planes[chosen].rot90(number, (-2, -1))
 
 
 def change(

@@ -7,6 +7,7 @@ a GPU and a replayed draw agree.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ _MONOMIALS = [(i, j) for i in range(BIAS_ORDER + 1) for j in range(BIAS_ORDER + 
 
 
 def noise_field(
-    keys: UInt64[np.ndarray, " b"], shape: tuple[int, int, int], device: torch.device
+    keys: UInt64[np.ndarray, " b"], shape: Sequence[int], device: torch.device
 ) -> Float[Tensor, "b c s s"]:
     """Returns standard normal noise, one value per channel and pixel.
 
@@ -41,7 +42,7 @@ def noise_field(
 
 
 def speckle_field(
-    keys: UInt64[np.ndarray, " b"], shape: tuple[int, int, int], device: torch.device
+    keys: UInt64[np.ndarray, " b"], shape: Sequence[int], device: torch.device
 ) -> Float[Tensor, "b c s s"]:
     """Returns standard normal noise that is unrelated to `noise_field`'s."""
     radius, angle = _polar(keys, _SPECKLE, shape, device)
@@ -49,7 +50,7 @@ def speckle_field(
 
 
 def complex_field(
-    keys: UInt64[np.ndarray, " b"], shape: tuple[int, int, int], device: torch.device
+    keys: UInt64[np.ndarray, " b"], shape: Sequence[int], device: torch.device
 ) -> tuple[Float[Tensor, "b c s s"], Float[Tensor, "b c s s"]]:
     """Returns the real and the imaginary part of complex normal noise, each standard normal."""
     radius, angle = _polar(keys, _RICIAN, shape, device)
@@ -162,7 +163,7 @@ def _spline_basis(size: int) -> Float[Tensor, "s k"]:
 
 
 def _polar(
-    keys: UInt64[np.ndarray, " b"], kind: int, shape: tuple[int, int, int], device: torch.device
+    keys: UInt64[np.ndarray, " b"], kind: int, shape: Sequence[int], device: torch.device
 ) -> tuple[Float[Tensor, "b c s s"], Float[Tensor, "b c s s"]]:
     """Radius and angle of a point of the plane whose coordinates are standard normal.
 
