@@ -87,7 +87,8 @@ def poisson_field(
     quantile = (square * (-1 / 72)).sub_(1 / 36).mul_(z).div_(root)
     curtosis = (square * (1 / 270)).add_(7 / 810).mul_(square).sub_(8 / 405)
     quantile.add_(curtosis.div_(many)).add_(square.mul_(1 / 6)).add_(1 / 3)
-    quantile.add_(root.mul_(z)).add_(many).floor_()
+    # Far down the lower tail the expansion passes below 0.
+    quantile.add_(root.mul_(z)).add_(many).floor_().clamp_(min=0)
     torch.lt(mean, _FEW, out=is_true)
     return counts.sub_(quantile).mul_(is_true).add_(quantile)
 

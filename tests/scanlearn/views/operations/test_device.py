@@ -109,7 +109,7 @@ def test_variance_of_photons_rises_with_their_mean(value: float, std: float) -> 
 
 
 @pytest.mark.parametrize("decibels", [60.0, 40.0])
-@pytest.mark.parametrize("std", [0.05, 0.2])
+@pytest.mark.parametrize("std", [0.05, 0.15])
 def test_speckle_multiplies_amplitudes(std: float, decibels: float) -> None:
     factors = []
     for value in (0.4, 0.7):
@@ -172,8 +172,8 @@ def test_jpeg_is_pillows_jpeg(
     values = found[0].double().numpy() * 255
     assert np.allclose(values, values.round(), atol=1e-3)
     assert np.abs(values - expected).mean() < tolerance
-    # Far nearer to Pillow's file than that is to the picture.
-    if texture:
+    # Far nearer to Pillow's file than that is to the picture, where a file loses anything.
+    if texture and quality <= 70:
         assert np.abs(values - expected).mean() < np.abs(expected - pixels).mean() / 4
 
 
@@ -297,10 +297,12 @@ def test_a_view_does_not_depend_on_its_neighbours_and_nothing_is_added_outside(
     together = render(batch, draw, 0, 37)
     alone = render(batch.take(np.array([7])), draw.take(slice(7, 8)), 0, 37)
     assert torch.equal(together[7:8], alone)
-    # Three quarters of a turn take the round field of view onto itself.
-    edge = render(batch, _drawn(batch), 0, 37) == 0
-    if name != "quarter_turns":
-        assert (together[edge] == 0).all()
+    # Turns take the field of view along.
+    white = replace(batch, pixels=torch.full_like(batch.pixels, 255))
+    turned = {name: draw.quarter_turns} if name == "quarter_turns" else {}
+    outside = render(white, _drawn(batch, **turned), 0, 37) == 0
+    assert outside.any()
+    assert (together[outside] == 0).all()
     assert float(together.min()) >= 0
     assert float(together.max()) <= 1
     plain = render(batch, _drawn(batch), 0, 37)
