@@ -206,14 +206,12 @@ class Scores:
     @classmethod
     def _of(cls, fields: dict[str, Any]) -> Scores:
         """Returns the scores that a file holds; a ValueError if they do not fit together."""
-        digest = fields.pop("digest", None)
-        # Earlier releases wrote neither; one without the other was taken out by somebody.
-        if (digest is not None or "made_from" in fields) and str(digest) != _digest(fields):
+        if str(fields.pop("digest", None)) != _digest(fields):
             raise ValueError("it was changed after it was written")
         texts: dict[str, Any] = {name: tuple(str(t) for t in fields[name]) for name in _TEXTS}
         scores = cls(
             truth=Truth(fields["truth"], str(fields["task"])),  # type: ignore[arg-type]
-            made_from=str(fields.get("made_from", "")),
+            made_from=str(fields["made_from"]),
             refits=fields.get("refits"),
             **texts,
             **{name: fields[name] for name in _ARRAYS},

@@ -17,6 +17,7 @@ from scanlearn.packing.sources import PHANTOM_PREFIX
 from scanlearn.training.run import with_batch_of
 from scanlearn.training.settings import TrainingSettings
 from scanlearn.views.adjusting import in_words
+from scanlearn.views.extra_settings import build_extras
 from scanlearn.views.preview import arm_sheet
 from scanlearn.views.settings import RenderSettings
 from scanlearn.views.statistics import view_statistics
@@ -67,7 +68,13 @@ def draw_sheets(
     for number, start in enumerate(range(0, len(dials), _ARMS_A_SHEET)):
         members = dict(dials[start : start + _ARMS_A_SHEET])
         figure = arm_sheet(
-            unlabeled, members, recipe=recipe, scans=_SCANS, size=shared.size, settings=settings
+            unlabeled,
+            members,
+            recipe=recipe,
+            scans=_SCANS,
+            size=shared.size,
+            settings=settings,
+            extras=build_extras(shared.extras),
         )
         path = folder.figures / f"views_{number + 1}.png"
         with disk_errors(path):
@@ -146,6 +153,7 @@ def _views_text(shared: TrainingSettings) -> str:
     parts = [f"{views.size} px", f"recipe {shared.build_recipe().name}"]
     if views.operations:
         parts.append(f"by hand: {in_words(views.operations)}")
+    parts += [f"extra: {extra.in_words}" for extra in views.extras]
     if not views.scale_blur:
         parts.append("blur of 224-px views")
     return ", ".join(parts)

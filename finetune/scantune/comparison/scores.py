@@ -38,14 +38,12 @@ class Network:
     Args:
         load: Loads it; called only where some task is not scored yet.
         weights: Hash of its weights; empty for the thumbnail, which has none.
-        is_untrained: Whether it never saw a scan in training.
     """
 
     arm: str
     name: str
     load: Callable[[], EvaluatedBackbone]
     weights: str = ""
-    is_untrained: bool = False
 
 
 def read_tasks(config: CompareConfig, archives: tuple[Archive, ...]) -> dict[str, LabeledSet]:
@@ -91,13 +89,7 @@ def networks_of(
         return EvaluatedBackbone({"kind": row.arm}, network, None, view)
 
     networks = [
-        Network(
-            row.arm,
-            f"{row.arm}-seed-{row.seed}",
-            partial(load, row),
-            row.final_hash,
-            is_untrained=bool(row.statistics),
-        )
+        Network(row.arm, f"{row.arm}-seed-{row.seed}", partial(load, row), row.final_hash)
         for row in runs
     ]
     if config.evaluation.frozen_learners:
@@ -123,7 +115,6 @@ def score_all(
     """
     if config.evaluation.network_learners:
         _say_cost(config, networks, tasks)
-    _leave_squeezed(folder, networks, archives, tasks)
     paths = [folder.scores(task, network.name) for network in networks for task in tasks]
     if num_old := sum(path.is_file() and not are_kept(path) for path in paths):
         warn_user(
@@ -133,13 +124,12 @@ def score_all(
         )
     scores: dict[tuple[str, str], list[Scores]] = {}
     designs: dict[str, str] = {}
-    is_old = is_narrow = False
+    is_narrow = False
     for network in networks:
         missing = {
             task: labeled
             for task, labeled in tasks.items()
             if not are_kept(folder.scores(task, network.name))
-            or _is_without_statistics(folder, network, task, archives, labeled)
         }
         if missing:
             _score(config.evaluation, folder, network, archives, missing)
@@ -147,11 +137,10 @@ def score_all(
         for task, labeled in tasks.items():
             path = folder.scores(task, network.name)
             kept = Scores.load(path)
-            is_old |= not kept.made_from
             is_narrow |= kept.num_folds > 1 and kept.refits is None
             # The thumbnail has fewer learners, but the same folds and subsets.
             design = replace(kept, learners=()).design_hash()
-            is_same = kept.made_from in ("", _origin(network, archives, labeled))
+            is_same = kept.made_from == _origin(network, archives, labeled)
             is_same &= np.array_equal(kept.truth.matrix, labeled.truth.matrix)
             is_same &= kept.classes == labeled.classes
             if not is_same or designs.setdefault(task, design) != design:
@@ -167,70 +156,13 @@ def score_all(
             "their intervals hold cross-validated models fixed and are too narrow; delete them to "
             "have them computed again"
         )
-    if is_old:
-        warn_user(
-            f"{folder.path}: some of its scores are of an earlier release, which did not note from"
-            " which weights they were made; they are used as they are"
-        )
     return scores
 
 
-def _leave_squeezed(
-    folder: StudyFolder,
-    networks: Sequence[Network],
-    archives: Sequence[Archive],
-    tasks: Mapping[str, LabeledSet],
-) -> None:
-    """Removes scores that an earlier version made of squeezed scans, so that they are made anew."""
-    if all(map(all_square, archives)):
-        return
-    removed = 0
-    for network in networks:
-        for task, labeled in tasks.items():
-            path = folder.scores(task, network.name)
-            squeezed = ("", _origin(network, archives, labeled, framed=False))
-            if are_kept(path) and Scores.load(path).made_from in squeezed:
-                path.unlink()
-                removed += 1
-    if removed:
-        warn_user(
-            f"{folder.path}: {removed} of its scores are of an earlier version, which squeezed "
-            "scans that are not square; they are computed again, with the scans in their own aspect"
-        )
-
-
-def _is_without_statistics(
-    folder: StudyFolder,
-    network: Network,
-    task: str,
-    archives: Sequence[Archive],
-    labeled: LabeledSet,
-) -> bool:
-    """Whether kept scores of an untrained network are to be made again, which is said.
-
-    Earlier releases scored it with BatchNorm statistics that no scan had been near.
-    """
-    path = folder.scores(task, network.name)
-    origin = _origin(network, archives, labeled)
-    if not network.is_untrained or Scores.load(path).made_from == origin:
-        return False
-    warn_user(
-        f"{path}: was made otherwise than untrained networks are scored now, with BatchNorm "
-        "statistics of whole unlabeled scans; it is computed again"
-    )
-    return True
-
-
-def _origin(
-    network: Network, archives: Sequence[Archive], labeled: LabeledSet, *, framed: bool = True
-) -> str:
-    """Returns a hash of the weights, scans and labels that a network's scores come from.
-
-    Args:
-        framed: False is the hash of an earlier version, of scans that were squeezed.
-    """
+def _origin(network: Network, archives: Sequence[Archive], labeled: LabeledSet) -> str:
+    """Returns a hash of the weights, scans and labels that a network's scores come from."""
     hashes = [archive.content_hash for archive in archives]
-    shown = ("pad",) if framed and not all(map(all_square, archives)) else ()
+    shown = () if all(map(all_square, archives)) else ("pad",)
     names = (network.weights, *hashes, labeled.truth.task, *labeled.classes, *shown)
     digest = hashlib.sha256(repr(names).encode())
     arrays = (labeled.truth.matrix, labeled.patients, labeled.rows, labeled.sources)

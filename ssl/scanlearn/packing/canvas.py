@@ -18,7 +18,6 @@ from scanlearn.readers.values import (
     foreground_range,
     from_zero,
     percentile_range,
-    value_range,
 )
 
 Intensity = Literal["full", "percentile", "foreground"]
@@ -167,7 +166,7 @@ def _unit_range(scan: Scan, pixels: Pixels, preprocess: Preprocess) -> ValueRang
     if preprocess.intensity == "percentile":
         return ValueRange(*percentile_range(counted, scan.padding))
     # The range belongs to the scan's own depth: 8-bit scans among 16-bit ones keep 0 to 255.
-    return ValueRange(*(scan.value_range or value_range(pixels)))
+    return ValueRange(*(scan.value_range or (0.0, float(np.iinfo(pixels.dtype).max))))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scanlearn.errors import ScanlearnError, did_you_mean
-from scanlearn.readers.dicom import keywords, value_representation
+from scanlearn.readers.dicom_tags import keywords, value_representation
 from scanlearn.tables.identifying import is_identifying
 
 ScanLabels = Mapping[str, str | None]

@@ -47,7 +47,7 @@ from scanlearn.packing.prepare import (
     work_items,
 )
 from scanlearn.packing.settings import PackSettings
-from scanlearn.readers.dicom import NO_PICTURE
+from scanlearn.readers.dicom_tags import NO_PICTURE
 from scanlearn.readers.readers import libraries
 from scanlearn.tables.manifest import Manifest, ManifestRow, read_manifest
 from scanlearn.tables.merge import JOINED, MERGED

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from scanlearn.packing.canvas import FieldOfView, Fit, Intensity, Preprocess
 from scanlearn.packing.windows import Window, edges, read_window
-from scanlearn.readers.dicom import NO_PICTURE_MODALITIES
+from scanlearn.readers.dicom_tags import NO_PICTURE_MODALITIES
 from scanlearn.readers.scan import Plane, ReadSettings
 from scanlearn.tables.settings import TABLE_SETTINGS, TableSettings
 

@@ -7,7 +7,9 @@
 - `pictures.py`: PNG, JPEG, TIFF, WebP and BMP
 - `tiffs.py`: what the tags of a TIFF say that Pillow passes over
 - `codestream.py`: what the first bytes of a JPEG, JPEG 2000 or PNG claim
-- `dicom.py`: DICOM files, their windows and tags
+- `dicom.py`: DICOM files to frames
+- `dicom_tags.py`: their texts, numbers and units, and which are no pictures of a patient
+- `dicom_values.py`: their stored bits, padding, tables and windows
 - `nifti.py`: NIfTI and MGH volumes
 - `medmnist.py`: rows of MedMNIST's npz files
 - `numpy_arrays.py`: NumPy's .npy files

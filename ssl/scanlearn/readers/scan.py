@@ -97,11 +97,6 @@ class Header:
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     kind: str = ""
 
-    @property
-    def has_patient(self) -> bool:
-        """Whether the file names its patient."""
-        return self.patient is not None
-
 
 @dataclass(frozen=True)
 class Frame:

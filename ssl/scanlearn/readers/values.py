@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import gcd
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, UInt8, UInt16
 
-from scanlearn.readers.scan import Pixels, Scan
+from scanlearn.readers.scan import Scan
 
 Box = tuple[int, int, int, int]
 Mask = Bool[np.ndarray, "*s"]
@@ -32,22 +32,6 @@ _MAX_BELOW_ZERO = 0.005
 _NO_MAGNITUDE = "no magnitude, values below zero: stored as they are"
 _SCALED = "more than 16 bits or floating point scaled to 16 bits"
 _CLIPPED = "values far from all others clipped"
-
-
-def value_range(
-    pixels: Pixels, kind: Literal["full", "percentile"] = "full", box: Box | None = None
-) -> tuple[float, float]:
-    """Returns the stored values that mean 0 and 1.
-
-    Args:
-        kind: "full" for the range of the dtype, 0 to 255 or 0 to 65535; "percentile" for the .5
-            and 99.5 percentiles over all channels inside ``box``.
-        box: Top, left, bottom, right of the scan; None for all of ``pixels``.
-    """
-    if kind == "full":
-        return 0.0, float(np.iinfo(pixels.dtype).max)
-    top, left, bottom, right = box or (0, 0, *pixels.shape[1:])
-    return percentile_range(pixels[:, top:bottom, left:right])
 
 
 def percentile_range(

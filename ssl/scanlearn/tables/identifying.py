@@ -160,7 +160,7 @@ def _kind_of_attribute(joined: str) -> str | None:
     if joined.endswith(_NO_PERSON):
         return None
     # Here, since most tables have no column of two words that nothing above knows.
-    from scanlearn.readers.dicom import value_representation
+    from scanlearn.readers.dicom_tags import value_representation
 
     keyword = _keywords().get(joined)
     return None if keyword is None else value_representation(keyword)
@@ -168,7 +168,7 @@ def _kind_of_attribute(joined: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def _keywords() -> dict[str, str]:
-    from scanlearn.readers.dicom import keywords
+    from scanlearn.readers.dicom_tags import keywords
 
     return {keyword.casefold(): keyword for keyword in keywords()}
 

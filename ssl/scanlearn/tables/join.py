@@ -16,7 +16,7 @@ from scanlearn.archive.lists import read_identifiers
 from scanlearn.archive.reader import Archive
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
-from scanlearn.tables.manifest import PATH_COLUMNS, PATIENT_COLUMNS, labels_by
+from scanlearn.tables.labels import PATH_COLUMNS, PATIENT_COLUMNS, labels_by
 from scanlearn.tables.merge import MERGED
 from scanlearn.tables.reading import cell_text, find_column, find_required, read_table
 from scanlearn.tables.settings import TableSettings

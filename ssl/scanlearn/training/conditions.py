@@ -26,6 +26,8 @@ from scanlearn.views.settings import VIEWS_VERSION
 # The one thing in which the arms of a comparison are to differ.
 DIAL = "views.scale"
 _SEAL = "record_sha256"
+# What earlier versions did not know, and so did not record, was not done.
+_NOT_YET: Mapping[str, str] = {"views.extras": "[]"}
 _REMEDY = "restore it from a copy, or delete the run's folder to train it again"
 
 Conditions = dict[str, str | int | float | bool | None]
@@ -44,7 +46,7 @@ def machine_conditions(device: torch.device, processes: int) -> Conditions:
         "processor": processor_name(device),
         "processes": processes,
         "float32_matmul": torch.get_float32_matmul_precision(),
-        **_flat({"versions": versions}),
+        **dict(_flat({"versions": versions})),
         "commit": str(found["commit"] or "installed"),
     }
 
@@ -68,6 +70,7 @@ def run_conditions(run: Run, processes: int) -> Conditions:
         "views.size": generator.size,
         "views.recipe": generator.recipe.name,
         "views.operations": json.dumps(config.model_dump(mode="json")["views"]["operations"]),
+        "views.extras": json.dumps(config.model_dump(mode="json")["views"]["extras"]),
         "views.scale_blur": config.views.scale_blur,
         "views.version": VIEWS_VERSION,
         DIAL: str(generator.scale),
@@ -86,6 +89,7 @@ def record_start(run: Run, step: int, processes: int) -> tuple[str, ...]:
     """
     record = _read(run.folder.provenance)
     starts = record.get("starts", [{"step": 0, "conditions": _earlier_conditions(record)}])
+    starts = [{**start, "conditions": _completed(start["conditions"])} for start in starts]
     # Later steps were taken in vain: no checkpoint holds them.
     kept = [start for start in starts if start["step"] < step]
     now = run_conditions(run, processes)
@@ -143,7 +147,7 @@ def read_record(folder: RunFolder) -> RunRecord:
     if seal != _digest(record, result):
         names = f"{folder.provenance.name} or {folder.result.name}"
         return RunRecord({}, False, f"{names} was changed after the run")
-    starts = [(start["step"], start["conditions"]) for start in record["starts"]]
+    starts = [(start["step"], _completed(start["conditions"])) for start in record["starts"]]
     whole = all(conditions.keys() >= starts[-1][1].keys() for _, conditions in starts)
     return RunRecord(_over_steps(starts), is_whole=whole)
 
@@ -155,6 +159,11 @@ def _read(path: Any) -> dict[str, Any]:
 def _digest(record: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     text = json.dumps([record, result], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _completed(conditions: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns conditions with those that an earlier version did not know; lost ones stay lost."""
+    return {**_NOT_YET, **conditions} if conditions else conditions
 
 
 def _over_steps(starts: list[tuple[int, Mapping[str, object]]]) -> dict[str, str]:
@@ -173,7 +182,7 @@ def _over_steps(starts: list[tuple[int, Mapping[str, object]]]) -> dict[str, str
 def _earlier_conditions(record: Mapping[str, Any]) -> Conditions:
     """Returns what earlier versions recorded of a run when it was begun."""
     found: Conditions = {**_resolved_conditions(record["chosen"])}
-    found |= _flat({"versions": record["versions"]})
+    found |= dict(_flat({"versions": record["versions"]}))
     found["commit"] = str(record["commit"] or "installed")
     found["views.version"] = record.get("views_version", 1)
     found |= {f"archive.{key}": record["archive"][key] for key in ("hash", "scans")}
@@ -189,24 +198,20 @@ def _resolved_conditions(chosen: Mapping[str, Any]) -> Conditions:
         "memory_format": "channels_last" if chosen["is_channels_last"] else "contiguous",
         "steps_per_epoch": chosen["steps_per_epoch"],
         "views.local_size": chosen["local_size"],
-        **_flat({"method": chosen["method"], "schedule": schedule}),
+        **dict(_flat({"method": chosen["method"], "schedule": schedule})),
     }
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Conditions:
-    return dict(_items(values, prefix))
-
-
-def _items(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _items(value, f"{prefix}{key}.")
+            yield from ((f"{key}.{name}", each) for name, each in _flat(value))
         else:
             plain = value is None or isinstance(value, (str, int, float, bool))
-            yield f"{prefix}{key}", value if plain else json.dumps(value)
+            yield key, value if plain else json.dumps(value)
 
 
 def _text(value: object) -> str:
-    if value is None or value == "{}":
+    if value is None or value in ("{}", "[]"):
         return "none"
     return value if isinstance(value, str) else json.dumps(value)

@@ -203,6 +203,7 @@ def _finish(run: Run, module: Pretrainer) -> PretrainResult:
         method=config.method.name,
         recipe=run.generator.recipe.name,
         scale=asdict(run.generator.scale),
+        extras=config.model_dump(mode="json")["views"]["extras"],
         steps=steps,
         epochs=epochs,
         seed=config.seed,

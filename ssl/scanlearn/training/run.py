@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import (
@@ -43,6 +42,7 @@ from scanlearn.training.distributed import ProcessLayout, Ranks
 from scanlearn.training.folder import RunFolder, open_run
 from scanlearn.training.optim import Schedule, schedule_for
 from scanlearn.training.settings import PRESENTATION, PretrainConfig
+from scanlearn.views.extra_settings import build_extras
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.settings import VIEWS_VERSION, RenderSettings
 
@@ -84,18 +84,6 @@ class Resolved:
     def plain(self) -> dict[str, Any]:
         """Plain values, as they are recorded."""
         return {**asdict(self), "method": self.method.model_dump(mode="json")}
-
-    @classmethod
-    def from_plain(cls, values: Mapping[str, Any]) -> Resolved:
-        """Takes up what an earlier start recorded."""
-        return cls(
-            **{
-                **values,
-                "schedule": Schedule(**values["schedule"]),
-                "method": TypeAdapter(MethodConfig).validate_python(values["method"]),
-                "reasons": tuple(values["reasons"]),
-            }
-        )
 
 
 def training_device(device: Literal["auto", "cpu", "gpu"]) -> torch.device:
@@ -345,6 +333,10 @@ class Run:
             archive.mean,
             archive.std,
             local_size=resolved.local_size,
+            extras=build_extras(
+                config.views.extras, method.plan.global_views + method.plan.local_views
+            ),
+            scan_ids=archive.scan_ids.tolist() if config.views.extras else None,
             settings=RenderSettings(scale_blur=config.views.scale_blur),
         )
         open_run(folder.path, config, ignored=PRESENTATION)
@@ -403,11 +395,15 @@ class Run:
             f"{self.layout.in_words(self.method)}"
             f"({len(self.archive):,} in the archive): {config.method.name}, "
             f"{config.backbone.in_words}, {self._sizes()}, scale {self.generator.scale} of recipe "
-            f"{self.generator.recipe.name}, "
+            f"{self.generator.recipe.name}, {self._extras()}"
             f"{self.resolved.precision}, learning rate {schedule.peak:.3g} after a warm-up of "
             f"{schedule.warmup_steps:,} steps ({schedule.reason})"
             + "".join(f"\n  {reason}" for reason in (*begun, *self.resolved.reasons))
         )
+
+    def _extras(self) -> str:
+        count = len(self.generator.extras)
+        return f"{count} extra operation{'s' if count > 1 else ''}, " if count else ""
 
     def _sizes(self) -> str:
         plan, size = self.method.plan, f"{self.config.views.size} px"

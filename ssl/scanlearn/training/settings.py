@@ -15,6 +15,7 @@ from scanlearn.methods import MethodConfig, SimCLRConfig
 from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import check_source
 from scanlearn.views.adjusting import Operations
+from scanlearn.views.extra_settings import Extras, build_extras
 from scanlearn.views.recipes import RECIPES, Recipe, find_recipe, no_effect_in_words
 from scanlearn.views.scale import Scale
 
@@ -108,6 +109,7 @@ class SharedViews(Settings):
         description="operations switched off or set by hand, such as solarize: off or "
         "rotation_deg: [7, 15] (weak, strong); scanlearn explain RECIPE lists them",
     )
+    extras: Extras = ()
     scale_blur: bool = Field(
         default=True, description="scale the blur with the view size; its sigma is stated at 224 px"
     )
@@ -231,8 +233,9 @@ class TrainingSettings(Settings):
         return _build_first(self.views, self.method.recipes).without_effect(scales)
 
     def check_start(self) -> None:
-        """Refuses a network, weights or a probe that do not exist; see `check_inputs`."""
+        """Refuses a network, weights, extras or a probe that do not exist; see `check_inputs`."""
         self.backbone.check_start()
+        build_extras(self.views.extras)
         if self.watch.probe is not None:
             check_source(self.watch.probe, "watch.probe: ")
 

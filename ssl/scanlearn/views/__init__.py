@@ -14,6 +14,7 @@
 - `warp.py`: all other geometry as one grid, through which a scan is sampled once
 - `settings.py`: what a draw leaves open about how it is rendered
 - `extras.py`: operations of your own, done after the recipe's
+- `extra_settings.py`: those that a configuration names, of torchvision, MONAI or Albumentations
 - `generator.py`: `ViewGenerator`, called by training on every batch
 - `transform.py`: `ViewTransform`, the same views of one image
 - `statistics.py`: how much the crops of two views overlap

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from scanlearn.console import say
 from scanlearn.views.adjusting import Operations
+from scanlearn.views.extra_settings import Extras, build_extras
 from scanlearn.views.recipes import Recipe, TableRow, find_recipe
 from scanlearn.views.scale import Scale
 from scanlearn.views.settings import BLUR_REFERENCE_SIZE, DEFAULT_SETTINGS, RenderSettings
@@ -38,6 +39,7 @@ def explain(
     operations: Annotated[
         Operations, Field(description="Operations switched off or set by hand.")
     ] = {},  # noqa: B006  never written to
+    extras: Extras = (),
     size: Annotated[
         int, Field(ge=2, description="Side of a global view in pixels: a blur shrinks with it.")
     ] = BLUR_REFERENCE_SIZE,
@@ -51,11 +53,13 @@ def explain(
         The printed text.
 
     Raises:
-        ScanlearnError: The recipe, the scale or an operation cannot be used.
+        ScanlearnError: The recipe, the scale, an operation or an extra cannot be used.
     """
+    build_extras(extras)
     adjusted = find_recipe(recipe).adjusted(operations)
     settings = RenderSettings(scale_blur=scale_blur, global_size=size)
-    text = explanation(adjusted, Scale.parse(scale), channels, settings)
+    table = explanation(adjusted, Scale.parse(scale), channels, settings)
+    text = "\n".join([table, *_wrapped([f"extra: {extra.in_words}" for extra in extras])])
     say(text)
     return text
 

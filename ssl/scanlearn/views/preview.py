@@ -27,6 +27,7 @@ from scanlearn.palette import LIGHT, NUM_HUES
 from scanlearn.tables.settings import DEFAULT_TABLE, Table
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.draw import Draw
+from scanlearn.views.extra_settings import Extras, build_extras
 from scanlearn.views.recipes import Recipe, find_recipe, no_effect_in_words
 from scanlearn.views.scale import NAMED_SCALES, Scale, Written
 from scanlearn.views.settings import DEFAULT_SETTINGS, LOCAL_SHARE, RenderSettings
@@ -36,6 +37,9 @@ from scanlearn.views.uniforms import DrawKey, uniforms
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from scanlearn.views.extras import Extra
 
 
 DEFAULT_SCALES = (0.0, 0.5, 1.0, 1.5)
@@ -148,6 +152,7 @@ def preview(
     operations: Annotated[
         Operations, Field(description="Operations of it switched off or set by hand.")
     ] = {},  # noqa: B006  never written to
+    extras: Extras = (),
     scale_blur: Annotated[
         bool, Field(description="Blur shrinks with the view, as its sigma is stated at 224 px.")
     ] = True,
@@ -169,7 +174,8 @@ def preview(
         The path of the picture.
 
     Raises:
-        ScanlearnError: The source, the recipe, an operation, a scale or the format cannot be used.
+        ScanlearnError: The source, the recipe, an operation, an extra, a scale or the format
+            cannot be used.
     """
     target = Path(output).expanduser()
     if target.suffix not in (".png", ".pdf", ".svg"):
@@ -179,7 +185,8 @@ def preview(
     idle = adjusted.without_effect([scale for _, scale in columns])
     if idle:
         raise ScanlearnError(no_effect_in_words(idle))
-    sheet = Sheet(adjusted, size, seed, RenderSettings(scale_blur=scale_blur))
+    settings = RenderSettings(scale_blur=scale_blur)
+    sheet = Sheet(adjusted, size, seed, settings, build_extras(extras))
     archive = open_archive(source, settings=PackSettings.of_table(table))
     with doing("drawing the sheet"):
         figure = sheet.draw(archive, columns, scans)
@@ -217,6 +224,7 @@ def arm_sheet(
     size: int = 64,
     seed: int = 0,
     settings: RenderSettings = DEFAULT_SETTINGS,
+    extras: Sequence[Extra] = (),
 ) -> Figure:
     """Returns a sheet with one column per arm: two global and, if there are any, two local views.
 
@@ -228,7 +236,7 @@ def arm_sheet(
     Raises:
         ScanlearnError: The recipe is unknown, or there is nothing to show.
     """
-    sheet = Sheet(find_recipe(recipe), size, seed, settings)
+    sheet = Sheet(find_recipe(recipe), size, seed, settings, tuple(extras))
     return sheet.draw(archive, list(arms.items()), scans)
 
 
@@ -247,6 +255,7 @@ class Sheet:
     size: int
     seed: int
     settings: RenderSettings
+    extras: tuple[Extra, ...] = ()
 
     @property
     def kinds(self) -> tuple[range, ...]:
@@ -276,19 +285,44 @@ class Sheet:
                 if number == 0:
                     axes.set_ylabel(f"scan {rows[row]}", fontsize=7, color=FAINT, labelpad=4)
         for column, draw in enumerate(draws):
-            self._fill(grid, column, batch, draw)
+            self._fill(grid, column, batch, draw, archive)
         return grid.figure
 
-    def _fill(self, grid: SheetGrid, column: int, batch: ScanBatch, draw: Draw) -> None:
+    def _fill(
+        self, grid: SheetGrid, column: int, batch: ScanBatch, draw: Draw, archive: Archive
+    ) -> None:
         from scanlearn.views.render import render_views
 
         local_size = max(round(LOCAL_SHARE * self.size), 2)
         settings = replace(self.settings, global_size=self.size)
         for views, size in zip(self.kinds, (self.size, local_size), strict=False):
             rendered = render_views(batch, draw, views, size, settings)
-            for view, pictures in zip(views, rendered, strict=True):
+            for view, planes in zip(views, rendered, strict=True):
+                pictures = self._extended(planes, draw, view, batch, archive)
                 for row, image in enumerate(pictures.permute(0, 2, 3, 1).numpy()):
                     _show(grid.view(row, column, view), image)
+
+    def _extended(
+        self, planes: Tensor, draw: Draw, view: int, batch: ScanBatch, archive: Archive
+    ) -> Tensor:
+        """Returns views after the extras, on the unit range."""
+        if not self.extras:
+            return planes
+        import torch
+
+        from scanlearn.views.extras import apply_extras
+        from scanlearn.views.generator import standardiser
+
+        def scan_name(row: int) -> str:
+            return f"'{archive.scan_ids[int(batch.ids[row])]}'"
+
+        apply_extras(planes, draw, view, self.extras, "before", scan_name)
+        if all(extra.place == "before" for extra in self.extras):
+            return planes
+        last = standardiser(archive.mean, archive.std, planes.device)
+        apply_extras(last(planes), draw, view, self.extras, "after", scan_name)
+        mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (archive.mean, archive.std))
+        return (planes * std + mean).clamp_(0, 1)
 
     def _heading(self, name: str, scale: Scale) -> tuple[str, list[str]]:
         """The title of a column; below it two numbers, or the sub-dials, and the overlaps."""
@@ -303,6 +337,8 @@ class Sheet:
 
     def _foot(self) -> list[str]:
         by_hand = f", by hand: {self.recipe.by_hand}" if self.recipe.by_hand else ""
+        if self.extras:
+            by_hand += f", extras: {', '.join(extra.name for extra in self.extras)}"
         return [
             f"Recipe {self.recipe.name}{by_hand}. All views of a row come from one draw; only the "
             "scale changes. Crops: first view solid, second dashed.",

@@ -22,7 +22,6 @@ from scanlearn.readers.values import (
     from_zero,
     percentile_range,
     stored_depth,
-    value_range,
 )
 
 Packed = Callable[..., Archive]
@@ -128,18 +127,21 @@ def test_colour_keeps_its_channels_apart_when_shrunk() -> None:
 
 @pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255.0), (np.uint16, 65535.0)])
 def test_full_range_is_that_of_the_dtype(dtype: type, top: float) -> None:
-    assert value_range(np.zeros((1, 3, 3), dtype), "full") == (0.0, top)
+    scan = Scan(np.zeros((1, 3, 3), dtype))
+    packed, _ = place(scan, (3, 3), 1, PackSettings(intensity="full").preprocess())
+    assert packed.value_range == (0.0, top)
 
 
-def test_percentiles_are_those_of_the_box_alone(rng: np.random.Generator) -> None:
-    pixels = np.zeros((1, 50, 50), np.uint16)
-    pixels[:, :40, :30] = rng.integers(1000, 3000, (40, 30))
-    low, high = value_range(pixels, "percentile", (0, 0, 40, 30))
-    assert (low, high) == pytest.approx(tuple(np.percentile(pixels[0, :40, :30], (0.5, 99.5))))
+def test_percentiles_are_those_of_what_is_not_padding(rng: np.random.Generator) -> None:
+    pixels, padding = np.zeros((50, 50), np.uint16), np.ones((50, 50), np.bool_)
+    pixels[:40, :30] = rng.integers(1000, 3000, (40, 30))
+    padding[:40, :30] = False
+    low, high = percentile_range(pixels, padding)
+    assert (low, high) == pytest.approx(tuple(np.percentile(pixels[:40, :30], (0.5, 99.5))))
 
 
 def test_constant_scan_has_a_range_that_can_be_divided_by() -> None:
-    assert value_range(np.full((1, 4, 4), 9, np.uint8), "percentile") == (9.0, 10.0)
+    assert percentile_range(np.full((1, 4, 4), 9, np.uint8)) == (9.0, 10.0)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16"])

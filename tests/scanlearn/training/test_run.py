@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter
 
 from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
@@ -165,7 +166,7 @@ def test_what_is_given_is_kept(configure: Configure, archive: Archive) -> None:
 
 def test_choices_survive_being_recorded(configure: Configure, archive: Archive) -> None:
     chosen = _choose(configure(), archive)
-    assert Resolved.from_plain(json.loads(json.dumps(chosen.plain()))) == chosen
+    assert TypeAdapter(Resolved).validate_json(json.dumps(chosen.plain())) == chosen
 
 
 def test_a_batch_larger_than_the_archive_is_refused(configure: Configure, archive: Archive) -> None:

@@ -12,7 +12,6 @@ from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.sources import open_archive
-from scantune.comparison import scores as kept
 from scantune.comparison.facts import data_warnings, task_counts
 from scantune.comparison.folder import open_study
 from scantune.comparison.plan import CompareConfig
@@ -28,18 +27,16 @@ def labels(tmp_path: Path) -> Archive:
     return open_archive("phantom:patients=24,seed=4,size=48x48", cache=tmp_path / "cache")
 
 
-def _written(path: Path, shape: tuple[int, int, int]) -> Archive:
-    with ArchiveWriter(path, shape=shape, dtype=np.uint8, label_columns=("pallor",)) as writer:
-        for row in range(24):
-            scan = PackedScan(np.full(shape, row, np.uint8))
-            writer.add(scan, Origin(f"s{row}", f"p{row}", {"pallor": str(row % 2)}))
-        return writer.close()
-
-
 @pytest.fixture
 def square(tmp_path: Path) -> Archive:
     """Labels whose scans look the same however they are framed."""
-    return _written(tmp_path / "square", (1, 8, 8))
+    with ArchiveWriter(
+        tmp_path / "square", shape=(1, 8, 8), dtype=np.uint8, label_columns=("pallor",)
+    ) as writer:
+        for row in range(24):
+            scan = PackedScan(np.full((1, 8, 8), row, np.uint8))
+            writer.add(scan, Origin(f"s{row}", f"p{row}", {"pallor": str(row % 2)}))
+        return writer.close()
 
 
 class Counted:
@@ -146,44 +143,3 @@ def test_scores_of_other_weights_scans_or_labels_are_refused(
     score_all(config, folder, networks, (square,), tasks)
     assert "1 of its scores are of an earlier version" in capsys.readouterr().err
     assert Scores.load(file).made_from
-    # Those of an earlier release say nothing of where they are from.
-    replace(Scores.load(file), made_from="").save(file)
-    capsys.readouterr()
-    score_all(config, folder, networks, (square,), tasks)
-    assert capsys.readouterr().err.count("of an earlier release") == 1
-
-
-def test_scores_of_squeezed_scans_are_computed_again_and_said(
-    plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    labels = _written(tmp_path / "labels", (1, 8, 12))
-    config, counted = plan(), Counted(0)
-    folder, tasks = open_study(config), read_tasks(config, (labels,))
-    network = Network("weak", "weak-seed-0", counted, weights="weak")
-    with monkeypatch.context() as earlier:
-        earlier.setattr(kept, "all_square", lambda archive: True)
-        score_all(config, folder, [network], (labels,), tasks)
-    assert "computed again" not in capsys.readouterr().err
-    for _ in range(2):
-        score_all(config, folder, [network], (labels,), tasks)
-    assert counted.calls == 2
-    assert capsys.readouterr().err.count("computed again, with the scans in their own aspect") == 1
-
-
-@pytest.mark.parametrize("made_from", ["", "before"])
-def test_scores_of_an_untrained_network_without_statistics_are_made_again(
-    plan: Plan, square: Archive, capsys: pytest.CaptureFixture[str], made_from: str
-) -> None:
-    config = plan()
-    folder, tasks = open_study(config), read_tasks(config, (square,))
-    score_all(config, folder, [Network("random", "random-seed-0", Counted(0))], (square,), tasks)
-    file = folder.scores(next(iter(tasks)), "random-seed-0")
-    earlier = replace(Scores.load(file), made_from=made_from)
-    earlier.save(file)
-    fresh = Counted(1)
-    networks = [Network("random", "random-seed-0", fresh, "with statistics", is_untrained=True)]
-    for _ in range(2):
-        (members,) = score_all(config, folder, networks, (square,), tasks).values()
-        assert not np.array_equal(members[0].values, earlier.values)
-    assert fresh.calls == 1
-    assert capsys.readouterr().err.count("BatchNorm statistics of whole unlabeled scans") == 1
