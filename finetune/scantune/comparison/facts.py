@@ -272,8 +272,9 @@ def score_warnings(
     evaluation = config.evaluation
     warnings = []
     for (task, _), members in scores.items():
-        notes = (*members[0].notes, *stopping_notes(members[0], evaluation.tune))
-        warnings += [f"{task}: {note}." for note in notes]
+        for each in members:
+            notes = (*each.notes, *stopping_notes(each, evaluation.tune))
+            warnings += [f"{task}: {note}." for note in notes]
     if evaluation.network_learners:
         names = ", ".join(learner_name(name) for name in evaluation.network_learners)
         warnings.append(f"The thumbnail has no network to train: it is not scored with {names}.")

@@ -100,9 +100,12 @@ class ExtraConfig(Settings):
     def in_words(self) -> str:
         """What it is, for a person."""
         arguments = ", ".join(f"{key}={value}" for key, value in self.arguments.items())
-        views = self.views if isinstance(self.views, str) else ", ".join(map(str, self.views))
+        given = self.views
+        where = (
+            f"{given} views" if isinstance(given, str) else f"views {', '.join(map(str, given))}"
+        )
         return (
-            f"{self.name}({arguments}) on {self.probability:.4g} of the {views} views, "
+            f"{self.name}({arguments}), probability {self.probability:.4g}, in {where} "
             f"{self.place} standardisation"
         )
 

@@ -22,6 +22,7 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.views.draw import Draw
 from scanlearn.views.uniforms import DrawKey, uniforms
 
+_BATCH_AXES = 4
 # Views 0 and 1 of a draw are the global ones.
 _NUM_GLOBAL = 2
 # Keeps the extras' numbers apart from any others counted from the same fields.
@@ -229,9 +230,11 @@ def _checked(told: Callable[[], str], result: object, given: Tensor) -> Tensor:
             f"extra {told()}: returned {result.dtype}; it must return floats on the unit range."
         )
     if result.shape != given.shape:
+        is_batch = given.ndim == _BATCH_AXES
+        hint = "; wrap a transform of one scan with per_scan or per_array" if is_batch else ""
         raise ScanlearnError(
             f"extra {told()}: returned shape {list(result.shape)} for {shape}; it must keep the "
-            "shape; wrap a transform of one scan with per_scan or per_array."
+            f"shape{hint}."
         )
     return result.detach().as_subclass(Tensor).to(given)
 

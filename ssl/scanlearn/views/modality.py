@@ -9,7 +9,6 @@ their own are ours, to be measured.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
@@ -187,8 +186,7 @@ def _at_least(curve: Curve, least: tuple[float, float], source: str) -> Curve:
 
 def _half(**magnitudes: Given) -> dict[str, Given]:
     """Magnitudes of operations that are done every other time."""
-    of = (re.sub(r"_(deg|std|quality|width|level)$", "", name) for name in magnitudes)
-    probabilities: dict[str, Given] = {f"{operation}_p": 0.5 for operation in of}
+    probabilities: dict[str, Given] = {f"{OPERATION_OF[name].name}_p": 0.5 for name in magnitudes}
     return probabilities | magnitudes
 
 
@@ -369,27 +367,7 @@ _TABLE = (
         sources={"flip": "the side is made canonical instead", "solarize": _INVERTED},
     ),
 )
-# Operations that the table names and the operations do not have yet.
-_AWAITED = (
-    frozenset(
-        {
-            *("low_resolution", "jpeg", "poisson", "rician", "speckle", "illumination"),
-            *("window", "stain", "quarter_turns"),
-        }
-    )
-    - BY_NAME.keys()
-)
-
-
-def _usable(policy: Policy) -> Policy:
-    def awaited(name: str) -> bool:
-        return re.sub(r"_(p|std|quality|width|level)$", "", name) in _AWAITED
-
-    kept = {name: given for name, given in policy.operations.items() if not awaited(name)}
-    return replace(policy, operations=kept)
-
-
-POLICIES: Mapping[str, Policy] = {policy.name: _usable(policy) for policy in _TABLE}
+POLICIES: Mapping[str, Policy] = {policy.name: policy for policy in _TABLE}
 NAMES = ", ".join(POLICIES)
 _OWN_KEYS = ("name", "like", "crop_floor", "operations")
 

@@ -224,8 +224,8 @@ def test_explain_lists_them_and_refuses_what_cannot_be_built() -> None:
     config = ExtraConfig(name=f"{V2}.RandomPosterize", arguments={"bits": 4}, probability=0.3)
     text = " ".join(explain("simclr", extras=(config,)).split())
     assert (
-        "extra: torchvision.transforms.v2.RandomPosterize(bits=4) on 0.3 of the all views, before"
-        in text
+        "extra: torchvision.transforms.v2.RandomPosterize(bits=4), probability 0.3, in all views "
+        "before standardisation" in text
     )
     with pytest.raises(ScanlearnError, match="has no transform 'Nothing'"):
         explain("simclr", extras=(ExtraConfig(name=f"{V2}.Nothing"),))
