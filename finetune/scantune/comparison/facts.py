@@ -150,7 +150,10 @@ def _evaluation_text(config: CompareConfig, tasks: Mapping[str, LabeledSet]) -> 
 
 def _views_text(shared: TrainingSettings) -> str:
     views = shared.views
-    parts = [f"{views.size} px", f"recipe {shared.build_recipe().name}"]
+    recipe = shared.build_recipe()
+    parts = [f"{views.size} px", f"recipe {recipe.name}"]
+    if recipe.policy is not None:
+        parts.append(f"modality {recipe.policy_text}")
     if views.operations:
         parts.append(f"by hand: {in_words(views.operations)}")
     parts += [f"extra: {extra.in_words}" for extra in views.extras]
@@ -176,7 +179,12 @@ def arm_rows(config: CompareConfig, channels: int) -> tuple[ArmRow, ...]:
             if row.note != "off"
         )
         rows.append(
-            ArmRow(name=name, kind="pretrained", scale=Dial(**asdict(dial)), resolved=resolved)
+            ArmRow(
+                name=name,
+                kind="pretrained",
+                scale=Dial(**asdict(recipe.dial(dial))),
+                resolved=resolved,
+            )
         )
     return tuple(rows)
 

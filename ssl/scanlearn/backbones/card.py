@@ -97,6 +97,9 @@ class Card(Settings):
     )
     method: str | None = Field(default=None, description="method it was pretrained with")
     recipe: str | None = Field(default=None, description="recipe of the views")
+    modality: str | None = Field(
+        default=None, description="policy that changed the recipe, and what; null is none"
+    )
     scale: dict[str, float] | None = Field(default=None, description="the dial, by sub-dial")
     extras: tuple[dict[str, Any], ...] = Field(
         default=(), description="transforms of other libraries in the views"

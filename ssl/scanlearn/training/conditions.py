@@ -27,7 +27,7 @@ from scanlearn.views.settings import VIEWS_VERSION
 DIAL = "views.scale"
 _SEAL = "record_sha256"
 # What earlier versions did not know, and so did not record, was not done.
-_NOT_YET: Mapping[str, str] = {"views.extras": "[]"}
+_NOT_YET: Mapping[str, str] = {"views.extras": "[]", "views.modality": "none"}
 _REMEDY = "restore it from a copy, or delete the run's folder to train it again"
 
 Conditions = dict[str, str | int | float | bool | None]
@@ -69,6 +69,7 @@ def run_conditions(run: Run, processes: int) -> Conditions:
         "backbone.start": run.start.weights_hash if run.start else "random",
         "views.size": generator.size,
         "views.recipe": generator.recipe.name,
+        "views.modality": generator.recipe.policy_text,
         "views.operations": json.dumps(config.model_dump(mode="json")["views"]["operations"]),
         "views.extras": json.dumps(config.model_dump(mode="json")["views"]["extras"]),
         "views.scale_blur": config.views.scale_blur,

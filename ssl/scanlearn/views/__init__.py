@@ -5,6 +5,7 @@
 - `curves.py`: a parameter along the dial, and where each of its numbers is from
 - `recipes.py`: `Recipe`, a table of all parameters, read at a scale
 - `adjusting.py`: operations of a recipe switched off or set by hand
+- `modality.py`: what a kind of scan changes in a recipe, one policy each
 - `operations/`: augmentations: one row each, by trade
 - `ranges.py`: what may be drawn for a view, and the draw that uniforms stand for
 - `uniforms.py`: common random numbers, counted from seed, step, scan and view

@@ -28,6 +28,7 @@ from scanlearn.tables.settings import DEFAULT_TABLE, Table
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.draw import Draw
 from scanlearn.views.extra_settings import Extras, build_extras
+from scanlearn.views.modality import NAMES, Modality
 from scanlearn.views.recipes import Recipe, find_recipe, no_effect_in_words
 from scanlearn.views.scale import NAMED_SCALES, Scale, Written
 from scanlearn.views.settings import DEFAULT_SETTINGS, LOCAL_SHARE, RenderSettings
@@ -152,6 +153,13 @@ def preview(
     operations: Annotated[
         Operations, Field(description="Operations of it switched off or set by hand.")
     ] = {},  # noqa: B006  never written to
+    modality: Annotated[
+        Modality,
+        Field(
+            description="Kind of scan, whose policy is drawn beside the recipe at each scale: "
+            f"{NAMES}; or one of your own; null draws the recipe alone."
+        ),
+    ] = None,
     extras: Extras = (),
     scale_blur: Annotated[
         bool, Field(description="Blur shrinks with the view, as its sigma is stated at 224 px.")
@@ -174,19 +182,21 @@ def preview(
         The path of the picture.
 
     Raises:
-        ScanlearnError: The source, the recipe, an operation, an extra, a scale or the format
-            cannot be used.
+        ScanlearnError: The source, the recipe, an operation, the modality, an extra, a scale or the
+            format cannot be used.
     """
     target = Path(output).expanduser()
     if target.suffix not in (".png", ".pdf", ".svg"):
         raise ScanlearnError(f"output: '{output}' is no picture; end it in .png, .pdf or .svg.")
-    adjusted = find_recipe(recipe).adjusted(operations)
+    pure = find_recipe(recipe)
+    adjusted = (pure.under(modality) if modality else pure).adjusted(operations)
     columns = named_columns(scales)
     idle = adjusted.without_effect([scale for _, scale in columns])
     if idle:
         raise ScanlearnError(no_effect_in_words(idle))
+    beside = pure if modality else None
     settings = RenderSettings(scale_blur=scale_blur)
-    sheet = Sheet(adjusted, size, seed, settings, build_extras(extras))
+    sheet = Sheet(adjusted, size, seed, settings, build_extras(extras), beside)
     archive = open_archive(source, settings=PackSettings.of_table(table))
     with doing("drawing the sheet"):
         figure = sheet.draw(archive, columns, scans)
@@ -249,13 +259,18 @@ def named_columns(scales: Sequence[Scale | Written]) -> list[tuple[str, Scale]]:
 
 @dataclass(frozen=True)
 class Sheet:
-    """What all columns of a sheet share."""
+    """What all columns of a sheet share.
+
+    Args:
+        beside: A recipe that is drawn beside ``recipe`` at each setting; None draws one alone.
+    """
 
     recipe: Recipe
     size: int
     seed: int
     settings: RenderSettings
     extras: tuple[Extra, ...] = ()
+    beside: Recipe | None = None
 
     @property
     def kinds(self) -> tuple[range, ...]:
@@ -273,8 +288,14 @@ class Sheet:
         rows = np.sort(order[:scans]).astype(np.int64)
         batch = archive.gather(rows)
         u = uniforms(DrawKey(self.seed, 0, np.arange(len(rows))), self.kinds[-1].stop)
-        draws = [self.recipe.at(scale).draw(u, batch.valid_box.numpy()) for _, scale in columns]
-        headings = [self._heading(name, scale) for name, scale in columns]
+        drawn = [
+            (recipe, name, scale)
+            for name, scale in columns
+            for recipe in (self.beside, self.recipe)
+            if recipe is not None
+        ]
+        draws = [recipe.at(scale).draw(u, batch.valid_box.numpy()) for recipe, _, scale in drawn]
+        headings = [self._heading(*column) for column in drawn]
         local_share = LOCAL_SHARE if self.recipe.has_local_views else 0.0
         grid = SheetGrid(len(rows), headings, local_share=local_share, foot=self._foot())
         for row in range(len(rows)):
@@ -324,12 +345,14 @@ class Sheet:
         mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (archive.mean, archive.std))
         return (planes * std + mean).clamp_(0, 1)
 
-    def _heading(self, name: str, scale: Scale) -> tuple[str, list[str]]:
+    def _heading(self, recipe: Recipe, name: str, scale: Scale) -> tuple[str, list[str]]:
         """The title of a column; below it two numbers, or the sub-dials, and the overlaps."""
-        overlaps = view_statistics(self.recipe, scale).lines()
+        if self.beside is not None:
+            name = f"{recipe.policy.name if recipe.policy else recipe.name}, {name}"
+        overlaps = view_statistics(recipe, scale).lines()
         if scale != Scale.of(scale.crop):
             return name, [str(scale), *overlaps]
-        views = self.recipe.at(scale).views
+        views = recipe.at(scale).views
         least = dict.fromkeys(f"{view.crop_min:.0%}" for view in views)
         changes = f"crops from {' and '.join(least)}, brightness ±{views[0].brightness:.0%}"
         changes = "the whole scan, resized" if scale == Scale.IDENTITY else changes
@@ -337,11 +360,13 @@ class Sheet:
 
     def _foot(self) -> list[str]:
         by_hand = f", by hand: {self.recipe.by_hand}" if self.recipe.by_hand else ""
+        policy = self.recipe.policy
+        modality = f", modality {policy.name}" if policy else ""
         if self.extras:
             by_hand += f", extras: {', '.join(extra.name for extra in self.extras)}"
         return [
-            f"Recipe {self.recipe.name}{by_hand}. All views of a row come from one draw; only the "
-            "scale changes. Crops: first view solid, second dashed.",
+            f"Recipe {self.recipe.name}{modality}{by_hand}. All views of a row come from one draw; "
+            "only the scale changes. Crops: first view solid, second dashed.",
             "IoU: area shared by two crops over the area they cover together; disjoint: share of "
             "pairs that do not overlap. Means for a square scan.",
         ]
