@@ -44,9 +44,14 @@ from scanlearn.training.optim import Schedule, schedule_for
 from scanlearn.training.settings import PRESENTATION, PretrainConfig
 from scanlearn.views.extra_settings import build_extras
 from scanlearn.views.generator import ViewGenerator
+from scanlearn.views.modality import AUTO
 from scanlearn.views.settings import VIEWS_VERSION, RenderSettings
 
 PHANTOM_NOTE = "synthetic scans; no evidence about real scans"
+_UNNAMED = (
+    "views.modality is not given: the recipe as published, whose flips, colours and solarize a "
+    "policy such as xray would switch off; scanlearn explain RECIPE modality=xray shows both"
+)
 _SAMPLE = 256
 _SMALLEST_BATCH = 2
 _WORTH_A_WARNING = 0.01
@@ -389,6 +394,8 @@ class Run:
         """What begins, in one line."""
         config, schedule = self.config, self.resolved.schedule
         begun = () if first or self.start is None else (f"begins from {self.start.in_words}",)
+        is_unnamed = config.views.modality == AUTO and not self.archive.synthetic_phantom
+        unnamed = (_UNNAMED,) if is_unnamed else ()
         begins = f"resuming at step {first:,} of" if first else "pretraining for"
         return (
             f"{begins} {schedule.total_steps:,} steps of {config.batch_size} scans "
@@ -398,8 +405,12 @@ class Run:
             f"{self.generator.recipe.name}, {self._extras()}"
             f"{self.resolved.precision}, learning rate {schedule.peak:.3g} after a warm-up of "
             f"{schedule.warmup_steps:,} steps ({schedule.reason})"
-            + "".join(f"\n  {reason}" for reason in (*begun, *self.resolved.reasons))
+            + "".join(f"\n  {reason}" for reason in (*begun, *self.resolved.reasons, *unnamed))
         )
+
+    def _modality(self) -> str:
+        policy = self.generator.recipe.policy
+        return f" under modality {policy.name}" if policy else ""
 
     def _extras(self) -> str:
         count = len(self.generator.extras)

@@ -108,7 +108,7 @@ class SharedViews(Settings):
     modality: Modality = Field(
         default=AUTO,
         description="kind of scan, whose policy changes the recipe so that views stay plausible: "
-        f"{NAMES}; auto is what the archive's DICOM tags say, else the recipe alone, as null is; "
+        f"{NAMES}; auto and null are the recipe alone, and with auto the start of a run says so; "
         "or one of your own, as {name: thyroid, like: ultrasound, operations: {...}}",
     )
     operations: Operations = Field(

@@ -447,7 +447,7 @@ def _known(given: Any) -> Any:
     )
 
 
-# What a configuration takes: "auto" is what the archive's DICOM tags say, else the recipe alone.
+# What a configuration takes: "auto" is that nobody named one, which is the recipe alone.
 AUTO = "auto"
 Modality = Annotated[str | OwnModality | None, BeforeValidator(_known)]
 
