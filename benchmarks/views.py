@@ -16,6 +16,8 @@ Runs are interleaved and a ratio is the median of the repeats' ratios, so that a
 down slows all of them. kornia and albumentations are left out where they are not installed. With
 a CUDA device, or with --gpu, rates on it follow: SimCLR and DINO's multi-crop at 224 px, kornia,
 and the share of a training step that the views take.
+acquisition_64_per_second is the slowest modality's rate of views in which the device alone acts, at
+s = 1: gray scans of 64 x 64 to 64-px views. --acquisition measures it and nothing else.
 Scans come from $SCANLEARN_DATA or --data; without either, phantoms are drawn.
 """
 
@@ -26,6 +28,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +44,8 @@ from torchvision.transforms import v2
 from scanlearn.backbones.backbone import BackboneConfig, build_backbone
 from scanlearn.core import ScanBatch, ViewPlan
 from scanlearn.views.generator import ViewGenerator
+from scanlearn.views.modality import POLICIES
+from scanlearn.views.recipes import find_recipe
 from scanlearn.views.scale import Scale
 from scanlearn.views.transform import ViewTransform
 from scanlearn.views.uniforms import DrawKey
@@ -67,6 +72,7 @@ GOALS = {
     "views_224_vs_kornia": (">=", 5.0),
     "views_224_vs_albumentations": (">=", 1.0),
     "views_64_vs_albumentations": (">=", 1.0),
+    "acquisition_64_per_second": (">=", 4000.0),
     "gpu_share_of_resnet50_step": ("<=", 0.05),
     "gpu_share_of_vit_small_step": ("<=", 0.05),
 }
@@ -238,6 +244,29 @@ def figures_of(rates: Mapping[str, list[float]], size: int) -> dict[str, float]:
     return figures
 
 
+def acquisition_figures(pixels: np.ndarray[Any, Any], seconds: float) -> dict[str, float]:
+    """Views per second of 64 px in which the device of each modality acts alone, at s = 1."""
+    gray = np.ascontiguousarray(pixels[:, ::4, ::4, :1])
+    batch = batch_of(gray)
+    batch = replace(batch, valid_box=torch.tensor([[0, 0, 64, 64]] * BATCH))
+    alone = Scale(0, 0, 0, 1)
+    rates = {}
+    for modality in POLICIES:
+        recipe = find_recipe("simclr").under(modality)
+        if recipe.at(alone) == recipe.at(Scale.IDENTITY):
+            continue
+        generator = ViewGenerator(recipe, alone, TWO_VIEWS, 64, MEAN[:1], STD[:1])
+        run, views = partial(_views_of_a_step, generator, batch), 2 * BATCH
+        run()
+        rates[modality] = rate((run, views), seconds)
+        print(f"  acquisition  {modality:12s} {rates[modality]:9.1f} views/s", flush=True)
+    return {"acquisition_64_per_second": min(rates.values())}
+
+
+def _views_of_a_step(generator: ViewGenerator, batch: ScanBatch) -> object:
+    return generator(batch, DrawKey(0, 0, np.arange(BATCH)))
+
+
 def step_of(network: nn.Module, large: Tensor, small: Tensor | None = None) -> Callable[[], object]:
     """A training step on views that stay in memory; with small ones, DINO's student and teacher."""
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
@@ -293,6 +322,7 @@ def gpu_figures(pixels: np.ndarray[Any, Any], seconds: float) -> dict[str, float
 def main() -> None:
     parser = options(__doc__, quick="fewer and shorter repeats", data=True)
     parser.add_argument("--gpu", action="store_true", help="only the rates on the GPU")
+    parser.add_argument("--acquisition", action="store_true", help="only the devices' rates")
     arguments = parser.parse_args()
     if arguments.gpu and not torch.cuda.is_available():
         parser.error("--gpu: no CUDA device")
@@ -305,6 +335,11 @@ def main() -> None:
             print(f"{library}: not installed, its ratios are left out")
     pixels = scans(arguments.data)
     figures: dict[str, float] = {}
+    if not arguments.gpu:
+        figures |= acquisition_figures(pixels, seconds)
+    if arguments.acquisition:
+        report(figures, GOALS, arguments.json)
+        return
     for size in () if arguments.gpu else SIZES:
         every = variants(pixels, size)
         for run, _ in every.values():

@@ -17,6 +17,7 @@ from scanlearn.packing.sources import PHANTOM_PREFIX
 from scanlearn.training.run import with_batch_of
 from scanlearn.training.settings import TrainingSettings
 from scanlearn.views.adjusting import in_words
+from scanlearn.views.extra_settings import build_extras
 from scanlearn.views.preview import arm_sheet
 from scanlearn.views.settings import RenderSettings
 from scanlearn.views.statistics import view_statistics
@@ -67,7 +68,13 @@ def draw_sheets(
     for number, start in enumerate(range(0, len(dials), _ARMS_A_SHEET)):
         members = dict(dials[start : start + _ARMS_A_SHEET])
         figure = arm_sheet(
-            unlabeled, members, recipe=recipe, scans=_SCANS, size=shared.size, settings=settings
+            unlabeled,
+            members,
+            recipe=recipe,
+            scans=_SCANS,
+            size=shared.size,
+            settings=settings,
+            extras=build_extras(shared.extras),
         )
         path = folder.figures / f"views_{number + 1}.png"
         with disk_errors(path):
@@ -143,9 +150,13 @@ def _evaluation_text(config: CompareConfig, tasks: Mapping[str, LabeledSet]) -> 
 
 def _views_text(shared: TrainingSettings) -> str:
     views = shared.views
-    parts = [f"{views.size} px", f"recipe {shared.build_recipe().name}"]
+    recipe = shared.build_recipe()
+    parts = [f"{views.size} px", f"recipe {recipe.name}"]
+    if recipe.policy is not None:
+        parts.append(f"modality {recipe.policy_text}")
     if views.operations:
         parts.append(f"by hand: {in_words(views.operations)}")
+    parts += [f"extra: {extra.in_words}" for extra in views.extras]
     if not views.scale_blur:
         parts.append("blur of 224-px views")
     return ", ".join(parts)
@@ -168,7 +179,12 @@ def arm_rows(config: CompareConfig, channels: int) -> tuple[ArmRow, ...]:
             if row.note != "off"
         )
         rows.append(
-            ArmRow(name=name, kind="pretrained", scale=Dial(**asdict(dial)), resolved=resolved)
+            ArmRow(
+                name=name,
+                kind="pretrained",
+                scale=Dial(**asdict(recipe.dial(dial))),
+                resolved=resolved,
+            )
         )
     return tuple(rows)
 
@@ -256,8 +272,9 @@ def score_warnings(
     evaluation = config.evaluation
     warnings = []
     for (task, _), members in scores.items():
-        notes = (*members[0].notes, *stopping_notes(members[0], evaluation.tune))
-        warnings += [f"{task}: {note}." for note in notes]
+        for each in members:
+            notes = (*each.notes, *stopping_notes(each, evaluation.tune))
+            warnings += [f"{task}: {note}." for note in notes]
     if evaluation.network_learners:
         names = ", ".join(learner_name(name) for name in evaluation.network_learners)
         warnings.append(f"The thumbnail has no network to train: it is not scored with {names}.")

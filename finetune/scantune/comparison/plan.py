@@ -20,6 +20,7 @@ from scanlearn.training.settings import (
     PretrainConfig,
     TrainingSettings,
 )
+from scanlearn.views.extra_settings import build_extras
 from scanlearn.views.recipes import no_effect_in_words
 from scanlearn.views.scale import Scale
 from scanlearn.views.settings import LOCAL_SHARE
@@ -233,6 +234,7 @@ class CompareConfig(Settings):
         if self.evaluation.test is not None:
             check_source(self.evaluation.test, "evaluation.test: ")
         self.pretrain.check_start()
+        build_extras(self.evaluation.tune.extras, num_views=1)
 
     def _check_primary(self) -> None:
         primary, evaluation = self.primary, self.evaluation

@@ -203,10 +203,10 @@ class Matched(Settings):
 class Score(Settings):
     """AUROC of one arm: mean over pretraining seeds, folds and label seeds, with its interval.
 
-    ``train_scans`` and ``train_patients`` are means over folds and label seeds. AUROC and its
-    limits are None where it is undefined. ``undefined`` counts the classes without a positive or a
-    negative in a fold, over folds and label seeds: they are left out of the mean. ``note`` says why
-    there are no limits, or why they are too narrow.
+    ``train_scans`` and ``train_patients`` are means over folds and label seeds; patients are None
+    where nobody knows them. AUROC and its limits are None where it is undefined. ``undefined``
+    counts the classes without a positive or a negative in a fold, over folds and label seeds: they
+    are left out of the mean. ``note`` says why there are no limits, or why they are too narrow.
     """
 
     arm: str
@@ -218,8 +218,8 @@ class Score(Settings):
     high: float | None
     per_seed: tuple[float | None, ...]
     train_scans: float
-    train_patients: float
-    test_patients: int
+    train_patients: float | None
+    test_patients: int | None
     undefined: int = 0
     note: str = ""
 

@@ -58,7 +58,8 @@ def run_study(config: CompareConfig) -> Path:
     scores = score_all(config, folder, networks, archives, tasks)
     with folder.timed("intervals"):
         estimates = estimate_all(config, scores)
-    table = score_rows(config, estimates, scores)
+    unknown = [name for name, each in tasks.items() if each.count().known_patients is None]
+    table = score_rows(config, estimates, scores, unknown)
     differences = difference_rows(config, estimates, scores)
     proof = matched(runs)
     arms = facts.arm_rows(config, unlabeled.shape[0])

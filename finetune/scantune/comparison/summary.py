@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -234,8 +234,13 @@ def score_rows(
     config: CompareConfig,
     estimates: Estimates,
     scores: Mapping[tuple[str, str], Sequence[Scores]],
+    patients_unknown: Collection[str] = (),
 ) -> tuple[Score, ...]:
-    """The table: one row per task, learner, budget and arm."""
+    """The table: one row per task, learner, budget and arm.
+
+    Args:
+        patients_unknown: Tasks whose patients nobody knows, so that none are counted.
+    """
     rows = []
     spread_of = spreads(config, estimates, scores)
     for (task, learner, budget, arm), members in estimates.items():
@@ -243,6 +248,7 @@ def score_rows(
         interval = arm_interval(members, between_seeds=spread.seeds, between_subsets=spread.subsets)
         first = scores[task, arm][0]
         place = first.budgets.index(str(budget))
+        is_known = task not in patients_unknown
         rows.append(
             Score(
                 arm=arm,
@@ -254,8 +260,8 @@ def score_rows(
                 high=finite(interval.high),
                 per_seed=tuple(finite(value) for value in interval.per_seed),
                 train_scans=float(first.train_scans[place].mean()),
-                train_patients=float(first.train_patients[place].mean()),
-                test_patients=members[0].num_patients,
+                train_patients=float(first.train_patients[place].mean()) if is_known else None,
+                test_patients=members[0].num_patients if is_known else None,
                 undefined=members[0].undefined,
                 note=limits_note(members),
             )

@@ -13,6 +13,7 @@ from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.packing.sources import check_source
 from scanlearn.tables.settings import TableSettings
+from scanlearn.views.extra_settings import build_extras
 from scantune.learners.settings import DEFAULT, TuneConfig
 from scantune.learners.table import LEARNERS, LEARNERS_HELP, LearnerName
 from scantune.splits import Budget
@@ -171,6 +172,7 @@ def check_inputs(backbone: str | Path, labels: str | Path, settings: EvaluateCon
     check_source(labels)
     if settings.test is not None:
         check_source(settings.test, "test: ")
+    build_extras(settings.tune.extras, num_views=1)
 
 
 def random_of(backbone: str) -> tuple[str, int]:

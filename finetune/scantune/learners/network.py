@@ -24,6 +24,7 @@ from scanlearn.backbones.head import (
 )
 from scanlearn.core import ViewPlan
 from scanlearn.errors import ScanlearnError
+from scanlearn.views.extra_settings import build_extras
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.scale import Scale
 from scanlearn.views.uniforms import DrawKey
@@ -60,11 +61,23 @@ def training_scale(augment: Augment, scale: float) -> Scale:
 
 
 def training_views(
-    config: TuneConfig, size: int, mean: Sequence[float], std: Sequence[float]
+    config: TuneConfig,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    scan_ids: Sequence[str] | None = None,
 ) -> ViewGenerator:
-    """Returns the generator of the training views, one of each scan."""
-    dial = training_scale(config.augment, config.scale)
-    return ViewGenerator(config.build_recipe(), dial, ViewPlan(1), size, mean, std)
+    """Returns the generator of the training views, one of each scan; ids are for errors."""
+    return ViewGenerator(
+        config.build_recipe(),
+        training_scale(config.augment, config.scale),
+        ViewPlan(1),
+        size,
+        mean,
+        std,
+        extras=build_extras(config.extras, num_views=1),
+        scan_ids=scan_ids,
+    )
 
 
 def train_network(trial: Trial, on_epoch: OnEpoch) -> tuple[Backbone, History]:
@@ -74,7 +87,8 @@ def train_network(trial: Trial, on_epoch: OnEpoch) -> tuple[Backbone, History]:
     device = next(network.parameters()).device
     layout = preferred_memory_format(network)
     network.to(memory_format=layout)
-    generator = training_views(config, *scans.view)
+    scan_ids = scans.archives[0].scan_ids.tolist() if config.extras else None
+    generator = training_views(config, *scans.view, scan_ids)
     mixing = trial.rng(MIXING)
 
     def batch(

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from scanlearn.config.settings import Settings
 from scanlearn.views.adjusting import Operations
+from scanlearn.views.extra_settings import Extras
 from scanlearn.views.recipes import RECIPES, Recipe, find_recipe
 from scanlearn.views.scale import MAX_SCALE
 from scantune.learners.table import LEARNERS
@@ -83,6 +84,7 @@ class TuneConfig(Settings):
     operations: Operations = Field(
         default={}, description="operations switched off or set by hand, as in pretraining"
     )
+    extras: Extras = ()
     epochs: int | None = Field(
         default=None,
         ge=1,
@@ -154,6 +156,11 @@ class TuneConfig(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> TuneConfig:
         self.build_recipe()
+        if self.extras and self.augment == "none":
+            raise ValueError(
+                "extras have no effect while augment is none; set it to basic or complex, or leave "
+                "them out"
+            )
         if self.epochs is not None and (self.warmup_epochs or 0) >= self.epochs:
             raise ValueError(
                 f"warmup_epochs is {self.warmup_epochs:g} of {self.epochs} epochs; give fewer"

@@ -97,7 +97,13 @@ class Card(Settings):
     )
     method: str | None = Field(default=None, description="method it was pretrained with")
     recipe: str | None = Field(default=None, description="recipe of the views")
+    modality: str | None = Field(
+        default=None, description="policy that changed the recipe, and what; null is none"
+    )
     scale: dict[str, float] | None = Field(default=None, description="the dial, by sub-dial")
+    extras: tuple[dict[str, Any], ...] = Field(
+        default=(), description="transforms of other libraries in the views"
+    )
     steps: int = Field(default=0, description="optimiser steps taken")
     epochs: float = Field(default=0.0, description="passes over the archive")
     seed: int | None = Field(default=None, description="seed of the run")

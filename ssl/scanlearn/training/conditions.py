@@ -26,6 +26,8 @@ from scanlearn.views.settings import VIEWS_VERSION
 # The one thing in which the arms of a comparison are to differ.
 DIAL = "views.scale"
 _SEAL = "record_sha256"
+# What earlier versions did not know, and so did not record, was not done.
+_NOT_YET: Mapping[str, str] = {"views.extras": "[]", "views.modality": "none"}
 _REMEDY = "restore it from a copy, or delete the run's folder to train it again"
 
 Conditions = dict[str, str | int | float | bool | None]
@@ -67,7 +69,9 @@ def run_conditions(run: Run, processes: int) -> Conditions:
         "backbone.start": run.start.weights_hash if run.start else "random",
         "views.size": generator.size,
         "views.recipe": generator.recipe.name,
+        "views.modality": generator.recipe.policy_text,
         "views.operations": json.dumps(config.model_dump(mode="json")["views"]["operations"]),
+        "views.extras": json.dumps(config.model_dump(mode="json")["views"]["extras"]),
         "views.scale_blur": config.views.scale_blur,
         "views.version": VIEWS_VERSION,
         DIAL: str(generator.scale),
@@ -86,6 +90,7 @@ def record_start(run: Run, step: int, processes: int) -> tuple[str, ...]:
     """
     record = _read(run.folder.provenance)
     starts = record.get("starts", [{"step": 0, "conditions": _earlier_conditions(record)}])
+    starts = [{**start, "conditions": _completed(start["conditions"])} for start in starts]
     # Later steps were taken in vain: no checkpoint holds them.
     kept = [start for start in starts if start["step"] < step]
     now = run_conditions(run, processes)
@@ -143,7 +148,7 @@ def read_record(folder: RunFolder) -> RunRecord:
     if seal != _digest(record, result):
         names = f"{folder.provenance.name} or {folder.result.name}"
         return RunRecord({}, False, f"{names} was changed after the run")
-    starts = [(start["step"], start["conditions"]) for start in record["starts"]]
+    starts = [(start["step"], _completed(start["conditions"])) for start in record["starts"]]
     whole = all(conditions.keys() >= starts[-1][1].keys() for _, conditions in starts)
     return RunRecord(_over_steps(starts), is_whole=whole)
 
@@ -155,6 +160,11 @@ def _read(path: Any) -> dict[str, Any]:
 def _digest(record: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     text = json.dumps([record, result], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _completed(conditions: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns conditions with those that an earlier version did not know; lost ones stay lost."""
+    return {**_NOT_YET, **conditions} if conditions else conditions
 
 
 def _over_steps(starts: list[tuple[int, Mapping[str, object]]]) -> dict[str, str]:
@@ -203,6 +213,6 @@ def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _text(value: object) -> str:
-    if value is None or value == "{}":
+    if value is None or value in ("{}", "[]"):
         return "none"
     return value if isinstance(value, str) else json.dumps(value)

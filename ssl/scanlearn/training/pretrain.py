@@ -192,7 +192,7 @@ def read_result(folder: RunFolder) -> PretrainResult:
 
 def _finish(run: Run, module: Pretrainer) -> PretrainResult:
     config, archive, folder, state = run.config, run.archive, run.folder, module.state
-    backbone = run.method.exported.cpu()
+    backbone, recipe = run.method.exported.cpu(), run.generator.recipe
     steps = run.resolved.total_steps
     epochs = steps / run.resolved.steps_per_epoch
     card = Card.of(
@@ -201,8 +201,10 @@ def _finish(run: Run, module: Pretrainer) -> PretrainResult:
         mean=archive.mean,
         std=archive.std,
         method=config.method.name,
-        recipe=run.generator.recipe.name,
-        scale=asdict(run.generator.scale),
+        recipe=recipe.name,
+        modality=recipe.policy_text if recipe.policy else None,
+        scale=asdict(recipe.dial(run.generator.scale)),
+        extras=config.model_dump(mode="json")["views"]["extras"],
         steps=steps,
         epochs=epochs,
         seed=config.seed,

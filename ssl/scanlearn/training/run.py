@@ -42,6 +42,7 @@ from scanlearn.training.distributed import ProcessLayout, Ranks
 from scanlearn.training.folder import RunFolder, open_run
 from scanlearn.training.optim import Schedule, schedule_for
 from scanlearn.training.settings import PRESENTATION, PretrainConfig
+from scanlearn.views.extra_settings import build_extras
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.settings import VIEWS_VERSION, RenderSettings
 
@@ -333,6 +334,10 @@ class Run:
             archive.mean,
             archive.std,
             local_size=resolved.local_size,
+            extras=build_extras(
+                config.views.extras, method.plan.global_views + method.plan.local_views
+            ),
+            scan_ids=archive.scan_ids.tolist() if config.views.extras else None,
             settings=RenderSettings(scale_blur=config.views.scale_blur),
         )
         open_run(folder.path, config, ignored=PRESENTATION)
@@ -391,11 +396,15 @@ class Run:
             f"{self.layout.in_words(self.method)}"
             f"({len(self.archive):,} in the archive): {config.method.name}, "
             f"{config.backbone.in_words}, {self._sizes()}, scale {self.generator.scale} of recipe "
-            f"{self.generator.recipe.name}, "
+            f"{self.generator.recipe.name}, {self._extras()}"
             f"{self.resolved.precision}, learning rate {schedule.peak:.3g} after a warm-up of "
             f"{schedule.warmup_steps:,} steps ({schedule.reason})"
             + "".join(f"\n  {reason}" for reason in (*begun, *self.resolved.reasons))
         )
+
+    def _extras(self) -> str:
+        count = len(self.generator.extras)
+        return f"{count} extra operation{'s' if count > 1 else ''}, " if count else ""
 
     def _sizes(self) -> str:
         plan, size = self.method.plan, f"{self.config.views.size} px"

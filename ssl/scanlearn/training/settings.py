@@ -15,6 +15,8 @@ from scanlearn.methods import MethodConfig, SimCLRConfig
 from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import check_source
 from scanlearn.views.adjusting import Operations
+from scanlearn.views.extra_settings import Extras, build_extras
+from scanlearn.views.modality import AUTO, NAMES, Modality, modality_name
 from scanlearn.views.recipes import RECIPES, Recipe, find_recipe, no_effect_in_words
 from scanlearn.views.scale import Scale
 
@@ -103,11 +105,18 @@ class SharedViews(Settings):
         description="side of a local view, for methods that have them; null is the multiple of a "
         "transformer's patch nearest to 96 / 224 of size",
     )
+    modality: Modality = Field(
+        default=AUTO,
+        description="kind of scan, whose policy changes the recipe so that views stay plausible: "
+        f"{NAMES}; auto is what the archive's DICOM tags say, else the recipe alone, as null is; "
+        "or one of your own, as {name: thyroid, like: ultrasound, operations: {...}}",
+    )
     operations: Operations = Field(
         default={},
         description="operations switched off or set by hand, such as solarize: off or "
         "rotation_deg: [7, 15] (weak, strong); scanlearn explain RECIPE lists them",
     )
+    extras: Extras = ()
     scale_blur: bool = Field(
         default=True, description="scale the blur with the view size; its sigma is stated at 224 px"
     )
@@ -120,8 +129,16 @@ class SharedViews(Settings):
         return value
 
     def build_recipe(self, of_method: str = "simclr") -> Recipe:
-        """Returns the recipe with its operations adjusted."""
-        return find_recipe(self.recipe or of_method).adjusted(self.operations)
+        """Returns the recipe under the modality's policy, with its operations adjusted."""
+        recipe = find_recipe(self.recipe or of_method)
+        if self.modality is not None and self.modality != AUTO:
+            recipe = recipe.under(self.modality)
+        return recipe.adjusted(self.operations)
+
+    @property
+    def modality_name(self) -> str:
+        """What the modality is called; "none" for the recipe alone."""
+        return modality_name(self.modality)
 
     def at(self, scale: Scale) -> ViewsConfig:
         """Returns these views at one setting of the dial."""
@@ -231,8 +248,9 @@ class TrainingSettings(Settings):
         return _build_first(self.views, self.method.recipes).without_effect(scales)
 
     def check_start(self) -> None:
-        """Refuses a network, weights or a probe that do not exist; see `check_inputs`."""
+        """Refuses a network, weights, extras or a probe that do not exist; see `check_inputs`."""
         self.backbone.check_start()
+        build_extras(self.views.extras)
         if self.watch.probe is not None:
             check_source(self.watch.probe, "watch.probe: ")
 

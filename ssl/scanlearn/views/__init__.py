@@ -5,6 +5,7 @@
 - `curves.py`: a parameter along the dial, and where each of its numbers is from
 - `recipes.py`: `Recipe`, a table of all parameters, read at a scale
 - `adjusting.py`: operations of a recipe switched off or set by hand
+- `modality.py`: what a kind of scan changes in a recipe, one policy each
 - `operations/`: augmentations: one row each, by trade
 - `ranges.py`: what may be drawn for a view, and the draw that uniforms stand for
 - `uniforms.py`: common random numbers, counted from seed, step, scan and view
@@ -14,6 +15,7 @@
 - `warp.py`: all other geometry as one grid, through which a scan is sampled once
 - `settings.py`: what a draw leaves open about how it is rendered
 - `extras.py`: operations of your own, done after the recipe's
+- `extra_settings.py`: those that a configuration names, of torchvision, MONAI or Albumentations
 - `generator.py`: `ViewGenerator`, called by training on every batch
 - `transform.py`: `ViewTransform`, the same views of one image
 - `statistics.py`: how much the crops of two views overlap

@@ -10,6 +10,8 @@ from scanlearn.views.scale import MAX_SCALE, Scale
 
 OFF = "off"
 BY_HAND = "by hand"
+# What a source begins with that is a policy's.
+POLICY = "policy "
 VIEW_KINDS = ("global 1", "global 2", "local")
 
 
@@ -65,12 +67,13 @@ class Curve:
             return {0: "identity", 0.5: self.weak_source, 1: self.strong_source}[s]
         if s > 0.5 and self.at(s) == self.strong:
             return self.strong_source
-        is_by_hand = self.strong_source == BY_HAND
+        origin, is_policy = self.strong_source.split(":")[0], self.strong_source.startswith(POLICY)
+        is_set = is_policy or origin == BY_HAND
         if s < 1:
             place = "between identity and weak" if s < 0.5 else "between weak and strong"
         else:
-            place = "beyond strong" if is_by_hand else "beyond the recipe"
-        return f"{BY_HAND}, {place}" if is_by_hand else place
+            place = "beyond strong" if is_set else "beyond the recipe"
+        return f"{origin}, {place}" if is_set else place
 
 
 def _between(low: float, high: float, share: float) -> float:

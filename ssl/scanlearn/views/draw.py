@@ -60,10 +60,31 @@ class Draw:
     soft_sigma: Float64[np.ndarray, "b v"]
     # Standard deviation of the noise on the unit range; 0 none.
     noise_std: Float64[np.ndarray, "b v"]
-    # Names the elastic, bias and noise fields of the view.
+    # Names the random fields of the view.
     field_key: UInt64[np.ndarray, "b v"]
-    # Bits that are kept of 8; 8, as in files written before there was posterise, changes nothing.
+    # From here on a file written before there was the operation is read as without it.
+    # Bits that are kept of 8; 8 changes nothing.
     posterise_bits: Float64[np.ndarray, "b v"] = field(metadata={"absent": 8.0})
+    # Turns by a quarter of a circle, counter-clockwise.
+    quarter_turns: Int64[np.ndarray, "b v"] = field(metadata={"absent": 0})
+    # By how much the window becomes wider and moves up, as shares of its width; 0 none.
+    window_width: Float64[np.ndarray, "b v"] = field(metadata={"absent": 0.0})
+    window_level: Float64[np.ndarray, "b v"] = field(metadata={"absent": 0.0})
+    # What the optical densities of haematoxylin, eosin and DAB are multiplied by, and what is
+    # then added; 1 and 0 none.
+    stain_factor: Float64[np.ndarray, "b v 3"] = field(metadata={"absent": 1.0, "shape": (3,)})
+    stain_offset: Float64[np.ndarray, "b v 3"] = field(metadata={"absent": 0.0, "shape": (3,)})
+    # By how much the light changes from its centre to the farthest corner; darker above 0.
+    illumination: Float64[np.ndarray, "b v"] = field(metadata={"absent": 0.0})
+    # Side of the coarser picture over that of the view; 1 none.
+    low_resolution: Float64[np.ndarray, "b v"] = field(metadata={"absent": 1.0})
+    # Standard deviations: of each of the two parts of Rician noise, of Poisson noise where a view
+    # is 1, and of the factor of speckle; 0 none.
+    rician_std: Float64[np.ndarray, "b v"] = field(metadata={"absent": 0.0})
+    poisson_std: Float64[np.ndarray, "b v"] = field(metadata={"absent": 0.0})
+    speckle_std: Float64[np.ndarray, "b v"] = field(metadata={"absent": 0.0})
+    # Of the JPEG file that the view went through; 100, as good as none, is left out.
+    jpeg_quality: Float64[np.ndarray, "b v"] = field(metadata={"absent": 100.0})
 
     def __len__(self) -> int:
         return int(self.flip.shape[0])
@@ -89,8 +110,8 @@ class Draw:
                 arrays = dict(stored)
                 for field_ in fields(cls):
                     if "absent" in field_.metadata and field_.name not in arrays:
-                        absent = np.full(arrays["flip"].shape, field_.metadata["absent"])
-                        arrays[field_.name] = absent
+                        shape = (*arrays["flip"].shape, *field_.metadata.get("shape", ()))
+                        arrays[field_.name] = np.full(shape, field_.metadata["absent"])
                 return cls(**{field_.name: arrays[field_.name] for field_ in fields(cls)})
         except Exception as error:  # of many unrelated classes, down to the tokenizer's
             raise ScanlearnError(

@@ -11,6 +11,8 @@ from pydantic import Field
 
 from scanlearn.console import say
 from scanlearn.views.adjusting import Operations
+from scanlearn.views.extra_settings import Extras, build_extras
+from scanlearn.views.modality import NAMES, Modality
 from scanlearn.views.recipes import Recipe, TableRow, find_recipe
 from scanlearn.views.scale import Scale
 from scanlearn.views.settings import BLUR_REFERENCE_SIZE, DEFAULT_SETTINGS, RenderSettings
@@ -38,6 +40,14 @@ def explain(
     operations: Annotated[
         Operations, Field(description="Operations switched off or set by hand.")
     ] = {},  # noqa: B006  never written to
+    modality: Annotated[
+        Modality,
+        Field(
+            description=f"Kind of scan, whose policy is shown beside the recipe: {NAMES}; or one "
+            "of your own, as {name: ..., like: xray, operations: {...}}."
+        ),
+    ] = None,
+    extras: Extras = (),
     size: Annotated[
         int, Field(ge=2, description="Side of a global view in pixels: a blur shrinks with it.")
     ] = BLUR_REFERENCE_SIZE,
@@ -51,11 +61,18 @@ def explain(
         The printed text.
 
     Raises:
-        ScanlearnError: The recipe, the scale or an operation cannot be used.
+        ScanlearnError: The recipe, the scale, an operation, the modality or an extra cannot be
+            used.
     """
-    adjusted = find_recipe(recipe).adjusted(operations)
+    build_extras(extras)
+    pure, dial = find_recipe(recipe), Scale.parse(scale)
     settings = RenderSettings(scale_blur=scale_blur, global_size=size)
-    text = explanation(adjusted, Scale.parse(scale), channels, settings)
+    if modality is None:
+        table = explanation(pure.adjusted(operations), dial, channels, settings)
+    else:
+        ruled = pure.under(modality).adjusted(operations)
+        table = comparison(pure, ruled, dial, channels, settings)
+    text = "\n".join([table, *_wrapped([f"extra: {extra.in_words}" for extra in extras])])
     say(text)
     return text
 
@@ -86,33 +103,95 @@ def explanation(
     return "\n".join([*_wrapped(text), "", *table, "", *_wrapped(below)])
 
 
+def comparison(
+    recipe: Recipe,
+    ruled: Recipe,
+    scale: Scale,
+    channels: int,
+    settings: RenderSettings = DEFAULT_SETTINGS,
+) -> str:
+    """Returns a recipe and what a modality's policy makes of it, side by side.
+
+    Args:
+        ruled: The recipe under the policy, with what was set by hand.
+    """
+    policy = ruled.policy
+    assert policy is not None
+    before, after = (each.table(scale, channels, settings) for each in (recipe, ruled))
+    cells = [("parameter", recipe.name, f"modality {policy.name}", "source; note")]
+    works: list[str] = []
+    for one, other in zip(before, after, strict=True):
+        if {one.note, other.note} == {"off"}:
+            continue
+        values = ["off" if row.note == "off" else row.value for row in (one, other)]
+        last = "off" if other.note == "off" else _last_column(other, works)
+        is_same = (one.value, one.source, one.note) == (other.value, other.source, other.note)
+        cells.append((one.parameter, values[0], "same" if is_same else values[1], last))
+    gone = dict.fromkeys(
+        one.operation
+        for one, other in zip(before, after, strict=True)
+        if one.note != "off" and other.note == "off"
+    )
+    reasons = [
+        f"{name} ({why})" if (why := policy.why_off(name)) else name
+        for name in gone
+        if name not in {row.operation for row in after if row.note != "off"}
+    ]
+    colour = "one channel" if channels == 1 else "colour"
+    size = settings.global_size or BLUR_REFERENCE_SIZE
+    views = f"; values of {' / '.join(ruled.kinds)}" if ruled.num_kinds > 1 else ""
+    dial = ruled.dial(scale)
+    named = {recipe.name: recipe, policy.name: ruled}
+    crops = {name: view_statistics(each, scale).lines() for name, each in named.items()}
+    text = [
+        f"{recipe.name} and modality {policy.name} at scale {scale} on {colour}, {size} px{views}",
+        f"one number moves acquisition too: {dial.acquisition:g}" if dial != scale else "",
+        f"by hand: {ruled.by_hand}" if ruled.by_hand else "",
+    ]
+    below = [
+        *(f"[{number}] {work}" for number, work in enumerate(works, 1)),
+        f"the policy switches off: {', '.join(reasons) or 'nothing'}",
+        *(f"crops of a square scan, {name}: {'; '.join(lines)}" for name, lines in crops.items()),
+    ]
+    return "\n".join([*_wrapped(text), "", *_columns(cells), "", *_wrapped(below)])
+
+
+def _last_column(row: TableRow, works: list[str]) -> str:
+    source = _numbered(row.source, works)
+    return f"{source}; {row.note}" if row.note else source
+
+
 def _wrapped(paragraphs: Sequence[str]) -> list[str]:
     return [line for text in paragraphs for line in textwrap.wrap(text, WIDTH)]
 
 
 def _lines(rows: Sequence[TableRow]) -> tuple[list[str], list[str]]:
     """Aligned columns, the last one wrapped; and the works that it refers to by number."""
-    cells = [("operation", "parameter", "value", "unit", "source; note")]
+    cells: list[tuple[str, ...]] = [("operation", "parameter", "value", "unit", "source; note")]
     works: list[str] = []
     before = ""
     for row in rows:
         operation = "" if row.operation == before else row.operation
-        source = _numbered(row.source, works)
-        last = f"{source}; {row.note}" if row.note else source
-        cells.append((operation, row.parameter, row.value, row.unit, last))
+        cells.append((operation, row.parameter, row.value, row.unit, _last_column(row, works)))
         before = row.operation
-    widths = [max(len(cell[column]) for cell in cells) for column in range(4)]
-    start = sum(widths) + 4 * len(_GAP)
+    return _columns(cells), works
+
+
+def _columns(cells: Sequence[tuple[str, ...]]) -> list[str]:
+    """Aligned columns below their headings, the last one wrapped."""
+    narrow = len(cells[0]) - 1
+    widths = [max(len(cell[column]) for cell in cells) for column in range(narrow)]
+    start = sum(widths) + narrow * len(_GAP)
     room = max(WIDTH - start, _LEAST_LAST)
     lines = []
     for number, cell in enumerate(cells):
         first = _GAP.join(f"{text:{width}}" for text, width in zip(cell, widths, strict=False))
-        pieces = textwrap.wrap(cell[4], room)
+        pieces = textwrap.wrap(cell[-1], room)
         lines.append(first + _GAP + pieces[0])
         lines += [" " * start + piece for piece in pieces[1:]]
         if number == 0:
             lines.append("-" * WIDTH)
-    return lines, works
+    return lines
 
 
 def _numbered(source: str, works: list[str]) -> str:
@@ -123,4 +202,4 @@ def _numbered(source: str, works: list[str]) -> str:
             works.append(match[2])
         return f"{match[1]} [{works.index(match[2]) + 1}]"
 
-    return re.sub(r"(published|derived)(?:: | from )([^;]*)", number, source)
+    return re.sub(r"(published|derived|policy [^:;,]+)(?:: | from )([^;]*)", number, source)

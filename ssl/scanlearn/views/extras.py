@@ -1,4 +1,4 @@
-"""Extra operations: augmentations of your own, done after the recipe's, before standardisation.
+"""Extra operations: augmentations of your own, done after the recipe's.
 
 An extra is any callable on a batch of views. Which scans it is applied to, and the random numbers
 inside it, are counted from the draw: a resumed run repeats them, and no other randomness moves.
@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.views.draw import Draw
 from scanlearn.views.uniforms import DrawKey, uniforms
 
+_BATCH_AXES = 4
 # Views 0 and 1 of a draw are the global ones.
 _NUM_GLOBAL = 2
 # Keeps the extras' numbers apart from any others counted from the same fields.
@@ -42,12 +44,14 @@ class Extra:
     its numbers depend on which scans share it; with `per_scan` or `per_array` they do not.
 
     Args:
-        operation: Any callable on views ``[k c s s]`` on the unit range that returns the same
-            shape; the result is clamped to [0, 1]. `per_scan` and `per_array` make one of a
-            transform of a single scan.
+        operation: Any callable on views ``[k c s s]`` that returns the same shape; `per_scan` and
+            `per_array` make one of a transform of a single scan.
         probability: Share of the scans it is applied to, 0 to 1; the same scans at every scale.
         views: "all", "global", "local", or the indices of the views that it is for: 0 and 1 are
             the global ones, the local ones follow from 2.
+        place: "before" standardisation, on the unit range, to which the result is clamped; or
+            "after" it, where nothing is clamped.
+        title: What a configuration calls it; whatever goes wrong in it is then told by that name.
 
     Raises:
         ScanlearnError: The operation cannot be called, the probability is not from 0 to 1, or the
@@ -63,6 +67,8 @@ class Extra:
     operation: Callable[[Tensor], Tensor]
     probability: float = 1.0
     views: Literal["all", "global", "local"] | tuple[int, ...] = "all"
+    place: Literal["before", "after"] = "before"
+    title: str = ""
 
     def __post_init__(self) -> None:
         if not callable(self.operation):
@@ -89,7 +95,7 @@ class Extra:
     @property
     def name(self) -> str:
         """What messages call the operation."""
-        return _name(self.operation)
+        return self.title or _name(self.operation)
 
     def applies_to(self, view: int) -> bool:
         """Returns whether the operation is for the view of that index."""
@@ -111,15 +117,12 @@ class EachScan:
 
     def __call__(self, views: Float[Tensor, "k c s s"]) -> Float[Tensor, "k c s s"]:
         """Returns the transformed scans, drawn in order from the global random states."""
-        return torch.stack([self.one(scan) for scan in views])
+        named = partial(_name, self)
+        return torch.stack([_checked(named, self.result(scan), scan) for scan in views])
 
-    def one(self, scan: Float[Tensor, "c s s"]) -> Float[Tensor, "c s s"]:
-        """Returns one transformed scan.
-
-        Raises:
-            ScanlearnError: The transform returned another shape or no tensor.
-        """
-        return _checked(_name(self.transform), self.call(self.transform, scan), scan)
+    def result(self, scan: Float[Tensor, "c s s"]) -> Any:
+        """Returns what the transform makes of one scan."""
+        return self.call(self.transform, scan)
 
 
 def per_scan(transform: Callable[[Tensor], Tensor]) -> EachScan:
@@ -142,19 +145,26 @@ def per_array(transform: Callable[..., Any]) -> EachScan:
 
 
 def apply_extras(
-    views: Float[Tensor, "b c s s"], draw: Draw, view: int, extras: Sequence[Extra]
+    views: Float[Tensor, "b c s s"],
+    draw: Draw,
+    view: int,
+    extras: Sequence[Extra],
+    place: Literal["before", "after"] = "before",
+    scan_name: Callable[[int], str] | None = None,
 ) -> Float[Tensor, "b c s s"]:
-    """Applies extra operations to one view of every scan, in place, and returns it.
+    """Applies the extra operations of a place to one view of every scan, in place, and returns it.
 
     Args:
-        views: Rendered, on the unit range, before standardisation.
+        views: Rendered, on the unit range or, for the place "after", standardised.
         draw: Theirs: its field keys choose the scans and seed the operations.
+        scan_name: Returns the name of a scan by its row in the batch, for errors.
 
     Raises:
-        ScanlearnError: An operation returned another shape, no tensor, or values not finite.
+        ScanlearnError: An operation returned another shape, no tensor, or values not finite; or one
+            with a title failed.
     """
     for position, extra in enumerate(extras):
-        if not extra.applies_to(view):
+        if extra.place != place or not extra.applies_to(view):
             continue
         # The field key already holds seed, step, scan and view.
         key = DrawKey(_STREAM, position, draw.field_key[:, view].astype(np.int64))
@@ -163,49 +173,68 @@ def apply_extras(
         if len(chosen):
             seeds = (numbers[chosen, _SEED] * 2.0**53).astype(np.int64)
             rows = torch.from_numpy(chosen).to(views.device)
-            views[rows] = _run(extra, views[rows], seeds)
+
+            def told(place: int, extra: Extra = extra, chosen: np.ndarray = chosen) -> str:
+                where = f" on scan {scan_name(int(chosen[place]))}" if scan_name else ""
+                return f"{extra.name}{where}"
+
+            views[rows] = _run(extra, views[rows], seeds, told)
     return views
 
 
 def _run(
-    extra: Extra, views: Float[Tensor, "k c s s"], seeds: Int64[np.ndarray, " k"]
+    extra: Extra,
+    views: Float[Tensor, "k c s s"],
+    seeds: Int64[np.ndarray, " k"],
+    told: Callable[[int], str],
 ) -> Float[Tensor, "k c s s"]:
     operation = extra.operation
     with torch.no_grad(), _random_states_kept(views.device):
         if isinstance(operation, EachScan):
             changed = []
-            for scan, seed in zip(views, seeds.tolist(), strict=True):
+            for place, (scan, seed) in enumerate(zip(views, seeds.tolist(), strict=True)):
                 _seed(operation.transform, seed, views.device)
-                changed.append(operation.one(scan))
+                try:
+                    changed.append(_checked(partial(told, place), operation.result(scan), scan))
+                except Exception as error:
+                    if not extra.title or isinstance(error, ScanlearnError):
+                        raise
+                    words = " ".join(str(error).split()) or type(error).__name__
+                    raise ScanlearnError(
+                        f"extra {told(place)}: {words}; give it other arguments, or leave it out."
+                    ) from error
             result = torch.stack(changed)
         else:
             _seed(operation, int(seeds[0]), views.device)
             # A copy: an operation in place whose result is refused must not change the views.
-            result = _checked(extra.name, operation(views.clone()), views)
-    if not bool(result.isfinite().all()):
+            result = _checked(lambda: extra.name, operation(views.clone()), views)
+    sound = result.isfinite().flatten(1).all(1)
+    if not bool(sound.all()):
         raise ScanlearnError(
-            f"extra {extra.name}: returned values that are not finite; it must return finite "
-            "values on the unit range."
+            f"extra {told(int(sound.long().argmin()))}: returned values that are not finite; it "
+            f"must return finite values{' on the unit range' if extra.place == 'before' else ''}."
         )
-    return result.clamp(0, 1)
+    return result.clamp(0, 1) if extra.place == "before" else result
 
 
-def _checked(name: str, result: object, given: Tensor) -> Tensor:
-    """Returns the result as a plain tensor like the one given."""
+def _checked(told: Callable[[], str], result: object, given: Tensor) -> Tensor:
+    """Returns the result as a plain tensor like the one given; ``told`` names it in errors."""
     shape = list(given.shape)
     if not isinstance(result, Tensor):
         raise ScanlearnError(
-            f"extra {name}: returned {type(result).__name__} for a tensor {shape}; it must return "
-            "a tensor of that shape."
+            f"extra {told()}: returned {type(result).__name__} for a tensor {shape}; it must "
+            "return a tensor of that shape."
         )
     if not result.is_floating_point():
         raise ScanlearnError(
-            f"extra {name}: returned {result.dtype}; it must return floats on the unit range."
+            f"extra {told()}: returned {result.dtype}; it must return floats on the unit range."
         )
     if result.shape != given.shape:
+        is_batch = given.ndim == _BATCH_AXES
+        hint = "; wrap a transform of one scan with per_scan or per_array" if is_batch else ""
         raise ScanlearnError(
-            f"extra {name}: returned shape {list(result.shape)} for {shape}; it must keep the "
-            "shape; wrap a transform of one scan with per_scan or per_array."
+            f"extra {told()}: returned shape {list(result.shape)} for {shape}; it must keep the "
+            f"shape{hint}."
         )
     return result.detach().as_subclass(Tensor).to(given)
 

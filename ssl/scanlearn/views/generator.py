@@ -32,7 +32,8 @@ class ViewGenerator:
         size: Side of a global view in pixels.
         mean: Of the archive per channel, unit range; subtracted last, then divided by ``std``.
         local_size: Side of a local view; None is 96 / 224 of a global one.
-        extras: Operations of your own, done after the recipe's and before standardisation.
+        extras: Operations of your own, done after the recipe's.
+        scan_ids: Names of the archive's scans, for errors of extras; None for their rows.
 
     Raises:
         ScanlearnError: The recipe is unknown, a size is below 2, a standard deviation is not
@@ -55,6 +56,7 @@ class ViewGenerator:
         *,
         local_size: int | None = None,
         extras: Sequence[Extra] = (),
+        scan_ids: Sequence[str] | None = None,
         settings: RenderSettings = DEFAULT_SETTINGS,
     ) -> None:
         self.recipe = find_recipe(recipe)
@@ -77,6 +79,7 @@ class ViewGenerator:
         self.mean = tuple(float(value) for value in mean)
         self.std = tuple(float(value) for value in std)
         self.extras = tuple(extras)
+        self._scan_ids = scan_ids
         # One side for all views: `ViewTransform.one` makes a local view of a global side's blur.
         self.settings = replace(settings, global_size=settings.global_size or size)
         self.ranges = _planned(self.recipe.at(scale), plan)
@@ -109,11 +112,17 @@ class ViewGenerator:
         last = standardiser(self.mean, self.std, batch.pixels.device)
         if not self.extras:
             return render_views(batch, draw, views, size, self.settings, last)
+
+        def scan_name(row: int) -> str:
+            place = int(batch.ids[row])
+            return f"'{self._scan_ids[place]}'" if self._scan_ids is not None else str(place)
+
+        def extended(planes: Float[Tensor, "b c s s"], view: int) -> Float[Tensor, "b c s s"]:
+            apply_extras(planes, draw, view, self.extras, "before", scan_name)
+            return apply_extras(last(planes), draw, view, self.extras, "after", scan_name)
+
         rendered = render_views(batch, draw, views, size, self.settings)
-        return tuple(
-            last(apply_extras(planes, draw, view, self.extras))
-            for planes, view in zip(rendered, views, strict=True)
-        )
+        return tuple(extended(*pair) for pair in zip(rendered, views, strict=True))
 
     def draw(self, batch: ScanBatch, key: DrawKey) -> Draw:
         """Returns the draw that `__call__` renders."""

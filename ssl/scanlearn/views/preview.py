@@ -27,6 +27,8 @@ from scanlearn.palette import LIGHT, NUM_HUES
 from scanlearn.tables.settings import DEFAULT_TABLE, Table
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.draw import Draw
+from scanlearn.views.extra_settings import Extras, build_extras
+from scanlearn.views.modality import NAMES, Modality
 from scanlearn.views.recipes import Recipe, find_recipe, no_effect_in_words
 from scanlearn.views.scale import NAMED_SCALES, Scale, Written
 from scanlearn.views.settings import DEFAULT_SETTINGS, LOCAL_SHARE, RenderSettings
@@ -36,6 +38,9 @@ from scanlearn.views.uniforms import DrawKey, uniforms
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from scanlearn.views.extras import Extra
 
 
 DEFAULT_SCALES = (0.0, 0.5, 1.0, 1.5)
@@ -148,6 +153,14 @@ def preview(
     operations: Annotated[
         Operations, Field(description="Operations of it switched off or set by hand.")
     ] = {},  # noqa: B006  never written to
+    modality: Annotated[
+        Modality,
+        Field(
+            description="Kind of scan, whose policy is drawn beside the recipe at each scale: "
+            f"{NAMES}; or one of your own; null draws the recipe alone."
+        ),
+    ] = None,
+    extras: Extras = (),
     scale_blur: Annotated[
         bool, Field(description="Blur shrinks with the view, as its sigma is stated at 224 px.")
     ] = True,
@@ -169,17 +182,21 @@ def preview(
         The path of the picture.
 
     Raises:
-        ScanlearnError: The source, the recipe, an operation, a scale or the format cannot be used.
+        ScanlearnError: The source, the recipe, an operation, the modality, an extra, a scale or the
+            format cannot be used.
     """
     target = Path(output).expanduser()
     if target.suffix not in (".png", ".pdf", ".svg"):
         raise ScanlearnError(f"output: '{output}' is no picture; end it in .png, .pdf or .svg.")
-    adjusted = find_recipe(recipe).adjusted(operations)
+    pure = find_recipe(recipe)
+    adjusted = (pure.under(modality) if modality else pure).adjusted(operations)
     columns = named_columns(scales)
     idle = adjusted.without_effect([scale for _, scale in columns])
     if idle:
         raise ScanlearnError(no_effect_in_words(idle))
-    sheet = Sheet(adjusted, size, seed, RenderSettings(scale_blur=scale_blur))
+    beside = pure if modality else None
+    settings = RenderSettings(scale_blur=scale_blur)
+    sheet = Sheet(adjusted, size, seed, settings, build_extras(extras), beside)
     archive = open_archive(source, settings=PackSettings.of_table(table))
     with doing("drawing the sheet"):
         figure = sheet.draw(archive, columns, scans)
@@ -217,6 +234,7 @@ def arm_sheet(
     size: int = 64,
     seed: int = 0,
     settings: RenderSettings = DEFAULT_SETTINGS,
+    extras: Sequence[Extra] = (),
 ) -> Figure:
     """Returns a sheet with one column per arm: two global and, if there are any, two local views.
 
@@ -228,7 +246,7 @@ def arm_sheet(
     Raises:
         ScanlearnError: The recipe is unknown, or there is nothing to show.
     """
-    sheet = Sheet(find_recipe(recipe), size, seed, settings)
+    sheet = Sheet(find_recipe(recipe), size, seed, settings, tuple(extras))
     return sheet.draw(archive, list(arms.items()), scans)
 
 
@@ -241,12 +259,18 @@ def named_columns(scales: Sequence[Scale | Written]) -> list[tuple[str, Scale]]:
 
 @dataclass(frozen=True)
 class Sheet:
-    """What all columns of a sheet share."""
+    """What all columns of a sheet share.
+
+    Args:
+        beside: A recipe that is drawn beside ``recipe`` at each setting; None draws one alone.
+    """
 
     recipe: Recipe
     size: int
     seed: int
     settings: RenderSettings
+    extras: tuple[Extra, ...] = ()
+    beside: Recipe | None = None
 
     @property
     def kinds(self) -> tuple[range, ...]:
@@ -264,8 +288,14 @@ class Sheet:
         rows = np.sort(order[:scans]).astype(np.int64)
         batch = archive.gather(rows)
         u = uniforms(DrawKey(self.seed, 0, np.arange(len(rows))), self.kinds[-1].stop)
-        draws = [self.recipe.at(scale).draw(u, batch.valid_box.numpy()) for _, scale in columns]
-        headings = [self._heading(name, scale) for name, scale in columns]
+        drawn = [
+            (recipe, name, scale)
+            for name, scale in columns
+            for recipe in (self.beside, self.recipe)
+            if recipe is not None
+        ]
+        draws = [recipe.at(scale).draw(u, batch.valid_box.numpy()) for recipe, _, scale in drawn]
+        headings = [self._heading(*column) for column in drawn]
         local_share = LOCAL_SHARE if self.recipe.has_local_views else 0.0
         grid = SheetGrid(len(rows), headings, local_share=local_share, foot=self._foot())
         for row in range(len(rows)):
@@ -276,26 +306,53 @@ class Sheet:
                 if number == 0:
                     axes.set_ylabel(f"scan {rows[row]}", fontsize=7, color=FAINT, labelpad=4)
         for column, draw in enumerate(draws):
-            self._fill(grid, column, batch, draw)
+            self._fill(grid, column, batch, draw, archive)
         return grid.figure
 
-    def _fill(self, grid: SheetGrid, column: int, batch: ScanBatch, draw: Draw) -> None:
+    def _fill(
+        self, grid: SheetGrid, column: int, batch: ScanBatch, draw: Draw, archive: Archive
+    ) -> None:
         from scanlearn.views.render import render_views
 
         local_size = max(round(LOCAL_SHARE * self.size), 2)
         settings = replace(self.settings, global_size=self.size)
         for views, size in zip(self.kinds, (self.size, local_size), strict=False):
             rendered = render_views(batch, draw, views, size, settings)
-            for view, pictures in zip(views, rendered, strict=True):
+            for view, planes in zip(views, rendered, strict=True):
+                pictures = self._extended(planes, draw, view, batch, archive)
                 for row, image in enumerate(pictures.permute(0, 2, 3, 1).numpy()):
                     _show(grid.view(row, column, view), image)
 
-    def _heading(self, name: str, scale: Scale) -> tuple[str, list[str]]:
+    def _extended(
+        self, planes: Tensor, draw: Draw, view: int, batch: ScanBatch, archive: Archive
+    ) -> Tensor:
+        """Returns views after the extras, on the unit range."""
+        if not self.extras:
+            return planes
+        import torch
+
+        from scanlearn.views.extras import apply_extras
+        from scanlearn.views.generator import standardiser
+
+        def scan_name(row: int) -> str:
+            return f"'{archive.scan_ids[int(batch.ids[row])]}'"
+
+        apply_extras(planes, draw, view, self.extras, "before", scan_name)
+        if all(extra.place == "before" for extra in self.extras):
+            return planes
+        last = standardiser(archive.mean, archive.std, planes.device)
+        apply_extras(last(planes), draw, view, self.extras, "after", scan_name)
+        mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (archive.mean, archive.std))
+        return (planes * std + mean).clamp_(0, 1)
+
+    def _heading(self, recipe: Recipe, name: str, scale: Scale) -> tuple[str, list[str]]:
         """The title of a column; below it two numbers, or the sub-dials, and the overlaps."""
-        overlaps = view_statistics(self.recipe, scale).lines()
+        if self.beside is not None:
+            name = f"{recipe.policy.name if recipe.policy else recipe.name}, {name}"
+        overlaps = view_statistics(recipe, scale).lines()
         if scale != Scale.of(scale.crop):
             return name, [str(scale), *overlaps]
-        views = self.recipe.at(scale).views
+        views = recipe.at(scale).views
         least = dict.fromkeys(f"{view.crop_min:.0%}" for view in views)
         changes = f"crops from {' and '.join(least)}, brightness ±{views[0].brightness:.0%}"
         changes = "the whole scan, resized" if scale == Scale.IDENTITY else changes
@@ -303,9 +360,13 @@ class Sheet:
 
     def _foot(self) -> list[str]:
         by_hand = f", by hand: {self.recipe.by_hand}" if self.recipe.by_hand else ""
+        policy = self.recipe.policy
+        modality = f", modality {policy.name}" if policy else ""
+        if self.extras:
+            by_hand += f", extras: {', '.join(extra.name for extra in self.extras)}"
         return [
-            f"Recipe {self.recipe.name}{by_hand}. All views of a row come from one draw; only the "
-            "scale changes. Crops: first view solid, second dashed.",
+            f"Recipe {self.recipe.name}{modality}{by_hand}. All views of a row come from one draw; "
+            "only the scale changes. Crops: first view solid, second dashed.",
             "IoU: area shared by two crops over the area they cover together; disjoint: share of "
             "pairs that do not overlap. Means for a square scan.",
         ]

@@ -14,6 +14,7 @@ import numpy as np
 from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.views.adjusting import Given, adjusted_rows, in_words
 from scanlearn.views.curves import BY_HAND, VIEW_KINDS, Row
+from scanlearn.views.modality import OwnModality, Policy, find_policy, policy_rows
 from scanlearn.views.operations.operation import Parameter
 from scanlearn.views.operations.table import (
     OPERATION_OF,
@@ -61,6 +62,7 @@ class Recipe:
 
     Args:
         rows: One row for each of `PARAMETERS`, in that order.
+        policy: The policy that changed it; None for a recipe alone.
 
     Example:
         >>> calm = find_recipe("dino").adjusted({"solarize": "off", "rotation_deg": [7, 15]})
@@ -74,6 +76,7 @@ class Recipe:
     reference: str = ""
     # The rows say it already, in whatever order it was given.
     by_hand: str = field(default="", compare=False)
+    policy: Policy | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         assert [row.parameter for row in self.rows] == list(PARAMETERS), self.name
@@ -90,11 +93,37 @@ class Recipe:
 
     def at(self, scale: Scale) -> Ranges:
         """Returns what may be drawn at one setting of the dial."""
+        scale = self.dial(scale)
         views = (
             ViewRanges(**{row.parameter: row.value(scale, view) for row in self.rows})
             for view in range(self.num_kinds)
         )
         return Ranges(tuple(views))
+
+    @property
+    def policy_text(self) -> str:
+        """The policy and all that it changes, to be read; "none" for a recipe alone."""
+        return self.policy.in_words if self.policy else "none"
+
+    def dial(self, scale: Scale) -> Scale:
+        """Returns the four sub-dials of a setting: under most policies one number moves them all.
+
+        A recipe alone leaves ``acquisition`` at 0 where one number was given.
+        """
+        if self.policy is None or not self.policy.moves_acquisition or not scale.is_one_number:
+            return scale
+        return replace(scale, acquisition=scale.crop)
+
+    def under(self, modality: Policy | OwnModality | str) -> Recipe:
+        """Returns the recipe as the policy of a modality changes it; before any `adjusted`.
+
+        Raises:
+            ScanlearnError: No modality is called so, or its operations cannot be used.
+        """
+        assert not self.by_hand, "what is set by hand stands above the policy"
+        policy = find_policy(modality)
+        rows = policy_rows(self.rows, policy, has_local_views=self.has_local_views)
+        return replace(self, rows=rows, policy=policy)
 
     def adjusted(self, operations: Mapping[str, Given]) -> Recipe:
         """Returns the recipe with operations switched off or set by hand.
@@ -118,7 +147,7 @@ class Recipe:
             scales: Settings that are used; a parameter listed has its dial at 0 in all of them.
                 The identity does not count: there nothing is meant to have an effect.
         """
-        used = [scale for scale in scales if scale != Scale.IDENTITY]
+        used = [self.dial(scale) for scale in scales if scale != Scale.IDENTITY]
         return {
             row.parameter: row.dial
             for row in self.rows
@@ -137,6 +166,7 @@ class Recipe:
             settings: With the side of the views, 224 px if it has none: a blur can be too narrow
                 for small ones, and the note says so.
         """
+        scale = self.dial(scale)
         ranges = self.at(scale)
         return tuple(_table_row(row, ranges, scale, channels, settings) for row in self.rows)
 

@@ -145,12 +145,13 @@ def _render(
         for number, (planes, view) in enumerate(zip(rendered, views, strict=True)):
             if warped:
                 box = part.valid_box.cpu().numpy().astype(np.float64)
-                chunk = warp(content, box, drawn, view, size, settings.background)
+                chunk = warp(content, box, drawn, view, size, settings.background, settings.pivot)
             else:
                 rows, columns = (along.rows(start, start + step) for along in taps[number])
                 chunk = resample(content, rows, columns)
                 if chunk.shape[1] < num_planes:
                     chunk = torch.cat([chunk, _covered(rows, columns).to(chunk.device)], dim=1)
+                _turn(chunk, drawn.quarter_turns[:, view])
             if is_large:
                 change(chunk, part, drawn, view, settings)
                 last(chunk[:, :c])
@@ -182,6 +183,13 @@ def _crop(batch: ScanBatch, draw: Draw, view: int, size: int, way: _Way) -> tupl
 def _covered(rows: Taps, columns: Taps) -> Float[Tensor, "b 1 s s"]:
     """Share of each pixel that lies on the scan: a box, of which it is a product."""
     return (rows.weight.sum(-1)[:, :, None] * columns.weight.sum(-1)[:, None, :])[:, None]
+
+
+def _turn(planes: Float[Tensor, "b p s s"], turns: Int64[np.ndarray, " b"]) -> None:
+    """Turns views by quarters, in place and to the bit."""
+    for number in set(turns.tolist()) - {0}:
+        chosen = torch.from_numpy(np.flatnonzero(turns == number)).to(planes.device)
+        planes[chosen] = planes[chosen].rot90(number, (-2, -1))
 
 
 def change(

@@ -140,6 +140,25 @@ def blur_taps(sigma: Float64[np.ndarray, " b"], *, size: int) -> Taps:
     return Taps.of(np.broadcast_to(reflected, shape), np.broadcast_to(kernel[:, None], shape))
 
 
+def coarse_taps(side: Int64[np.ndarray, " b"], *, size: int) -> Taps:
+    """Returns the taps that pick ``side`` pixels and interpolate between them by Keys' cubic.
+
+    Args:
+        side: Pixels that are left along the axis for each scan, from 1 to ``size``.
+        size: Side of the view.
+    """
+    step = size / side[:, None]
+    place = (np.arange(size) + 0.5) / step - 0.5
+    first = np.floor(place)
+    tap = np.arange(-1, 3)
+    away = np.abs((place - first)[..., None] - tap)
+    near = (1.5 * away - 2.5) * away**2 + 1
+    far = ((-0.5 * away + 2.5) * away - 4) * away + 2
+    weight = np.where(away <= 1, near, far)
+    kept = np.clip(first[..., None] + tap, 0, side[:, None, None] - 1)
+    return Taps.of(np.floor((kept + 0.5) * step[..., None]).astype(np.int64), weight)
+
+
 def resample(
     planes: Shaped[Tensor, "b c h w"], rows: Taps, columns: Taps
 ) -> Float[Tensor, "b c s s"]:

@@ -106,6 +106,11 @@ class Scale:
         )
 
     @property
+    def is_one_number(self) -> bool:
+        """Whether one number or name was given for all of it; sub-dials that agree are four."""
+        return not isinstance(self._written, Mapping) and self == Scale.of(self.crop)
+
+    @property
     def written(self) -> Written:
         """The scale as it was written; else one number where that says it all, or a mapping."""
         if self._written is not None:

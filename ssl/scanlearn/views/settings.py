@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 Background = Literal["black", "reflect"]
+Pivot = Literal["centre", "apex"]
 
 # Raised when one draw comes to give other pixels, so that no run mixes two kinds of views.
 # 2: blur is integrated over pixels and scales with the global views.
@@ -34,11 +35,16 @@ class RenderSettings:
             "reflect", the scan mirrored at its edges.
         global_size: Side of the global views, by which blur shrinks in local ones too; None for
             the side of the view itself.
+        pivot: What rotation, shear and stretch leave in its place: the "centre" of the view, or
+            the "apex", the middle of the upper edge of what it shows of the scan.
+        dynamic_range_db: Of the log-compressed amplitudes that ultrasound and OCT show.
     """
 
     scale_blur: bool = True
     background: Background = "black"
     global_size: int | None = None
+    pivot: Pivot = "centre"
+    dynamic_range_db: float = 60.0
 
     def blur_px(self, sigma: Float64[np.ndarray, " b"], size: int) -> Float64[np.ndarray, " b"]:
         """Returns sigmas stated at 224 px in pixels of a view of side ``size``.

@@ -23,6 +23,12 @@ UNIFORMS = (
     "histogram_shift", "histogram_shift_1", "histogram_shift_2", "histogram_shift_3",
     "bias_field", "soft", "soft_sigma", "noise", "noise_std", "field",
     "posterise", "posterise_bits",
+    "quarter_turns", "quarter_turns_number", "window", "window_width", "window_level",
+    "stain", "stain_factor_1", "stain_factor_2", "stain_factor_3",
+    "stain_offset_1", "stain_offset_2", "stain_offset_3",
+    "illumination", "illumination_change", "low_resolution", "low_resolution_factor",
+    "rician", "rician_std", "poisson", "poisson_std", "speckle", "speckle_std",
+    "jpeg", "jpeg_quality",
 )  # fmt: skip
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)

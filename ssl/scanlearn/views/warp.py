@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from scanlearn.views.draw import Draw
 from scanlearn.views.operations.fields import elastic_field
-from scanlearn.views.settings import Background
+from scanlearn.views.settings import Background, Pivot
 
 
 def is_warped(draw: Draw, view: int) -> Bool[np.ndarray, " b"]:
@@ -28,6 +28,7 @@ def warp(
     view: int,
     size: int,
     background: Background,
+    pivot: Pivot = "centre",
 ) -> Float[Tensor, "b c s s"]:
     """Returns the planes sampled through each scan's grid, antialiased where it shrinks.
 
@@ -42,9 +43,10 @@ def warp(
             all 0 outside.
         valid_box: Top, left, bottom and right of each scan on the canvas, in pixels.
         background: "black" leaves 0 outside; "reflect" mirrors the scan at its edges.
+        pivot: What stays in its place; see `RenderSettings`.
     """
     device = planes.device
-    to_canvas, offset = _maps(draw, view)
+    to_canvas, offset = _maps(draw, view, valid_box if pivot == "apex" else None)
     # The crop alone shrinks: all else keeps areas, and stretches by a few per cent.
     box = draw.crop_box[:, view]
     shrink = (box[:, 2:] - box[:, :2]).max(axis=-1) / size
@@ -71,9 +73,17 @@ def warp(
     return views
 
 
-def _maps(draw: Draw, view: int) -> tuple[Float64[np.ndarray, "b 2 2"], Float64[np.ndarray, "b 2"]]:
-    """Where a point (x, y) of the view, from -.5 to .5, lies on the canvas: matrix and offset."""
-    forward = affine_matrix(draw, view)
+def _maps(
+    draw: Draw, view: int, apex_of: Float64[np.ndarray, "b 4"] | None
+) -> tuple[Float64[np.ndarray, "b 2 2"], Float64[np.ndarray, "b 2"]]:
+    """Where a point (x, y) of the view, from -.5 to .5, lies on the canvas: matrix and offset.
+
+    Args:
+        apex_of: Valid boxes, the middle of whose upper edge inside the crop stays in its place;
+            None for the centre of the crop.
+    """
+    turn = turn_matrix(draw.quarter_turns[:, view])
+    forward = affine_matrix(draw, view) @ turn
     shift = draw.translation[:, view, ::-1]
     top, left, bottom, right = draw.crop_box[:, view].T
     extent = np.stack([right - left, bottom - top], axis=-1)
@@ -81,8 +91,20 @@ def _maps(draw: Draw, view: int) -> tuple[Float64[np.ndarray, "b 2 2"], Float64[
     scale = extent * np.where(signs, -1.0, 1.0)
     matrix = scale[:, :, None] * np.linalg.inv(forward)
     centre = np.stack([left + right, top + bottom], axis=-1) / 2
-    offset = centre - np.einsum("bij,bj->bi", matrix, shift)
+    still = centre
+    if apex_of is not None:
+        highest, first, _, last = apex_of.T
+        middle = (np.maximum(left, first) + np.minimum(right, last)) / 2
+        still = np.stack([middle, np.maximum(top, highest)], axis=-1)
+        shift = shift + np.einsum("bij,bj->bi", turn, (still - centre) / scale)
+    offset = still - np.einsum("bij,bj->bi", matrix, shift)
     return matrix, offset
+
+
+def turn_matrix(turns: Int64[np.ndarray, " b"]) -> Float64[np.ndarray, "b 2 2"]:
+    """Returns how quarter turns, counter-clockwise, move content in (x right, y down)."""
+    cosine, sine = np.array([1.0, 0, -1, 0])[turns % 4], np.array([0.0, -1, 0, 1])[turns % 4]
+    return _matrix(cosine, -sine, sine, cosine)
 
 
 def affine_matrix(draw: Draw, view: int) -> Float64[np.ndarray, "b 2 2"]:

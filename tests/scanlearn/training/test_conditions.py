@@ -159,3 +159,19 @@ def test_a_run_begun_in_bf16_does_not_go_on_where_its_gradients_are_wrong(
     change(run.folder.provenance, chosen=record["chosen"] | {"precision": "bf16"})
     with pytest.raises(ScanlearnError, match=r"precision: is bf16, .* 14 px"):
         Run.of(config, archive)
+
+
+def test_a_run_begun_before_there_were_extras_goes_on_as_one_without(
+    configure: Configure, killed_at: Killing
+) -> None:
+    config = configure(checkpoint_steps=2)
+    with killed_at(3):
+        pretrain(config)
+    run = RunFolder(Path(config.output))
+    record = json.loads(run.provenance.read_text())
+    del record["starts"][0]["conditions"]["views.extras"]
+    run.provenance.write_text(json.dumps(record))
+    pretrain(config)
+    found = read_record(run)
+    assert (found.is_whole, found.values["views.extras"]) == (True, "none")
+    assert [start["step"] for start in json.loads(run.provenance.read_text())["starts"]] == [0]

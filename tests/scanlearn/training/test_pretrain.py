@@ -19,6 +19,8 @@ from scanlearn.backbones.weights import load_backbone
 from scanlearn.errors import ScanlearnError
 from scanlearn.training import batches as data
 from scanlearn.training.checkpoint import AtomicCheckpoints
+from scanlearn.training.conditions import read_record
+from scanlearn.training.folder import RunFolder
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.pretrain import export, pretrain
 from scanlearn.training.recorder import Recorder
@@ -262,3 +264,40 @@ def test_export_refuses_a_run_that_is_not_finished(tmp_path: Path) -> None:
     with pytest.raises(ScanlearnError, match="is not a finished run"):
         export(tmp_path, tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
+
+
+def test_extras_of_other_libraries_train_resume_bit_equal_and_are_recorded(
+    configure: Configure, killed_at: Callable[[int], AbstractContextManager[None]], tmp_path: Path
+) -> None:
+    extras = [
+        {"name": "torchvision.transforms.v2.RandomErasing", "probability": 0.5},
+        {"name": "monai.transforms.RandGaussianNoise", "arguments": {"std": 0.1}, "place": "after"},
+        {"name": "albumentations.GaussNoise", "views": [1], "probability": 0.5},
+    ]
+    views = {"size": 16, "extras": extras}
+    plain = pretrain(configure(output=str(tmp_path / "plain")))
+    whole = pretrain(configure(views=views, output=str(tmp_path / "whole")))
+    config = configure(views=views, checkpoint_steps=2)
+    with killed_at(3):
+        pretrain(config)
+    with pytest.raises(ScanlearnError, match=r"different run \(views.extras was \["):
+        pretrain(configure())
+    found = pretrain(config)
+    assert found.final_hash == whole.final_hash != plain.final_hash
+    assert found.uniforms_hash == plain.uniforms_hash
+    card = load_backbone(found.folder / "backbone")[1]
+    assert [extra["name"] for extra in card.extras] == [extra["name"] for extra in extras]
+    assert load_backbone(plain.folder / "backbone")[1].extras == ()
+    recorded = json.loads(read_record(RunFolder(found.folder)).values["views.extras"])
+    assert [extra["probability"] for extra in recorded] == [0.5, 1.0, 0.5]
+
+
+def test_an_extra_that_fails_names_its_scan_and_one_misspelt_is_found_before_packing(
+    configure: Configure,
+) -> None:
+    wrong = {"name": "torchvision.transforms.v2.Resize", "arguments": {"size": 8}}
+    with pytest.raises(ScanlearnError, match=r"v2.Resize on scan 'scan\d\d.png': returned shape"):
+        pretrain(configure(views={"size": 16, "extras": [wrong]}))
+    misspelt = {"size": 16, "extras": [{"name": "torchvision.transforms.v2.RandomPosterise"}]}
+    with pytest.raises(ScanlearnError, match="did you mean 'RandomPosterize'"):
+        configure(views=misspelt).check_inputs()

@@ -210,7 +210,10 @@ EVERY_OPERATION = {
     "vflip_p": 0.5, "rotation_deg": [7, 15], "translation": [0.02, 0.05], "stretch": [0.02, 0.05],
     "shear_deg": [1, 3], "elastic": [0.01, 0.02], "gamma": [0.18, 0.34],
     "histogram_shift": [0.03, 0.06], "solarize_p": 0.2, "bias_field": [0.1, 0.3], "soft_sigma": 1,
-    "noise_std": [0.02, 0.05], "posterise_bits": [6, 4],
+    "noise_std": [0.02, 0.05], "posterise_bits": [6, 4], "quarter_turns_p": 0.5,
+    "window_width": [0.1, 0.2], "window_level": [0.02, 0.05], "stain": [0.05, 0.2],
+    "illumination": [0.05, 0.1], "low_resolution": [0.75, 0.5], "rician_std": [0.02, 0.1],
+    "poisson_std": [0.01, 0.0316], "speckle_std": [0.1, 0.2], "jpeg_quality": [90, 70],
 }  # fmt: skip
 
 
@@ -255,7 +258,7 @@ def test_operations_set_by_hand_change_pixels(channels: int) -> None:
     checks = self_test(find_recipe("simclr").adjusted(EVERY_OPERATION), channels, torch.uint8)
     assert failed(checks) == []
     labelled = {check.subject for check in checks if check.label}
-    assert labelled == (set() if channels == 3 else {"saturation", "hue", "gray"})
+    assert labelled == (set() if channels == 3 else {"saturation", "hue", "gray", "stain"})
 
 
 def test_labels_are_those_of_the_table() -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 from scanlearn.archive.reader import Archive
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.sources import open_archive
+from scanlearn.views.extra_settings import ExtraConfig, build_extras
 from scanlearn.views.preview import SheetGrid, arm_sheet, colour_of, preview, preview_sheet
 from scanlearn.views.recipes import find_recipe
 from scanlearn.views.scale import Scale
@@ -167,3 +168,20 @@ def test_columns_are_told_apart_by_colour() -> None:
     titles = {text.get_text(): text.get_color() for text in sheet.figure.texts}
     assert titles["weak"] == colour_of(0)
     assert titles["strong"] == colour_of(1)
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_extras_are_drawn_and_said(archive: Archive, place: str) -> None:
+    # Beyond the range before standardisation, where the sheet ends too: white or black all over.
+    config = {
+        "name": "torchvision.transforms.v2.Normalize",
+        "arguments": {"mean": [50.0] * 3, "std": [1.0] * 3},
+        "place": place,
+    }
+    extras = build_extras([ExtraConfig.model_validate(config)])
+    figure = arm_sheet(archive, {"weak": Scale.WEAK}, scans=2, size=32, extras=extras)
+    pictures = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+    assert all(picture.std() > 0.1 for picture in pictures[:2])
+    assert all((picture == 0).all() for picture in pictures[2:])
+    said = " ".join(text.get_text() for text in figure.texts)
+    assert "extras: torchvision.transforms.v2.Normalize" in " ".join(said.split())

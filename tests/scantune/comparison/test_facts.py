@@ -84,6 +84,25 @@ def test_the_set_up_says_what_was_set_by_hand(plan: Plan) -> None:
     )
 
 
+def test_extras_are_told_and_drawn(plan: Plan, archive: Archive) -> None:
+    extra = {
+        "name": "torchvision.transforms.v2.Normalize",
+        "arguments": {"mean": [50.0], "std": [1.0]},
+        "probability": 0.5,
+    }
+    config = plan(pretrain={"views": {"size": 32, "extras": [extra]}})
+    text = facts._views_text(config.pretrain)
+    assert "extra: torchvision.transforms.v2.Normalize(mean=[50.0], std=[1.0])" in text
+    pictures = []
+    for each in (plan(pretrain={"views": {"size": 32}}), config):
+        folder = open_study(each.model_copy(update={"output": f"{each.output}{len(pictures)}"}))
+        (sheet,) = draw_sheets(each, folder, archive)
+        with Image.open(folder.figures / sheet.file) as picture:
+            pictures.append(np.asarray(picture.convert("L"), dtype=float))
+    # Half of the views are black.
+    assert (pictures[1] < 1).mean() > 1.1 * (pictures[0] < 1).mean()
+
+
 def test_weaker_views_share_more(plan: Plan) -> None:
     shares = {share.arm: share for share in facts.view_shares(plan())}
     assert shares["weak"].iou > shares["strong"].iou

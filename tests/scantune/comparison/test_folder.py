@@ -23,6 +23,17 @@ def test_another_study_is_refused_with_the_differing_key(plan: Plan) -> None:
         open_study(other)
 
 
+def test_extras_are_part_of_a_study_and_of_each_arm(plan: Plan) -> None:
+    extra = {"name": "torchvision.transforms.v2.RandomPosterize", "arguments": {"bits": 4}}
+    config = plan(pretrain={"views": {"size": 32, "extras": [extra]}})
+    trained = [name for name, arm in config.arms.items() if arm.kind == "pretrained"]
+    runs = [config.run_config(arm, 0, Path()) for arm in trained]
+    assert [run.views.extras[0].name for run in runs] == [extra["name"]] * len(runs)
+    open_study(config)
+    with pytest.raises(ScanlearnError, match=r"different study \(pretrain.views.extras was \["):
+        open_study(plan(pretrain={"views": {"size": 32}}))
+
+
 def test_where_and_how_it_is_shown_may_change(plan: Plan) -> None:
     open_study(plan())
     open_study(plan(title="Another heading", unlabeled="elsewhere"))

@@ -102,6 +102,8 @@ def test_a_planted_difference_is_found_and_corrected(plan: Plan) -> None:
     assert {s.arm for s in table} == {"weak", "strong", "random", "thumbnail"}
     cell = next(s for s in table if (s.arm, s.learner, s.budget) == ("weak", "linear", 10))
     assert (cell.train_scans, cell.train_patients, cell.test_patients) == (10, 5, PATIENTS)
+    uncounted = score_rows(config, estimates, scores, [cell.task])
+    assert {(s.train_patients, s.test_patients) for s in uncounted} == {(None, None)}
     assert len(cell.per_seed) == 2
 
 

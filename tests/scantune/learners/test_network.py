@@ -12,6 +12,7 @@ from scanlearn.backbones.backbone import Backbone
 from scanlearn.backbones.head import classifier_names, norm_names
 from scanlearn.errors import ScanlearnError
 from scanlearn.views.scale import Scale
+from scanlearn.views.uniforms import DrawKey
 from scantune.labels.truth import Task, Truth
 from scantune.learners.frozen import fit_linear
 from scantune.learners.learner import LabeledFeatures, LabeledScans, ignore_epoch, probabilities
@@ -157,3 +158,19 @@ def test_scale_zero_is_no_augmentation() -> None:
         found = training_scale(augment, 0.0)  # type: ignore[arg-type]
         assert found == Scale.IDENTITY
     assert np.isfinite(training_scale("complex", 1.5).crop)
+
+
+def test_extras_of_other_libraries_are_done_to_training_views(scans: LabeledScans) -> None:
+    def views(**settings: object) -> torch.Tensor:
+        config = TuneConfig.model_validate({"scale": 0.0, **settings})
+        generator = training_views(config, 32, (0.0,), (1.0,))
+        key = DrawKey(0, 0, np.arange(8))
+        return generator(scans.stored(ROWS[:8]), key).global_views[0]
+
+    invert = {"name": "torchvision.transforms.v2.RandomInvert"}
+    torch.testing.assert_close(views(extras=[invert]), 1 - views())
+    with pytest.raises(ValueError, match="extras have no effect while augment is none"):
+        TuneConfig.model_validate({"augment": "none", "extras": [invert]})
+    local = TuneConfig.model_validate({"extras": [{**invert, "views": "local"}]})
+    with pytest.raises(ScanlearnError, match="'local' are none of the 1 views"):
+        training_views(local, 32, (0.0,), (1.0,))

@@ -3,9 +3,10 @@
 - `operation.py`: what an operation is: parameters, a draw, a change of views
 - `table.py`: the operations in the order in which they are rendered
 - `crop.py`: the crop box
-- `geometry.py`: flips, rotation, translation, stretch, shear and elastic deformation
-- `colour.py`: colour jitter and grayscale
-- `tone.py`: gamma, histogram shift, blur, solarize and posterise
-- `acquisition.py`: bias field, blur and noise of the device
-- `fields.py`: random fields of a view: noise, bias and elastic displacement
+- `geometry.py`: flips, quarter turns, rotation, translation, stretch, shear and elastic deformation
+- `colour.py`: stains, colour jitter and grayscale
+- `tone.py`: window, gamma, histogram shift, blur, solarize and posterise
+- `acquisition.py`: light, blur, resolution, noise and compression of the device
+- `jpeg.py`: what is left of a picture after a JPEG file
+- `fields.py`: random fields of a view: noise, light and elastic displacement
 """

@@ -1,7 +1,8 @@
-"""Colour jitter and grayscale on batches, one factor per scan, in torchvision's arithmetic."""
+"""Colour on batches: stains, and jitter and grayscale in torchvision's arithmetic."""
 
 from __future__ import annotations
 
+import math
 from itertools import permutations
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from scanlearn.views.operations.operation import (
     Parameter,
     Quantiles,
     Rendering,
+    change_content,
     change_rows,
     column,
     probability,
@@ -25,9 +27,40 @@ if TYPE_CHECKING:
 JITTER_PEAK = 0.9
 _LUMA = (0.2989, 0.587, 0.114)
 _FORWARDS, _BACKWARDS = np.array([0, 1, 2]), np.array([2, 1, 0])
+# Optical densities in red, green and blue of haematoxylin, eosin and DAB.
+_STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+# Darker has no density that 8 bits could tell, and 0 has none at all.
+_LEAST_LIGHT = 1e-6
 # The four of the jitter as `Draw.order` numbers them.
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 _ORDERS = np.array(list(permutations(range(4))), dtype=np.int64)
+
+
+def restain(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
+    """Makes haematoxylin, eosin and DAB denser or fainter, in place.
+
+    A colour's optical density, -log10 of its share of white, is a sum of those of three stains;
+    each becomes ``factor * density + offset``.
+
+    Source: Ruifrok and Johnston, Analytical and Quantitative Cytology and Histology 23, 2001, for
+        the stains; Tellez et al., IEEE Transactions on Medical Imaging 37, 2018, for the change.
+    """
+    if x.shape[1] != 3:
+        return
+    draw, view = rendering.draw, rendering.view
+    factor, offset = draw.stain_factor[:, view], draw.stain_offset[:, view]
+
+    def stained(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
+        mixing = np.linalg.inv(_STAINS) @ (factor[rows, :, None] * _STAINS)
+        log = part.clamp(min=_LEAST_LIGHT).log10_()
+        found = column(offset[rows] @ -_STAINS, part).view(-1, 3, 1, 1).repeat(1, 1, *log.shape[2:])
+        for source in range(3):
+            share = column(mixing[:, source], part).view(-1, 3, 1, 1)
+            found.add_(log[:, source : source + 1] * share)
+        return found.mul_(math.log(10)).exp_().clamp_(0, 1)
+
+    applies = (factor != 1).any(-1) | (offset != 0).any(-1)
+    change_content(x, rendering, applies, stained, in_cache=True)
 
 
 def jitter(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
@@ -209,6 +242,28 @@ def _part(name: str, *, needs_colour: bool = False) -> Operation:
     )
 
 
+def _draw_stain(quantiles: Quantiles) -> dict[str, np.ndarray]:
+    factor, offset = (
+        np.stack(
+            [quantiles.either_way("stain", "stain", f"stain_{kind}_{n}") for n in (1, 2, 3)],
+            axis=-1,
+        )
+        for kind in ("factor", "offset")
+    )
+    return {"stain_factor": 1 + factor, "stain_offset": offset}
+
+
+STAIN = Operation(
+    "stain",
+    "photometric",
+    (
+        probability("stain", "Stains changed"),
+        Parameter("stain", "Change of each stain", "± of the factor, ± of optical density"),
+    ),
+    _draw_stain,
+    restain,
+    needs_colour=True,
+)
 JITTER = Operation(
     "jitter", "photometric", (probability("jitter", "Colour jitter"),), _draw_jitter, jitter
 )

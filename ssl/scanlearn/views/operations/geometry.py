@@ -1,12 +1,14 @@
-"""Geometry beyond crop and flip: rotation, translation, stretch, shear and elastic deformation.
+"""Geometry beyond the crop: flips, turns, translation, stretch, shear and elastic deformation.
 
-They are composed with crop and flip into one grid, and the packed scan is sampled once through it
+All are composed with the crop into one grid, and the packed scan is sampled once through it
 (`scanlearn.views.warp`).
 """
 
 from __future__ import annotations
 
 import math
+
+import numpy as np
 
 from scanlearn.views.operations.operation import Operation, Parameter, probability
 
@@ -22,6 +24,19 @@ VFLIP = Operation(
     "geometry",
     (probability("vflip", "Mirrored top to bottom", peak=0.5),),
     lambda quantiles: {"vflip": quantiles.happens("vflip")},
+)
+# From 0 to 3 of them, so that with probability 1 every direction is as likely.
+QUARTER_TURNS = Operation(
+    "quarter_turns",
+    "geometry",
+    (probability("quarter_turns", "Quarter turns drawn from 0 to 3"),),
+    lambda quantiles: {
+        "quarter_turns": np.where(
+            quantiles.happens("quarter_turns"),
+            (4 * quantiles.uniform("quarter_turns_number")).astype(np.int64),
+            0,
+        )
+    },
 )
 ROTATION = Operation(
     "rotation",

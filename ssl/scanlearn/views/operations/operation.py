@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
 SubDial = Literal["crop", "geometry", "photometric", "acquisition"]
 
+# Some views and their rows in the batch -> what takes their place.
+Change = Callable[["Float[Tensor, 'k c s s']", np.ndarray[Any, Any]], "Float[Tensor, 'k c s s']"]
+
 _INDEX = {name: index for index, name in enumerate(UNIFORMS)}
+# Half a step of 8 bits of coverage: less than that of a pixel is in the field of view.
+_LEAST_COVERAGE = 1 / 512
+# Of one tensor; larger ones than 128 KiB are handed out page by page.
+_ELEMENTS_IN_CACHE = 2**15
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,7 @@ class Operation:
             is composed into one resampling, the parts of the jitter are done by it.
         part_of: The operation whose probability it shares.
         needs_colour: Whether it has no meaning on one channel.
+        needs_window: Whether it has no meaning but on a window of Hounsfield units.
     """
 
     name: str
@@ -148,22 +156,59 @@ class Operation:
     apply: Callable[[Float[Tensor, "b c s s"], Rendering], None] | None = None
     part_of: str | None = None
     needs_colour: bool = False
+    needs_window: bool = False
 
 
 def change_rows(
     x: Float[Tensor, "b c s s"],
     applies: Bool[np.ndarray, " b"],
-    change: Callable[[Float[Tensor, "k c s s"], np.ndarray], Float[Tensor, "k c s s"]],
+    change: Change,
+    *,
+    in_cache: bool = False,
 ) -> None:
-    """Puts ``change(some views, their rows)`` in the place of the views it applies to."""
+    """Puts ``change(some views, their rows)`` in the place of the views it applies to.
+
+    Args:
+        in_cache: Whether a CPU changes few views at a time, for what makes many tensors on its way:
+            memory for large ones is handed out page by page, at up to 30 times the cost.
+    """
     import torch
 
     chosen = np.flatnonzero(applies)
-    if len(chosen) == len(x):
+    step = len(chosen)
+    if in_cache and not x.is_cuda:
+        step = min(step, max(_ELEMENTS_IN_CACHE // max(x[:1].numel(), 1), 1))
+    if step == len(x):
         x.copy_(change(x, chosen))
-    elif len(chosen):
-        rows = torch.from_numpy(chosen).to(x.device)
-        x[rows] = change(x[rows], chosen)
+        return
+    for start in range(0, len(chosen), max(step, 1)):
+        part = chosen[start : start + step]
+        rows = torch.from_numpy(part).to(x.device)
+        x[rows] = change(x[rows], part)
+
+
+def change_content(
+    x: Float[Tensor, "b c s s"],
+    rendering: Rendering,
+    applies: Bool[np.ndarray, " b"],
+    change: Change,
+    *,
+    in_cache: bool = False,
+) -> None:
+    """Changes the content itself, not the content times its coverage; see `change_rows`."""
+    import torch
+
+    coverage = rendering.coverage
+    if coverage is None:
+        change_rows(x, applies, change, in_cache=in_cache)
+        return
+
+    def inside(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
+        share = coverage[torch.from_numpy(rows).to(x.device)]
+        content = (part / share.clamp(min=_LEAST_COVERAGE)).clamp_(0, 1)
+        return change(content, rows).mul_(share)
+
+    change_rows(x, applies, inside, in_cache=in_cache)
 
 
 def smooth(

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from scanlearn.views.operations.acquisition import BIAS_FIELD, NOISE, SOFT
-from scanlearn.views.operations.colour import BRIGHTNESS, CONTRAST, GRAY, HUE, JITTER, SATURATION
+from scanlearn.views.operations.acquisition import (
+    BIAS_FIELD,
+    ILLUMINATION,
+    JPEG,
+    LOW_RESOLUTION,
+    NOISE,
+    POISSON,
+    RICIAN,
+    SOFT,
+    SPECKLE,
+)
+from scanlearn.views.operations.colour import (
+    BRIGHTNESS,
+    CONTRAST,
+    GRAY,
+    HUE,
+    JITTER,
+    SATURATION,
+    STAIN,
+)
 from scanlearn.views.operations.crop import CROP
 from scanlearn.views.operations.geometry import (
     ELASTIC,
     FLIP,
+    QUARTER_TURNS,
     ROTATION,
     SHEAR,
     STRETCH,
@@ -17,13 +36,20 @@ from scanlearn.views.operations.geometry import (
     VFLIP,
 )
 from scanlearn.views.operations.operation import Operation, Parameter
-from scanlearn.views.operations.tone import BLUR, GAMMA, HISTOGRAM_SHIFT, POSTERISE, SOLARIZE
+from scanlearn.views.operations.tone import (
+    BLUR,
+    GAMMA,
+    HISTOGRAM_SHIFT,
+    POSTERISE,
+    SOLARIZE,
+    WINDOW,
+)
 
 OPERATIONS = (
-    CROP, FLIP, VFLIP, ROTATION, TRANSLATION, STRETCH, SHEAR, ELASTIC,
-    JITTER, BRIGHTNESS, CONTRAST, SATURATION, HUE, GRAY,
+    CROP, FLIP, VFLIP, QUARTER_TURNS, ROTATION, TRANSLATION, STRETCH, SHEAR, ELASTIC,
+    WINDOW, STAIN, JITTER, BRIGHTNESS, CONTRAST, SATURATION, HUE, GRAY,
     GAMMA, HISTOGRAM_SHIFT, BLUR, SOLARIZE, POSTERISE,
-    BIAS_FIELD, SOFT, NOISE,
+    ILLUMINATION, BIAS_FIELD, SOFT, LOW_RESOLUTION, RICIAN, POISSON, SPECKLE, NOISE, JPEG,
 )  # fmt: skip
 
 BY_NAME: Mapping[str, Operation] = {operation.name: operation for operation in OPERATIONS}

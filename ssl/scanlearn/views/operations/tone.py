@@ -1,20 +1,19 @@
-"""Gray values and sharpness: gamma, histogram shift, blur, solarize and posterise."""
+"""Gray values and sharpness: window, gamma, histogram shift, blur, solarize and posterise."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from scanlearn.views.operations.operation import (
     Operation,
     Parameter,
     Quantiles,
     Rendering,
-    change_rows,
+    change_content,
     column,
     probability,
     smooth,
@@ -29,14 +28,30 @@ HISTOGRAM_POINTS = (0.25, 0.5, 0.75)
 BLUR_SIGMA_MIN = 0.1
 SOLARIZE_THRESHOLD = 0.5
 POSTERISE_BITS = 8.0
-# Half a step of 8 bits of coverage: less than that of a pixel is in the field of view.
-_LEAST_COVERAGE = 1 / 512
+
+
+def move_window(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
+    """Shows views in a window of another width and level than the packed one, in place.
+
+    What the packed window cut off cannot come back: a wider window has a flat rim in its place.
+    """
+    draw, view = rendering.draw, rendering.view
+    width, level = draw.window_width[:, view], draw.window_level[:, view]
+
+    def windowed(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
+        slope = 1 / (1 + width[rows])
+        offset = 0.5 - (0.5 + level[rows]) * slope
+        return (part * column(slope, part)).add_(column(offset, part)).clamp_(0, 1)
+
+    change_content(x, rendering, (width != 0) | (level != 0), windowed)
 
 
 def raise_to_power(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
     """Raises gray values to the drawn power, in place."""
     exponent = rendering.draw.gamma[:, rendering.view]
-    _bend(x, rendering, exponent != 1, lambda part, rows: part.pow(column(exponent[rows], part)))
+    change_content(
+        x, rendering, exponent != 1, lambda part, rows: part.pow(column(exponent[rows], part))
+    )
 
 
 def shift_histogram(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
@@ -60,7 +75,7 @@ def shift_histogram(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
             total.add_(inside.mul_(slopes[:, segment].view(-1, 1, 1, 1)))
         return total
 
-    _bend(x, rendering, (shift != 0).any(axis=-1), bent)
+    change_content(x, rendering, (shift != 0).any(axis=-1), bent)
 
 
 def blur(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
@@ -77,7 +92,7 @@ def solarize(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
     """
     import torch
 
-    _bend(
+    change_content(
         x,
         rendering,
         rendering.draw.solarize[:, rendering.view],
@@ -101,29 +116,7 @@ def posterise(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
         # A hair up: an 8-bit value must not fall a step for a rounding error of its float.
         return (part * 255 + 1e-3).div_(width).floor_().mul_(width / 255)
 
-    _bend(x, rendering, bits != POSTERISE_BITS, rounded)
-
-
-def _bend(
-    x: Float[Tensor, "b c s s"],
-    rendering: Rendering,
-    applies: Bool[np.ndarray, " b"],
-    curve: Callable[[Float[Tensor, "k c s s"], np.ndarray], Float[Tensor, "k c s s"]],
-) -> None:
-    """Applies a curve to the content itself, not to the content times its coverage."""
-    import torch
-
-    coverage = rendering.coverage
-    if coverage is None:
-        change_rows(x, applies, curve)
-        return
-
-    def inside(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
-        share = coverage[torch.from_numpy(rows).to(x.device)]
-        content = (part / share.clamp(min=_LEAST_COVERAGE)).clamp_(0, 1)
-        return curve(content, rows).mul_(share)
-
-    change_rows(x, applies, inside)
+    change_content(x, rendering, bits != POSTERISE_BITS, rounded)
 
 
 def _draw_histogram_shift(quantiles: Quantiles) -> dict[str, np.ndarray]:
@@ -146,6 +139,21 @@ def _draw_posterise(quantiles: Quantiles) -> dict[str, np.ndarray]:
     return {"posterise_bits": bits}
 
 
+WINDOW = Operation(
+    "window",
+    "photometric",
+    (
+        probability("window", "Window moved"),
+        Parameter("window_width", "Width of the window", "± of the width", highest=0.9),
+        Parameter("window_level", "Level of the window", "± of the width", highest=0.5),
+    ),
+    lambda quantiles: {
+        name: quantiles.either_way("window", name, name)
+        for name in ("window_width", "window_level")
+    },
+    move_window,
+    needs_window=True,
+)
 GAMMA = Operation(
     "gamma",
     "photometric",

@@ -24,9 +24,9 @@ def test_the_identity_lies_in_every_domain() -> None:
         assert parameter.lowest <= parameter.identity <= parameter.highest, name
 
 
-def test_crops_and_bits_are_stronger_where_they_are_smaller() -> None:
+def test_crops_bits_sides_and_qualities_are_stronger_where_they_are_smaller() -> None:
     falling = {name for name, parameter in PARAMETERS.items() if parameter.is_decreasing}
-    assert falling == {"crop_min", "crop_max", "posterise_bits"}
+    assert falling == {"crop_min", "crop_max", "posterise_bits", "low_resolution", "jpeg_quality"}
 
 
 def test_magnitudes_know_their_probability_and_the_other_way_round() -> None:
@@ -51,4 +51,4 @@ def test_the_jitter_has_parts() -> None:
 
 def test_colour_operations_are_marked() -> None:
     marked = {operation.name for operation in OPERATIONS if operation.needs_colour}
-    assert marked == {"saturation", "hue", "gray"}
+    assert marked == {"saturation", "hue", "gray", "stain"}

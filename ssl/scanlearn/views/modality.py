@@ -1,0 +1,459 @@
+"""Modality policies: what of a recipe is kept, changed or switched off for a kind of scan.
+
+A policy is a table in the form of `views.operations`: weak and strong, with the limit beyond where
+it is not 1.5 times strong. A row that is listed replaces the recipe's, whatever else the recipe
+has stays; the smallest crop is rescaled to the floor (`Recipe.under`). Rows without a source of
+their own are ours, to be measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from scanlearn.config.settings import Settings
+from scanlearn.errors import ScanlearnError, did_you_mean
+from scanlearn.views.adjusting import Given, Operations, adjusted_rows, in_words
+from scanlearn.views.curves import BY_HAND, POLICY, Curve, Row
+from scanlearn.views.operations.table import BY_NAME, OPERATION_OF, OPERATIONS
+
+OURS = "ours, to be measured"
+_SLUIJS = "van der Sluijs et al. 2023 (crop .3-.9, brightness and contrast .5-.7)"
+_MOCO_CXR = "MoCo-CXR 2021 (10 degrees)"
+_TORCHIO = "TorchIO's defaults"
+_NNUNET = "nnU-Net's ranges"
+_ALBUMENTATIONS = "Albumentations' range"
+_VIRCHOW = "Virchow2 (tiles of any orientation)"
+_SITUS = "a mirrored chest shows situs inversus"
+_INVERTED = "it imitates MONOCHROME1"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a modality makes of a recipe.
+
+    Args:
+        operations: Rows that replace the recipe's, in the form of `Recipe.adjusted`.
+        crop_floor: Smallest area of a global crop that is known to be safe; None is the recipe's.
+        spares_multi_crop: Whether recipes with local views keep their crops all the same.
+        local_area: Smallest area of local crops at weak and strong; None is the recipe's.
+        sources: Where rows are from, or why they are off, by operation; others are `OURS`.
+        moves_acquisition: Whether one number moves the sub-dial `acquisition` too.
+        like: The policy that this one changes; None for a recipe alone.
+    """
+
+    name: str
+    operations: Mapping[str, Given] = field(default_factory=dict)
+    crop_floor: float | None = None
+    spares_multi_crop: bool = False
+    local_area: tuple[float, float] | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+    moves_acquisition: bool = True
+    like: Policy | None = None
+
+    def source(self, operation: str) -> str:
+        """Returns where the rows of an operation are from."""
+        return f"{POLICY}{self.name}: {self.sources.get(operation, OURS)}"
+
+    @property
+    def in_words(self) -> str:
+        """Its name and all that it changes, such as "xray: crop floor 0.3, flip off"."""
+        base = self.like.in_words if self.like else ""
+        parts = (
+            f"crop floor {self.crop_floor:g}" if self.crop_floor else "",
+            "local crops at least {:g}/{:g}".format(*self.local_area) if self.local_area else "",
+            in_words(self.operations),
+            f"else as {base}" if base else "",
+        )
+        changes = ", ".join(filter(None, parts))
+        return f"{self.name}: {changes}" if changes else self.name
+
+    def why_off(self, operation: str) -> str:
+        """Returns why an operation is off; empty where the table does not say."""
+        if operation in self.sources:
+            return self.sources[operation]
+        return self.like.why_off(operation) if self.like else ""
+
+
+# A row of these tempers what the recipe does: where it does nothing of the kind, neither does the
+# policy. Without this a limit on the blur would add a blur to a recipe that has none.
+_TEMPERED = frozenset({"jitter", "gray", "blur"})
+
+
+def policy_rows(rows: Sequence[Row], policy: Policy, *, has_local_views: bool) -> tuple[Row, ...]:
+    """Returns a recipe's rows under a policy.
+
+    A policy's operations of the device replace all of the recipe's.
+
+    Raises:
+        ScanlearnError: See `adjusted_rows`; of the modalities of this table none raises it.
+    """
+    if policy.like is not None:
+        rows = policy_rows(rows, policy.like, has_local_views=has_local_views)
+    table = {row.parameter: row for row in rows}
+    lacking = {
+        operation
+        for operation in _TEMPERED
+        if all(table[name.name].is_idle for name in BY_NAME[operation].parameters)
+    }
+    operations = {
+        name: given
+        for name, given in policy.operations.items()
+        if name not in OPERATION_OF
+        or given == "off"
+        or (OPERATION_OF[name].part_of or OPERATION_OF[name].name) not in lacking
+    }
+    if policy.like is None and policy.operations:
+        listed = {OPERATION_OF[name].name for name in operations if name in OPERATION_OF}
+        operations |= {
+            each.name: "off"
+            for each in OPERATIONS
+            if each.dial == "acquisition" and each.name not in listed
+        }
+    changed = adjusted_rows(rows, operations, has_local_views=has_local_views)
+    table = {row.parameter: _relabelled(row, policy) for row in changed}
+    views = 3 if has_local_views else 2
+    if policy.crop_floor is not None and not (policy.spares_multi_crop and has_local_views):
+        floor, source = policy.crop_floor, policy.source("crop")
+        table["crop_min"] = _each(
+            table["crop_min"], range(2), lambda curve: _raised(curve, floor, source), views
+        )
+    if policy.local_area is not None and has_local_views:
+        least, source = policy.local_area, policy.source("crop")
+        for name in ("crop_min", "crop_max"):
+            table[name] = _each(
+                table[name], range(2, 3), lambda curve: _at_least(curve, least, source), views
+            )
+    return tuple(table[row.parameter] for row in rows)
+
+
+def _relabelled(row: Row, policy: Policy) -> Row:
+    """The row with the policy's name for what was set in its name."""
+    source = policy.source(OPERATION_OF[row.parameter].name)
+    return Row(
+        row.parameter,
+        tuple(
+            replace(curve, weak_source=source, strong_source=source)
+            if curve.strong_source == BY_HAND
+            else curve
+            for curve in row.curves
+        ),
+    )
+
+
+def _each(row: Row, changed: range, change: Callable[[Curve], Curve], num_views: int) -> Row:
+    """The row with the curves of some views changed."""
+    curves = [
+        change(row.curve(view)) if view in changed else row.curve(view) for view in range(num_views)
+    ]
+    return Row(row.parameter, tuple(curves) if len(set(curves)) > 1 else (curves[0],))
+
+
+def _raised(curve: Curve, floor: float, source: str) -> Curve:
+    """A crop's curve mapped from [strong, 1] to [floor, 1]; the floor is its limit beyond 1.
+
+    A clip would make weak equal strong where both lie below the floor.
+    """
+    if curve.strong >= floor:
+        return replace(curve, limit=max(curve.limit, floor))
+    slope = (1 - floor) / (1 - curve.strong)
+    return Curve(
+        curve.identity,
+        floor + (curve.weak - curve.strong) * slope,
+        floor,
+        floor,
+        weak_source=source,
+        strong_source=source,
+    )
+
+
+def _at_least(curve: Curve, least: tuple[float, float], source: str) -> Curve:
+    """The curve of a local crop's area, at least so large at weak and at strong."""
+    weak, strong = max(curve.weak, least[0]), max(curve.strong, least[1])
+    return replace(
+        curve,
+        weak=weak,
+        strong=strong,
+        limit=max(curve.limit, least[1]),
+        weak_source=curve.weak_source if weak == curve.weak else source,
+        strong_source=curve.strong_source if strong == curve.strong else source,
+    )
+
+
+def _half(**magnitudes: Given) -> dict[str, Given]:
+    """Magnitudes of operations that are done every other time."""
+    probabilities: dict[str, Given] = {f"{OPERATION_OF[name].name}_p": 0.5 for name in magnitudes}
+    return probabilities | magnitudes
+
+
+def _placed(rotation: Given, translation: Given, stretch: Given, shear: Given) -> dict[str, Given]:
+    return _half(rotation_deg=rotation, translation=translation, stretch=stretch, shear_deg=shear)
+
+
+def _off(*operations: str) -> dict[str, Given]:
+    return dict.fromkeys(operations, "off")
+
+
+def _toned(jitter: Given, gamma: Given, shift: Given) -> dict[str, Given]:
+    """Gray scans: no colour, no solarize, tone curves instead."""
+    return {
+        **_off("saturation", "hue", "gray", "solarize"),
+        "brightness": jitter,
+        "contrast": jitter,
+        **_half(gamma=gamma, histogram_shift=shift),
+    }
+
+
+_LOW_RESOLUTION: Mapping[str, Given] = {"low_resolution_p": 0.25, "low_resolution": [0.75, 0.5]}
+_ANY_WAY_UP: Mapping[str, Given] = {
+    "flip_p": 0.5,
+    "vflip_p": 0.5,
+    "quarter_turns_p": 0.5,
+    "rotation_p": 0.5,
+    "rotation_deg": 180,
+}
+
+# Source: the ranges named in each row; all else ours, one place to change it.
+_TABLE = (
+    Policy("natural", moves_acquisition=False),
+    Policy(
+        "fundus",
+        {
+            **_placed([7, 15, 30], [0.02, 0.05], [0.02, 0.05], [1, 2]),
+            **_off("vflip", "elastic", "gamma", "histogram_shift", "solarize"),
+            "flip_p": 0.5,
+            "hue": [0.025, 0.05],
+            **_half(noise_std=[0.01, 0.03], illumination=[0.05, 0.1]),
+        },
+        crop_floor=0.2,
+        spares_multi_crop=True,
+        sources={
+            "elastic": "it would change the cup-disc ratio and the calibre of vessels",
+            "solarize": "no camera does that",
+        },
+    ),
+    Policy(
+        "oct",
+        {
+            **_placed([5, 10, 15], [0.02, 0.05], [0.03, 0.08], [1, 2]),
+            **_toned([0.15, 0.3], [0.18, 0.34], [0.03, 0.06]),
+            **_off("vflip"),
+            "flip_p": 0.5,
+            **_half(elastic=[0.005, 0.01], speckle_std=[0.05, 0.2]),
+        },
+        crop_floor=0.3,
+        sources={"speckle": _ALBUMENTATIONS, "gamma": _NNUNET},
+    ),
+    Policy(
+        "xray",
+        {
+            **_placed([5, 10, 15], [0.02, 0.05, 0.08], [0.03, 0.08], [1, 3]),
+            **_toned([0.25, 0.5, 0.7], [0.18, 0.34], [0.05, 0.1]),
+            **_off("flip", "vflip"),
+            **_half(elastic=[0.005, 0.01], noise_std=[0.01, 0.03], poisson_std=[0.01, 10**-1.5]),
+        },
+        crop_floor=0.3,
+        local_area=(0.2, 0.1),
+        sources={
+            "crop": _SLUIJS,
+            "brightness": _SLUIJS,
+            "contrast": _SLUIJS,
+            "rotation": _MOCO_CXR,
+            "gamma": _NNUNET,
+            "flip": _SITUS,
+            "vflip": "no chest is X-rayed upside down",
+            "solarize": _INVERTED,
+        },
+    ),
+    Policy(
+        "ct",
+        {
+            **_placed([7, 15, 30], [0.02, 0.05], [0.03, 0.08], [1, 3]),
+            **_off("flip", "vflip", "elastic", "jitter", "gray", "gamma", "solarize"),
+            **_off("histogram_shift"),
+            **_half(window_width=[0.1, 0.2], window_level=[0.02, 0.05]),
+            "blur_sigma": [0.5, 1],
+            **_half(noise_std=[0.005, 0.02]),
+            **_LOW_RESOLUTION,
+        },
+        crop_floor=0.3,
+        sources={
+            "flip": _SITUS,
+            "low_resolution": _NNUNET,
+            "jitter": "the window is moved instead",
+        },
+    ),
+    Policy(
+        "mri",
+        {
+            **_placed([5, 10, 20], [0.02, 0.05], [0.05, 0.1], [1, 3]),
+            **_toned([0.1, 0.25], [0.18, 0.41], [0.05, 0.1]),
+            **_off("flip", "vflip"),
+            **_half(elastic=[0.015, 0.03], rician_std=[0.02, 0.1], bias_field=[0.25, 0.5]),
+            **_LOW_RESOLUTION,
+        },
+        crop_floor=0.3,
+        sources={
+            "flip": "the side can be the label",
+            "bias_field": _TORCHIO,
+            "elastic": _TORCHIO,
+            "rician": _ALBUMENTATIONS,
+            "gamma": _NNUNET,
+            "low_resolution": _NNUNET,
+        },
+    ),
+    Policy(
+        "ultrasound",
+        {
+            **_placed([5, 10, 15], [0.02, 0.05], [0.05, 0.15], [1, 2]),
+            **_toned([0.15, 0.3], [0.14, 0.26], [0.05, 0.1]),
+            **_off("vflip"),
+            "flip_p": 0.5,
+            **_half(elastic=[0.005, 0.01], speckle_std=[0.1, 0.2], noise_std=[0.5 / 255, 3 / 255]),
+        },
+        crop_floor=0.3,
+        local_area=(0.2, 0.1),
+        sources={"noise": "VanBerlo et al. 2025", "speckle": _ALBUMENTATIONS},
+    ),
+    Policy(
+        "histology",
+        {
+            **_placed(180, [0.05, 0.1], [0.02, 0.05], [2, 5]),
+            **_ANY_WAY_UP,
+            **_off("saturation", "hue", "gamma", "histogram_shift", "solarize"),
+            "brightness": [0.1, 0.2],
+            "contrast": [0.1, 0.2],
+            **_half(elastic=[0.005, 0.01], stain=[0.05, 0.2], jpeg_quality=[90, 70]),
+            "gray_p": [0.1, 0.2],
+            "blur_sigma": [0.5, 1],
+            **_LOW_RESOLUTION,
+        },
+        crop_floor=0.25,
+        sources={
+            "rotation": _VIRCHOW,
+            "vflip": _VIRCHOW,
+            "solarize": _VIRCHOW,
+            "low_resolution": _NNUNET,
+        },
+    ),
+    Policy(
+        "dermoscopy",
+        {
+            **_placed(180, [0.05, 0.1], [0.02, 0.05], [2, 5]),
+            **_ANY_WAY_UP,
+            **_off("elastic", "gamma", "histogram_shift", "solarize"),
+            "hue": [0.025, 0.05],
+            "gray_p": [0.05, 0.1],
+            **_half(jpeg_quality=[90, 70], noise_std=[0.01, 0.02]),
+        },
+        crop_floor=0.25,
+        sources={"elastic": "border and asymmetry are what is looked at"},
+    ),
+    Policy(
+        "mammography",
+        {
+            **_placed([5, 10, 15], [0.02, 0.05], [0.02, 0.05], [1, 2]),
+            **_toned([0.1, 0.2], [0.1, 0.22], [0.03, 0.06]),
+            **_off("flip", "vflip"),
+            "blur_sigma": [0.3, 0.7],
+            **_half(elastic=[0.01, 0.02], poisson_std=[0.01, 1 / math.sqrt(3e3)]),
+        },
+        crop_floor=0.5,
+        local_area=(0.2, 0.1),
+        sources={"flip": "the side is made canonical instead", "solarize": _INVERTED},
+    ),
+)
+POLICIES: Mapping[str, Policy] = {policy.name: policy for policy in _TABLE}
+NAMES = ", ".join(POLICIES)
+_OWN_KEYS = ("name", "like", "crop_floor", "operations")
+
+
+class OwnModality(Settings):
+    """A modality of one's own."""
+
+    name: str = Field(description="what it is called")
+    like: str = Field(default="natural", description="the modality that it changes")
+    crop_floor: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="smallest area of a global crop; null is that of the modality it changes",
+    )
+    operations: Operations = Field(
+        default={}, description="rows that replace those of the modality it changes"
+    )
+
+    def build(self) -> Policy:
+        """Returns the policy."""
+        base = find_policy(self.like)
+        return Policy(
+            self.name,
+            self.operations,
+            self.crop_floor,
+            sources={"crop": "your own", **{each.name: "your own" for each in OPERATIONS}},
+            moves_acquisition=base.moves_acquisition,
+            like=base,
+        )
+
+
+def find_policy(modality: Policy | OwnModality | str) -> Policy:
+    """Returns the policy of a modality; a policy as it is.
+
+    Raises:
+        ScanlearnError: No modality is called so.
+    """
+    if isinstance(modality, Policy):
+        return modality
+    if isinstance(modality, OwnModality):
+        return modality.build()
+    if modality not in POLICIES:
+        raise ScanlearnError(
+            f"modality: '{modality}' is not a modality{did_you_mean(modality, POLICIES)}; give "
+            f"one of {', '.join(POLICIES)}, null for the recipe as it is, or one of your own as "
+            "{name: ..., like: xray, operations: {...}}."
+        )
+    return POLICIES[modality]
+
+
+def _known(given: Any) -> Any:
+    """Refuses what is no modality; the errors of a union would name all its members."""
+    if isinstance(given, str):
+        if given != AUTO:
+            find_policy(given)
+        return given
+    if isinstance(given, Mapping):
+        unknown = [str(key) for key in given if key not in _OWN_KEYS]
+        if unknown:
+            raise ScanlearnError(
+                f"modality: '{unknown[0]}' is not a key of a modality"
+                f"{did_you_mean(unknown[0], _OWN_KEYS)}; allowed are {', '.join(_OWN_KEYS)}."
+            )
+        if not isinstance(given.get("name"), str) or given["name"] in (*POLICIES, AUTO):
+            raise ScanlearnError(
+                f"modality: {given.get('name')!r} is no name for a modality of your own; give "
+                f"name: one that is none of {', '.join(POLICIES)}."
+            )
+        return OwnModality.model_validate(
+            {**given, "like": find_policy(given.get("like", "natural")).name}
+        )
+    if given is None or isinstance(given, OwnModality):
+        return given
+    raise ScanlearnError(
+        f"modality: {given!r} is not a modality; give one of {', '.join(POLICIES)}, or null."
+    )
+
+
+# What a configuration takes: "auto" is what the archive's DICOM tags say, else the recipe alone.
+AUTO = "auto"
+Modality = Annotated[str | OwnModality | None, BeforeValidator(_known)]
+
+
+def modality_name(modality: str | OwnModality | None) -> str:
+    """Returns what a modality is called; "none" for a recipe alone."""
+    if modality is None or modality == AUTO:
+        return "none"
+    return modality if isinstance(modality, str) else modality.name
