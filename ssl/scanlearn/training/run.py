@@ -302,14 +302,15 @@ class Run:
         folder = RunFolder(Path(config.output).expanduser())
         is_resumed = checkpoint_step(folder.checkpoint) > 0 or folder.result.is_file()
         backbone, start = initial_backbone(config, archive, is_resumed=is_resumed)
-        begun = _begun_from(folder) if is_resumed else None
+        earlier = read_provenance(folder) if folder.provenance.is_file() else None
+        begun = earlier.start if earlier and is_resumed else None
         if begun is not None and begun.averages_patches:
             average_patches(backbone)
         if config.grad_checkpointing:
             checkpoint_gradients(backbone)
         # What an earlier start chose holds, whatever this machine would choose.
         resolved = (
-            _earlier(folder)
+            (earlier and earlier.chosen)
             or resolved
             or resolve(
                 config,
@@ -463,20 +464,6 @@ def read_provenance(folder: RunFolder) -> Provenance:
     )
 
 
-def _earlier(folder: RunFolder) -> Resolved | None:
-    """What an earlier start of the run chose; None where there was none."""
-    if not folder.provenance.is_file():
-        return None
-    return read_provenance(folder).chosen
-
-
-def _begun_from(folder: RunFolder) -> StartWeights | None:
-    """The weights that an earlier start of the run began from; None for random ones."""
-    if not folder.provenance.is_file():
-        return None
-    return read_provenance(folder).start
-
-
 def _record(
     folder: RunFolder,
     archive: Archive,
@@ -529,7 +516,7 @@ def _record(
             f"(version {before.views_version}, now {VIEWS_VERSION}): name another output folder to "
             "train it again, or go on with the release it was started with"
         )
-    begun = _begun_from(folder)
+    begun = before.start
     if start is not None and begun is not None and start.weights_hash != begun.weights_hash:
         raise ScanlearnError(
             f"{folder.path} was started from {begun.in_words}, and backbone.weights now holds "

@@ -61,6 +61,30 @@ def sights() -> Callable[..., Views]:
 
 
 @pytest.fixture
+def losses_of(at: Callable[..., Progress]) -> Callable[..., list[float]]:
+    """Takes steps with a method, and returns the loss of each."""
+
+    def train(
+        method: Method,
+        optimiser: torch.optim.Optimizer,
+        views: Callable[[int], Views],
+        steps: int = 5,
+    ) -> list[float]:
+        losses = []
+        for step in range(steps):
+            optimiser.zero_grad()
+            loss = method.loss(views(step), at(step)).total
+            loss.backward()
+            method.after_backward(at(step))
+            optimiser.step()
+            method.after_step(at(step))
+            losses.append(float(loss.detach()))
+        return losses
+
+    return train
+
+
+@pytest.fixture
 def at() -> Callable[..., Progress]:
     def progress(step: int = 0, total_steps: int = 40, steps_per_epoch: int = 8) -> Progress:
         return Progress(step, total_steps, steps_per_epoch)

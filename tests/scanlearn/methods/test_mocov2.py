@@ -15,9 +15,11 @@ from lightly.models.utils import deactivate_requires_grad, update_momentum
 from torch import Tensor, nn
 
 from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbone, weights_hash
+from scanlearn.core import Views
 from scanlearn.methods.mocov2 import in_groups
 
 Make = Callable[..., Any]
+Losses = Callable[..., list[float]]
 
 
 def _slow_info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> float:
@@ -159,18 +161,16 @@ def test_five_steps_equal_a_plain_script_from_the_parts_of_lightly(
         method.after_step(at(step))
 
 
-def test_loss_falls(make: Make, sights: Any, at: Any) -> None:
+def seeded(step: int, views: Views) -> Views:
+    """Views of a step, whose keys are shuffled alike in every run of it."""
+    torch.manual_seed(step)
+    return views
+
+
+def test_loss_falls(make: Make, sights: Any, losses_of: Losses) -> None:
     method = make("mocov2", queue_size=16)
     optimiser = torch.optim.SGD(method.parameter_groups(1e-4), lr=0.03, momentum=0.9)
-    losses = []
-    for step in range(40):
-        torch.manual_seed(step)
-        optimiser.zero_grad()
-        loss = method.loss(sights(step % 4), at(step)).total
-        loss.backward()
-        optimiser.step()
-        method.after_step(at(step))
-        losses.append(float(loss.detach()))
+    losses = losses_of(method, optimiser, lambda step: seeded(step, sights(step % 4)), steps=40)
     # The first keys are told from noise, which is easy; by the fourth step the queue holds scans.
     assert sum(losses[-4:]) < 0.5 * sum(losses[2:6])
 
@@ -215,18 +215,10 @@ def test_a_small_archive_gets_a_short_queue_and_says_why(resolved: Make) -> None
 GOLDEN = (0.529244, 1.400606, 2.317302, 2.68027, 2.822034)
 
 
-def test_five_steps_of_a_tiny_run_stay_golden(make: Make, sights: Any, at: Any) -> None:
+def test_five_steps_of_a_tiny_run_stay_golden(make: Make, sights: Any, losses_of: Losses) -> None:
     method = make("mocov2")
     optimiser = torch.optim.SGD(method.parameter_groups(1e-4), lr=0.02, momentum=0.9)
-    found = []
-    for step in range(5):
-        optimiser.zero_grad()
-        torch.manual_seed(step)
-        loss = method.loss(sights(step), at(step)).total
-        loss.backward()
-        optimiser.step()
-        method.after_step(at(step))
-        found.append(float(loss.detach()))
+    found = losses_of(method, optimiser, lambda step: seeded(step, sights(step)))
     assert found == pytest.approx(GOLDEN, rel=1e-3)
 
 

@@ -17,6 +17,7 @@ from scanlearn.core import Views
 from scanlearn.methods.mocov3 import contrast
 
 Make = Callable[..., Any]
+Losses = Callable[..., list[float]]
 
 
 def _slow_contrast(q: Tensor, k: Tensor, temperature: float) -> float:
@@ -197,17 +198,10 @@ def test_five_steps_equal_a_plain_script(make: Make, sights: Any, at: Any) -> No
         update_momentum(encoder, teacher, cosine_schedule(step, 40, 0.5, 1.0))
 
 
-def test_loss_falls(make: Make, sights: Any, at: Any) -> None:
+def test_loss_falls(make: Make, sights: Any, losses_of: Losses) -> None:
     method = make("mocov3", network="test_vit", head_hidden=64, head_dim=16)
     optimiser = torch.optim.AdamW(method.parameter_groups(0.1), lr=1e-3)
-    losses = []
-    for step in range(20):
-        optimiser.zero_grad()
-        loss = method.loss(sights(step % 4), at(step)).total
-        loss.backward()
-        optimiser.step()
-        method.after_step(at(step))
-        losses.append(float(loss.detach()))
+    losses = losses_of(method, optimiser, lambda step: sights(step % 4), steps=20)
     assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
 
 
@@ -215,15 +209,7 @@ def test_loss_falls(make: Make, sights: Any, at: Any) -> None:
 GOLDEN = (1.848648, 1.766647, 2.120742, 1.854179, 1.989331)
 
 
-def test_five_steps_of_a_tiny_run_stay_golden(make: Make, sights: Any, at: Any) -> None:
+def test_five_steps_of_a_tiny_run_stay_golden(make: Make, sights: Any, losses_of: Losses) -> None:
     method = make("mocov3", network="test_vit", head_hidden=32, head_dim=16)
     optimiser = torch.optim.AdamW(method.parameter_groups(0.1), lr=1e-4)
-    found = []
-    for step in range(5):
-        optimiser.zero_grad()
-        loss = method.loss(sights(step), at(step)).total
-        loss.backward()
-        optimiser.step()
-        method.after_step(at(step))
-        found.append(float(loss.detach()))
-    assert found == pytest.approx(GOLDEN, rel=1e-3)
+    assert losses_of(method, optimiser, sights) == pytest.approx(GOLDEN, rel=1e-3)

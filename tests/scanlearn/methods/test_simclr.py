@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,7 @@ from scanlearn.core import Progress, Views
 from scanlearn.methods import MethodConfig, RunFacts, SimCLR, SimCLRConfig
 
 AT = Progress(step=0, total_steps=5, steps_per_epoch=5)
+Losses = Callable[..., list[float]]
 FACTS = RunFacts(num_scans=40, batch_size=8, ranks=1, total_steps=5, steps_per_epoch=5)
 
 
@@ -101,16 +103,10 @@ def test_the_loss_is_computed_in_fp32_under_bf16() -> None:
     assert losses.embeddings.dtype == torch.float32
 
 
-def test_loss_falls() -> None:
+def test_loss_falls(losses_of: Losses) -> None:
     method = _method(temperature=0.5)
     optimiser = LARS(method.parameter_groups(1e-4), lr=0.2, momentum=0.9)
-    losses = []
-    for _ in range(15):
-        optimiser.zero_grad()
-        loss = method.loss(_views(), AT).total
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
+    losses = losses_of(method, optimiser, lambda _: _views(), steps=15)
     assert losses[-1] < 0.7 * losses[0]
 
 
@@ -156,18 +152,11 @@ def test_five_steps_equal_a_plain_script_from_the_parts_of_lightly() -> None:
 GOLDEN = (1.388446, 1.453258, 1.083678, 2.404920, 0.741097)
 
 
-def test_five_steps_of_a_tiny_run_stay_golden() -> None:
+def test_five_steps_of_a_tiny_run_stay_golden(losses_of: Losses) -> None:
     method = _method()
     # A small rate: at .1 five steps make a relative 2e-3 of the rounding of two threads.
     optimiser = LARS(method.parameter_groups(1e-4), lr=0.02, momentum=0.9)
-    found = []
-    for step in range(5):
-        optimiser.zero_grad()
-        loss = method.loss(_views(step), AT).total
-        loss.backward()
-        optimiser.step()
-        found.append(float(loss.detach()))
-    assert found == pytest.approx(GOLDEN, rel=1e-3)
+    assert losses_of(method, optimiser, _views) == pytest.approx(GOLDEN, rel=1e-3)
 
 
 def test_a_method_is_built_from_its_seed_alone() -> None:

@@ -141,26 +141,15 @@ def wait(seconds):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(("decoder", "items"), [("hash_for", [1, 10**9, 1]), ("wait", [0, 600, 0])])
 def test_decoder_that_does_not_return_costs_only_its_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoder: str, items: list[int]
 ) -> None:
-    (tmp_path / "deaf_decoder.py").write_text(MODULE)
+    module = f"deaf_in_{decoder}"
+    (tmp_path / f"{module}.py").write_text(MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    hash_for = importlib.import_module("deaf_decoder").hash_for
+    decode = getattr(importlib.import_module(module), decoder)
     start = time.monotonic()
-    found = ordered_map(hash_for, [1, 10**9, 1], workers=1, crashed="crashed", chunk=2)
-    assert list(found) == ["done", "crashed", "done"]
-    assert time.monotonic() - start < 60
-
-
-@pytest.mark.long
-def test_file_that_waits_for_ever_costs_only_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "deaf_waiter.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    wait = importlib.import_module("deaf_waiter").wait
-    start = time.monotonic()
-    found = ordered_map(wait, [0, 600, 0], workers=1, crashed="crashed", chunk=2)
+    found = ordered_map(decode, items, workers=1, crashed="crashed", chunk=2)
     assert list(found) == ["done", "crashed", "done"]
     assert time.monotonic() - start < 60
