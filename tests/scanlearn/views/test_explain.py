@@ -55,7 +55,7 @@ def test_every_number_in_use_stands_there_with_unit_and_source() -> None:
 
 def test_what_is_off_is_named_in_one_line() -> None:
     text = " ".join(explanation(find_recipe("simclr"), Scale.STRONG, 3).split())
-    assert "off: vflip, rotation, translation" in text
+    assert "off: vflip, quarter_turns, rotation, translation" in text
     assert "rotation_deg" not in text
     by_hand = explanation(find_recipe("simclr").adjusted({"blur": "off"}), Scale.STRONG, 3)
     assert "blur" in by_hand.split("off: ")[-1]
