@@ -22,12 +22,12 @@ from scanlearn.views.curves import BY_HAND, POLICY, Curve, Row
 from scanlearn.views.operations.table import BY_NAME, OPERATION_OF, OPERATIONS
 
 OURS = "ours, to be measured"
-_SLUIJS = "van der Sluijs et al. 2023 (crop .3-.9, brightness and contrast .5-.7)"
-_MOCO_CXR = "MoCo-CXR 2021 (10 degrees)"
-_TORCHIO = "TorchIO's defaults"
+_SLUIJS = "strong after van der Sluijs et al. 2023 (crop .3-.9, intensity .5-.7), weak ours"
+_MOCO_CXR = "strong after MoCo-CXR 2021 (10 degrees), weak ours"
+_TORCHIO = "strong is TorchIO's default (±.5, order 3), weak ours"
 _NNUNET = "nnU-Net's ranges"
 _ALBUMENTATIONS = "Albumentations' range"
-_VIRCHOW = "Virchow2 (tiles of any orientation)"
+_VIRCHOW = "as Virchow2 (vertical flips, no solarize)"
 _SITUS = "a mirrored chest shows situs inversus"
 _INVERTED = "it imitates MONOCHROME1"
 
@@ -123,7 +123,7 @@ def policy_rows(rows: Sequence[Row], policy: Policy, *, has_local_views: bool) -
             table["crop_min"], range(2), lambda curve: _raised(curve, floor, source), views
         )
     if policy.local_area is not None and has_local_views:
-        least, source = policy.local_area, policy.source("crop")
+        least, source = policy.local_area, f"{POLICY}{policy.name}: {OURS}"
         for name in ("crop_min", "crop_max"):
             table[name] = _each(
                 table[name], range(2, 3), lambda curve: _at_least(curve, least, source), views
@@ -300,7 +300,6 @@ _TABLE = (
         sources={
             "flip": "the side can be the label",
             "bias_field": _TORCHIO,
-            "elastic": _TORCHIO,
             "rician": _ALBUMENTATIONS,
             "gamma": _NNUNET,
             "low_resolution": _NNUNET,
@@ -317,7 +316,7 @@ _TABLE = (
         },
         crop_floor=0.3,
         local_area=(0.2, 0.1),
-        sources={"noise": "VanBerlo et al. 2025", "speckle": _ALBUMENTATIONS},
+        sources={"noise": "VanBerlo et al. 2025 (.5-3 of 255)", "speckle": _ALBUMENTATIONS},
     ),
     Policy(
         "histology",
@@ -334,7 +333,6 @@ _TABLE = (
         },
         crop_floor=0.25,
         sources={
-            "rotation": _VIRCHOW,
             "vflip": _VIRCHOW,
             "solarize": _VIRCHOW,
             "low_resolution": _NNUNET,
