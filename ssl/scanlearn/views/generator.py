@@ -81,7 +81,8 @@ class ViewGenerator:
         self.extras = tuple(extras)
         self._scan_ids = scan_ids
         # One side for all views: `ViewTransform.one` makes a local view of a global side's blur.
-        self.settings = replace(settings, global_size=settings.global_size or size)
+        asked = self.recipe.rendered(settings)
+        self.settings = replace(asked, global_size=settings.global_size or size)
         self.ranges = _planned(self.recipe.at(scale), plan)
 
     @property

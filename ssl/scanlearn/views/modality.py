@@ -20,6 +20,7 @@ from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.views.adjusting import Given, Operations, adjusted_rows, in_words
 from scanlearn.views.curves import BY_HAND, POLICY, Curve, Row
 from scanlearn.views.operations.table import BY_NAME, OPERATION_OF, OPERATIONS
+from scanlearn.views.settings import Pivot
 
 OURS = "ours, to be measured"
 _SLUIJS = "strong after van der Sluijs et al. 2023 (crop .3-.9, intensity .5-.7), weak ours"
@@ -43,6 +44,8 @@ class Policy:
         local_area: Smallest area of local crops at weak and strong; None is the recipe's.
         sources: Where rows are from, or why they are off, by operation; others are `OURS`.
         moves_acquisition: Whether one number moves the sub-dial `acquisition` too.
+        turns_about: What rotation, shear and stretch leave in its place; None is what it is in
+            the policy that this one changes.
         like: The policy that this one changes; None for a recipe alone.
     """
 
@@ -53,11 +56,17 @@ class Policy:
     local_area: tuple[float, float] | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
     moves_acquisition: bool = True
+    turns_about: Pivot | None = None
     like: Policy | None = None
 
     def source(self, operation: str) -> str:
         """Returns where the rows of an operation are from."""
         return f"{POLICY}{self.name}: {self.sources.get(operation, OURS)}"
+
+    @property
+    def pivot(self) -> Pivot:
+        """What rotation, shear and stretch leave in its place, its own or that of `like`."""
+        return self.turns_about or (self.like.pivot if self.like else "centre")
 
     @property
     def in_words(self) -> str:
@@ -316,6 +325,7 @@ _TABLE = (
         },
         crop_floor=0.3,
         local_area=(0.2, 0.1),
+        turns_about="apex",
         sources={"noise": "VanBerlo et al. 2025 (.5-3 of 255)", "speckle": _ALBUMENTATIONS},
     ),
     Policy(

@@ -306,16 +306,22 @@ class Sheet:
                 if number == 0:
                     axes.set_ylabel(f"scan {rows[row]}", fontsize=7, color=FAINT, labelpad=4)
         for column, draw in enumerate(draws):
-            self._fill(grid, column, batch, draw, archive)
+            settings = replace(drawn[column][0].rendered(self.settings), global_size=self.size)
+            self._fill(grid, column, batch, draw, archive, settings)
         return grid.figure
 
     def _fill(
-        self, grid: SheetGrid, column: int, batch: ScanBatch, draw: Draw, archive: Archive
+        self,
+        grid: SheetGrid,
+        column: int,
+        batch: ScanBatch,
+        draw: Draw,
+        archive: Archive,
+        settings: RenderSettings,
     ) -> None:
         from scanlearn.views.render import render_views
 
         local_size = max(round(LOCAL_SHARE * self.size), 2)
-        settings = replace(self.settings, global_size=self.size)
         for views, size in zip(self.kinds, (self.size, local_size), strict=False):
             rendered = render_views(batch, draw, views, size, settings)
             for view, planes in zip(views, rendered, strict=True):

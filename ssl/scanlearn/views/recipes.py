@@ -125,6 +125,10 @@ class Recipe:
         rows = policy_rows(self.rows, policy, has_local_views=self.has_local_views)
         return replace(self, rows=rows, policy=policy)
 
+    def rendered(self, settings: RenderSettings) -> RenderSettings:
+        """Returns the settings with the pivot that the policy asks for."""
+        return replace(settings, pivot=self.policy.pivot) if self.policy else settings
+
     def adjusted(self, operations: Mapping[str, Given]) -> Recipe:
         """Returns the recipe with operations switched off or set by hand.
 

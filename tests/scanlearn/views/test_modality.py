@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from scanlearn.core import ScanBatch
+from scanlearn.core import ScanBatch, ViewPlan
 from scanlearn.errors import ScanlearnError
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.views.explain import WIDTH, explain
+from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.modality import OURS, POLICIES, OwnModality, find_policy
 from scanlearn.views.operations.table import OPERATION_OF, PARAMETERS
 from scanlearn.views.recipes import RECIPES, Recipe, find_recipe
@@ -271,3 +272,11 @@ def test_bad_modalities_are_refused_in_one_sentence(given: Any, expected: str) -
 def test_a_policy_is_found_by_its_name_or_is_one() -> None:
     assert find_policy("ct") is find_policy(find_policy("ct"))
     assert find_policy(OwnModality(name="hand", like="xray")).like is find_policy("xray")
+
+
+def test_ultrasound_turns_about_its_apex_in_training_and_of_ones_own_too() -> None:
+    like = OwnModality(name="thyroid", like="ultrasound")
+    for modality, pivot in (("ultrasound", "apex"), (like, "apex"), ("ct", "centre")):
+        recipe = find_recipe("simclr").under(modality)
+        generator = ViewGenerator(recipe, Scale.WEAK, ViewPlan(2), 32, [0.5], [0.25])
+        assert generator.settings.pivot == pivot
