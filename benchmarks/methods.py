@@ -38,6 +38,8 @@ def words(arguments: argparse.Namespace, method: str) -> list[str]:
         f"primary={{learner: linear, budget: all, better: {ARM}, than: random}}",
         f"pretrain.method.name={method}",
         "pretrain.views.recipe=null",
+        # The recipe as published: the shipped comparison names the X-ray policy.
+        "pretrain.views.modality=null",
         f"pretrain.epochs={arguments.epochs}",
     ]
 

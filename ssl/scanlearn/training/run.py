@@ -49,8 +49,8 @@ from scanlearn.views.settings import VIEWS_VERSION, RenderSettings
 
 PHANTOM_NOTE = "synthetic scans; no evidence about real scans"
 _UNNAMED = (
-    "views.modality is not given: the recipe as published, whose flips, colours and solarize a "
-    "policy such as xray would switch off; scanlearn explain RECIPE modality=xray shows both"
+    "views.modality is not given: the recipe as published, made for photographs; scanlearn explain "
+    "RECIPE modality=xray shows what of it a policy such as xray changes or switches off"
 )
 _SAMPLE = 256
 _SMALLEST_BATCH = 2

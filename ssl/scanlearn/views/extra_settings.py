@@ -195,13 +195,13 @@ def _class_of(name: str, library: Library, where: str) -> Any:
     # Albumentations asks the network for its newest version where this is not set.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
-        found = vars(import_module(module))
+        names = vars(import_module(module))
     except ModuleNotFoundError as error:
         raise ScanlearnError(
             f"{where}.name: {name} needs {library.package}, which is not installed; install it "
             f"with pip install {library.package}."
         ) from error
-    classes = {key: value for key, value in found.items() if _is_transform(value, library)}
+    classes = {key: value for key, value in names.items() if _is_transform(value, library)}
     if wanted not in classes:
         hint = did_you_mean(wanted, classes) or f"; see the documentation of {library.package}"
         raise ScanlearnError(f"{where}.name: {module} has no transform '{wanted}'{hint}.")

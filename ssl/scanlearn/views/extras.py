@@ -174,8 +174,8 @@ def apply_extras(
             seeds = (numbers[chosen, _SEED] * 2.0**53).astype(np.int64)
             rows = torch.from_numpy(chosen).to(views.device)
 
-            def told(place: int, extra: Extra = extra, chosen: np.ndarray = chosen) -> str:
-                where = f" on scan {scan_name(int(chosen[place]))}" if scan_name else ""
+            def told(row: int, extra: Extra = extra, chosen: np.ndarray = chosen) -> str:
+                where = f" on scan {scan_name(int(chosen[row]))}" if scan_name else ""
                 return f"{extra.name}{where}"
 
             views[rows] = _run(extra, views[rows], seeds, told)

@@ -76,6 +76,7 @@ class Policy:
             f"crop floor {self.crop_floor:g}" if self.crop_floor else "",
             "local crops at least {:g}/{:g}".format(*self.local_area) if self.local_area else "",
             in_words(self.operations),
+            f"turns about the {self.turns_about}" if self.turns_about else "",
             f"else as {base}" if base else "",
         )
         changes = ", ".join(filter(None, parts))

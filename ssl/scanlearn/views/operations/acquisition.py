@@ -118,14 +118,14 @@ def coarsen(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
 
     def coarse(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
         taps = coarse_taps(side[rows].astype(np.int64), size=size)
-        found = resample(part, taps, taps)
+        coarser = resample(part, taps, taps)
         if coverage is None:
-            return found.clamp_(0, 1)
+            return coarser.clamp_(0, 1)
         inside = coverage[torch.from_numpy(rows).to(x.device)]
         # Where most of what the cubic weighs lies outside, there is nothing to be made coarser.
         seen = resample(inside, taps, taps)
-        found = found.div_(seen.clamp(min=_LEAST_SEEN)).clamp_(0, 1).mul_(inside)
-        return torch.where(seen < _LEAST_SEEN, part, found)
+        coarser = coarser.div_(seen.clamp(min=_LEAST_SEEN)).clamp_(0, 1).mul_(inside)
+        return torch.where(seen < _LEAST_SEEN, part, coarser)
 
     change_rows(x, side != size, coarse, in_cache=True)
 

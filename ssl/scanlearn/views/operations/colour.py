@@ -53,11 +53,11 @@ def restain(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
     def stained(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
         mixing = np.linalg.inv(_STAINS) @ (factor[rows, :, None] * _STAINS)
         log = part.clamp(min=_LEAST_LIGHT).log10_()
-        found = column(offset[rows] @ -_STAINS, part).view(-1, 3, 1, 1).repeat(1, 1, *log.shape[2:])
+        mixed = column(offset[rows] @ -_STAINS, part).view(-1, 3, 1, 1).repeat(1, 1, *log.shape[2:])
         for source in range(3):
             share = column(mixing[:, source], part).view(-1, 3, 1, 1)
-            found.add_(log[:, source : source + 1] * share)
-        return found.mul_(math.log(10)).exp_().clamp_(0, 1)
+            mixed.add_(log[:, source : source + 1] * share)
+        return mixed.mul_(math.log(10)).exp_().clamp_(0, 1)
 
     applies = (factor != 1).any(-1) | (offset != 0).any(-1)
     change_content(x, rendering, applies, stained, in_cache=True)

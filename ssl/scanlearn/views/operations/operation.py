@@ -146,7 +146,6 @@ class Operation:
             is composed into one resampling, the parts of the jitter are done by it.
         part_of: The operation whose probability it shares.
         needs_colour: Whether it has no meaning on one channel.
-        needs_window: Whether it has no meaning but on a window of Hounsfield units.
     """
 
     name: str
@@ -156,7 +155,6 @@ class Operation:
     apply: Callable[[Float[Tensor, "b c s s"], Rendering], None] | None = None
     part_of: str | None = None
     needs_colour: bool = False
-    needs_window: bool = False
 
 
 def change_rows(

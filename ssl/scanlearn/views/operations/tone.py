@@ -152,7 +152,6 @@ WINDOW = Operation(
         for name in ("window_width", "window_level")
     },
     move_window,
-    needs_window=True,
 )
 GAMMA = Operation(
     "gamma",
