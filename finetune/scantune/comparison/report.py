@@ -14,6 +14,7 @@ from markupsafe import Markup
 from scanlearn.files import make_folder, write_atomically
 from scanlearn.pages import page_template, png_address
 from scanlearn.svg import standalone
+from scanlearn.views.curves import POLICY
 from scanlearn.views.operations.table import PARAMETERS
 from scantune.comparison import plots
 from scantune.comparison.results import (
@@ -86,6 +87,7 @@ def write(folder: Path | str) -> Path:
         auroc=[auroc_table(results, task.name) for task in tasks(results)],
         pairs=pairs(results),
         dial=dial_table(results),
+        has_policy=any(p.source.startswith(POLICY) for arm in results.arms for p in arm.resolved),
         proof=proof_rows(results),
         conditions=shared_conditions(results),
         learners=learners(results),
@@ -253,12 +255,19 @@ def dial_table(results: Results) -> DialTable:
         of_arm = [next((p for p in arm.resolved if p.parameter == name), None) for arm in arms]
         values = [p.value if p else "–" for p in of_arm]
         notes = dict.fromkeys(NOTES.get(p.note, p.note) for p in of_arm if p and p.note)
-        # A source that is neither the identity nor published is named for each arm.
-        sources = [
-            f"{arm.name}: {p.source}"
+        # A source that is neither the identity nor published is named, with its arm where it is
+        # not that of all.
+        of_arms = {
+            arm.name: p.source
             for arm, p in zip(arms, of_arm, strict=True)
-            if p and p.source not in ("identity", "") and not p.source.startswith("published")
-        ]
+            if p and p.source not in ("identity", "")
+        }
+        is_shared = len(of_arms) > 1 and len(set(of_arms.values())) == 1
+        sources = dict.fromkeys(
+            source if is_shared else f"{arm}: {source}"
+            for arm, source in of_arms.items()
+            if not source.startswith("published")
+        )
         title = PARAMETERS[name].title if name in PARAMETERS else name
         rows.append((title, values, "; ".join([*sources, *notes])))
     return DialTable(arms, rows)

@@ -109,7 +109,9 @@ def policy_rows(rows: Sequence[Row], policy: Policy, *, has_local_views: bool) -
     lacking = {
         operation
         for operation in _TEMPERED
-        if all(table[name.name].is_idle for name in BY_NAME[operation].parameters)
+        # What a user writes into a modality of their own is meant.
+        if policy.like is None
+        and all(table[name.name].is_idle for name in BY_NAME[operation].parameters)
     }
     operations = {
         name: given
@@ -400,11 +402,12 @@ class OwnModality(Settings):
     def build(self) -> Policy:
         """Returns the policy."""
         base = find_policy(self.like)
+        own = (OPERATION_OF[n].name if n in OPERATION_OF else n for n in self.operations)
         return Policy(
             self.name,
             self.operations,
             self.crop_floor,
-            sources={"crop": "your own", **{each.name: "your own" for each in OPERATIONS}},
+            sources=dict.fromkeys(("crop", *own), "your own"),
             moves_acquisition=base.moves_acquisition,
             like=base,
         )

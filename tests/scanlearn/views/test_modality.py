@@ -10,7 +10,7 @@ import torch
 from scanlearn.core import ScanBatch, ViewPlan
 from scanlearn.errors import ScanlearnError
 from scanlearn.training.settings import PretrainConfig
-from scanlearn.views.explain import WIDTH, explain
+from scanlearn.views.explain import WIDTH, explain, policy_changes
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.modality import OURS, POLICIES, OwnModality, find_policy
 from scanlearn.views.operations.table import OPERATION_OF, PARAMETERS
@@ -280,3 +280,37 @@ def test_ultrasound_turns_about_its_apex_in_training_and_of_ones_own_too() -> No
         recipe = find_recipe("simclr").under(modality)
         generator = ViewGenerator(recipe, Scale.WEAK, ViewPlan(2), 32, [0.5], [0.25])
         assert generator.settings.pivot == pivot
+
+
+@pytest.mark.parametrize(
+    ("recipe", "modality", "words"),
+    [
+        ("simclr", "natural", "natural (the recipe as published)"),
+        (
+            "dino",
+            "ct",
+            "ct (off: flip (a mirrored chest shows situs inversus), jitter (the window is moved "
+            "instead), brightness, contrast, saturation, hue, gray, solarize; added: rotation, "
+            "translation, stretch, shear, window, low resolution, noise; changed: blur; one number "
+            "moves acquisition too)",
+        ),
+        (
+            "mocov2",
+            OwnModality(name="eye", crop_floor=0.4, operations={"flip": "off"}),
+            "eye (off: flip (your own); global crops from 0.4 of the area on at s = 1)",
+        ),
+        (
+            "simclr",
+            OwnModality(name="hand", like="xray", operations={"flip_p": 0.5, "gray_p": 0.1}),
+            "hand (off: saturation, hue; added: rotation, translation, stretch, shear, elastic, "
+            "gamma, histogram shift, poisson, noise; changed: brightness, contrast, gray; global "
+            "crops from 0.3 of the area on at s = 1; one number moves acquisition too)",
+        ),
+    ],
+)
+def test_what_a_policy_changes_is_told_in_words(
+    recipe: str, modality: str | OwnModality, words: str
+) -> None:
+    ruled = find_recipe(recipe).under(modality)
+    assert policy_changes(ruled) == words
+    assert policy_changes(ruled.adjusted({"blur": "off", "crop": "off"})) == words

@@ -278,6 +278,25 @@ def test_a_cited_number_is_no_remark_and_any_other_is(fake_results: r.Results) -
     assert remark == f"{told[1].name}: derived from B et al. 2025"
 
 
+def test_a_page_says_that_s_1_is_what_the_policy_makes_of_the_recipe(
+    fake_results: r.Results, study_folder: Folder
+) -> None:
+    source = "policy xray: a mirrored chest shows situs inversus"
+    row = r.Parameter(parameter="crop_min", value="0.3", source=source, note="fixed")
+    arms = tuple(
+        arm.model_copy(update={"resolved": (row,) * (arm.name in ("weak", "strong"))})
+        for arm in fake_results.arms
+    )
+    remark = page.dial_table(fake_results.model_copy(update={"arms": arms})).rows[0][2]
+    assert remark == f"{source}; the same from s = 0.5 on"
+    policy = r.Fact(name="Modality", value="xray (off: flip)")
+    text = page.write(study_folder(arms=arms, setup=(*fake_results.setup, policy))).read_text()
+    assert "<dt>Modality</dt><dd>xray (off: flip)</dd>" in text
+    assert "as the policy of the modality changes it" in text
+    assert "number for number" not in text
+    assert "number for number" in page.write(study_folder()).read_text()
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(3.2, "3.2 s"), (31, "31 s"), (212.0, "3 min 32 s"), (7325.0, "2 h 02 min")],
