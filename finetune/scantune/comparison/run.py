@@ -17,7 +17,7 @@ from scanlearn.files import csv_cell, write_atomically
 from scanlearn.packing.sources import chosen_canvas, open_archive
 from scanlearn.provenance import provenance
 from scantune.comparison import facts
-from scantune.comparison.arms import matched, train_arms
+from scantune.comparison.arms import matched, resolve_once, train_arms
 from scantune.comparison.facts import draw_sheets
 from scantune.comparison.folder import check_archives, open_study
 from scantune.comparison.leaks import dropped, find_study_leaks, leak_warnings
@@ -54,6 +54,8 @@ def run_study(config: CompareConfig) -> Path:
         named["unlabeled"] = unlabeled = unlabeled.without(left_out)
     with folder.timed("pretraining"):
         runs, run_warnings = train_arms(config, folder, unlabeled)
+    chosen = resolve_once(config, folder, unlabeled)[1]
+    recipe = config.pretrain.build_recipe(chosen.modality, chosen.left_out)
     networks = networks_of(config, folder, runs, unlabeled, labels)
     scores = score_all(config, folder, networks, archives, tasks)
     with folder.timed("intervals"):
@@ -62,7 +64,7 @@ def run_study(config: CompareConfig) -> Path:
     table = score_rows(config, estimates, scores, unknown)
     differences = difference_rows(config, estimates, scores)
     proof = matched(runs)
-    arms = facts.arm_rows(config, unlabeled.shape[0])
+    arms = facts.arm_rows(config, unlabeled.shape[0], recipe)
     answer = state_verdict(config, arms, table, differences, proof)
     caveat = facts.patients_caveat({config.primary_task: tasks[config.primary_task]})
     if caveat:
@@ -75,7 +77,7 @@ def run_study(config: CompareConfig) -> Path:
         command=facts.command_text(config),
         config=facts.config_text(config),
         margin=config.margin,
-        setup=facts.setup_facts(config, runs, tasks, len(unlabeled)),
+        setup=facts.setup_facts(config, runs, tasks, len(unlabeled), recipe),
         verdict=answer,
         unlabeled=facts.counted(unlabeled),
         labels=facts.counted(labels),
@@ -86,8 +88,8 @@ def run_study(config: CompareConfig) -> Path:
         matched=proof,
         table=table,
         differences=differences,
-        view_statistics=facts.view_shares(config),
-        sheets=draw_sheets(config, folder, unlabeled),
+        view_statistics=facts.view_shares(config, recipe),
+        sheets=draw_sheets(config, folder, unlabeled, recipe),
         warnings=(
             *facts.data_warnings(unlabeled, archives, tasks),
             *facts.score_warnings(config, scores),

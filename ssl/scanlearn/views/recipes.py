@@ -6,7 +6,7 @@ limit it may reach at 1.5; `Recipe.at` reads the table at a setting of the dial.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -114,14 +114,17 @@ class Recipe:
             return scale
         return replace(scale, acquisition=scale.crop)
 
-    def under(self, modality: Policy | OwnModality | str) -> Recipe:
+    def under(self, modality: Policy | OwnModality | str, without: Collection[str] = ()) -> Recipe:
         """Returns the recipe as the policy of a modality changes it; before any `adjusted`.
+
+        Args:
+            without: Operations of the policy that are left out.
 
         Raises:
             ScanlearnError: No modality is called so, or its operations cannot be used.
         """
         assert not self.by_hand, "what is set by hand stands above the policy"
-        policy = find_policy(modality)
+        policy = find_policy(modality).without(without)
         rows = policy_rows(self.rows, policy, has_local_views=self.has_local_views)
         return replace(self, rows=rows, policy=policy)
 
