@@ -18,7 +18,6 @@ from scanlearn.training.run import with_batch_of
 from scanlearn.training.settings import TrainingSettings
 from scanlearn.views.adjusting import in_words
 from scanlearn.views.extra_settings import build_extras
-from scanlearn.views.modality import AUTO
 from scanlearn.views.preview import arm_sheet
 from scanlearn.views.recipes import Recipe
 from scanlearn.views.settings import RenderSettings
@@ -129,7 +128,7 @@ def setup_facts(
 
 
 def _evaluation_text(config: CompareConfig, tasks: Mapping[str, LabeledSet]) -> str:
-    evaluation = config.evaluation
+    evaluation = config.scoring
     if evaluation.test is not None:
         tested = ", ".join(
             f"{np.count_nonzero(labeled.split == 'test'):,} scans for {task}"
@@ -148,6 +147,7 @@ def _evaluation_text(config: CompareConfig, tasks: Mapping[str, LabeledSet]) -> 
         (
             *((f"{frozen} on frozen features",) if frozen else ()),
             *((f"{trained} of each network",) if trained else ()),
+            *((evaluation.tune.views_in_words,) if evaluation.trained_on_views else ()),
             design,
             f"{seeds} label seed{'s' if seeds > 1 else ''}",
         )
@@ -159,8 +159,7 @@ def _views_text(shared: TrainingSettings, recipe: Recipe | None = None) -> str:
     recipe = recipe or shared.build_recipe()
     parts = [f"{views.size} px", f"recipe {recipe.name}"]
     if recipe.policy is not None:
-        by_tags = " (by the scans' DICOM tags)" if views.modality == AUTO else ""
-        parts.append(f"modality {recipe.policy_text}{by_tags}")
+        parts.append(f"modality {recipe.policy_text}")
     if views.operations:
         parts.append(f"by hand: {in_words(views.operations)}")
     parts += [f"extra: {extra.in_words}" for extra in views.extras]

@@ -52,10 +52,12 @@ def run_study(config: CompareConfig) -> Path:
     left_out = dropped(config, folder)
     if left_out:
         named["unlabeled"] = unlabeled = unlabeled.without(left_out)
+    chosen = resolve_once(config, folder, unlabeled)[1]
+    # Runs keep the plan as it was written; before the hours that they take, tune is checked too.
+    resolved = config.under(chosen.modality)
     with folder.timed("pretraining"):
         runs, run_warnings = train_arms(config, folder, unlabeled)
-    chosen = resolve_once(config, folder, unlabeled)[1]
-    recipe = config.pretrain.build_recipe(chosen.modality, chosen.left_out)
+    config, recipe = resolved, resolved.pretrain.build_recipe(left_out=chosen.left_out)
     networks = networks_of(config, folder, runs, unlabeled, labels)
     scores = score_all(config, folder, networks, archives, tasks)
     with folder.timed("intervals"):

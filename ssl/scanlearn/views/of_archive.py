@@ -15,7 +15,7 @@ from scanlearn.archive.reader import Archive
 from scanlearn.errors import ScanlearnError
 from scanlearn.readers.dicom_tags import OTHER_PART
 from scanlearn.views.adjusting import Given
-from scanlearn.views.modality import AUTO, OwnModality, find_policy, modality_name
+from scanlearn.views.modality import AUTO, OwnModality, find_policy
 from scanlearn.views.operations.table import OPERATION_OF
 from scanlearn.views.recipes import Recipe
 
@@ -107,6 +107,7 @@ def contradiction(modality: str | OwnModality | None, archive: Archive) -> str |
     if modality is None or modality == AUTO:
         return None
     policy = find_policy(modality)
+    name = policy.name
     while policy.like is not None:
         policy = policy.like
     if policy.name == "natural" and isinstance(modality, OwnModality):
@@ -123,7 +124,7 @@ def contradiction(modality: str | OwnModality | None, archive: Archive) -> str |
         return None
     total = sum(archive.examined.values())
     return (
-        f"modality is {modality_name(modality)}, and the DICOM tags of {sum(others.values()):,} of "
+        f"modality is {name}, and the DICOM tags of {sum(others.values()):,} of "
         f"{total:,} scans name {' or '.join(named)} ({_listed(others)}); name that one, or leave "
         "these scans out, if the tags are right"
     )

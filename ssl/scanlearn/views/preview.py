@@ -197,9 +197,8 @@ def preview(
         raise ScanlearnError(f"output: '{output}' is no picture; end it in .png, .pdf or .svg.")
     pure = find_recipe(recipe)
     columns = named_columns(scales)
-    named = None if modality == AUTO else modality
     # Refused before scans are packed.
-    adjusted = _ruled(pure, named, operations, columns)
+    adjusted = _ruled(pure, modality, operations, columns)
     drawn_extras = build_extras(extras)
     archive = open_archive(source, settings=PackSettings.of_table(table))
     check_operations(operations, archive)
@@ -209,16 +208,16 @@ def preview(
     if contrary:
         warn_user(contrary)
     if modality == AUTO:
-        named, why = modality_by_tags(archive)
+        modality, why = modality_by_tags(archive)
         if why:
-            say(f"modality is {named or 'not given'}: {why}")
-        adjusted = _ruled(pure, named, operations, columns)
+            say(f"modality is {modality or 'not given'}: {why}")
+        adjusted = _ruled(pure, modality, operations, columns)
     left_out = left_out_of(adjusted, archive)
     if left_out:
         for operation, why in left_out.items():
             say(f"{operation} of the policy is left out: it {why}")
-        adjusted = _ruled(pure, named, operations, columns, tuple(left_out))
-    beside = pure if named else None
+        adjusted = _ruled(pure, modality, operations, columns, tuple(left_out))
+    beside = pure if adjusted.policy else None
     settings = RenderSettings(scale_blur=scale_blur)
     sheet = Sheet(adjusted, size, seed, settings, drawn_extras, beside)
     with doing("drawing the sheet"):
@@ -237,8 +236,7 @@ def _ruled(
     left_out: Sequence[str] = (),
 ) -> Recipe:
     """The recipe under a modality, adjusted by hand to some effect in the columns."""
-    ruled = recipe.under(modality, left_out) if modality else recipe
-    ruled = ruled.adjusted(operations)
+    ruled = recipe.under(modality, left_out).adjusted(operations)
     idle = ruled.without_effect([scale for _, scale in columns])
     if idle:
         raise ScanlearnError(no_effect_in_words(idle))
