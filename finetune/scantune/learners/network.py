@@ -5,7 +5,7 @@ The training scans go through the dial, no other scan ever does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -26,6 +26,7 @@ from scanlearn.core import ViewPlan
 from scanlearn.errors import ScanlearnError
 from scanlearn.views.extra_settings import build_extras
 from scanlearn.views.generator import ViewGenerator
+from scanlearn.views.of_archive import check_operations, left_out_of
 from scanlearn.views.scale import Scale
 from scanlearn.views.uniforms import DrawKey
 from scantune.learners.frozen import LinearFit, fit_linear
@@ -66,10 +67,15 @@ def training_views(
     mean: Sequence[float],
     std: Sequence[float],
     scan_ids: Sequence[str] | None = None,
+    left_out: Collection[str] = (),
 ) -> ViewGenerator:
-    """Returns the generator of the training views, one of each scan; ids are for errors."""
+    """Returns the generator of the training views, one of each scan; ids are for errors.
+
+    Args:
+        left_out: Operations of the modality's policy that the scans do not allow.
+    """
     return ViewGenerator(
-        config.build_recipe(),
+        config.build_recipe(left_out),
         training_scale(config.augment, config.scale),
         ViewPlan(1),
         size,
@@ -88,7 +94,10 @@ def train_network(trial: Trial, on_epoch: OnEpoch) -> tuple[Backbone, History]:
     layout = preferred_memory_format(network)
     network.to(memory_format=layout)
     scan_ids = scans.archives[0].scan_ids.tolist() if config.extras else None
-    generator = training_views(config, *scans.view, scan_ids)
+    archive = scans.archives[0]
+    check_operations(config.operations, archive, "tune.operations")
+    left_out = left_out_of(config.build_recipe(), archive)
+    generator = training_views(config, *scans.view, scan_ids, left_out)
     mixing = trial.rng(MIXING)
 
     def batch(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -174,9 +174,13 @@ class TuneConfig(Settings):
             )
         return self
 
-    def build_recipe(self) -> Recipe:
-        """Returns the recipe under the modality's policy, with its operations adjusted."""
-        return find_recipe(self.recipe).under(self.modality).adjusted(self.operations)
+    def build_recipe(self, left_out: Collection[str] = ()) -> Recipe:
+        """Returns the recipe under the modality's policy, with its operations adjusted.
+
+        Args:
+            left_out: Operations of the policy that the scans do not allow.
+        """
+        return find_recipe(self.recipe).under(self.modality, left_out).adjusted(self.operations)
 
     def under(self, modality: AnyModality | None) -> TuneConfig:
         """Returns these settings with the backbone's modality in place of ``auto``.

@@ -23,6 +23,7 @@ from scanlearn.packing.sources import check_source, open_archive
 from scanlearn.tables.settings import DEFAULT_TABLE, Table
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.modality import AUTO, Modality
+from scanlearn.views.of_archive import lacking_of
 from scanlearn.views.recipes import find_recipe
 from scanlearn.views.scale import Scale
 from scanlearn.views.settings import RenderSettings
@@ -147,7 +148,7 @@ def panel(
         )
     generator = ViewGenerator(
         find_recipe(name)
-        .under(card.views_modality if modality == AUTO else modality)
+        .under(card.views_modality if modality == AUTO else modality, lacking_of(archive))
         .adjusted(operations),
         Scale.parse(scale),
         ViewPlan(2),

@@ -12,6 +12,8 @@ from torch import nn
 from scanlearn.backbones.backbone import Backbone
 from scanlearn.backbones.head import classifier_names, norm_names
 from scanlearn.errors import ScanlearnError
+from scanlearn.views.generator import ViewGenerator
+from scanlearn.views.recipes import Recipe
 from scanlearn.views.scale import Scale
 from scanlearn.views.uniforms import DrawKey
 from scantune.labels.truth import Task, Truth
@@ -180,6 +182,26 @@ def test_a_modality_moves_the_device_of_training_scans_by_its_scale() -> None:
     views = training_views(TuneConfig(scale=1.0).under("mri"), 32, (0.5,), (0.2,)).ranges.views[0]
     assert (views.rician_std, views.rotation_deg, views.crop_min) == (0.1, 0.0, 1.0)
     assert TuneConfig(augment="none").under("mri") == TuneConfig(augment="none")
+
+
+def test_what_the_scans_do_not_allow_of_a_policy_is_left_out(
+    scans: LabeledScans, backbone: Callable[[str], Backbone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scans are no CT in a window of Hounsfield units."""
+    seen: list[Recipe] = []
+    render = ViewGenerator.render
+
+    def watched(self: ViewGenerator, batch: Any, draw: Any) -> Any:
+        seen.append(self.recipe)
+        return render(self, batch, draw)
+
+    monkeypatch.setattr(ViewGenerator, "render", watched)
+    train_network(trial(scans, backbone("test_vit"), "finetune", modality="ct"), ignore_epoch)
+    off = {row.parameter: row.is_off for row in seen[0].rows}
+    assert (off["window_width"], off["noise_std"]) == (True, False)
+    by_hand = trial(scans, backbone("test_vit"), "finetune", operations={"window_width": 0.1})
+    with pytest.raises(ScanlearnError, match=r"^tune\.operations\.window_width: .*Hounsfield"):
+        train_network(by_hand, ignore_epoch)
 
 
 def test_operations_that_do_not_fit_the_backbones_modality_are_refused() -> None:
