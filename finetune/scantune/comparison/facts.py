@@ -123,7 +123,7 @@ def setup_facts(
 
 
 def _evaluation_text(config: CompareConfig, tasks: Mapping[str, LabeledSet]) -> str:
-    evaluation = config.evaluation
+    evaluation = config.scoring
     if evaluation.test is not None:
         tested = ", ".join(
             f"{np.count_nonzero(labeled.split == 'test'):,} scans for {task}"
@@ -142,6 +142,7 @@ def _evaluation_text(config: CompareConfig, tasks: Mapping[str, LabeledSet]) -> 
         (
             *((f"{frozen} on frozen features",) if frozen else ()),
             *((f"{trained} of each network",) if trained else ()),
+            *((evaluation.tune.views_in_words,) if evaluation.trained_on_views else ()),
             design,
             f"{seeds} label seed{'s' if seeds > 1 else ''}",
         )

@@ -221,7 +221,13 @@ class CompareConfig(Settings):
         if idle:
             raise ValueError(f"pretrain.views.{no_effect_in_words(idle)}")
         self._check_primary()
+        self.scoring  # noqa: B018  operations of tune may not fit the modality
         return self
+
+    @property
+    def scoring(self) -> EvaluationConfig:
+        """How backbones are scored: those of all arms are tuned under the arms' modality."""
+        return self.evaluation.under(self.pretrain.views.modality)
 
     def check_inputs(self) -> None:
         """Refuses misspelt paths and names, before torch is imported and scans are packed.

@@ -403,7 +403,7 @@ class Run:
             f"{self.layout.in_words(self.method)}"
             f"({len(self.archive):,} in the archive): {config.method.name}, "
             f"{config.backbone.in_words}, {self._sizes()}, scale {self.generator.scale} of recipe "
-            f"{self.generator.recipe.name}, {self._extras()}"
+            f"{self.generator.recipe.name}{self._modality()}, {self._extras()}"
             f"{self.resolved.precision}, learning rate {schedule.peak:.3g} after a warm-up of "
             f"{schedule.warmup_steps:,} steps ({schedule.reason})"
             + "".join(f"\n  {reason}" for reason in (*begun, *self.resolved.reasons, *unnamed))

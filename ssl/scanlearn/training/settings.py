@@ -16,7 +16,7 @@ from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import check_source
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.extra_settings import Extras, build_extras
-from scanlearn.views.modality import AUTO, NAMES, Modality, modality_name
+from scanlearn.views.modality import AUTO, NAMES, Modality
 from scanlearn.views.recipes import RECIPES, Recipe, find_recipe, no_effect_in_words
 from scanlearn.views.scale import Scale
 
@@ -131,14 +131,7 @@ class SharedViews(Settings):
     def build_recipe(self, of_method: str = "simclr") -> Recipe:
         """Returns the recipe under the modality's policy, with its operations adjusted."""
         recipe = find_recipe(self.recipe or of_method)
-        if self.modality is not None and self.modality != AUTO:
-            recipe = recipe.under(self.modality)
-        return recipe.adjusted(self.operations)
-
-    @property
-    def modality_name(self) -> str:
-        """What the modality is called; "none" for the recipe alone."""
-        return modality_name(self.modality)
+        return recipe.under(self.modality).adjusted(self.operations)
 
     def at(self, scale: Scale) -> ViewsConfig:
         """Returns these views at one setting of the dial."""

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from scanlearn.config.loading import check_settings
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.views.adjusting import Given, Operations, adjusted_rows, in_words
@@ -420,14 +421,20 @@ class OwnModality(Settings):
         )
 
 
-def find_policy(modality: Policy | OwnModality | str) -> Policy:
-    """Returns the policy of a modality; a policy as it is.
+AnyModality = Policy | OwnModality | Mapping[str, Any] | str
+
+
+def find_policy(modality: AnyModality) -> Policy:
+    """Returns the policy of a modality; a policy as it is, a mapping as one of the user's own.
 
     Raises:
-        ScanlearnError: No modality is called so.
+        ScanlearnError: No modality is called so, or the mapping is none.
     """
     if isinstance(modality, Policy):
         return modality
+    if isinstance(modality, Mapping):
+        own: OwnModality = _known(modality)
+        return own.build()
     if isinstance(modality, OwnModality):
         return modality.build()
     if modality not in POLICIES:
@@ -457,9 +464,8 @@ def _known(given: Any) -> Any:
                 f"modality: {given.get('name')!r} is no name for a modality of your own; give "
                 f"name: one that is none of {', '.join(POLICIES)}."
             )
-        return OwnModality.model_validate(
-            {**given, "like": find_policy(given.get("like", "natural")).name}
-        )
+        own = {**given, "like": find_policy(given.get("like", "natural")).name}
+        return check_settings(OwnModality, own, "modality")
     if given is None or isinstance(given, OwnModality):
         return given
     raise ScanlearnError(
@@ -470,10 +476,3 @@ def _known(given: Any) -> Any:
 # What a configuration takes: "auto" is that nobody named one, which is the recipe alone.
 AUTO = "auto"
 Modality = Annotated[str | OwnModality | None, BeforeValidator(_known)]
-
-
-def modality_name(modality: str | OwnModality | None) -> str:
-    """Returns what a modality is called; "none" for a recipe alone."""
-    if modality is None or modality == AUTO:
-        return "none"
-    return modality if isinstance(modality, str) else modality.name

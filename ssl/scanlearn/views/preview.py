@@ -198,12 +198,12 @@ def preview(
     if target.suffix not in (".png", ".pdf", ".svg"):
         raise ScanlearnError(f"output: '{output}' is no picture; end it in .png, .pdf or .svg.")
     pure = find_recipe(recipe)
-    adjusted = (pure.under(modality) if modality else pure).adjusted(operations)
+    adjusted = pure.under(modality).adjusted(operations)
     columns = named_columns(scales)
     idle = adjusted.without_effect([scale for _, scale in columns])
     if idle:
         raise ScanlearnError(no_effect_in_words(idle))
-    beside = pure if modality else None
+    beside = pure if adjusted.policy else None
     settings = RenderSettings(scale_blur=scale_blur)
     sheet = Sheet(adjusted, size, seed, settings, build_extras(extras), beside)
     archive = open_archive(source, settings=PackSettings.of_table(table))
