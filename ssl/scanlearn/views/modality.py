@@ -9,7 +9,7 @@ their own are ours, to be measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -91,6 +91,16 @@ class Policy:
         )
         changes = ", ".join(filter(None, parts))
         return f"{self.name}: {changes}" if changes else self.name
+
+    def without(self, operations: Collection[str]) -> Policy:
+        """Returns the policy without its rows of some operations, those of `like` too."""
+        kept = {
+            name: given
+            for name, given in self.operations.items()
+            if (OPERATION_OF[name].name if name in OPERATION_OF else name) not in operations
+        }
+        like = self.like and self.like.without(operations)
+        return replace(self, operations=kept, like=like)
 
     def why_off(self, operation: str) -> str:
         """Returns why an operation is off; empty where the table does not say."""
@@ -473,6 +483,6 @@ def _known(given: Any) -> Any:
     )
 
 
-# What a configuration takes: "auto" is that nobody named one, which is the recipe alone.
+# What a configuration takes: "auto" is what the archive's DICOM tags name, else the recipe alone.
 AUTO = "auto"
 Modality = Annotated[str | OwnModality | None, BeforeValidator(_known)]

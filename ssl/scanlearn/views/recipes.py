@@ -6,7 +6,7 @@ limit it may reach at 1.5; `Recipe.at` reads the table at a setting of the dial.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -114,11 +114,12 @@ class Recipe:
             return scale
         return replace(scale, acquisition=scale.crop)
 
-    def under(self, modality: AnyModality | None) -> Recipe:
+    def under(self, modality: AnyModality | None, without: Collection[str] = ()) -> Recipe:
         """Returns the recipe as the policy of a modality changes it; before any `adjusted`.
 
         Args:
             modality: None and "auto" leave the recipe as it is.
+            without: Operations of the policy that are left out.
 
         Raises:
             ScanlearnError: No modality is called so, its operations cannot be used, or the recipe
@@ -126,7 +127,7 @@ class Recipe:
         """
         if modality is None or modality == AUTO:
             return self
-        policy = find_policy(modality)
+        policy = find_policy(modality).without(without)
         if self.by_hand or self.policy:
             raise ScanlearnError(
                 f"modality: {policy.name} cannot change recipe {self.name}, which was changed "
