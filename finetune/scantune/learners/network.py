@@ -26,7 +26,6 @@ from scanlearn.core import ViewPlan
 from scanlearn.errors import ScanlearnError
 from scanlearn.views.extra_settings import build_extras
 from scanlearn.views.generator import ViewGenerator
-from scanlearn.views.of_archive import check_operations, left_out_of
 from scanlearn.views.scale import Scale
 from scanlearn.views.uniforms import DrawKey
 from scantune.learners.frozen import LinearFit, fit_linear
@@ -72,7 +71,7 @@ def training_views(
     """Returns the generator of the training views, one of each scan; ids are for errors.
 
     Args:
-        left_out: Operations of the modality's policy that the scans do not allow.
+        left_out: Operations of the policy that the scans do not allow.
     """
     return ViewGenerator(
         config.build_recipe(left_out),
@@ -94,9 +93,7 @@ def train_network(trial: Trial, on_epoch: OnEpoch) -> tuple[Backbone, History]:
     layout = preferred_memory_format(network)
     network.to(memory_format=layout)
     scan_ids = scans.archives[0].scan_ids.tolist() if config.extras else None
-    archive = scans.archives[0]
-    check_operations(config.operations, archive, "tune.operations")
-    left_out = left_out_of(config.build_recipe(), archive)
+    left_out = config.left_out(scans.archives[0])
     generator = training_views(config, *scans.view, scan_ids, left_out)
     mixing = trial.rng(MIXING)
 

@@ -12,8 +12,6 @@ from torch import nn
 from scanlearn.backbones.backbone import Backbone
 from scanlearn.backbones.head import classifier_names, norm_names
 from scanlearn.errors import ScanlearnError
-from scanlearn.views.generator import ViewGenerator
-from scanlearn.views.recipes import Recipe
 from scanlearn.views.scale import Scale
 from scanlearn.views.uniforms import DrawKey
 from scantune.labels.truth import Task, Truth
@@ -184,24 +182,15 @@ def test_a_modality_moves_the_device_of_training_scans_by_its_scale() -> None:
     assert TuneConfig(augment="none").under("mri") == TuneConfig(augment="none")
 
 
-def test_what_the_scans_do_not_allow_of_a_policy_is_left_out(
-    scans: LabeledScans, backbone: Callable[[str], Backbone], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The scans are no CT in a window of Hounsfield units."""
-    seen: list[Recipe] = []
-    render = ViewGenerator.render
-
-    def watched(self: ViewGenerator, batch: Any, draw: Any) -> Any:
-        seen.append(self.recipe)
-        return render(self, batch, draw)
-
-    monkeypatch.setattr(ViewGenerator, "render", watched)
-    train_network(trial(scans, backbone("test_vit"), "finetune", modality="ct"), ignore_epoch)
-    off = {row.parameter: row.is_off for row in seen[0].rows}
-    assert (off["window_width"], off["noise_std"]) == (True, False)
-    by_hand = trial(scans, backbone("test_vit"), "finetune", operations={"window_width": 0.1})
-    with pytest.raises(ScanlearnError, match=r"^tune\.operations\.window_width: .*Hounsfield"):
-        train_network(by_hand, ignore_epoch)
+def test_a_window_is_not_moved_of_scans_without_hounsfield_units(scans: LabeledScans) -> None:
+    config, (archive,) = TuneConfig().under("ct"), scans.archives
+    left_out = config.left_out(archive)
+    assert list(left_out) == ["window"]
+    views = training_views(config, 32, (0.5,), (0.2,), left_out=left_out).ranges.views[0]
+    assert (views.window_p, views.noise_p) == (0, 0.5)
+    by_hand = TuneConfig.model_validate({"operations": {"window_width": 0.2}})
+    with pytest.raises(ScanlearnError, match=r"tune\.operations\.window_width: window needs"):
+        by_hand.left_out(archive)
 
 
 def test_operations_that_do_not_fit_the_backbones_modality_are_refused() -> None:
