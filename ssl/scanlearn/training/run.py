@@ -45,6 +45,7 @@ from scanlearn.training.settings import PRESENTATION, PretrainConfig
 from scanlearn.views.extra_settings import build_extras
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.modality import AUTO
+from scanlearn.views.recipes import Recipe
 from scanlearn.views.settings import VIEWS_VERSION, RenderSettings
 
 PHANTOM_NOTE = "synthetic scans; no evidence about real scans"
@@ -227,6 +228,25 @@ def _recipe_in_words(config: PretrainConfig) -> tuple[str, ...]:
     return (f"recipe {config.recipe}, since {config.backbone.name} is {kind} (else {others[0]})",)
 
 
+def _unmeasured(recipe: Recipe, archive: Archive) -> tuple[str, ...]:
+    """What the recipe would use in units that the archive does not tell."""
+    used = {row.parameter for row in recipe.rows if not row.is_idle}
+    notes = []
+    num_unknown = int(np.isnan(archive.facts["spacing_mm"]).any(axis=1).sum())
+    if "elastic_mm" in used and num_unknown:
+        instead = "a share of the side, not millimetres," if "elastic" in used else "off"
+        notes.append(
+            f"elastic deformation is {instead} in {num_unknown:,} of {len(archive):,} scans, whose "
+            "pixel spacing is not known"
+        )
+    if "noise_hu" in used and archive.hu_per_value is None:
+        notes.append(
+            "noise is a share of the range, with no least in HU: the archive holds no Hounsfield "
+            "units (packing with a window keeps them)"
+        )
+    return tuple(notes)
+
+
 def _precision(config: PretrainConfig, backbone: Backbone, side: int) -> Precision:
     """Returns the number format of a run whose smallest views have that side."""
     if config.precision != "auto":
@@ -397,6 +417,7 @@ class Run:
         begun = () if first or self.start is None else (f"begins from {self.start.in_words}",)
         is_unnamed = config.views.modality == AUTO and not self.archive.synthetic_phantom
         unnamed = (_UNNAMED,) if is_unnamed else ()
+        notes = (*_unmeasured(self.generator.recipe, self.archive), *unnamed)
         begins = f"resuming at step {first:,} of" if first else "pretraining for"
         return (
             f"{begins} {schedule.total_steps:,} steps of {config.batch_size} scans "
@@ -406,7 +427,7 @@ class Run:
             f"{self.generator.recipe.name}, {self._extras()}"
             f"{self.resolved.precision}, learning rate {schedule.peak:.3g} after a warm-up of "
             f"{schedule.warmup_steps:,} steps ({schedule.reason})"
-            + "".join(f"\n  {reason}" for reason in (*begun, *self.resolved.reasons, *unnamed))
+            + "".join(f"\n  {reason}" for reason in (*begun, *self.resolved.reasons, *notes))
         )
 
     def _modality(self) -> str:
