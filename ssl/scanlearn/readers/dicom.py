@@ -14,6 +14,7 @@ from scanlearn.readers.codestream import claimed_values
 from scanlearn.readers.dicom_tags import (
     IDENTIFIERS,
     check_picture,
+    laterality_of,
     macro,
     num_frames_of,
     spacing_mm_of,
@@ -179,7 +180,9 @@ def _frame(
     scan, more = gray(values, tags, rescale, voi, padding=padding, in_hounsfield=in_hounsfield)
     scan = inverted(scan) if interpretation == "MONOCHROME1" else scan
     limits = scan.value_range if shows == "file" else None
-    return replace(scan, spacing_mm=spacing, value_range=limits), (*notes, *more)
+    side = laterality_of(tags, index)
+    scan = replace(scan, spacing_mm=spacing, value_range=limits, laterality=side)
+    return scan, (*notes, *more)
 
 
 def _decoded(tags: Dataset, index: int) -> tuple[Values, Mask | None, tuple[str, ...]]:

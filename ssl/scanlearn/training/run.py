@@ -228,8 +228,8 @@ def _recipe_in_words(config: PretrainConfig) -> tuple[str, ...]:
     return (f"recipe {config.recipe}, since {config.backbone.name} is {kind} (else {others[0]})",)
 
 
-def _unmeasured(recipe: Recipe, archive: Archive) -> tuple[str, ...]:
-    """What the recipe would use in units that the archive does not tell."""
+def _lacking(recipe: Recipe, archive: Archive) -> tuple[str, ...]:
+    """What the recipe would have of the archive, which does not hold it."""
     used = {row.parameter for row in recipe.rows if not row.is_idle}
     notes = []
     num_unknown = int(np.isnan(archive.facts["spacing_mm"]).any(axis=1).sum())
@@ -243,6 +243,12 @@ def _unmeasured(recipe: Recipe, archive: Archive) -> tuple[str, ...]:
         notes.append(
             "noise is a share of the range, with no least in HU: the archive holds no Hounsfield "
             "units (packing with a window keeps them)"
+        )
+    is_breast = recipe.policy is not None and recipe.policy.is_a("mammography")
+    if is_breast and not archive.info["settings"].get("chest_wall"):
+        notes.append(
+            "mammograms face the way they were stored: packing with chest_wall=left brings all to "
+            "one side"
         )
     return tuple(notes)
 
@@ -417,7 +423,7 @@ class Run:
         begun = () if first or self.start is None else (f"begins from {self.start.in_words}",)
         is_unnamed = config.views.modality == AUTO and not self.archive.synthetic_phantom
         unnamed = (_UNNAMED,) if is_unnamed else ()
-        notes = (*_unmeasured(self.generator.recipe, self.archive), *unnamed)
+        notes = (*_lacking(self.generator.recipe, self.archive), *unnamed)
         begins = f"resuming at step {first:,} of" if first else "pretraining for"
         return (
             f"{begins} {schedule.total_steps:,} steps of {config.batch_size} scans "

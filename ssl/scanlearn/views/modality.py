@@ -71,6 +71,10 @@ class Policy:
         """What rotation, shear and stretch leave in its place, its own or that of `like`."""
         return self.turns_about or (self.like.pivot if self.like else "centre")
 
+    def is_a(self, name: str) -> bool:
+        """Whether it is the policy of that name, or one that changes it."""
+        return self.name == name or (self.like is not None and self.like.is_a(name))
+
     @property
     def in_words(self) -> str:
         """Its name and all that it changes, such as "xray: crop floor 0.3, flip off"."""

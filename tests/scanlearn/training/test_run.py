@@ -231,6 +231,7 @@ def test_the_recipe_is_the_one_published_for_this_kind_of_network(
         ("mri", 3, "a share of the side, not millimetres, in 1 of 4 scans"),
         ("mri", 4, None),
         ("ct", 4, None),
+        ("mammography", 0, None),
         (None, 0, None),
     ],
 )
@@ -246,6 +247,7 @@ def test_a_run_says_where_spacing_is_not_known(
     config = configure(batch_size=4, views={"size": 32, "modality": modality})
     line = Run.of(config, made).start_line(0)
     assert ("elastic deformation is" in line) is (expected is not None)
+    assert ("mammograms face the way they were stored" in line) is (modality == "mammography")
     assert expected is None or expected in line
 
 

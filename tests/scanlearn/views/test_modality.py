@@ -210,7 +210,7 @@ def test_a_flip_is_seen_only_where_it_is_legal(modality: str, s: float) -> None:
 
 
 def _drawn_field(modality: str, side: int = 256) -> np.ndarray:
-    """A disc that touches the edges of its canvas, or a sector of 80 degrees with its apex above."""
+    """A disc that touches the edges of its canvas, or a sector of 80 degrees from its apex."""
     y, x = (np.mgrid[:side, :side] + 0.5) / side
     if modality == "fundus":
         return np.hypot(x - 0.5, y - 0.5) <= 0.5
@@ -224,7 +224,7 @@ def _share_of_field(recipe: Recipe, s: float, modality: str) -> np.ndarray:
     u = uniforms(DrawKey(0, 0, np.arange(scans)), max(recipe.num_kinds, 2))
     draw = recipe.at(Scale.of(s)).draw(u, np.tile([0, 0, side, side], (scans, 1)))
     boxes = np.rint(draw.crop_box).astype(int)
-    return np.array([[field[t:b, l:r].mean() for t, l, b, r in views] for views in boxes])
+    return np.array([[field[y0:y1, x0:x1].mean() for y0, x0, y1, x1 in row] for row in boxes])
 
 
 @pytest.mark.parametrize("s", [0.5, 1, 1.5])
