@@ -1,6 +1,6 @@
 """How often each verdict of the demo comes with other seeds of the phantom and of the training.
 
-    python benchmarks/demo.py                 ten seeds, about 7 minutes of two cores each
+    python benchmarks/demo.py                 ten seeds, about 5 minutes of one core each
     python benchmarks/demo.py --quick         two seeds
     python benchmarks/demo.py --seeds 3 4     these
 

@@ -19,6 +19,7 @@ from scanlearn.training.settings import TrainingSettings
 from scanlearn.views.adjusting import in_words
 from scanlearn.views.extra_settings import build_extras
 from scanlearn.views.preview import arm_sheet
+from scanlearn.views.recipes import Recipe
 from scanlearn.views.settings import RenderSettings
 from scanlearn.views.statistics import view_statistics
 from scantune.comparison.folder import StudyFolder
@@ -50,15 +51,18 @@ COLLAPSED = 0.3
 
 
 def draw_sheets(
-    config: CompareConfig, folder: StudyFolder, unlabeled: Archive
+    config: CompareConfig, folder: StudyFolder, unlabeled: Archive, recipe: Recipe | None = None
 ) -> tuple[Sheet, ...]:
     """Draws views of the trained arms, the same scans and draws in all of them.
+
+    Args:
+        recipe: That of the runs, here and below; None is the plan's own, whatever the scans are.
 
     Returns:
         The sheets, written to the study's ``figures`` as PNG; one for each four arms.
     """
     shared = config.pretrain.views
-    recipe = config.pretrain.build_recipe()
+    recipe = recipe or config.pretrain.build_recipe()
     if not config.pretrain.method.num_local_views:
         recipe = replace(recipe, has_local_views=False)
     settings = RenderSettings(scale_blur=shared.scale_blur)
@@ -95,6 +99,7 @@ def setup_facts(
     runs: Sequence[RunRow],
     tasks: Mapping[str, LabeledSet],
     num_unlabeled: int,
+    recipe: Recipe | None = None,
 ) -> tuple[Fact, ...]:
     """The set-up that all arms share, for a person."""
     shared = config.pretrain
@@ -104,7 +109,7 @@ def setup_facts(
     return (
         Fact(name="Method", value=shared.method.name),
         Fact(name="Network", value=shared.backbone.in_words),
-        Fact(name="Views", value=_views_text(shared)),
+        Fact(name="Views", value=_views_text(shared, recipe)),
         Fact(
             name="Training",
             value=f"{trained.epochs:.3g} epochs of batches of {run.batch_size}, "
@@ -123,7 +128,7 @@ def setup_facts(
 
 
 def _evaluation_text(config: CompareConfig, tasks: Mapping[str, LabeledSet]) -> str:
-    evaluation = config.evaluation
+    evaluation = config.scoring
     if evaluation.test is not None:
         tested = ", ".join(
             f"{np.count_nonzero(labeled.split == 'test'):,} scans for {task}"
@@ -142,15 +147,16 @@ def _evaluation_text(config: CompareConfig, tasks: Mapping[str, LabeledSet]) -> 
         (
             *((f"{frozen} on frozen features",) if frozen else ()),
             *((f"{trained} of each network",) if trained else ()),
+            *((evaluation.tune.views_in_words,) if evaluation.trained_on_views else ()),
             design,
             f"{seeds} label seed{'s' if seeds > 1 else ''}",
         )
     )
 
 
-def _views_text(shared: TrainingSettings) -> str:
+def _views_text(shared: TrainingSettings, recipe: Recipe | None = None) -> str:
     views = shared.views
-    recipe = shared.build_recipe()
+    recipe = recipe or shared.build_recipe()
     parts = [f"{views.size} px", f"recipe {recipe.name}"]
     if recipe.policy is not None:
         parts.append(f"modality {recipe.policy_text}")
@@ -162,9 +168,11 @@ def _views_text(shared: TrainingSettings) -> str:
     return ", ".join(parts)
 
 
-def arm_rows(config: CompareConfig, channels: int) -> tuple[ArmRow, ...]:
+def arm_rows(
+    config: CompareConfig, channels: int, recipe: Recipe | None = None
+) -> tuple[ArmRow, ...]:
     """The thumbnail and every arm with what its dial resolves to."""
-    recipe, views = config.pretrain.build_recipe(), config.pretrain.views
+    recipe, views = recipe or config.pretrain.build_recipe(), config.pretrain.views
     settings = RenderSettings(scale_blur=views.scale_blur, global_size=views.size)
     is_scored = bool(config.evaluation.frozen_learners)
     rows = [ArmRow(name=THUMBNAIL, kind="thumbnail")] if is_scored else []
@@ -189,9 +197,9 @@ def arm_rows(config: CompareConfig, channels: int) -> tuple[ArmRow, ...]:
     return tuple(rows)
 
 
-def view_shares(config: CompareConfig) -> tuple[ViewShare, ...]:
+def view_shares(config: CompareConfig, recipe: Recipe | None = None) -> tuple[ViewShare, ...]:
     """How much two views of a scan share in each trained arm."""
-    recipe = config.pretrain.build_recipe()
+    recipe = recipe or config.pretrain.build_recipe()
     trained = {name: arm.dial() for name, arm in config.arms.items() if arm.kind == "pretrained"}
     pairs = {name: view_statistics(recipe, dial).global_global for name, dial in trained.items()}
     return tuple(ViewShare(arm=k, iou=s.iou, disjoint=s.disjoint) for k, s in pairs.items())

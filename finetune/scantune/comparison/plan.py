@@ -21,6 +21,7 @@ from scanlearn.training.settings import (
     TrainingSettings,
 )
 from scanlearn.views.extra_settings import build_extras
+from scanlearn.views.modality import AUTO
 from scanlearn.views.recipes import no_effect_in_words
 from scanlearn.views.scale import Scale
 from scanlearn.views.settings import LOCAL_SHARE
@@ -221,7 +222,28 @@ class CompareConfig(Settings):
         if idle:
             raise ValueError(f"pretrain.views.{no_effect_in_words(idle)}")
         self._check_primary()
+        self.scoring  # noqa: B018  operations of tune may not fit the modality
         return self
+
+    @property
+    def scoring(self) -> EvaluationConfig:
+        """How backbones are scored: those of all arms are tuned under the arms' modality."""
+        return self.evaluation.under(self.pretrain.views.modality)
+
+    def under(self, by_tags: str | None) -> CompareConfig:
+        """Returns the plan with the modality that the runs took for ``auto``, if they took one.
+
+        Raises:
+            ScanlearnError: Operations of ``tune`` cannot be used under it.
+        """
+        views = self.pretrain.views
+        if views.modality != AUTO or by_tags is None:
+            return self
+        views = views.model_copy(update={"modality": by_tags})
+        pretrain = self.pretrain.model_copy(update={"views": views})
+        changed = self.model_copy(update={"pretrain": pretrain})
+        changed.scoring  # noqa: B018  operations of tune may not fit the modality
+        return changed
 
     def check_inputs(self) -> None:
         """Refuses misspelt paths and names, before torch is imported and scans are packed.

@@ -17,7 +17,7 @@ from scanlearn.files import csv_cell, write_atomically
 from scanlearn.packing.sources import chosen_canvas, open_archive
 from scanlearn.provenance import provenance
 from scantune.comparison import facts
-from scantune.comparison.arms import matched, train_arms
+from scantune.comparison.arms import matched, resolve_once, train_arms
 from scantune.comparison.facts import draw_sheets
 from scantune.comparison.folder import check_archives, open_study
 from scantune.comparison.leaks import dropped, find_study_leaks, leak_warnings
@@ -52,8 +52,12 @@ def run_study(config: CompareConfig) -> Path:
     left_out = dropped(config, folder)
     if left_out:
         named["unlabeled"] = unlabeled = unlabeled.without(left_out)
+    chosen = resolve_once(config, folder, unlabeled)[1]
+    # Runs keep the plan as it was written; before the hours that they take, tune is checked too.
+    resolved = config.under(chosen.modality)
     with folder.timed("pretraining"):
         runs, run_warnings = train_arms(config, folder, unlabeled)
+    config, recipe = resolved, resolved.pretrain.build_recipe(left_out=chosen.left_out)
     networks = networks_of(config, folder, runs, unlabeled, labels)
     scores = score_all(config, folder, networks, archives, tasks)
     with folder.timed("intervals"):
@@ -62,7 +66,7 @@ def run_study(config: CompareConfig) -> Path:
     table = score_rows(config, estimates, scores, unknown)
     differences = difference_rows(config, estimates, scores)
     proof = matched(runs)
-    arms = facts.arm_rows(config, unlabeled.shape[0])
+    arms = facts.arm_rows(config, unlabeled.shape[0], recipe)
     answer = state_verdict(config, arms, table, differences, proof)
     caveat = facts.patients_caveat({config.primary_task: tasks[config.primary_task]})
     if caveat:
@@ -75,7 +79,7 @@ def run_study(config: CompareConfig) -> Path:
         command=facts.command_text(config),
         config=facts.config_text(config),
         margin=config.margin,
-        setup=facts.setup_facts(config, runs, tasks, len(unlabeled)),
+        setup=facts.setup_facts(config, runs, tasks, len(unlabeled), recipe),
         verdict=answer,
         unlabeled=facts.counted(unlabeled),
         labels=facts.counted(labels),
@@ -86,8 +90,8 @@ def run_study(config: CompareConfig) -> Path:
         matched=proof,
         table=table,
         differences=differences,
-        view_statistics=facts.view_shares(config),
-        sheets=draw_sheets(config, folder, unlabeled),
+        view_statistics=facts.view_shares(config, recipe),
+        sheets=draw_sheets(config, folder, unlabeled, recipe),
         warnings=(
             *facts.data_warnings(unlabeled, archives, tasks),
             *facts.score_warnings(config, scores),

@@ -132,7 +132,7 @@ def score_all(
             if not are_kept(folder.scores(task, network.name))
         }
         if missing:
-            _score(config.evaluation, folder, network, archives, missing)
+            _score(config.scoring, folder, network, archives, missing)
             say(f"scored {network.name}")
         for task, labeled in tasks.items():
             path = folder.scores(task, network.name)
@@ -175,15 +175,18 @@ def _origin(network: Network, archives: Sequence[Archive], labeled: LabeledSet) 
 def _say_cost(
     config: CompareConfig, networks: Sequence[Network], tasks: Mapping[str, LabeledSet]
 ) -> None:
-    learners = config.evaluation.network_learners
+    scoring = config.scoring
+    learners, on_views = scoring.network_learners, scoring.trained_on_views
     count = sum(network.arm != THUMBNAIL for network in networks)
-    settings = config.evaluation.model_copy(update={"learners": learners})
+    settings = scoring.model_copy(update={"learners": learners})
     fits = sum(num_fits(settings, labeled) for labeled in tasks.values())
     say(
         f"{', '.join(learners)}: {fits * count:,} trainings, {fits:,} for each of {count} "
         "networks, which may take minutes each; scores are kept after every network. Fewer "
         "evaluation.label_seeds, folds or budgets take less time"
     )
+    if on_views:
+        say(f"{', '.join(on_views)}: {scoring.tune.views_in_words}")
 
 
 def _score(

@@ -97,6 +97,7 @@ def evaluate_with(backbone: str | Path, labels: str | Path, settings: EvaluateCo
 
 def _evaluate(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) -> Evaluation:
     task = _open(backbone, labels, settings)
+    settings = task.settings
     archives, labeled = task.labels.archives, task.labels.labeled
     features = _features(task.backbone, task.labels)
     check_features(features, labeled)
@@ -138,8 +139,13 @@ def _features(backbone: EvaluatedBackbone, labels: LabeledArchives) -> Float32[n
 
 @dataclass(frozen=True)
 class _Task:
-    """The backbone and the labeled scans of one evaluation, and both in words."""
+    """The backbone and the labeled scans of one evaluation, and both in words.
 
+    Args:
+        settings: With the backbone's modality in ``tune``.
+    """
+
+    settings: EvaluateConfig
     backbone: EvaluatedBackbone
     labels: LabeledArchives
     inputs: dict[str, Any]
@@ -176,6 +182,7 @@ def _open(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) ->
     archives = open_archives(labels, settings.test, packing, single)
     labeled = read_question(archives, question, labels, settings.test)
     opened = open_backbone(backbone, labeled.archives[0], settings.size)
+    settings = settings.under(opened.card.views_modality if opened.card else None)
     inputs = {
         "backbone": opened.described,
         "labels": labeled.described,
@@ -192,7 +199,10 @@ def _open(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) ->
         inputs["framing"] = "pad"
     if settings.output is not None:
         check_output(settings.output, inputs)
-    return _Task(opened, labeled, inputs, _named(opened, backbone, labels, settings))
+    if settings.trained_on_views:
+        say(f"{', '.join(settings.trained_on_views)}: {settings.tune.views_in_words}")
+    named = _named(opened, backbone, labels, settings)
+    return _Task(settings, opened, labeled, inputs, named)
 
 
 def _named(
@@ -217,6 +227,7 @@ def _origin(card: Card | None) -> dict[str, str]:
     words = {
         "method": card.method,
         "recipe": card.recipe,
+        "pretraining modality": card.modality,
         "scale": None if card.scale is None else dial_text(card.scale),
         "pretraining seed": None if card.seed is None else str(card.seed),
         "weights it began from": None if card.start is None else card.start.in_words,

@@ -14,6 +14,7 @@ from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.packing.sources import check_source
 from scanlearn.tables.settings import TableSettings
 from scanlearn.views.extra_settings import build_extras
+from scanlearn.views.modality import AnyModality
 from scantune.learners.settings import DEFAULT, TuneConfig
 from scantune.learners.table import LEARNERS, LEARNERS_HELP, LearnerName
 from scantune.splits import Budget
@@ -95,6 +96,21 @@ class ScoringSettings(Settings):
     def network_learners(self) -> tuple[str, ...]:
         """Learners that train a network, minutes per fit."""
         return tuple(name for name in self.learners if LEARNERS[name].needs_network)
+
+    @property
+    def trained_on_views(self) -> tuple[str, ...]:
+        """Learners whose training scans are augmented."""
+        return tuple(name for name in self.learners if "augment" in LEARNERS[name].reads)
+
+    def under(self, modality: AnyModality | None) -> Self:
+        """Returns these settings for a backbone that was pretrained under a modality.
+
+        Raises:
+            ScanlearnError: Operations of ``tune`` cannot be used under it.
+        """
+        if not self.trained_on_views:
+            return self
+        return self.model_copy(update={"tune": self.tune.under(modality)})
 
     def frozen(self) -> Self:
         """Returns these settings for what has no network: the thumbnail."""

@@ -9,8 +9,10 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from scanlearn.config.settings import Settings
+from scanlearn.errors import ScanlearnError
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.extra_settings import Extras
+from scanlearn.views.modality import AUTO, AnyModality, Modality, OwnModality
 from scanlearn.views.recipes import RECIPES, Recipe, find_recipe
 from scanlearn.views.scale import MAX_SCALE
 from scantune.learners.table import LEARNERS
@@ -80,6 +82,11 @@ class TuneConfig(Settings):
     )
     recipe: str = Field(
         default="simclr", description=f"augmentation recipe: one of {', '.join(RECIPES)}"
+    )
+    modality: Modality = Field(
+        default=AUTO,
+        description="kind of scan, whose policy changes the recipe; auto is the one under which "
+        "the backbone was pretrained, null the recipe alone",
     )
     operations: Operations = Field(
         default={}, description="operations switched off or set by hand, as in pretraining"
@@ -168,8 +175,36 @@ class TuneConfig(Settings):
         return self
 
     def build_recipe(self) -> Recipe:
-        """Returns the recipe with its operations adjusted."""
-        return find_recipe(self.recipe).adjusted(self.operations)
+        """Returns the recipe under the modality's policy, with its operations adjusted."""
+        return find_recipe(self.recipe).under(self.modality).adjusted(self.operations)
+
+    def under(self, modality: AnyModality | None) -> TuneConfig:
+        """Returns these settings with the backbone's modality in place of ``auto``.
+
+        Raises:
+            ScanlearnError: Operations set by hand cannot be used under it.
+        """
+        if self.modality != AUTO or modality is None or self.augment == "none":
+            return self
+        if isinstance(modality, Mapping):
+            modality = OwnModality.model_validate(modality)
+        changed = self.model_copy(update={"modality": modality})
+        try:
+            changed.build_recipe()
+        except ScanlearnError as error:
+            raise ScanlearnError(f"tune.{error} (Under the modality of the backbone.)") from None
+        return changed
+
+    @property
+    def views_in_words(self) -> str:
+        """How training scans are augmented."""
+        if self.augment == "none":
+            return "training scans not augmented"
+        policy = self.build_recipe().policy
+        modality = f" under modality {policy.name}" if policy else ""
+        return (
+            f"{self.augment} augmentation, scale {self.scale:g} of recipe {self.recipe}{modality}"
+        )
 
     @property
     def probe_rows(self) -> ProbeRows:

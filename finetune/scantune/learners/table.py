@@ -47,7 +47,7 @@ _STEPS = (
     *("epochs", "batch", "learning_rate", "weight_decay", "warmup_epochs", "label_smoothing"),
     "patience",
 )
-_VIEWS = ("augment", "scale", "recipe", "operations", "extras", "mixup", "cutmix")
+_VIEWS = ("augment", "scale", "recipe", "modality", "operations", "extras", "mixup", "cutmix")
 _NETWORK = ("preset", *_STEPS, "layer_decay", "drop_path", *_VIEWS, *_BALANCE)
 
 # Learning rates at a batch of 256. Ours, for AdamW.

@@ -326,6 +326,7 @@ class _Description(_Version):
     issuer: str | None = None
     issuers: list[str] | None = None
     notes: dict[str, int] | None = None
+    examined: dict[str, int] | None = None
     withdrawn: _Withdrawn | None = None
     lists: dict[Annotated[str, Field(pattern=r"^\w+\.csv$")], _Digest] | None = None
     sha256: _Digest | None = None

@@ -111,6 +111,20 @@ class Archive:
         return int(self.info["scans"]) if self._kept is None else len(self._kept)
 
     @property
+    def examined(self) -> Mapping[str, int]:
+        """Scans of each modality and body part by their DICOM tags, such as "CR CHEST".
+
+        As they were packed: patients withdrawn later still count. "" is scans without a modality;
+        it is empty for archives that did not count.
+        """
+        return self.info.get("examined") or {}
+
+    @property
+    def is_windowed(self) -> bool:
+        """Whether 0 and 1 are the edges of windows in Hounsfield units."""
+        return self.info["settings"].get("window") is not None
+
+    @property
     def table(self) -> Path:
         """The Parquet file with scan ids, patients and labels."""
         return self.path / str(self.info["manifest"]["file"])

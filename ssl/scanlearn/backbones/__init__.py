@@ -5,6 +5,7 @@
 - `device.py`: the number format and memory layout that are fast on a device
 - `card.py`: what a backbone is and where it comes from
 - `weights.py`: the backbone folder: export, the proof that timm loads it, strict loading
+- `timm_alone.py`: timm in a process that knows nothing of scanlearn
 - `start.py`: the weights a run starts from
 - `naming.py`: from the names in a weight file to those of a timm network
 - `spellings.py`: how other libraries name the layers of a network, and timm's own conversions

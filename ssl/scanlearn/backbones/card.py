@@ -100,6 +100,9 @@ class Card(Settings):
     modality: str | None = Field(
         default=None, description="policy that changed the recipe, and what; null is none"
     )
+    own_modality: dict[str, Any] | None = Field(
+        default=None, description="that policy as it was given, where it is one of the user's own"
+    )
     scale: dict[str, float] | None = Field(default=None, description="the dial, by sub-dial")
     extras: tuple[dict[str, Any], ...] = Field(
         default=(), description="transforms of other libraries in the views"
@@ -126,6 +129,11 @@ class Card(Settings):
                     f"{name} has {len(values)} numbers and channels is {self.channels}"
                 )
         return self
+
+    @property
+    def views_modality(self) -> dict[str, Any] | str | None:
+        """The policy under which it was pretrained, as `views.modality` takes it."""
+        return self.own_modality or (self.modality.partition(":")[0] if self.modality else None)
 
     @classmethod
     def of(

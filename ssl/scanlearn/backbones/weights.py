@@ -7,19 +7,14 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import timm
 import torch
-from jaxtyping import Float
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
 from scanlearn.backbones.backbone import (
     Backbone,
@@ -31,6 +26,7 @@ from scanlearn.backbones.backbone import (
 from scanlearn.backbones.card import Card, ModelArguments, spread
 from scanlearn.backbones.fitting import check_numbers, load_adapted
 from scanlearn.backbones.settings import check_architecture, check_backbone
+from scanlearn.backbones.timm_alone import timm_features
 from scanlearn.config.loading import check_settings
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors
@@ -42,26 +38,14 @@ CARD = "card.json"
 _LARGEST_JSON = 2**24
 # Threads and convolution kernels may order sums differently; other weights differ by far more.
 RELATIVE_TOLERANCE = 1e-4
-# Runs in a fresh process without scanlearn: timm alone must load the export.
-_TIMM_ALONE = """
-import sys
-import safetensors.torch
-import timm
-import torch
-folder, probe, answer, kind = sys.argv[1:]
-options = {"num_classes": 0} if kind == "backbone" else {}
-model = timm.create_model("local-dir:" + folder, pretrained=True, **options).eval()
-with torch.no_grad():
-    features = model(safetensors.torch.load_file(probe)["views"])
-safetensors.torch.save_file({"features": features.contiguous()}, answer)
-"""
 
 
 def export_backbone(backbone: Backbone, folder: str | Path, card: Card) -> Path:
-    """Writes a backbone folder and proves in a fresh process that timm loads it.
+    """Writes a backbone folder and proves that timm alone loads it.
 
-    The folder appears only when it is complete and timm, alone and in a new process, has returned
-    equal features from it. It must not exist yet, unless it holds these very weights and card.
+    The folder appears only when it is complete and timm, alone in a process of its own, has
+    returned equal features from it. It must not exist yet, unless it holds these very weights and
+    card.
 
     Raises:
         ScanlearnError: If the folder holds something else, or timm's features differ.
@@ -300,7 +284,7 @@ def _fetch(name: str) -> nn.Module:
 
 
 def check_reload(folder: Path, backbone: Backbone, size: int) -> None:
-    """Loads ``folder`` with timm in a fresh process and compares features on fixed views.
+    """Loads ``folder`` with timm in its own process and compares features on fixed views.
 
     Raises:
         ScanlearnError: If timm cannot load it or its features differ.
@@ -320,37 +304,3 @@ def check_reload(folder: Path, backbone: Backbone, size: int) -> None:
             f"timm loaded the exported '{backbone.name}' but its features differ; nothing was "
             "exported"
         )
-
-
-def timm_features(
-    folder: Path, views: Float[Tensor, "b c s s"], *, classifies: bool = False
-) -> Float[Tensor, "b d"]:
-    """Returns what timm alone makes of standardised views with a network, in a new process.
-
-    Args:
-        classifies: Whether the classifier's logits are asked for, not the features.
-
-    Raises:
-        ScanlearnError: If timm cannot load it; the message is timm's last line.
-    """
-    with tempfile.TemporaryDirectory(prefix="scanlearn-reload-") as scratch:
-        probe, answer = Path(scratch, "probe.safetensors"), Path(scratch, "answer.safetensors")
-        safetensors.torch.save_file({"views": views}, probe)
-        # -P keeps the folder one happens to stand in from replacing a module of the same name.
-        kind = "classifier" if classifies else "backbone"
-        arguments = (str(folder), str(probe), str(answer), kind)
-        command = [sys.executable, "-P", "-c", _TIMM_ALONE, *arguments]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"},
-        )
-        if done.returncode != 0 or not answer.is_file():
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ScanlearnError(
-                f"{folder}: timm could not load the export in a fresh process: {last}"
-            )
-        features: Tensor = safetensors.torch.load_file(answer)["features"]
-    return features

@@ -22,6 +22,7 @@ from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import check_source, open_archive
 from scanlearn.tables.settings import DEFAULT_TABLE, Table
 from scanlearn.views.adjusting import Operations
+from scanlearn.views.modality import AUTO, Modality
 from scanlearn.views.recipes import find_recipe
 from scanlearn.views.scale import Scale
 from scanlearn.views.settings import RenderSettings
@@ -83,6 +84,13 @@ def panel(
         float | str | dict[str, float | str],
         Field(description="The dial of the views; the same for all backbones compared."),
     ] = 0.5,
+    modality: Annotated[
+        Modality,
+        Field(
+            description="Kind of scan, whose policy changes the recipe; auto is the backbone's, "
+            "null the recipe alone."
+        ),
+    ] = AUTO,
     operations: Annotated[
         Operations, Field(description="Operations switched off or set by hand.")
     ] = {},  # noqa: B006  never written to
@@ -107,7 +115,8 @@ def panel(
     """Judges a backbone without labels, on one fixed set of views, and prints the table.
 
     Raises:
-        ScanlearnError: The backbone, the source, the recipe or an option cannot be used.
+        ScanlearnError: The backbone, the source, the recipe, the modality or an option cannot be
+            used.
     """
     if output is not None and Path(output).suffix not in (".json", ".csv"):
         raise ScanlearnError(f"output: '{output}' must end in .json or .csv")
@@ -137,7 +146,9 @@ def panel(
             f"{backbone}: its card names no recipe; choose the views' recipe, such as recipe=simclr"
         )
     generator = ViewGenerator(
-        find_recipe(name).adjusted(operations),
+        find_recipe(name)
+        .under(card.views_modality if modality == AUTO else modality)
+        .adjusted(operations),
         Scale.parse(scale),
         ViewPlan(2),
         size or card.size,
@@ -149,11 +160,14 @@ def panel(
     network = network.to(preferred_device())
     features = probing.features(network, archive)
     result = Panel.of(features)
+    policy = generator.recipe.policy
     facts: dict[str, str | int] = {
         "architecture": network.name,
         "weights": weights_hash(network),
         "archive": archive.content_hash,
         "recipe": name,
+        "modality": policy.name if policy else "none",
+        "policy": generator.recipe.policy_text,
         "by_hand": generator.recipe.by_hand,
         "scale": str(generator.scale),
         "size": generator.size,
@@ -170,9 +184,11 @@ def panel(
 
 def _say(panel: Panel, facts: dict[str, str | int], backbone: str) -> None:
     by_hand = f", by hand: {facts['by_hand']}" if facts["by_hand"] else ""
+    modality = f" under modality {facts['modality']}" if facts["modality"] != "none" else ""
     say(
-        f"{backbone} on {facts['scans']:,} scans x {facts['views']} views: {facts['recipe']} at "
-        f"scale {facts['scale']}{by_hand}, {facts['size']} px, seed {facts['seed']}"
+        f"{backbone} on {facts['scans']:,} scans x {facts['views']} views: "
+        f"{facts['recipe']}{modality} at scale {facts['scale']}{by_hand}, "
+        f"{facts['size']} px, seed {facts['seed']}"
     )
     for name, value in asdict(panel).items():
         say(f"{name:14} {value:8.3f}   {MEANINGS[name]}")

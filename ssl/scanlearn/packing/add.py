@@ -163,11 +163,15 @@ def _joined(archive: Archive, added: Archive) -> Archive:
     rejected = rewrite_list(path / REJECTED_FILE, tried, read_list(added.path / REJECTED_FILE))
     if (path / PATHS_FILE).is_file():
         rewrite_list(path / PATHS_FILE, tried, read_list(added.path / PATHS_FILE))
+    counts = [Counter[str](info.get("examined") or {}) for info in (old, new)]
+    examined = counts[0] + counts[1] if all(counts) else Counter[str]()
     text = f"{old['source_hash']} {new['source_hash']}"
     changes: dict[str, Any] = {
         "label_columns": list(dict.fromkeys([*old["label_columns"], *new["label_columns"]])),
         "patients_known": old["patients_known"] and new["patients_known"],
         "issuer_given": old.get("issuer_given", False) and new.get("issuer_given", False),
+        # Of an archive that did not count them it is not known.
+        "examined": dict(sorted(examined.items())),
         "notes": dict(sorted((Counter(old["notes"]) + Counter(new["notes"])).items())),
         "rejected": rejected,
         "issuers": sorted({*_issuers(archive), new["issuer"]}),

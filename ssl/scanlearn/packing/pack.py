@@ -201,7 +201,7 @@ def pack_manifest(
         if writer.resumed:
             say(f"resuming after {writer.num_scans:,} scans that were packed before")
         try:
-            notes = write_scans(writer, manifest, plan, headers, workers)
+            notes, examined = write_scans(writer, manifest, plan, headers, workers)
         except KeyboardInterrupt:
             kept = "stopped before a shard of scans was complete: the same command starts anew"
             if writer.num_kept:
@@ -229,6 +229,7 @@ def pack_manifest(
         of_rows = {} if manifest.merged is None else manifest.merged.notes
         return writer.close(
             notes={**headers.left_out, **contradicting, **notes, **of_rows},
+            examined=examined,
             pixels=plan.preprocess.described(),
             issuer_given=settings.issuer is not None or headers.has_issuers,
             **facts,
@@ -267,10 +268,13 @@ def manifest_of(source: Path | str, settings: PackSettings) -> Manifest:
 
 def write_scans(
     writer: ArchiveWriter, manifest: Manifest, plan: PackPlan, headers: HeaderScan, workers: int
-) -> dict[str, int]:
-    """Writes every scan of a manifest and returns how often each note was made.
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Writes every scan of a manifest.
 
     What an earlier process finished is not decoded again. Of a scan nothing is kept in memory.
+
+    Returns:
+        How often each note was made, and how many scans there are of each modality and body part.
     """
     loop = _WriteLoop(writer, manifest)
     num_items = sum(1 for _ in pieces(headers, plan)) - loop.num_done
@@ -286,7 +290,8 @@ def write_scans(
         for of_item in outcomes:
             loop.take(*waiting.popleft(), of_item)
             progress.advance(rejected=str(writer.num_rejected))
-    return {note: times for note, times in sorted(loop.notes.items()) if times}
+    notes = {note: times for note, times in sorted(loop.notes.items()) if times}
+    return notes, dict(sorted(loop.examined.items()))
 
 
 def _prepared(
@@ -321,6 +326,7 @@ class _WriteLoop:
         self._num_outcomes: int = reached.get("num_outcomes", 0)
         self._last: list[str] = reached.get("last", ["", ""])
         self.notes: Counter[str] = Counter(reached.get("notes", {}))
+        self.examined: Counter[str] = Counter(reached.get("examined", {}))
         # What was begun before has given a scan, at which its packing was noted.
         self._is_blank = False
 
@@ -353,6 +359,7 @@ class _WriteLoop:
                 self._last = verdict
                 continue
             self.notes.update(outcome.notes)
+            self.examined[outcome.examined] += 1
             if self._add(row, file, outcome):
                 self._writer.checkpoint(
                     {
@@ -360,6 +367,7 @@ class _WriteLoop:
                         "num_outcomes": self._num_outcomes,
                         "last": self._last,
                         "notes": dict(self.notes),
+                        "examined": dict(self.examined),
                     }
                 )
         if not any(isinstance(outcome, Refused) for outcome in outcomes):

@@ -85,6 +85,7 @@ class Prepared:
     Args:
         page: Number of the scan in its file, from 1; None where the file holds one.
         issuer: Who gave the patient that number, where the file says so.
+        examined: Modality and body part of a DICOM file, such as "CR CHEST".
     """
 
     scan: PackedScan
@@ -94,6 +95,7 @@ class Prepared:
     series: str | None = None
     issuer: str | None = None
     identifiers: tuple[tuple[str, str], ...] = ()
+    examined: str = ""
 
 
 @dataclass(frozen=True)
@@ -255,4 +257,4 @@ def _packed(plan: PackPlan, item: WorkItem, frame: Frame) -> Outcome:
     if is_deep and frame.scan.value_range is None and plan.preprocess.shows_full_range:
         notes = (*notes, DARK if frame.scan.pixels.max() <= _SIXTEENTH else NOT_DARK)
     identity = (frame.patient, frame.series, frame.issuer, frame.identifiers)
-    return Prepared(scan, notes, page, *identity)
+    return Prepared(scan, notes, page, *identity, frame.examined)

@@ -14,6 +14,7 @@ from scanlearn.readers.codestream import claimed_values
 from scanlearn.readers.dicom_tags import (
     IDENTIFIERS,
     check_picture,
+    examined_of,
     laterality_of,
     macro,
     num_frames_of,
@@ -90,6 +91,7 @@ def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame
         names = ("PatientID", "SeriesInstanceUID", "IssuerOfPatientID")
         patient, series, issuer = (text_of(tags, name) for name in names)
         by_kind = {kind: text_of(tags, name) for kind, name in IDENTIFIERS.items()}
+        examined = examined_of(tags)
         identifiers = tuple((kind, value) for kind, value in by_kind.items() if value)
         is_alone = num_frames_of(tags) == 1
     for index in frames:
@@ -101,7 +103,7 @@ def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame
                 raise
             yield Frame(index + 1, error)
         else:
-            yield Frame(index + 1, scan, notes, patient, series, issuer, identifiers)
+            yield Frame(index + 1, scan, notes, patient, series, issuer, identifiers, examined)
 
 
 def _read(path: Path, *, pixels: bool, pictures_only: bool) -> Dataset:

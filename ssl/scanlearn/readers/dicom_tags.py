@@ -36,6 +36,24 @@ _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
 # Nobody can tell whether "2,048" is two or two thousand.
 _AMBIGUOUS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 _MAX_TEXT, _MAX_VALUES = 256, 64
+# Source: DICOM PS3.16 Annex L, the defined terms of BodyPartExamined.
+_ANNEX_L = (
+    "ABDOMEN ABDOMENPELVIS ADRENAL ANKLE AORTA ARM AXILLA BACK BLADDER BRAIN BREAST BRONCHUS "
+    "BUTTOCK CALCANEUS CALF CAROTID CEREBELLUM CERVIX CHEEK CHEST CHESTABDOMEN CHESTABDPELVIS "
+    "CIRCLEOFWILLIS CLAVICLE COCCYX COLON CORNEA CORONARYARTERY CSPINE CTSPINE DUODENUM EAR ELBOW "
+    "ESOPHAGUS EXTREMITY EYE EYELID FACE FEMUR FINGER FOOT GALLBLADDER HAND HEAD HEADNECK HEART "
+    "HIP HUMERUS IAC ILEUM ILIUM JAW JEJUNUM KIDNEY KNEE LARYNX LEG LIVER LSPINE LSSPINE LUNG "
+    "MAXILLA MEDIASTINUM MOUTH NECK NECKCHEST NECKCHESTABDOMEN NECKCHESTABDPELV NOSE ORBIT OVARY "
+    "PANCREAS PAROTID PATELLA PELVIS PENIS PHARYNX PROSTATE RADIUS RADIUSULNA RECTUM RETINA RIB "
+    "SCALP SCAPULA SCLERA SCROTUM SHOULDER SKIN SKULL SPINE SPLEEN SSPINE STERNUM STOMACH "
+    "SUBMANDIBULAR TESTIS THIGH THUMB THYMUS THYROID TIBIA TIBIAFIBULA TLSPINE TMJ TOE TONGUE "
+    "TRACHEA TSPINE ULNA URETER URETHRA UTERUS VAGINA VULVA WHOLEBODY WRIST ZYGOMA"
+)
+_BODY_PARTS = frozenset(_ANNEX_L.split())
+# Words that are common though they are not the standard's.
+_ALSO_WRITTEN = {"THORAX": "CHEST", "MAMMA": "BREAST"}
+OTHER_PART = "OTHER"
+_CODE = re.compile("[A-Z]{2,16}")
 # What a table of labels calls a file by, if not by its path, series or patient.
 IDENTIFIERS = {
     "instance": "SOPInstanceUID",
@@ -112,6 +130,21 @@ def unit_name(tags: Dataset, rescale: Dataset) -> str:
 def modality_name(tags: Dataset) -> str:
     """Returns the modality in capitals, or UNKNOWN."""
     return str(tags.get("Modality") or "unknown").strip().upper()
+
+
+def examined_of(tags: Dataset) -> str:
+    """Returns modality and body part, such as "CR CHEST", without what is not given.
+
+    A body part in words that are not the standard's is `OTHER_PART`: people write anything there,
+    and an archive names nobody.
+    """
+    modality, part = (
+        (text_of(tags, name) or "").upper() for name in ("Modality", "BodyPartExamined")
+    )
+    if not _CODE.fullmatch(modality):
+        return ""
+    part = _ALSO_WRITTEN.get(part, part)
+    return f"{modality} {part if part in _BODY_PARTS else part and OTHER_PART}".strip()
 
 
 def macro(tags: Dataset, index: int, name: str) -> Dataset:

@@ -110,6 +110,7 @@ class Frame:
         notes: What of the file was left out or changed, in words.
         patient: As the file names it; None where it names none, as for series and issuer.
         identifiers: Kind and value of what a table of labels may call the file by.
+        examined: Modality and body part of a DICOM file, such as "CR CHEST".
     """
 
     number: int
@@ -119,6 +120,7 @@ class Frame:
     series: str | None = None
     issuer: str | None = None
     identifiers: tuple[tuple[str, str], ...] = ()
+    examined: str = ""
 
 
 class Metered(io.BufferedReader):

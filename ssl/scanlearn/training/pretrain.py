@@ -195,6 +195,7 @@ def _finish(run: Run, module: Pretrainer) -> PretrainResult:
     backbone, recipe = run.method.exported.cpu(), run.generator.recipe
     steps = run.resolved.total_steps
     epochs = steps / run.resolved.steps_per_epoch
+    views = config.views.model_dump(mode="json")
     card = Card.of(
         backbone,
         size=config.views.size,
@@ -203,8 +204,9 @@ def _finish(run: Run, module: Pretrainer) -> PretrainResult:
         method=config.method.name,
         recipe=recipe.name,
         modality=recipe.policy_text if recipe.policy else None,
+        own_modality=views["modality"] if isinstance(views["modality"], dict) else None,
         scale=asdict(recipe.dial(run.generator.scale)),
-        extras=config.model_dump(mode="json")["views"]["extras"],
+        extras=views["extras"],
         steps=steps,
         epochs=epochs,
         seed=config.seed,
@@ -217,7 +219,7 @@ def _finish(run: Run, module: Pretrainer) -> PretrainResult:
         export_backbone(backbone, folder.backbone, card)
     health = final_health(folder.metrics)
     must_know = run.method.must_fall_below_chance and is_late(steps, steps)
-    views = steps * config.batch_size * (run.method.plan.global_views + run.method.plan.local_views)
+    num_views = run.method.plan.global_views + run.method.plan.local_views
     result = PretrainResult(
         folder=folder.path,
         initial_hash=state.initial_hash,
@@ -226,7 +228,7 @@ def _finish(run: Run, module: Pretrainer) -> PretrainResult:
         uniforms_hash=state.uniforms_hash,
         steps=steps,
         epochs=epochs,
-        views=views,
+        views=steps * config.batch_size * num_views,
         seconds=state.seconds,
         embedding_std=health.spread,
         warnings=run.warnings + collapse_warning(health, is_late=must_know),

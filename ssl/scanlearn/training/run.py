@@ -44,8 +44,14 @@ from scanlearn.training.optim import Schedule, schedule_for
 from scanlearn.training.settings import PRESENTATION, PretrainConfig
 from scanlearn.views.extra_settings import build_extras
 from scanlearn.views.generator import ViewGenerator
-from scanlearn.views.modality import AUTO
-from scanlearn.views.recipes import Recipe
+from scanlearn.views.modality import AUTO, OwnModality
+from scanlearn.views.of_archive import (
+    check_operations,
+    contradiction,
+    left_out_of,
+    modality_by_tags,
+    unmeasured,
+)
 from scanlearn.views.settings import VIEWS_VERSION, RenderSettings
 
 PHANTOM_NOTE = "synthetic scans; no evidence about real scans"
@@ -64,6 +70,8 @@ class Resolved:
 
     Args:
         recipe: Of the views; None of a run begun before it depended on the kind of network.
+        modality: What ``views.modality: auto`` stands for; None for the recipe alone.
+        left_out: Operations of the modality's policy that the scans do not allow.
     """
 
     precision: Precision
@@ -76,6 +84,8 @@ class Resolved:
     # None on a GPU, and in runs of earlier releases, which took what torch gave.
     threads: int | None = None
     recipe: str | None = None
+    modality: str | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def total_steps(self) -> int:
@@ -167,8 +177,16 @@ def resolve(
             of the configuration.
 
     Raises:
-        ScanlearnError: The batch is larger than the archive.
+        ScanlearnError: The batch is larger than the archive, or an operation that was set by hand
+            is not for its scans.
     """
+    views = config.views
+    by_tags, why = modality_by_tags(archive) if views.modality == AUTO else (None, "")
+    named = (f"views.modality is {by_tags}: {why}; null is the recipe alone",) if by_tags else ()
+    check_operations(views.operations, archive, "views.operations")
+    if isinstance(views.modality, OwnModality):
+        check_operations(views.modality.operations, archive, "views.modality.operations")
+    left_out = left_out_of(views.build_recipe(config.recipe, by_tags), archive)
     per_epoch = steps_in_epoch(len(archive), config.batch_size)
     local_size = config.views.local_size or local_side(backbone, config.views.size)
     channels_last = config.channels_last
@@ -196,10 +214,17 @@ def resolve(
             *_left_out(len(archive), config.batch_size),
             *_made_fewer(config, threads),
             *_recipe_in_words(config),
+            *named,
+            *(
+                f"{operation} of the policy is left out: it {why}"
+                for operation, why in left_out.items()
+            ),
             *reasons,
         ),
         threads=threads,
         recipe=config.recipe,
+        modality=by_tags,
+        left_out=tuple(left_out),
     )
 
 
@@ -226,31 +251,6 @@ def _recipe_in_words(config: PretrainConfig) -> tuple[str, ...]:
         return ()
     kind = "a transformer" if config.recipe == config.method.recipe else "no transformer"
     return (f"recipe {config.recipe}, since {config.backbone.name} is {kind} (else {others[0]})",)
-
-
-def _lacking(recipe: Recipe, archive: Archive) -> tuple[str, ...]:
-    """What the recipe would have of the archive, which does not hold it."""
-    used = {row.parameter for row in recipe.rows if not row.is_idle}
-    notes = []
-    num_unknown = int(np.isnan(archive.facts["spacing_mm"]).any(axis=1).sum())
-    if "elastic_mm" in used and num_unknown:
-        instead = "a share of the side, not millimetres," if "elastic" in used else "off"
-        notes.append(
-            f"elastic deformation is {instead} in {num_unknown:,} of {len(archive):,} scans, whose "
-            "pixel spacing is not known"
-        )
-    if "noise_hu" in used and archive.hu_per_value is None:
-        notes.append(
-            "noise is a share of the range, with no least in HU: the archive holds no Hounsfield "
-            "units (packing with a window keeps them)"
-        )
-    is_breast = recipe.policy is not None and recipe.policy.is_a("mammography")
-    if is_breast and not archive.info["settings"].get("chest_wall"):
-        notes.append(
-            "mammograms face the way they were stored: packing with chest_wall=left brings all to "
-            "one side"
-        )
-    return tuple(notes)
 
 
 def _precision(config: PretrainConfig, backbone: Backbone, side: int) -> Precision:
@@ -358,7 +358,9 @@ class Run:
         if method.plan.local_views:
             check_views(backbone, resolved.local_size, "the side of a local view")
         generator = ViewGenerator(
-            config.views.build_recipe(resolved.recipe or config.method.recipe),
+            config.views.build_recipe(
+                resolved.recipe or config.method.recipe, resolved.modality, resolved.left_out
+            ),
             config.views.scale,
             method.plan,
             config.views.size,
@@ -391,7 +393,14 @@ class Run:
         rows = np.linspace(0, len(self.archive) - 1, min(len(self.archive), _SAMPLE))
         boxes = self.archive.gather(rows.astype(np.int64)).valid_box.numpy()
         share = self.generator.upsampled_share(boxes)
-        warnings = (*self.config.warnings, *self.layout.warnings(self.method))
+        idle = self.generator.recipe.without_effect([self.config.views.scale])
+        contrary = contradiction(self.config.views.modality, self.archive)
+        warnings = (
+            # Under the modality of the tags one number may move what it moves under none.
+            *(self.config.warnings if idle else ()),
+            *((f"views.{contrary}",) if contrary else ()),
+            *self.layout.warnings(self.method),
+        )
         if share < _WORTH_A_WARNING:
             return warnings
         height, width = self.archive.shape[1:]
@@ -421,24 +430,35 @@ class Run:
         """What begins, in one line."""
         config, schedule = self.config, self.resolved.schedule
         begun = () if first or self.start is None else (f"begins from {self.start.in_words}",)
-        is_unnamed = config.views.modality == AUTO and not self.archive.synthetic_phantom
-        unnamed = (_UNNAMED,) if is_unnamed else ()
-        notes = (*_lacking(self.generator.recipe, self.archive), *unnamed)
         begins = f"resuming at step {first:,} of" if first else "pretraining for"
         return (
             f"{begins} {schedule.total_steps:,} steps of {config.batch_size} scans "
             f"{self.layout.in_words(self.method)}"
             f"({len(self.archive):,} in the archive): {config.method.name}, "
             f"{config.backbone.in_words}, {self._sizes()}, scale {self.generator.scale} of recipe "
-            f"{self.generator.recipe.name}, {self._extras()}"
+            f"{self.generator.recipe.name}{self._modality()}, {self._extras()}"
             f"{self.resolved.precision}, learning rate {schedule.peak:.3g} after a warm-up of "
             f"{schedule.warmup_steps:,} steps ({schedule.reason})"
-            + "".join(f"\n  {reason}" for reason in (*begun, *self.resolved.reasons, *notes))
+            + "".join(
+                f"\n  {reason}" for reason in (*begun, *self.resolved.reasons, *self._notes())
+            )
         )
 
     def _modality(self) -> str:
         policy = self.generator.recipe.policy
         return f" under modality {policy.name}" if policy else ""
+
+    def _notes(self) -> tuple[str, ...]:
+        return (*unmeasured(self.generator.recipe, self.archive), *self._unnamed())
+
+    def _unnamed(self) -> tuple[str, ...]:
+        """Says that nobody and no tags named a modality."""
+        is_named = self.config.views.modality != AUTO or self.resolved.modality is not None
+        if is_named or self.archive.synthetic_phantom:
+            return ()
+        name, why = modality_by_tags(self.archive)
+        # A run begun before tags were read goes on as it was.
+        return (f"{_UNNAMED}; {why}" if why and name is None else _UNNAMED,)
 
     def _extras(self) -> str:
         count = len(self.generator.extras)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Annotated, Literal
 
@@ -16,7 +16,7 @@ from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import check_source
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.extra_settings import Extras, build_extras
-from scanlearn.views.modality import AUTO, NAMES, Modality, modality_name
+from scanlearn.views.modality import AUTO, NAMES, Modality
 from scanlearn.views.recipes import RECIPES, Recipe, find_recipe, no_effect_in_words
 from scanlearn.views.scale import Scale
 
@@ -108,7 +108,8 @@ class SharedViews(Settings):
     modality: Modality = Field(
         default=AUTO,
         description="kind of scan, whose policy changes the recipe so that views stay plausible: "
-        f"{NAMES}; auto and null are the recipe alone, and with auto the start of a run says so; "
+        f"{NAMES}; auto is the one that the DICOM tags of all scans name, else the recipe alone, "
+        "and the start of a run says which; null is the recipe alone; "
         "or one of your own, as {name: thyroid, like: ultrasound, operations: {...}}",
     )
     operations: Operations = Field(
@@ -128,17 +129,21 @@ class SharedViews(Settings):
             find_recipe(value)
         return value
 
-    def build_recipe(self, of_method: str = "simclr") -> Recipe:
-        """Returns the recipe under the modality's policy, with its operations adjusted."""
-        recipe = find_recipe(self.recipe or of_method)
-        if self.modality is not None and self.modality != AUTO:
-            recipe = recipe.under(self.modality)
-        return recipe.adjusted(self.operations)
+    def build_recipe(
+        self,
+        of_method: str = "simclr",
+        by_tags: str | None = None,
+        left_out: Collection[str] = (),
+    ) -> Recipe:
+        """Returns the recipe under the modality's policy, with its operations adjusted.
 
-    @property
-    def modality_name(self) -> str:
-        """What the modality is called; "none" for the recipe alone."""
-        return modality_name(self.modality)
+        Args:
+            by_tags: The modality that ``auto`` stands for; None for the recipe alone.
+            left_out: Operations of the policy that the scans do not allow.
+        """
+        recipe = find_recipe(self.recipe or of_method)
+        modality = by_tags if self.modality == AUTO else self.modality
+        return recipe.under(modality, left_out).adjusted(self.operations)
 
     def at(self, scale: Scale) -> ViewsConfig:
         """Returns these views at one setting of the dial."""
@@ -239,9 +244,9 @@ class TrainingSettings(Settings):
         """The recipe of the views: as given, else the method's own for this kind of network."""
         return self.views.recipe or self.method.recipe_for(self.backbone.untrained.name)
 
-    def build_recipe(self) -> Recipe:
-        """Returns the recipe of the views, with its operations adjusted."""
-        return self.views.build_recipe(self.recipe)
+    def build_recipe(self, by_tags: str | None = None, left_out: Collection[str] = ()) -> Recipe:
+        """Returns the recipe of the views; see `SharedViews.build_recipe`."""
+        return self.views.build_recipe(self.recipe, by_tags, left_out)
 
     def without_effect(self, scales: Sequence[Scale]) -> dict[str, str]:
         """Returns what was set by hand to no effect at these scales, whatever the network."""

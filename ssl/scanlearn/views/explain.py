@@ -67,11 +67,11 @@ def explain(
     build_extras(extras)
     pure, dial = find_recipe(recipe), Scale.parse(scale)
     settings = RenderSettings(scale_blur=scale_blur, global_size=size)
-    if modality is None:
-        table = explanation(pure.adjusted(operations), dial, channels, settings)
+    changed = pure.under(modality).adjusted(operations)
+    if changed.policy is None:
+        table = explanation(changed, dial, channels, settings)
     else:
-        ruled = pure.under(modality).adjusted(operations)
-        table = comparison(pure, ruled, dial, channels, settings)
+        table = comparison(pure, changed, dial, channels, settings)
     text = "\n".join([table, *_wrapped([f"extra: {extra.in_words}" for extra in extras])])
     say(text)
     return text

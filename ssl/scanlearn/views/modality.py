@@ -9,12 +9,13 @@ their own are ours, to be measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from scanlearn.config.loading import check_settings
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.views.adjusting import Given, Operations, adjusted_rows, in_words
@@ -88,6 +89,16 @@ class Policy:
         )
         changes = ", ".join(filter(None, parts))
         return f"{self.name}: {changes}" if changes else self.name
+
+    def without(self, operations: Collection[str]) -> Policy:
+        """Returns the policy without its rows of some operations, those of `like` too."""
+        kept = {
+            name: given
+            for name, given in self.operations.items()
+            if (OPERATION_OF[name].name if name in OPERATION_OF else name) not in operations
+        }
+        like = self.like and self.like.without(operations)
+        return replace(self, operations=kept, like=like)
 
     def why_off(self, operation: str) -> str:
         """Returns why an operation is off; empty where the table does not say."""
@@ -419,14 +430,20 @@ class OwnModality(Settings):
         )
 
 
-def find_policy(modality: Policy | OwnModality | str) -> Policy:
-    """Returns the policy of a modality; a policy as it is.
+AnyModality = Policy | OwnModality | Mapping[str, Any] | str
+
+
+def find_policy(modality: AnyModality) -> Policy:
+    """Returns the policy of a modality; a policy as it is, a mapping as one of the user's own.
 
     Raises:
-        ScanlearnError: No modality is called so.
+        ScanlearnError: No modality is called so, or the mapping is none.
     """
     if isinstance(modality, Policy):
         return modality
+    if isinstance(modality, Mapping):
+        own: OwnModality = _known(modality)
+        return own.build()
     if isinstance(modality, OwnModality):
         return modality.build()
     if modality not in POLICIES:
@@ -456,9 +473,8 @@ def _known(given: Any) -> Any:
                 f"modality: {given.get('name')!r} is no name for a modality of your own; give "
                 f"name: one that is none of {', '.join(POLICIES)}."
             )
-        return OwnModality.model_validate(
-            {**given, "like": find_policy(given.get("like", "natural")).name}
-        )
+        own = {**given, "like": find_policy(given.get("like", "natural")).name}
+        return check_settings(OwnModality, own, "modality")
     if given is None or isinstance(given, OwnModality):
         return given
     raise ScanlearnError(
@@ -466,13 +482,6 @@ def _known(given: Any) -> Any:
     )
 
 
-# What a configuration takes: "auto" is that nobody named one, which is the recipe alone.
+# What a configuration takes: "auto" is what the archive's DICOM tags name, else the recipe alone.
 AUTO = "auto"
 Modality = Annotated[str | OwnModality | None, BeforeValidator(_known)]
-
-
-def modality_name(modality: str | OwnModality | None) -> str:
-    """Returns what a modality is called; "none" for a recipe alone."""
-    if modality is None or modality == AUTO:
-        return "none"
-    return modality if isinstance(modality, str) else modality.name

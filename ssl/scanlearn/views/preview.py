@@ -17,7 +17,7 @@ from jaxtyping import Float
 from pydantic import Field
 
 from scanlearn.archive.reader import Archive
-from scanlearn.console import doing, say
+from scanlearn.console import doing, say, warn_user
 from scanlearn.core import ScanBatch
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import make_folder
@@ -25,10 +25,16 @@ from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import open_archive
 from scanlearn.palette import LIGHT, NUM_HUES
 from scanlearn.tables.settings import DEFAULT_TABLE, Table
-from scanlearn.views.adjusting import Operations
+from scanlearn.views.adjusting import Given, Operations
 from scanlearn.views.draw import Draw
 from scanlearn.views.extra_settings import Extras, build_extras
-from scanlearn.views.modality import NAMES, Modality
+from scanlearn.views.modality import AUTO, NAMES, Modality, OwnModality
+from scanlearn.views.of_archive import (
+    check_operations,
+    contradiction,
+    left_out_of,
+    modality_by_tags,
+)
 from scanlearn.views.recipes import Recipe, find_recipe, no_effect_in_words
 from scanlearn.views.scale import NAMED_SCALES, Scale, Written
 from scanlearn.views.settings import DEFAULT_SETTINGS, LOCAL_SHARE, RenderSettings
@@ -157,9 +163,10 @@ def preview(
         Modality,
         Field(
             description="Kind of scan, whose policy is drawn beside the recipe at each scale: "
-            f"{NAMES}; or one of your own; null draws the recipe alone."
+            f"{NAMES}; or one of your own; auto is the one that the DICOM tags of all scans name, "
+            "if there is one; null draws the recipe alone."
         ),
-    ] = None,
+    ] = AUTO,
     extras: Extras = (),
     scale_blur: Annotated[
         bool, Field(description="Blur shrinks with the view, as its sigma is stated at 224 px.")
@@ -183,27 +190,57 @@ def preview(
 
     Raises:
         ScanlearnError: The source, the recipe, an operation, the modality, an extra, a scale or the
-            format cannot be used.
+            format cannot be used, or an operation set by hand is not for these scans.
     """
     target = Path(output).expanduser()
     if target.suffix not in (".png", ".pdf", ".svg"):
         raise ScanlearnError(f"output: '{output}' is no picture; end it in .png, .pdf or .svg.")
     pure = find_recipe(recipe)
-    adjusted = (pure.under(modality) if modality else pure).adjusted(operations)
     columns = named_columns(scales)
-    idle = adjusted.without_effect([scale for _, scale in columns])
-    if idle:
-        raise ScanlearnError(no_effect_in_words(idle))
-    beside = pure if modality else None
-    settings = RenderSettings(scale_blur=scale_blur)
-    sheet = Sheet(adjusted, size, seed, settings, build_extras(extras), beside)
+    # Refused before scans are packed.
+    adjusted = _ruled(pure, modality, operations, columns)
+    drawn_extras = build_extras(extras)
     archive = open_archive(source, settings=PackSettings.of_table(table))
+    check_operations(operations, archive)
+    if isinstance(modality, OwnModality):
+        check_operations(modality.operations, archive, "modality.operations")
+    contrary = contradiction(modality, archive)
+    if contrary:
+        warn_user(contrary)
+    if modality == AUTO:
+        modality, why = modality_by_tags(archive)
+        if why:
+            say(f"modality is {modality or 'not given'}: {why}")
+        adjusted = _ruled(pure, modality, operations, columns)
+    left_out = left_out_of(adjusted, archive)
+    if left_out:
+        for operation, why in left_out.items():
+            say(f"{operation} of the policy is left out: it {why}")
+        adjusted = _ruled(pure, modality, operations, columns, tuple(left_out))
+    beside = pure if adjusted.policy else None
+    settings = RenderSettings(scale_blur=scale_blur)
+    sheet = Sheet(adjusted, size, seed, settings, drawn_extras, beside)
     with doing("drawing the sheet"):
         figure = sheet.draw(archive, columns, scans)
         make_folder(target.parent)
         figure.savefig(target, dpi=150)
     say(f"preview sheet: {target}")
     return target
+
+
+def _ruled(
+    recipe: Recipe,
+    modality: OwnModality | str | None,
+    operations: Mapping[str, Given],
+    columns: Sequence[tuple[str, Scale]],
+    left_out: Sequence[str] = (),
+) -> Recipe:
+    """The recipe under a modality, adjusted by hand to some effect in the columns."""
+    ruled = recipe.under(modality, left_out).adjusted(operations)
+    idle = ruled.without_effect([scale for _, scale in columns])
+    if idle:
+        raise ScanlearnError(no_effect_in_words(idle))
+    return ruled
 
 
 def preview_sheet(

@@ -6,7 +6,7 @@ limit it may reach at 1.5; `Recipe.at` reads the table at a setting of the dial.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.views.adjusting import Given, adjusted_rows, in_words
 from scanlearn.views.curves import BY_HAND, VIEW_KINDS, Row
-from scanlearn.views.modality import OwnModality, Policy, find_policy, policy_rows
+from scanlearn.views.modality import AUTO, AnyModality, Policy, find_policy, policy_rows
 from scanlearn.views.operations.operation import Parameter
 from scanlearn.views.operations.table import (
     OPERATION_OF,
@@ -114,14 +114,26 @@ class Recipe:
             return scale
         return replace(scale, acquisition=scale.crop)
 
-    def under(self, modality: Policy | OwnModality | str) -> Recipe:
+    def under(self, modality: AnyModality | None, without: Collection[str] = ()) -> Recipe:
         """Returns the recipe as the policy of a modality changes it; before any `adjusted`.
 
+        Args:
+            modality: None and "auto" leave the recipe as it is.
+            without: Operations of the policy that are left out.
+
         Raises:
-            ScanlearnError: No modality is called so, or its operations cannot be used.
+            ScanlearnError: No modality is called so, its operations cannot be used, or the recipe
+                was changed before.
         """
-        assert not self.by_hand, "what is set by hand stands above the policy"
-        policy = find_policy(modality)
+        if modality is None or modality == AUTO:
+            return self
+        policy = find_policy(modality).without(without)
+        if self.by_hand or self.policy:
+            raise ScanlearnError(
+                f"modality: {policy.name} cannot change recipe {self.name}, which was changed "
+                f"already ({self.by_hand or self.policy_text}); name one modality, before "
+                "operations are set by hand."
+            )
         rows = policy_rows(self.rows, policy, has_local_views=self.has_local_views)
         return replace(self, rows=rows, policy=policy)
 

@@ -22,6 +22,7 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.views.adjusting import Given
 from scanlearn.views.extras import Extra
 from scanlearn.views.generator import ViewGenerator
+from scanlearn.views.modality import AnyModality
 from scanlearn.views.recipes import Recipe, find_recipe
 from scanlearn.views.scale import Scale, Written
 from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
@@ -53,16 +54,20 @@ class ViewTransform:
         local_size: Side of a local view in pixels; None for 96/224 of ``size``.
         mean: Per channel on the unit range, or one for all; None leaves the unit range. ``std`` is
             given with it.
-        operations: Operations of the recipe to switch off or set by hand, as `Recipe.adjusted`.
+        modality: Kind of scan, whose policy changes the recipe: a name, such as "xray", or one of
+            your own as ``{"name": "thyroid", "like": "ultrasound", "operations": {...}}``; None
+            for the recipe alone. See docs/modalities.md.
+        operations: Operations to switch off or set by hand, as `Recipe.adjusted`; they stand above
+            the modality's.
         extras: Operations of your own, done last.
         generator: Draws the keys. In the workers of a DataLoader, which hold equal copies of it,
             the worker's seed is mixed in.
 
     Raises:
-        ScanlearnError: The recipe, the scale, the plan or a number cannot be used.
+        ScanlearnError: The recipe, the scale, the plan, the modality or a number cannot be used.
 
     Example:
-        >>> transform = ViewTransform("simclr", "weak", size=64)
+        >>> transform = ViewTransform("simclr", "weak", size=64, modality="xray")
         >>> [view.shape for view in transform(np.zeros((80, 100), np.uint8))]
         [torch.Size([1, 64, 64]), torch.Size([1, 64, 64])]
     """
@@ -77,6 +82,7 @@ class ViewTransform:
         local_size: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        modality: AnyModality | None = None,
         operations: Mapping[str, Given] | None = None,
         extras: Sequence[Extra] = (),
         settings: RenderSettings = DEFAULT_SETTINGS,
@@ -91,7 +97,7 @@ class ViewTransform:
             )
         self.extras = tuple(extras)
         self._views = ViewGenerator(
-            find_recipe(recipe).adjusted(operations or {}),
+            find_recipe(recipe).under(modality).adjusted(operations or {}),
             Scale.parse(scale),
             plan,
             size,
@@ -163,9 +169,10 @@ class ViewTransform:
         )
 
     def __repr__(self) -> str:
-        views = self._views
+        views, policy = self._views, self._views.recipe.policy
+        modality = f"modality={policy.name!r}, " if policy else ""
         return (
-            f"ViewTransform({views.recipe.name!r}, {views.scale!s}, size={views.size}, "
+            f"ViewTransform({views.recipe.name!r}, {views.scale!s}, size={views.size}, {modality}"
             f"views={views.plan.global_views}+{views.plan.local_views})"
         )
 

@@ -13,7 +13,7 @@ import timm
 import torch
 from torch import Tensor
 
-from scanlearn.backbones import weights
+from scanlearn.backbones import timm_alone, weights
 from scanlearn.backbones.backbone import Backbone, tensors_hash, weights_hash
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.head import build_classifying
@@ -388,10 +388,25 @@ def test_other_features_do_not_pass(
         weights.check_reload(Path("unused"), backbone, 32)
 
 
+def test_timm_is_asked_again_where_its_process_was_ended(exported: Path) -> None:
+    views = torch.zeros(2, 1, 32, 32)
+    first = weights.timm_features(exported, views)
+    running = timm_alone._timm._running
+    assert running is not None
+    weights.timm_features(exported, views)
+    assert timm_alone._timm._running is running
+    running.kill()
+    running.wait()
+    assert torch.equal(weights.timm_features(exported, views), first)
+    assert timm_alone._timm._running is not running
+
+
 @pytest.mark.long
 def test_a_folder_timm_cannot_load_says_why(tmp_path: Path, exported: Path) -> None:
     folder = Path(shutil.copytree(exported, tmp_path / "bb"))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"architecture": "resnet19"}))
-    with pytest.raises(ScanlearnError, match=r"fresh process: .*resnet19"):
+    with pytest.raises(ScanlearnError, match=r"process of its own: .*resnet19"):
         weights.timm_features(folder, torch.zeros(2, 1, 32, 32))
+    # One that failed leaves the process to the next.
+    assert weights.timm_features(exported, torch.zeros(2, 1, 32, 32)).shape[0] == 2

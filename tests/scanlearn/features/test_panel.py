@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,12 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.features import labelfree
 from scanlearn.features import panel as panel_module
 from scanlearn.features.panel import MEANINGS, Panel, panel
+from scanlearn.views.modality import POLICIES, OwnModality
+
+CALM: dict[str, Any] = {
+    "name": "calm: child", "like": "xray", "crop_floor": None,
+    "operations": {"rotation_deg": [2.0, 4.0]},
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -26,10 +33,12 @@ def _no_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scanlearn.backbones.weights.check_reload", lambda *_: None)
 
 
-def exported(folder: Path, backbone: Backbone, recipe: str | None = "simclr") -> Path:
+def exported(
+    folder: Path, backbone: Backbone, recipe: str | None = "simclr", **origin: object
+) -> Path:
     card = Card.of(
         backbone, size=32, mean=(0.5,) * backbone.channels, std=(0.25,) * backbone.channels,
-        method="simclr", recipe=recipe,
+        method="simclr", recipe=recipe, **origin,
     )  # fmt: skip
     return export_backbone(backbone, folder, card)
 
@@ -88,6 +97,7 @@ def test_the_same_backbone_has_the_same_panel(archive: Archive, folder: Path) ->
         {"recipe": "byol"},
         {"size": 24},
         {"operations": {"crop": "off"}},
+        {"modality": "xray"},
     ],
 )
 def test_every_option_changes_the_views(
@@ -96,6 +106,37 @@ def test_every_option_changes_the_views(
     assert panel(folder, archive.path, views=3, **changes) != panel(  # type: ignore[arg-type]
         folder, archive.path, views=3
     )
+
+
+@pytest.mark.parametrize(
+    ("origin", "given", "name"),
+    [
+        ({"modality": POLICIES["xray"].in_words}, "xray", "xray"),
+        (
+            {"modality": OwnModality(**CALM).build().in_words, "own_modality": CALM},
+            OwnModality(**CALM),
+            "calm: child",
+        ),
+        ({}, None, "none"),
+    ],
+)
+def test_the_views_are_under_the_modality_of_the_backbone(
+    archive: Archive,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    origin: dict[str, object],
+    given: str | OwnModality | None,
+    name: str,
+) -> None:
+    backbone = build_backbone(BackboneConfig(name="test_resnet"), 1, 0)
+    folder = exported(tmp_path / "backbone", backbone, **origin)
+    own = panel(folder, archive.path, views=3, output=tmp_path / "panel.json")
+    assert (f"under modality {name}" in capsys.readouterr().out) == (name != "none")
+    written = json.loads((tmp_path / "panel.json").read_text())
+    assert (written["modality"], written["policy"]) == (name, origin.get("modality", "none"))
+    assert panel(folder, archive.path, views=3, modality=given) == own
+    pure = panel(folder, archive.path, views=3, modality=None)
+    assert (pure == own) == (name == "none")
 
 
 def test_a_collapsed_backbone_is_told_from_a_sound_one(archive: Archive, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from scanlearn.core import ScanBatch, ViewPlan
 from scanlearn.errors import ScanlearnError
 from scanlearn.views.extras import Extra, per_scan
 from scanlearn.views.generator import ViewGenerator
-from scanlearn.views.recipes import RECIPES, find_recipe
+from scanlearn.views.recipes import RECIPES, Recipe, find_recipe
 from scanlearn.views.scale import Scale
 from scanlearn.views.settings import RenderSettings
 from scanlearn.views.transform import Picture, ViewTransform, batch_of_one
@@ -458,3 +459,69 @@ def test_a_box_mask_or_range_that_does_not_fit_is_refused(
     given = {"valid_box": None, "mask": None, "value_range": None} | about
     with pytest.raises(ScanlearnError, match=words):
         batch_of_one(GRAY, **given)  # type: ignore[arg-type]
+
+
+def _chest() -> np.ndarray:
+    """Two dark lungs with ribs, the heart on the viewer's right, a bright marker beside it."""
+    y, x = np.mgrid[:96, :96] / 96
+    lungs = ((np.abs(x - 0.5) - 0.22) / 0.16) ** 2 + ((y - 0.5) / 0.38) ** 2 < 1
+    heart = ((x - 0.62) / 0.14) ** 2 + ((y - 0.6) / 0.2) ** 2 < 1
+    pixels = np.where(lungs & ~heart, 60 + 25 * (np.sin(40 * y) > 0), 140)
+    pixels[:, 80:] = 230
+    return pixels.astype(np.uint8)
+
+
+def _num_mirrored(modality: Any, calls: int = 150, **options: Any) -> tuple[int, int]:
+    """Of 300 views, those with the marker on the viewer's left, and all that show it."""
+    # The marker is known by its brightness.
+    scale = {"crop": 0.5, "geometry": 0.5, "photometric": 0.0}
+    transform = ViewTransform("simclr", scale, size=32, modality=modality, **options)
+    torch.manual_seed(0)
+    chest = _chest()
+    views = torch.stack([view[0] for _ in range(calls) for view in transform(chest)])
+    marker = (views > 0.8).sum(1)
+    left, right = marker[:, :16].sum(1), marker[:, 16:].sum(1)
+    return int((left > right).sum()), int((left + right > 0).sum())
+
+
+@pytest.mark.parametrize("modality", ["xray", {"name": "child", "like": "xray"}])
+def test_a_chest_is_never_mirrored_under_its_modality(modality: Any) -> None:
+    assert _num_mirrored(modality)[0] == 0
+    mirrored, told = _num_mirrored(None)
+    assert told > 100
+    assert 0.3 < mirrored / told < 0.7
+    asked, told = _num_mirrored(modality, operations={"flip_p": 0.5})
+    assert 0.3 < asked / told < 0.7
+
+
+def test_natural_and_auto_are_the_recipe_alone(image: Image.Image) -> None:
+    alone = _repeated(ViewTransform(size=32), image)
+    for modality in ("natural", "auto"):
+        same = _repeated(ViewTransform(size=32, modality=modality), image)
+        assert all(map(torch.equal, alone, same))
+
+
+def test_one_view_and_the_words_keep_the_modality(image: Image.Image) -> None:
+    transform = ViewTransform(size=32, modality="ultrasound")
+    assert "modality='ultrasound'" in repr(transform)
+    assert "modality='ultrasound'" in repr(transform.one(1))
+    assert torch.equal(
+        _repeated(ViewTransform(size=32, modality="ultrasound", plan=ViewPlan(1)), image)[0],
+        _repeated(transform.one(), image),  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "modality", "expected"),
+    [
+        ("simclr", "xrays", "did you mean 'xray'"),
+        ("simclr", {"name": "hand", "crop_floor": 2}, "crop_floor"),
+        (find_recipe("simclr").adjusted({"blur": "off"}), "xray", r"changed already \(blur off\)"),
+        (find_recipe("simclr").under("ct"), "xray", "name one modality"),
+    ],
+)
+def test_a_modality_that_cannot_be_used_is_refused(
+    recipe: Recipe | str, modality: Any, expected: str
+) -> None:
+    with pytest.raises(ScanlearnError, match=expected):
+        ViewTransform(recipe, modality=modality)

@@ -11,7 +11,9 @@ import pytest
 
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.sources import open_archive
+from scanlearn.views.modality import POLICIES
 from scantune.evaluation.evaluate import evaluate
+from scantune.evaluation.results import Evaluation
 from scantune.evaluation.settings import EvaluateConfig, EvaluateOptions
 from scantune.learners.settings import TuneConfig
 
@@ -102,6 +104,42 @@ def test_a_network_is_tuned_beside_the_probe(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "classifier").exists()
     alone = evaluate("random:test_resnet", PHANTOM, learners=("linear",), **options)
     np.testing.assert_array_equal(alone.scores.values[0], found.scores.values[0])
+
+
+def test_a_network_is_tuned_under_the_modality_of_its_pretraining(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "xray"
+    shutil.copytree(exported, folder)
+    card = json.loads((folder / "card.json").read_text())
+    text = POLICIES["xray"].in_words
+    (folder / "card.json").write_text(json.dumps({**card, "modality": text}))
+    options: dict[str, Any] = {"target": "pallor", "references": [], "keep": False, **QUICK}
+
+    def tuned(backbone: Path, output: str | None = None, **tune: Any) -> Evaluation:
+        settings = TuneConfig(epochs=1, scale=1.0, augment="complex", patience=0, **tune)
+        out = None if output is None else tmp_path / output
+        return evaluate(
+            backbone, PHANTOM, learners=("finetune",), tune=settings, output=out, **options
+        )
+
+    ruled = tuned(folder, "out")
+    assert "recipe simclr under modality xray" in capsys.readouterr().out
+    assert ruled.inputs["tune"]["modality"] == "xray"
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["inputs"]["tune"]["modality"] == "xray"
+    assert metrics["named"]["pretraining modality"] == text
+    page = (tmp_path / "out" / "evaluation.html").read_text()
+    assert "flip off" in page
+    # Backbones of before are tuned as before; so is one whose user wants the recipe alone.
+    before, alone = tuned(exported), tuned(folder, modality=None)
+    assert "under modality" not in capsys.readouterr().out
+    assert "modality" not in before.inputs["tune"]
+    np.testing.assert_array_equal(before.scores.values, alone.scores.values)
+    assert not np.array_equal(before.scores.values, ruled.scores.values)
+    # Learners on frozen features have no views to change.
+    frozen = evaluate(folder, PHANTOM, learners=("knn",), **options)
+    assert frozen.inputs["tune"] == {}
 
 
 def test_the_thumbnail_cannot_be_tuned() -> None:

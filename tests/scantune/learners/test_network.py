@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,6 +152,40 @@ def test_a_scan_has_one_view_of_the_recipe_that_was_asked_for(augment: str) -> N
     views = training_views(config, 32, (0.5,), (0.2,))
     assert (views.num_views, views.size, views.recipe.name) == (1, 32, "dino")
     assert views.ranges.views[0].solarize_p == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "of_backbone", "words", "is_mirrored"),
+    [
+        ("auto", "xray", " under modality xray", False),
+        ("auto", {"name": "child", "like": "xray"}, " under modality child", False),
+        ("auto", None, "", True),
+        (None, "xray", "", True),
+        ("natural", "xray", " under modality natural", True),
+        ("xray", None, " under modality xray", False),
+    ],
+)
+def test_a_chest_is_mirrored_only_where_the_modality_lets_it(
+    scans: LabeledScans, given: object, of_backbone: Any, words: str, is_mirrored: bool
+) -> None:
+    asked = TuneConfig.model_validate({"augment": "complex", "modality": given})
+    config = asked.under(of_backbone)
+    assert config.views_in_words == f"complex augmentation, scale 0.5 of recipe simclr{words}"
+    generator = training_views(config, 32, (0.0,), (1.0,))
+    drawn = generator.draw(scans.stored(ROWS), DrawKey(0, 0, np.arange(len(ROWS))))
+    assert drawn.flip.any() == is_mirrored
+
+
+def test_a_modality_moves_the_device_of_training_scans_by_its_scale() -> None:
+    views = training_views(TuneConfig(scale=1.0).under("mri"), 32, (0.5,), (0.2,)).ranges.views[0]
+    assert (views.rician_std, views.rotation_deg, views.crop_min) == (0.1, 0.0, 1.0)
+    assert TuneConfig(augment="none").under("mri") == TuneConfig(augment="none")
+
+
+def test_operations_that_do_not_fit_the_backbones_modality_are_refused() -> None:
+    config = TuneConfig.model_validate({"operations": {"crop_max": [0.6, 0.25]}})
+    with pytest.raises(ScanlearnError, match=r"^tune\.operations\.crop_max: at .*the backbone"):
+        config.under("xray")
 
 
 def test_scale_zero_is_no_augmentation() -> None:
