@@ -21,7 +21,7 @@ from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.views.adjusting import Given, Operations, adjusted_rows, in_words
 from scanlearn.views.curves import BY_HAND, POLICY, Curve, Row
 from scanlearn.views.operations.table import BY_NAME, OPERATION_OF, OPERATIONS
-from scanlearn.views.settings import Pivot
+from scanlearn.views.settings import Background, Pivot
 
 OURS = "ours, to be measured"
 _SLUIJS = "strong after van der Sluijs et al. 2023 (crop .3-.9, intensity .5-.7), weak ours"
@@ -50,6 +50,8 @@ class Policy:
         moves_acquisition: Whether one number moves the sub-dial `acquisition` too.
         turns_about: What rotation, shear and stretch leave in its place; None is what it is in
             the policy that this one changes.
+        beyond: What rotation and the like bring in from beyond the scan; None is what it is in
+            the policy that this one changes.
         like: The policy that this one changes; None for a recipe alone.
     """
 
@@ -61,6 +63,7 @@ class Policy:
     sources: Mapping[str, str] = field(default_factory=dict)
     moves_acquisition: bool = True
     turns_about: Pivot | None = None
+    beyond: Background | None = None
     like: Policy | None = None
 
     def source(self, operation: str) -> str:
@@ -77,6 +80,11 @@ class Policy:
         return self.name == name or (self.like is not None and self.like.is_a(name))
 
     @property
+    def background(self) -> Background:
+        """What is brought in from beyond the scan, its own or that of `like`."""
+        return self.beyond or (self.like.background if self.like else "black")
+
+    @property
     def in_words(self) -> str:
         """Its name and all that it changes, such as "xray: crop floor 0.3, flip off"."""
         base = self.like.in_words if self.like else ""
@@ -85,6 +93,7 @@ class Policy:
             "local crops at least {:g}/{:g}".format(*self.local_area) if self.local_area else "",
             in_words(self.operations),
             f"turns about the {self.turns_about}" if self.turns_about else "",
+            "mirrored at its edges where it is turned" if self.beyond == "reflect_moved" else "",
             f"else as {base}" if base else "",
         )
         changes = ", ".join(filter(None, parts))
@@ -364,6 +373,7 @@ _TABLE = (
             **_LOW_RESOLUTION,
         },
         crop_floor=0.25,
+        beyond="reflect_moved",
         sources={
             "vflip": _VIRCHOW,
             "solarize": _VIRCHOW,
@@ -381,6 +391,7 @@ _TABLE = (
             **_half(jpeg_quality=[90, 70], noise_std=[0.01, 0.02]),
         },
         crop_floor=0.25,
+        beyond="reflect_moved",
         sources={"elastic": "border and asymmetry are what is looked at"},
     ),
     Policy(

@@ -1,7 +1,8 @@
 """Preview sheets: what the dial does to real scans, for a person to judge.
 
 Each row is a scan, each column a setting of the dial. All views of a row come from one draw: from
-left to right only the setting changes. Lengths are in inches.
+left to right only the setting changes. A recipe beside another has a row of its own below it, from
+the same draw. Lengths are in inches.
 """
 
 from __future__ import annotations
@@ -78,9 +79,10 @@ class SheetGrid:
     Args:
         headings: Title of each column and the small print below it.
         local_share: Side of a local view over that of a global one; 0 without local views.
+        rows_together: Number of rows that belong together; further ones stand apart.
     """
 
-    CELL, GAP, BETWEEN, LEFT = 1.0, 0.04, 0.22, 0.32
+    CELL, GAP, BETWEEN, LEFT = 1.0, 0.04, 0.22, 0.36
 
     def __init__(
         self,
@@ -89,6 +91,7 @@ class SheetGrid:
         *,
         local_share: float,
         foot: Sequence[str],
+        rows_together: int = 1,
     ) -> None:
         from matplotlib.figure import Figure
 
@@ -101,7 +104,8 @@ class SheetGrid:
         small = [(title, _wrapped(lines, self._group)) for title, lines in headings]
         foot = _wrapped(foot, self._width - 2 * self.LEFT)
         self._top = 0.34 + max(len(lines) for _, lines in small) * _LINE
-        self._height = self._top + rows * (self.CELL + self.GAP) + 0.16 + len(foot) * _LINE
+        self._together = rows_together
+        self._height = self._top + self._down(rows) + 0.16 + len(foot) * _LINE
         self.figure: Figure = Figure(figsize=(self._width, self._height), facecolor="white")
         below = "and its global and local crops" if local_share else "and where it is cropped"
         self._words(self.LEFT, "the scan", [below], INK)
@@ -114,6 +118,13 @@ class SheetGrid:
         """Returns the place of a scan: 0 for the crops of global views, 1 for those of local."""
         return self._axes(self.LEFT + number * (self.CELL + self.GAP), row, self.CELL, 0.0)
 
+    def label(self, row: int, text: str) -> None:
+        """Writes up the left of a row; beside the scan itself, crops would run through it."""
+        middle = self._height - self._top - self._down(row) - self.CELL / 2
+        x, y = (self.LEFT - 0.05) / self._width, middle / self._height
+        look: dict[str, Any] = {"fontsize": 7, "color": FAINT, "rotation": 90}
+        self.figure.text(x, y, text, ha="right", va="center", multialignment="center", **look)
+
     def view(self, row: int, column: int, view: int) -> Axes:
         """Returns the place of a view: 0 and 1 are global, 2 and further local."""
         left = self._left(column)
@@ -122,11 +133,16 @@ class SheetGrid:
         left += NUM_GLOBAL * (self.CELL + self.GAP)
         return self._axes(left, row, self._small, (view - NUM_GLOBAL) * (self._small + self.GAP))
 
+    def _down(self, row: int) -> float:
+        """How far below the first row a row begins."""
+        apart = row // self._together if self._together > 1 else 0
+        return row * (self.CELL + self.GAP) + apart * self.BETWEEN / 2
+
     def _left(self, column: int) -> float:
         return self.LEFT + self._scans + self.BETWEEN + column * (self._group + self.BETWEEN)
 
     def _axes(self, left: float, row: int, side: float, below: float) -> Axes:
-        top = self._height - self._top - row * (self.CELL + self.GAP) - below
+        top = self._height - self._top - self._down(row) - below
         width, height = self._width, self._height
         axes = self.figure.add_axes(
             (left / width, (top - side) / height, side / width, side / height), xticks=[], yticks=[]
@@ -162,7 +178,7 @@ def preview(
     modality: Annotated[
         Modality,
         Field(
-            description="Kind of scan, whose policy is drawn beside the recipe at each scale: "
+            description="Kind of scan, whose policy is drawn below the recipe at each scale: "
             f"{NAMES}; or one of your own; auto is the one that the DICOM tags of all scans name, "
             "if there is one; null draws the recipe alone."
         ),
@@ -299,7 +315,7 @@ class Sheet:
     """What all columns of a sheet share.
 
     Args:
-        beside: A recipe that is drawn beside ``recipe`` at each setting; None draws one alone.
+        beside: A recipe that is drawn above ``recipe`` from the same draws; None draws one alone.
     """
 
     recipe: Recipe
@@ -325,31 +341,36 @@ class Sheet:
         rows = np.sort(order[:scans]).astype(np.int64)
         batch = archive.gather(rows)
         u = uniforms(DrawKey(self.seed, 0, np.arange(len(rows))), self.kinds[-1].stop)
-        drawn = [
-            (recipe, name, scale)
-            for name, scale in columns
-            for recipe in (self.beside, self.recipe)
-            if recipe is not None
-        ]
-        draws = [recipe.at(scale).draw(u, batch.valid_box.numpy()) for recipe, _, scale in drawn]
-        headings = [self._heading(*column) for column in drawn]
+        recipes = self._recipes
+        headings = [self._heading(*column) for column in columns]
         local_share = LOCAL_SHARE if self.recipe.has_local_views else 0.0
-        grid = SheetGrid(len(rows), headings, local_share=local_share, foot=self._foot())
-        for row in range(len(rows)):
-            for number, views in enumerate(self.kinds):
-                axes = grid.original(row, number)
-                _show(axes, _whole(batch, row))
-                _outline(axes, batch, draws, row, views)
-                if number == 0:
-                    axes.set_ylabel(f"scan {rows[row]}", fontsize=7, color=FAINT, labelpad=4)
-        for column, draw in enumerate(draws):
-            settings = replace(drawn[column][0].rendered(self.settings), global_size=self.size)
-            self._fill(grid, column, batch, draw, archive, settings)
+        grid = SheetGrid(
+            len(rows) * len(recipes),
+            headings,
+            local_share=local_share,
+            foot=self._foot(),
+            rows_together=len(recipes),
+        )
+        for line, recipe in enumerate(recipes):
+            draws = [recipe.at(scale).draw(u, batch.valid_box.numpy()) for _, scale in columns]
+            for scan in range(len(rows)):
+                row = scan * len(recipes) + line
+                for number, views in enumerate(self.kinds):
+                    axes = grid.original(row, number)
+                    _show(axes, _whole(batch, scan))
+                    _outline(axes, batch, draws, scan, views)
+                beside = "" if self.beside is None else f"\n{_called(recipe)}"
+                grid.label(row, f"scan {rows[scan]}{beside}")
+            settings = replace(recipe.rendered(self.settings), global_size=self.size)
+            places = range(line, len(rows) * len(recipes), len(recipes))
+            for column, draw in enumerate(draws):
+                self._fill(grid, places, column, batch, draw, archive, settings)
         return grid.figure
 
     def _fill(
         self,
         grid: SheetGrid,
+        rows: Sequence[int],
         column: int,
         batch: ScanBatch,
         draw: Draw,
@@ -363,7 +384,8 @@ class Sheet:
             rendered = render_views(batch, draw, views, size, settings)
             for view, planes in zip(views, rendered, strict=True):
                 pictures = self._extended(planes, draw, view, batch, archive)
-                for row, image in enumerate(pictures.permute(0, 2, 3, 1).numpy()):
+                images = pictures.permute(0, 2, 3, 1).numpy()
+                for row, image in zip(rows, images, strict=True):
                     _show(grid.view(row, column, view), image)
 
     def _extended(
@@ -388,18 +410,29 @@ class Sheet:
         mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (archive.mean, archive.std))
         return (planes * std + mean).clamp_(0, 1)
 
-    def _heading(self, recipe: Recipe, name: str, scale: Scale) -> tuple[str, list[str]]:
+    @property
+    def _recipes(self) -> tuple[Recipe, ...]:
+        """The recipes, each of which has a row of every scan."""
+        return (self.recipe,) if self.beside is None else (self.beside, self.recipe)
+
+    def _heading(self, name: str, scale: Scale) -> tuple[str, list[str]]:
         """The title of a column; below it two numbers, or the sub-dials, and the overlaps."""
-        if self.beside is not None:
-            name = f"{recipe.policy.name if recipe.policy else recipe.name}, {name}"
-        overlaps = view_statistics(recipe, scale).lines()
-        if scale != Scale.of(scale.crop):
-            return name, [str(scale), *overlaps]
-        views = recipe.at(scale).views
-        least = dict.fromkeys(f"{view.crop_min:.0%}" for view in views)
-        changes = f"crops from {' and '.join(least)}, brightness ±{views[0].brightness:.0%}"
-        changes = "the whole scan, resized" if scale == Scale.IDENTITY else changes
-        return f"{name} {scale}", [changes, *overlaps]
+        if scale == Scale.IDENTITY:
+            overlaps = view_statistics(self.recipe, scale).lines()
+            return f"{name} {scale}", ["the whole scan, resized", *overlaps]
+        is_one_number = scale == Scale.of(scale.crop)
+        lines = [] if is_one_number else [str(scale)]
+        for recipe in self._recipes:
+            first, *further = view_statistics(recipe, scale).lines()
+            if is_one_number:
+                views = recipe.at(scale).views
+                least = dict.fromkeys(f"{view.crop_min:.0%}" for view in views)
+                brightness = f"brightness ±{views[0].brightness:.0%}"
+                further = [first, *further]
+                first = f"crops ≥{' and '.join(least)}, {brightness}"
+            lines.append(first if self.beside is None else f"{_called(recipe)}: {first}")
+            lines.extend(further)
+        return f"{name} {scale}" if is_one_number else name, lines
 
     def _foot(self) -> list[str]:
         by_hand = f", by hand: {self.recipe.by_hand}" if self.recipe.by_hand else ""
@@ -407,12 +440,18 @@ class Sheet:
         modality = f", modality {policy.name}" if policy else ""
         if self.extras:
             by_hand += f", extras: {', '.join(extra.name for extra in self.extras)}"
+        changing = "the scale or the modality" if self.beside else "the scale"
         return [
-            f"Recipe {self.recipe.name}{modality}{by_hand}. All views of a row come from one draw; "
-            "only the scale changes. Crops: first view solid, second dashed.",
+            f"Recipe {self.recipe.name}{modality}{by_hand}. All views of a scan come from one "
+            f"draw; only {changing} changes. Crops: first view solid, second dashed, before they "
+            "are turned.",
             "IoU: area shared by two crops over the area they cover together; disjoint: share of "
             "pairs that do not overlap. Means for a square scan.",
         ]
+
+
+def _called(recipe: Recipe) -> str:
+    return recipe.policy.name if recipe.policy else recipe.name
 
 
 def _whole(batch: ScanBatch, row: int) -> Float[np.ndarray, "h w c"]:

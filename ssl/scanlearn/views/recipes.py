@@ -138,8 +138,11 @@ class Recipe:
         return replace(self, rows=rows, policy=policy)
 
     def rendered(self, settings: RenderSettings) -> RenderSettings:
-        """Returns the settings with the pivot that the policy asks for."""
-        return replace(settings, pivot=self.policy.pivot) if self.policy else settings
+        """Returns the settings with the pivot and the background that the policy asks for."""
+        policy = self.policy
+        if policy is None:
+            return settings
+        return replace(settings, pivot=policy.pivot, background=policy.background)
 
     def adjusted(self, operations: Mapping[str, Given]) -> Recipe:
         """Returns the recipe with operations switched off or set by hand.

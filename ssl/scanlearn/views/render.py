@@ -15,6 +15,7 @@ from scanlearn.core import ScanBatch
 from scanlearn.views.draw import Draw
 from scanlearn.views.operations.operation import Rendering
 from scanlearn.views.operations.table import OPERATIONS
+from scanlearn.views.operations.tone import moved_window
 from scanlearn.views.resample import Taps, crop_taps, resample
 from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
 from scanlearn.views.warp import is_warped, warp
@@ -215,6 +216,7 @@ def change(
     c = batch.pixels.shape[1]
     x, coverage = planes[:, :c], planes[:, c:] if planes.shape[1] > c else None
     low, high = (batch.value_range[:, i].to(x).view(-1, 1, 1, 1) for i in range(2))
+    low, high = moved_window(low, high, draw, view)
     # Asking a GPU whether there is anything to subtract would wait for it.
     if x.is_cuda or bool(low.any()):
         x.sub_(low if coverage is None else low * coverage)

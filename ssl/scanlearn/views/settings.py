@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
-Background = Literal["black", "reflect"]
+Background = Literal["black", "reflect", "reflect_moved"]
 Pivot = Literal["centre", "apex"]
 
 # Raised when one draw comes to give other pixels, so that no run mixes two kinds of views.
@@ -32,7 +32,8 @@ class RenderSettings:
     Args:
         scale_blur: Whether a blur's sigma, stated for global views of 224 px, shrinks with them.
         background: What rotation and the like bring in from beyond the scan: "black", or
-            "reflect", the scan mirrored at its edges.
+            "reflect", the scan mirrored at its edges; or "reflect_moved", the same but in views
+            that are cropped alone, whose bars stay black as evaluation shows them.
         global_size: Side of the global views, by which blur shrinks in local ones too; None for
             the side of the view itself.
         pivot: What rotation, shear and stretch leave in its place: the "centre" of the view, or

@@ -47,7 +47,7 @@ def warp(
         planes: Content and, as the last plane, 1 where it is inside the valid box and the mask;
             all 0 outside.
         valid_box: Top, left, bottom and right of each scan on the canvas, in pixels.
-        background: "black" leaves 0 outside; "reflect" mirrors the scan at its edges.
+        background: "black" leaves 0 outside; the others mirror the scan at its edges.
         pivot: What stays in its place; see `RenderSettings`.
         spacing_mm: Height and width of a canvas pixel, NaN where unknown; None where all are.
     """
@@ -71,7 +71,7 @@ def warp(
         matrix = torch.from_numpy(to_canvas[chosen]).float().to(device)
         start = torch.from_numpy(offset[chosen]).float().to(device)
         grid = _mapped(grid, matrix, start)
-        if background == "reflect":
+        if background != "black":
             grid = _reflected(grid, valid_box[chosen])
         sampled = _sample(planes[rows], grid)
         k = max(int(count), 1)

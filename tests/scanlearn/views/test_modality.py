@@ -308,9 +308,16 @@ def test_a_policy_is_found_by_its_name_or_is_one() -> None:
     assert find_policy(OwnModality(name="hand", like="xray")).like is find_policy("xray")
 
 
-def test_ultrasound_turns_about_its_apex_in_training_and_of_ones_own_too() -> None:
+def test_pivot_and_background_hold_in_training_and_of_ones_own_too() -> None:
     like = OwnModality(name="thyroid", like="ultrasound")
-    for modality, pivot in (("ultrasound", "apex"), (like, "apex"), ("ct", "centre")):
+    skin = OwnModality(name="naevi", like="dermoscopy")
+    for modality, pivot, background in (
+        ("ultrasound", "apex", "black"),
+        (like, "apex", "black"),
+        ("ct", "centre", "black"),
+        ("histology", "centre", "reflect_moved"),
+        (skin, "centre", "reflect_moved"),
+    ):
         recipe = find_recipe("simclr").under(modality)
         generator = ViewGenerator(recipe, Scale.WEAK, ViewPlan(2), 32, [0.5], [0.25])
-        assert generator.settings.pivot == pivot
+        assert (generator.settings.pivot, generator.settings.background) == (pivot, background)

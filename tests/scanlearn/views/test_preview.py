@@ -10,7 +10,15 @@ from scanlearn.archive.reader import Archive
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.sources import open_archive
 from scanlearn.views.extra_settings import ExtraConfig, build_extras
-from scanlearn.views.preview import SheetGrid, arm_sheet, colour_of, preview, preview_sheet
+from scanlearn.views.preview import (
+    Sheet,
+    SheetGrid,
+    arm_sheet,
+    colour_of,
+    named_columns,
+    preview,
+    preview_sheet,
+)
 from scanlearn.views.recipes import find_recipe
 from scanlearn.views.scale import Scale
 from scanlearn.views.settings import RenderSettings
@@ -61,6 +69,41 @@ def test_what_was_set_by_hand_is_said(archive: Archive) -> None:
     texts = preview_sheet(archive, recipe=recipe, scales=[1], scans=1).texts
     said = " ".join(text.get_text() for text in texts)
     assert "Recipe simclr, by hand: rotation_deg 7/15, gray off" in said
+
+
+def test_a_policy_has_rows_of_its_own_below_the_recipe(archive: Archive) -> None:
+    pure = find_recipe("simclr")
+    sheet = Sheet(pure.under("xray"), 32, 0, RenderSettings(), beside=pure)
+    columns = named_columns([0.5, 1.0])
+    figure = sheet.draw(archive, columns, 2)
+    labels = [text for text in figure.texts if text.get_text().startswith("scan ")]
+    labels.sort(key=lambda text: -text.get_position()[1])
+    assert [text.get_text().split("\n")[1] for text in labels] == ["simclr", "xray"] * 2
+    figure.canvas.draw()
+    left = min(axes.get_window_extent().x0 for axes in figure.axes)
+    assert all(0 < text.get_window_extent().x1 < left for text in labels)
+    pictures = {
+        tuple(np.round(axes.get_position(original=True).bounds, 6)): np.asarray(
+            axes.images[0].get_array()
+        )
+        for axes in figure.axes
+    }
+    assert len(pictures) == 2 * 2 * (1 + 2 * 2)
+    # From above: the recipe alone, the policy alone, for the first scan and for the second.
+    heights = sorted({bounds[1] for bounds in pictures}, reverse=True)
+    for line, recipe in enumerate((pure, pure.under("xray"))):
+        alone = Sheet(recipe, 32, 0, RenderSettings()).draw(archive, columns, 2)
+        expected = [np.asarray(axes.images[0].get_array()) for axes in alone.axes]
+        for scan in range(2):
+            row = sorted(bounds for bounds in pictures if bounds[1] == heights[2 * scan + line])
+            assert (pictures[row[0]] == expected[scan]).all()
+            for place, number in zip(row[1:], (0, 1, 2, 3), strict=True):
+                column, view = divmod(number, 2)
+                there = 2 + column * 4 + view * 2 + scan
+                assert (pictures[place] == expected[there]).all()
+    said = " ".join(text.get_text() for text in figure.texts)
+    assert "simclr: crops ≥23%" in said
+    assert "xray: crops ≥41%" in said
 
 
 def test_operations_and_unscaled_blur_change_the_views(archive: Archive) -> None:

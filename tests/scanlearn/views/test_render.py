@@ -132,6 +132,19 @@ def test_a_scan_mirrored_at_its_edges_fills_a_view_beyond_it(make_batch: MakeBat
     assert render(batch, _draw(batch, 0), 0, 50, settings).min() > 0.15
 
 
+def test_bars_beside_a_scan_stay_black_where_only_what_is_turned_is_mirrored(
+    make_batch: MakeBatch,
+) -> None:
+    batch = make_batch(4, 1, (40, 100))
+    batch = replace(batch, pixels=batch.pixels.clamp(min=50))
+    settings = RenderSettings(background="reflect_moved")
+    draw = _draw(batch, 0)
+    assert torch.equal(render(batch, draw, 0, 50, settings), render(batch, draw, 0, 50))
+    turned = replace(draw, rotation_deg=np.full_like(draw.rotation_deg, 30.0))
+    assert render(batch, turned, 0, 50).min() == 0
+    assert render(batch, turned, 0, 50, settings).min() > 0.15
+
+
 def test_scale_zero_at_the_size_of_the_scan_is_the_scan_to_the_bit(make_batch: MakeBatch) -> None:
     batch = make_batch(3, 3, (64, 64))
     assert torch.equal(render(batch, _draw(batch, 0), 0, 64), batch.pixels.float() / 255)

@@ -154,7 +154,8 @@ class Operation:
         parameters: Its numbers, a probability first.
         draw: Returns fields of `Draw`, from the uniforms that carry the operation's name.
         apply: Changes views ``[b c s s]`` in place; None where another operation does it: geometry
-            is composed into one resampling, the parts of the jitter are done by it.
+            is composed into one resampling, the parts of the jitter are done by it, the window is
+            moved as stored values are brought to the unit range.
         part_of: The operation whose probability it shares.
         needs_colour: Whether it has no meaning on one channel.
     """

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from scanlearn.views.draw import Draw
 from scanlearn.views.operations.operation import (
     Operation,
     Parameter,
@@ -23,6 +24,7 @@ from scanlearn.views.settings import LEAST_BLUR_PX
 if TYPE_CHECKING:
     from torch import Tensor
 
+
 # Where a histogram shift moves the curve of gray values; its ends stay.
 HISTOGRAM_POINTS = (0.25, 0.5, 0.75)
 BLUR_SIGMA_MIN = 0.1
@@ -30,20 +32,20 @@ SOLARIZE_THRESHOLD = 0.5
 POSTERISE_BITS = 8.0
 
 
-def move_window(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
-    """Shows views in a window of another width and level than the packed one, in place.
+def moved_window(
+    low: Float[Tensor, "b 1 1 1"], high: Float[Tensor, "b 1 1 1"], draw: Draw, view: int
+) -> tuple[Float[Tensor, "b 1 1 1"], Float[Tensor, "b 1 1 1"]]:
+    """Returns the stored values that mean 0 and 1 in a window of another width and level.
 
-    What the packed window cut off cannot come back: a wider window has a flat rim in its place.
+    Moved before anything is cut off: where all Hounsfield units are kept, a wider window shows
+    what lay beyond the packed one. Moved afterwards it turned the air around a patient gray.
     """
-    draw, view = rendering.draw, rendering.view
     width, level = draw.window_width[:, view], draw.window_level[:, view]
-
-    def windowed(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
-        slope = 1 / (1 + width[rows])
-        offset = 0.5 - (0.5 + level[rows]) * slope
-        return (part * column(slope, part)).add_(column(offset, part)).clamp_(0, 1)
-
-    change_content(x, rendering, (width != 0) | (level != 0), windowed)
+    if not (width.any() or level.any()):
+        return low, high
+    span = high - low
+    shift, half = column(level, span) * span, column(width, span) * span / 2
+    return low + (shift - half), high + (shift + half)
 
 
 def raise_to_power(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
@@ -151,7 +153,8 @@ WINDOW = Operation(
         name: quantiles.either_way("window", name, name)
         for name in ("window_width", "window_level")
     },
-    move_window,
+    # Done as stored values are brought to the unit range: `moved_window`.
+    None,
 )
 GAMMA = Operation(
     "gamma",

@@ -228,6 +228,30 @@ def test_a_window_is_moved_by_shares_of_its_width(
     assert float(found.mean()) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("stored", "width", "level", "expected"),
+    # Packed in 100 to 200; by hand: (stored - low) / (high - low) of the moved window.
+    [
+        (90, 0.5, 0, (90 - 75) / 150),
+        (60, 0.5, 0, 0),
+        (205, 0, 0.1, 0.95),
+        (97, 0, -0.1, 0.07),
+        (230, 0.2, 0.1, 1),
+        (97, 0, 0, 0),
+    ],
+)
+def test_a_moved_window_shows_what_the_packed_one_cut_off(
+    stored: float, width: float, level: float, expected: float
+) -> None:
+    batch = replace(_flat(stored), value_range=torch.tensor([[100.0, 200.0]] * 4))
+    found = _view(batch, window_width=width, window_level=level)
+    assert float(found.mean()) == pytest.approx(expected, abs=1e-6)
+    # A scan beside it that keeps its window keeps its values to the bit.
+    some = np.array([width, 0, width, 0])[:, None]
+    mixed, plain = _view(batch, window_width=some), _view(batch)
+    assert torch.equal(mixed[1::2], plain[1::2])
+
+
 @pytest.mark.parametrize(("factor", "side"), [(0.5, 16), (0.75, 24), (0.3, 10), (0.99, 32)])
 def test_low_resolution_is_the_nearest_pixel_and_a_cubic(
     make_batch: MakeBatch, factor: float, side: int
