@@ -308,6 +308,8 @@ def test_what_several_classes_and_a_given_split_are_is_said(
     text = page.write(study_folder(tasks=tasks)).read_text(encoding="utf-8")
     assert mean in text
     assert fold not in text
+    assert "in the folds used" in plain
+    assert "with the test set used" in text
     assert "scans in the training set" in text
 
 
