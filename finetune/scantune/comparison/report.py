@@ -14,6 +14,7 @@ from markupsafe import Markup
 from scanlearn.files import make_folder, write_atomically
 from scanlearn.pages import page_template, png_address
 from scanlearn.svg import standalone
+from scanlearn.views.curves import POLICY
 from scanlearn.views.operations.table import PARAMETERS
 from scantune.comparison import plots
 from scantune.comparison.results import (
@@ -89,6 +90,10 @@ def write(folder: Path | str) -> Path:
         proof=proof_rows(results),
         conditions=shared_conditions(results),
         learners=learners(results),
+        has_classes=any(len(task.classes) > 2 for task in results.tasks),
+        has_policy=any(
+            each.source.startswith(POLICY) for arm in results.arms for each in arm.resolved
+        ),
         label_draws=max((d.label_draws or 0 for d in results.differences), default=0),
     )
     path = folder / REPORT_FILE
@@ -254,11 +259,16 @@ def dial_table(results: Results) -> DialTable:
         values = [p.value if p else "–" for p in of_arm]
         notes = dict.fromkeys(NOTES.get(p.note, p.note) for p in of_arm if p and p.note)
         # A source that is neither the identity nor published is named for each arm.
-        sources = [
-            f"{arm.name}: {p.source}"
+        named = [
+            (arm.name, p.source)
             for arm, p in zip(arms, of_arm, strict=True)
-            if p and p.source not in ("identity", "") and not p.source.startswith("published")
+            if p and p.source not in ("identity", "")
         ]
+        sources = [
+            f"{arm}: {source}" for arm, source in named if not source.startswith("published")
+        ]
+        if len(sources) > 1 and len({source for _, source in named}) == 1:
+            sources = [named[0][1]]
         title = PARAMETERS[name].title if name in PARAMETERS else name
         rows.append((title, values, "; ".join([*sources, *notes])))
     return DialTable(arms, rows)

@@ -15,6 +15,7 @@ from scanlearn.console import say, track, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.features.extract import all_square
 from scanlearn.files import disk_errors, features_folder, make_folder
+from scanlearn.views.of_archive import left_out_in_words
 from scantune.comparison.arms import load_network
 from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import CompareConfig, EvaluationConfig
@@ -114,7 +115,7 @@ def score_all(
         ScanlearnError: Kept scores are damaged, or of other weights, scans, labels or folds.
     """
     if config.evaluation.network_learners:
-        _say_cost(config, networks, tasks)
+        _say_cost(config, networks, archives[0], tasks)
     paths = [folder.scores(task, network.name) for network in networks for task in tasks]
     if num_old := sum(path.is_file() and not are_kept(path) for path in paths):
         warn_user(
@@ -173,7 +174,10 @@ def _origin(network: Network, archives: Sequence[Archive], labeled: LabeledSet) 
 
 
 def _say_cost(
-    config: CompareConfig, networks: Sequence[Network], tasks: Mapping[str, LabeledSet]
+    config: CompareConfig,
+    networks: Sequence[Network],
+    labels: Archive,
+    tasks: Mapping[str, LabeledSet],
 ) -> None:
     scoring = config.scoring
     learners, on_views = scoring.network_learners, scoring.trained_on_views
@@ -187,6 +191,8 @@ def _say_cost(
     )
     if on_views:
         say(f"{', '.join(on_views)}: {scoring.tune.views_in_words}")
+        for words in left_out_in_words(scoring.tune.left_out(labels)):
+            say(words)
 
 
 def _score(

@@ -24,6 +24,7 @@ from scanlearn.locks import held, inside
 from scanlearn.packing.settings import PackSettings, pixel_settings
 from scanlearn.tables.settings import TABLE_SETTINGS
 from scanlearn.threads import computing_with, free_threads
+from scanlearn.views.of_archive import left_out_in_words
 from scantune.evaluation.backbone import EvaluatedBackbone, channels_of, open_backbone
 from scantune.evaluation.classifier import SEED, describe, keep_classifier, keep_network
 from scantune.evaluation.outputs import check_output, write
@@ -201,6 +202,8 @@ def _open(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) ->
         check_output(settings.output, inputs)
     if settings.trained_on_views:
         say(f"{', '.join(settings.trained_on_views)}: {settings.tune.views_in_words}")
+        for words in left_out_in_words(settings.tune.left_out(labeled.archives[0])):
+            say(words)
     named = _named(opened, backbone, labels, settings)
     return _Task(settings, opened, labeled, inputs, named)
 

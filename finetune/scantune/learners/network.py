@@ -5,7 +5,7 @@ The training scans go through the dial, no other scan ever does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -66,10 +66,15 @@ def training_views(
     mean: Sequence[float],
     std: Sequence[float],
     scan_ids: Sequence[str] | None = None,
+    left_out: Collection[str] = (),
 ) -> ViewGenerator:
-    """Returns the generator of the training views, one of each scan; ids are for errors."""
+    """Returns the generator of the training views, one of each scan; ids are for errors.
+
+    Args:
+        left_out: Operations of the policy that the scans do not allow.
+    """
     return ViewGenerator(
-        config.build_recipe(),
+        config.build_recipe(left_out),
         training_scale(config.augment, config.scale),
         ViewPlan(1),
         size,
@@ -88,7 +93,8 @@ def train_network(trial: Trial, on_epoch: OnEpoch) -> tuple[Backbone, History]:
     layout = preferred_memory_format(network)
     network.to(memory_format=layout)
     scan_ids = scans.archives[0].scan_ids.tolist() if config.extras else None
-    generator = training_views(config, *scans.view, scan_ids)
+    left_out = config.left_out(scans.archives[0])
+    generator = training_views(config, *scans.view, scan_ids, left_out)
     mixing = trial.rng(MIXING)
 
     def batch(

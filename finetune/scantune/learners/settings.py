@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from scanlearn.archive.reader import Archive
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.extra_settings import Extras
 from scanlearn.views.modality import AUTO, AnyModality, Modality, OwnModality
+from scanlearn.views.of_archive import check_operations, left_out_of
 from scanlearn.views.recipes import RECIPES, Recipe, find_recipe
 from scanlearn.views.scale import MAX_SCALE
 from scantune.learners.table import LEARNERS
@@ -174,9 +176,22 @@ class TuneConfig(Settings):
             )
         return self
 
-    def build_recipe(self) -> Recipe:
-        """Returns the recipe under the modality's policy, with its operations adjusted."""
-        return find_recipe(self.recipe).under(self.modality).adjusted(self.operations)
+    def build_recipe(self, left_out: Collection[str] = ()) -> Recipe:
+        """Returns the recipe under the modality's policy, with its operations adjusted.
+
+        Args:
+            left_out: Operations of the policy that the scans do not allow.
+        """
+        return find_recipe(self.recipe).under(self.modality, left_out).adjusted(self.operations)
+
+    def left_out(self, archive: Archive) -> dict[str, str]:
+        """Returns the operations of the policy that the scans do not allow, and why.
+
+        Raises:
+            ScanlearnError: One of them was set by hand.
+        """
+        check_operations(self.operations, archive, "tune.operations")
+        return left_out_of(self.build_recipe(), archive)
 
     def under(self, modality: AnyModality | None) -> TuneConfig:
         """Returns these settings with the backbone's modality in place of ``auto``.

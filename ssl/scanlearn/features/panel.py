@@ -23,6 +23,7 @@ from scanlearn.packing.sources import check_source, open_archive
 from scanlearn.tables.settings import DEFAULT_TABLE, Table
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.modality import AUTO, Modality
+from scanlearn.views.of_archive import check_operations, left_out_in_words, left_out_of
 from scanlearn.views.recipes import find_recipe
 from scanlearn.views.scale import Scale
 from scanlearn.views.settings import RenderSettings
@@ -145,10 +146,13 @@ def panel(
         raise ScanlearnError(
             f"{backbone}: its card names no recipe; choose the views' recipe, such as recipe=simclr"
         )
+    check_operations(operations, archive)
+    pure, named = find_recipe(name), card.views_modality if modality == AUTO else modality
+    left_out = left_out_of(pure.under(named).adjusted(operations), archive)
+    for words in left_out_in_words(left_out):
+        say(words)
     generator = ViewGenerator(
-        find_recipe(name)
-        .under(card.views_modality if modality == AUTO else modality)
-        .adjusted(operations),
+        pure.under(named, tuple(left_out)).adjusted(operations),
         Scale.parse(scale),
         ViewPlan(2),
         size or card.size,

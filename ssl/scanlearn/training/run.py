@@ -48,6 +48,7 @@ from scanlearn.views.modality import AUTO, OwnModality
 from scanlearn.views.of_archive import (
     check_operations,
     contradiction,
+    left_out_in_words,
     left_out_of,
     modality_by_tags,
     unmeasured,
@@ -215,10 +216,7 @@ def resolve(
             *_made_fewer(config, threads),
             *_recipe_in_words(config),
             *named,
-            *(
-                f"{operation} of the policy is left out: it {why}"
-                for operation, why in left_out.items()
-            ),
+            *left_out_in_words(left_out),
             *reasons,
         ),
         threads=threads,

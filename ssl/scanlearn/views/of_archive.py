@@ -207,3 +207,8 @@ def left_out_of(recipe: Recipe, archive: Archive) -> dict[str, str]:
             not row.is_off for row in recipe.rows if OPERATION_OF[row.parameter].name == operation
         )
     }
+
+
+def left_out_in_words(left_out: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns a sentence for each of `left_out_of`."""
+    return tuple(f"{name} of the policy is left out: it {why}" for name, why in left_out.items())

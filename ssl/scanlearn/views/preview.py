@@ -33,6 +33,7 @@ from scanlearn.views.modality import AUTO, NAMES, Modality, OwnModality
 from scanlearn.views.of_archive import (
     check_operations,
     contradiction,
+    left_out_in_words,
     left_out_of,
     modality_by_tags,
 )
@@ -230,9 +231,9 @@ def preview(
         adjusted = _ruled(pure, modality, operations, columns)
     left_out = left_out_of(adjusted, archive)
     if left_out:
-        for operation, why in left_out.items():
-            say(f"{operation} of the policy is left out: it {why}")
         adjusted = _ruled(pure, modality, operations, columns, tuple(left_out))
+    for words in left_out_in_words(left_out):
+        say(words)
     beside = pure if adjusted.policy else None
     settings = RenderSettings(scale_blur=scale_blur)
     sheet = Sheet(adjusted, size, seed, settings, drawn_extras, beside)

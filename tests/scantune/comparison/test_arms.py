@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
+from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.backbones.backbone import (
     Backbone,
     BackboneConfig,
@@ -233,6 +236,32 @@ def test_what_is_left_open_is_resolved_once_for_all_arms(
     assert first.reasons[0].startswith("batch_size is 16 instead of 64")
     monkeypatch.setattr("scanlearn.training.run.training_precision", lambda *_: "fp32")
     assert resolve_once(config, folder, unlabeled)[1] == first
+
+
+def test_all_arms_take_the_modality_of_the_tags_that_the_study_was_begun_with(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scanlearn.backbones.weights.check_reload", lambda *_: None)
+    with ArchiveWriter(tmp_path / "films", shape=(1, 48, 48), dtype=np.uint8) as writer:
+        for index in range(8):
+            pixels = np.random.default_rng(index).integers(0, 256, (1, 48, 48)).astype(np.uint8)
+            writer.add(PackedScan(pixels), Origin(str(index), str(index)))
+        unlabeled = writer.close(examined={"CR CHEST": 6, "DX CHEST": 2})
+    config = _asking(plan, device="cpu").model_copy(update={"unlabeled": str(unlabeled.path)})
+    folder = open_study(config)
+    chosen = resolve_once(config, folder, unlabeled)[1]
+    assert (chosen.modality, chosen.left_out) == ("xray", ())
+    assert config.under(chosen.modality).pretrain.views.modality == "xray"
+    rows = train_arms(config, folder, unlabeled)[0]
+    assert matched(rows).ok
+    assert {row.conditions["views.modality"].partition(":")[0] for row in rows[:2]} == {"xray"}
+    # A study begun before tags were read keeps the recipe alone.
+    kept = json.loads(folder.resolved.read_text())
+    del kept["chosen"]["modality"], kept["chosen"]["left_out"]
+    folder.resolved.write_text(json.dumps(kept))
+    chosen = resolve_once(config, folder, unlabeled)[1]
+    assert chosen.modality is None
+    assert config.under(chosen.modality) is config
 
 
 def test_a_study_does_not_go_on_without_its_gpu(plan: Plan) -> None:

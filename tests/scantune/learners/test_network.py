@@ -182,6 +182,17 @@ def test_a_modality_moves_the_device_of_training_scans_by_its_scale() -> None:
     assert TuneConfig(augment="none").under("mri") == TuneConfig(augment="none")
 
 
+def test_a_window_is_not_moved_of_scans_without_hounsfield_units(scans: LabeledScans) -> None:
+    config, (archive,) = TuneConfig().under("ct"), scans.archives
+    left_out = config.left_out(archive)
+    assert list(left_out) == ["window"]
+    views = training_views(config, 32, (0.5,), (0.2,), left_out=left_out).ranges.views[0]
+    assert (views.window_p, views.noise_p) == (0, 0.5)
+    by_hand = TuneConfig.model_validate({"operations": {"window_width": 0.2}})
+    with pytest.raises(ScanlearnError, match=r"tune\.operations\.window_width: window needs"):
+        by_hand.left_out(archive)
+
+
 def test_operations_that_do_not_fit_the_backbones_modality_are_refused() -> None:
     config = TuneConfig.model_validate({"operations": {"crop_max": [0.6, 0.25]}})
     with pytest.raises(ScanlearnError, match=r"^tune\.operations\.crop_max: at .*the backbone"):
