@@ -132,14 +132,14 @@ def setup_facts(
 
 def _evaluation_text(config: CompareConfig, tasks: Mapping[str, LabeledSet]) -> str:
     evaluation = config.scoring
+    tested = ", ".join(
+        f"{np.count_nonzero(labeled.split == 'test'):,} scans for {task}"
+        for task, labeled in tasks.items()
+    )
     if evaluation.test is not None:
-        tested = ", ".join(
-            f"{np.count_nonzero(labeled.split == 'test'):,} scans for {task}"
-            for task, labeled in tasks.items()
-        )
         design = f"external test set ({tested})"
     elif evaluation.split_column is not None:
-        design = f"split column {evaluation.split_column}"
+        design = f"test side of the split in column {evaluation.split_column} ({tested})"
     else:
         count = next((labeled.count() for labeled in tasks.values()), Count(0, 0))
         design = design_name("folds", count, evaluation.folds)

@@ -87,10 +87,13 @@ def write(folder: Path | str) -> Path:
         auroc=[auroc_table(results, task.name) for task in tasks(results)],
         pairs=pairs(results),
         dial=dial_table(results),
-        has_policy=any(p.source.startswith(POLICY) for arm in results.arms for p in arm.resolved),
         proof=proof_rows(results),
         conditions=shared_conditions(results),
         learners=learners(results),
+        has_classes=any(len(task.classes) > 2 for task in results.tasks),
+        has_policy=any(
+            each.source.startswith(POLICY) for arm in results.arms for each in arm.resolved
+        ),
         label_draws=max((d.label_draws or 0 for d in results.differences), default=0),
     )
     path = folder / REPORT_FILE
@@ -255,19 +258,17 @@ def dial_table(results: Results) -> DialTable:
         of_arm = [next((p for p in arm.resolved if p.parameter == name), None) for arm in arms]
         values = [p.value if p else "–" for p in of_arm]
         notes = dict.fromkeys(NOTES.get(p.note, p.note) for p in of_arm if p and p.note)
-        # A source that is neither the identity nor published is named, with its arm where it is
-        # not that of all.
-        of_arms = {
-            arm.name: p.source
+        # A source that is neither the identity nor published is named for each arm.
+        named = [
+            (arm.name, p.source)
             for arm, p in zip(arms, of_arm, strict=True)
             if p and p.source not in ("identity", "")
-        }
-        is_shared = len(of_arms) > 1 and len(set(of_arms.values())) == 1
-        sources = dict.fromkeys(
-            source if is_shared else f"{arm}: {source}"
-            for arm, source in of_arms.items()
-            if not source.startswith("published")
-        )
+        ]
+        sources = [
+            f"{arm}: {source}" for arm, source in named if not source.startswith("published")
+        ]
+        if len(sources) > 1 and len({source for _, source in named}) == 1:
+            sources = [named[0][1]]
         title = PARAMETERS[name].title if name in PARAMETERS else name
         rows.append((title, values, "; ".join([*sources, *notes])))
     return DialTable(arms, rows)

@@ -41,7 +41,10 @@ ROWS = [
     ("xray", "noise_std", (0.01, 0.03, 0.045)),
     ("ct", "blur_sigma", (0.5, 1, 1.5)),
     ("mri", "elastic", (0.015, 0.03, 0.045)),
+    ("mri", "elastic_mm", (3.75, 7.5, 11.25)),
     ("mri", "bias_field", (0.25, 0.5, 0.75)),
+    ("oct", "elastic_axial", (0.005, 0.01, 0.015)),
+    ("ct", "noise_hu", (3, 3, 4.5)),
     ("ultrasound", "stretch", (0.05, 0.15, 0.225)),
     ("histology", "rotation_deg", (180, 180, 180)),
     ("histology", "gray_p", (0.1, 0.2, 0.3)),
@@ -204,6 +207,37 @@ def test_a_flip_is_seen_only_where_it_is_legal(modality: str, s: float) -> None:
     top = light[:, :16].sum((1, 2)) > light[:, 16:].sum((1, 2))
     assert (not bool(left.all())) == (modality in MIRRORED)
     assert (not bool(top.all())) == (modality in UPSIDE_DOWN)
+
+
+def _drawn_field(modality: str, side: int = 256) -> np.ndarray:
+    """A disc that touches the edges of its canvas, or a sector of 80 degrees from its apex."""
+    y, x = (np.mgrid[:side, :side] + 0.5) / side
+    if modality == "fundus":
+        return np.hypot(x - 0.5, y - 0.5) <= 0.5
+    return (np.hypot(x - 0.5, y) <= 1) & (np.abs(np.arctan2(x - 0.5, y)) <= np.deg2rad(40))
+
+
+def _share_of_field(recipe: Recipe, s: float, modality: str) -> np.ndarray:
+    """Share of each crop that lies in the field of view, ``[b v]``, counted pixel by pixel."""
+    field = _drawn_field(modality)
+    side, scans = len(field), 1000
+    u = uniforms(DrawKey(0, 0, np.arange(scans)), max(recipe.num_kinds, 2))
+    draw = recipe.at(Scale.of(s)).draw(u, np.tile([0, 0, side, side], (scans, 1)))
+    boxes = np.rint(draw.crop_box).astype(int)
+    return np.array([[field[y0:y1, x0:x1].mean() for y0, x0, y1, x1 in row] for row in boxes])
+
+
+@pytest.mark.parametrize("s", [0.5, 1, 1.5])
+@pytest.mark.parametrize("recipe", ["simclr", "dino", "dino_convnet", "cheng2025"])
+@pytest.mark.parametrize("modality", ["fundus", "ultrasound"])
+def test_no_crop_leaves_the_field_of_view(modality: str, recipe: str, s: float) -> None:
+    share = _share_of_field(under(modality, recipe), s, modality)
+    assert share[:, :2].min() > 0.5
+    assert (share < 0.05).mean() < 0.001
+
+
+def test_without_a_floor_crops_would_leave_the_sector() -> None:
+    assert _share_of_field(find_recipe("simclr"), 1, "ultrasound").min() < 0.3
 
 
 @pytest.mark.parametrize("recipe", ["simclr", "dino", "cheng2025"])

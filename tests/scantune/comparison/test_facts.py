@@ -139,6 +139,29 @@ def test_operations_of_tuning_must_fit_the_modality_of_the_arms(plan: Plan) -> N
         plan(pretrain={"views": {"size": 32, "modality": "xray"}}, evaluation=evaluation)
 
 
+@pytest.mark.parametrize(
+    ("evaluation", "said"),
+    [
+        ({"split_column": "part"}, "test side of the split in column part (2 scans for grade)"),
+        ({"test": "elsewhere.csv"}, "external test set (2 scans for grade)"),
+    ],
+)
+def test_the_set_up_counts_the_scans_that_are_tested(
+    plan: Plan, evaluation: dict[str, str], said: str
+) -> None:
+    labeled = LabeledSet(
+        target="grade",
+        classes=("0", "1"),
+        truth=np.array([0, 1, 0, 1, 1]),
+        patients=np.arange(5),
+        rows=np.arange(5),
+        split=np.array(["train", "test", "train", "test", "train"]),
+    )
+    config = plan(evaluation=evaluation)
+    told = {fact.name: fact.value for fact in facts.setup_facts(config, [], {"grade": labeled}, 9)}
+    assert said in told["Evaluation"]
+
+
 def test_extras_are_told_and_drawn(plan: Plan, archive: Archive) -> None:
     extra = {
         "name": "torchvision.transforms.v2.Normalize",

@@ -278,23 +278,39 @@ def test_a_cited_number_is_no_remark_and_any_other_is(fake_results: r.Results) -
     assert remark == f"{told[1].name}: derived from B et al. 2025"
 
 
-def test_a_page_says_that_s_1_is_what_the_policy_makes_of_the_recipe(
-    fake_results: r.Results, study_folder: Folder
+def test_a_source_that_all_arms_share_is_named_once(
+    study_folder: Folder, fake_results: r.Results
 ) -> None:
-    source = "policy xray: a mirrored chest shows situs inversus"
-    row = r.Parameter(parameter="crop_min", value="0.3", source=source, note="fixed")
+    source = "policy xray: ours, to be measured"
+    changed = (r.Parameter(parameter="crop_min", value="0.3", source=source),)
     arms = tuple(
-        arm.model_copy(update={"resolved": (row,) * (arm.name in ("weak", "strong"))})
+        arm.model_copy(update={"resolved": changed}) if arm.kind == "pretrained" else arm
         for arm in fake_results.arms
     )
-    remark = page.dial_table(fake_results.model_copy(update={"arms": arms})).rows[0][2]
-    assert remark == f"{source}; the same from s = 0.5 on"
-    policy = r.Fact(name="Modality", value="xray (off: flip)")
-    text = page.write(study_folder(arms=arms, setup=(*fake_results.setup, policy))).read_text()
-    assert "<dt>Modality</dt><dd>xray (off: flip)</dd>" in text
-    assert "as the policy of the modality changes it" in text
-    assert "number for number" not in text
-    assert "number for number" in page.write(study_folder()).read_text()
+    ((_, _, remark),) = page.dial_table(fake_results.model_copy(update={"arms": arms})).rows
+    assert remark == source
+    number = "the published recipe, number for number"
+    assert number in page.write(study_folder()).read_text(encoding="utf-8")
+    text = page.write(study_folder(arms=arms)).read_text(encoding="utf-8")
+    assert number not in text
+    assert "changed where the note names a policy" in text
+
+
+def test_what_several_classes_and_a_given_split_are_is_said(
+    study_folder: Folder, fake_results: r.Results
+) -> None:
+    mean, fold = "mean over them, each against the rest", "scans in the training fold"
+    plain = page.write(study_folder()).read_text(encoding="utf-8")
+    assert mean not in plain
+    assert fold in plain
+    change = {"design": "split", "classes": ("a", "b", "c")}
+    tasks = tuple(task.model_copy(update=change) for task in fake_results.tasks)
+    text = page.write(study_folder(tasks=tasks)).read_text(encoding="utf-8")
+    assert mean in text
+    assert fold not in text
+    assert "in the folds used" in plain
+    assert "with the test set used" in text
+    assert "scans in the training set" in text
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_a_study_under_a_policy_with_operations_of_ones_own(
         assert extra["name"] in run.conditions["views.extras"]
     for words in (told["Modality"], told["Views"], told["Evaluation"], "policy xray: "):
         assert words in html.unescape(text)
-    assert "as the policy of the modality changes it" in text
+    assert "changed where the note names a policy" in text
 
 
 @pytest.mark.long
