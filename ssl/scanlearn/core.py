@@ -40,6 +40,8 @@ class ScanBatch:
         spacing_mm: ``[b 2]`` height and width of a canvas pixel; NaN where unknown.
         value_range: ``[b 2]`` the stored values that mean 0 and 1 on the unit range.
         ids: ``[b]`` row of each scan in its archive.
+        hu_per_value: Hounsfield units from one stored value to the next; None where stored values
+            measure something else, or nothing that is known.
     """
 
     pixels: UInt8[Tensor, "b c h w"] | UInt16[Tensor, "b c h w"] | Float32[Tensor, "b c h w"]
@@ -48,6 +50,7 @@ class ScanBatch:
     spacing_mm: Float[Tensor, "b 2"]
     value_range: Float[Tensor, "b 2"]
     ids: Int[Tensor, " b"]
+    hu_per_value: float | None = None
 
     def __len__(self) -> int:
         return int(self.pixels.shape[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,17 @@ def test_it_opens_with_its_own_command_and_cost(path: Path) -> None:
     assert opening.startswith(f"# {program} ")
     assert "Cost:" in opening
     assert "Expect:" in opening
+
+
+@pytest.mark.parametrize("path", [*PRETRAIN, *COMPARE], ids=lambda path: path.stem)
+def test_it_names_its_modality(path: Path) -> None:
+    """Scans that are drawn have none; where any scans may be meant it is left to the user."""
+    written: Any = parse_value(path.read_text())
+    modality = written.get("pretrain", written)["views"]["modality"]
+    if path in PRETRAIN:
+        assert modality == "auto"
+    else:
+        assert modality == (None if path.stem == "demo" else path.stem.removesuffix("_tiny"))
 
 
 @pytest.mark.parametrize("path", PRETRAIN, ids=lambda path: path.stem)

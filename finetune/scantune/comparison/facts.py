@@ -17,6 +17,7 @@ from scanlearn.packing.sources import PHANTOM_PREFIX
 from scanlearn.training.run import with_batch_of
 from scanlearn.training.settings import TrainingSettings
 from scanlearn.views.adjusting import in_words
+from scanlearn.views.explain import policy_changes
 from scanlearn.views.extra_settings import build_extras
 from scanlearn.views.preview import arm_sheet
 from scanlearn.views.recipes import Recipe
@@ -103,6 +104,7 @@ def setup_facts(
 ) -> tuple[Fact, ...]:
     """The set-up that all arms share, for a person."""
     shared = config.pretrain
+    recipe = recipe or shared.build_recipe()
     trained = next(run for run in runs if run.steps > 0)
     arm = next(name for name, each in config.arms.items() if each.kind == "pretrained")
     run = with_batch_of(config.run_config(arm, config.seeds[0], Path()), num_unlabeled)
@@ -110,6 +112,7 @@ def setup_facts(
         Fact(name="Method", value=shared.method.name),
         Fact(name="Network", value=shared.backbone.in_words),
         Fact(name="Views", value=_views_text(shared, recipe)),
+        *((Fact(name="Modality", value=policy_changes(recipe)),) if recipe.policy else ()),
         Fact(
             name="Training",
             value=f"{trained.epochs:.3g} epochs of batches of {run.batch_size}, "
@@ -157,9 +160,8 @@ def _evaluation_text(config: CompareConfig, tasks: Mapping[str, LabeledSet]) -> 
 def _views_text(shared: TrainingSettings, recipe: Recipe | None = None) -> str:
     views = shared.views
     recipe = recipe or shared.build_recipe()
-    parts = [f"{views.size} px", f"recipe {recipe.name}"]
-    if recipe.policy is not None:
-        parts.append(f"modality {recipe.policy_text}")
+    modality = f" under modality {recipe.policy.name}" if recipe.policy else ""
+    parts = [f"{views.size} px", f"recipe {recipe.name}{modality}"]
     if views.operations:
         parts.append(f"by hand: {in_words(views.operations)}")
     parts += [f"extra: {extra.in_words}" for extra in views.extras]

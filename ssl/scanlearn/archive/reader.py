@@ -191,6 +191,12 @@ class Archive:
         return Layout(self.shape, self.dtype, self.info["has_mask"], self.label_columns)
 
     @property
+    def hu_per_value(self) -> float | None:
+        """Hounsfield units from one stored value to the next; None where values are none."""
+        pixels = self.info.get("pixels", {})
+        return float(pixels["scale"]) if pixels.get("unit") == "HU" else None
+
+    @property
     def facts(self) -> Shaped[np.ndarray, " n"]:
         """``valid_box``, ``spacing_mm`` and ``value_range`` of every scan, as `ScanBatch` says."""
         return self._chosen(self._index.facts)
@@ -210,6 +216,7 @@ class Archive:
             spacing_mm=torch.from_numpy(arrays.spacing_mm),
             value_range=torch.from_numpy(arrays.value_range),
             ids=torch.from_numpy(arrays.ids),
+            hu_per_value=self.hu_per_value,
         )
 
     def arrays(self, indices: Int64[np.ndarray, " b"]) -> ScanArrays:

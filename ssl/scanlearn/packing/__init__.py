@@ -8,6 +8,7 @@
 - `canvas.py`: from a decoded scan to the canvas
 - `windows.py`: CT windows in Hounsfield units
 - `fundus.py`: the field of view of fundus photographs
+- `chest_wall.py`: mammograms brought to face one way
 - `prepare.py`: what a worker does to one file
 - `parallel.py`: the processes that work through files in order
 - `pack.py`: `pack`, from a source to an archive

@@ -10,6 +10,7 @@ from jaxtyping import Bool, UInt8, UInt16
 from PIL import Image
 
 from scanlearn.archive.layout import PackedScan, Spacing, ValueRange
+from scanlearn.packing.chest_wall import Side, with_wall_at
 from scanlearn.packing.fundus import NO_FIELD, Field, field_mask, find_field
 from scanlearn.packing.windows import HU_OF_ZERO, in_hounsfield, render_windows, stored_range
 from scanlearn.readers.scan import Pixels, Scan
@@ -46,12 +47,14 @@ class Preprocess:
     Args:
         intensity: What means 0 and 1, where no window says it.
         windows: Black and white of one CT window or three, in HU.
+        chest_wall: The side that the chest wall of mammograms is brought to; None leaves them.
     """
 
     intensity: Intensity = "full"
     fit: Fit = "pad"
     field_of_view: FieldOfView = "none"
     windows: tuple[tuple[float, float], ...] = ()
+    chest_wall: Side | None = None
 
     @property
     def has_mask(self) -> bool:
@@ -96,6 +99,8 @@ class Preprocess:
             facts["values"] = "one window a channel, drawn as 0 to 255"
         if len(self.windows) == 1:
             facts |= {"values": "HU + 32768", "unit": "HU", "scale": 1.0, "offset": HU_OF_ZERO}
+        if self.chest_wall:
+            facts["chest_wall"] = f"at the {self.chest_wall}, others mirrored"
         return facts
 
 
@@ -104,8 +109,9 @@ def place(
 ) -> tuple[PackedScan, tuple[str, ...]]:
     """Returns a scan on its canvas, and what was done or found wanting, in words.
 
-    In this order: the field of view is cut out, values become HU or start at zero, the scan is
-    resized and cropped or padded, windows are drawn, and black and white are set.
+    In this order: a mammogram is mirrored, the field of view is cut out, values become HU or start
+    at zero, the scan is resized and cropped or padded, windows are drawn, and black and white are
+    set.
 
     Args:
         channels: 1 (colour becomes luma) or 3 (gray is repeated).
@@ -114,10 +120,12 @@ def place(
         Undecodable: A window is asked for and the scan's values are no Hounsfield units.
     """
     notes: tuple[str, ...] = ()
+    if preprocess.chest_wall:
+        scan, notes = with_wall_at(preprocess.chest_wall, scan)
     field = None
     if preprocess.field_of_view == "fundus":
         field = find_field(scan.pixels)
-        notes = (NO_FIELD,) if field is None else ()
+        notes = (*notes, NO_FIELD) if field is None else notes
     if field is not None:
         top, left, bottom, right = field.box
         padding = None if scan.padding is None else scan.padding[:, top:bottom, left:right]

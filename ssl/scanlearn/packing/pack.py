@@ -27,6 +27,7 @@ from scanlearn.console import doing, say, track, warn_user
 from scanlearn.errors import Interrupted, ScanlearnError, did_you_mean
 from scanlearn.files import require_free
 from scanlearn.locks import beside, held, sweep
+from scanlearn.packing.chest_wall import MIRRORED
 from scanlearn.packing.filters import make_selection
 from scanlearn.packing.headers import LEFT_OUT, HeaderScan, scan_headers
 from scanlearn.packing.parallel import get_ready, num_cores, ordered_map
@@ -54,6 +55,7 @@ from scanlearn.tables.merge import JOINED, MERGED
 from scanlearn.tables.settings import TABLE_SETTINGS
 
 SERIES = "series"
+MIRROR = "mirrored"
 EMPTY = "empty slices left out"
 ASIDE = "files set aside that are no pictures of a patient (masks, doses, reports)"
 CONTRADICTING = "PatientID of the file is not the table's patient"
@@ -183,6 +185,8 @@ def pack_manifest(
     columns = manifest.label_columns
     if headers.has_series and SERIES not in columns:
         columns = (*columns, SERIES)
+    if settings.chest_wall and MIRROR not in columns:
+        columns = (*columns, MIRROR)
     with ArchiveWriter(
         target,
         shape=(plan.channels, *plan.canvas),
@@ -386,7 +390,8 @@ class _WriteLoop:
         spelling = hashes.spelling(number, issuer) if number else None
         series = None if outcome.series is None else hashes.series(outcome.series)
         name = scan_name(file, outcome.page)
-        labels = {SERIES: series} | labels
+        mirror = "yes" if MIRRORED in outcome.notes else "no"
+        labels = {SERIES: series, MIRROR: mirror} | labels
         origin = Origin(scan_id=name, patient=patient, labels=labels, spelling=spelling)
         return self._writer.add(outcome.scan, origin)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from scanlearn.packing.canvas import FieldOfView, Fit, Intensity, Preprocess
+from scanlearn.packing.chest_wall import Side
 from scanlearn.packing.windows import Window, edges, read_window
 from scanlearn.readers.dicom_tags import NO_PICTURE_MODALITIES
 from scanlearn.readers.scan import Plane, ReadSettings
@@ -76,6 +77,11 @@ class PackSettings(TableSettings):
     field_of_view: FieldOfView = Field(
         default="none",
         description="fundus crops photographs to the lit disc and stores the disc as a mask.",
+    )
+    chest_wall: Side | None = Field(
+        default=None,
+        description="For mammograms: left or right, the side of the picture that the chest wall is"
+        " brought to, by mirroring the others. null leaves all as they are.",
     )
     neighbours: bool = Field(
         default=False,
@@ -168,6 +174,7 @@ class PackSettings(TableSettings):
             intensity=self.intensity,
             fit=self.fit,
             field_of_view=self.field_of_view,
+            chest_wall=self.chest_wall,
             windows=tuple(edges(each) for each in windows if each is not None),
         )
 
@@ -194,9 +201,9 @@ class PackSettings(TableSettings):
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns the settings that the packed bytes depend on."""
-        # Archives from before there was this one are as if it were off. Which columns are labels
+        # Archives from before there were these are as if they were off. Which columns are labels
         # is told by the manifest.
-        absent = set() if self.folder_labels else {"folder_labels"}
+        absent = {name for name in ("folder_labels", "chest_wall") if not getattr(self, name)}
         # What is read by them is in the hash of the source; a folder may name a person.
         of_table = {"allow_columns", "patient_pattern", "root", "sep", "sheet"}
         unwritten = {"workers", "issuer", "summary", "wait", *of_table, *absent}

@@ -15,6 +15,7 @@ from scanlearn.readers.dicom_tags import (
     IDENTIFIERS,
     check_picture,
     examined_of,
+    laterality_of,
     macro,
     num_frames_of,
     spacing_mm_of,
@@ -181,7 +182,9 @@ def _frame(
     scan, more = gray(values, tags, rescale, voi, padding=padding, in_hounsfield=in_hounsfield)
     scan = inverted(scan) if interpretation == "MONOCHROME1" else scan
     limits = scan.value_range if shows == "file" else None
-    return replace(scan, spacing_mm=spacing, value_range=limits), (*notes, *more)
+    side = laterality_of(tags, index)
+    scan = replace(scan, spacing_mm=spacing, value_range=limits, laterality=side)
+    return scan, (*notes, *more)
 
 
 def _decoded(tags: Dataset, index: int) -> tuple[Values, Mask | None, tuple[str, ...]]:

@@ -97,6 +97,23 @@ def spacing_mm_of(tags: Dataset, index: int) -> tuple[float, float] | None:
     return None
 
 
+def laterality_of(tags: Dataset, index: int) -> str | None:
+    """Returns "L" or "R", the side of the body that a frame shows; None where none is named.
+
+    Source: DICOM PS3.3 C.7.6.16.2.8 (of a frame), C.8.11.3 (of the image), C.7.3.1 (of the series).
+    """
+    by_frame = macro(tags, index, "FrameAnatomySequence")
+    for of, name in (
+        (by_frame, "FrameLaterality"),
+        (tags, "ImageLaterality"),
+        (tags, "Laterality"),
+    ):
+        side = (text_of(of, name) or "").upper()
+        if side in ("L", "R"):
+            return side
+    return None
+
+
 def unit_name(tags: Dataset, rescale: Dataset) -> str:
     """Returns "HU" where a frame is rescaled to Hounsfield units, else the modality's values.
 

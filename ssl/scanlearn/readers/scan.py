@@ -59,6 +59,7 @@ class Scan:
             nothing of them.
         units: What stored values measure; None where that is unknown, as for pictures.
         padding: Which pixels were never measured and do not count; None where all were.
+        laterality: "L" or "R", the side of the body, where the file says it; None else.
     """
 
     pixels: Pixels
@@ -66,6 +67,7 @@ class Scan:
     value_range: tuple[float, float] | None = None
     units: Units | None = None
     padding: Bool[np.ndarray, "c h w"] | None = None
+    laterality: str | None = None
 
 
 class Undecodable(ValueError):  # noqa: N818 - a verdict on a scan, which is set aside, not a fault

@@ -51,6 +51,7 @@ from scanlearn.views.of_archive import (
     left_out_in_words,
     left_out_of,
     modality_by_tags,
+    unmeasured,
 )
 from scanlearn.views.settings import VIEWS_VERSION, RenderSettings
 
@@ -437,13 +438,16 @@ class Run:
             f"{self.resolved.precision}, learning rate {schedule.peak:.3g} after a warm-up of "
             f"{schedule.warmup_steps:,} steps ({schedule.reason})"
             + "".join(
-                f"\n  {reason}" for reason in (*begun, *self.resolved.reasons, *self._unnamed())
+                f"\n  {reason}" for reason in (*begun, *self.resolved.reasons, *self._notes())
             )
         )
 
     def _modality(self) -> str:
         policy = self.generator.recipe.policy
         return f" under modality {policy.name}" if policy else ""
+
+    def _notes(self) -> tuple[str, ...]:
+        return (*unmeasured(self.generator.recipe, self.archive), *self._unnamed())
 
     def _unnamed(self) -> tuple[str, ...]:
         """Says that nobody and no tags named a modality."""

@@ -85,6 +85,12 @@ class Draw:
     speckle_std: Float64[np.ndarray, "b v"] = field(metadata={"absent": 0.0})
     # Of the JPEG file that the view went through; 100, as good as none, is left out.
     jpeg_quality: Float64[np.ndarray, "b v"] = field(metadata={"absent": 100.0})
+    # Largest elastic displacement in millimetres, in place of the share where a scan's spacing is
+    # known; and a further one down or up only, as a share of the side; 0 none.
+    elastic_mm: Float64[np.ndarray, "b v"] = field(metadata={"absent": 0.0})
+    elastic_axial: Float64[np.ndarray, "b v"] = field(metadata={"absent": 0.0})
+    # What the noise's standard deviation is at least, where Hounsfield units are known; 0 none.
+    noise_hu: Float64[np.ndarray, "b v"] = field(metadata={"absent": 0.0})
 
     def __len__(self) -> int:
         return int(self.flip.shape[0])

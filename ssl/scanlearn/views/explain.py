@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Sequence
+from itertools import product
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -13,6 +14,7 @@ from scanlearn.console import say
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.extra_settings import Extras, build_extras
 from scanlearn.views.modality import NAMES, Modality
+from scanlearn.views.operations.table import OPERATION_OF
 from scanlearn.views.recipes import Recipe, TableRow, find_recipe
 from scanlearn.views.scale import Scale
 from scanlearn.views.settings import BLUR_REFERENCE_SIZE, DEFAULT_SETTINGS, RenderSettings
@@ -127,16 +129,6 @@ def comparison(
         last = "off" if other.note == "off" else _last_column(other, works)
         is_same = (one.value, one.source, one.note) == (other.value, other.source, other.note)
         cells.append((one.parameter, values[0], "same" if is_same else values[1], last))
-    gone = dict.fromkeys(
-        one.operation
-        for one, other in zip(before, after, strict=True)
-        if one.note != "off" and other.note == "off"
-    )
-    reasons = [
-        f"{name} ({why})" if (why := policy.why_off(name)) else name
-        for name in gone
-        if name not in {row.operation for row in after if row.note != "off"}
-    ]
     colour = "one channel" if channels == 1 else "colour"
     size = settings.global_size or BLUR_REFERENCE_SIZE
     views = f"; values of {' / '.join(ruled.kinds)}" if ruled.num_kinds > 1 else ""
@@ -150,10 +142,55 @@ def comparison(
     ]
     below = [
         *(f"[{number}] {work}" for number, work in enumerate(works, 1)),
-        f"the policy switches off: {', '.join(reasons) or 'nothing'}",
+        f"the policy switches off: {', '.join(_switched_off(recipe, ruled)) or 'nothing'}",
         *(f"crops of a square scan, {name}: {'; '.join(lines)}" for name, lines in crops.items()),
     ]
     return "\n".join([*_wrapped(text), "", *_columns(cells), "", *_wrapped(below)])
+
+
+def policy_changes(ruled: Recipe) -> str:
+    """Returns what the policy of a recipe makes of it, in words; its numbers are in its table."""
+    policy = ruled.policy
+    assert policy is not None
+    # What was set by hand is not the policy's.
+    recipe = find_recipe(ruled.name)
+    ruled = recipe.under(policy)
+    was_on, is_on = _operations_on(recipe), _operations_on(ruled)
+    read = list(product((ruled.dial(Scale.WEAK), ruled.dial(Scale.STRONG)), range(ruled.num_kinds)))
+    changed = dict.fromkeys(
+        OPERATION_OF[one.parameter].name
+        for one, other in zip(recipe.rows, ruled.rows, strict=True)
+        if any(one.value(scale, view) != other.value(scale, view) for scale, view in read)
+    )
+    crops = [each.at(Scale.STRONG).views[0].crop_min for each in (recipe, ruled)]
+    parts = {
+        "off": _switched_off(recipe, ruled),
+        "added": [name for name in changed if name not in was_on],
+        "changed": [
+            name for name in changed if name in was_on and name in is_on and name != "crop"
+        ],
+    }
+    sentences = [
+        *(f"{words}: {', '.join(names)}" for words, names in parts.items() if names),
+        *((f"global crops from {crops[1]:.3g} of the area on at s = 1",) * (len({*crops}) > 1)),
+        *(("one number moves acquisition too",) * policy.moves_acquisition),
+    ]
+    return f"{policy.name} ({'; '.join(sentences).replace('_', ' ') or 'the recipe as published'})"
+
+
+def _operations_on(recipe: Recipe) -> dict[str, None]:
+    return dict.fromkeys(OPERATION_OF[row.parameter].name for row in recipe.rows if not row.is_off)
+
+
+def _switched_off(recipe: Recipe, ruled: Recipe) -> list[str]:
+    """The operations that are off under a policy, with its reasons."""
+    assert ruled.policy is not None
+    is_on = _operations_on(ruled)
+    return [
+        f"{name} ({why})" if (why := ruled.policy.why_off(name)) else name
+        for name in _operations_on(recipe)
+        if name not in is_on
+    ]
 
 
 def _last_column(row: TableRow, works: list[str]) -> str:

@@ -27,6 +27,9 @@ OURS = "ours, to be measured"
 _SLUIJS = "strong after van der Sluijs et al. 2023 (crop .3-.9, intensity .5-.7), weak ours"
 _MOCO_CXR = "strong after MoCo-CXR 2021 (10 degrees), weak ours"
 _TORCHIO = "strong is TorchIO's default (±.5, order 3), weak ours"
+_TORCHIO_ELASTIC = (
+    "strong is TorchIO's default (7 control points, 7.5 mm, 3 % of 250 mm), weak ours"
+)
 _NNUNET = "nnU-Net's ranges"
 _ALBUMENTATIONS = "Albumentations' range"
 _VIRCHOW = "as Virchow2 (vertical flips, no solarize)"
@@ -71,6 +74,10 @@ class Policy:
     def pivot(self) -> Pivot:
         """What rotation, shear and stretch leave in its place, its own or that of `like`."""
         return self.turns_about or (self.like.pivot if self.like else "centre")
+
+    def is_a(self, name: str) -> bool:
+        """Whether it is the policy of that name, or one that changes it."""
+        return self.name == name or (self.like is not None and self.like.is_a(name))
 
     @property
     def background(self) -> Background:
@@ -128,7 +135,9 @@ def policy_rows(rows: Sequence[Row], policy: Policy, *, has_local_views: bool) -
     lacking = {
         operation
         for operation in _TEMPERED
-        if all(table[name.name].is_idle for name in BY_NAME[operation].parameters)
+        # What a user writes into a modality of their own is meant.
+        if policy.like is None
+        and all(table[name.name].is_idle for name in BY_NAME[operation].parameters)
     }
     operations = {
         name: given
@@ -273,7 +282,8 @@ _TABLE = (
             **_toned([0.15, 0.3], [0.18, 0.34], [0.03, 0.06]),
             **_off("vflip"),
             "flip_p": 0.5,
-            **_half(elastic=[0.005, 0.01], speckle_std=[0.05, 0.2]),
+            # A B-scan is warped by motion along its lines, of which each is measured at once.
+            **_half(elastic_axial=[0.005, 0.01], speckle_std=[0.05, 0.2]),
         },
         crop_floor=0.3,
         sources={"speckle": _ALBUMENTATIONS, "gamma": _NNUNET},
@@ -307,7 +317,7 @@ _TABLE = (
             **_off("histogram_shift"),
             **_half(window_width=[0.1, 0.2], window_level=[0.02, 0.05]),
             "blur_sigma": [0.5, 1],
-            **_half(noise_std=[0.005, 0.02]),
+            **_half(noise_std=[0.005, 0.02], noise_hu=3),
             **_LOW_RESOLUTION,
         },
         crop_floor=0.3,
@@ -323,13 +333,15 @@ _TABLE = (
             **_placed([5, 10, 20], [0.02, 0.05], [0.05, 0.1], [1, 3]),
             **_toned([0.1, 0.25], [0.18, 0.41], [0.05, 0.1]),
             **_off("flip", "vflip"),
-            **_half(elastic=[0.015, 0.03], rician_std=[0.02, 0.1], bias_field=[0.25, 0.5]),
+            **_half(elastic=[0.015, 0.03], elastic_mm=[3.75, 7.5]),
+            **_half(rician_std=[0.02, 0.1], bias_field=[0.25, 0.5]),
             **_LOW_RESOLUTION,
         },
         crop_floor=0.3,
         sources={
             "flip": "the side can be the label",
             "bias_field": _TORCHIO,
+            "elastic": _TORCHIO_ELASTIC,
             "rician": _ALBUMENTATIONS,
             "gamma": _NNUNET,
             "low_resolution": _NNUNET,
@@ -421,11 +433,12 @@ class OwnModality(Settings):
     def build(self) -> Policy:
         """Returns the policy."""
         base = find_policy(self.like)
+        own = (OPERATION_OF[n].name if n in OPERATION_OF else n for n in self.operations)
         return Policy(
             self.name,
             self.operations,
             self.crop_floor,
-            sources={"crop": "your own", **{each.name: "your own" for each in OPERATIONS}},
+            sources=dict.fromkeys(("crop", *own), "your own"),
             moves_acquisition=base.moves_acquisition,
             like=base,
         )

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from scanlearn.archive.reader import Archive
 from scanlearn.errors import ScanlearnError
 from scanlearn.readers.dicom_tags import OTHER_PART
@@ -135,6 +137,31 @@ def _listed(examined: Mapping[str, int]) -> str:
     ordered = sorted(examined.items(), key=lambda item: (-item[1], item[0]))
     shown = [f"{each or 'no tags'} {count:,}" for each, count in ordered[:_SHOWN]]
     return ", ".join([*shown, *([f"{len(ordered) - _SHOWN} others"] if ordered[_SHOWN:] else [])])
+
+
+def unmeasured(recipe: Recipe, archive: Archive) -> tuple[str, ...]:
+    """Returns what a recipe takes in units, or one way round, that the archive does not hold."""
+    used = {row.parameter for row in recipe.rows if not row.is_idle}
+    notes = []
+    num_unknown = int(np.isnan(archive.facts["spacing_mm"]).any(axis=1).sum())
+    if "elastic_mm" in used and num_unknown:
+        instead = "a share of the side, not millimetres," if "elastic" in used else "off"
+        notes.append(
+            f"elastic deformation is {instead} in {num_unknown:,} of {len(archive):,} scans, whose "
+            "pixel spacing is not known"
+        )
+    if "noise_hu" in used and archive.hu_per_value is None:
+        notes.append(
+            "noise is a share of the range, with no least in HU: the archive holds no Hounsfield "
+            "units (packing with a window keeps them)"
+        )
+    is_breast = recipe.policy is not None and recipe.policy.is_a("mammography")
+    if is_breast and not archive.info["settings"].get("chest_wall"):
+        notes.append(
+            "mammograms face the way they were stored: packing with chest_wall=left brings all to "
+            "one side"
+        )
+    return tuple(notes)
 
 
 def lacking_of(archive: Archive) -> dict[str, str]:

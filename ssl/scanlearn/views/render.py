@@ -146,7 +146,16 @@ def _render(
         for number, (planes, view) in enumerate(zip(rendered, views, strict=True)):
             if warped:
                 box = part.valid_box.cpu().numpy().astype(np.float64)
-                chunk = warp(content, box, drawn, view, size, settings.background, settings.pivot)
+                chunk = warp(
+                    content,
+                    box,
+                    drawn,
+                    view,
+                    size,
+                    settings.background,
+                    settings.pivot,
+                    part.spacing_mm.cpu().numpy().astype(np.float64),
+                )
             else:
                 rows, columns = (along.rows(start, start + step) for along in taps[number])
                 chunk = resample(content, rows, columns)
@@ -212,7 +221,10 @@ def change(
     if x.is_cuda or bool(low.any()):
         x.sub_(low if coverage is None else low * coverage)
     x.div_(high - low).clamp_(0, 1)
-    rendering = Rendering(draw, view, coverage, settings)
+    unit_hu = None
+    if batch.hu_per_value is not None and draw.noise_hu[:, view].any():
+        unit_hu = batch.hu_per_value * (high - low).flatten().double().cpu().numpy()
+    rendering = Rendering(draw, view, coverage, settings, unit_hu)
     for operation in OPERATIONS:
         if operation.apply is not None:
             operation.apply(x, rendering)

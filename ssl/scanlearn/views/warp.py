@@ -10,6 +10,7 @@ from torch import Tensor
 
 from scanlearn.views.draw import Draw
 from scanlearn.views.operations.fields import elastic_field
+from scanlearn.views.operations.geometry import LARGEST_ELASTIC
 from scanlearn.views.settings import Background, Pivot
 
 
@@ -17,7 +18,10 @@ def is_warped(draw: Draw, view: int) -> Bool[np.ndarray, " b"]:
     """Returns which scans' views need more than a crop and a flip."""
     moved = (draw.translation[:, view] != 0).any(-1) | (draw.shear_deg[:, view] != 0).any(-1)
     turned = (draw.rotation_deg[:, view] != 0) | (draw.stretch[:, view] != 0)
-    warped: Bool[np.ndarray, " b"] = moved | turned | (draw.elastic[:, view] != 0)
+    amounts = (draw.elastic, draw.elastic_mm, draw.elastic_axial)
+    warped: Bool[np.ndarray, " b"] = moved | turned
+    for amount in amounts:
+        warped = warped | (amount[:, view] != 0)
     return warped
 
 
@@ -29,6 +33,7 @@ def warp(
     size: int,
     background: Background,
     pivot: Pivot = "centre",
+    spacing_mm: Float64[np.ndarray, "b 2"] | None = None,
 ) -> Float[Tensor, "b c s s"]:
     """Returns the planes sampled through each scan's grid, antialiased where it shrinks.
 
@@ -44,8 +49,10 @@ def warp(
         valid_box: Top, left, bottom and right of each scan on the canvas, in pixels.
         background: "black" leaves 0 outside; the others mirror the scan at its edges.
         pivot: What stays in its place; see `RenderSettings`.
+        spacing_mm: Height and width of a canvas pixel, NaN where unknown; None where all are.
     """
     device = planes.device
+    spacing = np.full((len(planes), 2), np.nan) if spacing_mm is None else spacing_mm
     to_canvas, offset = _maps(draw, view, valid_box if pivot == "apex" else None)
     # The crop alone shrinks: all else keeps areas, and stretches by a few per cent.
     box = draw.crop_box[:, view]
@@ -59,7 +66,8 @@ def warp(
         chosen = np.flatnonzero(taps == count)
         rows = torch.from_numpy(chosen).to(device)
         offsets, weights = _triangle(reach[chosen], int(count))
-        grid = _view_grid(draw.take(chosen), view, size, offsets.to(device))
+        drawn, known = draw.take(chosen), spacing[chosen]
+        grid = _view_grid(drawn, view, size, offsets.to(device), known)
         matrix = torch.from_numpy(to_canvas[chosen]).float().to(device)
         start = torch.from_numpy(offset[chosen]).float().to(device)
         grid = _mapped(grid, matrix, start)
@@ -124,12 +132,37 @@ def affine_matrix(draw: Draw, view: int) -> Float64[np.ndarray, "b 2 2"]:
     return moved
 
 
+def elastic_reach(
+    draw: Draw, view: int, spacing_mm: Float64[np.ndarray, "b 2"] | None = None
+) -> Float64[np.ndarray, "b 2"]:
+    """Returns the largest elastic displacement along x and y, as shares of the view's side.
+
+    Millimetres, where they are drawn and the scan's spacing is known, take the place of the share
+    that is drawn; a small crop shows them larger, up to the share at which nothing folds yet.
+    """
+    reach = np.repeat(draw.elastic[:, view, None], 2, axis=1)
+    drawn_mm = draw.elastic_mm[:, view, None]
+    if spacing_mm is not None and drawn_mm.any():
+        box = draw.crop_box[:, view]
+        side_mm = ((box[:, 2:] - box[:, :2]) * spacing_mm)[:, ::-1]
+        is_across = draw.quarter_turns[:, view, None] % 2 == 1
+        side_mm = np.where(is_across, side_mm[:, ::-1], side_mm)
+        share = np.minimum(drawn_mm / side_mm, LARGEST_ELASTIC)
+        reach = np.where((drawn_mm > 0) & np.isfinite(side_mm), share, reach)
+    reach[:, 1] += draw.elastic_axial[:, view]
+    return reach
+
+
 def displacement(
-    draw: Draw, view: int, size: int, device: torch.device
+    draw: Draw,
+    view: int,
+    size: int,
+    device: torch.device,
+    spacing_mm: Float64[np.ndarray, "b 2"] | None = None,
 ) -> Float[Tensor, "b 2 s s"]:
     """Returns the elastic displacement (x, y) of each pixel, as shares of the view's side."""
-    amplitude = torch.from_numpy(draw.elastic[:, view]).float().to(device)
-    return amplitude[:, None, None, None] * elastic_field(draw.field_key[:, view], size, device)
+    reach = torch.from_numpy(elastic_reach(draw, view, spacing_mm)).float().to(device)
+    return reach[:, :, None, None] * elastic_field(draw.field_key[:, view], size, device)
 
 
 def _matrix(*entries: Float64[np.ndarray, " b"]) -> Float64[np.ndarray, "b 2 2"]:
@@ -149,7 +182,11 @@ def _triangle(
 
 
 def _view_grid(
-    draw: Draw, view: int, size: int, offsets: Float[Tensor, "b k"]
+    draw: Draw,
+    view: int,
+    size: int,
+    offsets: Float[Tensor, "b k"],
+    spacing_mm: Float64[np.ndarray, "b 2"],
 ) -> Float[Tensor, "b t t 2"]:
     """Points (x, y) of every sample in the view's own coordinates, the elastic field applied."""
     pixel = torch.arange(size, device=offsets.device) + 0.5
@@ -157,9 +194,9 @@ def _view_grid(
     t = line.shape[1]
     x, y = line[:, None, :].expand(-1, t, t), line[:, :, None].expand(-1, t, t)
     grid = torch.stack([x, y], dim=-1)
-    if (draw.elastic[:, view] == 0).all():
+    if not elastic_reach(draw, view, spacing_mm).any():
         return grid
-    field = displacement(draw, view, size, offsets.device)
+    field = displacement(draw, view, size, offsets.device, spacing_mm)
     if t != size:
         field = F.interpolate(field, (t, t), mode="bilinear", align_corners=False)
     return grid + field.permute(0, 2, 3, 1)

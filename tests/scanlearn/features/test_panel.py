@@ -139,6 +139,16 @@ def test_the_views_are_under_the_modality_of_the_backbone(
     assert (pure == own) == (name == "none")
 
 
+def test_the_panel_leaves_out_what_the_scans_do_not_allow(
+    archive: Archive, folder: Path, tmp_path: Path
+) -> None:
+    """The scans are no CT in a window of Hounsfield units."""
+    panel(folder, archive.path, views=2, modality="ct", output=tmp_path / "panel.json")
+    written = json.loads((tmp_path / "panel.json").read_text())["policy"]
+    assert "noise_std" in written
+    assert "window" not in written
+
+
 def test_a_collapsed_backbone_is_told_from_a_sound_one(archive: Archive, tmp_path: Path) -> None:
     sound = build_backbone(BackboneConfig(name="test_resnet"), 1, 0)
     flat = build_backbone(BackboneConfig(name="test_resnet"), 1, 0)

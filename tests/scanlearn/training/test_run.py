@@ -11,7 +11,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from scanlearn.archive.layout import Origin, PackedScan
+from scanlearn.archive.layout import Origin, PackedScan, Spacing, ValueRange
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.backbones.backbone import BackboneConfig, build_backbone, weights_hash
@@ -22,6 +22,7 @@ from scanlearn.training.run import Resolved, Run, resolve, training_device
 from scanlearn.training.settings import PretrainConfig
 
 Configure = Callable[..., PretrainConfig]
+OF_THE_DEVICE = {"crop": 0.5, "geometry": 0.5, "photometric": 0.5, "acquisition": 0.5}
 
 
 def test_arms_of_one_seed_start_from_the_same_weights(
@@ -221,6 +222,51 @@ def test_the_recipe_is_the_one_published_for_this_kind_of_network(
     is_chosen = given is None and method in ("mocov3", "dino")
     assert (f"recipe {recipe}, since {network} is" in line) is is_chosen
     assert json.loads(run.folder.provenance.read_text())["chosen"]["recipe"] == recipe
+
+
+@pytest.mark.parametrize(
+    ("modality", "known", "expected"),
+    [
+        ("mri", 0, "a share of the side, not millimetres, in 4 of 4 scans"),
+        ("mri", 3, "a share of the side, not millimetres, in 1 of 4 scans"),
+        ("mri", 4, None),
+        ("ct", 4, None),
+        ("mammography", 0, None),
+        (None, 0, None),
+    ],
+)
+def test_a_run_says_where_spacing_is_not_known(
+    modality: str | None, known: int, expected: str | None, configure: Configure, tmp_path: Path
+) -> None:
+    with ArchiveWriter(tmp_path / "made", shape=(1, 32, 32), dtype=np.uint8) as writer:
+        for row in range(4):
+            pixels = np.full((1, 32, 32), 40 * row, np.uint8)
+            spacing = Spacing(0.5, 0.5) if row < known else None
+            writer.add(PackedScan(pixels, spacing_mm=spacing), Origin(f"{row}", f"p{row}"))
+        made = writer.close()
+    config = configure(batch_size=4, views={"size": 32, "modality": modality})
+    line = Run.of(config, made).start_line(0)
+    assert ("elastic deformation is" in line) is (expected is not None)
+    assert ("mammograms face the way they were stored" in line) is (modality == "mammography")
+    assert expected is None or expected in line
+
+
+@pytest.mark.parametrize("unit", ["HU", None])
+def test_noise_in_hounsfield_units_needs_an_archive_that_holds_them(
+    unit: str | None, configure: Configure, tmp_path: Path
+) -> None:
+    with ArchiveWriter(tmp_path / "made", shape=(1, 32, 32), dtype=np.uint16) as writer:
+        pixels = np.full((1, 32, 32), 32768, np.uint16)
+        for row in range(4):
+            window = ValueRange(32728 - row, 32848)
+            writer.add(PackedScan(pixels, value_range=window), Origin(f"{row}", f"p{row}"))
+        made = writer.close(pixels={"unit": unit, "scale": unit and 1.0, "offset": -32768.0})
+    assert made.gather(np.arange(2)).hu_per_value == (1.0 if unit else None)
+    operations = {"noise_std": 0.02, "noise_hu": 3.0}
+    config = configure(
+        batch_size=4, views={"size": 32, "scale": OF_THE_DEVICE, "operations": operations}
+    )
+    assert ("no least in HU" in Run.of(config, made).start_line(0)) is (unit is None)
 
 
 def test_a_run_begun_with_the_transformers_recipe_goes_on_with_it(

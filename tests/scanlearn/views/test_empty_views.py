@@ -88,9 +88,11 @@ def _squares(folder: Path, mode: str, count: int = 150, side: int = 192) -> Scan
         scans.append(batch_of_one(image, None, None, None))
     return ScanBatch(
         **{
-            name: None if name == "mask" else torch.cat([getattr(scan, name) for scan in scans])
+            name: torch.cat([getattr(scan, name) for scan in scans])
             for name in ScanBatch.__dataclass_fields__
-        }
+            if name not in ("mask", "hu_per_value")
+        },
+        mask=None,
     )
 
 

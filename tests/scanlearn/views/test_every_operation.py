@@ -208,7 +208,7 @@ def _difference(one: Tensor, other: Tensor) -> float:
 DTYPES = (torch.uint8, torch.uint16, torch.float32)
 EVERY_OPERATION = {
     "vflip_p": 0.5, "rotation_deg": [7, 15], "translation": [0.02, 0.05], "stretch": [0.02, 0.05],
-    "shear_deg": [1, 3], "elastic": [0.01, 0.02], "gamma": [0.18, 0.34],
+    "shear_deg": [1, 3], "elastic": [0.01, 0.02], "elastic_mm": [3, 6], "gamma": [0.18, 0.34],
     "histogram_shift": [0.03, 0.06], "solarize_p": 0.2, "bias_field": [0.1, 0.3], "soft_sigma": 1,
     "noise_std": [0.02, 0.05], "posterise_bits": [6, 4], "quarter_turns_p": 0.5,
     "window_width": [0.1, 0.2], "window_level": [0.02, 0.05], "stain": [0.05, 0.2],

@@ -10,7 +10,7 @@ import torch
 from scanlearn.core import ScanBatch, ViewPlan
 from scanlearn.errors import ScanlearnError
 from scanlearn.training.settings import PretrainConfig
-from scanlearn.views.explain import WIDTH, explain
+from scanlearn.views.explain import WIDTH, explain, policy_changes
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.modality import OURS, POLICIES, OwnModality, find_policy
 from scanlearn.views.operations.table import OPERATION_OF, PARAMETERS
@@ -41,7 +41,10 @@ ROWS = [
     ("xray", "noise_std", (0.01, 0.03, 0.045)),
     ("ct", "blur_sigma", (0.5, 1, 1.5)),
     ("mri", "elastic", (0.015, 0.03, 0.045)),
+    ("mri", "elastic_mm", (3.75, 7.5, 11.25)),
     ("mri", "bias_field", (0.25, 0.5, 0.75)),
+    ("oct", "elastic_axial", (0.005, 0.01, 0.015)),
+    ("ct", "noise_hu", (3, 3, 4.5)),
     ("ultrasound", "stretch", (0.05, 0.15, 0.225)),
     ("histology", "rotation_deg", (180, 180, 180)),
     ("histology", "gray_p", (0.1, 0.2, 0.3)),
@@ -206,6 +209,37 @@ def test_a_flip_is_seen_only_where_it_is_legal(modality: str, s: float) -> None:
     assert (not bool(top.all())) == (modality in UPSIDE_DOWN)
 
 
+def _drawn_field(modality: str, side: int = 256) -> np.ndarray:
+    """A disc that touches the edges of its canvas, or a sector of 80 degrees from its apex."""
+    y, x = (np.mgrid[:side, :side] + 0.5) / side
+    if modality == "fundus":
+        return np.hypot(x - 0.5, y - 0.5) <= 0.5
+    return (np.hypot(x - 0.5, y) <= 1) & (np.abs(np.arctan2(x - 0.5, y)) <= np.deg2rad(40))
+
+
+def _share_of_field(recipe: Recipe, s: float, modality: str) -> np.ndarray:
+    """Share of each crop that lies in the field of view, ``[b v]``, counted pixel by pixel."""
+    field = _drawn_field(modality)
+    side, scans = len(field), 1000
+    u = uniforms(DrawKey(0, 0, np.arange(scans)), max(recipe.num_kinds, 2))
+    draw = recipe.at(Scale.of(s)).draw(u, np.tile([0, 0, side, side], (scans, 1)))
+    boxes = np.rint(draw.crop_box).astype(int)
+    return np.array([[field[y0:y1, x0:x1].mean() for y0, x0, y1, x1 in row] for row in boxes])
+
+
+@pytest.mark.parametrize("s", [0.5, 1, 1.5])
+@pytest.mark.parametrize("recipe", ["simclr", "dino", "dino_convnet", "cheng2025"])
+@pytest.mark.parametrize("modality", ["fundus", "ultrasound"])
+def test_no_crop_leaves_the_field_of_view(modality: str, recipe: str, s: float) -> None:
+    share = _share_of_field(under(modality, recipe), s, modality)
+    assert share[:, :2].min() > 0.5
+    assert (share < 0.05).mean() < 0.001
+
+
+def test_without_a_floor_crops_would_leave_the_sector() -> None:
+    assert _share_of_field(find_recipe("simclr"), 1, "ultrasound").min() < 0.3
+
+
 @pytest.mark.parametrize("recipe", ["simclr", "dino", "cheng2025"])
 @pytest.mark.parametrize("modality", POLICIES)
 def test_recipe_and_policy_stand_side_by_side(modality: str, recipe: str) -> None:
@@ -287,3 +321,37 @@ def test_pivot_and_background_hold_in_training_and_of_ones_own_too() -> None:
         recipe = find_recipe("simclr").under(modality)
         generator = ViewGenerator(recipe, Scale.WEAK, ViewPlan(2), 32, [0.5], [0.25])
         assert (generator.settings.pivot, generator.settings.background) == (pivot, background)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "modality", "words"),
+    [
+        ("simclr", "natural", "natural (the recipe as published)"),
+        (
+            "dino",
+            "ct",
+            "ct (off: flip (a mirrored chest shows situs inversus), jitter (the window is moved "
+            "instead), brightness, contrast, saturation, hue, gray, solarize; added: rotation, "
+            "translation, stretch, shear, window, low resolution, noise; changed: blur; one number "
+            "moves acquisition too)",
+        ),
+        (
+            "mocov2",
+            OwnModality(name="eye", crop_floor=0.4, operations={"flip": "off"}),
+            "eye (off: flip (your own); global crops from 0.4 of the area on at s = 1)",
+        ),
+        (
+            "simclr",
+            OwnModality(name="hand", like="xray", operations={"flip_p": 0.5, "gray_p": 0.1}),
+            "hand (off: saturation, hue; added: rotation, translation, stretch, shear, elastic, "
+            "gamma, histogram shift, poisson, noise; changed: brightness, contrast, gray; global "
+            "crops from 0.3 of the area on at s = 1; one number moves acquisition too)",
+        ),
+    ],
+)
+def test_what_a_policy_changes_is_told_in_words(
+    recipe: str, modality: str | OwnModality, words: str
+) -> None:
+    ruled = find_recipe(recipe).under(modality)
+    assert policy_changes(ruled) == words
+    assert policy_changes(ruled.adjusted({"blur": "off", "crop": "off"})) == words

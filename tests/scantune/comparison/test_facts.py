@@ -86,6 +86,61 @@ def test_the_set_up_says_what_was_set_by_hand(plan: Plan) -> None:
     )
 
 
+def test_a_policy_is_told_with_what_it_changes(plan: Plan) -> None:
+    def told(views: dict[str, Any], **evaluation: Any) -> dict[str, str]:
+        base = {"budgets": ["all"], "folds": 2, "label_seeds": 1, **evaluation}
+        config = plan(pretrain={"views": {"size": 32, **views}, "steps": 2}, evaluation=base)
+        hashes = dict.fromkeys(("initial_hash", "final_hash", "order_hash", "uniforms_hash"), "a1")
+        counts = {"seed": 0, "steps": 2, "epochs": 1, "views": 32, "seconds": 1, "views_per_s": 32}
+        row = {"arm": "weak", "backbone": "", "curve": {}, **hashes, **counts}
+        told = facts.setup_facts(config, [RunRow.model_validate(row)], {}, 1000)
+        return {fact.name: fact.value for fact in told}
+
+    trained = {"learners": ["linear", "finetune"]}
+    ruled = told({"modality": "xray", "operations": {"flip_p": 0.5}}, **trained)
+    assert ruled["Views"] == "32 px, recipe simclr under modality xray, by hand: flip_p 0.5"
+    assert ruled["Modality"] == (
+        "xray (off: flip (a mirrored chest shows situs inversus), saturation, hue, gray; added: "
+        "rotation, translation, stretch, shear, elastic, gamma, histogram shift, poisson, noise; "
+        "changed: brightness, contrast; global crops from 0.3 of the area on at s = 1; one number "
+        "moves acquisition too)"
+    )
+    tuned = "basic augmentation, scale 0.5 of recipe simclr"
+    assert f"{tuned} under modality xray, " in ruled["Evaluation"]
+    alone = told({}, **trained)
+    assert "Modality" not in alone
+    assert alone["Views"] == "32 px, recipe simclr"
+    assert f"{tuned}, " in alone["Evaluation"]
+    other = told({"modality": "xray"}, tune={"modality": "mri"}, **trained)
+    assert f"{tuned} under modality mri, " in other["Evaluation"]
+    assert "augmentation" not in told({"modality": "xray"})["Evaluation"]
+    assert told({"modality": "natural"})["Modality"] == "natural (the recipe as published)"
+
+
+def test_the_arms_of_a_study_are_measured_under_its_policy(plan: Plan) -> None:
+    views = {"size": 32, "modality": "mammography"}
+    config = plan(pretrain={"views": views})
+    strong = next(row for row in facts.arm_rows(config, 1) if row.name == "strong")
+    assert strong.scale is not None
+    assert strong.scale.acquisition == 1
+    found = {p.parameter: p for p in strong.resolved}
+    assert found["crop_min"].value == "0.5"
+    assert found["rotation_deg"].source == "policy mammography: ours, to be measured"
+    # .7 px at 224 is .1 px at 32.
+    assert found["blur_sigma"].note.startswith("no effect at this size")
+    assert "flip_p" not in found
+    ruled = {share.arm: share for share in facts.view_shares(config)}
+    pure = {share.arm: share for share in facts.view_shares(plan())}
+    assert all(ruled[arm].iou > pure[arm].iou + 0.05 for arm in ("weak", "strong"))
+    assert ruled["strong"].disjoint == 0
+
+
+def test_operations_of_tuning_must_fit_the_modality_of_the_arms(plan: Plan) -> None:
+    evaluation = {"learners": ["finetune", "linear"], "tune": {"operations": {"crop_max": 0.25}}}
+    with pytest.raises(ValueError, match=r"tune\.operations\.crop_max.*modality"):
+        plan(pretrain={"views": {"size": 32, "modality": "xray"}}, evaluation=evaluation)
+
+
 @pytest.mark.parametrize(
     ("evaluation", "said"),
     [

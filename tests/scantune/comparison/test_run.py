@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import html
+import json
 import os
 import signal
 import subprocess
@@ -9,17 +11,21 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.transforms import v2
 
 from scanlearn.config import dump_config
 from scanlearn.core import ViewPlan
 from scanlearn.errors import ScanlearnError
 from scanlearn.views.generator import ViewGenerator
+from scanlearn.views.modality import POLICIES
 from scanlearn.views.scale import Scale
 from scantune.comparison.plan import CompareConfig
+from scantune.comparison.report import write as write_report
 from scantune.comparison.results import Results, Score, read_results
 from scantune.comparison.run import canvas_chosen, run_study, table_csv
 
@@ -114,6 +120,63 @@ def check_whole(results: Results, config: CompareConfig) -> None:
     assert by_arm["weak"].order_hash == by_arm["strong"].order_hash
     assert by_arm["weak"].final_hash != by_arm["strong"].final_hash
     assert results.verdict.sentence.endswith("these two networks only.")
+
+
+@pytest.mark.long
+def test_a_study_under_a_policy_with_operations_of_ones_own(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sides: list[int] = []
+    invert = v2.RandomInvert.transform
+
+    def counted(self: v2.RandomInvert, view: Any, params: Any) -> Any:
+        sides.append(view.shape[-1])
+        return invert(self, view, params)
+
+    monkeypatch.setattr(v2.RandomInvert, "transform", counted)
+    extra = {"name": "torchvision.transforms.v2.RandomInvert", "views": "all"}
+    views = {"size": 32, "modality": "xray", "extras": [extra]}
+    tune = {"epochs": 1, "patience": 0, "augment": "complex", "extras": [extra]}
+    config = plan(
+        arms={"weak": {"scale": 0.5}, "strong": {"scale": 1}},
+        pretrain={
+            "backbone": {"name": "test_resnet"}, "views": views, "batch_size": 8, "steps": 2,
+            "device": "cpu",
+        },
+        evaluation={
+            "learners": ["linear", "finetune"], "budgets": ["all"], "folds": 2, "label_seeds": 1,
+            "replicates": 200, "tune": tune,
+        },
+    )  # fmt: skip
+    text = write_report(run_study(config)).read_text()
+    said = capsys.readouterr().out
+    assert "finetune: complex augmentation, scale 0.5 of recipe simclr under modality xray" in said
+    assert "of recipe simclr under modality xray, 1 extra operation" in said
+
+    # Two views of 8 scans in 2 steps of 2 arms; then a view of each of 48 scans, in one of two
+    # folds, for each arm; and those of the two columns of pictures.
+    trained, tuned = 2 * 8 * 2 * 2, 48 * 2
+    drawn = len(sides) - trained - tuned
+    assert drawn > 0
+    assert sides[: trained + tuned] == [32] * (trained + tuned)
+
+    for arm in ("weak", "strong"):
+        card = json.loads((tmp_path / f"study/arms/{arm}/seed-0/backbone/card.json").read_text())
+        assert card["modality"] == POLICIES["xray"].in_words
+        assert card["own_modality"] is None
+        assert card["scale"]["acquisition"] == config.arms[arm].dial().crop
+        assert [each["name"] for each in card["extras"]] == [extra["name"]]
+    results = read_results(tmp_path / "study")
+    assert results.matched.ok
+    told = {fact.name: fact.value for fact in results.setup}
+    assert told["Modality"].startswith("xray (off: flip (a mirrored chest shows situs inversus)")
+    assert "extra: torchvision.transforms.v2.RandomInvert" in told["Views"]
+    for run in results.runs:
+        assert run.conditions["views.modality"] == POLICIES["xray"].in_words
+        assert extra["name"] in run.conditions["views.extras"]
+    for words in (told["Modality"], told["Views"], told["Evaluation"], "policy xray: "):
+        assert words in html.unescape(text)
+    assert "changed where the note names a policy" in text
 
 
 @pytest.mark.long

@@ -66,23 +66,30 @@ def soften(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
 
 
 def add_noise(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
-    """Adds noise to views, in place; none outside the field of view."""
+    """Adds noise to views, in place; none outside the field of view.
+
+    Where Hounsfield units are known, its standard deviation is at least the drawn number of them:
+    a share of a narrow window would be less than any scanner's noise.
+    """
     import torch
 
     from scanlearn.views.operations.fields import noise_field
 
     draw, view, coverage = rendering.draw, rendering.view, rendering.coverage
+    std = draw.noise_std[:, view]
+    if rendering.unit_hu is not None:
+        std = np.maximum(std, draw.noise_hu[:, view] / rendering.unit_hu)
 
     def noisy(part: Float[Tensor, "k c s s"], rows: np.ndarray) -> Float[Tensor, "k c s s"]:
         channels, height, width = part.shape[1:]
         keys = draw.field_key[rows, view]
         noise = noise_field(keys, (channels, height, width), x.device)
-        noise.mul_(column(draw.noise_std[rows, view], part))
+        noise.mul_(column(std[rows], part))
         if coverage is not None:
             noise.mul_(coverage[torch.from_numpy(rows).to(x.device)])
         return noise.add_(part).clamp_(0, 1)
 
-    change_rows(x, draw.noise_std[:, view] != 0, noisy, in_cache=True)
+    change_rows(x, std != 0, noisy, in_cache=True)
 
 
 def light_unevenly(x: Float[Tensor, "b c s s"], rendering: Rendering) -> None:
@@ -253,7 +260,26 @@ SOFT = Operation(
     lambda quantiles: {"soft_sigma": quantiles.upwards("soft", "soft_sigma")},
     soften,
 )
-NOISE = _noise("noise", "Noise", "of the range", add_noise)
+NOISE = Operation(
+    "noise",
+    "acquisition",
+    (
+        probability("noise", "Noise"),
+        Parameter("noise_std", "Noise, largest std", "of the range"),
+        Parameter(
+            "noise_hu",
+            "Noise, largest std in CT at least",
+            "HU",
+            highest=1000,
+            in_place_of="noise_std",
+        ),
+    ),
+    lambda quantiles: {
+        "noise_std": quantiles.upwards("noise", "noise_std"),
+        "noise_hu": quantiles.upwards("noise", "noise_hu", "noise_std"),
+    },
+    add_noise,
+)
 ILLUMINATION = Operation(
     "illumination",
     "acquisition",

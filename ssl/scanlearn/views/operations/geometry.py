@@ -12,6 +12,11 @@ import numpy as np
 
 from scanlearn.views.operations.operation import Operation, Parameter, probability
 
+# Of the view's side. Nothing folds up to 1 / 2.046 of the distance of control points, a quarter.
+# Source: Choi and Lee, Injectivity conditions of 2D and 3D uniform cubic B-spline functions,
+# Graphical Models 62, 2000.
+LARGEST_ELASTIC = 0.1
+
 FLIP = Operation(
     "flip",
     "geometry",
@@ -79,8 +84,27 @@ ELASTIC = Operation(
     (
         probability("elastic", "Elastic deformation"),
         Parameter(
-            "elastic", "Elastic deformation, largest displacement", "of the side", highest=0.1
+            "elastic",
+            "Elastic deformation, largest displacement",
+            "of the side",
+            highest=LARGEST_ELASTIC,
+        ),
+        Parameter(
+            "elastic_mm",
+            "The same where spacing is known",
+            "mm",
+            highest=100,
+            in_place_of="elastic",
+        ),
+        Parameter(
+            "elastic_axial",
+            "Elastic deformation up and down only",
+            "of the side",
+            highest=LARGEST_ELASTIC,
         ),
     ),
-    lambda quantiles: {"elastic": quantiles.happens("elastic") * quantiles.span("elastic")},
+    lambda quantiles: {
+        name: quantiles.happens("elastic") * quantiles.span(name)
+        for name in ("elastic", "elastic_mm", "elastic_axial")
+    },
 )

@@ -47,6 +47,8 @@ class Parameter:
         scales_with_view: Whether its pixels are those of views of 224 px; otherwise they are the
             view's own.
         peak: The value of most variation: a limit beyond it is not set unless asked for.
+        in_place_of: The parameter that holds where a scan's archive does not say what this one is
+            measured in; None where it holds in every scan.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Parameter:
     negligible_px: float = 0.0
     scales_with_view: bool = False
     peak: float = math.inf
+    in_place_of: str | None = None
 
     @property
     def title(self) -> str:
@@ -114,9 +117,15 @@ class Quantiles:
         along = [self.either_way(operation, parameter, f"{operation}_{axis}") for axis in "yx"]
         return np.stack(along, axis=-1)
 
-    def upwards(self, operation: str, parameter: str) -> Float64[np.ndarray, "b v"]:
-        """Returns numbers from 0 to the parameter; 0 where the operation is not done."""
-        drawn = self.uniform(parameter) * self.span(parameter)
+    def upwards(
+        self, operation: str, parameter: str, uniform: str | None = None
+    ) -> Float64[np.ndarray, "b v"]:
+        """Returns numbers from 0 to the parameter; 0 where the operation is not done.
+
+        Args:
+            uniform: None for that of the parameter's own name.
+        """
+        drawn = self.uniform(uniform or parameter) * self.span(parameter)
         return np.where(self.happens(operation), drawn, 0.0)
 
 
@@ -127,12 +136,14 @@ class Rendering:
     Args:
         coverage: Share of each pixel inside the field of view; None where all of it is. Views are
             on the unit range, times the coverage.
+        unit_hu: Hounsfield units from 0 to 1; None where values are none.
     """
 
     draw: Draw
     view: int
     coverage: Float[Tensor, "b 1 s s"] | None = None
     settings: RenderSettings = DEFAULT_SETTINGS
+    unit_hu: Float64[np.ndarray, " b"] | None = None
 
 
 @dataclass(frozen=True)

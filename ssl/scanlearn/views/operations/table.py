@@ -78,7 +78,11 @@ def probability_of(parameter: str) -> str | None:
 
 def magnitudes_of(parameter: str) -> tuple[str, ...]:
     """Returns the parameters without which a probability has no effect, if there are any."""
-    return tuple(name for name in PARAMETERS if probability_of(name) == parameter)
+    return tuple(
+        name
+        for name, each in PARAMETERS.items()
+        if probability_of(name) == parameter and each.in_place_of is None
+    )
 
 
 def at_identity_in_words(parameters: Sequence[str]) -> str:

@@ -332,3 +332,40 @@ def test_a_view_does_not_depend_on_its_neighbours_and_nothing_is_added_outside(
     plain = render(batch, _drawn(batch), 0, 37)
     if channels == 3 or not name.startswith("stain"):
         assert (together - plain).abs().mean() > 1e-4
+
+
+# Width of the window in HU or None, drawn share of it and HU; and the standard deviation by hand.
+CT_NOISE = [
+    (80.0, 0.02, 3.0, 3 / 80),
+    (400.0, 0.005, 3.0, 3 / 400),
+    (400.0, 0.02, 3.0, 0.02),
+    (1500.0, 0.02, 3.0, 0.02),
+    (400.0, 0.0, 3.0, 3 / 400),
+    (None, 0.02, 3.0, 0.02),
+]
+
+
+@pytest.mark.parametrize(("width", "share", "hu", "expected"), CT_NOISE)
+def test_noise_in_ct_has_at_least_so_many_hounsfield_units(
+    width: float | None, share: float, hu: float, expected: float
+) -> None:
+    batch = _flat(0.5)
+    if width is not None:
+        stored = torch.full((4, 1, SIDE, SIDE), 32768.0 + 50)
+        ends = torch.tensor([[32818 - width / 2, 32818 + width / 2]] * 4)
+        batch = replace(batch, pixels=stored, value_range=ends, hu_per_value=1.0)
+    view = _view(batch, noise_std=share, noise_hu=hu)
+    count = view.numel()
+    assert float(view.mean()) == pytest.approx(0.5, abs=5 * expected / math.sqrt(count))
+    assert float(view.std()) == pytest.approx(expected, rel=0.02)
+
+
+def test_the_drawn_noise_is_the_larger_of_share_and_hounsfield_units() -> None:
+    batch = _flat(0.5, 500)
+    u = uniforms(DrawKey(0, 0, np.arange(500)), 1)
+    draw = Ranges((ViewRanges(noise_p=0.5, noise_std=0.02, noise_hu=3.0),)).draw(
+        u, batch.valid_box.numpy()
+    )
+    # One uniform for both: where the share is u .02, there are u 3 HU.
+    assert draw.noise_hu == pytest.approx(draw.noise_std / 0.02 * 3)
+    assert (draw.noise_hu > 0).mean() == pytest.approx(0.5, abs=0.1)

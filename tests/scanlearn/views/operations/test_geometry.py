@@ -14,7 +14,7 @@ from scanlearn.views.ranges import Ranges, ViewRanges
 from scanlearn.views.render import render
 from scanlearn.views.settings import RenderSettings
 from scanlearn.views.uniforms import DrawKey, uniforms
-from scanlearn.views.warp import affine_matrix, is_warped
+from scanlearn.views.warp import affine_matrix, displacement, elastic_reach, is_warped
 
 MakeBatch = Callable[..., ScanBatch]
 
@@ -37,7 +37,7 @@ def _set(batch: ScanBatch, **changes: Any) -> Draw:
     "change",
     [
         {"rotation_deg": 1.0}, {"translation": (0.1, 0.0)}, {"stretch": 0.1},
-        {"shear_deg": (0.0, 2.0)}, {"elastic": 0.05},
+        {"shear_deg": (0.0, 2.0)}, {"elastic": 0.05}, {"elastic_mm": 5.0}, {"elastic_axial": 0.05},
     ],
 )  # fmt: skip
 def test_each_geometric_operation_warps(change: dict[str, Any], make_batch: MakeBatch) -> None:
@@ -161,3 +161,74 @@ def test_the_gpu_warps_as_the_cpu_does(make_batch: MakeBatch) -> None:
     draw = _set(batch, rotation_deg=10.0, elastic=0.05, noise_std=0.1, bias_field=0.3)
     found = render(batch.to("cuda"), draw, 0, 32)
     assert (found.cpu() - render(batch, draw, 0, 32)).abs().max() < 1e-3
+
+
+# Height and width of a canvas pixel, crop box, quarter turns, millimetres; and by hand the largest
+# displacement along x and y, as shares of the side of the view.
+MILLIMETRES = [
+    ((1.0, 1.0), (0, 0, 96, 96), 0, 4.8, (0.05, 0.05)),
+    ((2.0, 0.5), (0, 0, 96, 96), 0, 4.8, (0.1, 0.025)),
+    ((1.0, 1.0), (0, 0, 48, 96), 0, 2.4, (0.025, 0.05)),
+    ((1.0, 1.0), (0, 0, 48, 96), 1, 2.4, (0.05, 0.025)),
+    ((1.0, 1.0), (0, 0, 48, 96), 2, 2.4, (0.025, 0.05)),
+    # A small crop: 10 of 16 mm would fold.
+    ((0.5, 0.5), (32, 32, 64, 64), 0, 10.0, (0.1, 0.1)),
+    # Unknown spacing: the share that was drawn, of the side.
+    ((np.nan, np.nan), (0, 0, 48, 96), 0, 4.8, (0.02, 0.02)),
+    ((1.0, 1.0), (0, 0, 96, 96), 0, 0.0, (0.02, 0.02)),
+]
+
+
+@pytest.mark.parametrize(("spacing", "box", "turns", "mm", "expected"), MILLIMETRES)
+def test_millimetres_are_shares_of_the_side_by_spacing_and_crop(
+    spacing: tuple[float, float], box: tuple[float, ...], turns: int, mm: float,
+    expected: tuple[float, float], make_batch: MakeBatch,
+) -> None:  # fmt: skip
+    batch = make_batch(3)
+    draw = _set(
+        batch, crop_box=np.array(box, float), quarter_turns=turns, elastic=0.02, elastic_mm=mm
+    )
+    reach = elastic_reach(draw, 0, np.tile(spacing, (3, 1)))
+    assert reach == pytest.approx(np.tile(expected, (3, 1)))
+    if np.isfinite(spacing).all() and mm and max(expected) < 0.1:
+        field = displacement(draw, 0, 64, torch.device("cpu"), np.tile(spacing, (3, 1)))
+        height, width = (np.array(box[2:]) - box[:2]) * spacing
+        sides = (height, width) if turns % 2 else (width, height)
+        in_mm = field.abs().amax(dim=(0, 2, 3)).numpy() * sides
+        assert (in_mm <= mm).all()
+        assert (in_mm > mm / 4).all()
+
+
+def test_a_scan_is_bent_by_its_own_spacing_and_without_one_as_before(
+    make_batch: MakeBatch,
+) -> None:
+    batch = make_batch(3)
+    spacing = torch.tensor([[1.0, 1.0], [0.5, 0.5], [torch.nan, torch.nan]])
+    draw = _set(batch, elastic=0.02, elastic_mm=2.4)
+    view = render(replace(batch, spacing_mm=spacing), draw, 0, 48)
+    # 2.4 mm of 96 and of 48 mm; the share alone.
+    for row, share in enumerate((0.025, 0.05, 0.02)):
+        alone = render(batch, _set(batch, elastic=share), 0, 48)
+        assert (view[row] - alone[row]).abs().max() < 1e-5
+    assert torch.equal(view[2], render(batch, _set(batch, elastic=0.02), 0, 48)[2])
+
+
+def test_axial_bending_moves_content_up_and_down_only(make_batch: MakeBatch) -> None:
+    batch = make_batch(2, 1, (64, 64))
+    ramp = torch.arange(64, dtype=torch.uint8)[None, None] * 4
+    upright, flat = (
+        replace(batch, pixels=pixels.expand(2, 1, 64, 64).contiguous())
+        for pixels in (ramp[..., None], ramp[..., None, :])
+    )
+    draw = _set(batch, elastic_axial=0.05)
+    field = displacement(draw, 0, 64, torch.device("cpu"))
+    assert (field[:, 0] == 0).all()
+    both = displacement(_set(batch, elastic=0.05), 0, 64, torch.device("cpu"))
+    assert torch.equal(field[:, 1], both[:, 1])
+    inner = slice(6, -6)
+    # Columns of one value stay; on a ramp down the rows a view changes by the way moved.
+    still = render(flat, draw, 0, 64)[..., inner, inner]
+    assert (still - flat.pixels[..., inner, inner].float() / 255).abs().max() < 1e-5
+    moved = render(upright, draw, 0, 64) - upright.pixels.float() / 255
+    expected = field[:, 1:] * 64 * 4 / 255
+    assert (moved - expected)[..., inner, inner].abs().max() < 1e-4
