@@ -70,15 +70,17 @@ def test_what_a_recipe_lacks_is_not_told_of_an_arm(plan: Plan) -> None:
     assert told["rotation_deg"] == "by hand"
 
 
+def _trained() -> RunRow:
+    hashes = dict.fromkeys(("initial_hash", "final_hash", "order_hash", "uniforms_hash"), "a1")
+    counts = {"seed": 0, "steps": 2, "epochs": 1, "views": 32, "seconds": 1, "views_per_s": 32}
+    row = {"arm": "weak", "backbone": "test_resnet", "curve": {}, **hashes, **counts}
+    return RunRow.model_validate(row)
+
+
 def test_the_set_up_says_what_was_set_by_hand(plan: Plan) -> None:
     views = {"size": 32, "operations": {"blur": "off", "rotation_deg": [7, 15]}}
     config = plan(pretrain={"views": views | {"scale_blur": False}})
-    hashes = dict.fromkeys(("initial_hash", "final_hash", "order_hash", "uniforms_hash"), "a1")
-    counts = {"seed": 0, "steps": 2, "epochs": 1, "views": 32, "seconds": 1, "views_per_s": 32}
-    run = RunRow.model_validate(
-        {"arm": "weak", "backbone": "test_resnet", "curve": {}, **hashes, **counts}
-    )
-    told = {fact.name: fact.value for fact in facts.setup_facts(config, [run], {}, 1000)}
+    told = {fact.name: fact.value for fact in facts.setup_facts(config, [_trained()], {}, 1000)}
     assert told["Views"] == (
         "32 px, recipe simclr, by hand: blur off, rotation_deg 7/15, blur of 224-px views"
     )
@@ -158,7 +160,8 @@ def test_the_set_up_counts_the_scans_that_are_tested(
         split=np.array(["train", "test", "train", "test", "train"]),
     )
     config = plan(evaluation=evaluation)
-    told = {fact.name: fact.value for fact in facts.setup_facts(config, [], {"grade": labeled}, 9)}
+    tasks = {"grade": labeled}
+    told = {fact.name: fact.value for fact in facts.setup_facts(config, [_trained()], tasks, 9)}
     assert said in told["Evaluation"]
 
 
