@@ -27,12 +27,12 @@ _PROGRAM = """
 import json
 import sys
 answers, sys.stdout = sys.stdout, sys.stderr
-import safetensors.torch
-import timm
-import torch
 for line in sys.stdin:
     folder, probe, answer, kind = json.loads(line)
     try:
+        import safetensors.torch
+        import timm
+        import torch
         options = {"num_classes": 0} if kind == "backbone" else {}
         model = timm.create_model("local-dir:" + folder, pretrained=True, **options).eval()
         with torch.no_grad():
@@ -63,11 +63,12 @@ class _TimmProcess:
             if answer:
                 problem: str = json.loads(answer)
                 return problem
+            status = self._running.wait()
             self.end()
             if is_new:
                 break
             # One that served before may have been ended meanwhile, by a Ctrl-C for example.
-        return "its process ended"
+        return f"its process ended with status {status}; -9 is most often too little memory"
 
     def end(self) -> None:
         """Ends the process, if this process started one."""

@@ -401,6 +401,15 @@ def test_timm_is_asked_again_where_its_process_was_ended(exported: Path) -> None
     assert timm_alone._timm._running is not running
 
 
+def test_a_timm_that_cannot_start_says_how_it_ended(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timm_alone, "_timm", timm_alone._TimmProcess())
+    monkeypatch.setattr(timm_alone, "_PROGRAM", "import sys; sys.exit(3)")
+    with pytest.raises(ScanlearnError, match="its process ended with status 3"):
+        weights.timm_features(exported, torch.zeros(2, 1, 32, 32))
+
+
 @pytest.mark.long
 def test_a_folder_timm_cannot_load_says_why(tmp_path: Path, exported: Path) -> None:
     folder = Path(shutil.copytree(exported, tmp_path / "bb"))
