@@ -25,15 +25,17 @@ _HOMES = {
     "compare": "scantune.comparison.compare",
     "evaluate": "scantune.evaluation.evaluate",
     "predict": "scantune.evaluation.predict",
+    "report": "scantune.comparison.report",
 }
 
 if TYPE_CHECKING:
     from scantune.comparison.compare import compare
     from scantune.comparison.plan import CompareConfig
+    from scantune.comparison.report import report
     from scantune.evaluation.evaluate import evaluate
     from scantune.evaluation.predict import predict
 
-__all__ = ["CompareConfig", "compare", "evaluate", "predict"]
+__all__ = ["CompareConfig", "compare", "evaluate", "predict", "report"]
 
 
 def __getattr__(name: str) -> Any:

@@ -91,6 +91,18 @@ def compare_command(config: Config = "", overrides: Overrides = None) -> None:
     compare(settings)
 
 
+@app.command("report")
+def report_command(
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="The output folder of a finished comparison.")
+    ],
+) -> None:
+    """Write a comparison's report, figures and tables anew from its results.json."""
+    from scantune.comparison.report import report
+
+    report(folder)
+
+
 @app.command("config")
 def config_command(
     command: Annotated[

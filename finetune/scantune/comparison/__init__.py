@@ -10,6 +10,7 @@
 - `facts.py`: set-up, arms, counts and warnings for the report
 - `run.py`: all of this in order, into ``results.json``
 - `plots.py`: the report's drawings
+- `tables.py`: the report's tables as CSV
 - `report.py`: ``report.html``
 - `compare.py`: `compare`, and what the terminal shows
 """
