@@ -14,6 +14,7 @@ from scanlearn.packing.sources import chosen_canvas, open_archive
 from scanlearn.provenance import provenance
 from scantune.comparison import facts
 from scantune.comparison.arms import matched, resolve_once, train_arms
+from scantune.comparison.dose import dose_curves
 from scantune.comparison.facts import draw_sheets
 from scantune.comparison.folder import StudyFolder, check_archives, chose_by_area, open_study
 from scantune.comparison.leaks import dropped, find_study_leaks, leak_warnings
@@ -87,6 +88,7 @@ def run_study(config: CompareConfig) -> Path:
         matched=proof,
         table=table,
         differences=differences,
+        dose=dose_curves(arms, estimates, config.margin),
         view_statistics=facts.view_shares(config, recipe),
         sheets=draw_sheets(config, folder, unlabeled, recipe),
         warnings=(
