@@ -362,11 +362,10 @@ def comparisons(config: CompareConfig) -> Iterator[tuple[Place, str, str]]:
     for task in tasks:
         for learner in learners:
             for budget in evaluation.budgets:
-                if (task, learner, budget) != named:
+                is_scored = all(learner in config.learners_of(arm) for arm in pair)
+                if is_scored and (task, learner, budget) != named:
                     yield (task, learner, budget), *pair
-    arms = list(config.arms)
-    if primary.learner in evaluation.frozen_learners:
-        arms.insert(0, THUMBNAIL)
+    arms = [arm for arm in (THUMBNAIL, *config.arms) if primary.learner in config.learners_of(arm)]
     for second, first in combinations(arms, 2):
         if {first, second} != set(pair):
             for task in tasks:
