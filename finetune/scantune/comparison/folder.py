@@ -38,6 +38,9 @@ PRESENTATION = frozenset(
     }
 )
 
+# What chose the canvas of scans that the study packed, beside the hashes of its archives.
+_CANVAS = "canvas chosen by"
+
 
 @dataclass(frozen=True)
 class StudyFolder:
@@ -117,17 +120,31 @@ def check_archives(folder: StudyFolder, hashes: Mapping[str, str]) -> None:
         ScanlearnError: The study was started on scans of other content.
     """
     if not folder.archives.is_file():
-        write_atomically(folder.archives, json.dumps(dict(hashes), indent=1) + "\n")
+        known = {**hashes, _CANVAS: "area and aspect of the smallest crop"}
+        write_atomically(folder.archives, json.dumps(known, indent=1) + "\n")
         return
-    before = read_json(
-        folder.archives,
-        dict[str, str],
-        what="does not hold the hashes of the archives",
-        remedy="restore it from a copy, or name another output folder",
-    )
-    for key in {**before, **hashes}:
+    before = _archives(folder)
+    for key in ({**before, **hashes}).keys() - {_CANVAS}:
         if before.get(key) != hashes.get(key):
             raise ScanlearnError(
                 f"{folder.path} was started on different {key} scans: name another output folder, "
                 "or use the scans it was started on"
             )
+
+
+def chose_by_area(folder: StudyFolder) -> bool:
+    """Whether an earlier release began the study: it chose the canvas by the area of crops alone.
+
+    Raises:
+        ScanlearnError: The record of its archives cannot be read.
+    """
+    return folder.archives.is_file() and _CANVAS not in _archives(folder)
+
+
+def _archives(folder: StudyFolder) -> dict[str, str]:
+    return read_json(
+        folder.archives,
+        dict[str, str],
+        what="does not hold the hashes of the archives",
+        remedy="restore it from a copy, or name another output folder",
+    )

@@ -39,8 +39,8 @@ class ComparePacking(PackSettings):
     canvas: PositiveInt | tuple[PositiveInt, PositiveInt] | None = Field(  # type: ignore[assignment]
         default=None,
         description="Side of the canvas in pixels, or [height, width]; null is just large enough "
-        "that no arm's smallest crop is enlarged: the shorter side of a scan is view size / "
-        "sqrt(smallest crop area), or its own if that is smaller.",
+        "that no arm's smallest crop is enlarged: the shorter side of a scan is view size x "
+        "sqrt(largest crop aspect / smallest crop area), or its own if that is smaller.",
     )
 
 
@@ -306,18 +306,25 @@ class CompareConfig(Settings):
     def canvas(self) -> int | tuple[int, int]:
         """The canvas as given, else the shorter side that any arm's smallest crop needs of a scan.
 
-        Local views count at their own size, whether or not the method asks for them.
+        Local views count at their own size, whether or not the method asks for them. The narrowest
+        of the smallest crops counts: its shorter side is sqrt(area / aspect) of the scan's.
 
         A longer side of scans that are not square is added when their headers are read.
 
-        Source: docs/dial.md, canvas: view size / sqrt(smallest crop area).
+        Source: docs/dial.md, Canvas.
         """
-        if self.pack.canvas is not None:
-            return self.pack.canvas
+        return self._canvas(narrow=True) if self.pack.canvas is None else self.pack.canvas
+
+    def square_crops_canvas(self) -> int:
+        """The canvas that releases before this one chose, which went by the area of crops alone."""
+        return self._canvas(narrow=False)
+
+    def _canvas(self, *, narrow: bool) -> int:
         recipe, size = self.pretrain.build_recipe(), self.pretrain.views.size
         local_size = self.pretrain.views.local_size or round(LOCAL_SHARE * size)
         most = max(
-            (local_size if kind == "local" else size) / math.sqrt(view.crop_min)
+            (local_size if kind == "local" else size)
+            * math.sqrt((math.exp(view.log_aspect) if narrow else 1.0) / view.crop_min)
             for arm in self.arms.values()
             if arm.kind == "pretrained"
             for kind, view in zip(recipe.kinds, recipe.at(arm.dial()).views, strict=True)

@@ -19,7 +19,7 @@ from scanlearn.provenance import provenance
 from scantune.comparison import facts
 from scantune.comparison.arms import matched, resolve_once, train_arms
 from scantune.comparison.facts import draw_sheets
-from scantune.comparison.folder import check_archives, open_study
+from scantune.comparison.folder import StudyFolder, check_archives, chose_by_area, open_study
 from scantune.comparison.leaks import dropped, find_study_leaks, leak_warnings
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.results import RESULTS_FILE, TABLE_FILE, Rejected, Results, Score
@@ -42,7 +42,7 @@ def run_study(config: CompareConfig) -> Path:
     """
     check_start(config.pretrain.backbone, is_new=not Path(config.output).exists())
     folder = open_study(config)
-    config = canvas_chosen(config)
+    config = canvas_chosen(config, folder)
     unlabeled, archives = _open_archives(config)
     named = dict(zip(("unlabeled", "labels", "test"), (unlabeled, *archives), strict=False))
     labels, test = archives[0], named.get("test")
@@ -113,14 +113,19 @@ def run_study(config: CompareConfig) -> Path:
     return folder.path
 
 
-def canvas_chosen(config: CompareConfig) -> CompareConfig:
-    """Returns the plan with a canvas by the shorter side of its scans, where it left that open."""
+def canvas_chosen(config: CompareConfig, folder: StudyFolder) -> CompareConfig:
+    """Returns the plan with a canvas by the shorter side of its scans, where it left that open.
+
+    A study that an earlier release began goes on with the canvas by which that packed its scans.
+    """
     settings = config.pack_settings(config.unlabeled_columns, config.pack.channels)
     side = config.canvas()
     if config.pack.canvas is not None or not isinstance(side, int):
         return config
+    if is_earlier := chose_by_area(folder):
+        side = config.square_crops_canvas()
     canvas = chosen_canvas(config.unlabeled, side, settings)
-    if canvas == side:
+    if canvas == side and not is_earlier:
         return config
     height, width = (canvas, canvas) if isinstance(canvas, int) else canvas
     say(

@@ -24,6 +24,7 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.modality import POLICIES
 from scanlearn.views.scale import Scale
+from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.report import write as write_report
 from scantune.comparison.results import Results, Score, read_results
@@ -68,18 +69,19 @@ def test_a_typo_in_the_backbone_is_found_before_scans_are_packed(
 def test_the_canvas_goes_by_the_shorter_side_of_the_scans(
     plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, (height, width) in {"wide": (120, 295), "square": (120, 120)}.items():
+    for name, (height, width) in {"wide": (150, 369), "square": (150, 150)}.items():
         (tmp_path / name).mkdir()
         Image.new("L", (width, height), 9).save(tmp_path / name / "a.png")
-    # 32 px / sqrt(.08), and as much wider as the scan is.
-    chosen = canvas_chosen(plan(unlabeled=str(tmp_path / "wide")))
-    assert chosen.canvas() == (114, 281)
-    assert "114 x 281 px, 2.5 times the memory of a square of 114" in capsys.readouterr().out
+    folder = StudyFolder(tmp_path / "study")
+    # 32 px x sqrt(4 / 3 / .08), and as much wider as the scan is.
+    chosen = canvas_chosen(plan(unlabeled=str(tmp_path / "wide")), folder)
+    assert chosen.canvas() == (131, 323)
+    assert "131 x 323 px, 2.5 times the memory of a square of 131" in capsys.readouterr().out
     generator = ViewGenerator("simclr", Scale.STRONG, ViewPlan(2), 32, [0.5], [0.2])
-    assert generator.upsampled_share(np.array([[0, 0, 114, 280]])) == 0
-    assert generator.upsampled_share(np.array([[0, 0, 46, 114]])) > 0.15
+    assert generator.upsampled_share(np.array([[0, 0, 131, 322]])) == 0
+    assert generator.upsampled_share(np.array([[0, 0, 53, 131]])) > 0.1
     for same in (plan(unlabeled=str(tmp_path / "square")), plan(pack={"canvas": 64})):
-        assert canvas_chosen(same) is same
+        assert canvas_chosen(same, folder) is same
 
 
 def test_labels_are_checked_before_anything_is_trained(plan: Plan, tmp_path: Path) -> None:
