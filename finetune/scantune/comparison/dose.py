@@ -48,7 +48,7 @@ def dose_arms(arms: Sequence[ArmRow]) -> list[DoseArms]:
         scale = overall_scale(arm)
         if scale is None or arm.scale is None:
             continue
-        method, share = getattr(arm, "method", None) or "", getattr(arm, "share", None) or 1.0
+        method, share = arm.method or "", arm.share or 1.0
         joined = [key for key in groups if key[:2] == (method, share)] if scale == 0 else []
         for key in joined or [(method, share, arm.scale.acquisition > 0)]:
             groups.setdefault(key, {}).setdefault(scale, arm)
