@@ -14,6 +14,7 @@ from scanlearn.packing.sources import chosen_canvas, open_archive
 from scanlearn.provenance import provenance
 from scantune.comparison import facts
 from scantune.comparison.arms import given_rows, matched, resolve_groups, train_arms
+from scantune.comparison.classes import class_scores, roc_curves
 from scantune.comparison.dose import dose_curves
 from scantune.comparison.facts import draw_sheets
 from scantune.comparison.folder import StudyFolder, check_archives, chose_by_area, open_study
@@ -94,6 +95,8 @@ def run_study(config: CompareConfig) -> Path:
         table=table,
         differences=differences,
         dose=dose_curves(arms, estimates, config.margin),
+        classes=class_scores(config, scores),
+        roc=roc_curves(config, arms, scores),
         view_statistics=facts.view_shares(config, policy_left_out),
         sheets=draw_sheets(config, folder, unlabeled, policy_left_out),
         warnings=(
