@@ -25,15 +25,19 @@ _HOMES = {
     "compare": "scantune.comparison.compare",
     "evaluate": "scantune.evaluation.evaluate",
     "predict": "scantune.evaluation.predict",
+    "SearchConfig": "scantune.comparison.search_plan",
+    "search": "scantune.comparison.search",
 }
 
 if TYPE_CHECKING:
     from scantune.comparison.compare import compare
     from scantune.comparison.plan import CompareConfig
+    from scantune.comparison.search import search
+    from scantune.comparison.search_plan import SearchConfig
     from scantune.evaluation.evaluate import evaluate
     from scantune.evaluation.predict import predict
 
-__all__ = ["CompareConfig", "compare", "evaluate", "predict"]
+__all__ = ["CompareConfig", "SearchConfig", "compare", "evaluate", "predict", "search"]
 
 
 def __getattr__(name: str) -> Any:

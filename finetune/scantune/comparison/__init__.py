@@ -12,4 +12,7 @@
 - `plots.py`: the report's drawings
 - `report.py`: ``report.html``
 - `compare.py`: `compare`, and what the terminal shows
+- `search_plan.py`: the settings of a search for the scale
+- `search_rules.py`: which scales a search keeps and chooses
+- `search.py`: `search`, rung by rung
 """

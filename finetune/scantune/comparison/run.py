@@ -43,7 +43,7 @@ def run_study(config: CompareConfig) -> Path:
     check_start(config.pretrain.backbone, is_new=not Path(config.output).exists())
     folder = open_study(config)
     config = canvas_chosen(config, folder)
-    unlabeled, archives = _open_archives(config)
+    unlabeled, archives = open_study_archives(config)
     named = dict(zip(("unlabeled", "labels", "test"), (unlabeled, *archives), strict=False))
     labels, test = archives[0], named.get("test")
     tasks = read_tasks(config, archives)
@@ -135,7 +135,7 @@ def canvas_chosen(config: CompareConfig, folder: StudyFolder) -> CompareConfig:
     return config.model_copy(update={"pack": config.pack.model_copy(update={"canvas": canvas})})
 
 
-def _open_archives(config: CompareConfig) -> tuple[Archive, tuple[Archive, ...]]:
+def open_study_archives(config: CompareConfig) -> tuple[Archive, tuple[Archive, ...]]:
     """Opens the unlabeled scans, the labeled ones and an external test set, packed alike."""
     unlabeled = open_archive(
         config.unlabeled,
