@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 _HOMES = {
     "CompareConfig": "scantune.comparison.plan",
     "compare": "scantune.comparison.compare",
+    "difference": "scantune.comparison.difference",
     "evaluate": "scantune.evaluation.evaluate",
     "predict": "scantune.evaluation.predict",
     "SearchConfig": "scantune.comparison.search_plan",
@@ -31,13 +32,22 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from scantune.comparison.compare import compare
+    from scantune.comparison.difference import difference
     from scantune.comparison.plan import CompareConfig
     from scantune.comparison.search import search
     from scantune.comparison.search_plan import SearchConfig
     from scantune.evaluation.evaluate import evaluate
     from scantune.evaluation.predict import predict
 
-__all__ = ["CompareConfig", "SearchConfig", "compare", "evaluate", "predict", "search"]
+__all__ = [
+    "CompareConfig",
+    "SearchConfig",
+    "compare",
+    "difference",
+    "evaluate",
+    "predict",
+    "search",
+]
 
 
 def __getattr__(name: str) -> Any:

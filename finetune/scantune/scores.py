@@ -49,6 +49,8 @@ class Scores:
             without group g in training, column h without it in test, the first without nothing.
             NaN for a learner that is not refitted; None with a given split, or where an earlier
             release did not.
+        cut_refits: ``[l g a a k-1]`` the same of grades: of grade 1 or higher, of 2 or higher and
+            so on; None where classes have no order, and as ``refits``.
         made_from: Hash of the weights, scans and labels that gave these scores; empty where
             nobody said.
         learned: ``[g j f k]`` whether a training subset has a scan of a class and one that is
@@ -71,6 +73,7 @@ class Scores:
     learned: Bool[np.ndarray, "g j f k"] | None = None
     validation: Mapping[tuple[int, int, int, int], Validation] = field(default_factory=dict)
     refits: Float[np.ndarray, "l g a a k"] | None = None
+    cut_refits: Float[np.ndarray, "l g a a c"] | None = None
 
     @property
     def num_label_seeds(self) -> int:
@@ -176,10 +179,7 @@ class Scores:
         fields |= {name: np.array(getattr(self, name), dtype=np.str_) for name in _TEXTS}
         fields |= {"truth": self.truth.matrix, "task": np.array(self.truth.task)}
         fields["made_from"] = np.array(self.made_from)
-        if self.refits is not None:
-            fields["refits"] = self.refits
-        if self.learned is not None:
-            fields["learned"] = self.learned
+        fields |= {name: array for name in _OPTIONAL if (array := getattr(self, name)) is not None}
         fields["digest"] = np.array(_digest(fields))
         content = io.BytesIO()
         np.savez_compressed(content, format=np.array(_FORMAT), **fields)
@@ -212,10 +212,9 @@ class Scores:
         scores = cls(
             truth=Truth(fields["truth"], str(fields["task"])),  # type: ignore[arg-type]
             made_from=str(fields["made_from"]),
-            refits=fields.get("refits"),
             **texts,
             **{name: fields[name] for name in _ARRAYS},
-            learned=fields.get("learned"),
+            **{name: fields[name] for name in _OPTIONAL if name in fields},
         )
         sizes = [len(scores.learners), len(scores.budgets), *scores.fold_of.shape]
         if scores.values.shape != (*sizes, len(scores.classes)):
@@ -250,3 +249,4 @@ _ARRAYS = (
     *("patients", "fold_of", "values", "thresholds"),
     *("train_scans", "train_patients"),
 )
+_OPTIONAL = ("refits", "cut_refits", "learned")

@@ -91,7 +91,11 @@ def test_a_search_runs_its_rungs(path: Path, tmp_path: Path) -> None:
     words = [f"output={tmp_path}", "pretrain.batch_size=8", "pretrain.steps=3", "scales=[0,.5,1]"]
     words += ["pretrain.views.size=32", "pretrain.backbone.name=test_resnet", "target=pallor"]
     words += ["keep=[2,1]", "evaluation.folds=2", "evaluation.replicates=200"]
-    words += ["pretrain.method.temperature=0.5", "rungs=[.4,.7,1]", "unlabeled=phantom:patients=8,seed=3,size=48x48,channels=1"]
+    words += [
+        "pretrain.method.temperature=0.5",
+        "rungs=[.4,.7,1]",
+        "unlabeled=phantom:patients=8,seed=3,size=48x48,channels=1",
+    ]
     words += ["labels=phantom:patients=24,seed=4,size=48x48,channels=1"]
     results = search(load_config(SearchConfig, path, words, kind="search"))
     assert results.rungs[0].step == 1

@@ -11,6 +11,10 @@
 - `run.py`: all of this in order, into ``results.json``
 - `plots.py`: the report's drawings
 - `report.py`: ``report.html``
+- `difference_settings.py`: the settings of `difference`
+- `sides.py`: outputs of `evaluate`, compared as a study's arms are
+- `difference_page.py`: the page, tables and figures of that
+- `difference.py`: `difference`, and what the terminal shows
 - `compare.py`: `compare`, and what the terminal shows
 - `search_plan.py`: the settings of a search for the scale
 - `search_rules.py`: which scales a search keeps and chooses

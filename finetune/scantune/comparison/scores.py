@@ -16,7 +16,7 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.features.extract import all_square
 from scanlearn.files import disk_errors, features_folder, make_folder
 from scanlearn.views.of_archive import left_out_in_words
-from scantune.comparison.arms import load_network
+from scantune.comparison.arms import load_given, load_network
 from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import CompareConfig, EvaluationConfig
 from scantune.comparison.results import RunRow
@@ -39,12 +39,14 @@ class Network:
     Args:
         load: Loads it; called only where some task is not scored yet.
         weights: Hash of its weights; empty for the thumbnail, which has none.
+        learners: Those that score it; None for all that can.
     """
 
     arm: str
     name: str
     load: Callable[[], EvaluatedBackbone]
     weights: str = ""
+    learners: tuple[str, ...] | None = None
 
 
 def read_tasks(config: CompareConfig, archives: tuple[Archive, ...]) -> dict[str, LabeledSet]:
@@ -82,20 +84,26 @@ def networks_of(
     unlabeled: Archive,
     labels: Archive,
 ) -> tuple[Network, ...]:
-    """The thumbnail, where some learner can score it, and every network of the study."""
+    """The thumbnail, where some learner can score it, and every network of the study.
+
+    What is not trained here has one network for all seeds, called as its arm is.
+    """
     view = View(config.pretrain.views.size, unlabeled.mean, unlabeled.std)
 
     def load(row: RunRow) -> EvaluatedBackbone:
         network = load_network(config, row, folder.path, unlabeled)
         return EvaluatedBackbone({"kind": row.arm}, network, None, view)
 
-    networks = [
-        Network(row.arm, f"{row.arm}-seed-{row.seed}", partial(load, row), row.final_hash)
-        for row in runs
-    ]
-    if config.evaluation.frozen_learners:
+    networks = []
+    for row in runs:
+        is_seeded = config.arms[row.arm].kind in ("pretrained", "random")
+        name = f"{row.arm}-seed-{row.seed}" if is_seeded else row.arm
+        open_it = partial(load, row) if is_seeded else partial(load_given, config, row.arm, labels)
+        learners = config.learners_of(row.arm)
+        networks.append(Network(row.arm, name, open_it, row.final_hash, learners))
+    if learners := config.learners_of(THUMBNAIL):
         thumbnail = partial(open_backbone, THUMBNAIL, labels, None)
-        networks.insert(0, Network(THUMBNAIL, THUMBNAIL, thumbnail))
+        networks.insert(0, Network(THUMBNAIL, THUMBNAIL, thumbnail, learners=learners))
     return tuple(networks)
 
 
@@ -203,7 +211,9 @@ def _score(
     tasks: Mapping[str, LabeledSet],
 ) -> None:
     backbone = network.load()
-    if backbone.network is None:
+    if network.learners is not None:
+        settings = settings.only(network.learners)
+    elif backbone.network is None:
         settings = settings.frozen()
     with folder.timed("features"):
         features = _features(backbone, archives, tasks)

@@ -326,7 +326,7 @@ class _Search:
             )
         try:
             with self.folder.timed("pretraining"):
-                network, spread = train_until(self.study, self.folder, arm, step, self.resolved)
+                network, spread = self._trained(arm, step)
         except NotFiniteError as error:
             measured = Measured(problem=str(error))
         else:
@@ -338,6 +338,9 @@ class _Search:
         # Last: where it is, the network was scored.
         write_atomically(path, measured.model_dump_json(indent=1) + "\n")
         return measured
+
+    def _trained(self, arm: str, step: int) -> tuple[Backbone, float]:
+        return train_until(self.study, self.folder, self.unlabeled, arm, step, self.resolved)
 
     def _without_labels(self, network: Backbone, spread: float, *, is_last: bool) -> Measured:
         views = self.study.under(self.resolved.modality).pretrain.views
