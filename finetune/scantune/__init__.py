@@ -26,6 +26,7 @@ _HOMES = {
     "difference": "scantune.comparison.difference",
     "evaluate": "scantune.evaluation.evaluate",
     "predict": "scantune.evaluation.predict",
+    "report": "scantune.comparison.report",
     "SearchConfig": "scantune.comparison.search_plan",
     "search": "scantune.comparison.search",
 }
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from scantune.comparison.compare import compare
     from scantune.comparison.difference import difference
     from scantune.comparison.plan import CompareConfig
+    from scantune.comparison.report import report
     from scantune.comparison.search import search
     from scantune.comparison.search_plan import SearchConfig
     from scantune.evaluation.evaluate import evaluate
@@ -46,6 +48,7 @@ __all__ = [
     "difference",
     "evaluate",
     "predict",
+    "report",
     "search",
 ]
 

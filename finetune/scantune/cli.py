@@ -112,6 +112,18 @@ def search_command(config: Config = "", overrides: Overrides = None) -> None:
     search(settings)
 
 
+@app.command("report")
+def report_command(
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="The output folder of a finished comparison.")
+    ],
+) -> None:
+    """Write a comparison's report, figures and tables anew from its results.json."""
+    from scantune.comparison.report import report
+
+    report(folder)
+
+
 @app.command("difference", epilog=settings_hint("scantune config difference"))
 def difference_command(
     outputs: Annotated[
