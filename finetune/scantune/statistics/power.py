@@ -84,7 +84,7 @@ PHANTOM = Variation(0.7, 1.4, 0.89, 0.21, 0.06, 0.013, "the phantom's demo (SimC
 
 
 @dataclass(frozen=True)
-class Design:
+class PlannedTest:
     """What a plan says of its primary comparison.
 
     Args:
@@ -161,32 +161,36 @@ def _worth(sides: Sequence[Sides], scans_per_patient: float) -> tuple[Sides, ...
     )
 
 
-def components(design: Design, variation: Variation) -> tuple[Component, Component, Component]:
+def components(
+    planned: PlannedTest, variation: Variation
+) -> tuple[Component, Component, Component]:
     """Returns what patients, seeds and label subsets add to the variance of the difference."""
     of_one = variation.scale * model_variance(
-        variation.auroc, _worth(design.sides, design.scans_per_patient)
+        variation.auroc, _worth(planned.sides, planned.scans_per_patient)
     )
-    n, draws = design.seeds, design.label_draws
+    n, draws = planned.seeds, planned.label_draws
     share = variation.shared if n > 1 else variation.unshared
     patients = 2 * of_one * min(share, variation.unshared)
-    patients = max(patients, least_difference_variance(design.sides))
+    patients = max(patients, least_difference_variance(planned.sides))
     particular = 2 * of_one * max(0.0, variation.unshared - variation.shared)
     # All arms but one beside the pair's own seeds, as `moderation` caps the prior.
-    arms = max(1, design.trained_arms - 1)
+    arms = max(1, planned.trained_arms - 1)
     seeds = Component((variation.seed_sd**2 + particular) / n, arms * (n - 1))
     subsets = Component(0.0, math.inf)
     if draws is not None and draws > 1:
         subsets = Component(variation.subset_sd**2 / draws, arms * (draws - 1))
     return (
-        Component(patients, max(1.0, effective_fewest(design.sides) - 1)),
+        Component(patients, max(1.0, effective_fewest(planned.sides) - 1)),
         seeds if n > 1 else Component(0.0, math.inf),
         subsets,
     )
 
 
-def power_at(true: float, design: Design, variation: Variation, *, alpha: float = 0.05) -> float:
+def power_at(
+    true: float, planned: PlannedTest, variation: Variation, *, alpha: float = 0.05
+) -> float:
     """Returns how often a true difference is called different, whichever its sign."""
-    return _power(true, *_limits(components(design, variation), alpha))
+    return _power(true, *_limits(components(planned, variation), alpha))
 
 
 def _limits(parts: Sequence[Component], alpha: float) -> tuple[float, Float[np.ndarray, " q"]]:
@@ -215,43 +219,43 @@ def _power(true: float, error: float, limits: Float[np.ndarray, " q"]) -> float:
 
 
 def smallest_difference(
-    design: Design, variation: Variation, *, power: float = POWER, alpha: float = 0.05
+    planned: PlannedTest, variation: Variation, *, power: float = POWER, alpha: float = 0.05
 ) -> float:
     """Returns the true difference in AUROC that is found with a power; NaN with too few patients.
 
     It may be larger than any two AUROCs can differ: such a plan shows nothing.
 
     Example:
-        >>> design = Design((Sides("ill", 120, 180),), seeds=5)
-        >>> f"{smallest_difference(design, XRAYS):.3f}"
+        >>> planned = PlannedTest((Sides("ill", 120, 180),), seeds=5)
+        >>> f"{smallest_difference(planned, XRAYS):.3f}"
         '0.033'
     """
-    if effective_fewest(design.sides) < FEWEST:
+    if effective_fewest(planned.sides) < FEWEST:
         return math.nan
-    error, limits = _limits(components(design, variation), alpha)
+    error, limits = _limits(components(planned, variation), alpha)
     high = error
     while _power(high, error, limits) < power:
         high *= 2
     return float(brentq(lambda true: _power(true, error, limits) - power, 0.0, high, xtol=1e-7))
 
 
-def what_helps(design: Design, variation: Variation) -> str:
+def what_helps(planned: PlannedTest, variation: Variation) -> str:
     """Returns which of patients, seeds and label seeds makes the smallest difference smaller.
 
     Each is doubled in turn.
     """
-    if design.seeds == 1:
+    if planned.seeds == 1:
         return "more pretraining seeds"
-    wider = replace(design, seeds=2 * design.seeds)
+    wider = replace(planned, seeds=2 * planned.seeds)
     more = tuple(
         replace(side, positives=2 * side.positives, negatives=2 * side.negatives)
-        for side in design.sides
+        for side in planned.sides
     )
     gains = {
         "more pretraining seeds": smallest_difference(wider, variation),
-        "more labeled patients": smallest_difference(replace(design, sides=more), variation),
+        "more labeled patients": smallest_difference(replace(planned, sides=more), variation),
     }
-    if design.label_draws is not None:
-        draws = replace(design, label_draws=2 * design.label_draws)
+    if planned.label_draws is not None:
+        draws = replace(planned, label_draws=2 * planned.label_draws)
         gains["more label seeds"] = smallest_difference(draws, variation)
     return min(gains, key=lambda name: gains[name])

@@ -19,7 +19,7 @@ from scantune.statistics.intervals import (
 from scantune.statistics.power import (
     PHANTOM,
     XRAYS,
-    Design,
+    PlannedTest,
     Variation,
     components,
     power_at,
@@ -33,23 +33,23 @@ def sides(ill: int, well: int) -> tuple[Sides, ...]:
     return (Sides("ill", ill, well),)
 
 
-DESIGNS = [
-    (Design(sides(30, 30), seeds=2), XRAYS),
-    (Design(sides(100, 200), seeds=3), XRAYS),
-    (Design(sides(100, 200), seeds=3, label_draws=3, trained_arms=4), XRAYS),
-    (Design(sides(300, 300), seeds=5, trained_arms=3), PHANTOM),
-    (Design(sides(40, 400), seeds=1), XRAYS),
+PLANNED = [
+    (PlannedTest(sides(30, 30), seeds=2), XRAYS),
+    (PlannedTest(sides(100, 200), seeds=3), XRAYS),
+    (PlannedTest(sides(100, 200), seeds=3, label_draws=3, trained_arms=4), XRAYS),
+    (PlannedTest(sides(300, 300), seeds=5, trained_arms=3), PHANTOM),
+    (PlannedTest(sides(40, 400), seeds=1), XRAYS),
 ]
 
 
-@pytest.mark.parametrize(("design", "variation"), DESIGNS)
+@pytest.mark.parametrize(("planned", "variation"), PLANNED)
 def test_the_test_finds_the_difference_four_times_in_five(
-    design: Design, variation: Variation
+    planned: PlannedTest, variation: Variation
 ) -> None:
     """Satterthwaite's test on drawn variances, which need not know the noncentral t."""
-    true = smallest_difference(design, variation)
+    true = smallest_difference(planned, variation)
     rng, draws = np.random.default_rng(0), 20_000
-    parts = components(design, variation)
+    parts = components(planned, variation)
     variances = [part.variance for part in parts]
     found = true + rng.normal(size=draws) * math.sqrt(sum(variances))
     estimated = [
@@ -116,8 +116,8 @@ def test_real_tests_of_made_up_networks_find_it_four_times_in_five() -> None:
     assert variation.shared == pytest.approx(0.17, abs=0.03)
     slope = math.exp(-(ndtri(AUROC) ** 2) / 2) / (2 * math.pi) ** 0.5
     assert variation.seed_sd == pytest.approx(2**0.5 * SPREAD * slope, rel=0.4)
-    design = Design(sides(60, 60), seeds=4)
-    true = smallest_difference(design, replace(variation, seed_sd=2**0.5 * SPREAD * slope))
+    planned = PlannedTest(sides(60, 60), seeds=4)
+    true = smallest_difference(planned, replace(variation, seed_sd=2**0.5 * SPREAD * slope))
     middle = np.array([[AUROC + true / 2], [AUROC - true / 2]])
     repetitions, called = 160, 0
     for _ in range(repetitions):
@@ -129,15 +129,15 @@ def test_real_tests_of_made_up_networks_find_it_four_times_in_five() -> None:
 
 def test_with_known_variance_it_is_the_textbooks() -> None:
     # Two networks on a large test set: (z(.975) + z(.8)) standard errors, Student's t aside.
-    design = Design(sides(5000, 5000), seeds=1)
-    variance = components(design, XRAYS)[0].variance
+    planned = PlannedTest(sides(5000, 5000), seeds=1)
+    variance = components(planned, XRAYS)[0].variance
     right = (ndtri(0.975) + ndtri(0.8)) * variance**0.5
-    assert smallest_difference(design, XRAYS) == pytest.approx(right, rel=1e-3)
-    assert power_at(0.0, design, XRAYS) == pytest.approx(0.05, abs=1e-4)
+    assert smallest_difference(planned, XRAYS) == pytest.approx(right, rel=1e-3)
+    assert power_at(0.0, planned, XRAYS) == pytest.approx(0.05, abs=1e-4)
 
 
 def test_more_of_anything_shows_smaller_differences() -> None:
-    base = Design(sides(100, 100), seeds=3, label_draws=3)
+    base = PlannedTest(sides(100, 100), seeds=3, label_draws=3)
     changes = [
         {"sides": sides(200, 200)},
         {"seeds": 5},
@@ -151,17 +151,17 @@ def test_more_of_anything_shows_smaller_differences() -> None:
 
 
 @pytest.mark.parametrize(
-    ("design", "words"),
+    ("planned", "words"),
     [
-        (Design(sides(12, 12), seeds=8), "labeled patients"),
-        (Design(sides(5000, 5000), seeds=2), "pretraining seeds"),
-        (Design(sides(500, 500), seeds=1), "pretraining seeds"),
-        (Design(sides(5000, 5000), seeds=9, label_draws=2, trained_arms=2), "label seeds"),
+        (PlannedTest(sides(12, 12), seeds=8), "labeled patients"),
+        (PlannedTest(sides(5000, 5000), seeds=2), "pretraining seeds"),
+        (PlannedTest(sides(500, 500), seeds=1), "pretraining seeds"),
+        (PlannedTest(sides(5000, 5000), seeds=9, label_draws=2, trained_arms=2), "label seeds"),
     ],
 )
-def test_what_helps_most_is_named(design: Design, words: str) -> None:
-    assert what_helps(design, XRAYS) == f"more {words}"
+def test_what_helps_most_is_named(planned: PlannedTest, words: str) -> None:
+    assert what_helps(planned, XRAYS) == f"more {words}"
 
 
 def test_too_few_patients_show_nothing() -> None:
-    assert math.isnan(smallest_difference(Design(sides(4, 100)), XRAYS))
+    assert math.isnan(smallest_difference(PlannedTest(sides(4, 100)), XRAYS))
