@@ -24,17 +24,19 @@ from typing import TYPE_CHECKING, Any
 _HOMES = {
     "CompareConfig": "scantune.comparison.plan",
     "compare": "scantune.comparison.compare",
+    "difference": "scantune.comparison.difference",
     "evaluate": "scantune.evaluation.evaluate",
     "predict": "scantune.evaluation.predict",
 }
 
 if TYPE_CHECKING:
     from scantune.comparison.compare import compare
+    from scantune.comparison.difference import difference
     from scantune.comparison.plan import CompareConfig
     from scantune.evaluation.evaluate import evaluate
     from scantune.evaluation.predict import predict
 
-__all__ = ["CompareConfig", "compare", "evaluate", "predict"]
+__all__ = ["CompareConfig", "compare", "difference", "evaluate", "predict"]
 
 
 def __getattr__(name: str) -> Any:

@@ -31,8 +31,13 @@ _GRIDS: dict[str, tuple[str, float]] = {
     "train_patients": ("gj", -1),
     "learned": ("gj", 1),
     "refits": ("lg", np.nan),
+    "cut_refits": ("lg", np.nan),
     "seed_refits": ("lgj", np.nan),
 }
+
+
+# Of these ``seed_refits`` is what is kept.
+_MEANS = ("refits", "cut_refits")
 
 
 class Part(NamedTuple):
@@ -97,7 +102,7 @@ def extended(kept: Scores | None, made: Scores, label_seed: int) -> Scores:
         arrays[name] = np.full((*(sizes[axis] for axis in axes), *inner), gap, like.dtype)
         if old is not None:
             arrays[name][tuple(map(slice, old.shape))] = old
-        if new is not None and name != "refits":
+        if new is not None and name not in _MEANS:
             arrays[name][np.ix_(*(places[axis] for axis in axes))] = new
     if kept is not None and num_seeds > kept.num_label_seeds:
         # A mean over fewer label seeds serves no plan any more.
@@ -133,11 +138,12 @@ def selected(
         if (array := getattr(kept, name)) is not None:
             arrays[name] = array[np.ix_(*(places[axis] for axis in axes))]
     if "seed_refits" in arrays:
-        means = mean_of_defined(np.moveaxis(arrays["seed_refits"], 2, 0))
-        is_mean = _is_mean(kept, label_seeds)[np.ix_(places["l"], places["g"])][
-            ..., None, None, None
-        ]
-        arrays["refits"] = np.where(is_mean, arrays.get("refits", means), means)
+        means, k = mean_of_defined(np.moveaxis(arrays["seed_refits"], 2, 0)), len(kept.classes)
+        is_mean = _is_mean(kept, label_seeds)[np.ix_(places["l"], places["g"])]
+        for name, mean in (("refits", means[..., :k]), ("cut_refits", means[..., k:])):
+            if is_mean.any() and name in arrays:
+                mean[is_mean] = arrays[name][is_mean]
+            arrays[name] = mean if mean.size else None
     # As if all had been fitted at once: label seed by label seed.
     caveats = [
         caveat

@@ -59,8 +59,10 @@ class Scores:
             without group g in training, column h without it in test, the first without nothing.
             NaN for a learner that is not refitted; None with a given split, or where an earlier
             release did not.
-        seed_refits: ``[l g j a a k]`` the same over the models of each label seed; None where an
-            earlier release kept the mean alone.
+        cut_refits: ``[l g a a k-1]`` the same of grades: of grade 1 or higher, of 2 or higher and
+            so on; None where classes have no order, and as ``refits``.
+        seed_refits: ``[l g j a a q]`` both over the models of each label seed, those of grades
+            behind; None where an earlier release kept the mean alone.
         made_from: Hash of the weights, scans and labels that gave these scores; empty where
             nobody said.
         learned: ``[g j f k]`` whether a training subset has a scan of a class and one that is
@@ -85,7 +87,8 @@ class Scores:
     learned: Bool[np.ndarray, "g j f k"] | None = None
     validation: Mapping[tuple[int, int, int, int], Validation] = field(default_factory=dict)
     refits: Float[np.ndarray, "l g a a k"] | None = None
-    seed_refits: Float[np.ndarray, "l g j a a k"] | None = None
+    cut_refits: Float[np.ndarray, "l g a a c"] | None = None
+    seed_refits: Float[np.ndarray, "l g j a a q"] | None = None
     caveats: tuple[Caveat, ...] = ()
     settings: tuple[str, ...] = ()
 
@@ -193,9 +196,7 @@ class Scores:
         fields |= {name: np.array(getattr(self, name), dtype=np.str_) for name in _TEXTS}
         fields |= {"truth": self.truth.matrix, "task": np.array(self.truth.task)}
         fields["made_from"] = np.array(self.made_from)
-        for name in _OPTIONAL:
-            if getattr(self, name) is not None:
-                fields[name] = getattr(self, name)
+        fields |= {name: array for name in _OPTIONAL if (array := getattr(self, name)) is not None}
         fields["caveats"] = np.array(json.dumps(self.caveats))
         fields["settings"] = np.array(self.settings, dtype=np.str_)
         fields["digest"] = np.array(_digest(fields))
@@ -232,9 +233,7 @@ class Scores:
             made_from=str(fields["made_from"]),
             **texts,
             **{name: fields[name] for name in _ARRAYS},
-            refits=fields.get("refits"),
-            seed_refits=fields.get("seed_refits"),
-            learned=fields.get("learned"),
+            **{name: fields[name] for name in _OPTIONAL if name in fields},
             caveats=tuple(Caveat(*each) for each in json.loads(str(fields.get("caveats", "[]")))),
             settings=tuple(str(text) for text in fields.get("settings", ())),
         )
@@ -271,4 +270,4 @@ _ARRAYS = (
     *("patients", "fold_of", "values", "thresholds"),
     *("train_scans", "train_patients"),
 )
-_OPTIONAL = ("refits", "seed_refits", "learned")
+_OPTIONAL = ("refits", "cut_refits", "seed_refits", "learned")

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from scanlearn.errors import ScanlearnError
 from scanlearn.features.auroc import auroc_replicates, mean_of_defined
 from scantune.labels.labeled_set import LabeledSet
-from scantune.labels.truth import Truth
+from scantune.labels.truth import Truth, at_or_above
 from scantune.learners.by_name import frozen_learner
 from scantune.learners.learner import Fit, Learner
 from scantune.learners.table import FROZEN_LEARNERS
@@ -100,8 +100,9 @@ def score_learners(
     # Row 0 keeps every scan, row g all but those of group g.
     keeps = np.arange(-1, groups.max() + 1)[:, None] != groups
     keeps[0] = True
-    refitted: dict[tuple[int, int, int], list[Float[np.ndarray, "a a k"]]] = {}
-    seed_refits = np.full((*shape, len(keeps), len(keeps), k), np.nan)
+    refitted: dict[tuple[int, int, int], list[Float[np.ndarray, "a a q"]]] = {}
+    questions = k + (k - 1) * (labeled.truth.task == "ordinal")
+    seed_refits = np.full((*shape, len(keeps), len(keeps), questions), np.nan)
     for at, (seed, parts) in enumerate(zip(seeds, plan, strict=True)):
         for number, fold in enumerate(parts):
             fold_of[at, fold.test] = number
@@ -128,7 +129,7 @@ def score_learners(
                         on_fit()
     for cell, of_models in refitted.items():
         seed_refits[cell] = mean_of_defined(np.array(of_models))
-    has_refits = num_folds > 1
+    has_refits, refits = num_folds > 1, mean_of_defined(np.moveaxis(seed_refits, 2, 0))
     scores = Scores(
         learners=tuple(learners),
         budgets=tuple(str(budget) for budget in budgets),
@@ -140,7 +141,8 @@ def score_learners(
         thresholds=thresholds,
         train_scans=used[0],
         train_patients=used[1],
-        refits=mean_of_defined(np.moveaxis(seed_refits, 2, 0)) if has_refits else None,
+        refits=refits[..., :k] if has_refits else None,
+        cut_refits=refits[..., k:] if has_refits and questions > k else None,
         seed_refits=seed_refits if has_refits else None,
         caveats=tuple(caveats),
         learned=learned,
@@ -169,24 +171,24 @@ def _refitted(
     train: Int[np.ndarray, " t"],
     test: Int[np.ndarray, " u"],
     keeps: Bool[np.ndarray, "a n"],
-) -> Float[np.ndarray, "a a k"]:
-    """Returns one model's AUROC of each class as `Scores.refits` has it."""
+) -> Float[np.ndarray, "a a q"]:
+    """Returns one model's AUROC of each class as `Scores.refits` has it, then of each cut."""
     assert fit.refit is not None
-    aurocs = np.full((len(keeps), len(keeps), truth.num_classes), np.nan)
+    asked = truth if truth.task != "ordinal" else truth.with_cuts
+    aurocs = np.full((len(keeps), len(keeps), asked.num_classes), np.nan)
     for place, group in enumerate(keeps):
         trained = group[train]
         if not truth[train[trained]].has_contrast():
             continue
         # A group with no patient in this training set changes nothing.
         scores = fit.scores if trained.all() else fit.refit(trained)
-        for code in range(truth.num_classes):
-            learned = truth.matrix[train[trained], code]
-            if not ((learned == 1).any() and (learned == 0).any()):
-                continue
-            known = truth.known(code)[test]
+        if truth.task == "ordinal":
+            scores = np.concatenate([scores, at_or_above(scores)], axis=1)
+        for code in np.flatnonzero(asked[train[trained]].contrast).tolist():
+            known = asked.known(code)[test]
             rows = test[known]
             aurocs[place, :, code] = auroc_replicates(
-                scores[known, code], truth.positives(code)[rows], keeps[:, rows]
+                scores[known, code], asked.positives(code)[rows], keeps[:, rows]
             )
     return aurocs
 

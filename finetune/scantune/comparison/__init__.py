@@ -11,5 +11,9 @@
 - `run.py`: all of this in order, into ``results.json``
 - `plots.py`: the report's drawings
 - `report.py`: ``report.html``
+- `difference_settings.py`: the settings of `difference`
+- `sides.py`: outputs of `evaluate`, compared as a study's arms are
+- `difference_page.py`: the page, tables and figures of that
+- `difference.py`: `difference`, and what the terminal shows
 - `compare.py`: `compare`, and what the terminal shows
 """

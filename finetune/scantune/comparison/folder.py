@@ -191,7 +191,8 @@ def _check_arms(config: CompareConfig, folder: StudyFolder) -> None:
     plans = [_read_plan(path).get("arms", {}) for path in folder.plans]
     for name, settings in now.items():
         made = [*folder.path.glob(f"arms/{name}/*/{CONFIG_FILE}")]
-        made += folder.path.glob(f"scores/*/{name}-seed-*.npz")
+        for network in (name, f"{name}-seed-*"):
+            made += folder.path.glob(f"scores/*/{network}.npz")
         before = next((plan[name] for plan in reversed(plans) if name in plan), settings)
         if made and before != settings:
             keys = {**before, **settings}

@@ -155,7 +155,7 @@ def learners(results: Results) -> list[str]:
 
 def ordered_arms(results: Results) -> list[ArmRow]:
     """References first, then the trained arms in the order of the configuration."""
-    rank = {"thumbnail": 0, "random": 1, "pretrained": 2}
+    rank = {"thumbnail": 0, "random": 1, "scratch": 2, "backbone": 3, "pretrained": 4}
     return sorted(results.arms, key=lambda arm: rank[arm.kind])
 
 

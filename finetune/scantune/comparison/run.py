@@ -11,13 +11,13 @@ from pathlib import Path
 
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.start import check_start
-from scanlearn.console import say
+from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import csv_cell, write_atomically
 from scanlearn.packing.sources import chosen_canvas, open_archive
 from scanlearn.provenance import provenance
 from scantune.comparison import facts
-from scantune.comparison.arms import matched, resolve_once, train_arms
+from scantune.comparison.arms import given_rows, matched, resolve_groups, train_arms
 from scantune.comparison.facts import draw_sheets
 from scantune.comparison.folder import StudyFolder, check_archives, chose_by_area, open_study
 from scantune.comparison.leaks import dropped, find_study_leaks, leak_warnings
@@ -52,12 +52,17 @@ def run_study(config: CompareConfig) -> Path:
     left_out = dropped(config, folder)
     if left_out:
         named["unlabeled"] = unlabeled = unlabeled.without(left_out)
-    chosen = resolve_once(config, folder, unlabeled)[1]
+    groups = resolve_groups(config, folder, unlabeled)[1]
     # Runs keep the plan as it was written; before the hours that they take, tune is checked too.
-    resolved = config.under(chosen.modality)
+    resolved = config.under(groups[config.groups[0]].modality)
+    given, given_warnings = given_rows(config, labels)
+    for warning in given_warnings:
+        warn_user(warning)
     with folder.timed("pretraining"):
         runs, run_warnings = train_arms(config, folder, unlabeled)
-    config, recipe = resolved, resolved.pretrain.build_recipe(left_out=chosen.left_out)
+    runs = (*runs, *given)
+    policy_left_out = {name for chosen in groups.values() for name in chosen.left_out}
+    config = resolved
     networks = networks_of(config, folder, runs, unlabeled, labels)
     scores = score_all(config, folder, networks, archives, tasks)
     with folder.timed("intervals"):
@@ -66,7 +71,7 @@ def run_study(config: CompareConfig) -> Path:
     table = score_rows(config, estimates, scores, unknown)
     differences = difference_rows(config, estimates, scores)
     proof = matched(runs)
-    arms = facts.arm_rows(config, unlabeled.shape[0], recipe)
+    arms = facts.arm_rows(config, unlabeled.shape[0], policy_left_out)
     answer = state_verdict(config, arms, table, differences, proof)
     caveat = facts.patients_caveat({config.primary_task: tasks[config.primary_task]})
     if caveat:
@@ -79,7 +84,7 @@ def run_study(config: CompareConfig) -> Path:
         command=facts.command_text(config),
         config=facts.config_text(config),
         margin=config.margin,
-        setup=facts.setup_facts(config, runs, tasks, len(unlabeled), recipe),
+        setup=facts.setup_facts(config, runs, tasks, len(unlabeled), policy_left_out),
         verdict=answer,
         unlabeled=facts.counted(unlabeled),
         labels=facts.counted(labels),
@@ -90,8 +95,8 @@ def run_study(config: CompareConfig) -> Path:
         matched=proof,
         table=table,
         differences=differences,
-        view_statistics=facts.view_shares(config, recipe),
-        sheets=draw_sheets(config, folder, unlabeled, recipe),
+        view_statistics=facts.view_shares(config, policy_left_out),
+        sheets=draw_sheets(config, folder, unlabeled, policy_left_out),
         warnings=(
             *facts.data_warnings(unlabeled, archives, tasks),
             *facts.score_warnings(config, scores),
@@ -100,6 +105,7 @@ def run_study(config: CompareConfig) -> Path:
             *facts.thumbnail_warnings(config, table),
             *facts.collapse_warnings(runs),
             *leak_warnings(leaks, len(left_out)),
+            *given_warnings,
             *run_warnings,
         ),
         rejected=Rejected(**{name: archive.num_rejected for name, archive in named.items()}),

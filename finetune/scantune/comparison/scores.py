@@ -19,7 +19,7 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.features.extract import all_square
 from scanlearn.files import disk_errors, features_folder, make_folder
 from scanlearn.views.of_archive import left_out_in_words
-from scantune.comparison.arms import load_network
+from scantune.comparison.arms import load_given, load_network
 from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import CompareConfig, EvaluationConfig
 from scantune.comparison.results import RunRow
@@ -44,12 +44,14 @@ class Network:
     Args:
         load: Loads it; called only where some task is not scored yet.
         weights: Hash of its weights; empty for the thumbnail, which has none.
+        learners: Those that score it; None for all that can.
     """
 
     arm: str
     name: str
     load: Callable[[], EvaluatedBackbone]
     weights: str = ""
+    learners: tuple[str, ...] | None = None
 
 
 def read_tasks(config: CompareConfig, archives: tuple[Archive, ...]) -> dict[str, LabeledSet]:
@@ -87,20 +89,26 @@ def networks_of(
     unlabeled: Archive,
     labels: Archive,
 ) -> tuple[Network, ...]:
-    """The thumbnail, where some learner can score it, and every network of the study."""
+    """The thumbnail, where some learner can score it, and every network of the study.
+
+    What is not trained here has one network for all seeds, called as its arm is.
+    """
     view = View(config.pretrain.views.size, unlabeled.mean, unlabeled.std)
 
     def load(row: RunRow) -> EvaluatedBackbone:
         network = load_network(config, row, folder.path, unlabeled)
         return EvaluatedBackbone({"kind": row.arm}, network, None, view)
 
-    networks = [
-        Network(row.arm, f"{row.arm}-seed-{row.seed}", partial(load, row), row.final_hash)
-        for row in runs
-    ]
-    if config.evaluation.frozen_learners:
+    networks = []
+    for row in runs:
+        is_seeded = config.arms[row.arm].kind in ("pretrained", "random")
+        name = f"{row.arm}-seed-{row.seed}" if is_seeded else row.arm
+        open_it = partial(load, row) if is_seeded else partial(load_given, config, row.arm, labels)
+        learners = config.learners_of(row.arm)
+        networks.append(Network(row.arm, name, open_it, row.final_hash, learners))
+    if learners := config.learners_of(THUMBNAIL):
         thumbnail = partial(open_backbone, THUMBNAIL, labels, None)
-        networks.insert(0, Network(THUMBNAIL, THUMBNAIL, thumbnail))
+        networks.insert(0, Network(THUMBNAIL, THUMBNAIL, thumbnail, learners=learners))
     return tuple(networks)
 
 
@@ -160,8 +168,8 @@ def score_network(
     Errors are those of `score_all`.
     """
     settings = config.scoring
-    if network.arm == THUMBNAIL:
-        settings = settings.frozen()
+    if network.learners is not None:
+        settings = settings.only(network.learners)
     asked = (settings.learners, tuple(map(str, settings.budgets)), settings.label_seeds)
     kept = {task: _kept(folder, network, archives, task, tasks[task], settings) for task in tasks}
     missing = {task: parts_missing(kept[task], *asked) for task in tasks}

@@ -295,14 +295,17 @@ def fit_learners(
     Args:
         label_seeds: Those to score; None for as many as the settings say.
     """
-    learners = learners_by_name(
-        settings.learners,
+    # What learns from labels alone is trained as such, whatever the learner that it stands beside.
+    names = ("scratch",) if backbone.is_blank else settings.learners
+    built = learners_by_name(
+        names,
         backbone.network,
         scans,
         features,
         settings.tune,
         on_epoch=partial(_show_epoch, progress),
     )
+    learners = {name: built[names[0] if backbone.is_blank else name] for name in settings.learners}
     is_training = any(LEARNERS[name].needs_network for name in settings.learners)
     # Beside busy processes a training on all cores is ten times slower than on one.
     with computing_with(free_threads() if is_training else None):

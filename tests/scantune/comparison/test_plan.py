@@ -107,6 +107,29 @@ def test_primary_defaults_to_the_first_task_and_all_labels(plan: Plan) -> None:
         ),
         ({"arms": {"../weak": {"scale": 0.5}, "strong": {"scale": 1}}}, "cannot name an arm"),
         ({"arms": {"thumbnail": {"scale": 0.5}, "strong": {"scale": 1}}}, "cannot name an arm"),
+        ({"arms": {"weak": {"scale": 1, "share": 0}, "strong": {"scale": 1}}}, "greater than 0"),
+        ({"arms": {"weak": {"scale": 1, "method": "dinoo"}, "strong": {"scale": 1}}}, "dino"),
+        ({"arms": {"weak": {"scale": 1}, "b": {"kind": "backbone"}}}, "needs a backbone"),
+        (
+            {"arms": {"weak": {"scale": 1, "backbone": "a"}, "b": {"scale": 1}}},
+            "leave backbone out",
+        ),
+        (
+            {"arms": {"weak": {"scale": 1}, "b": {"kind": "backbone", "backbone": {"name": "a"}}}},
+            "would be random",
+        ),
+        (
+            {"arms": {"weak": {"scale": 1}, "strong": {"scale": 1}, "s": {"kind": "scratch"}}},
+            "add finetune, lpft, batchnorm or scratch to evaluation.learners",
+        ),
+        (
+            {
+                "arms": {"weak": {"scale": 1}, "s": {"kind": "scratch"}},
+                "evaluation": {"learners": ["linear", "finetune"]},
+                "primary": {"better": "weak", "than": "s"},
+            },
+            "does not train a network, and arm 's' is scratch; choose from finetune",
+        ),
         ({"primary": {"better": "weka"}}, "did you mean 'weak'"),
         ({"primary": {"better": "strong"}}, "with itself"),
         ({"primary": {"task": "palor"}}, "did you mean 'pallor'"),
