@@ -8,7 +8,6 @@ The folders and files, in the order in which a labeled scan meets them:
 - `scores.py`: out-of-fold scores, kept in a file
 - `statistics/`: metrics and intervals from scores
 - `scoring.py`: fits learners over folds and budgets and keeps their scores
-- `kept.py`: scores of an earlier plan, extended to a larger one
 - `evaluation/`: one backbone, one page
 - `comparison/`: arms of several scales, one report
 - `wording.py`: display names of learners and budgets

@@ -21,13 +21,13 @@ from scanlearn.files import disk_errors, features_folder, make_folder
 from scanlearn.views.of_archive import left_out_in_words
 from scantune.comparison.arms import load_given, load_network
 from scantune.comparison.folder import StudyFolder
+from scantune.comparison.kept import Part, extended, parts_missing, selected
 from scantune.comparison.plan import CompareConfig, EvaluationConfig
 from scantune.comparison.results import RunRow
 from scantune.evaluation.backbone import EvaluatedBackbone, open_backbone
 from scantune.evaluation.classifier import View
 from scantune.evaluation.evaluate import fit_learners, num_fits
 from scantune.evaluation.settings import THUMBNAIL
-from scantune.kept import Part, extended, parts_missing, selected
 from scantune.labels.labeled_set import LabeledSet
 from scantune.labels.open import Question, read_question
 from scantune.learners.learner import LabeledScans

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scantune.kept import Part, extended, parts_missing, selected
+from scantune.comparison.kept import Part, extended, parts_missing, selected
 from scantune.learners.by_name import frozen_learner
 from scantune.learners.learner import Learner
 from scantune.scores import Scores
