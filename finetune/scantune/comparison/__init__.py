@@ -9,8 +9,10 @@
 - `leaks.py`: test patients and test scans among those learned from
 - `summary.py`: table, paired differences and verdict
 - `dose.py`: AUROC over the scale, and the best one
+- `planned.py`: the smallest difference that a plan will find, in words
 - `facts.py`: set-up, arms, counts and warnings for the report
 - `run.py`: all of this in order, into ``results.json``
+- `dry_run.py`: what a plan would run, cost and show
 - `plots.py`: the report's drawings
 - `tables.py`: the report's tables as CSV
 - `report.py`: ``report.html``

@@ -19,6 +19,7 @@ from scantune.comparison.facts import draw_sheets
 from scantune.comparison.folder import StudyFolder, check_archives, chose_by_area, open_study
 from scantune.comparison.leaks import dropped, find_study_leaks, leak_warnings
 from scantune.comparison.plan import CompareConfig
+from scantune.comparison.planned import power_fact
 from scantune.comparison.results import RESULTS_FILE, TABLE_FILE, Rejected, Results
 from scantune.comparison.scores import networks_of, read_tasks, score_all
 from scantune.comparison.summary import difference_rows, estimate_all, score_rows, state_verdict
@@ -82,7 +83,10 @@ def run_study(config: CompareConfig) -> Path:
         command=facts.command_text(config),
         config=facts.config_text(config),
         margin=config.margin,
-        setup=facts.setup_facts(config, runs, tasks, len(unlabeled), policy_left_out),
+        setup=(
+            *facts.setup_facts(config, runs, tasks, len(unlabeled), policy_left_out),
+            power_fact(config, tasks, estimates, scores),
+        ),
         verdict=answer,
         unlabeled=facts.counted(unlabeled),
         labels=facts.counted(labels),
