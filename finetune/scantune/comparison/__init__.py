@@ -4,6 +4,7 @@
 - `folder.py`: the files of a study, and whether it may be continued
 - `results.py`: what ``results.json`` holds
 - `arms.py`: one network per arm and seed, and the proof that they match
+- `kept.py`: kept scores, extended to a larger plan
 - `scores.py`: every network scored on every task, and kept
 - `leaks.py`: test patients and test scans among those learned from
 - `summary.py`: table, paired differences and verdict

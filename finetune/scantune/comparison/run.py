@@ -121,16 +121,17 @@ def run_study(config: CompareConfig) -> Path:
 def canvas_chosen(config: CompareConfig, folder: StudyFolder) -> CompareConfig:
     """Returns the plan with a canvas by the shorter side of its scans, where it left that open.
 
-    A study that an earlier release began goes on with the canvas by which that packed its scans.
+    A study goes on with the canvas by which its first plan packed its scans, which an earlier
+    release chose otherwise.
     """
     settings = config.pack_settings(config.unlabeled_columns, config.pack.channels)
-    side = config.canvas()
-    if config.pack.canvas is not None or not isinstance(side, int):
+    if config.pack.canvas is not None:
         return config
-    if is_earlier := chose_by_area(folder):
-        side = config.square_crops_canvas()
+    begun = folder.begun(config)
+    side = begun.square_crops_canvas() if chose_by_area(folder) else begun.canvas()
+    assert isinstance(side, int), "it follows from the size of views"
     canvas = chosen_canvas(config.unlabeled, side, settings)
-    if canvas == side and not is_earlier:
+    if canvas == config.canvas():
         return config
     height, width = (canvas, canvas) if isinstance(canvas, int) else canvas
     say(
