@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,6 +23,8 @@ CONFIGURED = {
     "evaluate": Configured("scantune.evaluation.settings", "EvaluateConfig", "BACKBONE LABELS"),
     "predict": Configured("scantune.evaluation.predict", "predict", "MODEL SCANS"),
     "compare": Configured("scantune.comparison.plan", "CompareConfig", "FILE.yaml"),
+    "search": Configured("scantune.comparison.search_plan", "SearchConfig", "FILE.yaml"),
+    "difference": Configured("scantune.comparison.difference_settings", "DifferenceConfig", "A B"),
 }
 
 app = application("Score backbones on labeled scans, and compare augmentation scales.")
@@ -89,6 +92,61 @@ def compare_command(config: Config = "", overrides: Overrides = None) -> None:
     with loading("torch", "timm", "pytorch-lightning"):
         from scantune.comparison.compare import compare
     compare(settings)
+
+
+@app.command("search", epilog=settings_hint("scantune config search"))
+def search_command(config: Config = "", overrides: Overrides = None) -> None:
+    """Search for the augmentation scale at a fraction of a grid's cost.
+
+    Trains all scales for a tenth of their steps, leaves the worst, and lets the others go on. Run
+    the same command again to resume a stopped search.
+    """
+    from scanlearn.config import load_config
+    from scanlearn.console import loading
+    from scantune.comparison.search_plan import SearchConfig
+
+    settings = load_config(SearchConfig, config, overrides or (), kind="search")
+    settings.check_inputs()
+    with loading("torch", "timm", "pytorch-lightning"):
+        from scantune.comparison.search import search
+    search(settings)
+
+
+@app.command("report")
+def report_command(
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="The output folder of a finished comparison.")
+    ],
+) -> None:
+    """Write a comparison's report, figures and tables anew from its results.json."""
+    from scantune.comparison.report import report
+
+    report(folder)
+
+
+@app.command("difference", epilog=settings_hint("scantune config difference"))
+def difference_command(
+    outputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B... [KEY=VALUE]...",
+            help="Output folders of evaluate, then settings. Commas join networks of one recipe "
+            "with other pretraining seeds; FOLDER:LEARNER names the learner of one side.",
+        ),
+    ],
+) -> None:
+    """Test outputs of evaluate on the same scans against each other.
+
+    Prints paired differences of AUROC with intervals and p-values, as a study does.
+    """
+    from scanlearn.config import load_config
+    from scantune.comparison.difference_settings import DifferenceConfig
+
+    words = [word for word in outputs if "=" in word and not Path(word).exists()]
+    settings = load_config(DifferenceConfig, None, words, kind="difference")
+    from scantune.comparison.difference import difference_with
+
+    difference_with([word for word in outputs if word not in words], settings)
 
 
 @app.command("config")

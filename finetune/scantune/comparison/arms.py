@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from jaxtyping import Shaped
 from pydantic import BaseModel
 
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import Backbone, has_batch_norm, weights_hash
+from scanlearn.backbones.settings import BackboneConfig
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.config.reading import read_json
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.features.batch_norm import WholeScans
-from scanlearn.files import write_atomically
+from scanlearn.files import make_folder, write_atomically
 from scanlearn.training.conditions import (
     DIAL,
     Conditions,
@@ -27,7 +31,8 @@ from scanlearn.training.conditions import (
     read_record,
 )
 from scanlearn.training.folder import RunFolder, read_rows
-from scanlearn.training.pretrain import PretrainResult, pretrain
+from scanlearn.training.monitor import final_health
+from scanlearn.training.pretrain import PretrainResult, pretrain, pretrain_until
 from scanlearn.training.run import (
     Resolved,
     initial_backbone,
@@ -39,8 +44,10 @@ from scanlearn.training.run import (
 )
 from scanlearn.training.settings import PretrainConfig, TrainingSettings
 from scantune.comparison.folder import StudyFolder
-from scantune.comparison.plan import CompareConfig
+from scantune.comparison.plan import CompareConfig, Group
 from scantune.comparison.results import Matched, Mismatch, RunRow, SeedMatch, TrainingCurve
+from scantune.evaluation.backbone import EvaluatedBackbone, open_backbone, open_weights
+from scantune.evaluation.classifier import View
 
 _CURVE_POINTS = 200
 _MATCHED = {
@@ -64,24 +71,27 @@ def train_arms(
     Returns:
         A row per network, seed by seed, and what was warned of.
     """
-    config, resolved = resolve_once(config, folder, unlabeled)
+    config, resolved = resolve_groups(config, folder, unlabeled)
+    arms = [arm for arm in config.arms if config.arms[arm].kind in ("pretrained", "random")]
     rows: list[RunRow] = []
     warned: dict[tuple[str, str], list[int]] = {}
-    total = len(config.arms) * len(config.seeds)
+    total = len(arms) * len(config.seeds)
     for seed in config.seeds:
-        for arm in config.arms:
+        for arm in arms:
             where = f"arm {arm}, seed {seed} ({len(rows) + 1} of {total})"
             if config.arms[arm].kind == "random":
-                rows.append(_random_row(config, arm, seed, unlabeled, resolved))
+                first = resolved[config.groups[0]]
+                rows.append(_random_row(config, arm, seed, unlabeled, first))
                 of = rows[-1].statistics
                 aside = f"; BatchNorm statistics of {of} unlabeled scans" if of else ""
                 say(f"{where}: untrained, the initial weights of the other arms{aside}")
                 continue
             say(f"{where}:")
             run = folder.run(arm, seed)
-            _check_recipe(config, run)
-            leave_out = folder.leaking if config.leaks == "drop" else None
-            result = pretrain(config.run_config(arm, seed, run, leave_out), resolved)
+            _check_recipe(config, arm, run)
+            group = config.group(arm)
+            leave_out = _leave_out(config, folder, unlabeled, group)
+            result = pretrain(config.run_config(arm, seed, run, leave_out), resolved[group])
             rows.append(_trained_row(config, folder, result, arm, seed))
             for text in result.warnings:
                 warned.setdefault((arm, text), []).append(seed)
@@ -92,39 +102,184 @@ def train_arms(
     return tuple(rows), tuple(warnings)
 
 
+def train_until(
+    config: CompareConfig,
+    folder: StudyFolder,
+    unlabeled: Archive,
+    arm: str,
+    step: int,
+    resolved: Resolved,
+) -> tuple[Backbone, float]:
+    """Trains an arm with the plan's first seed until a step, and returns its network as it is then.
+
+    At the last step the run is finished and exported.
+
+    Returns:
+        The network in evaluation mode, and the spread of its training's embeddings: 1 healthy, 0
+        collapsed.
+
+    Args:
+        config: The plan on the devices that `resolve_once` found.
+
+    Raises:
+        NotFiniteError: The loss or a gradient is not finite.
+        ScanlearnError: The run is beyond that step, or cannot be trained.
+    """
+    leave_out = _leave_out(config, folder, unlabeled, config.group(arm))
+    run = config.run_config(arm, config.seeds[0], folder.run(arm, config.seeds[0]), leave_out)
+    if step < resolved.total_steps:
+        network = pretrain_until(run, step, resolved)
+    else:
+        network, _ = load_backbone(pretrain(run, resolved).backbone)
+    spread = final_health(RunFolder(Path(run.output)).metrics).spread
+    return network.eval().to(training_device(config.pretrain.device)), spread
+
+
+def given_rows(config: CompareConfig, labels: Archive) -> tuple[tuple[RunRow, ...], list[str]]:
+    """Loads every network that is not trained here, before the hours of training.
+
+    Returns:
+        A row for each, at the first seed: it is one network for all seeds; and what was warned of.
+
+    Raises:
+        ScanlearnError: One of them cannot be loaded.
+    """
+    rows, notes = [], []
+    for name, arm in config.arms.items():
+        if arm.kind not in ("backbone", "scratch"):
+            continue
+        given = load_given(config, name, labels)
+        assert given.network is not None, "only the thumbnail has none"
+        final = weights_hash(given.network)
+        rows.append(RunRow(arm=name, seed=config.seeds[0], initial_hash="", final_hash=final))
+        notes += [f"{name}: {note}." for note in given.notes]
+        if arm.kind == "backbone":
+            say(f"arm {name}: given weights, {arm.backbone_name}, views of {given.view.size} px")
+            notes += _given_notes(name, given.view.size, labels)
+    if any(arm.kind == "backbone" for arm in config.arms.values()):
+        names = ", ".join(name for name, arm in config.arms.items() if arm.kind == "backbone")
+        notes.append(
+            f"{names}: which scans a given backbone was pretrained on is not known, so that test "
+            "patients may be among them: the leak audit does not speak of it."
+        )
+    return tuple(rows), notes
+
+
+def _given_notes(name: str, side: int, labels: Archive) -> list[str]:
+    canvas = min(labels.shape[1:])
+    if canvas >= side:
+        return []
+    return [
+        f"{name}: its views of {side} px are enlarged from scans packed at {canvas} px, which may "
+        f"cost it what small findings look like; pack.canvas={side} keeps them."
+    ]
+
+
+def load_given(config: CompareConfig, arm: str, labels: Archive) -> EvaluatedBackbone:
+    """Returns the network of an arm that is not trained here.
+
+    A given one is shown scans as its card says. From scratch it is the plan's own network, whose
+    weights are drawn anew for every training on labels.
+
+    Raises:
+        ScanlearnError: It cannot be loaded.
+    """
+    settings = config.arms[arm]
+    if settings.kind == "scratch":
+        # Of the labeled scans alone: no unlabeled one is known to it.
+        view = View(config.pretrain.views.size, labels.mean, labels.std)
+        network = _initial_backbone(config, config.seeds[0], labels).eval()
+        network.to(training_device(config.pretrain.device))
+        return EvaluatedBackbone({"kind": arm}, network, None, view, is_blank=True)
+    try:
+        if isinstance(settings.backbone, BackboneConfig):
+            return open_weights(settings.backbone, labels, settings.size)
+        return open_backbone(str(settings.backbone), labels, settings.size)
+    except ScanlearnError as error:
+        raise ScanlearnError(f"arms.{arm}: {error}") from error
+
+
+def of_share(patients: Shaped[np.ndarray, " n"], share: float) -> Shaped[np.ndarray, " n"]:
+    """Returns whether the patient of each scan is in a share of all patients, ``[n]``.
+
+    The patients with the lowest hashes: the same in all arms and seeds, and a smaller share lies
+    within a larger one.
+    """
+    ranked = sorted(
+        set(patients.tolist()), key=lambda each: hashlib.sha256(f"share {each}".encode()).digest()
+    )
+    return np.isin(patients, ranked[: max(1, round(share * len(ranked)))])
+
+
+def _leave_out(
+    config: CompareConfig, folder: StudyFolder, unlabeled: Archive, group: Group
+) -> Path | None:
+    """Returns the file with the ids of scans that a group is not trained on; None for none."""
+    leaking = folder.leaking if config.leaks == "drop" else None
+    if group.share == 1:
+        return leaking
+    gone = unlabeled.scan_ids[~of_share(unlabeled.patients, group.share)].tolist()
+    if leaking is not None:
+        gone += leaking.read_text(encoding="utf-8").split()
+    path = folder.path / "shares" / f"without-{group.share:g}.txt"
+    make_folder(path.parent)
+    write_atomically(path, "".join(f"{name}\n" for name in gone))
+    return path
+
+
 class ResolvedOnce(BaseModel):
-    """``resolved.json``: what the runs of all arms and seeds are trained with, and where."""
+    """``resolved.json``: what the runs of all arms and seeds are trained with, and where.
+
+    ``chosen`` is for ``pretrain.method`` on all patients, ``groups`` for each other method and
+    share by title.
+    """
 
     device: Literal["cpu", "gpu"]
     devices: int
     chosen: Resolved
     machine: Conditions
+    groups: dict[str, Resolved] = {}
+
+    def of(self, group: Group) -> Resolved | None:
+        """What was resolved for a group, or None."""
+        return self.groups.get(group.title) if group.title else self.chosen
 
 
 def resolve_once(
     config: CompareConfig, folder: StudyFolder, unlabeled: Archive
 ) -> tuple[CompareConfig, Resolved]:
+    """`resolve_groups`, and of these the first."""
+    config, resolved = resolve_groups(config, folder, unlabeled)
+    return config, resolved[config.groups[0]]
+
+
+def resolve_groups(
+    config: CompareConfig, folder: StudyFolder, unlabeled: Archive
+) -> tuple[CompareConfig, dict[Group, Resolved]]:
     """Resolves what the plan leaves open for all arms and seeds, or takes what was resolved.
 
     What was silently wrong: each run resolved ``auto`` by itself, and arms trained on two machines
     were compared as if they had been trained alike.
 
     Returns:
-        The plan on the devices on which the study was begun, and what its runs are trained with.
+        The plan on the devices on which the study was begun, and what the runs of each group are
+        trained with.
 
     Raises:
         ScanlearnError: There are runs to train, and this machine has not the devices for it.
     """
-    runs = [
-        RunFolder(folder.run(arm, seed))
-        for seed in config.seeds
-        for arm, settings in config.arms.items()
-        if settings.kind == "pretrained"
-    ]
+    runs = [RunFolder(folder.run(arm, seed)) for seed in config.seeds for arm in config.trained]
     is_begun = folder.resolved.is_file()
-    once = _read_resolved(folder) if is_begun else _resolve_now(config, folder, unlabeled, runs)
+    once = _read_resolved(folder) if is_begun else _resolve_now(config, folder, unlabeled)
+    new = {
+        group.title: _resolve_group(config, folder, unlabeled, group)
+        for group in config.groups
+        if once.of(group) is None
+    }
+    once = once.model_copy(update={"groups": {**once.groups, **new}})
+    resolved = {group: found for group in config.groups if (found := once.of(group))}
     if all(run.result.is_file() for run in runs):
-        return config, once.chosen
+        return config, resolved
     asked = config.pretrain
     there = {"device": once.device, "devices": once.devices}
     here = {key: value for key, value in there.items() if getattr(asked, key) == "auto"}
@@ -139,30 +294,43 @@ def resolve_once(
                 f"{'; '.join(changed)}. Arms of one seed that were trained partly here are not "
                 "matched, and the report will say so"
             )
-    else:
+    if new or not is_begun:
         write_atomically(folder.resolved, once.model_dump_json(indent=1) + "\n")
-    return config, once.chosen
+    return config, resolved
 
 
-def _resolve_now(
-    config: CompareConfig, folder: StudyFolder, unlabeled: Archive, runs: Sequence[RunFolder]
-) -> ResolvedOnce:
-    run = with_batch_of(_initial_run(config, config.seeds[0], folder.path), len(unlabeled))
-    layout = layout_of(run)
-    begun = next((run for run in runs if run.provenance.is_file()), None)
-    if begun is not None:
-        # Begun by an earlier version: what its first run chose holds for all.
-        chosen = read_provenance(begun).chosen
-    else:
-        backbone = initial_backbone(run, unlabeled)[0]
-        asked = config.pretrain.batch_size
-        chosen = resolve(run, unlabeled, backbone, ranks=layout.ranks, asked_batch=asked)
+def _resolve_now(config: CompareConfig, folder: StudyFolder, unlabeled: Archive) -> ResolvedOnce:
+    layout = layout_of(_initial_run(config, config.seeds[0], folder.path))
     return ResolvedOnce(
         device="cpu" if layout.device.type == "cpu" else "gpu",
         devices=layout.devices,
-        chosen=chosen,
+        chosen=_resolve_group(config, folder, unlabeled, Group("", config.pretrain.method)),
         machine=machine_conditions(layout.device, layout.devices),
     )
+
+
+def _resolve_group(
+    config: CompareConfig, folder: StudyFolder, unlabeled: Archive, group: Group
+) -> Resolved:
+    runs = [
+        RunFolder(folder.run(arm, seed))
+        for seed in config.seeds
+        for arm in config.trained
+        if config.group(arm) == group
+    ]
+    begun = next((run for run in runs if run.provenance.is_file()), None)
+    if begun is not None:
+        # Begun by an earlier version: what its first run chose holds for all.
+        return read_provenance(begun).chosen
+    if group.share < 1:
+        gone = unlabeled.scan_ids[~of_share(unlabeled.patients, group.share)].tolist()
+        unlabeled = unlabeled.without(gone)
+    run = _initial_run(config, config.seeds[0], folder.path)
+    run = run.model_copy(update={"method": group.method})
+    run = with_batch_of(run, len(unlabeled))
+    backbone = initial_backbone(run, unlabeled)[0]
+    asked = config.pretrain.batch_size
+    return resolve(run, unlabeled, backbone, ranks=layout_of(run).ranks, asked_batch=asked)
 
 
 def _check_devices(asked: TrainingSettings, folder: StudyFolder) -> None:
@@ -208,16 +376,18 @@ def load_network(config: CompareConfig, row: RunRow, folder: Path, unlabeled: Ar
 
 
 def matched(rows: Sequence[RunRow]) -> Matched:
-    """Compares all networks of a seed: weights, data and draws, and what each run recorded.
+    """Compares all networks of a seed and group: weights, data, draws, and what each run recorded.
 
-    Untrained networks are compared by their initial weights.
+    Untrained networks are compared by their initial weights; references are not compared.
     """
     problems: list[str] = []
     partial: list[str] = []
     mismatches: list[Mismatch] = []
     per_seed: list[SeedMatch] = []
-    for seed in sorted({row.seed for row in rows}):
-        of_seed = [row for row in rows if row.seed == seed]
+    notes: list[str] = []
+    rows = [row for row in rows if row.initial_hash]
+    for seed, group in sorted(dict.fromkeys((row.seed, row.group) for row in rows), key=_seed_of):
+        of_seed = [row for row in rows if (row.seed, row.group) == (seed, group)]
         trained = [row for row in of_seed if row.steps > 0]
         shared: dict[str, str | int] = {}
         for key, words in _MATCHED.items():
@@ -227,9 +397,9 @@ def matched(rows: Sequence[RunRow]) -> Matched:
             shared[key] = next(iter(values.values())) if is_same else "" if key != "steps" else 0
             if len(set(values.values())) > 1:
                 shown = {arm: _shortened(value) for arm, value in values.items()}
-                mismatches.append(Mismatch(seed=seed, key=words, values=shown))
-        per_seed.append(SeedMatch.model_validate({"seed": seed, **shared}))
-        mismatches += _differing(seed, trained)
+                mismatches.append(Mismatch(seed=seed, key=words, values=shown, group=group))
+        per_seed.append(SeedMatch.model_validate({"seed": seed, "group": group, **shared}))
+        mismatches += _differing(seed, group, trained)
         problems += [
             f"seed {seed}: the record of {row.arm} is no proof: {row.record_problem}."
             for row in trained
@@ -238,6 +408,10 @@ def matched(rows: Sequence[RunRow]) -> Matched:
         earlier = [row for row in trained if not (row.is_recorded or row.record_problem)]
         if earlier:
             partial.append(_partial_in_words(seed, earlier))
+    for group in dict.fromkeys(row.group for row in rows):
+        known = {mismatch.key for mismatch in mismatches if mismatch.group == group}
+        told = _notes([row for row in rows if row.group == group], known)
+        notes += [f"{group}: {note}" if group else note for note in told]
     problems = [*(mismatch.in_words for mismatch in mismatches), *problems]
     return Matched(
         ok=not problems,
@@ -245,18 +419,22 @@ def matched(rows: Sequence[RunRow]) -> Matched:
         per_seed=tuple(per_seed),
         mismatches=tuple(mismatches),
         partial=tuple(partial),
-        notes=_notes(rows, {mismatch.key for mismatch in mismatches}),
+        notes=tuple(notes),
     )
 
 
-def _differing(seed: int, trained: Sequence[RunRow]) -> list[Mismatch]:
+def _seed_of(place: tuple[int, str]) -> int:
+    return place[0]
+
+
+def _differing(seed: int, group: str, trained: Sequence[RunRow]) -> list[Mismatch]:
     """Returns the conditions that are not those of all runs of a seed which recorded them."""
     found = []
     for key in _keys(trained):
         values = {row.arm: row.conditions[key] for row in trained if key in row.conditions}
         if len(set(values.values())) > 1:
             shown = {arm: _shortened(value) for arm, value in values.items()}
-            found.append(Mismatch(seed=seed, key=key, values=shown))
+            found.append(Mismatch(seed=seed, key=key, values=shown, group=group))
     return found
 
 
@@ -299,9 +477,8 @@ def _notes(rows: Sequence[RunRow], known: Set[str]) -> tuple[str, ...]:
 
 
 def _initial_run(config: CompareConfig, seed: int, folder: Path) -> PretrainConfig:
-    """The run of any trained arm: before its first step they are all the same."""
-    trained = (name for name, arm in config.arms.items() if arm.kind == "pretrained")
-    return config.run_config(next(trained), seed, folder)
+    """The run of any trained arm: before their first step those of a group are all the same."""
+    return config.run_config(next(iter(config.trained)), seed, folder)
 
 
 def _initial_backbone(config: CompareConfig, seed: int, unlabeled: Archive) -> Backbone:
@@ -313,17 +490,18 @@ def _whole_scans(config: CompareConfig, unlabeled: Archive) -> WholeScans:
     return WholeScans(unlabeled, config.pretrain.views.size, unlabeled.mean, unlabeled.std)
 
 
-def _check_recipe(config: CompareConfig, run: Path) -> None:
+def _check_recipe(config: CompareConfig, arm: str, run: Path) -> None:
     """Refuses a run of this study whose recipe of views an earlier release chose otherwise.
 
     Raises:
         ScanlearnError: It is one.
     """
-    folder, recipe = RunFolder(run), config.pretrain.recipe
+    training, folder = config.training_of(arm), RunFolder(run)
+    recipe = training.recipe
     if not folder.provenance.is_file():
         return
-    earlier = read_provenance(folder).chosen.recipe or config.pretrain.views.recipe
-    earlier = earlier or config.pretrain.method.recipe
+    earlier = read_provenance(folder).chosen.recipe or training.views.recipe
+    earlier = earlier or training.method.recipe
     if earlier != recipe:
         raise ScanlearnError(
             f"{run}: was begun by an earlier release with recipe {earlier}, and "
@@ -349,13 +527,14 @@ def _random_row(
         initial_hash=weights_hash(method),
         final_hash=final,
         statistics=statistics,
+        group=config.groups[0].title,
     )
 
 
 def _trained_row(
     config: CompareConfig, folder: StudyFolder, result: PretrainResult, arm: str, seed: int
 ) -> RunRow:
-    own = {"arm", "seed", "curve", "backbone", "statistics"}
+    own = {"arm", "seed", "curve", "backbone", "statistics", "group"}
     own |= {"conditions", "is_recorded", "record_problem"}
     record = read_record(RunFolder(result.folder))
     dial, problem = str(config.arms[arm].dial()), record.problem
@@ -370,6 +549,7 @@ def _trained_row(
         record_problem=problem,
         curve=read_curve(result.metrics),
         backbone=result.backbone.relative_to(folder.path).as_posix(),
+        group=config.group(arm).title,
     )
 
 

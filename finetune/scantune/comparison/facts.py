@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ import numpy as np
 
 from scanlearn.archive.count import Count
 from scanlearn.archive.reader import Archive
+from scanlearn.backbones.settings import BackboneConfig
 from scanlearn.config import dump_plain
 from scanlearn.files import disk_errors, make_folder
+from scanlearn.methods import MethodConfig
 from scanlearn.packing.sources import PHANTOM_PREFIX
 from scanlearn.training.run import with_batch_of
 from scanlearn.training.settings import TrainingSettings
@@ -21,6 +23,7 @@ from scanlearn.views.explain import policy_changes
 from scanlearn.views.extra_settings import build_extras
 from scanlearn.views.preview import arm_sheet
 from scanlearn.views.recipes import Recipe
+from scanlearn.views.scale import Scale
 from scanlearn.views.settings import RenderSettings
 from scanlearn.views.statistics import view_statistics
 from scantune.comparison.folder import StudyFolder
@@ -52,26 +55,34 @@ COLLAPSED = 0.3
 
 
 def draw_sheets(
-    config: CompareConfig, folder: StudyFolder, unlabeled: Archive, recipe: Recipe | None = None
+    config: CompareConfig, folder: StudyFolder, unlabeled: Archive, left_out: Collection[str] = ()
 ) -> tuple[Sheet, ...]:
     """Draws views of the trained arms, the same scans and draws in all of them.
 
+    Arms of one method and dial that differ in their share of the patients are drawn once.
+
     Args:
-        recipe: That of the runs, here and below; None is the plan's own, whatever the scans are.
+        left_out: Operations of the policy that the scans do not allow, here and below.
 
     Returns:
-        The sheets, written to the study's ``figures`` as PNG; one for each four arms.
+        The sheets, written to the study's ``figures`` as PNG; one for each four arms of a method.
     """
     shared = config.pretrain.views
-    recipe = recipe or config.pretrain.build_recipe()
-    if not config.pretrain.method.num_local_views:
-        recipe = replace(recipe, has_local_views=False)
     settings = RenderSettings(scale_blur=shared.scale_blur)
-    dials = [(name, arm.dial()) for name, arm in config.arms.items() if arm.kind == "pretrained"]
+    by_method: dict[MethodConfig, dict[Scale, str]] = {}
+    for name, arm in config.trained.items():
+        by_method.setdefault(config.group(name).method, {}).setdefault(arm.dial(), name)
+    parts = []
+    for method, names in by_method.items():
+        dials = [(name, dial) for dial, name in names.items()]
+        starts = range(0, len(dials), _ARMS_A_SHEET)
+        parts += [(method, dict(dials[start : start + _ARMS_A_SHEET])) for start in starts]
     make_folder(folder.figures)
     sheets = []
-    for number, start in enumerate(range(0, len(dials), _ARMS_A_SHEET)):
-        members = dict(dials[start : start + _ARMS_A_SHEET])
+    for number, (method, members) in enumerate(parts):
+        recipe = config.recipe_of(next(iter(members)), left_out)
+        if not method.num_local_views:
+            recipe = replace(recipe, has_local_views=False)
         figure = arm_sheet(
             unlabeled,
             members,
@@ -100,24 +111,30 @@ def setup_facts(
     runs: Sequence[RunRow],
     tasks: Mapping[str, LabeledSet],
     num_unlabeled: int,
-    recipe: Recipe | None = None,
+    left_out: Collection[str] = (),
 ) -> tuple[Fact, ...]:
-    """The set-up that all arms share, for a person."""
+    """The set-up that all arms share, for a person; what groups of arms do not share, by group."""
     shared = config.pretrain
-    recipe = recipe or shared.build_recipe()
-    trained = next(run for run in runs if run.steps > 0)
-    arm = next(name for name, each in config.arms.items() if each.kind == "pretrained")
-    run = with_batch_of(config.run_config(arm, config.seeds[0], Path()), num_unlabeled)
+    methods: dict[str, None] = {}
+    views: dict[str, str] = {}
+    modality: dict[str, str] = {}
+    training: dict[str, str] = {}
+    for group in config.groups:
+        arm = next(name for name in config.trained if config.group(name) == group)
+        recipe = config.recipe_of(arm, left_out)
+        methods[group.method.name] = None
+        views[_views_text(shared, recipe)] = group.method.name
+        if recipe.policy:
+            modality[policy_changes(recipe)] = group.method.name
+        trained = next((run for run in runs if run.steps > 0 and run.group == group.title), None)
+        if trained is not None:
+            training[_training_text(config, arm, trained, num_unlabeled)] = group.title
     return (
-        Fact(name="Method", value=shared.method.name),
+        Fact(name="Method", value=", ".join(methods)),
         Fact(name="Network", value=shared.backbone.in_words),
-        Fact(name="Views", value=_views_text(shared, recipe)),
-        *((Fact(name="Modality", value=policy_changes(recipe)),) if recipe.policy else ()),
-        Fact(
-            name="Training",
-            value=f"{trained.epochs:.3g} epochs of batches of {run.batch_size}, "
-            f"{trained.steps:,} steps",
-        ),
+        Fact(name="Views", value=_by_group(views)),
+        *((Fact(name="Modality", value=_by_group(modality)),) if modality else ()),
+        Fact(name="Training", value=_by_group(training)),
         Fact(name="Evaluation", value=_evaluation_text(config, tasks)),
         *(
             Fact(
@@ -128,6 +145,19 @@ def setup_facts(
             for statistics in {run.statistics for run in runs if run.statistics}
         ),
     )
+
+
+def _by_group(texts: Mapping[str, str]) -> str:
+    """Returns a text alone, or each with what it holds for."""
+    if len(texts) == 1:
+        return next(iter(texts))
+    return "; ".join(f"{text} ({of})" if of else text for text, of in texts.items())
+
+
+def _training_text(config: CompareConfig, arm: str, trained: RunRow, num_unlabeled: int) -> str:
+    scans = int(trained.conditions.get("archive.scans", num_unlabeled))
+    run = with_batch_of(config.run_config(arm, config.seeds[0], Path()), scans)
+    return f"{trained.epochs:.3g} epochs of batches of {run.batch_size}, {trained.steps:,} steps"
 
 
 def _evaluation_text(config: CompareConfig, tasks: Mapping[str, LabeledSet]) -> str:
@@ -171,18 +201,18 @@ def _views_text(shared: TrainingSettings, recipe: Recipe | None = None) -> str:
 
 
 def arm_rows(
-    config: CompareConfig, channels: int, recipe: Recipe | None = None
+    config: CompareConfig, channels: int, left_out: Collection[str] = ()
 ) -> tuple[ArmRow, ...]:
     """The thumbnail and every arm with what its dial resolves to."""
-    recipe, views = recipe or config.pretrain.build_recipe(), config.pretrain.views
+    views = config.pretrain.views
     settings = RenderSettings(scale_blur=views.scale_blur, global_size=views.size)
-    is_scored = bool(config.evaluation.frozen_learners)
-    rows = [ArmRow(name=THUMBNAIL, kind="thumbnail")] if is_scored else []
+    rows = [ArmRow(name=THUMBNAIL, kind="thumbnail")] if config.learners_of(THUMBNAIL) else []
     for name, arm in config.arms.items():
-        if arm.kind == "random":
-            rows.append(ArmRow(name=name, kind="random"))
+        if arm.kind != "pretrained":
+            given = arm.backbone_name if arm.kind == "backbone" else ""
+            rows.append(ArmRow(name=name, kind=arm.kind, backbone=given))
             continue
-        dial = arm.dial()
+        dial, recipe, group = arm.dial(), config.recipe_of(name, left_out), config.group(name)
         resolved = tuple(
             Parameter(parameter=row.parameter, value=row.value, source=row.source, note=row.note)
             for row in recipe.table(dial, channels, settings)
@@ -194,16 +224,20 @@ def arm_rows(
                 kind="pretrained",
                 scale=Dial(**asdict(recipe.dial(dial))),
                 resolved=resolved,
+                method=group.method.name,
+                share=group.share,
+                group=group.title,
             )
         )
     return tuple(rows)
 
 
-def view_shares(config: CompareConfig, recipe: Recipe | None = None) -> tuple[ViewShare, ...]:
+def view_shares(config: CompareConfig, left_out: Collection[str] = ()) -> tuple[ViewShare, ...]:
     """How much two views of a scan share in each trained arm."""
-    recipe = recipe or config.pretrain.build_recipe()
-    trained = {name: arm.dial() for name, arm in config.arms.items() if arm.kind == "pretrained"}
-    pairs = {name: view_statistics(recipe, dial).global_global for name, dial in trained.items()}
+    pairs = {
+        name: view_statistics(config.recipe_of(name, left_out), arm.dial()).global_global
+        for name, arm in config.trained.items()
+    }
     return tuple(ViewShare(arm=k, iou=s.iou, disjoint=s.disjoint) for k, s in pairs.items())
 
 
@@ -288,6 +322,13 @@ def score_warnings(
     if evaluation.network_learners:
         names = ", ".join(learner_name(name) for name in evaluation.network_learners)
         warnings.append(f"The thumbnail has no network to train: it is not scored with {names}.")
+    scratch = ", ".join(name for name, arm in config.arms.items() if arm.kind == "scratch")
+    if scratch:
+        warnings.append(
+            f"{scratch}: trained on the labels alone, from weights that each training draws anew, "
+            "by the settings of the learner scratch whatever learner it stands beside; it is not "
+            "scored on frozen features."
+        )
     return tuple(dict.fromkeys(warnings))
 
 
@@ -314,10 +355,9 @@ def thumbnail_warnings(config: CompareConfig, table: Sequence[Score]) -> tuple[s
         reference = aurocs.get(THUMBNAIL)
         if reference is None:
             continue
-        trained = [name for name, arm in config.arms.items() if arm.kind == "pretrained"]
         below = [
             f"{name} ({aurocs[name]:.3f})"
-            for name in trained
+            for name in config.trained
             if name in aurocs and aurocs[name] <= reference
         ]
         if below:
@@ -370,15 +410,14 @@ def evidence_note(*archives: Archive) -> str | None:
 
 def command_text(config: CompareConfig) -> str:
     """The command that repeats the study; no path of the user's stands in it."""
-    words = [f"{key}={value}" for key, value in _without_paths(config).items()]
+    words = [f"{'.'.join(keys)}={value}" for keys, value in _without_paths(config).items()]
     return " ".join(["scantune compare config.yaml", *words])
 
 
 def config_text(config: CompareConfig) -> str:
     """The resolved configuration without the user's paths, as YAML."""
     plain = config.model_dump(mode="json")
-    for key, value in _without_paths(config).items():
-        *parents, last = key.split(".")
+    for (*parents, last), value in _without_paths(config).items():
         block = plain
         for parent in parents:
             block = block[parent]
@@ -386,18 +425,21 @@ def config_text(config: CompareConfig) -> str:
     return dump_plain(plain)
 
 
-def _without_paths(config: CompareConfig) -> dict[str, str]:
+def _without_paths(config: CompareConfig) -> dict[tuple[str, ...], str]:
     """Returns what stands for each path that the plan gives; a phantom is no path."""
     paths = {
-        "unlabeled": (config.unlabeled, "SCANS"),
-        "labels": (config.labels, "LABELS"),
-        "output": (config.output, "FOLDER"),
-        "evaluation.test": (config.evaluation.test, "TEST"),
-        "pretrain.backbone.weights": (config.pretrain.backbone.weights_path, "WEIGHTS"),
-        "pretrain.watch.probe": (config.pretrain.watch.probe, "PROBE"),
+        ("unlabeled",): (config.unlabeled, "SCANS"),
+        ("labels",): (config.labels, "LABELS"),
+        ("output",): (config.output, "FOLDER"),
+        ("evaluation", "test"): (config.evaluation.test, "TEST"),
+        ("pretrain", "backbone", "weights"): (config.pretrain.backbone.weights_path, "WEIGHTS"),
+        ("pretrain", "watch", "probe"): (config.pretrain.watch.probe, "PROBE"),
     }
+    for name, arm in config.arms.items():
+        key = ("weights",) if isinstance(arm.backbone, BackboneConfig) else ()
+        paths["arms", name, "backbone", *key] = (arm.backbone_path, "BACKBONE")
     return {
-        key: str(path) if str(path).startswith(PHANTOM_PREFIX) else word
-        for key, (path, word) in paths.items()
+        keys: str(path) if str(path).startswith(PHANTOM_PREFIX) else word
+        for keys, (path, word) in paths.items()
         if path is not None
     }

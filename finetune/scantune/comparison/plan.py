@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, TypeAdapter, field_validator, model_validator
 
+from scanlearn.backbones.settings import BackboneConfig
 from scanlearn.config.settings import Settings
-from scanlearn.errors import did_you_mean
+from scanlearn.errors import ScanlearnError, did_you_mean
+from scanlearn.methods import MethodConfig
 from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import check_source
 from scanlearn.tables.settings import ExcelSheet, PatientPattern, Root, Sep
@@ -22,10 +26,10 @@ from scanlearn.training.settings import (
 )
 from scanlearn.views.extra_settings import build_extras
 from scanlearn.views.modality import AUTO
-from scanlearn.views.recipes import no_effect_in_words
+from scanlearn.views.recipes import Recipe, no_effect_in_words
 from scanlearn.views.scale import Scale
 from scanlearn.views.settings import LOCAL_SHARE
-from scantune.evaluation.settings import THUMBNAIL, ScoringSettings
+from scantune.evaluation.settings import THUMBNAIL, ScoringSettings, check_backbone_name
 from scantune.labels.labeled_set import target_title
 from scantune.learners.table import LearnerName
 from scantune.splits import Budget
@@ -39,8 +43,8 @@ class ComparePacking(PackSettings):
     canvas: PositiveInt | tuple[PositiveInt, PositiveInt] | None = Field(  # type: ignore[assignment]
         default=None,
         description="Side of the canvas in pixels, or [height, width]; null is just large enough "
-        "that no arm's smallest crop is enlarged: the shorter side of a scan is view size / "
-        "sqrt(smallest crop area), or its own if that is smaller.",
+        "that no arm's smallest crop is enlarged: the shorter side of a scan is view size x "
+        "sqrt(largest crop aspect / smallest crop area), or its own if that is smaller.",
     )
 
 
@@ -94,27 +98,98 @@ class EvaluationConfig(ScoringSettings):
         return self
 
 
+MethodName = Literal["simclr", "mocov2", "mocov3", "dino"]
+
+
 class ArmConfig(Settings):
     """One arm of the comparison."""
 
-    kind: Literal["pretrained", "random"] = Field(
+    kind: Literal["pretrained", "random", "scratch", "backbone"] = Field(
         default="pretrained",
-        description="pretrained, or random: untrained, as the others started",
+        description="pretrained; random: untrained, as the others started; scratch: trained on "
+        "the labels alone, by learners that train a network; or backbone: given, not trained here",
     )
     scale: Scale | None = Field(default=None, description=f"of a pretrained arm: {SCALE_HELP}")
+    method: MethodName | MethodConfig | None = Field(
+        default=None,
+        description="of a pretrained arm: a method's name, or its settings; null is "
+        "pretrain.method. Arms of one method and share are matched",
+    )
+    share: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="of a pretrained arm: share of the unlabeled patients that it is trained on; "
+        "a smaller share lies within a larger one. null is all",
+    )
+    backbone: str | BackboneConfig | None = Field(
+        default=None,
+        description="of kind backbone: a timm name with pretrained weights, hf-hub:OWNER/NAME, an "
+        "exported folder or a run; for a weight file as {name: resnet50, weights: FILE}",
+    )
+    size: int | None = Field(
+        default=None,
+        ge=8,
+        description="of kind backbone: side of a view in pixels; null is the backbone's own",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> ArmConfig:
-        if self.kind == "random" and self.scale is not None:
-            raise ValueError("a random arm is not trained and has no scale; leave scale out")
+        of_kind = {"pretrained": ("scale", "method", "share"), "backbone": ("backbone", "size")}
+        for kind, keys in of_kind.items():
+            given = [key for key in keys if getattr(self, key) is not None]
+            if self.kind != kind and given:
+                raise ValueError(
+                    f"a {self.kind} arm has no {given[0]}; leave {given[0]} out, or make it kind: "
+                    f"{kind}"
+                )
         if self.kind == "pretrained" and self.scale is None:
             raise ValueError("a pretrained arm needs a scale, such as scale: 0.5")
+        if self.kind == "backbone" and self.backbone is None:
+            raise ValueError(
+                "a backbone arm needs a backbone, such as backbone: resnet50.a1_in1k or a folder"
+            )
+        if isinstance(self.backbone, BackboneConfig) and self.backbone.weights is None:
+            raise ValueError(
+                "backbone.weights is null, so that its weights would be random; give a weight "
+                "file, or take kind: random"
+            )
         return self
 
     def dial(self) -> Scale:
         """The scale of a pretrained arm."""
         assert self.scale is not None, "only pretrained arms have a dial"
         return self.scale
+
+    @property
+    def backbone_name(self) -> str:
+        """What a given backbone is called, without the user's folders."""
+        if isinstance(self.backbone, BackboneConfig):
+            return self.backbone.in_words
+        path = self.backbone_path
+        return str(self.backbone) if path is None else path.absolute().name
+
+    @property
+    def backbone_path(self) -> Path | None:
+        """Where on the user's disk a given backbone is; None where timm fetches it."""
+        if isinstance(self.backbone, BackboneConfig):
+            return self.backbone.weights_path
+        path = Path(str(self.backbone).removeprefix("local-dir:")).expanduser()
+        return path if self.backbone is not None and path.exists() else None
+
+
+@dataclass(frozen=True)
+class Group:
+    """What arms share that are matched in all but the dial: their method and their patients.
+
+    Args:
+        title: Its name; empty for ``pretrain.method`` on all patients.
+        share: Of the unlabeled patients.
+    """
+
+    title: str
+    method: MethodConfig
+    share: float = 1.0
 
 
 class PrimaryConfig(Settings):
@@ -198,13 +273,18 @@ class CompareConfig(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> CompareConfig:
-        for name in self.arms:
+        for name, arm in self.arms.items():
             if not _NAME.fullmatch(name) or name == THUMBNAIL:
                 raise ValueError(
                     f"'{name}' cannot name an arm; take up to 40 letters, digits, '-', '_' and "
                     f"'.', and not {THUMBNAIL}, which is the reference"
                 )
-        if not any(arm.kind == "pretrained" for arm in self.arms.values()):
+            if not self.learners_of(name):
+                raise ValueError(
+                    f"arm '{name}' is {arm.kind}, which only learners that train a network can "
+                    "score: add finetune, lpft, batchnorm or scratch to evaluation.learners"
+                )
+        if not self.trained:
             raise ValueError("no arm is pretrained; give at least one a scale")
         for key, values in (("seeds", self.seeds), ("tasks", self.task_names)):
             if len(set(values)) < len(values):
@@ -217,13 +297,65 @@ class CompareConfig(Settings):
             )
         if any(seed < 0 for seed in self.seeds):
             raise ValueError("seeds are 0 or more")
-        dials = [arm.dial() for arm in self.arms.values() if arm.kind == "pretrained"]
-        idle = self.pretrain.without_effect(dials)
+        idle = self._idle()
         if idle:
             raise ValueError(f"pretrain.views.{no_effect_in_words(idle)}")
         self._check_primary()
         self.scoring  # noqa: B018  operations of tune may not fit the modality
         return self
+
+    def _idle(self) -> dict[str, str]:
+        """What was set by hand to no effect in any group; see `Recipe.without_effect`."""
+        idle: dict[str, str] | None = None
+        for group in self.groups:
+            dials = [arm.dial() for name, arm in self.trained.items() if self.group(name) == group]
+            training = self.pretrain.model_copy(update={"method": group.method})
+            found = training.without_effect(dials)
+            idle = found if idle is None else {k: v for k, v in idle.items() if k in found}
+        return idle or {}
+
+    @property
+    def trained(self) -> dict[str, ArmConfig]:
+        """The arms that are pretrained, by name."""
+        return {name: arm for name, arm in self.arms.items() if arm.kind == "pretrained"}
+
+    def group(self, arm: str) -> Group:
+        """The method and the share of patients of a pretrained arm."""
+        settings = self.arms[arm]
+        method, share = settings.method, settings.share or 1.0
+        if method is None or method == self.pretrain.method.name:
+            method = self.pretrain.method
+        elif isinstance(method, str):
+            method = TypeAdapter[MethodConfig](MethodConfig).validate_python({"name": method})
+        parts = []
+        if method != self.pretrain.method:
+            own = method.model_dump(exclude_defaults=True)
+            told = ", ".join(f"{key} {value}" for key, value in own.items() if key != "name")
+            parts.append(f"{method.name} ({told})" if told else method.name)
+        if share < 1:
+            parts.append(f"{100 * share:.3g} % of the patients")
+        return Group(", ".join(parts), method, share)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups of arms that are matched, in the order of the arms."""
+        return tuple(dict.fromkeys(self.group(name) for name in self.trained))
+
+    def training_of(self, arm: str) -> TrainingSettings:
+        """The training settings of a pretrained arm, by its own method."""
+        return self.pretrain.model_copy(update={"method": self.group(arm).method})
+
+    def recipe_of(self, arm: str, left_out: Collection[str] = ()) -> Recipe:
+        """The recipe of a pretrained arm's views; see `SharedViews.build_recipe`."""
+        return self.training_of(arm).build_recipe(left_out=left_out)
+
+    def learners_of(self, arm: str) -> tuple[str, ...]:
+        """The learners that score an arm, or the thumbnail."""
+        if arm == THUMBNAIL:
+            return self.evaluation.frozen_learners
+        if self.arms[arm].kind == "scratch":
+            return self.evaluation.trained_on_views
+        return self.evaluation.learners
 
     @property
     def scoring(self) -> EvaluationConfig:
@@ -256,6 +388,14 @@ class CompareConfig(Settings):
         if self.evaluation.test is not None:
             check_source(self.evaluation.test, "evaluation.test: ")
         self.pretrain.check_start()
+        for name, arm in self.arms.items():
+            try:
+                if isinstance(arm.backbone, BackboneConfig):
+                    arm.backbone.check_start()
+                elif arm.backbone is not None:
+                    check_backbone_name(arm.backbone)
+            except ScanlearnError as error:
+                raise ScanlearnError(f"arms.{name}: {error}") from None
         build_extras(self.evaluation.tune.extras, num_views=1)
 
     def _check_primary(self) -> None:
@@ -279,6 +419,13 @@ class CompareConfig(Settings):
                 f"primary.learner is '{primary.learner}', which is not in evaluation.learners; "
                 f"choose from {', '.join(evaluation.learners)}"
             )
+        for name in (primary.better, primary.than):
+            if primary.learner not in self.learners_of(name):
+                raise ValueError(
+                    f"primary.learner is '{primary.learner}', which does not train a network, and "
+                    f"arm '{name}' is {self.arms[name].kind}; choose from "
+                    f"{', '.join(self.learners_of(name))}"
+                )
         if primary.budget is not None and primary.budget not in evaluation.budgets:
             raise ValueError(
                 f"primary.budget is {primary.budget}, which is not in evaluation.budgets; choose "
@@ -306,22 +453,29 @@ class CompareConfig(Settings):
     def canvas(self) -> int | tuple[int, int]:
         """The canvas as given, else the shorter side that any arm's smallest crop needs of a scan.
 
-        Local views count at their own size, whether or not the method asks for them.
+        Local views count at their own size, whether or not the method asks for them. The narrowest
+        of the smallest crops counts: its shorter side is sqrt(area / aspect) of the scan's.
 
         A longer side of scans that are not square is added when their headers are read.
 
-        Source: docs/dial.md, canvas: view size / sqrt(smallest crop area).
+        Source: docs/dial.md, Canvas.
         """
-        if self.pack.canvas is not None:
-            return self.pack.canvas
-        recipe, size = self.pretrain.build_recipe(), self.pretrain.views.size
+        return self._canvas(narrow=True) if self.pack.canvas is None else self.pack.canvas
+
+    def square_crops_canvas(self) -> int:
+        """The canvas that releases before this one chose, which went by the area of crops alone."""
+        return self._canvas(narrow=False)
+
+    def _canvas(self, *, narrow: bool) -> int:
+        size = self.pretrain.views.size
         local_size = self.pretrain.views.local_size or round(LOCAL_SHARE * size)
-        most = max(
-            (local_size if kind == "local" else size) / math.sqrt(view.crop_min)
-            for arm in self.arms.values()
-            if arm.kind == "pretrained"
-            for kind, view in zip(recipe.kinds, recipe.at(arm.dial()).views, strict=True)
-        )
+        most = 0.0
+        for name, arm in self.trained.items():
+            recipe = self.recipe_of(name)
+            for kind, view in zip(recipe.kinds, recipe.at(arm.dial()).views, strict=True):
+                aspect = math.exp(view.log_aspect) if narrow else 1.0
+                side = local_size if kind == "local" else size
+                most = max(most, side * math.sqrt(aspect / view.crop_min))
         # The hair keeps rounding in the square root from adding a row.
         return math.ceil(most - 1e-6)
 
@@ -346,13 +500,16 @@ class CompareConfig(Settings):
     def run_config(
         self, arm: str, seed: int, folder: Path, leave_out: Path | None = None
     ) -> PretrainConfig:
-        """The pretraining run of one arm at one seed: the same for all arms but the scale.
+        """The pretraining run of one arm at one seed: the same for all of a group but the scale.
 
         Args:
             leave_out: File with ids of scans that are not trained on.
         """
         return PretrainConfig(
-            **{**dict(self.pretrain), "views": self.pretrain.views.at(self.arms[arm].dial())},
+            **{
+                **dict(self.training_of(arm)),
+                "views": self.pretrain.views.at(self.arms[arm].dial()),
+            },
             archive=self.unlabeled,
             leave_out=None if leave_out is None else str(leave_out),
             output=str(folder),

@@ -16,7 +16,7 @@ from scantune.labels.labeled_set import Design
 from scantune.splits import Budget
 from scantune.wording import dial_text
 
-ArmKind = Literal["random", "pretrained", "thumbnail"]
+ArmKind = Literal["random", "scratch", "backbone", "pretrained", "thumbnail"]
 # Higher and lower are better and worse of some networks or one draw of labels alone.
 Outcome = Literal["better", "worse", "higher", "lower", "equivalent", "none"]
 
@@ -106,19 +106,33 @@ class Parameter(Settings):
 
 
 class ArmRow(Settings):
-    """One arm; ``scale`` and ``resolved`` are empty unless it was pretrained."""
+    """One arm; ``scale`` and ``resolved`` are empty unless it was pretrained.
+
+    ``method`` and ``share`` (of the unlabeled patients) are those of a pretrained arm, None in
+    results of earlier releases; ``group`` is empty where they are the plan's own. ``backbone`` is
+    the name of a given one.
+    """
 
     name: str
     kind: ArmKind
     scale: Dial | None = None
     resolved: tuple[Parameter, ...] = ()
+    method: str | None = None
+    share: float | None = None
+    group: str = ""
+    backbone: str = ""
 
     @property
     def scale_text(self) -> str:
         """``s = 0.5``; the sub-dials by name where they differ."""
-        if self.scale is None:
-            return "no network" if self.kind == "thumbnail" else "not trained"
-        return dial_text(self.scale.model_dump())
+        if self.scale is not None:
+            dial = dial_text(self.scale.model_dump())
+            return f"{dial}, {self.group}" if self.group else dial
+        return {
+            "thumbnail": "no network",
+            "scratch": "from scratch",
+            "backbone": f"given weights: {self.backbone}",
+        }.get(self.kind, "not trained")
 
 
 class TrainingCurve(Settings):
@@ -135,7 +149,9 @@ class RunRow(Settings):
     ``conditions`` is what the run recorded while it trained, by dotted key; ``is_recorded`` is
     false where an earlier version recorded less, ``record_problem`` says why it is not believed.
     ``statistics`` says of how many scans an untrained network has its BatchNorm statistics; they
-    are part of its ``final_hash``.
+    are part of its ``final_hash``. ``group`` names the arms that it is matched with.
+    A reference has one network for all seeds, and no ``initial_hash``: it began from nothing that
+    the trained arms began from.
     """
 
     arm: str
@@ -155,12 +171,14 @@ class RunRow(Settings):
     curve: TrainingCurve = TrainingCurve()
     backbone: str = ""
     statistics: str = ""
+    group: str = ""
 
 
 class SeedMatch(Settings):
-    """What all pretrained arms of one seed share; empty where they do not."""
+    """What all pretrained arms of one seed and group share; empty where they do not."""
 
     seed: int
+    group: str = ""
     initial_hash: str
     order_hash: str
     uniforms_hash: str
@@ -173,6 +191,7 @@ class Mismatch(Settings):
     seed: int
     key: str
     values: dict[str, str]
+    group: str = ""
 
     @property
     def in_words(self) -> str:
@@ -181,7 +200,8 @@ class Mismatch(Settings):
         for arm, value in self.values.items():
             arms.setdefault(value, []).append(arm)
         sides = ", ".join(f"{value} in {' and '.join(names)}" for value, names in arms.items())
-        return f"seed {self.seed}: different {self.key.replace('_', ' ')}: {sides}."
+        where = f"seed {self.seed}, {self.group}" if self.group else f"seed {self.seed}"
+        return f"{where}: different {self.key.replace('_', ' ')}: {sides}."
 
 
 class Matched(Settings):
@@ -262,6 +282,38 @@ class ArmDifference(Settings):
             "on this draw of labels" if self.label_draws == 1 else "",
         )
         return ", ".join(part for part in narrow if part)
+
+
+class DoseCurve(Settings):
+    """AUROC over the scale at one task, learner and label budget, as `statistics.dose` fits it.
+
+    ``at``, ``auroc``, ``low`` and ``high`` are the curve with its 95 % band; ``best_low`` and
+    ``best_high`` the 95 % interval of the best scale. ``within`` are the scales, from and to, that
+    are shown to be less than ``margin`` below the best, ``possible`` those not shown to be below
+    it: all of them where ``is_flat``. ``take`` is the smallest tested scale within the margin; if
+    none is (``is_take_shown`` is false), the smallest at most one standard error below the highest.
+    """
+
+    task: str
+    learner: str
+    budget: Budget
+    group: str = ""
+    arms: tuple[str, ...]
+    scales: tuple[float, ...]
+    kind: Literal["quadratic", "spline", "points"]
+    at: tuple[float, ...]
+    auroc: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    best: float
+    best_low: float
+    best_high: float
+    within: tuple[tuple[float, float], ...]
+    possible: tuple[tuple[float, float], ...]
+    is_flat: bool
+    take: float
+    is_take_shown: bool
+    margin: float
 
 
 class ViewShare(Settings):
@@ -350,6 +402,7 @@ class Results(Settings):
     matched: Matched
     table: tuple[Score, ...]
     differences: tuple[ArmDifference, ...]
+    dose: tuple[DoseCurve, ...] = ()
     view_statistics: tuple[ViewShare, ...]
     sheets: tuple[Sheet, ...]
     warnings: tuple[str, ...]

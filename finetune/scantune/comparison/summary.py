@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -55,20 +55,32 @@ def state_verdict(
     Example of a sentence: "Weak (s = 0.5) is better than strong (s = 1): AUROC 0.842 against
     0.815, difference +0.027 (95 % interval 0.011 to 0.043), pneumonia, linear probe, all labels."
     """
-    primary = next(difference for difference in differences if difference.primary)
     titles = {arm.name: f"{arm.name} ({arm.scale_text})" for arm in arms}
+    return stated(titles, table, differences, margin=config.margin, matched=matched)
+
+
+def stated(
+    titles: Mapping[str, str],
+    table: Sequence[Score],
+    differences: Sequence[ArmDifference],
+    *,
+    margin: float,
+    matched: Matched | None = None,
+) -> Verdict:
+    """Says what `state_verdict` does of arms by their titles; nothing of matching without proof."""
+    primary = next(difference for difference in differences if difference.primary)
     a, b = titles[primary.a], titles[primary.b]
     claim = {
         "better": f"{a} is better than {b}",
         "worse": f"{a} is worse than {b}",
         "higher": f"{a} scores higher than {b}",
         "lower": f"{a} scores lower than {b}",
-        "equivalent": f"{a} and {b} are equivalent within ±{config.margin:g}",
+        "equivalent": f"{a} and {b} are equivalent within ±{margin:g}",
         "none": f"no difference shown between {a} and {b}",
     }[primary.verdict]
     if primary.holds_for:
         claim += f" {primary.holds_for}"
-    if not matched.ok:
+    if matched is not None and not matched.ok:
         claim = f"the arms are not matched, so the dial alone may not explain it, but {claim}"
     learner, budget = learner_name(primary.learner), budget_name(primary.budget)
     numbers = _numbers(primary, table)
@@ -172,10 +184,23 @@ def spreads(
     so that the prior has at most (trained arms - 2)(draws - 1) degrees of freedom. With all labels
     there is no subset to draw. What is particular to a seed on a subset counts in both.
     """
+    return spreads_of(trained_arms(config), estimates, scores)
+
+
+def trained_arms(config: CompareConfig) -> frozenset[str]:
+    """Returns the arms of which every pretraining seed gives another network."""
+    return frozenset(config.trained)
+
+
+def spreads_of(
+    trained: Set[str],
+    estimates: Estimates,
+    scores: Mapping[tuple[str, str], Sequence[Scores]],
+) -> dict[Contrast, Spread]:
+    """Returns what `spreads` does, by the names of the trained arms."""
     arms_of: dict[Place, list[str]] = {}
     for task, learner, budget, arm in estimates:
         arms_of.setdefault((task, learner, budget), []).append(arm)
-    trained = {name for name, arm in config.arms.items() if arm.kind == "pretrained"}
     groups: dict[tuple[int, frozenset[str]], list[Contrast]] = {}
     for place, arms in arms_of.items():
         for size in (1, 2):
@@ -183,7 +208,7 @@ def spreads(
                 groups.setdefault((size, names - trained), []).append((place, names))
     found: dict[Contrast, Spread] = {}
     for contrasts in groups.values():
-        num_trained = len(trained.intersection(arm for _, arms in contrasts for arm in arms))
+        num_trained = len(trained & {arm for _, arms in contrasts for arm in arms})
         values = {contrast: _values(estimates, *contrast) for contrast in contrasts}
         drawn = [
             ((task, learner, budget), arms)
@@ -241,8 +266,18 @@ def score_rows(
     Args:
         patients_unknown: Tasks whose patients nobody knows, so that none are counted.
     """
+    return table_rows(trained_arms(config), estimates, scores, patients_unknown)
+
+
+def table_rows(
+    trained: Set[str],
+    estimates: Estimates,
+    scores: Mapping[tuple[str, str], Sequence[Scores]],
+    patients_unknown: Collection[str] = (),
+) -> tuple[Score, ...]:
+    """Returns what `score_rows` does, by the names of the trained arms."""
     rows = []
-    spread_of = spreads(config, estimates, scores)
+    spread_of = spreads_of(trained, estimates, scores)
     for (task, learner, budget, arm), members in estimates.items():
         spread = spread_of[(task, learner, budget), frozenset({arm})]
         interval = arm_interval(members, between_seeds=spread.seeds, between_subsets=spread.subsets)
@@ -279,7 +314,19 @@ def difference_rows(
     Whether two arms differ and whether they are equivalent are corrected each for itself.
     """
     compared = list(comparisons(config))
-    spread_of = spreads(config, estimates, scores)
+    return paired_rows(compared, trained_arms(config), estimates, scores, margin=config.margin)
+
+
+def paired_rows(
+    compared: Sequence[tuple[Place, str, str]],
+    trained: Set[str],
+    estimates: Estimates,
+    scores: Mapping[tuple[str, str], Sequence[Scores]],
+    *,
+    margin: float,
+) -> tuple[ArmDifference, ...]:
+    """Returns what `difference_rows` does of the pairs given, the first of which is primary."""
+    spread_of = spreads_of(trained, estimates, scores)
     differences = []
     for place, a, b in compared:
         spread = spread_of[place, frozenset({a, b})]
@@ -288,7 +335,7 @@ def difference_rows(
             paired_difference(*pair, between_seeds=spread.seeds, between_subsets=spread.subsets)
         )
     adjusted = holm([difference.p for difference in differences[1:]])
-    equivalent = holm([equivalence_p(each, config.margin) for each in differences[1:]])
+    equivalent = holm([equivalence_p(each, margin) for each in differences[1:]])
     rows = []
     for index, ((place, a, b), difference) in enumerate(zip(compared, differences, strict=True)):
         p_holm, p_equivalent = (
@@ -316,7 +363,7 @@ def difference_rows(
             delong_p=_delong_p(scores, place, a, b),
         )
         if math.isfinite(difference.estimate) and math.isfinite(difference.p):
-            kind = verdict(difference, margin=config.margin, p=p_holm, p_equivalent=p_equivalent)
+            kind = verdict(difference, margin=margin, p=p_holm, p_equivalent=p_equivalent)
             row = row.model_copy(update={"verdict": _said(kind, row.holds_for)})
         rows.append(row)
     return tuple(rows)
@@ -362,11 +409,10 @@ def comparisons(config: CompareConfig) -> Iterator[tuple[Place, str, str]]:
     for task in tasks:
         for learner in learners:
             for budget in evaluation.budgets:
-                if (task, learner, budget) != named:
+                is_scored = all(learner in config.learners_of(arm) for arm in pair)
+                if is_scored and (task, learner, budget) != named:
                     yield (task, learner, budget), *pair
-    arms = list(config.arms)
-    if primary.learner in evaluation.frozen_learners:
-        arms.insert(0, THUMBNAIL)
+    arms = [arm for arm in (THUMBNAIL, *config.arms) if primary.learner in config.learners_of(arm)]
     for second, first in combinations(arms, 2):
         if {first, second} != set(pair):
             for task in tasks:

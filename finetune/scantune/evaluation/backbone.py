@@ -14,6 +14,7 @@ from scanlearn.backbones.backbone import Backbone, build_backbone, has_batch_nor
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.device import preferred_device
 from scanlearn.backbones.settings import BackboneConfig, check_architecture
+from scanlearn.backbones.start import load_start, standard_view
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.features.batch_norm import WholeScans
 from scanlearn.features.extract import extract, squeezed_note, thumbnail_features
@@ -34,6 +35,7 @@ class EvaluatedBackbone:
         folder: Where its weights are; None where they are not on disk.
         card: Where it comes from; None of what was not loaded.
         notes: What is to be read beside its scores.
+        is_blank: Whether learners train it from weights that they draw anew, as ``scratch`` does.
     """
 
     described: dict[str, Any]
@@ -42,6 +44,7 @@ class EvaluatedBackbone:
     view: View
     card: Card | None = None
     notes: tuple[str, ...] = ()
+    is_blank: bool = False
 
     def features(self, archive: Archive, rows: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n d"]:
         """Returns the frozen features of some scans; a network's are kept in the cache."""
@@ -79,6 +82,25 @@ def open_backbone(backbone: str | Path, archive: Archive, size: int | None) -> E
     network = network.eval().to(preferred_device())
     notes = squeezed_note(card, archive)
     return EvaluatedBackbone(described, network, folder, view, card, notes)
+
+
+def open_weights(backbone: BackboneConfig, archive: Archive, size: int | None) -> EvaluatedBackbone:
+    """Returns an architecture with the weights of a file, which has no card.
+
+    Its views are those of timm's own weights of that architecture: side, mean and std.
+
+    Args:
+        size: As for `open_backbone`.
+
+    Raises:
+        ScanlearnError: The weights cannot be read, or are not those of this architecture.
+    """
+    side, mean, std = standard_view(backbone.untrained.name, archive.shape[0])
+    view = View(size or side, mean, std)
+    network = build_backbone(backbone.untrained, archive.shape[0], 0, size=view.size)
+    load_start(network, backbone)
+    described = _described("loaded", network, view)
+    return EvaluatedBackbone(described, network.eval().to(preferred_device()), None, view)
 
 
 def _untrained(backbone: str, archive: Archive, view: View) -> EvaluatedBackbone:

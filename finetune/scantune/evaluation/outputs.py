@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from scanlearn.archive.reader import Archive
+from scanlearn.config.reading import read_json
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import csv_cell, disk_errors, make_folder, write_atomically
@@ -27,6 +29,7 @@ from scantune.wording import design_name
 
 _METRICS, _PREDICTIONS, _CLASSES = "metrics.json", "predictions.csv", "classes.csv"
 _PAGE, _FIGURES, _WORST = "evaluation.html", "figures.svg", "worst_errors.png"
+_SCORES = "scores.npz"
 _FORMAT = 4
 MACRO = "macro average"
 
@@ -51,7 +54,7 @@ def check_output(folder: Path, inputs: dict[str, Any]) -> None:
 def write(
     evaluation: Evaluation, archives: Sequence[Archive], folder: Path, *, worst: int = 0
 ) -> None:
-    """Writes the page, its figures, ``metrics.json``, ``classes.csv`` and ``predictions.csv``.
+    """Writes the page, figures, ``metrics.json``, the tables and, for `difference`, the scores.
 
     Args:
         worst: Scans of the worst errors to show in ``worst_errors.png`` and on the page, of
@@ -85,9 +88,50 @@ def write(
     if sheet is None:
         # An earlier call may have asked for it.
         (folder / _WORST).unlink(missing_ok=True)
+    replace(scores, made_from=_scan_set(evaluation, archives)).save(folder / _SCORES)
     for name, content in files.items():
         write_atomically(folder / name, content)
-    say(f"written: {folder / _PAGE}, {', '.join(name for name in files if name != _PAGE)}")
+    names = (_SCORES, *(name for name in files if name != _PAGE))
+    say(f"written: {folder / _PAGE}, {', '.join(names)}")
+
+
+def _scan_set(evaluation: Evaluation, archives: Sequence[Archive]) -> str:
+    """Returns a hash of the labeled scans in their order: the same for any way to pack them."""
+    ids = evaluation.labeled.gathered(lambda source, rows: archives[source].scan_ids[rows])
+    return hashlib.sha256(repr(ids.tolist()).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An evaluation as its folder holds it: its scores, and its metrics as they were written."""
+
+    folder: Path
+    scores: Scores
+    metrics: Mapping[str, Any]
+
+
+def read_kept(folder: Path) -> Kept:
+    """Reads what `write` wrote.
+
+    Raises:
+        ScanlearnError: It is no output of `evaluate`, or one of an earlier release without scores.
+    """
+    if not (folder / _METRICS).is_file():
+        raise ScanlearnError(
+            f"{folder}: holds no {_METRICS}; give the output folder of scantune evaluate"
+        )
+    if not (folder / _SCORES).is_file():
+        raise ScanlearnError(
+            f"{folder}: was written by a release that kept no {_SCORES}; evaluate it once more, "
+            "with the same output"
+        )
+    metrics = read_json(
+        folder / _METRICS,
+        dict[str, Any],
+        what="is not what evaluate writes",
+        remedy="evaluate it once more",
+    )
+    return Kept(folder, Scores.load(folder / _SCORES), metrics)
 
 
 def _metrics(evaluation: Evaluation) -> dict[str, Any]:

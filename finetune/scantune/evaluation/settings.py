@@ -114,9 +114,13 @@ class ScoringSettings(Settings):
 
     def frozen(self) -> Self:
         """Returns these settings for what has no network: the thumbnail."""
-        unread = self.tune.without_effect(self.frozen_learners)
+        return self.only(self.frozen_learners)
+
+    def only(self, learners: Sequence[str]) -> Self:
+        """Returns these settings for some of the learners, without what none of them reads."""
+        unread = self.tune.without_effect(learners)
         tune = self.tune.model_copy(update={name: getattr(DEFAULT, name) for name in unread})
-        return self.model_copy(update={"learners": self.frozen_learners, "tune": tune})
+        return self.model_copy(update={"learners": tuple(learners), "tune": tune})
 
 
 class _Target(Settings):
@@ -189,6 +193,21 @@ def check_inputs(backbone: str | Path, labels: str | Path, settings: EvaluateCon
     if settings.test is not None:
         check_source(settings.test, "test: ")
     build_extras(settings.tune.extras, num_views=1)
+
+
+def check_backbone_name(backbone: str) -> None:
+    """Refuses what is no backbone with weights, before torch is imported.
+
+    Raises:
+        ScanlearnError: There is none of that name, or it is a reference without weights.
+    """
+    if backbone == THUMBNAIL or backbone.startswith(RANDOM):
+        raise ScanlearnError(
+            f"backbone '{backbone}' has no weights; give a timm name, hf-hub:OWNER/NAME, an "
+            "exported folder or a run"
+        )
+    if folder_of(backbone) is None:
+        check_backbone(backbone)
 
 
 def random_of(backbone: str) -> tuple[str, int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Int, Int8
+from jaxtyping import Bool, Int, Int8, Shaped
 
 from scanlearn.features.auroc import asked_classes, one_hot
 
@@ -88,6 +88,13 @@ class Truth:
         return Truth(one_hot(known.positives(code).astype(np.int64), 2), synthetic=known.synthetic)
 
     @property
+    def with_cuts(self) -> Truth:
+        """The grades, and then whether a scan is of grade 1 or higher, of 2 or higher and so on."""
+        assert self.task == "ordinal", "only grades have an order"
+        cuts = at_or_above(self.matrix)
+        return Truth(np.concatenate([self.matrix, cuts], axis=1), "multilabel", self.synthetic)
+
+    @property
     def contrast(self) -> Bool[np.ndarray, " k"]:
         """``[k]`` whether a class has a scan that is of it and one that is not, as to learn it."""
         return np.asarray((self.matrix == 1).any(axis=0) & (self.matrix == 0).any(axis=0))
@@ -95,3 +102,8 @@ class Truth:
     def has_contrast(self) -> bool:
         """Whether some class has a scan that is of it and a scan that is not."""
         return bool(self.contrast.any())
+
+
+def at_or_above(grades: Shaped[np.ndarray, "n k"]) -> Shaped[np.ndarray, "n c"]:
+    """Returns, of a column for each grade, the sums from grade 1 on, from grade 2 on and so on."""
+    return np.asarray(np.cumsum(grades[:, ::-1], axis=1, dtype=grades.dtype)[:, -2::-1])

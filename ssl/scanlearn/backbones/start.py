@@ -21,7 +21,7 @@ from timm.models import load_model_config_from_hf
 from torch import Tensor, nn
 
 from scanlearn.backbones.backbone import Backbone, seeded_weights, weights_hash
-from scanlearn.backbones.card import Card, StartWeights
+from scanlearn.backbones.card import Card, StartWeights, spread
 from scanlearn.backbones.fitting import (
     average_patches,
     is_pooled_otherwise,
@@ -78,6 +78,16 @@ def _no_weights(weights: str) -> ScanlearnError:
         f"{_WHERE}: no file or folder {weights}{hint}; give pretrained, {_HUB}OWNER/NAME, a "
         f"weight file ({', '.join(_SUFFIXES)}) or an exported backbone"
     )
+
+
+def standard_view(
+    architecture: str, channels: int
+) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+    """Returns side, mean and std of the views that timm's own weights of an architecture take."""
+    theirs = timm.get_pretrained_cfg(architecture)
+    assert theirs is not None, "an architecture was checked to be one of timm's"
+    mean, std = (spread(values, channels) for values in (theirs.mean, theirs.std))
+    return theirs.input_size[-1], mean, std
 
 
 def load_start(backbone: Backbone, config: BackboneConfig) -> StartWeights | None:

@@ -25,9 +25,13 @@ from scanlearn.features.batch_norm import WholeScans
 from scanlearn.packing.sources import open_archive
 from scanlearn.training.folder import RunFolder
 from scantune.comparison.arms import (
+    given_rows,
+    load_given,
     load_network,
     matched,
+    of_share,
     read_curve,
+    resolve_groups,
     resolve_once,
     train_arms,
 )
@@ -374,3 +378,100 @@ def test_a_run_begun_with_the_transformers_recipe_is_refused_for_a_convnet(
     file.write_text(json.dumps(record))
     with pytest.raises(ScanlearnError, match=r"recipe mocov3, .* now stands for mocov3_resnet"):
         train_arms(config, folder, unlabeled)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.05, 5), (0.25, 25), (0.5, 50), (0.001, 1)])
+def test_a_share_holds_whole_patients_and_lies_within_a_larger_one(
+    share: float, count: int
+) -> None:
+    patients = np.array([f"p{index % 100}" for index in range(300)])
+    is_in = of_share(patients, share)
+    assert len(set(patients[is_in])) == count
+    assert is_in.sum() == 3 * count
+    assert (of_share(patients, 0.6) | ~is_in).all()
+    # Which patients they are does not depend on the order of the scans.
+    assert set(patients[is_in]) == set(patients[::-1][of_share(patients[::-1], share)])
+
+
+def test_arms_are_matched_within_their_method_and_share_alone() -> None:
+    half = {"group": "50 % of the patients", "order_hash": "h", "initial_hash": "i", "steps": 2}
+    rows = [row("weak"), row("strong"), row("weak-half", **half), row("strong-half", **half)]
+    rows.append(row("given", **{**UNTRAINED, "initial_hash": ""}))
+    proof = matched(rows)
+    assert proof.ok
+    assert [(s.group, s.steps) for s in proof.per_seed] == [("", 5), (half["group"], 2)]
+    proof = matched([*rows, row("other", **{**half, "steps": 3})])
+    assert proof.problems == (
+        "seed 0, 50 % of the patients: different steps: 2 in weak-half and strong-half, "
+        "3 in other.",
+    )
+
+
+def test_each_method_and_share_is_resolved_once_and_earlier_studies_go_on(plan: Plan) -> None:
+    first = _asking(plan, device="cpu", batch_size=4, steps=None, epochs=2)
+    folder, unlabeled = _opened(first)
+    chosen = resolve_once(first, folder, unlabeled)[1]
+    kept = json.loads(folder.resolved.read_text())
+    # As an earlier release wrote it.
+    del kept["groups"]
+    folder.resolved.write_text(json.dumps(kept))
+    arms = {
+        "weak": {"scale": 0.5},
+        "half": {"scale": 0.5, "share": 0.5},
+        "moco": {"scale": 0.5, "method": "mocov2"},
+        "strong": {"scale": 1, "method": "simclr"},
+    }
+    grown = first.model_copy(update={"arms": plan(arms=arms).arms})
+    titles = [group.title for group in grown.groups]
+    assert titles == ["", "50 % of the patients", "mocov2"]
+    found = resolve_groups(grown, folder, unlabeled)[1]
+    assert [each.method.name for each in found.values()] == ["simclr", "simclr", "mocov2"]
+    # As many epochs of half the patients are half the steps.
+    assert [each.total_steps for each in found.values()] == [8, 4, 8]
+    assert found[grown.groups[0]] == chosen
+    assert resolve_groups(grown, folder, unlabeled)[1] == found
+
+
+def test_a_given_network_that_cannot_be_had_is_refused_with_its_arm(
+    plan: Plan, tmp_path: Path
+) -> None:
+    arms = {"weak": {"scale": 0.5}, "strong": {"scale": 1}}
+
+    def given(**arm: Any) -> CompareConfig:
+        return plan(arms={**arms, "given": {"kind": "backbone", **arm}})
+
+    for backbone, words in (
+        ("resnet81", r"arms\.given: backbone 'resnet81'.* no architecture"),
+        ("thumbnail", r"arms\.given: .*has no weights"),
+        ("random:resnet18", r"arms\.given: .*has no weights"),
+        (str(tmp_path / "nowhere"), r"arms\.given: .*no such backbone folder"),
+        ({"name": "test_resnet", "weights": str(tmp_path / "a.pth")}, r"arms\.given: .*a\.pth"),
+    ):
+        with pytest.raises(ScanlearnError, match=words):
+            given(backbone=backbone).check_inputs()
+
+
+def test_a_weight_file_is_shown_scans_as_its_architecture_is(plan: Plan, tmp_path: Path) -> None:
+    network = build_backbone(BackboneConfig(name="test_resnet"), 3, seed=5)
+    safetensors.torch.save_file(network.network.state_dict(), tmp_path / "mine.safetensors")
+    backbone = {"name": "test_resnet", "weights": str(tmp_path / "mine.safetensors")}
+    config = plan(
+        arms={
+            "weak": {"scale": 0.5},
+            "strong": {"scale": 1},
+            "given": {"kind": "backbone", "backbone": backbone, "size": 48},
+        }
+    )
+    _, labels = _opened(config)
+    (given,), notes = given_rows(config, labels)
+    assert (given.arm, given.seed, given.initial_hash) == ("given", 0, "")
+    assert given.final_hash == weights_hash(network)
+    assert not any("enlarged" in note for note in notes)
+    opened = load_given(config, "given", labels)
+    assert opened.view == (48, (0.5,) * 3, (0.5,) * 3)
+    large = config.arms["given"].model_copy(update={"size": 64})
+    config = config.model_copy(update={"arms": {**config.arms, "given": large}})
+    assert (
+        "given: its views of 64 px are enlarged from scans packed at 48 px"
+        in given_rows(config, labels)[1][0]
+    )

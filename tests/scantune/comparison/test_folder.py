@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 from scanlearn.errors import ScanlearnError
 from scantune.comparison.folder import check_archives, open_study
 from scantune.comparison.plan import CompareConfig
+from scantune.comparison.run import canvas_chosen
 
 Plan = Callable[..., CompareConfig]
 
@@ -52,6 +55,18 @@ def test_other_scans_are_refused(plan: Plan) -> None:
     check_archives(folder, {"unlabeled": "a", "labels": "b"})
     with pytest.raises(ScanlearnError, match="different labels scans"):
         check_archives(folder, {"unlabeled": "a", "labels": "c"})
+
+
+def test_a_study_of_an_earlier_release_keeps_its_canvas(plan: Plan) -> None:
+    config = plan()
+    folder = open_study(config)
+    assert canvas_chosen(config, folder) is config
+    folder.archives.write_text(json.dumps({"unlabeled": "a"}))
+    assert canvas_chosen(config, folder).canvas() == math.ceil(32 / math.sqrt(0.08))
+    check_archives(folder, {"unlabeled": "a"})
+    folder.archives.unlink()
+    check_archives(folder, {"unlabeled": "a"})
+    assert canvas_chosen(config, folder) is config
 
 
 def test_time_adds_up_over_starts(plan: Plan) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
 
@@ -12,6 +13,7 @@ from scanlearn.config import load_config
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.settings import PackSettings
 from scanlearn.training.settings import PretrainConfig, SharedViews, ViewsConfig
+from scanlearn.views.generator import ViewGenerator, ViewPlan
 from scanlearn.views.scale import Scale
 from scantune.comparison import plan as blocks
 from scantune.comparison.plan import CompareConfig
@@ -31,21 +33,35 @@ def test_runs_of_a_seed_differ_in_scale_and_output_alone(plan: Plan) -> None:
 
 
 def test_canvas_keeps_the_smallest_crop_at_view_size(plan: Plan) -> None:
-    # SimCLR's smallest crop at s = 1 has area .08.
-    assert plan().canvas() == math.ceil(32 / math.sqrt(0.08))
+    # SimCLR's smallest crops at s = 1 have area .08, and the narrowest of them are 4:3: of a
+    # scan of 131 px they are 32.1 px by 42.8.
+    assert plan().canvas() == 131 == math.ceil(32 * math.sqrt(4 / 3 / 0.08))
     gentle = {"identity": {"scale": 0}, "random": {"kind": "random"}}
     only_identity = plan(arms=gentle, primary={"better": "identity", "than": "random"})
     assert only_identity.canvas() == 32
     assert plan(pack={"canvas": 100}).canvas() == 100
 
 
+@pytest.mark.parametrize("modality", [None, "xray", "histology"])
+def test_no_crop_of_a_square_scan_is_enlarged_on_the_canvas(
+    plan: Plan, modality: str | None
+) -> None:
+    config = plan(pretrain={**TINY_PRETRAIN, "views": {"size": 32, "modality": modality}})
+    side = config.canvas()
+    recipe = config.pretrain.build_recipe()
+    generator = ViewGenerator(recipe, Scale.STRONG, ViewPlan(2), 32, [0.5], [0.25])
+    assert generator.upsampled_share(np.array([[0, 0, side, side]])) == 0
+    before = config.square_crops_canvas()
+    assert generator.upsampled_share(np.array([[0, 0, before, before]])) > 0.01
+
+
 def test_a_canvas_is_large_enough_for_local_views_at_their_size(plan: Plan) -> None:
     pretrain = {**TINY_PRETRAIN, "views": {"size": 32, "recipe": "dino"}}
     # Global views of 32 px from an area of .4, local ones of 14 px from an area of .05.
-    assert plan(pretrain=pretrain).canvas() == math.ceil(14 / math.sqrt(0.05))
+    assert plan(pretrain=pretrain).canvas() == math.ceil(14 * math.sqrt(4 / 3 / 0.05))
     larger = {"size": 32, "recipe": "dino", "operations": {"crop_min": {"local": [0.4, 0.3]}}}
     by_hand = plan(pretrain={**TINY_PRETRAIN, "views": larger})
-    assert by_hand.canvas() == math.ceil(32 / math.sqrt(0.4))
+    assert by_hand.canvas() == math.ceil(32 * math.sqrt(4 / 3 / 0.4))
 
 
 def test_operations_are_those_of_every_run(plan: Plan) -> None:
@@ -91,6 +107,29 @@ def test_primary_defaults_to_the_first_task_and_all_labels(plan: Plan) -> None:
         ),
         ({"arms": {"../weak": {"scale": 0.5}, "strong": {"scale": 1}}}, "cannot name an arm"),
         ({"arms": {"thumbnail": {"scale": 0.5}, "strong": {"scale": 1}}}, "cannot name an arm"),
+        ({"arms": {"weak": {"scale": 1, "share": 0}, "strong": {"scale": 1}}}, "greater than 0"),
+        ({"arms": {"weak": {"scale": 1, "method": "dinoo"}, "strong": {"scale": 1}}}, "dino"),
+        ({"arms": {"weak": {"scale": 1}, "b": {"kind": "backbone"}}}, "needs a backbone"),
+        (
+            {"arms": {"weak": {"scale": 1, "backbone": "a"}, "b": {"scale": 1}}},
+            "leave backbone out",
+        ),
+        (
+            {"arms": {"weak": {"scale": 1}, "b": {"kind": "backbone", "backbone": {"name": "a"}}}},
+            "would be random",
+        ),
+        (
+            {"arms": {"weak": {"scale": 1}, "strong": {"scale": 1}, "s": {"kind": "scratch"}}},
+            "add finetune, lpft, batchnorm or scratch to evaluation.learners",
+        ),
+        (
+            {
+                "arms": {"weak": {"scale": 1}, "s": {"kind": "scratch"}},
+                "evaluation": {"learners": ["linear", "finetune"]},
+                "primary": {"better": "weak", "than": "s"},
+            },
+            "does not train a network, and arm 's' is scratch; choose from finetune",
+        ),
         ({"primary": {"better": "weka"}}, "did you mean 'weak'"),
         ({"primary": {"better": "strong"}}, "with itself"),
         ({"primary": {"task": "palor"}}, "did you mean 'pallor'"),

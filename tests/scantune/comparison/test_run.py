@@ -18,16 +18,21 @@ import pytest
 from PIL import Image
 from torchvision.transforms import v2
 
+from scanlearn.backbones.backbone import BackboneConfig, build_backbone
+from scanlearn.backbones.card import Card
+from scanlearn.backbones.weights import export_backbone
 from scanlearn.config import dump_config
 from scanlearn.core import ViewPlan
 from scanlearn.errors import ScanlearnError
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.modality import POLICIES
 from scanlearn.views.scale import Scale
+from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.report import write as write_report
 from scantune.comparison.results import Results, Score, read_results
-from scantune.comparison.run import canvas_chosen, run_study, table_csv
+from scantune.comparison.run import canvas_chosen, run_study
+from scantune.comparison.tables import table_csv
 
 Plan = Callable[..., CompareConfig]
 RUN = (
@@ -68,18 +73,19 @@ def test_a_typo_in_the_backbone_is_found_before_scans_are_packed(
 def test_the_canvas_goes_by_the_shorter_side_of_the_scans(
     plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, (height, width) in {"wide": (120, 295), "square": (120, 120)}.items():
+    for name, (height, width) in {"wide": (150, 369), "square": (150, 150)}.items():
         (tmp_path / name).mkdir()
         Image.new("L", (width, height), 9).save(tmp_path / name / "a.png")
-    # 32 px / sqrt(.08), and as much wider as the scan is.
-    chosen = canvas_chosen(plan(unlabeled=str(tmp_path / "wide")))
-    assert chosen.canvas() == (114, 281)
-    assert "114 x 281 px, 2.5 times the memory of a square of 114" in capsys.readouterr().out
+    folder = StudyFolder(tmp_path / "study")
+    # 32 px x sqrt(4 / 3 / .08), and as much wider as the scan is.
+    chosen = canvas_chosen(plan(unlabeled=str(tmp_path / "wide")), folder)
+    assert chosen.canvas() == (131, 323)
+    assert "131 x 323 px, 2.5 times the memory of a square of 131" in capsys.readouterr().out
     generator = ViewGenerator("simclr", Scale.STRONG, ViewPlan(2), 32, [0.5], [0.2])
-    assert generator.upsampled_share(np.array([[0, 0, 114, 280]])) == 0
-    assert generator.upsampled_share(np.array([[0, 0, 46, 114]])) > 0.15
+    assert generator.upsampled_share(np.array([[0, 0, 131, 322]])) == 0
+    assert generator.upsampled_share(np.array([[0, 0, 53, 131]])) > 0.1
     for same in (plan(unlabeled=str(tmp_path / "square")), plan(pack={"canvas": 64})):
-        assert canvas_chosen(same) is same
+        assert canvas_chosen(same, folder) is same
 
 
 def test_labels_are_checked_before_anything_is_trained(plan: Plan, tmp_path: Path) -> None:
@@ -120,6 +126,67 @@ def check_whole(results: Results, config: CompareConfig) -> None:
     assert by_arm["weak"].order_hash == by_arm["strong"].order_hash
     assert by_arm["weak"].final_hash != by_arm["strong"].final_hash
     assert results.verdict.sentence.endswith("these two networks only.")
+
+
+@pytest.mark.long
+def test_references_methods_and_shares_stand_beside_the_arms(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scanlearn.backbones.weights.check_reload", lambda *_: None)
+    network = build_backbone(BackboneConfig(name="test_resnet"), 3, seed=5)
+    card = Card.of(network, size=32, mean=(0.4,) * 3, std=(0.2,) * 3)
+    folder = export_backbone(network, tmp_path / "mine", card)
+    dino = {"name": "dino", "local_views": 0, "head_hidden": 8, "head_bottleneck": 4}
+    weak = {"scale": 0.5}
+    config = plan(
+        arms={
+            "weak": weak, "strong": {"scale": 1}, "half": {**weak, "share": 0.5},
+            "dino": {**weak, "method": {**dino, "num_prototypes": 8}},
+            "random": {"kind": "random"},
+            "scratch": {"kind": "scratch"},
+            "given": {"kind": "backbone", "backbone": str(folder)},
+        },
+        seeds=[0, 1],
+        pretrain={
+            "backbone": {"name": "test_resnet"}, "views": {"size": 32}, "batch_size": 4,
+            "steps": 1, "device": "cpu",
+        },
+        evaluation={
+            "learners": ["linear", "finetune"], "budgets": ["all"], "folds": 2, "label_seeds": 1,
+            "replicates": 200, "tune": {"epochs": 1, "patience": 0},
+        },
+    )  # fmt: skip
+    run_study(config)
+    results = read_results(tmp_path / "study")
+    assert results.matched.ok, results.matched.problems
+    half = "50 % of the patients"
+    assert {(s.seed, s.group) for s in results.matched.per_seed} == {
+        (seed, group) for seed in (0, 1) for group in ("", half, results.arms[4].group)
+    }
+    told = {arm.name: arm.scale_text for arm in results.arms}
+    assert told["half"] == f"s = 0.5, {half}"
+    assert told["dino"].startswith("s = 0.5, dino (local_views 0, ")
+    assert (told["given"], told["scratch"]) == ("given weights: mine", "from scratch")
+    runs = {(run.arm, run.seed): run for run in results.runs}
+    assert runs["given", 0].final_hash == card.weights_hash
+    scans = {run.arm: run.conditions["archive.scans"] for run in results.runs if run.steps}
+    assert (scans["weak"], scans["half"]) == ("16", "8")
+    cells = {(s.arm, s.learner): s for s in results.table}
+    assert ("scratch", "linear") not in cells
+    assert {len(cells[arm, "finetune"].per_seed) for arm in ("scratch", "given")} == {1}
+    assert {len(cells[arm, "finetune"].per_seed) for arm in ("weak", "random")} == {2}
+    pairs = {(d.a, d.b) for d in results.differences}
+    assert ("given", "weak") in pairs or ("weak", "given") in pairs
+    assert not any("scratch" in pair for pair in pairs)
+    assert any("given backbone was pretrained on is not known" in w for w in results.warnings)
+    text = (tmp_path / "study" / "results.json").read_text()
+    assert str(tmp_path) not in text
+    page = write_report(tmp_path / "study").read_text()
+    assert "given weights: mine" in page
+    before = fingerprint(tmp_path / "study")
+    assert "scores/pallor/given.npz" in before
+    run_study(config)
+    assert fingerprint(tmp_path / "study") == before
 
 
 @pytest.mark.long

@@ -87,7 +87,8 @@ def test_nothing_written_holds_a_path_or_a_patients_name(
 ) -> None:
     files = sorted(path.name for path in folder.iterdir())
     assert files == [
-        *("classes.csv", "evaluation.html", "figures.svg", "metrics.json", "predictions.csv")
+        *("classes.csv", "evaluation.html", "figures.svg", "metrics.json", "predictions.csv"),
+        "scores.npz",
     ]
     for name in files:
         content = (folder / name).read_bytes()
