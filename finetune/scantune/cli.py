@@ -23,6 +23,7 @@ CONFIGURED = {
     "evaluate": Configured("scantune.evaluation.settings", "EvaluateConfig", "BACKBONE LABELS"),
     "predict": Configured("scantune.evaluation.predict", "predict", "MODEL SCANS"),
     "compare": Configured("scantune.comparison.plan", "CompareConfig", "FILE.yaml"),
+    "search": Configured("scantune.comparison.search_plan", "SearchConfig", "FILE.yaml"),
     "difference": Configured("scantune.comparison.difference_settings", "DifferenceConfig", "A B"),
 }
 
@@ -91,6 +92,36 @@ def compare_command(config: Config = "", overrides: Overrides = None) -> None:
     with loading("torch", "timm", "pytorch-lightning"):
         from scantune.comparison.compare import compare
     compare(settings)
+
+
+@app.command("search", epilog=settings_hint("scantune config search"))
+def search_command(config: Config = "", overrides: Overrides = None) -> None:
+    """Search for the augmentation scale at a fraction of a grid's cost.
+
+    Trains all scales for a tenth of their steps, leaves the worst, and lets the others go on. Run
+    the same command again to resume a stopped search.
+    """
+    from scanlearn.config import load_config
+    from scanlearn.console import loading
+    from scantune.comparison.search_plan import SearchConfig
+
+    settings = load_config(SearchConfig, config, overrides or (), kind="search")
+    settings.check_inputs()
+    with loading("torch", "timm", "pytorch-lightning"):
+        from scantune.comparison.search import search
+    search(settings)
+
+
+@app.command("report")
+def report_command(
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="The output folder of a finished comparison.")
+    ],
+) -> None:
+    """Write a comparison's report, figures and tables anew from its results.json."""
+    from scantune.comparison.report import report
+
+    report(folder)
 
 
 @app.command("difference", epilog=settings_hint("scantune config difference"))

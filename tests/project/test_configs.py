@@ -14,6 +14,7 @@ from scanlearn.config import default_yaml, load_config, parse_value
 from scanlearn.training.pretrain import pretrain
 from scanlearn.training.settings import PretrainConfig
 from scantune.comparison.plan import CompareConfig
+from scantune.comparison.search_plan import SearchConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PRETRAIN = sorted((CONFIGS / "pretrain").glob("*.yaml"))
@@ -26,25 +27,28 @@ PRESETS = {
     "is_it_worth_it": "auto",
     "paper": None,
 }
+SEARCH = sorted((CONFIGS / "search").glob("*.yaml"))
 SMALL = "phantom:patients=8,seed=3,size=48x48"
 
 
 def test_no_configuration_is_left_out() -> None:
     assert PRETRAIN
     assert COMPARE
-    assert sorted(CONFIGS.rglob("*.y*ml")) == sorted([*PRETRAIN, *COMPARE])
+    assert SEARCH
+    assert sorted(CONFIGS.rglob("*.y*ml")) == sorted([*PRETRAIN, *COMPARE, *SEARCH])
 
 
-@pytest.mark.parametrize("path", [*PRETRAIN, *COMPARE], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*PRETRAIN, *COMPARE, *SEARCH], ids=lambda path: path.stem)
 def test_it_opens_with_its_own_command_and_cost(path: Path) -> None:
     opening = path.read_text().split("\n\n")[0]
-    program = "scanlearn pretrain" if path.parent.name == "pretrain" else "scantune compare"
+    kind = path.parent.name
+    program = "scanlearn pretrain" if kind == "pretrain" else f"scantune {kind}"
     assert opening.startswith(f"# {program} ")
     assert "Cost:" in opening
     assert "Expect:" in opening
 
 
-@pytest.mark.parametrize("path", [*PRETRAIN, *COMPARE], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*PRETRAIN, *COMPARE, *SEARCH], ids=lambda path: path.stem)
 def test_it_names_its_modality(path: Path) -> None:
     """Scans that are drawn have none; where any scans may be meant it is left to the user."""
     written: Any = parse_value(path.read_text())
@@ -107,3 +111,22 @@ def test_the_printed_default_is_whole(model: type, tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", [PretrainConfig, CompareConfig])
 def test_every_key_is_described(model: type) -> None:
     assert all(field.description for field in model.model_fields.values())
+
+
+@pytest.mark.parametrize("path", SEARCH, ids=lambda path: path.stem)
+def test_a_search_runs_its_rungs(path: Path, tmp_path: Path) -> None:
+    from scantune.comparison.search import search
+
+    words = [f"output={tmp_path}", "pretrain.batch_size=8", "pretrain.steps=3", "scales=[0,.5,1]"]
+    words += ["pretrain.views.size=32", "pretrain.backbone.name=test_resnet", "target=pallor"]
+    words += ["keep=[2,1]", "evaluation.folds=2", "evaluation.replicates=200"]
+    words += [
+        "pretrain.method.temperature=0.5",
+        "rungs=[.4,.7,1]",
+        "unlabeled=phantom:patients=8,seed=3,size=48x48,channels=1",
+    ]
+    words += ["labels=phantom:patients=24,seed=4,size=48x48,channels=1"]
+    results = search(load_config(SearchConfig, path, words, kind="search"))
+    assert results.rungs[0].step == 1
+    assert [row.scale for row in results.rungs if row.fate == "chosen"] == [results.scale]
+    assert results.rungs[-1].step == 3

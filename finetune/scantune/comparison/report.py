@@ -11,6 +11,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from scanlearn.console import say
 from scanlearn.files import make_folder, write_atomically
 from scanlearn.pages import page_template, png_address
 from scanlearn.svg import standalone
@@ -27,6 +28,7 @@ from scantune.comparison.results import (
     TaskCount,
     read_results,
 )
+from scantune.comparison.tables import write_tables
 from scantune.splits import Budget
 from scantune.wording import DESIGNS, budget_name, is_separate, learner_name
 
@@ -42,14 +44,35 @@ OUTCOMES = {
 NOTES = {"fixed": "the same from s = 0.5 on"}
 
 
-def write(folder: Path | str) -> Path:
-    """Writes ``report.html`` and its plots as ``figures/*.svg``, and returns the page's path.
+def report(folder: Path | str) -> Path:
+    """Writes the report of a finished comparison anew, from its results alone.
+
+    Args:
+        folder: The study's, also one of an earlier version.
+
+    Returns:
+        The page, ``report.html``; its plots are ``figures/*.svg``, its tables CSV files beside it.
 
     Raises:
         ScanlearnError: The folder holds no readable results.
     """
-    folder = Path(folder)
+    path = write(folder)
+    say(f"Report: {path}")
+    return path
+
+
+def write(folder: Path | str) -> Path:
+    """Writes ``report.html``, its plots as ``figures/*.svg`` and its tables as CSV.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        ScanlearnError: The folder holds no readable results.
+    """
+    folder = Path(folder).expanduser()
     results = read_results(folder)
+    write_tables(folder, results)
     drawings = draw(results)
     figures = folder / FIGURES
     make_folder(figures)

@@ -284,6 +284,38 @@ class ArmDifference(Settings):
         return ", ".join(part for part in narrow if part)
 
 
+class DoseCurve(Settings):
+    """AUROC over the scale at one task, learner and label budget, as `statistics.dose` fits it.
+
+    ``at``, ``auroc``, ``low`` and ``high`` are the curve with its 95 % band; ``best_low`` and
+    ``best_high`` the 95 % interval of the best scale. ``within`` are the scales, from and to, that
+    are shown to be less than ``margin`` below the best, ``possible`` those not shown to be below
+    it: all of them where ``is_flat``. ``take`` is the smallest tested scale within the margin; if
+    none is (``is_take_shown`` is false), the smallest at most one standard error below the highest.
+    """
+
+    task: str
+    learner: str
+    budget: Budget
+    group: str = ""
+    arms: tuple[str, ...]
+    scales: tuple[float, ...]
+    kind: Literal["quadratic", "spline", "points"]
+    at: tuple[float, ...]
+    auroc: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    best: float
+    best_low: float
+    best_high: float
+    within: tuple[tuple[float, float], ...]
+    possible: tuple[tuple[float, float], ...]
+    is_flat: bool
+    take: float
+    is_take_shown: bool
+    margin: float
+
+
 class ViewShare(Settings):
     """Mean overlap of an arm's two views, and how often they do not touch at all."""
 
@@ -370,6 +402,7 @@ class Results(Settings):
     matched: Matched
     table: tuple[Score, ...]
     differences: tuple[ArmDifference, ...]
+    dose: tuple[DoseCurve, ...] = ()
     view_statistics: tuple[ViewShare, ...]
     sheets: tuple[Sheet, ...]
     warnings: tuple[str, ...]

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
-import io
-import math
-from collections.abc import Sequence
 from pathlib import Path
 
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.start import check_start
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import csv_cell, write_atomically
+from scanlearn.files import write_atomically
 from scanlearn.packing.sources import chosen_canvas, open_archive
 from scanlearn.provenance import provenance
 from scantune.comparison import facts
 from scantune.comparison.arms import given_rows, matched, resolve_groups, train_arms
+from scantune.comparison.dose import dose_curves
 from scantune.comparison.facts import draw_sheets
 from scantune.comparison.folder import StudyFolder, check_archives, chose_by_area, open_study
 from scantune.comparison.leaks import dropped, find_study_leaks, leak_warnings
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import RESULTS_FILE, TABLE_FILE, Rejected, Results, Score
+from scantune.comparison.results import RESULTS_FILE, TABLE_FILE, Rejected, Results
 from scantune.comparison.scores import networks_of, read_tasks, score_all
 from scantune.comparison.summary import difference_rows, estimate_all, score_rows, state_verdict
+from scantune.comparison.tables import table_csv
 from scantune.labels.open import open_archives, single_columns
 
 
@@ -43,7 +41,7 @@ def run_study(config: CompareConfig) -> Path:
     check_start(config.pretrain.backbone, is_new=not Path(config.output).exists())
     folder = open_study(config)
     config = canvas_chosen(config, folder)
-    unlabeled, archives = _open_archives(config)
+    unlabeled, archives = open_study_archives(config)
     named = dict(zip(("unlabeled", "labels", "test"), (unlabeled, *archives), strict=False))
     labels, test = archives[0], named.get("test")
     tasks = read_tasks(config, archives)
@@ -100,6 +98,7 @@ def run_study(config: CompareConfig) -> Path:
         matched=proof,
         table=table,
         differences=differences,
+        dose=dose_curves(arms, estimates, config.margin),
         view_statistics=facts.view_shares(config, policy_left_out),
         sheets=draw_sheets(config, folder, unlabeled, policy_left_out),
         warnings=(
@@ -128,16 +127,17 @@ def run_study(config: CompareConfig) -> Path:
 def canvas_chosen(config: CompareConfig, folder: StudyFolder) -> CompareConfig:
     """Returns the plan with a canvas by the shorter side of its scans, where it left that open.
 
-    A study that an earlier release began goes on with the canvas by which that packed its scans.
+    A study goes on with the canvas by which its first plan packed its scans, which an earlier
+    release chose otherwise.
     """
     settings = config.pack_settings(config.unlabeled_columns, config.pack.channels)
-    side = config.canvas()
-    if config.pack.canvas is not None or not isinstance(side, int):
+    if config.pack.canvas is not None:
         return config
-    if is_earlier := chose_by_area(folder):
-        side = config.square_crops_canvas()
+    begun = folder.begun(config)
+    side = begun.square_crops_canvas() if chose_by_area(folder) else begun.canvas()
+    assert isinstance(side, int), "it follows from the size of views"
     canvas = chosen_canvas(config.unlabeled, side, settings)
-    if canvas == side and not is_earlier:
+    if canvas == config.canvas():
         return config
     height, width = (canvas, canvas) if isinstance(canvas, int) else canvas
     say(
@@ -147,7 +147,7 @@ def canvas_chosen(config: CompareConfig, folder: StudyFolder) -> CompareConfig:
     return config.model_copy(update={"pack": config.pack.model_copy(update={"canvas": canvas})})
 
 
-def _open_archives(config: CompareConfig) -> tuple[Archive, tuple[Archive, ...]]:
+def open_study_archives(config: CompareConfig) -> tuple[Archive, tuple[Archive, ...]]:
     """Opens the unlabeled scans, the labeled ones and an external test set, packed alike."""
     unlabeled = open_archive(
         config.unlabeled,
@@ -180,23 +180,3 @@ def _versions() -> dict[str, str]:
     if not commit:
         return versions
     return versions | {"commit": commit[:12] + (f"-{dirty}" if dirty else "")}
-
-
-def table_csv(table: Sequence[Score]) -> str:
-    """The table as CSV, one row per arm, task, learner and budget; undefined is blank."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    names = [name for name in Score.model_fields if name != "per_seed"]
-    seeds = max((len(score.per_seed) for score in table), default=0)
-    writer.writerow([*names, *(f"auroc_{number + 1}" for number in range(seeds))])
-    for score in table:
-        cells = [getattr(score, name) for name in names]
-        values = (*cells, *score.per_seed)
-        writer.writerow([csv_cell(_cell(value)) for value in values])
-    return out.getvalue()
-
-
-def _cell(value: object) -> object:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else value

@@ -6,6 +6,7 @@ score what they predict, write the results.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -284,11 +285,15 @@ def fit_learners(
     features: Float32[np.ndarray, "n d"],
     settings: ScoringSettings,
     progress: Progressor,
+    label_seeds: Sequence[int] | None = None,
 ) -> Scores:
     """Returns out-of-fold scores of one backbone by all learners that the settings name.
 
     Errors are those of `learners_by_name` and `score_learners`; ``progress`` is advanced
     `num_fits` times.
+
+    Args:
+        label_seeds: Those to score; None for as many as the settings say.
     """
     # What learns from labels alone is trained as such, whatever the learner that it stands beside.
     names = ("scratch",) if backbone.is_blank else settings.learners
@@ -309,7 +314,7 @@ def fit_learners(
             scans.labeled,
             budgets=settings.budgets,
             folds=settings.folds,
-            label_seeds=settings.label_seeds,
+            label_seeds=settings.label_seeds if label_seeds is None else label_seeds,
             on_fit=progress.advance,
         )
 

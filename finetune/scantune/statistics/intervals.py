@@ -432,9 +432,9 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(value) for value in adjusted)
 
 
-def _are_enough(difference: Difference, margin: float) -> bool:
+def are_enough(fewest: float, margin: float) -> bool:
     """Whether 3 / n is below the margin; a class without a patient on one side has n = 0."""
-    return margin * difference.fewest > 3
+    return margin * fewest > 3
 
 
 def equivalence_p(difference: Difference, margin: float) -> float:
@@ -447,7 +447,7 @@ def equivalence_p(difference: Difference, margin: float) -> float:
     """
     if math.isnan(difference.low):
         return math.nan
-    if not _are_enough(difference, margin):
+    if not are_enough(difference.fewest, margin):
         return 1.0
     room = margin - abs(difference.estimate)
     if difference.variance == 0:
@@ -478,7 +478,7 @@ def verdict(
             ``alpha``; None where the interval alone decides.
     """
     is_within = -margin < difference.low and difference.high < margin
-    if is_within and _are_enough(difference, margin):
+    if is_within and are_enough(difference.fewest, margin):
         is_sure = p_equivalent is None or p_equivalent < alpha / 2
         return "equivalent" if is_sure else "none"
     if is_within:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import csv
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -345,3 +348,39 @@ def test_the_report_claims_of_patients_and_test_sets_what_is_known(
     text = page.write(folder).read_text(encoding="utf-8")
     assert said in text
     assert silent not in text
+
+
+def test_a_report_is_written_anew_without_torch(study_folder: Folder) -> None:
+    folder = study_folder()
+    code = (
+        "import sys\n"
+        "from scantune.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "heavy = {'torch', 'timm', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    words = [sys.executable, "-c", code, "report", str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert str(folder / "report.html") in done.stdout
+    assert page.report(folder).is_file()
+
+
+def test_every_table_is_a_csv_of_as_many_rows(
+    study_folder: Folder, fake_results: r.Results
+) -> None:
+    folder = study_folder()
+    page.write(folder)
+    rows = {
+        path.name: list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        for path in folder.glob("*.csv")
+    }
+    differences = rows["differences.csv"]
+    assert len(differences) == len(fake_results.differences)
+    first = fake_results.differences[0]
+    assert float(differences[0]["low"]) == pytest.approx(first.low, rel=1e-5)
+    assert differences[0]["p_holm"] == ""
+    assert len(rows["results.csv"]) == len(fake_results.table)
+    assert len(rows["runs.csv"]) == len(fake_results.runs)
+    assert {row["arm"] for row in rows["augmentation.csv"]} == {"identity", "weak", "strong"}
+    assert "leaks.csv" not in rows

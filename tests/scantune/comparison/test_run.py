@@ -31,7 +31,8 @@ from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.report import write as write_report
 from scantune.comparison.results import Results, Score, read_results
-from scantune.comparison.run import canvas_chosen, run_study, table_csv
+from scantune.comparison.run import canvas_chosen, run_study
+from scantune.comparison.tables import table_csv
 
 Plan = Callable[..., CompareConfig]
 RUN = (

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from scantune.statistics import dose
+from scantune.statistics.few_patients import Sides
+from scantune.statistics.intervals import Estimate
+
+SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+RNG = np.random.default_rng(0)
+SHARED = 0.02**2 * (0.9 + 0.1 * np.eye(len(SCALES)))
+
+
+def drawn(
+    truth: Callable[[np.ndarray], np.ndarray], seed: int, num_seeds: int = 3, sd: float = 0.01
+) -> np.ndarray:
+    """AUROCs by scale and pretraining seed: patients are shared, seeds are not."""
+    rng = np.random.default_rng(seed)
+    of_patients = np.linalg.cholesky(SHARED) @ rng.standard_normal(len(SCALES))
+    of_seeds = 0.005 * rng.standard_normal(num_seeds)
+    alone = sd * rng.standard_normal((len(SCALES), num_seeds))
+    return truth(np.array(SCALES))[:, None] + of_patients[:, None] + of_seeds + alone
+
+
+def peak(s: np.ndarray) -> np.ndarray:
+    return 0.8 - 0.15 * (s - 0.5) ** 2
+
+
+def estimate(auroc: float, replicates: np.ndarray) -> Estimate:
+    sides = (Sides("1", 400, 400),)
+    return Estimate(auroc, np.full((1, 1), auroc), replicates, 800, 0, sides)
+
+
+def test_the_curve_of_a_parabola_is_that_parabola() -> None:
+    values = peak(np.array(SCALES))[:, None] + RNG.normal(0, 1e-7, (6, 3))
+    fit = dose.fit_curve(SCALES, values, 1e-14 * np.eye(6), 50, margin=0.01)
+    assert fit.kind == "quadratic"
+    assert fit.auroc == pytest.approx(peak(fit.at), abs=1e-5)
+    assert fit.best == pytest.approx(0.5)
+    assert fit.near == 0.5
+    assert not fit.is_flat
+    # .15 (s - .5)^2 < .01 where s is within .258 of .5.
+    inside = fit.at[fit.is_within]
+    assert (inside[0], inside[-1]) == pytest.approx((0.5 - 0.258, 0.5 + 0.258), abs=0.02)
+
+
+def test_what_no_curve_fits_is_left_as_points() -> None:
+    values = np.array([0.7, 0.8, 0.7, 0.8, 0.7, 0.8])[:, None] + RNG.normal(0, 1e-3, (6, 3))
+    fit = dose.fit_curve(SCALES, values, 1e-8 * np.eye(6), 50, margin=0.01)
+    assert fit.kind == "points"
+    assert fit.at == pytest.approx(SCALES)
+    assert fit.auroc == pytest.approx(values.mean(axis=1))
+
+
+def test_a_natural_spline_is_straight_beyond_its_knots_and_smooth_between() -> None:
+    basis = dose._natural_spline(np.array([0.0, 0.3, 0.7, 1.0]))
+    x = np.linspace(-1, 2, 301)
+    second = np.diff(basis(x), 2, axis=0) / 0.01**2
+    assert np.abs(second[(x[1:-1] < -0.02) | (x[1:-1] > 1.02)]).max() < 1e-6
+    assert np.abs(np.diff(second, axis=0)).max() < 1
+    assert np.linalg.matrix_rank(basis(x)) == 4
+
+
+def test_seed_variances_are_those_drawn() -> None:
+    of_scale = np.array([0.01, 0.01, 0.03, 0.01, 0.02])
+    values = RNG.normal(0, 0.04, 4000) + of_scale[:, None] * RNG.standard_normal((5, 4000))
+    own, together, df = dose.seed_variances(values)
+    assert own == pytest.approx(of_scale**2, rel=0.15)
+    assert together == pytest.approx(0.04**2, rel=0.1)
+    assert df >= 3999
+
+
+def test_patient_covariance_is_what_different_seeds_share() -> None:
+    common = RNG.standard_normal(3000)
+    resamples = [
+        [0.02 * common * (1 + a / 4) + 0.01 * RNG.standard_normal(3000) for _ in range(3)]
+        for a in range(4)
+    ]
+    arms = [[estimate(0.8, each) for each in members] for members in resamples]
+    found = dose.patient_covariance(arms)
+    for a, b in np.ndindex(4, 4):
+        pairs = [
+            np.cov(resamples[a][i], resamples[b][j])[0, 1] for i, j in np.ndindex(3, 3) if i != j
+        ]
+        assert found[a, b] == pytest.approx(np.mean(pairs), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("scales", "seeds", "has_curve"), [(4, 2, True), (3, 3, False), (5, 1, False)]
+)
+def test_a_curve_needs_four_scales_and_two_seeds(scales: int, seeds: int, has_curve: bool) -> None:
+    common = 0.02 * RNG.standard_normal(300)
+    arms = [
+        [
+            estimate(0.8 + 0.01 * RNG.standard_normal(), common + 0.01 * RNG.standard_normal(300))
+            for _ in range(seeds)
+        ]
+        for _ in range(scales)
+    ]
+    fit = dose.fit_dose(SCALES[:scales], arms, margin=0.01)
+    assert (fit is not None) == has_curve
+
+
+def test_few_patients_show_nothing_to_be_within_the_margin() -> None:
+    arms = [
+        [Estimate(0.9, np.full((1, 1), 0.9), np.full(300, 0.9), 60, 0) for _ in range(2)]
+        for _ in range(4)
+    ]
+    fit = dose.fit_dose(SCALES[:4], arms, margin=0.01)
+    assert fit is not None
+    assert fit.is_flat
+    assert not fit.is_within.any()
+
+
+def test_a_planted_peak_is_covered_and_a_flat_curve_is_left_flat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dose, "_DRAWS", 400)
+    times, covered, found, flat = 60, 0, 0, 0
+    for seed in range(times):
+        fit = dose.fit_curve(SCALES, drawn(peak, seed), SHARED, 80, margin=0.01, seed=seed)
+        covered += fit.best_low <= 0.5 <= fit.best_high
+        found += not fit.is_flat
+        level = dose.fit_curve(
+            SCALES, drawn(lambda s: 0 * s + 0.8, seed), SHARED, 80, margin=0.01, seed=seed
+        )
+        flat += level.is_flat
+    assert covered >= 0.88 * times
+    assert found >= 0.9 * times
+    assert flat >= 0.88 * times
