@@ -29,6 +29,7 @@ from scanlearn.training.folder import RunFolder
 from scanlearn.training.run import training_device, with_batch_of
 from scanlearn.training.stopping import listening
 from scanlearn.training.trial import Clock, measure, trial_run
+from scantune.comparison.facts import FEW_STEPS
 from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import Columns, CompareConfig
 from scantune.comparison.planned import (
@@ -59,8 +60,6 @@ _FORWARD = 1 / 3
 _SMALLEST_BATCH, _MANY_STEPS = 8, 1000
 # Of the primary pair's kept scores: a variance is known to 6 % then.
 _REPLICATES = 500
-# Steps below which a network has hardly left its initial weights; ours.
-_FEW_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -116,13 +115,13 @@ def list_scans(source: str, settings: PackSettings) -> Scans:
     manifest = manifest_of(path, settings)
     rows = list(manifest.rows())
     # Who has no name stands for one patient each, as in an archive.
-    patients = [row.patient or f"row {place}" for place, row in enumerate(rows)]
+    patients = np.array([row.patient or f"row {place}" for place, row in enumerate(rows)])
     columns = {
         name: np.array([row.labels[name] for row in rows], dtype=object)
         for name in manifest.label_columns
     }
     ids = np.array([str(row.path) for row in rows])
-    return Scans(path, ids, np.array(patients), columns, manifest.patients_known)
+    return Scans(path, ids, patients, columns, manifest.patients_known)
 
 
 def _of_archive(archive: Archive) -> Scans:
@@ -301,7 +300,7 @@ def _listed(config: CompareConfig, source: str, columns: Columns) -> Scans:
 def _early(config: CompareConfig, pieces: Sequence[Piece]) -> Iterator[str]:
     """Yields what can be known of the training before it starts."""
     fewest = min(pieces, key=lambda piece: piece.steps)
-    if fewest.steps < _FEW_STEPS:
+    if fewest.steps < FEW_STEPS:
         yield (
             f"{fewest.arm} trains for {fewest.steps:,} steps alone: networks hardly leave their "
             "initial weights in so few; give more pretrain.epochs or steps"

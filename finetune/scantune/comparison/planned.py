@@ -132,6 +132,14 @@ def power_warning(config: CompareConfig, planned: PlannedTest, variation: Variat
     return f"This plan cannot show a difference as small as its margin: {advice} help most"
 
 
+def power_at_start(config: CompareConfig, tasks: Mapping[str, LabeledSet]) -> str:
+    """Returns what a study can show, as it is said before anything is trained."""
+    planned = planned_test(config, tasks[config.primary_task])
+    variation = usual_variation(config)
+    text = power_in_words(config, planned, variation)
+    return ". ".join(filter(None, (text, power_warning(config, planned, variation))))
+
+
 def power_fact(
     config: CompareConfig,
     tasks: Mapping[str, LabeledSet],

@@ -19,7 +19,7 @@ from scantune.comparison.facts import draw_sheets
 from scantune.comparison.folder import StudyFolder, check_archives, chose_by_area, open_study
 from scantune.comparison.leaks import dropped, find_study_leaks, leak_warnings
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.planned import power_fact
+from scantune.comparison.planned import power_at_start, power_fact
 from scantune.comparison.results import RESULTS_FILE, TABLE_FILE, Rejected, Results
 from scantune.comparison.scores import networks_of, read_tasks, score_all
 from scantune.comparison.summary import difference_rows, estimate_all, score_rows, state_verdict
@@ -62,6 +62,7 @@ def run_study(config: CompareConfig) -> Path:
     )
     for warning in early:
         warn_user(warning)
+    say(f"power: {power_at_start(config, tasks)}")
     with folder.timed("pretraining"):
         runs, run_warnings = train_arms(config, folder, unlabeled)
     runs = (*runs, *given)
