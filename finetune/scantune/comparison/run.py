@@ -54,7 +54,12 @@ def run_study(config: CompareConfig) -> Path:
     # Runs keep the plan as it was written; before the hours that they take, tune is checked too.
     resolved = config.under(groups[config.groups[0]].modality)
     given, given_warnings = given_rows(config, labels)
-    for warning in given_warnings:
+    early = (
+        *facts.step_warnings(groups),
+        *facts.mixture_warnings(unlabeled),
+        *given_warnings,
+    )
+    for warning in early:
         warn_user(warning)
     with folder.timed("pretraining"):
         runs, run_warnings = train_arms(config, folder, unlabeled)
@@ -97,14 +102,15 @@ def run_study(config: CompareConfig) -> Path:
         view_statistics=facts.view_shares(config, policy_left_out),
         sheets=draw_sheets(config, folder, unlabeled, policy_left_out),
         warnings=(
+            *early,
             *facts.data_warnings(unlabeled, archives, tasks),
             *facts.score_warnings(config, scores),
             *facts.undefined_warnings(scores),
             *facts.interval_warnings(table),
+            *facts.saturation_warnings(config, table),
             *facts.thumbnail_warnings(config, table),
             *facts.collapse_warnings(runs),
             *leak_warnings(leaks, len(left_out)),
-            *given_warnings,
             *run_warnings,
         ),
         rejected=Rejected(**{name: archive.num_rejected for name, archive in named.items()}),
