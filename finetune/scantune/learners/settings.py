@@ -226,11 +226,11 @@ class TuneConfig(Settings):
         if self.augment == "none":
             return {}
         recipe, modality = self.build_recipe(self.left_out(archive)), self.modality
-        is_own = isinstance(modality, OwnModality)
+        own = modality.model_dump(mode="json") if isinstance(modality, OwnModality) else None
         return {
             "views": self.views_in_words,
             "modality": recipe.policy_text if recipe.policy else None,
-            "own_modality": modality.model_dump(mode="json") if is_own else None,
+            "own_modality": own,
         }
 
     @property
