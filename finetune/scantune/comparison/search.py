@@ -68,6 +68,9 @@ SEARCH_FILE = "search.json"
 SEARCH_TABLE = "search.csv"
 # Under these views the last networks are ranked by LiDAR; the middle one is that of every rung.
 PROBED_SCALES = (0.25, 0.5, 1.0)
+# Before the last rung: the spread of strong views falls at first and rises again, to .18 and .35 of
+# SimCLR on chest X-rays.
+_HOPELESS = 0.1
 ALL = "all patients"
 _REPORT = "report"
 
@@ -77,11 +80,13 @@ Fate = Literal["kept", "left", "collapsed", "chosen"]
 class Measured(Settings):
     """What was measured on one network of one rung, without labels.
 
+    ``limit`` is the spread of embeddings under which it counts as collapsed.
     ``lidar`` is by the scale of the views; ``embedding_std`` is of the training, whose loss looks
     at it; ``problem`` says why there is nothing else.
     """
 
     embedding_std: float = 0.0
+    limit: float = COLLAPSED
     panel: dict[str, float] = Field(default={})
     lidar: dict[str, float] = Field(default={})
     rotation: float = 0.0
@@ -90,7 +95,7 @@ class Measured(Settings):
     @property
     def is_collapsed(self) -> bool:
         """Whether nothing can be made of the network."""
-        return bool(self.problem) or not self.embedding_std >= COLLAPSED
+        return bool(self.problem) or not self.embedding_std >= self.limit
 
 
 class RungRow(Settings):
@@ -401,7 +406,13 @@ class _Search:
         except ScanlearnError as error:
             # Features that overflow in evaluation mode veto a scale and end no search.
             return Measured(problem=str(error))
-        return Measured(embedding_std=spread, panel=panel, lidar=lidar, rotation=rotation)
+        return Measured(
+            embedding_std=spread,
+            limit=COLLAPSED if is_last else _HOPELESS,
+            panel=panel,
+            lidar=lidar,
+            rotation=rotation,
+        )
 
     def _score(self, arm: str, step: int, network: Backbone) -> None:
         """Scores a network for every voter, and once for the report, and keeps the scores."""

@@ -359,5 +359,7 @@ def _keep(task: _Task, settings: EvaluateConfig, folder: Path) -> None:
             progress.advance()
         validated = Fit(tuned.validation[:0], tuned.validation)
         card = describe(validated, labeled[rows], kind.name, backbone.view, packing)
+        if kind.name in settings.trained_on_views:
+            card = card.model_copy(update=settings.tune.views_recorded(archive))
         keep_network(folder, card, tuned.network)
     say(f"kept: {folder}, {kind.title} fitted on all labels; use it with scantune predict")
