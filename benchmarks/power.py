@@ -3,12 +3,12 @@
     python benchmarks/power.py             60 repetitions: about 5 minutes
     python benchmarks/power.py --quick     20: 2 minutes
 
-The networks are those of coverage.py: drawn features, probes fitted in real folds with their refits,
-seeds whose AUROC varies by .03. A pilot study of one cohort, or of eight, tells how they vary, and
-`smallest_difference` follows from it. Then studies are drawn of two arms that differ by so much, and
-the share of them is counted in which `paired_difference` finds p < .05. What is drawn as a
-difference is that of the best linear score; fitted models reach less of it, so that the mean
-difference found is told, and the power that belongs to it.
+The networks are those of coverage.py: drawn features, probes fitted in real folds with their
+refits, seeds whose AUROC varies by .03. Eight pilot studies of one recipe tell how they vary, and
+`smallest_difference` follows from it. Then studies of two arms that differ by so much are drawn,
+and those are counted in which `paired_difference` finds p < .05. What is drawn is a difference of
+the best linear scores; fitted models reach less of it, so that the mean difference that they reach
+is told, and the power promised for it.
 """
 
 from __future__ import annotations
