@@ -25,19 +25,35 @@ _HOMES = {
     "compare": "scantune.comparison.compare",
     "difference": "scantune.comparison.difference",
     "evaluate": "scantune.evaluation.evaluate",
+    "plan_summary": "scantune.comparison.dry_run",
     "predict": "scantune.evaluation.predict",
     "report": "scantune.comparison.report",
+    "SearchConfig": "scantune.comparison.search_plan",
+    "search": "scantune.comparison.search",
 }
 
 if TYPE_CHECKING:
     from scantune.comparison.compare import compare
     from scantune.comparison.difference import difference
+    from scantune.comparison.dry_run import plan_summary
     from scantune.comparison.plan import CompareConfig
     from scantune.comparison.report import report
+    from scantune.comparison.search import search
+    from scantune.comparison.search_plan import SearchConfig
     from scantune.evaluation.evaluate import evaluate
     from scantune.evaluation.predict import predict
 
-__all__ = ["CompareConfig", "compare", "difference", "evaluate", "predict", "report"]
+__all__ = [
+    "CompareConfig",
+    "SearchConfig",
+    "compare",
+    "difference",
+    "evaluate",
+    "plan_summary",
+    "predict",
+    "report",
+    "search",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,6 +23,7 @@ CONFIGURED = {
     "evaluate": Configured("scantune.evaluation.settings", "EvaluateConfig", "BACKBONE LABELS"),
     "predict": Configured("scantune.evaluation.predict", "predict", "MODEL SCANS"),
     "compare": Configured("scantune.comparison.plan", "CompareConfig", "FILE.yaml"),
+    "search": Configured("scantune.comparison.search_plan", "SearchConfig", "FILE.yaml"),
     "difference": Configured("scantune.comparison.difference_settings", "DifferenceConfig", "A B"),
 }
 
@@ -76,7 +77,16 @@ def predict_command(
 
 
 @app.command("compare", epilog=settings_hint("scantune config compare"))
-def compare_command(config: Config = "", overrides: Overrides = None) -> None:
+def compare_command(
+    config: Config = "",
+    overrides: Overrides = None,
+    is_dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print what would run, its time and what it can show; write nothing."
+        ),
+    ] = False,
+) -> None:
     """Compare augmentation scales: pretrain, score and report every arm.
 
     Reports which scale is better, or that no difference is shown. Run the same command again to
@@ -88,9 +98,32 @@ def compare_command(config: Config = "", overrides: Overrides = None) -> None:
 
     settings = load_config(CompareConfig, config, overrides or (), kind="compare")
     settings.check_inputs()
+    if is_dry_run:
+        with loading("torch", "timm", "pytorch-lightning"):
+            from scantune.comparison.dry_run import plan_summary
+        print(plan_summary(settings))
+        return
     with loading("torch", "timm", "pytorch-lightning"):
         from scantune.comparison.compare import compare
     compare(settings)
+
+
+@app.command("search", epilog=settings_hint("scantune config search"))
+def search_command(config: Config = "", overrides: Overrides = None) -> None:
+    """Search for the augmentation scale at a fraction of a grid's cost.
+
+    Trains all scales for a tenth of their steps, leaves the worst, and lets the others go on. Run
+    the same command again to resume a stopped search.
+    """
+    from scanlearn.config import load_config
+    from scanlearn.console import loading
+    from scantune.comparison.search_plan import SearchConfig
+
+    settings = load_config(SearchConfig, config, overrides or (), kind="search")
+    settings.check_inputs()
+    with loading("torch", "timm", "pytorch-lightning"):
+        from scantune.comparison.search import search
+    search(settings)
 
 
 @app.command("report")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,15 @@ from scantune.labels.truth import Truth
 
 # 3 held tuned and linear scores of solvers that stopped early, and .5 for classes nobody taught.
 _FORMAT = 4
+
+
+class Caveat(NamedTuple):
+    """What went wrong with one fit, in words, and whose it was."""
+
+    learner: str
+    budget: str
+    label_seed: int
+    text: str
 
 
 class Validation(NamedTuple):
@@ -51,11 +61,15 @@ class Scores:
             release did not.
         cut_refits: ``[l g a a k-1]`` the same of grades: of grade 1 or higher, of 2 or higher and
             so on; None where classes have no order, and as ``refits``.
+        seed_refits: ``[l g j a a q]`` both over the models of each label seed, those of grades
+            behind; None where an earlier release kept the mean alone.
         made_from: Hash of the weights, scans and labels that gave these scores; empty where
             nobody said.
         learned: ``[g j f k]`` whether a training subset has a scan of a class and one that is
             not. Where not, every score of the class is alike: it entered means as an AUROC of .5.
             None where all are learned.
+        settings: Of each learner the settings that its scores depend on, as text; empty where
+            nobody said.
     """
 
     learners: tuple[str, ...]
@@ -74,6 +88,9 @@ class Scores:
     validation: Mapping[tuple[int, int, int, int], Validation] = field(default_factory=dict)
     refits: Float[np.ndarray, "l g a a k"] | None = None
     cut_refits: Float[np.ndarray, "l g a a c"] | None = None
+    seed_refits: Float[np.ndarray, "l g j a a q"] | None = None
+    caveats: tuple[Caveat, ...] = ()
+    settings: tuple[str, ...] = ()
 
     @property
     def num_label_seeds(self) -> int:
@@ -180,6 +197,8 @@ class Scores:
         fields |= {"truth": self.truth.matrix, "task": np.array(self.truth.task)}
         fields["made_from"] = np.array(self.made_from)
         fields |= {name: array for name in _OPTIONAL if (array := getattr(self, name)) is not None}
+        fields["caveats"] = np.array(json.dumps(self.caveats))
+        fields["settings"] = np.array(self.settings, dtype=np.str_)
         fields["digest"] = np.array(_digest(fields))
         content = io.BytesIO()
         np.savez_compressed(content, format=np.array(_FORMAT), **fields)
@@ -215,6 +234,8 @@ class Scores:
             **texts,
             **{name: fields[name] for name in _ARRAYS},
             **{name: fields[name] for name in _OPTIONAL if name in fields},
+            caveats=tuple(Caveat(*each) for each in json.loads(str(fields.get("caveats", "[]")))),
+            settings=tuple(str(text) for text in fields.get("settings", ())),
         )
         sizes = [len(scores.learners), len(scores.budgets), *scores.fold_of.shape]
         if scores.values.shape != (*sizes, len(scores.classes)):
@@ -249,4 +270,4 @@ _ARRAYS = (
     *("patients", "fold_of", "values", "thresholds"),
     *("train_scans", "train_patients"),
 )
-_OPTIONAL = ("refits", "cut_refits", "learned")
+_OPTIONAL = ("refits", "cut_refits", "seed_refits", "learned")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -15,7 +16,7 @@ from scantune.labels.truth import Truth, at_or_above
 from scantune.learners.by_name import frozen_learner
 from scantune.learners.learner import Fit, Learner
 from scantune.learners.table import FROZEN_LEARNERS
-from scantune.scores import Scores, Validation
+from scantune.scores import Caveat, Scores, Validation
 from scantune.splits import Budget, budget_rows, folds_of, patient_groups
 from scantune.statistics.metrics import thresholds_of
 
@@ -64,7 +65,7 @@ def score_learners(
     *,
     budgets: Sequence[Budget] = ("all",),
     folds: int = 5,
-    label_seeds: int = 3,
+    label_seeds: int | Sequence[int] = 3,
     on_fit: Callable[[], object] | None = None,
 ) -> Scores:
     """Returns out-of-fold scores for every learner, label budget, label seed and fold.
@@ -76,59 +77,60 @@ def score_learners(
     Args:
         labeled: Classes and patients of the scans, as `scorable` leaves them.
         folds: Patient-level folds; not used where the split is given.
-        label_seeds: Repetitions, seeded 0, 1, ...: other folds, other subsets.
+        label_seeds: Repetitions, seeded 0, 1, ...: other folds, other subsets; or their seeds.
         on_fit: Called after each model, ``len(learners) * len(budgets) * label_seeds * folds``
             times, to show progress.
 
     Raises:
         ScanlearnError: If an option is empty or unknown, folds cannot be made, or a score is NaN.
     """
-    _check_request(learners, budgets, label_seeds)
-    plan = [folds_of(labeled, folds, seed) for seed in range(label_seeds)]
+    seeds = range(label_seeds) if isinstance(label_seeds, int) else label_seeds
+    _check_request(learners, budgets, len(seeds))
+    plan = [folds_of(labeled, folds, seed) for seed in seeds]
     n, k, num_folds = len(labeled), len(labeled.classes), len(plan[0])
-    fold_of = np.full((label_seeds, n), -1, dtype=np.int64)
-    values = np.full((len(learners), len(budgets), label_seeds, n, k), np.nan)
-    thresholds = np.full((len(learners), len(budgets), label_seeds, num_folds, k), np.nan)
-    used = np.zeros((2, len(budgets), label_seeds, num_folds), dtype=np.int64)
-    learned = np.zeros((len(budgets), label_seeds, num_folds, k), np.bool_)
-    caveats: Counter[tuple[str, str]] = Counter()
+    fold_of = np.full((len(seeds), n), -1, dtype=np.int64)
+    shape = (len(learners), len(budgets), len(seeds))
+    values = np.full((*shape, n, k), np.nan)
+    thresholds = np.full((*shape, num_folds, k), np.nan)
+    used = np.zeros((2, *shape[1:], num_folds), dtype=np.int64)
+    learned = np.zeros((*shape[1:], num_folds, k), np.bool_)
+    caveats: list[Caveat] = []
     validation: dict[tuple[int, int, int, int], Validation] = {}
-    short: dict[Budget, int] = {}
     groups = patient_groups(labeled.truth, labeled.patients, REFIT_GROUPS)
     # Row 0 keeps every scan, row g all but those of group g.
     keeps = np.arange(-1, groups.max() + 1)[:, None] != groups
     keeps[0] = True
-    refitted: dict[tuple[int, int], list[Float[np.ndarray, "a a q"]]] = {}
+    refitted: dict[tuple[int, int, int], list[Float[np.ndarray, "a a q"]]] = {}
     questions = k + (k - 1) * (labeled.truth.task == "ordinal")
-    refits = np.full((len(learners), len(budgets), len(keeps), len(keeps), questions), np.nan)
-    for seed, parts in enumerate(plan):
+    seed_refits = np.full((*shape, len(keeps), len(keeps), questions), np.nan)
+    for at, (seed, parts) in enumerate(zip(seeds, plan, strict=True)):
         for number, fold in enumerate(parts):
-            fold_of[seed, fold.test] = number
+            fold_of[at, fold.test] = number
             for place, budget in enumerate(budgets):
                 subset = budget_rows(fold.train, labeled.truth, labeled.patients, budget, seed)
-                used[:, place, seed, number] = subset.num_scans, subset.num_patients
-                taught = learned[place, seed, number] = labeled.truth[subset.rows].contrast
-                if subset.is_short:
-                    short[budget] = max(short.get(budget, 0), subset.num_scans)
+                used[:, place, at, number] = subset.num_scans, subset.num_patients
+                taught = learned[place, at, number] = labeled.truth[subset.rows].contrast
                 for index, (name, learner) in enumerate(learners.items()):
                     fit = learner(subset.rows, fold.test, seed)
                     _check_scores(fit.scores, f"{name} with {budget} labels, fold {number}")
-                    values[index, place, seed, fold.test] = fit.scores
+                    values[index, place, at, fold.test] = fit.scores
                     limits = thresholds_of(fit.validation, labeled.truth[subset.rows])
-                    thresholds[index, place, seed, number] = np.where(taught, limits, np.nan)
-                    caveats.update((name, caveat) for caveat in _caveats(fit, taught))
+                    thresholds[index, place, at, number] = np.where(taught, limits, np.nan)
+                    texts = _caveats(fit, taught)
+                    caveats += [Caveat(name, str(budget), seed, text) for text in texts]
                     if num_folds > 1 and fit.refit is not None:
-                        refitted.setdefault((index, place), []).append(
+                        refitted.setdefault((index, place, at), []).append(
                             _refitted(fit, labeled.truth, subset.rows, fold.test, keeps)
                         )
                     scored = ~np.isnan(fit.validation).all(axis=1)
                     kept = Validation(subset.rows[scored], fit.validation[scored])
-                    validation[index, place, seed, number] = kept
+                    validation[index, place, at, number] = kept
                     if on_fit is not None:
                         on_fit()
     for cell, of_models in refitted.items():
-        refits[cell] = mean_of_defined(np.array(of_models))
-    return Scores(
+        seed_refits[cell] = mean_of_defined(np.array(of_models))
+    has_refits, refits = num_folds > 1, mean_of_defined(np.moveaxis(seed_refits, 2, 0))
+    scores = Scores(
         learners=tuple(learners),
         budgets=tuple(str(budget) for budget in budgets),
         classes=labeled.classes,
@@ -139,22 +141,27 @@ def score_learners(
         thresholds=thresholds,
         train_scans=used[0],
         train_patients=used[1],
-        refits=refits[..., :k] if num_folds > 1 else None,
-        cut_refits=refits[..., k:] if num_folds > 1 and questions > k else None,
-        notes=(
-            *(
-                f"a budget of {budget} labels is larger than the training folds (at most {most} "
-                "scans) and equals all"
-                for budget, most in short.items()
-            ),
-            *_not_learned(labeled, budgets, learned),
-            *(
-                f"{name}: in {count} of {learned[..., 0].size} fits {caveat}"
-                for (name, caveat), count in caveats.items()
-            ),
-        ),
+        refits=refits[..., :k] if has_refits else None,
+        cut_refits=refits[..., k:] if has_refits and questions > k else None,
+        seed_refits=seed_refits if has_refits else None,
+        caveats=tuple(caveats),
         learned=learned,
         validation=validation,
+    )
+    return replace(scores, notes=notes_of(scores))
+
+
+def notes_of(scores: Scores) -> tuple[str, ...]:
+    """Returns what a reader should know of the budgets, the subsets and the fits, as sentences."""
+    subsets = scores.train_scans[0].size
+    fits = Counter((caveat.learner, caveat.text) for caveat in scores.caveats)
+    return (
+        *_too_large(scores),
+        *_not_learned(scores),
+        *(
+            f"{name}: in {count} of {len(scores.budgets) * subsets} fits {text}"
+            for (name, text), count in fits.items()
+        ),
     )
 
 
@@ -196,15 +203,25 @@ def _caveats(fit: Fit, taught: Bool[np.ndarray, " k"]) -> Iterator[str]:
         )
 
 
-def _not_learned(
-    labeled: LabeledSet, budgets: Sequence[Budget], learned: Bool[np.ndarray, "g j f k"]
-) -> Iterator[str]:
+def _too_large(scores: Scores) -> Iterator[str]:
+    """Yields, of each budget that some training fold cannot fill, that it takes all of it."""
+    for budget, used in zip(scores.budgets, scores.train_scans, strict=True):
+        short = used[used < int(budget)] if budget != "all" else used[:0]
+        if short.size:
+            yield (
+                f"a budget of {budget} labels is larger than the training folds (at most "
+                f"{short.max()} scans) and equals all"
+            )
+
+
+def _not_learned(scores: Scores) -> Iterator[str]:
     """Yields, for each budget, the classes that some training subsets could not teach."""
-    subsets = learned[0, ..., 0].size
-    for budget, missing in zip(budgets, (~learned).sum(axis=(1, 2)), strict=True):
+    for budget in scores.budgets:
+        learned = scores.is_learned(budget)
+        missing = (~learned).sum(axis=(0, 1))
         counts = [
-            f"{labeled.classes[code]} ({missing[code]} of {subsets})"
-            for code in np.flatnonzero(missing * labeled.truth.contrast)
+            f"{scores.classes[code]} ({missing[code]} of {learned[..., 0].size})"
+            for code in np.flatnonzero(missing * scores.truth.contrast)
         ]
         if counts:
             yield (

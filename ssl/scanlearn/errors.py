@@ -16,6 +16,10 @@ class ScanlearnError(ValueError):
     exit_code = 2
 
 
+class NotFiniteError(ScanlearnError):
+    """The loss or a gradient of a training is not finite."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C ended the work once what was done is kept; the text says what, and how to go on."""
 

@@ -31,7 +31,8 @@ from scanlearn.training.conditions import (
     read_record,
 )
 from scanlearn.training.folder import RunFolder, read_rows
-from scanlearn.training.pretrain import PretrainResult, pretrain
+from scanlearn.training.monitor import final_health
+from scanlearn.training.pretrain import PretrainResult, pretrain, pretrain_until
 from scanlearn.training.run import (
     Resolved,
     initial_backbone,
@@ -99,6 +100,39 @@ def train_arms(
         for (arm, text), seeds in warned.items()
     ]
     return tuple(rows), tuple(warnings)
+
+
+def train_until(
+    config: CompareConfig,
+    folder: StudyFolder,
+    unlabeled: Archive,
+    arm: str,
+    step: int,
+    resolved: Resolved,
+) -> tuple[Backbone, float]:
+    """Trains an arm with the plan's first seed until a step, and returns its network as it is then.
+
+    At the last step the run is finished and exported.
+
+    Returns:
+        The network in evaluation mode, and the spread of its training's embeddings: 1 healthy, 0
+        collapsed.
+
+    Args:
+        config: The plan on the devices that `resolve_once` found.
+
+    Raises:
+        NotFiniteError: The loss or a gradient is not finite.
+        ScanlearnError: The run is beyond that step, or cannot be trained.
+    """
+    leave_out = _leave_out(config, folder, unlabeled, config.group(arm))
+    run = config.run_config(arm, config.seeds[0], folder.run(arm, config.seeds[0]), leave_out)
+    if step < resolved.total_steps:
+        network = pretrain_until(run, step, resolved)
+    else:
+        network, _ = load_backbone(pretrain(run, resolved).backbone)
+    spread = final_health(RunFolder(Path(run.output)).metrics).spread
+    return network.eval().to(training_device(config.pretrain.device)), spread
 
 
 def given_rows(config: CompareConfig, labels: Archive) -> tuple[tuple[RunRow, ...], list[str]]:

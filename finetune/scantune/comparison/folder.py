@@ -8,19 +8,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
-from scanlearn.config.folder import open_folder
+from scanlearn.config.folder import (
+    CONFIG_FILE,
+    differences,
+    open_folder,
+    read_kept,
+    replace_kept,
+)
 from scanlearn.config.reading import read_json
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import remove_torn, write_atomically
+from scanlearn.files import make_folder, remove_torn, write_atomically
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.results import FIGURES
+from scantune.learners.table import LEARNERS
 
 # These change where a study is and what is seen of it, not what comes out; the content of the
 # archives is compared by hash.
 PRESENTATION = frozenset(
     {
-        "title",
         "unlabeled",
         "labels",
         "output",
@@ -38,6 +45,19 @@ PRESENTATION = frozenset(
     }
 )
 
+# These say which pieces there are and what is made of them; no piece of the study depends on them.
+# Of tune and arms those depend on which there are pieces of.
+_GROWING = frozenset(
+    {
+        "title",
+        "tasks",
+        "arms",
+        "seeds",
+        "primary",
+        "margin",
+        *(f"evaluation.{key}" for key in ("learners", "budgets", "label_seeds", "replicates")),
+    }
+)
 # What chose the canvas of scans that the study packed, beside the hashes of its archives.
 _CANVAS = "canvas chosen by"
 
@@ -69,6 +89,11 @@ class StudyFolder:
         return self.leaks / "leaking.txt"
 
     @property
+    def leaking_before(self) -> Path:
+        """The same under the plan before, until the scans are audited again."""
+        return self.leaks / "leaking.before.txt"
+
+    @property
     def figures(self) -> Path:
         """Pictures for the report."""
         return self.path / FIGURES
@@ -82,6 +107,17 @@ class StudyFolder:
         # A column name may hold what a file name cannot.
         safe = "".join(c if c.isalnum() or c in "-_" else f"%{ord(c):x}" for c in task)
         return self.path / "scores" / safe / f"{network}.npz"
+
+    @property
+    def plans(self) -> tuple[Path, ...]:
+        """The plans of the study, the first one first, and the newest, ``config.yaml``, last."""
+        earlier = sorted((self.path / "plans").glob("*.yaml"))
+        return (*earlier, self.path / CONFIG_FILE)
+
+    def begun(self, config: CompareConfig) -> CompareConfig:
+        """Returns the plan with which the study was begun; the one given if there was none."""
+        first = self.plans[0]
+        return CompareConfig.model_validate(_read_plan(first)) if first.is_file() else config
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -106,11 +142,70 @@ class StudyFolder:
 
 
 def open_study(config: CompareConfig) -> StudyFolder:
-    """Creates the study's folder, or opens it again; errors are those of `open_folder`."""
+    """Creates the study's folder, or opens it again, also with a plan of more or fewer pieces.
+
+    The newest plan is ``config.yaml``, those before it are kept in ``plans``.
+
+    Raises:
+        ScanlearnError: See `open_folder`; or the plan changes what pieces of the study were made
+            with.
+    """
     folder = StudyFolder(Path(config.output).expanduser())
-    open_folder(folder.path, config, kind="study", ignored=PRESENTATION)
+    ignored = PRESENTATION | _GROWING
+    newest = folder.path / CONFIG_FILE
+    if newest.is_file():
+        ignored |= _unread(config, folder)
+    open_folder(folder.path, config, kind="study", ignored=ignored)
     remove_torn(folder.path)
+    changed = differences(folder.path, config, PRESENTATION)
+    if changed:
+        _check_arms(config, folder)
+        if any(text.startswith("tasks ") for text in changed) and folder.leaking.is_file():
+            # Another task may test other scans: they are audited again.
+            folder.leaking.rename(folder.leaking_before)
+        number = len(folder.plans)
+        make_folder(folder.path / "plans")
+        write_atomically(folder.path / "plans" / f"{number:03d}.yaml", newest.read_bytes())
+        replace_kept(folder.path, config)
     return folder
+
+
+def _unread(config: CompareConfig, folder: StudyFolder) -> frozenset[str]:
+    """Returns the keys of ``tune`` that no learner reads of which there are scores."""
+    before = _read_plan(folder.plans[-1])
+    learners = before.get("evaluation", {}).get("learners", ())
+    if not any((folder.path / "scores").glob("*/*.npz")):
+        learners = ()
+    read = {key for name in learners if name in LEARNERS for key in LEARNERS[name].reads}
+    tune = config.evaluation.tune.model_dump()
+    return frozenset(f"evaluation.tune.{key}" for key in tune if key not in read)
+
+
+def _check_arms(config: CompareConfig, folder: StudyFolder) -> None:
+    """Refuses an arm that another plan of the study made otherwise.
+
+    Raises:
+        ScanlearnError: There is one.
+    """
+    now = config.model_dump(mode="json")["arms"]
+    plans = [_read_plan(path).get("arms", {}) for path in folder.plans]
+    for name, settings in now.items():
+        made = [*folder.path.glob(f"arms/{name}/*/{CONFIG_FILE}")]
+        for network in (name, f"{name}-seed-*"):
+            made += folder.path.glob(f"scores/*/{network}.npz")
+        before = next((plan[name] for plan in reversed(plans) if name in plan), settings)
+        if made and before != settings:
+            keys = {**before, **settings}
+            key = next(key for key in keys if before.get(key) != settings.get(key))
+            raise ScanlearnError(
+                f"{folder.path} holds networks of arm {name} whose {key} was {before.get(key)}, and"
+                f" is {settings.get(key)} in the plan: give that arm another name, or restore it"
+            )
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    plan = read_kept(path, CompareConfig)
+    return plan if isinstance(plan, dict) else {}
 
 
 def check_archives(folder: StudyFolder, hashes: Mapping[str, str]) -> None:

@@ -54,8 +54,11 @@ def find_study_leaks(
             rows = [found.leaking for found in audit.comparisons if found.first == UNLABELED]
             names = unlabeled.scan_ids[np.unique(np.concatenate(rows))].tolist()
             audit.write(folder.leaks, {scans.name: scans.archive for scans in (first, *labeled)})
+            leaking = "".join(f"{name}\n" for name in names)
+            _check_dropped(config, folder, leaking)
             # Last: where it is, the audit is complete.
-            write_atomically(folder.leaking, "".join(f"{name}\n" for name in names))
+            write_atomically(folder.leaking, leaking)
+            folder.leaking_before.unlink(missing_ok=True)
         for line in audit.lines():
             say(line)
     leaks = read_leaks(folder)
@@ -72,6 +75,18 @@ def find_study_leaks(
     for warning in leak_warnings(leaks, num_dropped=len(dropped(config, folder))):
         warn_user(warning)
     return leaks
+
+
+def _check_dropped(config: CompareConfig, folder: StudyFolder, leaking: str) -> None:
+    """Refuses tasks for which arms that are trained should have been trained on other scans."""
+    before = folder.leaking_before
+    is_same = not before.is_file() or before.read_text(encoding="utf-8") == leaking
+    if config.leaks == "drop" and not is_same and any(folder.path.glob("arms/*/*/config.yaml")):
+        raise ScanlearnError(
+            f"{folder.path}: with these tasks other unlabeled scans may be tested, and leaks=drop "
+            "would train on other scans than those of the networks that are there: restore tasks, "
+            "or name another output folder"
+        )
 
 
 class _Facts(BaseModel):

@@ -20,6 +20,7 @@ from scantune.comparison.facts import draw_sheets
 from scantune.comparison.folder import StudyFolder, check_archives, chose_by_area, open_study
 from scantune.comparison.leaks import dropped, find_study_leaks, leak_warnings
 from scantune.comparison.plan import CompareConfig
+from scantune.comparison.planned import power_at_start, power_fact
 from scantune.comparison.results import RESULTS_FILE, TABLE_FILE, Rejected, Results
 from scantune.comparison.scores import networks_of, read_tasks, score_all
 from scantune.comparison.summary import difference_rows, estimate_all, score_rows, state_verdict
@@ -42,7 +43,7 @@ def run_study(config: CompareConfig) -> Path:
     check_start(config.pretrain.backbone, is_new=not Path(config.output).exists())
     folder = open_study(config)
     config = canvas_chosen(config, folder)
-    unlabeled, archives = _open_archives(config)
+    unlabeled, archives = open_study_archives(config)
     named = dict(zip(("unlabeled", "labels", "test"), (unlabeled, *archives), strict=False))
     labels, test = archives[0], named.get("test")
     tasks = read_tasks(config, archives)
@@ -55,8 +56,14 @@ def run_study(config: CompareConfig) -> Path:
     # Runs keep the plan as it was written; before the hours that they take, tune is checked too.
     resolved = config.under(groups[config.groups[0]].modality)
     given, given_warnings = given_rows(config, labels)
-    for warning in given_warnings:
+    early = (
+        *facts.step_warnings(groups),
+        *facts.mixture_warnings(unlabeled),
+        *given_warnings,
+    )
+    for warning in early:
         warn_user(warning)
+    say(f"power: {power_at_start(config, tasks)}")
     with folder.timed("pretraining"):
         runs, run_warnings = train_arms(config, folder, unlabeled)
     runs = (*runs, *given)
@@ -83,7 +90,10 @@ def run_study(config: CompareConfig) -> Path:
         command=facts.command_text(config),
         config=facts.config_text(config),
         margin=config.margin,
-        setup=facts.setup_facts(config, runs, tasks, len(unlabeled), policy_left_out),
+        setup=(
+            *facts.setup_facts(config, runs, tasks, len(unlabeled), policy_left_out),
+            power_fact(config, tasks, estimates, scores),
+        ),
         verdict=answer,
         unlabeled=facts.counted(unlabeled),
         labels=facts.counted(labels),
@@ -100,14 +110,15 @@ def run_study(config: CompareConfig) -> Path:
         view_statistics=facts.view_shares(config, policy_left_out),
         sheets=draw_sheets(config, folder, unlabeled, policy_left_out),
         warnings=(
+            *early,
             *facts.data_warnings(unlabeled, archives, tasks),
             *facts.score_warnings(config, scores),
             *facts.undefined_warnings(scores),
             *facts.interval_warnings(table),
+            *facts.saturation_warnings(config, table),
             *facts.thumbnail_warnings(config, table),
             *facts.collapse_warnings(runs),
             *leak_warnings(leaks, len(left_out)),
-            *given_warnings,
             *run_warnings,
         ),
         rejected=Rejected(**{name: archive.num_rejected for name, archive in named.items()}),
@@ -124,16 +135,17 @@ def run_study(config: CompareConfig) -> Path:
 def canvas_chosen(config: CompareConfig, folder: StudyFolder) -> CompareConfig:
     """Returns the plan with a canvas by the shorter side of its scans, where it left that open.
 
-    A study that an earlier release began goes on with the canvas by which that packed its scans.
+    A study goes on with the canvas by which its first plan packed its scans, which an earlier
+    release chose otherwise.
     """
     settings = config.pack_settings(config.unlabeled_columns, config.pack.channels)
-    side = config.canvas()
-    if config.pack.canvas is not None or not isinstance(side, int):
+    if config.pack.canvas is not None:
         return config
-    if is_earlier := chose_by_area(folder):
-        side = config.square_crops_canvas()
+    begun = folder.begun(config)
+    side = begun.square_crops_canvas() if chose_by_area(folder) else begun.canvas()
+    assert isinstance(side, int), "it follows from the size of views"
     canvas = chosen_canvas(config.unlabeled, side, settings)
-    if canvas == side and not is_earlier:
+    if canvas == config.canvas():
         return config
     height, width = (canvas, canvas) if isinstance(canvas, int) else canvas
     say(
@@ -143,7 +155,7 @@ def canvas_chosen(config: CompareConfig, folder: StudyFolder) -> CompareConfig:
     return config.model_copy(update={"pack": config.pack.model_copy(update={"canvas": canvas})})
 
 
-def _open_archives(config: CompareConfig) -> tuple[Archive, tuple[Archive, ...]]:
+def open_study_archives(config: CompareConfig) -> tuple[Archive, tuple[Archive, ...]]:
     """Opens the unlabeled scans, the labeled ones and an external test set, packed alike."""
     unlabeled = open_archive(
         config.unlabeled,

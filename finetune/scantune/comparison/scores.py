@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
@@ -18,6 +21,7 @@ from scanlearn.files import disk_errors, features_folder, make_folder
 from scanlearn.views.of_archive import left_out_in_words
 from scantune.comparison.arms import load_given, load_network
 from scantune.comparison.folder import StudyFolder
+from scantune.comparison.kept import Part, extended, parts_missing, selected
 from scantune.comparison.plan import CompareConfig, EvaluationConfig
 from scantune.comparison.results import RunRow
 from scantune.evaluation.backbone import EvaluatedBackbone, open_backbone
@@ -27,6 +31,7 @@ from scantune.evaluation.settings import THUMBNAIL
 from scantune.labels.labeled_set import LabeledSet
 from scantune.labels.open import Question, read_question
 from scantune.learners.learner import LabeledScans
+from scantune.learners.table import FROZEN_LEARNERS, LEARNERS
 from scantune.scores import Scores, are_kept
 from scantune.scoring import check_features
 from scantune.splits import budget_rows, folds_of
@@ -135,30 +140,13 @@ def score_all(
     designs: dict[str, str] = {}
     is_narrow = False
     for network in networks:
-        missing = {
-            task: labeled
-            for task, labeled in tasks.items()
-            if not are_kept(folder.scores(task, network.name))
-        }
-        if missing:
-            _score(config.scoring, folder, network, archives, missing)
-            say(f"scored {network.name}")
-        for task, labeled in tasks.items():
-            path = folder.scores(task, network.name)
-            kept = Scores.load(path)
-            is_narrow |= kept.num_folds > 1 and kept.refits is None
+        for task, each in score_network(config, folder, network, archives, tasks).items():
+            is_narrow |= each.num_folds > 1 and _is_narrow(each)
             # The thumbnail has fewer learners, but the same folds and subsets.
-            design = replace(kept, learners=()).design_hash()
-            is_same = kept.made_from == _origin(network, archives, labeled)
-            is_same &= np.array_equal(kept.truth.matrix, labeled.truth.matrix)
-            is_same &= kept.classes == labeled.classes
-            if not is_same or designs.setdefault(task, design) != design:
-                # Scores of another arm, or of labels before they were corrected, were taken.
-                raise ScanlearnError(
-                    f"{path}: was made from other weights, scans, labels or folds than those of"
-                    " this study; delete the file to have it computed again"
-                )
-            scores.setdefault((task, network.arm), []).append(kept)
+            design = replace(each, learners=()).design_hash()
+            if designs.setdefault(task, design) != design:
+                raise _foreign(folder.scores(task, network.name))
+            scores.setdefault((task, network.arm), []).append(each)
     if is_narrow:
         warn_user(
             f"{folder.path}: some of its scores are of an earlier release, which refitted nothing: "
@@ -166,6 +154,88 @@ def score_all(
             "have them computed again"
         )
     return scores
+
+
+def score_network(
+    config: CompareConfig,
+    folder: StudyFolder,
+    network: Network,
+    archives: tuple[Archive, ...],
+    tasks: Mapping[str, LabeledSet],
+) -> dict[str, Scores]:
+    """Returns a network's scores on every task; fits what is not kept, and keeps it.
+
+    Errors are those of `score_all`.
+    """
+    settings = config.scoring
+    if network.learners is not None:
+        settings = settings.only(network.learners)
+    asked = (settings.learners, tuple(map(str, settings.budgets)), settings.label_seeds)
+    kept = {task: _kept(folder, network, archives, task, tasks[task], settings) for task in tasks}
+    missing = {task: parts_missing(kept[task], *asked) for task in tasks}
+    if any(missing.values()):
+        _score(settings, folder, network, archives, tasks, kept, missing)
+        say(f"scored {network.name}")
+    return {task: selected(each, *asked) for task, each in kept.items() if each is not None}
+
+
+def _kept(
+    folder: StudyFolder,
+    network: Network,
+    archives: tuple[Archive, ...],
+    task: str,
+    labeled: LabeledSet,
+    settings: EvaluationConfig,
+) -> Scores | None:
+    """Returns the scores that are kept of a network on a task; None where there are none.
+
+    Raises:
+        ScanlearnError: They are damaged, or of other weights, scans, labels, folds or settings.
+    """
+    path = folder.scores(task, network.name)
+    if not are_kept(path):
+        return None
+    kept = Scores.load(path)
+    is_same = kept.made_from == _origin(network, archives, labeled)
+    is_same &= np.array_equal(kept.truth.matrix, labeled.truth.matrix)
+    is_same &= kept.classes == labeled.classes
+    for seed, fold_of in enumerate(kept.fold_of):
+        folds = folds_of(labeled, settings.folds, seed)
+        is_same &= len(folds) == kept.num_folds
+        is_same &= all((fold_of[fold.test] == number).all() for number, fold in enumerate(folds))
+    if not is_same:
+        raise _foreign(path)
+    for learner, before in zip(kept.learners, kept.settings, strict=False):
+        now = _settings_of(learner, settings)
+        if learner in settings.learners and before not in ("", now):
+            raise ScanlearnError(
+                f"{path}: {learner} was scored with evaluation.tune {before}, and the plan has "
+                f"{now}: restore these settings, name another output folder, or delete the scores "
+                "to have them computed again"
+            )
+    return kept
+
+
+def _settings_of(learner: str, settings: EvaluationConfig) -> str:
+    """Returns the settings that a learner's scores depend on, those that differ from defaults."""
+    read = set(LEARNERS[learner].reads)
+    return json.dumps(settings.tune.model_dump(mode="json", include=read, exclude_defaults=True))
+
+
+def _is_narrow(scores: Scores) -> bool:
+    """Whether a learner that can be refitted was not."""
+    if scores.refits is None:
+        return True
+    is_frozen = [name in FROZEN_LEARNERS for name in scores.learners]
+    return bool(np.isnan(scores.refits[is_frozen]).all(axis=(2, 3, 4)).any())
+
+
+def _foreign(path: Path) -> ScanlearnError:
+    # Scores of another arm, or of labels before they were corrected, were taken.
+    return ScanlearnError(
+        f"{path}: was made from other weights, scans, labels or folds than those of this study; "
+        "delete the file to have it computed again"
+    )
 
 
 def _origin(network: Network, archives: Sequence[Archive], labeled: LabeledSet) -> str:
@@ -198,7 +268,7 @@ def _say_cost(
         "evaluation.label_seeds, folds or budgets take less time"
     )
     if on_views:
-        say(f"{', '.join(on_views)}: {scoring.tune.views_in_words}")
+        say(f"{', '.join(on_views)}: {scoring.views_in_words}")
         for words in left_out_in_words(scoring.tune.left_out(labels)):
             say(words)
 
@@ -209,23 +279,39 @@ def _score(
     network: Network,
     archives: tuple[Archive, ...],
     tasks: Mapping[str, LabeledSet],
+    kept: dict[str, Scores | None],
+    missing: Mapping[str, Sequence[Part]],
 ) -> None:
+    """Fits the parts of each task that are missing, and keeps them one after the other."""
+    tasks = {task: labeled for task, labeled in tasks.items() if missing[task]}
     backbone = network.load()
-    if network.learners is not None:
-        settings = settings.only(network.learners)
-    elif backbone.network is None:
-        settings = settings.frozen()
     with folder.timed("features"):
         features = _features(backbone, archives, tasks)
-    fits = sum(num_fits(settings, labeled) for labeled in tasks.values())
+    folds = {task: settings.folds if tasks[task].split is None else 1 for task in tasks}
+    fits = sum(folds[task] * len(missing[task]) for task in tasks)
     with folder.timed("probes"), track(fits, f"scoring {network.name}") as progress:
         for task, labeled in tasks.items():
             scans = LabeledScans(archives, labeled, backbone.view, features_folder())
-            scores = fit_learners(backbone, scans, features[task], settings, progress)
             path = folder.scores(task, network.name)
             with disk_errors(path.parent):
                 make_folder(path.parent)
-            replace(scores, made_from=_origin(network, archives, labeled)).save(path)
+            of_part = groupby(missing[task], lambda part: (part.budget, part.label_seed))
+            for (budget, seed), parts in of_part:
+                learners = tuple(part.learner for part in parts)
+                one = settings.model_copy(
+                    update={
+                        "learners": learners,
+                        "budgets": (budget if budget == "all" else int(budget),),
+                    }
+                )
+                made = fit_learners(backbone, scans, features[task], one, progress, (seed,))
+                made = replace(
+                    made,
+                    made_from=_origin(network, archives, labeled),
+                    settings=tuple(_settings_of(name, settings) for name in learners),
+                )
+                kept[task] = grown = extended(kept[task], made, seed)
+                grown.save(path)
 
 
 def _features(

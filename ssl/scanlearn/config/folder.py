@@ -33,9 +33,7 @@ def open_folder(
     """
     path, now = folder / CONFIG_FILE, _without_home(config.model_dump(mode="json"))
     if path.is_file():
-        kept = read_yaml(path, str(path))[0]
-        before = _without_home(_completed(kept, type(config)))
-        differing = sorted(_differing(before, now, ignored))
+        differing = sorted(_differing(read_kept(path, type(config)), now, ignored))
         if differing:
             named = ", ".join(differing[:_NAMED]) + (", ..." if len(differing) > _NAMED else "")
             raise ScanlearnError(
@@ -51,6 +49,23 @@ def open_folder(
     with disk_errors(folder):
         make_folder(folder)
     write_atomically(path, dump_plain(now))
+
+
+def read_kept(path: Path, model: type[Settings]) -> object:
+    """Returns the settings of an earlier start, plain, with the defaults of keys that are new."""
+    return _without_home(_completed(read_yaml(path, str(path))[0], model))
+
+
+def replace_kept(folder: Path, config: Settings) -> None:
+    """Writes the settings with which the work in a folder goes on, in place of those before."""
+    text = dump_plain(_without_home(config.model_dump(mode="json")))
+    write_atomically(folder / CONFIG_FILE, text)
+
+
+def differences(folder: Path, config: Settings, ignored: frozenset[str] = frozenset()) -> list[str]:
+    """Returns the keys that differ from those of an earlier start, each with both values."""
+    now = _without_home(config.model_dump(mode="json"))
+    return sorted(_differing(read_kept(folder / CONFIG_FILE, type(config)), now, ignored))
 
 
 def _without_home(value: Any) -> Any:

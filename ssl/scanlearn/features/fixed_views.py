@@ -14,7 +14,13 @@ from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import Backbone
 from scanlearn.console import track
 from scanlearn.errors import ScanlearnError
-from scanlearn.features.extract import Place, check_channels, check_finite, features_of
+from scanlearn.features.extract import (
+    Place,
+    check_channels,
+    check_finite,
+    features_of,
+    whole_scans,
+)
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.uniforms import DrawKey
 
@@ -22,6 +28,7 @@ LEAST_SCANS = 1000
 # Keeps the probing order and the probing draws apart from those of a training with the same seed.
 _ORDER_STREAM = 0x70616E656C
 _FIRST_STEP = 1 << 62
+_QUARTERS = 4
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,31 @@ class Probing:
         shape = (len(rows), self.views)
         with track(len(rows) * self.views, "probing views", visible=self.visible) as progress:
             features = features_of(backbone, batches, shape, "fp32", progress)
+        check_finite(features, archive, rows)
+        return features
+
+    def turned(self, backbone: Backbone, archive: Archive) -> Float32[np.ndarray, "n 4 d"]:
+        """Returns a backbone's features of the same scans, whole, turned by 0 to 3 quarters.
+
+        Raises:
+            ScanlearnError: As `features`.
+        """
+        rows = self.rows(archive, backbone.num_features)
+        check_channels(backbone, archive)
+        made = self.generator
+        device = next(backbone.parameters()).device
+        rest = (made.size, made.mean, made.std, self.batch_size, device)
+
+        def batches() -> Iterator[tuple[Place, Float[Tensor, "b c s s"]]]:
+            for number, (_, whole) in enumerate(whole_scans(archive, rows, *rest)):
+                start = number * self.batch_size
+                for quarter in range(_QUARTERS):
+                    place = (slice(start, start + len(whole)), quarter)
+                    yield place, torch.rot90(whole, quarter, (2, 3))
+
+        shape = (len(rows), _QUARTERS)
+        with track(len(rows) * _QUARTERS, "turned scans", visible=self.visible) as progress:
+            features = features_of(backbone, batches(), shape, "fp32", progress)
         check_finite(features, archive, rows)
         return features
 

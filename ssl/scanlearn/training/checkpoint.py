@@ -70,6 +70,18 @@ def checkpoint_step(path: Path) -> int:
     return step
 
 
+def method_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Returns the weights of the whole method that a checkpoint holds, by their names in it.
+
+    Raises:
+        ScanlearnError: The file is no checkpoint, or was changed after it was written.
+    """
+    weights = _read(path, map_location="cpu").get("state_dict")
+    if not isinstance(weights, dict):
+        raise ScanlearnError(f"{path} cannot be read as a checkpoint (no weights): {_REMEDY}")
+    return {name.removeprefix("method."): value for name, value in weights.items()}
+
+
 def has_digest(path: Path) -> bool:
     """Returns whether a checkpoint has a digest of its content; earlier releases wrote none."""
     with zipfile.ZipFile(path) as file:

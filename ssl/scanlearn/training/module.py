@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from scanlearn.core import Losses, Progress, Views
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import NotFiniteError
 from scanlearn.methods import Method
 from scanlearn.provenance import seed_step
 from scanlearn.training.batches import StepBatch
@@ -157,7 +157,7 @@ class Pretrainer(pl.LightningModule):
         length = torch.nn.utils.get_total_norm(gradients.values())
         loss, total = torch.stack((self._loss.float(), length.float())).tolist()
         if not math.isfinite(loss):
-            raise ScanlearnError(self._not_finite(f"the loss is {loss}"))
+            raise NotFiniteError(self._not_finite(f"the loss is {loss}"))
         if math.isfinite(total):
             return
         # A sum of squares overflows where each of the gradients may still be finite.
@@ -166,7 +166,7 @@ class Pretrainer(pl.LightningModule):
             problem = (
                 f"{len(broken)} of {len(gradients)} gradients ({broken[0]}, ...) are not finite"
             )
-            raise ScanlearnError(self._not_finite(f"the loss is {loss:.4g}, but {problem}"))
+            raise NotFiniteError(self._not_finite(f"the loss is {loss:.4g}, but {problem}"))
 
     def _not_finite(self, problem: str) -> str:
         batch = self._batch
@@ -192,7 +192,7 @@ class Pretrainer(pl.LightningModule):
         """Lets the method change its gradients, once they are whole.
 
         Raises:
-            ScanlearnError: The loss or a gradient is not finite; the weights are still those of
+            NotFiniteError: The loss or a gradient is not finite; the weights are still those of
                 the step before.
         """
         # Before the last part the gradients are each process's own: one alone must not stop.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 
 from scanlearn.archive.reader import Archive
+from scanlearn.backbones.backbone import Backbone
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.start import check_start
 from scanlearn.backbones.weights import export_backbone, load_backbone
@@ -17,15 +19,15 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, write_atomically
 from scanlearn.locks import held, inside
 from scanlearn.threads import computing_with
-from scanlearn.training.checkpoint import checkpoint_step
+from scanlearn.training.checkpoint import checkpoint_step, method_weights
 from scanlearn.training.conditions import sealed
-from scanlearn.training.distributed import Ranks, run_together
+from scanlearn.training.distributed import ALONE, Ranks, run_together
 from scanlearn.training.folder import RunFolder
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.monitor import collapse_warning, final_health, is_late
 from scanlearn.training.run import Resolved, Run, layout_of, open_scans
 from scanlearn.training.settings import PretrainConfig
-from scanlearn.training.stopping import StopRequest, listening
+from scanlearn.training.stopping import Stopped, StopRequest, listening
 from scanlearn.training.trainer import train
 from scanlearn.training.trial import explaining_memory
 
@@ -99,6 +101,51 @@ def pretrain(config: PretrainConfig, resolved: Resolved | None = None) -> Pretra
         # One process of them holds the lock for all.
         ranks.first(lambda: stack.enter_context(_alone(config)) if ranks.is_first else None)
         return _pretrain_here(config, ranks, resolved)
+
+
+def pretrain_until(config: PretrainConfig, step: int, resolved: Resolved | None = None) -> Backbone:
+    """Pretrains a backbone until a step before the last, and returns it as it is then.
+
+    The learning rate follows the schedule of the whole run: the call with a later step, or
+    `pretrain`, goes on from there and ends with the weights of a run that was never stopped.
+
+    Args:
+        step: Optimiser steps taken in the end, counted from the beginning of the run.
+        resolved: As of `pretrain`.
+
+    Returns:
+        The backbone on the CPU, in evaluation mode.
+
+    Raises:
+        ScanlearnError: As `pretrain`; or the run trains in several processes, is beyond the step,
+            or ends with it.
+    """
+    check_start(config.backbone, is_new=not Path(config.output).exists())
+    if layout_of(config).must_start():
+        raise ScanlearnError("a run that pauses trains in one process: set devices=1")
+    folder = RunFolder(Path(config.output).expanduser())
+    with _alone(config):
+        archive = open_scans(config)
+        first = checkpoint_step(folder.checkpoint)
+        total = Run.of(config, archive, resolved).resolved.total_steps
+        if not max(first, 1) <= step < total or folder.result.is_file():
+            raise ScanlearnError(
+                f"{folder.path}: it cannot pause after step {step:,}: {first:,} of its {total:,} "
+                "steps are taken; pretrain trains a run to its end"
+            )
+        taken = count(first + 1)
+        with listening(lambda: next(taken) >= step) as stop:
+            try:
+                if first < step:
+                    explaining_memory(
+                        config, stop, lambda: _pretrain(config, archive, stop, ALONE, resolved)
+                    )
+            except Stopped:
+                if stop.is_asked:
+                    raise
+        run = Run.of(config, archive, resolved)
+        run.method.load_state_dict(method_weights(folder.checkpoint))
+        return run.method.exported.cpu().eval()
 
 
 def _alone(config: PretrainConfig) -> AbstractContextManager[None]:

@@ -6,7 +6,9 @@ import math
 import numpy as np
 import pytest
 import scipy.linalg
+from sklearn.linear_model import Ridge
 from sklearn.metrics import silhouette_score
+from sklearn.preprocessing import StandardScaler
 
 from scanlearn.features.labelfree import (
     alignment,
@@ -14,6 +16,7 @@ from scanlearn.features.labelfree import (
     embedding_std,
     lidar,
     rankme,
+    rotation_accuracy,
     silhouette,
     uniformity,
 )
@@ -294,3 +297,36 @@ def test_a_constant_feature_changes_nothing_that_is_centred() -> None:
     assert alpha_req(wider[:, 0]) == pytest.approx(alpha_req(views[:, 0]))
     # A ninth dimension without variance lowers the mean variance, and by it the ridge.
     assert lidar(wider, ridge=9e-4) == pytest.approx(lidar(views, ridge=8e-4))
+
+
+def test_turns_that_features_tell_are_told_and_others_are_chance() -> None:
+    noise = rng(0).normal(size=(200, 4, 6))
+    # Chance is a quarter; four standard errors of 800 guesses are .06.
+    assert rotation_accuracy(noise) == pytest.approx(0.25, abs=0.06)
+    told = noise + 20 * np.eye(4, 6)[None]
+    assert rotation_accuracy(told) == 1
+    # Two quarters look alike: half of their scans are told, by chance, and all of the others.
+    halves = noise + 20 * np.array([[1, 0], [0, 1], [1, 0], [0, 1]]) @ np.eye(2, 6)
+    assert rotation_accuracy(halves) == pytest.approx(0.5, abs=0.08)
+    assert rotation_accuracy(7 * told + 3) == 1
+    assert rotation_accuracy(np.ones((10, 4, 3))) == 0.25
+
+
+def test_a_rotation_probe_equals_least_squares_by_a_library() -> None:
+    turned = rng(1).normal(size=(50, 4, 3)) + rng(2).normal(size=(4, 3))
+    hits = 0
+    for fold in range(5):
+        is_test = np.arange(50) % 5 == fold
+        scaler = StandardScaler().fit(turned[~is_test].reshape(-1, 3))
+        x, n = scaler.transform(turned[~is_test].reshape(-1, 3)), 160
+        y = np.tile(np.eye(4), (40, 1))
+        # Its penalty is not divided by the number of scans.
+        fit = Ridge(alpha=1e-2 * n, fit_intercept=True).fit(x, y)
+        said = fit.predict(scaler.transform(turned[is_test].reshape(-1, 3))).argmax(axis=1)
+        hits += int((said == np.tile(np.arange(4), 10)).sum())
+    assert rotation_accuracy(turned) == hits / 200
+
+
+def test_a_rotation_probe_needs_five_scans() -> None:
+    with pytest.raises(ValueError, match="needs 5"):
+        rotation_accuracy(np.ones((4, 4, 3)))

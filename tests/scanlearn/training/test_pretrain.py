@@ -22,7 +22,7 @@ from scanlearn.training.checkpoint import AtomicCheckpoints
 from scanlearn.training.conditions import read_record
 from scanlearn.training.folder import RunFolder
 from scanlearn.training.module import Pretrainer
-from scanlearn.training.pretrain import export, pretrain
+from scanlearn.training.pretrain import export, pretrain, pretrain_until
 from scanlearn.training.recorder import Recorder
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.trial import dry_run
@@ -56,6 +56,22 @@ def test_a_finished_run_is_returned_as_it_is(
     result = pretrain(configure())
     monkeypatch.setattr("scanlearn.training.trainer.train", None)
     assert pretrain(configure()) == result
+
+
+def test_a_run_that_pauses_ends_as_one_that_does_not(configure: Configure, tmp_path: Path) -> None:
+    whole = pretrain(configure(output=str(tmp_path / "whole")))
+    paused = configure()
+    early, late = pretrain_until(paused, 2), pretrain_until(paused, 4)
+    again = pretrain_until(paused, 4)
+    hashes = [weights_hash(each) for each in (early, late, again)]
+    assert hashes[0] != hashes[1] == hashes[2]
+    assert not late.training
+    with pytest.raises(ScanlearnError, match="cannot pause after step 2: 4 of its 5 steps"):
+        pretrain_until(paused, 2)
+    result = pretrain(paused)
+    assert result.final_hash == whole.final_hash not in hashes
+    with pytest.raises(ScanlearnError, match="cannot pause after step 5"):
+        pretrain_until(paused, 5)
 
 
 def test_a_different_configuration_in_the_folder_is_refused(configure: Configure) -> None:

@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from scanlearn.errors import ScanlearnError
+from scantune.comparison.search import read_search, search, summary_lines
+from scantune.comparison.search_plan import SearchConfig
+from scantune.comparison.search_rules import choose, kept, label_free_rank
+from scantune.statistics.few_patients import Sides
+from scantune.statistics.intervals import Estimate
+
+Search = Callable[..., SearchConfig]
+SCALES = {"s0": 0.0, "s0.5": 0.5, "s1": 1.0, "s1.5": 1.5}
+
+
+def estimates(aurocs: list[float], spread: float = 0.02, own: float = 0.005) -> dict[str, Estimate]:
+    """Scales whose patient resamples share a part and have one of their own each."""
+    rng = np.random.default_rng(0)
+    shared = rng.normal(0, spread, 500)
+    found = {}
+    for name, auroc in zip(SCALES, aurocs, strict=False):
+        replicates = auroc + shared + rng.normal(0, own / np.sqrt(2), 500)
+        found[name] = Estimate(
+            auroc=auroc,
+            per_fold=np.array([[auroc]]),
+            replicates=replicates,
+            num_patients=400,
+            undefined=0,
+            sides=(Sides("ill", 200, 200),),
+            refits=None,
+            is_crossed=False,
+        )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("aurocs", "chosen", "alike"),
+    [
+        # The best is half a standard error above the next: the smaller of the two is taken.
+        ([0.70, 0.7975, 0.80, 0.76], "s0.5", ("s0.5", "s1")),
+        ([0.70, 0.75, 0.80, 0.76], "s1", ("s1",)),
+        ([0.80, 0.75, 0.70, 0.76], "s0", ("s0",)),
+        ([0.80, 0.80, 0.80, 0.80], "s0", ("s0", "s0.5", "s1", "s1.5")),
+    ],
+)
+def test_the_smallest_scale_within_one_standard_error_is_chosen(
+    aurocs: list[float], chosen: str, alike: tuple[str, ...]
+) -> None:
+    found = choose(SCALES, estimates(aurocs))
+    assert (found.chosen, found.alike) == (chosen, alike)
+    assert found.is_flat is (len(alike) == 4)
+    assert sum(found.sureness.values()) == pytest.approx(1)
+    assert found.sureness[chosen] > 0.5
+
+
+def test_one_that_is_far_ahead_is_chosen_in_every_resample() -> None:
+    assert choose(SCALES, estimates([0.6, 0.7, 0.8, 0.9])).sureness["s1.5"] == 1
+
+
+@pytest.mark.parametrize(
+    ("aurocs", "count", "expected"),
+    [
+        # Far apart: by AUROC alone, whatever the ranks.
+        ([0.6, 0.9, 0.7, 0.8], 2, ["s0.5", "s1.5"]),
+        # The second and third are a tie, and the rank of s0 is the highest.
+        ([0.7990, 0.9, 0.8, 0.6], 2, ["s0", "s0.5"]),
+        ([0.6, 0.9, 0.7, 0.8], 4, ["s0", "s0.5", "s1", "s1.5"]),
+        ([float("nan"), 0.9, 0.7, 0.8], 3, ["s0.5", "s1", "s1.5"]),
+    ],
+)
+def test_the_best_go_on_and_ranks_without_labels_settle_ties(
+    aurocs: list[float], count: int, expected: list[str]
+) -> None:
+    ranks = {"s0": 4.0, "s0.5": 3.0, "s1": 2.0, "s1.5": 1.0}
+    assert kept(estimates(aurocs), ranks, count) == expected
+
+
+def test_ranks_are_means_over_measures() -> None:
+    found = label_free_rank({"a": (9.0, 0.3), "b": (8.0, 0.3), "c": (float("nan"), 0.1)})
+    assert found == {"a": 2.75, "b": 2.25, "c": 1.0}
+
+
+TINY: dict[str, Any] = {
+    "unlabeled": "phantom:patients=16,seed=3,size=48x48",
+    "labels": "phantom:patients=24,seed=4,size=48x48",
+    "target": "pallor",
+    "scales": [0, 0.5, 1],
+    "rungs": [0.2, 0.6, 1],
+    "keep": [2, 1],
+    "pretrain": {
+        "backbone": {"name": "test_resnet"},
+        "views": {"size": 32},
+        "batch_size": 8,
+        "steps": 5,
+        "device": "cpu",
+    },
+    "evaluation": {"folds": 2, "replicates": 200},
+}
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Search:
+    def make(**replaced: Any) -> SearchConfig:
+        return SearchConfig.model_validate({**TINY, "output": str(tmp_path / "search"), **replaced})
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scales": [0, 1, 0.5]}, "scales ascend, and 0, 1, 0.5 do not"),
+        ({"scales": [0, 1, 2]}, r"a scale is 0 to 1\.5"),
+        ({"rungs": [0.1, 0.5], "keep": [1]}, "rungs ascend from above 0 to 1"),
+        ({"keep": [2]}, "keep has 1 numbers; 3 rungs need 2"),
+        ({"keep": [2, 3]}, "keep never rises"),
+        ({"evaluation": {"learners": ["finetune"]}}, "finetune trains a network for every fit"),
+        ({"evaluation": {"learners": ["linear", "knn"]}}, "at most 1 item"),
+        ({"apart": True, "pretrain": {"views": {"modality": "auto"}}}, "apart needs to know"),
+        ({"evaluation": {"test": "a.csv"}}, "external test set, which a search never looks at"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(
+    plan: Search, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        plan(**changes)
+
+
+def test_a_search_ends_in_one_scale_and_is_gone_on_with(
+    plan: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = plan()
+    results = search(config)
+    assert read_search(tmp_path / "search") == results
+    first, second, last = ([row for row in results.rungs if row.step == step] for step in (1, 3, 5))
+    assert [row.scale for row in first] == [0, 0.5, 1]
+    assert [row.arm for row in second] == [row.arm for row in first if row.fate == "kept"]
+    assert [row.arm for row in last] == [row.arm for row in second if row.fate == "kept"]
+    assert [row.scale for row in last if row.fate == "chosen"] == [results.scale]
+    # Each run is trained as far as the last rung that it reached, and no further.
+    reached = {row.arm: row.step for row in results.rungs}
+    assert results.steps == sum(reached.values())
+    assert results.grid_steps == 3 * 3 * 5
+    assert (Path(results.backbone) / "model.safetensors").is_file()
+    assert [each.patients for each in results.choices] == ["all patients", "half 1", "half 2"]
+    assert results.reported is not None
+    assert "what the other half chose" in results.reported.how
+    assert any(line.startswith("Cost: ") for line in summary_lines(results))
+
+    # Nothing is trained or fitted again; a measure that is gone cannot be had any more.
+    monkeypatch.setattr("scantune.comparison.search.fit_learners", None)
+    monkeypatch.setattr("scantune.comparison.search.train_until", None)
+    again = search(config)
+    assert again.model_copy(update={"created": results.created}) == results
+
+
+@pytest.mark.long
+def test_a_killed_search_ends_as_one_that_was_not(
+    plan: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = search(plan(output=str(tmp_path / "whole")))
+
+    class Killed(BaseException):
+        pass
+
+    import scantune.comparison.search as module
+
+    fit, calls = module.fit_learners, [0]
+
+    def killed(*args: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 6:
+            raise Killed
+        return fit(*args)
+
+    config = plan()
+    monkeypatch.setattr(module, "fit_learners", killed)
+    with pytest.raises(Killed):
+        search(config)
+    results = search(config)
+    same = {"created": whole.created, "backbone": whole.backbone}
+    assert results.model_copy(update=same) == whole
+
+
+def test_a_collapsed_scale_is_left_out_and_all_collapsed_end_the_search(
+    plan: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import scantune.comparison.search as module
+
+    measured = module._Search._without_labels
+
+    def collapsing(self: Any, network: Any, spread: float, *, is_last: bool) -> Any:
+        count[0] += 1
+        return measured(self, network, 0.01 if count[0] <= most[0] else spread, is_last=is_last)
+
+    count, most = [0], [1]
+    monkeypatch.setattr(module._Search, "_without_labels", collapsing)
+    results = search(plan())
+    assert [row.fate for row in results.rungs[:1]] == ["collapsed"]
+    assert "s0" not in results.choices[0].sureness
+    count[0], most[0] = 0, 99
+    with pytest.raises(ScanlearnError, match="every scale collapsed after 1 steps"):
+        search(plan(output=str(tmp_path / "other")))
+
+
+def test_crop_and_photometric_are_tried_apart_at_the_end(plan: Search) -> None:
+    pretrain = {**TINY["pretrain"], "views": {"size": 32, "modality": None}}
+    config = plan(apart=True, rungs=[0.4, 1], keep=[1], pretrain=pretrain)
+    results = search(config)
+    chosen = f"s{results.scale:g}"
+    beside = config.beside(chosen)
+    assert all(scale.geometry == results.scale for scale in beside.values())
+    levers = {
+        (scale.crop != results.scale, scale.photometric != results.scale)
+        for scale in beside.values()
+    }
+    assert levers == {(True, False), (False, True)}
+    assert [row.arm for row in results.rungs if row.step == 2][3:] == list(beside)
+    assert results.apart is not None
+    best = [row.arm for row in results.rungs if row.fate == "chosen"][-1]
+    assert f"arms/{best}/seed-0" in results.backbone
+    assert ("no other place" in results.apart) is (best == chosen)
+
+
+def test_with_a_given_split_the_test_patients_choose_nothing(
+    plan: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import scantune.comparison.search as module
+
+    seen: list[tuple[int, bool]] = []
+    fit = module.fit_learners
+
+    def watched(backbone: Any, scans: Any, *rest: Any) -> Any:
+        seen.append((len(scans.labeled), scans.labeled.split is None))
+        return fit(backbone, scans, *rest)
+
+    monkeypatch.setattr(module, "fit_learners", watched)
+    read = module.read_tasks
+
+    def split(*args: Any) -> Any:
+        from dataclasses import replace
+
+        ((name, labeled),) = read(*args).items()
+        codes = np.unique(labeled.patients)
+        is_test = np.isin(labeled.patients, codes[: len(codes) // 3])
+        return {name: replace(labeled, split=np.where(is_test, "test", "train"))}
+
+    monkeypatch.setattr(module, "read_tasks", split)
+    results = search(plan())
+    assert [each.patients for each in results.choices] == ["all patients"]
+    assert results.reported is not None
+    assert "test patients of the given split" in results.reported.how
+    # Training patients alone choose; the whole set is scored once for the report.
+    num_train, num_all = 32, 48
+    assert seen[:2] == [(num_train, True), (num_all, False)]
