@@ -40,7 +40,10 @@ def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -
         raise TypeError("overrides change a file; give them to load_config instead")
     output = Path(config.output).expanduser()
     with held(inside(output), output, wait=config.wait):
-        folder = run_study(config)
+        for num_seeds in config.looks:
+            folder = run_study(config if config.max_seeds is None else config.at_look(num_seeds))
+            if read_results(folder).verdict.kind != "none":
+                break
         report = page.write(folder)
     results = read_results(folder)
     say("")

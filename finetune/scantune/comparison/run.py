@@ -20,7 +20,7 @@ from scantune.comparison.facts import draw_sheets
 from scantune.comparison.folder import StudyFolder, check_archives, chose_by_area, open_study
 from scantune.comparison.leaks import dropped, find_study_leaks, leak_warnings
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.planned import power_at_start, power_fact
+from scantune.comparison.planned import look_in_words, power_at_start, power_fact
 from scantune.comparison.results import RESULTS_FILE, TABLE_FILE, Rejected, Results
 from scantune.comparison.scores import networks_of, read_tasks, score_all
 from scantune.comparison.summary import difference_rows, estimate_all, score_rows, state_verdict
@@ -79,6 +79,8 @@ def run_study(config: CompareConfig) -> Path:
     proof = matched(runs)
     arms = facts.arm_rows(config, unlabeled.shape[0], policy_left_out)
     answer = state_verdict(config, arms, table, differences, proof)
+    if look := look_in_words(config):
+        answer = answer.model_copy(update={"sentence": f"{answer.sentence} {look}"})
     caveat = facts.patients_caveat({config.primary_task: tasks[config.primary_task]})
     if caveat:
         answer = answer.model_copy(update={"sentence": f"{answer.sentence} {caveat}"})
