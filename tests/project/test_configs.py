@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from scanlearn.backbones.backbone import BackboneConfig, build_backbone
+from scanlearn.backbones.card import Card
+from scanlearn.backbones.weights import write_weights
 from scanlearn.config import default_yaml, load_config, parse_value
 from scanlearn.training.pretrain import pretrain
 from scanlearn.training.settings import PretrainConfig
@@ -16,6 +19,15 @@ from scantune.comparison.search_plan import SearchConfig
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PRETRAIN = sorted((CONFIGS / "pretrain").glob("*.yaml"))
 COMPARE = sorted((CONFIGS / "compare").glob("*.yaml"))
+# Comparisons of any scans, made for a question and not for a modality.
+PRESETS = {
+    "weak_strong": "auto",
+    "dose": "auto",
+    "which_lever": "auto",
+    "is_it_worth_it": "auto",
+    "finetune_dose": "auto",
+    "paper": None,
+}
 SEARCH = sorted((CONFIGS / "search").glob("*.yaml"))
 SMALL = "phantom:patients=8,seed=3,size=48x48"
 
@@ -45,7 +57,8 @@ def test_it_names_its_modality(path: Path) -> None:
     if path in PRETRAIN:
         assert modality == "auto"
     else:
-        assert modality == (None if path.stem == "demo" else path.stem.removesuffix("_tiny"))
+        own = {"demo": None, **PRESETS}
+        assert modality == own.get(path.stem, path.stem.removesuffix("_tiny"))
 
 
 @pytest.mark.parametrize("path", PRETRAIN, ids=lambda path: path.stem)
@@ -57,17 +70,36 @@ def test_a_pretraining_configuration_runs_a_step(path: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("path", COMPARE, ids=lambda path: path.stem)
-def test_a_comparison_runs_a_step_of_each_arm(path: Path, tmp_path: Path) -> None:
+def test_a_comparison_runs_a_step_of_each_arm(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from scantune.comparison.run import run_study
 
-    words = [f"output={tmp_path}", "pretrain.batch_size=8", "pretrain.steps=1", "seeds=[0]"]
+    # That timm loads what is exported is asked of the runs above.
+    monkeypatch.setattr("scanlearn.backbones.weights.check_reload", lambda *_: None)
+
+    words = [
+        f"output={tmp_path / 'study'}",
+        "pretrain.batch_size=8",
+        "pretrain.steps=1",
+        "seeds=[0]",
+    ]
     words += ["pretrain.views.size=32", "pretrain.backbone.name=test_resnet", "tasks=[pallor]"]
     words += [f"unlabeled={SMALL}", "labels=phantom:patients=30,seed=4,size=48x48"]
     words += ["evaluation.budgets=[all]", "evaluation.folds=2", "evaluation.label_seeds=1"]
     words += ["evaluation.learners=[knn]", "primary.learner=knn"]
-    words += ["primary.task=null", "primary.budget=all"]
+    words += ["primary.task=null", "primary.budget=all", "evaluation.split_column=null"]
+    words += ["evaluation.replicates=200"]
+    if path.stem == "finetune_dose":
+        words += ["evaluation.tune.scale=0.5"]
+    if path.stem in ("is_it_worth_it", "finetune_dose"):
+        network = build_backbone(BackboneConfig(name="test_resnet"), 3, seed=5)
+        card = Card.of(network, size=32, mean=(0.4,) * 3, std=(0.2,) * 3)
+        (tmp_path / "given").mkdir()
+        write_weights(network, tmp_path / "given", card)
+        words += [f"arms.imagenet.backbone={tmp_path / 'given'}", "arms.scratch.kind=random"]
     run_study(load_config(CompareConfig, path, words, kind="compare"))
-    assert (tmp_path / "results.json").is_file()
+    assert (tmp_path / "study" / "results.json").is_file()
 
 
 @pytest.mark.parametrize("model", [PretrainConfig, CompareConfig])

@@ -20,7 +20,8 @@ from scantune.comparison.sides import Differences, auroc_text, difference_text
 from scantune.wording import budget_name, learner_name
 
 _PAGE, _CSV, _LATEX = "difference.html", "difference.csv", "difference.tex"
-_ROW, _WIDTH, _LEFT = 40.0, 620.0, 300.0
+# Readable on a phone: words above the interval, not beside it.
+_ROW, _WIDTH, _LEFT = 76.0, 340.0, 130.0
 
 
 def write(found: Differences, folder: Path) -> Path:
@@ -85,14 +86,13 @@ def _forest(found: Differences, colours: dict[str, str]) -> Markup:
     for place, row in enumerate(found.differences):
         top = 18 + place * _ROW
         cell = plots.forest_cell(row, limits, found.margin, colours)
-        body.append(svg.text(0, top + 17, f"{row.a} − {row.b}", css="label strong"))
-        body.append(svg.text(0, top + 32, _place(row), css="muted small"))
-        body.append(svg.placed(cell, _LEFT, top))
-        middle = top + _ROW / 2 + 4
-        body.append(svg.text(_WIDTH, middle, difference_text(row), anchor="end", css="num small"))
-    return svg.figure(
-        _WIDTH, 18 + _ROW * len(found.differences), "paired differences in AUROC", body
-    )
+        pair = svg.shortened(f"{row.a} − {row.b}", 30)
+        body.append(svg.text(0, top + 14, pair, css="label strong"))
+        body.append(svg.text(_WIDTH, top + 14, difference_text(row), anchor="end", css="num small"))
+        body.append(svg.text(0, top + 29, _place(row), css="muted small"))
+        body.append(svg.placed(cell, _LEFT, top + 30))
+    height = 18 + _ROW * len(found.differences)
+    return svg.figure(_WIDTH, height, "paired differences in AUROC", body)
 
 
 def _place(row: ArmDifference) -> str:

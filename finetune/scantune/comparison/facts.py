@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from scanlearn.config import dump_plain
 from scanlearn.files import disk_errors, make_folder
 from scanlearn.methods import MethodConfig
 from scanlearn.packing.sources import PHANTOM_PREFIX
-from scanlearn.training.run import with_batch_of
+from scanlearn.training.run import Resolved, with_batch_of
 from scanlearn.training.settings import TrainingSettings
 from scanlearn.views.adjusting import in_words
 from scanlearn.views.explain import policy_changes
@@ -27,7 +29,7 @@ from scanlearn.views.scale import Scale
 from scanlearn.views.settings import RenderSettings
 from scanlearn.views.statistics import view_statistics
 from scantune.comparison.folder import StudyFolder
-from scantune.comparison.plan import CompareConfig
+from scantune.comparison.plan import CompareConfig, Group
 from scantune.comparison.results import (
     ArmRow,
     Counted,
@@ -50,6 +52,13 @@ from scantune.wording import design_name, learner_name
 _ARMS_A_SHEET = 4
 _SCANS = 5
 _DPI = 150
+_NAMED = 5
+# Steps below which a run is called short, ours; and the share of scans from which on a second body
+# part or view is told.
+FEW_STEPS = 100
+_MIXED = 0.01
+# AUROC above which all arms and the thumbnail are called alike.
+SATURATED = 0.98
 # Embedding std x sqrt(d), 1 where healthy, below which an arm is called collapsed; ours.
 COLLAPSED = 0.3
 
@@ -180,7 +189,7 @@ def _evaluation_text(config: CompareConfig, tasks: Mapping[str, LabeledSet]) -> 
         (
             *((f"{frozen} on frozen features",) if frozen else ()),
             *((f"{trained} of each network",) if trained else ()),
-            *((evaluation.tune.views_in_words,) if evaluation.trained_on_views else ()),
+            *((evaluation.views_in_words,) if evaluation.trained_on_views else ()),
             design,
             f"{seeds} label seed{'s' if seeds > 1 else ''}",
         )
@@ -384,6 +393,66 @@ def undefined_warnings(scores: Mapping[tuple[str, str], Sequence[Scores]]) -> tu
                     f"in {undefined} of {len(folds)} folds: its AUROC there is undefined and left "
                     "out of the mean."
                 )
+    return tuple(warnings)
+
+
+def step_warnings(groups: Mapping[Group, Resolved]) -> tuple[str, ...]:
+    """Names the groups of arms whose training is too short to tell much of a scale."""
+    warnings = []
+    for group, chosen in groups.items():
+        steps, epochs = chosen.total_steps, chosen.total_steps / chosen.steps_per_epoch
+        if steps < FEW_STEPS or epochs < 1:
+            what = f"{group.title}: training" if group.title else "Training"
+            warnings.append(
+                f"{what} takes {steps:,} step{'s' if steps > 1 else ''} ({epochs:.2g} epochs): "
+                f"below {FEW_STEPS} steps, or one epoch, networks are hardly trained, and their "
+                "differences say little of longer training; raise pretrain.epochs or "
+                "pretrain.steps."
+            )
+    return tuple(warnings)
+
+
+def mixture_warnings(unlabeled: Archive) -> tuple[str, ...]:
+    """What the archive mixes by its DICOM tags, or by a column of its views, if it kept these."""
+    parts: Counter[str] = Counter()
+    for examined, count in unlabeled.examined.items():
+        parts[examined.partition(" ")[2]] += count
+    kinds = {"body parts": parts}
+    for column in unlabeled.label_columns:
+        if re.fullmatch(r"view[ _]?position", column, re.IGNORECASE):
+            views = [str(view) for view in unlabeled.labels(column) if view is not None]
+            kinds["views"] = Counter(views)
+    warnings = []
+    for kind, counts in kinds.items():
+        named = Counter({name: count for name, count in counts.items() if name})
+        common = [f"{n} {c:,}" for n, c in named.most_common() if c >= _MIXED * named.total()]
+        if len(common) > 1:
+            warnings.append(
+                f"The unlabeled scans mix {kind} ({', '.join(common[:_NAMED])}"
+                f"{', ...' if len(common) > _NAMED else ''}): networks may learn to tell these "
+                "apart in place of findings, and a crop or flip may suit one and not another; "
+                "pack.keep chooses among them."
+            )
+    return tuple(warnings)
+
+
+def saturation_warnings(config: CompareConfig, table: Sequence[Score]) -> tuple[str, ...]:
+    """Names the tasks that every arm and the thumbnail solve, with the primary budget."""
+    warnings = []
+    for task in config.task_names:
+        aurocs = [
+            score.auroc if score.auroc is not None else 0.0
+            for score in table
+            if (score.task, score.learner, score.budget)
+            == (task, config.primary.learner, config.primary_budget)
+        ]
+        if aurocs and min(aurocs) > SATURATED:
+            thumbnail = THUMBNAIL in {score.arm for score in table}
+            warnings.append(
+                f"{task}: every arm{' and the thumbnail' if thumbnail else ''} scores above "
+                f"{SATURATED:g}: the task is saturated, and no difference can be seen; take a "
+                "harder one, or fewer labels."
+            )
     return tuple(warnings)
 
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, TypeAdapter, field_validator, model_validator
+from pydantic import (
+    Field,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from scanlearn.backbones.settings import BackboneConfig
 from scanlearn.config.settings import Settings
@@ -27,11 +35,11 @@ from scanlearn.training.settings import (
 from scanlearn.views.extra_settings import build_extras
 from scanlearn.views.modality import AUTO
 from scanlearn.views.recipes import Recipe, no_effect_in_words
-from scanlearn.views.scale import Scale
+from scanlearn.views.scale import MAX_SCALE, Scale
 from scanlearn.views.settings import LOCAL_SHARE
 from scantune.evaluation.settings import THUMBNAIL, ScoringSettings, check_backbone_name
 from scantune.labels.labeled_set import target_title
-from scantune.learners.table import LearnerName
+from scantune.learners.table import AugmentedName
 from scantune.splits import Budget
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
@@ -66,7 +74,7 @@ def _help(name: str) -> str | None:
 class EvaluationConfig(ScoringSettings):
     """How backbones are scored."""
 
-    learners: tuple[LearnerName, ...] = Field(
+    learners: tuple[AugmentedName, ...] = Field(
         default=("linear", "knn"), min_length=1, description=_help("learners")
     )
     budgets: tuple[Budget, ...] = Field(
@@ -178,6 +186,53 @@ class ArmConfig(Settings):
         return path if self.backbone is not None and path.exists() else None
 
 
+_Dialled = Annotated[float, Field(ge=0, le=MAX_SCALE)]
+_Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class GridConfig(Settings):
+    """Arms for every combination of some values; a key that is left out is not part of the grid."""
+
+    methods: tuple[MethodName, ...] = Field(default=(), description="methods by name")
+    scales: tuple[_Dialled, ...] = Field(
+        default=(), description="augmentation scales, 0 to 1.5; weak (0.5) where none are given"
+    )
+    crops: tuple[_Dialled, ...] = Field(default=(), description="sub-dial crop, beside the scale")
+    photometrics: tuple[_Dialled, ...] = Field(
+        default=(), description="sub-dial photometric, beside the scale"
+    )
+    shares: tuple[_Share, ...] = Field(default=(), description="shares of the unlabeled patients")
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> GridConfig:
+        if not any(getattr(self, key) for key in GridConfig.model_fields):
+            raise ValueError(f"names no values; give one of {', '.join(GridConfig.model_fields)}")
+        return self
+
+    def arms(self) -> dict[str, dict[str, Any]]:
+        """The arms by name, such as ``s0.5``, ``simclr-0.5`` or ``crop1-photo0.5-share0.25``."""
+        alone = "" if self.methods else "s"
+        axes = (
+            [(name, name) for name in self.methods],
+            [(f"{alone}{value:g}", value) for value in self.scales],
+            [(f"crop{value:g}", value) for value in self.crops],
+            [(f"photo{value:g}", value) for value in self.photometrics],
+            [(f"share{value:g}", value) for value in self.shares],
+        )
+        nothing: list[tuple[str, Any]] = [("", None)]
+        arms: dict[str, dict[str, Any]] = {}
+        for picked in product(*(axis or nothing for axis in axes)):
+            (_, method), (_, scale), (_, crop), (_, photometric), (_, share) = picked
+            base = Scale.WEAK.crop if scale is None else scale
+            levers = {"crop": crop, "photometric": photometric}
+            moved = {lever: value for lever, value in levers.items() if value is not None}
+            shared = dict.fromkeys(("crop", "geometry", "photometric"), base)
+            arm = {"scale": {**shared, **moved} if moved else base, "method": method}
+            name = "-".join(part for part, _ in picked if part)
+            arms[name] = {**arm, "share": None if share == 1 else share}
+        return arms
+
+
 @dataclass(frozen=True)
 class Group:
     """What arms share that are matched in all but the dial: their method and their patients.
@@ -196,7 +251,7 @@ class PrimaryConfig(Settings):
     """The one comparison named in advance; all others are corrected for their number."""
 
     task: str | None = Field(default=None, description="null is the first task")
-    learner: LearnerName = Field(default="linear", description="one of evaluation.learners")
+    learner: AugmentedName = Field(default="linear", description="one of evaluation.learners")
     budget: Budget | None = Field(default=None, description="null is the largest")
     better: str = Field(default="weak", description="arm that is expected to be better")
     than: str = Field(default="strong", description="arm that it is compared with")
@@ -229,12 +284,20 @@ class CompareConfig(Settings):
         description="what to score: each a label column, or a list of columns of one finding each",
         examples=[["diagnosis"]],
     )
+    target: str | None = Field(
+        default=None, description="one label column to score, in place of tasks"
+    )
     output: str = Field(
         description="output folder; run the same command again to continue a stopped comparison",
         examples=["runs/compare"],
     )
     arms: dict[str, ArmConfig] = Field(
         default_factory=_default_arms, min_length=2, description="arms to compare, by name"
+    )
+    grid: GridConfig | None = Field(
+        default=None,
+        description="further arms, one for each combination of methods, scales, crops, "
+        "photometrics and shares; where arms is not given, these alone",
     )
     seeds: tuple[int, ...] = Field(
         default=(0, 1, 2),
@@ -270,6 +333,27 @@ class CompareConfig(Settings):
         default=0.01, gt=0, lt=0.5, description="smallest AUROC difference that matters"
     )
     wait: bool = Field(default=False, description=WAIT_HELP)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_out(cls, data: Any) -> Any:
+        """Takes ``target`` for the one task, and the arms of ``grid`` among the others."""
+        if not isinstance(data, Mapping):
+            return data
+        target, grid = data.get("target"), data.get("grid")
+        if isinstance(target, str):
+            data = {**data, "tasks": (target,), "target": None}
+        try:
+            made = {} if grid is None else GridConfig.model_validate(grid).arms()
+        except ValidationError:
+            return data  # It is told when the field is read.
+        if made:
+            arms = data.get("arms") or {}
+            twice = [name for name in made if name in arms]
+            if twice:
+                raise ValueError(f"grid makes an arm '{twice[0]}', which arms names too")
+            data = {**data, "arms": {**arms, **made}, "grid": None}
+        return data
 
     @model_validator(mode="after")
     def _consistent(self) -> CompareConfig:

@@ -70,7 +70,12 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int) -> Path:
     # Runs keep the plan as it was written; before the hours that they take, tune is checked too.
     resolved = config.under(groups[config.groups[0]].modality)
     given, given_warnings = given_rows(config, labels)
-    for warning in given_warnings:
+    early = (
+        *facts.step_warnings(groups),
+        *facts.mixture_warnings(unlabeled),
+        *given_warnings,
+    )
+    for warning in early:
         warn_user(warning)
     scored: set[str] = set()
 
@@ -127,14 +132,15 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int) -> Path:
             view_statistics=facts.view_shares(config, policy_left_out),
             sheets=draw_sheets(config, folder, unlabeled, policy_left_out),
             warnings=(
+                *early,
                 *facts.data_warnings(unlabeled, archives, tasks),
                 *facts.score_warnings(config, scores),
                 *facts.undefined_warnings(scores),
                 *facts.interval_warnings(table),
+                *facts.saturation_warnings(config, table),
                 *facts.thumbnail_warnings(config, table),
                 *facts.collapse_warnings(runs),
                 *leak_warnings(leaks, len(left_out)),
-                *given_warnings,
                 *run_warnings,
             ),
             rejected=Rejected(**{name: archive.num_rejected for name, archive in named.items()}),

@@ -281,7 +281,7 @@ def _say_cost(
         "evaluation.label_seeds, folds or budgets take less time"
     )
     if on_views:
-        say(f"{', '.join(on_views)}: {scoring.tune.views_in_words}")
+        say(f"{', '.join(on_views)}: {scoring.views_in_words}")
         for words in left_out_in_words(scoring.tune.left_out(labels)):
             say(words)
 

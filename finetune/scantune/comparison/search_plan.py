@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from itertools import pairwise
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from scanlearn.config.settings import Settings
 from scanlearn.training.settings import WAIT_HELP, TrainingSettings
+from scanlearn.views.modality import AUTO
 from scanlearn.views.scale import MAX_SCALE, Scale
 from scantune.comparison.plan import (
     ArmConfig,
@@ -19,6 +21,9 @@ from scantune.comparison.plan import (
 )
 from scantune.labels.labeled_set import target_title
 from scantune.learners.table import LearnerName
+
+# What `apart` moves alone: small lesions suffer from crops, brightness from photometric changes.
+LEVERS = ("crop", "photometric")
 
 
 def _help(name: str) -> str | None:
@@ -84,6 +89,11 @@ class SearchConfig(Settings):
     keep: tuple[PositiveInt, ...] = Field(
         default=(3, 2), description="scales that are kept after each rung but the last"
     )
+    apart: bool = Field(
+        default=False,
+        description="at the end try crop and photometric apart: each at the scales beside the one "
+        "that was chosen, the others as they are",
+    )
     seed: int = Field(default=0, ge=0, description="pretraining seed")
     grid_seeds: PositiveInt = Field(
         default=3, description="seeds of the grid to which the cost is compared"
@@ -125,6 +135,11 @@ class SearchConfig(Settings):
             )
         if any(after > before for before, after in pairwise((len(self.scales), *self.keep))):
             raise ValueError("keep never rises, and is at most the number of scales")
+        if self.apart and self.pretrain.views.modality == AUTO:
+            raise ValueError(
+                "apart needs to know what one number moves: set pretrain.views.modality to a "
+                "modality, or to null for the recipe alone"
+            )
         self.study()
         return self
 
@@ -132,6 +147,19 @@ class SearchConfig(Settings):
     def arms(self) -> dict[str, float]:
         """The scales by the names of their arms, ascending."""
         return {f"s{scale:g}": scale for scale in self.scales}
+
+    def beside(self, arm: str) -> dict[str, Scale]:
+        """Crop and photometric, each moved alone to the scales beside an arm's, by name."""
+        chosen = self.arms[arm]
+        place = self.scales.index(chosen)
+        near = (*self.scales[max(0, place - 1) : place], *self.scales[place + 1 : place + 2])
+        # One number may move `acquisition` too.
+        dial = self.pretrain.build_recipe().dial(Scale.of(chosen))
+        return {
+            f"{arm}-{lever}{scale:g}": Scale(**{**asdict(dial), lever: scale})
+            for lever in LEVERS
+            for scale in near
+        }
 
     @property
     def task(self) -> str:
@@ -148,11 +176,15 @@ class SearchConfig(Settings):
                 *("unlabeled_columns", "label_columns"),
             )
         }
+        scales = {name: Scale.of(scale) for name, scale in self.arms.items()}
+        if self.apart:
+            # Which of these are trained is known at the end alone.
+            scales |= {k: v for arm in self.arms for k, v in self.beside(arm).items()}
         scoring = self.evaluation.model_dump()
         return CompareConfig(
             **shared,
             tasks=(self.target,),
-            arms={name: ArmConfig(scale=Scale.of(scale)) for name, scale in self.arms.items()},
+            arms={name: ArmConfig(scale=scale) for name, scale in scales.items()},
             seeds=(self.seed,),
             evaluation=EvaluationConfig(**scoring),
             primary=PrimaryConfig(learner=self.evaluation.learners[0], better=first, than=second),

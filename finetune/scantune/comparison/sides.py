@@ -42,7 +42,7 @@ class Side:
         named = self.networks[0].metrics.get("named", {})
         words = [str(named[key]) for key in ("backbone", "method", "scale") if key in named]
         count = len(self.networks)
-        return ", ".join([*words, f"{count} networks" if count > 1 else "one network"])
+        return ", ".join([*words, f"{count} networks"] if count > 1 else words or ["one network"])
 
 
 @dataclass(frozen=True)

@@ -189,7 +189,7 @@ def spreads(
 
 def trained_arms(config: CompareConfig) -> frozenset[str]:
     """Returns the arms of which every pretraining seed gives another network."""
-    return frozenset(name for name, arm in config.arms.items() if arm.kind == "pretrained")
+    return frozenset(config.trained)
 
 
 def spreads_of(

@@ -55,6 +55,10 @@ class ClassifierCard(Settings):
             whom the models of inner folds had not seen; None where they were too few.
         framing: How scans that are not square are shown to it; cards of earlier versions, whose
             classifiers go on seeing them squeezed, do not say.
+        views: How its training scans were augmented, in words; None where none were, or where an
+            earlier version did not say.
+        modality: The policy that changed these views, and what; None for the recipe alone.
+        own_modality: That policy as it was given, where it is one of the user's own.
         patients: Patients that are known; None where none is.
         unknown_patients: Scans whose patient is unknown.
         counted: Scans and patients in words.
@@ -80,6 +84,9 @@ class ClassifierCard(Settings):
     mean: tuple[Finite, ...]
     std: tuple[Deviation, ...]
     framing: Framing = "squeeze"
+    views: str | None = None
+    modality: str | None = None
+    own_modality: dict[str, Any] | None = None
     packing: dict[str, Any]
     probe_hash: str | None = None
     network_hash: str | None = None
@@ -120,7 +127,15 @@ def keep_network(folder: Path, card: ClassifierCard, network: Backbone) -> Path:
     Raises:
         ScanlearnError: The disk is full or may not be written to, or timm does not load it.
     """
-    export = Card.of(network, size=card.size, mean=card.mean, std=card.std, method=card.learner)
+    export = Card.of(
+        network,
+        size=card.size,
+        mean=card.mean,
+        std=card.std,
+        method=card.learner,
+        modality=card.modality,
+        own_modality=card.own_modality,
+    )
     card = card.model_copy(update={"network_hash": export.weights_hash})
 
     def write(partial: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -210,6 +210,10 @@ class TuneConfig(Settings):
             raise ScanlearnError(f"tune.{error} (Under the modality of the backbone.)") from None
         return changed
 
+    def of(self, learner: str) -> TuneConfig:
+        """Returns these settings with the augmentation that a learner's own name says."""
+        return self.model_copy(update=dict(LEARNERS[learner].sees))
+
     @property
     def views_in_words(self) -> str:
         """How training scans are augmented."""
@@ -220,6 +224,18 @@ class TuneConfig(Settings):
         return (
             f"{self.augment} augmentation, scale {self.scale:g} of recipe {self.recipe}{modality}"
         )
+
+    def views_recorded(self, archive: Archive) -> dict[str, Any]:
+        """Returns how training scans are augmented, as fields of a classifier's card."""
+        if self.augment == "none":
+            return {}
+        recipe, modality = self.build_recipe(self.left_out(archive)), self.modality
+        own = modality.model_dump(mode="json") if isinstance(modality, OwnModality) else None
+        return {
+            "views": self.views_in_words,
+            "modality": recipe.policy_text if recipe.policy else None,
+            "own_modality": own,
+        }
 
     @property
     def probe_rows(self) -> ProbeRows:

@@ -4,6 +4,7 @@
 - `moderation.py`: variances of few draws, moderated over the cells of a study
 - `dose.py`: AUROC over the scale as a curve, its best scale or that it is flat
 - `few_patients.py`: least variances, limits of an AUROC, and too few patients to say
+- `power.py`: the smallest difference that a plan will find
 - `delong.py`: DeLong's intervals and paired tests on one fixed test set
 - `metrics.py`: the table of metrics, thresholds, intervals of shares
 - `agreement.py`: quadratic kappa of grades

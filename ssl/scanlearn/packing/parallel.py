@@ -120,7 +120,7 @@ def get_ready(workers: int, modules: Sequence[str] = ()) -> None:
     if _START_METHOD == "forkserver" and workers > 1:
         from multiprocessing import forkserver
 
-        with _hidden_main(), _interrupts_held():
+        with _hidden_main(), safe_path(), _interrupts_held():
             _context(modules)
             forkserver.ensure_running()
 
@@ -265,7 +265,7 @@ class _WorkerProcess(_Process):  # type: ignore[misc]
     """A process that does not import the user's script."""
 
     def start(self) -> None:
-        with _hidden_main():
+        with _hidden_main(), safe_path():
             super().start()
 
 
@@ -296,6 +296,25 @@ def _hidden_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextmanager
+def safe_path() -> Iterator[None]:
+    """Keeps processes that start inside the block from importing out of the working folder.
+
+    Their interpreters look there first: a folder of scans or a file of the user's that is called
+    as a module is was imported in its place.
+    """
+    name = "PYTHONSAFEPATH"
+    before = os.environ.get(name)
+    os.environ[name] = before or "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from scanlearn.readers.dicom_tags import (
     check_picture,
     examined_of,
     laterality_of,
+    load_pydicom,
     macro,
     num_frames_of,
     spacing_mm_of,
@@ -107,6 +108,7 @@ def _frames(path: Path, frames: range, settings: ReadSettings) -> Iterator[Frame
 
 
 def _read(path: Path, *, pixels: bool, pictures_only: bool) -> Dataset:
+    load_pydicom()
     import pydicom
     from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import MutableSequence
 from typing import TYPE_CHECKING, Any
 
@@ -205,8 +206,30 @@ def texts_of(tags: Dataset, name: str) -> tuple[str, ...]:
     return tuple(text for text in texts if text)
 
 
+def load_pydicom() -> None:
+    """Imports pydicom, whatever lies in the folder that one works in.
+
+    Of pydicom's decoders gdcm looks for a module dl, which Python has no more: beside a folder of
+    that name it took this for it, and no DICOM file could be read.
+    """
+    if "pydicom" in sys.modules:
+        return
+    modules: dict[str, Any] = sys.modules
+    sought = ("dl", "DLFCN")
+    before = {name: modules[name] for name in sought if name in modules}
+    # None is what cannot be imported.
+    modules.update(dict.fromkeys(sought))
+    try:
+        import pydicom  # noqa: F401
+    finally:
+        for name in sought:
+            del modules[name]
+        modules.update(before)
+
+
 def keywords() -> tuple[str, ...]:
     """Returns the keywords of all tags of the standard."""
+    load_pydicom()
     from pydicom.datadict import keyword_dict
 
     return tuple(keyword_dict)
@@ -217,6 +240,7 @@ def value_representation(keyword: str) -> str | None:
 
     Source: DICOM PS3.5 6.2.
     """
+    load_pydicom()
     from pydicom.datadict import dictionary_VR, tag_for_keyword
 
     tag = tag_for_keyword(keyword)

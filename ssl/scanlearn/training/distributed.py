@@ -30,6 +30,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from scanlearn.backbones.backbone import has_batch_norm
 from scanlearn.console import logging_at, quiet, say
 from scanlearn.errors import Interrupted, ScanlearnError
+from scanlearn.packing.parallel import safe_path
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.stopping import LISTENED, Stopped, restore_handlers, stopped
 
@@ -269,9 +270,10 @@ def run_together(
             "NODE_RANK": "0",
             "WORLD_SIZE": str(count),
         }
-        context = spawn(  # type: ignore[no-untyped-call]
-            _run_one, args=(function, config, environment, notes), nprocs=count, join=False
-        )
+        with safe_path():
+            context = spawn(  # type: ignore[no-untyped-call]
+                _run_one, args=(function, config, environment, notes), nprocs=count, join=False
+            )
         signals: list[int] = []
         try:
             with (

@@ -439,7 +439,7 @@ def _fits(config: PretrainConfig, share: int) -> bool:
     )
     code = f"from {__name__} import try_batch; try_batch()"
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-P", "-c", code],
         input=tried.model_dump_json(),
         capture_output=True,
         text=True,

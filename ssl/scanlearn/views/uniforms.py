@@ -66,7 +66,7 @@ def uniforms(key: DrawKey, views: int) -> Float64[np.ndarray, "b v p"]:
     Source: the finaliser of SplitMix64, Steele, Lea and Flood, OOPSLA 2014, used as a hash of a
     counter: each number of the key is mixed in by one more round.
     """
-    state = _mix(np.full((1, 1, 1), key.seed, dtype=np.uint64))
+    state = mix(np.full((1, 1, 1), key.seed, dtype=np.uint64))
     state = _absorb(state, np.full((1, 1, 1), key.step, dtype=np.uint64))
     state = _absorb(state, np.asarray(key.positions, dtype=np.uint64)[:, None, None])
     state = _absorb(state, np.arange(views, dtype=np.uint64)[None, :, None])
@@ -75,15 +75,20 @@ def uniforms(key: DrawKey, views: int) -> Float64[np.ndarray, "b v p"]:
     return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
+def mix(state: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
+    """Returns 64 bits hashed to 64 others: the finaliser of SplitMix64."""
+    mixed = state + _GOLDEN
+    # In place: a new array of more than 128 KiB comes back as pages to be faulted in.
+    shifted = np.right_shift(mixed, np.uint64(30))
+    mixed ^= shifted
+    mixed *= _MIX_1
+    mixed ^= np.right_shift(mixed, np.uint64(27), out=shifted)
+    mixed *= _MIX_2
+    mixed ^= np.right_shift(mixed, np.uint64(31), out=shifted)
+    return mixed
+
+
 def _absorb(
     state: UInt64[np.ndarray, "..."], part: UInt64[np.ndarray, "..."]
 ) -> UInt64[np.ndarray, "..."]:
-    return _mix(state ^ _mix(part + _GOLDEN))
-
-
-def _mix(state: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
-    state = state + _GOLDEN
-    state = (state ^ (state >> np.uint64(30))) * _MIX_1
-    state = (state ^ (state >> np.uint64(27))) * _MIX_2
-    mixed: UInt64[np.ndarray, "..."] = state ^ (state >> np.uint64(31))
-    return mixed
+    return mix(state ^ mix(part + _GOLDEN))

@@ -3,12 +3,17 @@ from __future__ import annotations
 import multiprocessing
 import operator
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from scanlearn.archive.reader import Archive
 from scanlearn.packing import parallel as pool
 from scanlearn.packing.parallel import SharedBuffers, map_where_worth, num_cores, ordered_map
 
@@ -145,3 +150,28 @@ def test_without_shared_memory_all_travels_in_the_pickle(rng: np.random.Generato
     pickled = buffers.dump(sent, 0)
     assert pickled.sizes == ()
     np.testing.assert_array_equal(buffers.load(pickled, 0)[1], sent[1])
+
+
+@pytest.mark.parametrize("is_script", [True, False])
+def test_nothing_is_imported_out_of_the_folder_that_one_works_in(
+    make_dicom: Callable[..., Path], tmp_path: Path, is_script: bool
+) -> None:
+    here = tmp_path / "here"
+    for number in range(2):
+        make_dicom(np.full((9, 9), 7 + number, np.uint8), f"here/dl/{number}.dcm")
+    code = (
+        "from scanlearn.packing.pack import pack\n"
+        "from scanlearn.packing.settings import PackSettings\n"
+        "pack('dl', 'packed', settings=PackSettings(canvas=8, workers=2))\n"
+    )
+    words = ["-c", code]
+    if is_script:
+        # The interpreter of a script does not look here; those of its workers did.
+        (here / "pydicom.py").write_text("raise SystemExit(9)\n")
+        script = tmp_path / "elsewhere.py"
+        script.write_text(code)
+        words = [str(script)]
+    done = subprocess.run([sys.executable, *words], cwd=here, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(Archive(here / "packed")) == 2

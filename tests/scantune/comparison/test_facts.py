@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -282,3 +283,56 @@ def test_unknown_patients_reach_counts_verdict_and_warnings(
 def test_counts_of_an_earlier_release_are_read() -> None:
     earlier = Counted(scans=7, patients=None, hash="a1")
     assert earlier.count.in_words == "7 scans, patients unknown; each scan counted as one"
+
+
+def _steps(total: int, per_epoch: int) -> Any:
+    return SimpleNamespace(total_steps=total, steps_per_epoch=per_epoch)
+
+
+@pytest.mark.parametrize(
+    ("total", "per_epoch", "told"),
+    [
+        (99, 9, "Training takes 99 steps (11 epochs): "),
+        (1, 9, "Training takes 1 step (0.11 epochs): "),
+        (500, 1000, "Training takes 500 steps (0.5 epochs): "),
+        (100, 100, None),
+    ],
+)
+def test_a_short_training_is_told(plan: Plan, total: int, per_epoch: int, told: str | None) -> None:
+    (group,) = plan().groups
+    warnings = facts.step_warnings({group: _steps(total, per_epoch)})
+    assert [text.startswith(told or "") for text in warnings] == [True] * (told is not None)
+    half = replace(group, title="50 % of the patients", share=0.5)
+    (text,) = facts.step_warnings({group: _steps(200, 9), half: _steps(4, 9)})
+    assert text.startswith("50 % of the patients: training takes 4 steps")
+
+
+@pytest.mark.parametrize(
+    ("examined", "views", "told"),
+    [
+        ({"CR CHEST": 900, "DX CHEST": 100}, ["PA"] * 10, []),
+        ({"CR CHEST": 995, "CR HAND": 5}, None, []),
+        ({"CR CHEST": 900, "CR HAND": 90, "CR": 10}, None, ["body parts (CHEST 900, HAND 90)"]),
+        ({}, ["PA"] * 6 + ["AP"] * 3 + [None], ["views (PA 6, AP 3)"]),
+    ],
+)
+def test_an_archive_that_mixes_body_parts_or_views_is_told(
+    examined: dict[str, int], views: list[str | None] | None, told: list[str]
+) -> None:
+    archive: Any = SimpleNamespace(
+        examined=examined,
+        label_columns=() if views is None else ("View Position",),
+        labels=lambda _: views,
+    )
+    warnings = facts.mixture_warnings(archive)
+    assert len(warnings) == len(told)
+    assert all(words in text for words, text in zip(told, warnings, strict=True))
+
+
+def test_a_task_that_everything_solves_is_told(plan: Plan, score: Callable[..., Score]) -> None:
+    config = plan()
+    solved = [score(arm, 0.99) for arm in ("thumbnail", "weak", "strong", "random")]
+    (text,) = facts.saturation_warnings(config, solved)
+    assert text.startswith("pallor: every arm and the thumbnail scores above 0.98")
+    assert facts.saturation_warnings(config, [*solved[:3], score("random", 0.9)]) == ()
+    assert facts.saturation_warnings(config, [*solved[:3], score("random", None)]) == ()

@@ -243,3 +243,73 @@ def test_each_table_of_a_comparison_is_read_in_its_own_way() -> None:
     labels = config.pack_settings(config.label_columns, 1)
     assert (labels.root, labels.patient_column, labels.sep) == (Path("l"), None, ";")
     assert labels.patient_pattern == "(a)"
+
+
+@pytest.mark.parametrize(
+    ("grid", "arms"),
+    [
+        ({"scales": [0, 0.5]}, {"s0": (0.0, None, None), "s0.5": (0.5, None, None)}),
+        (
+            {"methods": ["simclr", "dino"], "scales": 1},
+            {"simclr-1": (1.0, "simclr", None), "dino-1": (1.0, "dino", None)},
+        ),
+        (
+            {"methods": ["dino", "simclr"]},
+            {"dino": (0.5, "dino", None), "simclr": (0.5, "simclr", None)},
+        ),
+        (
+            {"crops": [0.5, 1], "photometrics": [0]},
+            {
+                "crop0.5-photo0": ({"crop": 0.5, "geometry": 0.5, "photometric": 0}, None, None),
+                "crop1-photo0": ({"crop": 1, "geometry": 0.5, "photometric": 0}, None, None),
+            },
+        ),
+        (
+            {"scales": [1], "shares": [0.25, 1]},
+            {"s1-share0.25": (1.0, None, 0.25), "s1-share1": (1.0, None, None)},
+        ),
+    ],
+)
+def test_a_grid_is_written_out_as_arms(
+    plan: Plan, grid: dict[str, Any], arms: dict[str, Any]
+) -> None:
+    named = {"better": next(iter(arms)), "than": list(arms)[-1]}
+    made = CompareConfig.model_validate(
+        {"unlabeled": "a", "labels": "b", "target": "c", "output": "d", "grid": grid}
+        | {"primary": named}
+    )
+    assert made.tasks == ("c",)
+    assert (made.grid, made.target) == (None, None)
+    assert {n: (a.dial(), a.method, a.share) for n, a in made.arms.items()} == {
+        n: (Scale.parse(scale), method, share) for n, (scale, method, share) in arms.items()
+    }
+    beside = plan(grid=grid)
+    assert list(beside.arms) == ["weak", "strong", "random", *arms]
+    # What a study's folder holds is the same plan.
+    assert CompareConfig.model_validate(beside.model_dump(mode="json")) == beside
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({}, "names no values"),
+        ({"scales": [9]}, "less than or equal to 1.5"),
+        ({"methods": ["dinoo"]}, "dino"),
+        ({"scale": [1]}, "Extra inputs"),
+    ],
+)
+def test_a_bad_grid_is_refused_where_it_stands(
+    plan: Plan, grid: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message) as caught:
+        plan(grid=grid)
+    assert caught.value.errors()[0]["loc"][0] == "grid"
+
+
+def test_a_grid_does_not_take_the_name_of_an_arm(plan: Plan) -> None:
+    arms = {"s1": {"scale": 0.5}, "s2": {"scale": 1}}
+    with pytest.raises(ValidationError, match="grid makes an arm 's1', which arms names too"):
+        plan(arms=arms, grid={"scales": [1]}, primary={"better": "s1", "than": "s2"})
+    alone = {"grid": {"scales": [0, 1]}, "unlabeled": "a", "labels": "b", "tasks": "c"}
+    with pytest.raises(ValidationError, match="'weak', which is no arm; the arms are s0, s1"):
+        CompareConfig.model_validate({**alone, "output": "d"})

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from scanlearn.packing.sources import open_archive
 from scantune.comparison.facts import data_warnings, task_counts
 from scantune.comparison.folder import open_study
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.scores import Network, read_tasks, score_all
+from scantune.comparison.scores import Network, read_tasks, score_all, score_network
 from scantune.evaluation.backbone import EvaluatedBackbone
 from scantune.scores import Scores
 
@@ -81,6 +82,30 @@ def test_only_what_is_missing_is_scored(plan: Plan, labels: Archive) -> None:
     folder.scores("pallor", "strong-seed-0").unlink()
     score_all(config, folder, networks, (labels,), tasks)
     assert (kept.calls, lost.calls) == (1, 2)
+
+
+def test_scores_of_networks_tuned_under_another_modality_are_not_taken(
+    plan: Plan, labels: Archive
+) -> None:
+    def under(modality: str | None, learner: str = "finetune") -> CompareConfig:
+        tune = {"augment": "complex"} if learner == "finetune" else {}
+        evaluation = {"learners": [learner], "folds": 2, "label_seeds": 1, "tune": tune}
+        pretrain = plan().model_dump(mode="json")["pretrain"]
+        pretrain["views"] |= {"modality": modality}
+        return plan(pretrain=pretrain, evaluation=evaluation, primary={"learner": learner})
+
+    probed, xray = under("xray", "linear"), under("xray")
+    folder, tasks = open_study(probed), read_tasks(probed, (labels,))
+    network = Network("weak", "weak-seed-0", Counted(0))
+    score_network(probed, folder, network, (labels,), tasks)
+    # A tuning is minutes: the scores of the probe stand for it.
+    path = folder.scores("pallor", network.name)
+    text = json.dumps({"augment": "complex", "modality": "xray"})
+    replace(Scores.load(path), learners=("finetune",), settings=(text,)).save(path)
+    score_network(xray, folder, network, (labels,), tasks)
+    for other in ("mri", None):
+        with pytest.raises(ScanlearnError, match=r"finetune was scored with .*xray"):
+            score_network(under(other), folder, network, (labels,), tasks)
 
 
 def test_a_budget_that_leaves_one_class_is_refused_at_once(plan: Plan, labels: Archive) -> None:

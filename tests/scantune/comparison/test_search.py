@@ -122,6 +122,7 @@ def plan(tmp_path: Path) -> Search:
         ({"keep": [2, 3]}, "keep never rises"),
         ({"evaluation": {"learners": ["finetune"]}}, "finetune trains a network for every fit"),
         ({"evaluation": {"learners": ["linear", "knn"]}}, "at most 1 item"),
+        ({"apart": True, "pretrain": {"views": {"modality": "auto"}}}, "apart needs to know"),
         ({"evaluation": {"test": "a.csv"}}, "external test set, which a search never looks at"),
     ],
 )
@@ -207,6 +208,25 @@ def test_a_collapsed_scale_is_left_out_and_all_collapsed_end_the_search(
     count[0], most[0] = 0, 99
     with pytest.raises(ScanlearnError, match="every scale collapsed after 1 steps"):
         search(plan(output=str(tmp_path / "other")))
+
+
+def test_crop_and_photometric_are_tried_apart_at_the_end(plan: Search) -> None:
+    pretrain = {**TINY["pretrain"], "views": {"size": 32, "modality": None}}
+    config = plan(apart=True, rungs=[0.4, 1], keep=[1], pretrain=pretrain)
+    results = search(config)
+    chosen = f"s{results.scale:g}"
+    beside = config.beside(chosen)
+    assert all(scale.geometry == results.scale for scale in beside.values())
+    levers = {
+        (scale.crop != results.scale, scale.photometric != results.scale)
+        for scale in beside.values()
+    }
+    assert levers == {(True, False), (False, True)}
+    assert [row.arm for row in results.rungs if row.step == 2][3:] == list(beside)
+    assert results.apart is not None
+    best = [row.arm for row in results.rungs if row.fate == "chosen"][-1]
+    assert f"arms/{best}/seed-0" in results.backbone
+    assert ("no other place" in results.apart) is (best == chosen)
 
 
 def test_with_a_given_split_the_test_patients_choose_nothing(

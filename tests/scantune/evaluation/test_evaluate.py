@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scanlearn.backbones.weights import load_classifying
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.sources import open_archive
 from scanlearn.views.modality import POLICIES
+from scantune.evaluation import classifier
 from scantune.evaluation.evaluate import evaluate
 from scantune.evaluation.results import Evaluation
 from scantune.evaluation.settings import EvaluateConfig, EvaluateOptions
@@ -107,14 +109,19 @@ def test_a_network_is_tuned_beside_the_probe(tmp_path: Path) -> None:
 
 
 def test_a_network_is_tuned_under_the_modality_of_its_pretraining(
-    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    exported: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Tried in a fresh process, by a test of its own.
+    monkeypatch.setattr(classifier, "check_reload", lambda *_: None)
     folder = tmp_path / "xray"
     shutil.copytree(exported, folder)
     card = json.loads((folder / "card.json").read_text())
     text = POLICIES["xray"].in_words
     (folder / "card.json").write_text(json.dumps({**card, "modality": text}))
-    options: dict[str, Any] = {"target": "pallor", "references": [], "keep": False, **QUICK}
+    options: dict[str, Any] = {"target": "pallor", "references": [], **QUICK}
 
     def tuned(backbone: Path, output: str | None = None, **tune: Any) -> Evaluation:
         settings = TuneConfig(epochs=1, scale=1.0, augment="complex", patience=0, **tune)
@@ -131,6 +138,11 @@ def test_a_network_is_tuned_under_the_modality_of_its_pretraining(
     assert metrics["named"]["pretraining modality"] == text
     page = (tmp_path / "out" / "evaluation.html").read_text()
     assert "flip off" in page
+    # Whoever tunes the kept network further does so under it too.
+    kept = classifier.Classifier(tmp_path / "out" / "classifier").card
+    assert kept.views == "complex augmentation, scale 1 of recipe simclr under modality xray"
+    assert (kept.modality, kept.own_modality) == (text, None)
+    assert load_classifying(tmp_path / "out" / "classifier")[1].views_modality == "xray"
     # Backbones of before are tuned as before; so is one whose user wants the recipe alone.
     before, alone = tuned(exported), tuned(folder, modality=None)
     assert "under modality" not in capsys.readouterr().out

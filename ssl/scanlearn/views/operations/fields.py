@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float, Int, UInt64
 from torch import Tensor
 
+from scanlearn.views.uniforms import mix
+
 CONTROL_POINTS = 7
 BIAS_ORDER = 3
 # Up to this mean Poisson counts are exact; next, a count that one in 10^8 of them passes.
@@ -71,26 +73,41 @@ def poisson_field(
         distribution function, ACM Transactions on Mathematical Software 42, 2016.
     """
     uniform = _unit(_bits(keys, _POISSON, mean[0].numel(), mean.device), 40).view(mean.shape)
-    few = mean.clamp(max=_FEW)
-    term = few.neg().exp_()
+    if mean.is_cuda:
+        # Asking a GPU which ones are few would wait for it.
+        few = _few(uniform, mean.clamp(max=_FEW))
+        return torch.where(mean < _FEW, few, _many(uniform, mean.clamp(min=_FEW)))
+    # Choosing by booleans takes ten times as long on a CPU, and black is where scans have none.
+    chosen = torch.logical_and(mean > 0, mean < _FEW).flatten().nonzero().flatten()
+    counts = _many(uniform, mean.clamp(min=_FEW)).mul_(mean.sign())
+    if len(chosen):
+        counts.view(-1)[chosen] = _few(uniform.flatten()[chosen], mean.flatten()[chosen])
+    return counts
+
+
+def _few(uniform: Float[Tensor, "..."], mean: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Poisson counts of means up to 4, exact."""
+    term = mean.neg().exp_()
     total, counts = term.clone(), torch.zeros_like(mean)
-    # Comparisons as numbers: adding or choosing by booleans takes ten times as long on a CPU.
-    is_true = torch.empty_like(mean)
+    # Comparisons as numbers: adding booleans takes ten times as long on a CPU.
+    is_reached = torch.empty_like(mean)
     for count in range(1, _LARGEST_OF_FEW + 1):
-        counts.add_(torch.ge(uniform, total, out=is_true))
-        total.add_(term.mul_(few).mul_(1 / count))
-    many = mean.clamp(min=_FEW)
-    root = many.sqrt()
+        counts.add_(torch.ge(uniform, total, out=is_reached))
+        total.add_(term.mul_(mean).mul_(1 / count))
+    return counts
+
+
+def _many(uniform: Float[Tensor, "..."], mean: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Poisson counts of means from 4 on, by the expansion."""
+    root = mean.sqrt()
     # Half a step up: the middle of what the 24 bits stand for.
-    z = torch.erfinv(uniform.mul_(2).add_(2.0**-24 - 1)).mul_(math.sqrt(2))
+    z = torch.erfinv(uniform.mul(2).add_(2.0**-24 - 1)).mul_(math.sqrt(2))
     square = z * z
     quantile = (square * (-1 / 72)).sub_(1 / 36).mul_(z).div_(root)
     curtosis = (square * (1 / 270)).add_(7 / 810).mul_(square).sub_(8 / 405)
-    quantile.add_(curtosis.div_(many)).add_(square.mul_(1 / 6)).add_(1 / 3)
+    quantile.add_(curtosis.div_(mean)).add_(square.mul_(1 / 6)).add_(1 / 3)
     # Far down the lower tail the expansion passes below 0.
-    quantile.add_(root.mul_(z)).add_(many).floor_().clamp_(min=0)
-    torch.lt(mean, _FEW, out=is_true)
-    return counts.sub_(quantile).mul_(is_true).add_(quantile)
+    return quantile.add_(root.mul_(z)).add_(mean).floor_().clamp_(min=0)
 
 
 def elastic_field(
@@ -173,29 +190,29 @@ def _polar(
     bits = _bits(keys, kind, math.prod(shape), device).view(len(keys), *shape)
     # Half a step up, so that the logarithm is finite; 24 bits are what a float32 holds.
     radius = _unit(bits, 40).add_(2.0**-25).log_().mul_(-2).sqrt_()
-    return radius, _unit(bits, 8).mul_(2 * math.pi)
+    return radius, _unit(bits, 8, 2 * math.pi)
 
 
-def _unit(bits: Int[Tensor, "..."], shift: int) -> Float[Tensor, "..."]:
-    """24 of the bits, from ``shift`` upwards, as numbers in [0, 1)."""
-    return ((bits >> shift) & 0xFFFFFF).to(torch.float32).mul_(2.0**-24)
+def _unit(bits: Int[Tensor, "..."], shift: int, end: float = 1.0) -> Float[Tensor, "..."]:
+    """24 of the bits, from ``shift`` upwards, as numbers from 0 up to ``end``."""
+    return (bits >> shift).bitwise_and_(0xFFFFFF).to(torch.float32).mul_(end * 2.0**-24)
 
 
 def _bits(
     keys: UInt64[np.ndarray, " b"], kind: int, count: int, device: torch.device
 ) -> Int[Tensor, "b k"]:
-    """64 hashed bits per key and position.
-
-    Source: the finaliser of SplitMix64, Steele, Lea and Flood, OOPSLA 2014.
-    """
-    key = torch.from_numpy(keys.astype(np.int64)).to(device)
-    state = _mix(key ^ _mix(torch.full_like(key, kind)))[:, None]
-    position = torch.arange(count, dtype=torch.int64, device=device)
-    return _mix(state ^ _mix(position)[None])
+    """64 hashed bits per key and position, by `mix`."""
+    state = mix(keys ^ mix(np.full(1, kind, dtype=np.uint64)))[:, None]
+    if device.type == "cpu":
+        position = mix(np.arange(count, dtype=np.uint64))
+        # A third of the time that torch takes, which has no unsigned shift.
+        return torch.from_numpy(mix(state ^ position).view(np.int64))
+    own = torch.from_numpy(state.view(np.int64)).to(device, non_blocking=True)
+    return _mix(own ^ _mix(torch.arange(count, dtype=torch.int64, device=device)))
 
 
 def _mix(state: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-    # Products wrap around; a shift must not drag the sign along.
+    """`mix` in torch's signed numbers, whose products wrap around to the same bits."""
     state = state + _GOLDEN
     state = (state ^ _shifted(state, 30)) * _MIX_1
     state = (state ^ _shifted(state, 27)) * _MIX_2
@@ -203,4 +220,5 @@ def _mix(state: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
 
 
 def _shifted(state: Int[Tensor, "..."], places: int) -> Int[Tensor, "..."]:
+    # A shift drags the sign along.
     return (state >> places) & ((1 << (64 - places)) - 1)

@@ -28,6 +28,8 @@ _CHROMINANCE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [4
 # Row k times the values of a line is their k-th frequency, but for the scale: the first is the sum.
 _COSINES = np.cos(np.pi * np.arange(BLOCK)[:, None] * (2 * np.arange(BLOCK) + 1) / (2 * BLOCK))
 _COSINES[1:] *= np.sqrt(2)
+# Even frequencies see sums of values that lie opposite each other, odd ones their differences.
+_EVEN_FIRST = np.r_[0:BLOCK:2, 1:BLOCK:2]
 
 
 def compress(
@@ -81,8 +83,8 @@ def _table(table: np.ndarray, quality: Float64[np.ndarray, " b"]) -> Float64[np.
 
 
 def _whole(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Rounded to 8 bits."""
-    return values.add(0.5).floor_().clamp_(0, 255)
+    """Rounded to 8 bits, in place."""
+    return values.add_(0.5).floor_().clamp_(0, 255)
 
 
 def _coded(
@@ -92,53 +94,70 @@ def _coded(
     import torch
 
     b, c, h, w = planes.shape
-    blocks = planes.view(b, c, h // BLOCK, BLOCK, w // BLOCK, BLOCK) - 128
+    by_block = planes.view(b, c, h // BLOCK, BLOCK, w // BLOCK, BLOCK)
+    # Places in the block first: what a CPU adds up then lies side by side.
+    blocks = by_block.permute(3, 5, 0, 1, 2, 4).reshape(BLOCK, BLOCK, b, -1).sub_(128)
+    cosines = torch.from_numpy(_COSINES[_EVEN_FIRST, : BLOCK // 2]).to(planes)
+    ordered = np.moveaxis(table[:, _EVEN_FIRST[:, None], _EVEN_FIRST], 0, -1)
+    steps = torch.from_numpy(ordered).to(planes)[..., None]
     # Both transforms carry a factor of 8 each.
-    step = torch.from_numpy(BLOCK * table).to(planes)[:, None, None, :, None, :]
-    levels = _frequencies(_frequencies(blocks, 3), 5).div_(step)
+    levels = _frequencies(_frequencies(blocks, cosines, 0), cosines, 1).div_(steps * BLOCK)
     # Halves away from 0, as libjpeg has it; an average of 8 bits often is one.
-    levels = levels.abs().add_(0.5).floor_().copysign_(levels)
-    step = torch.from_numpy(table / BLOCK).to(planes)[:, None, None, :, None, :]
-    return _values(_values(levels.mul_(step), 3), 5).add_(128).reshape(b, c, h, w)
+    levels = levels.abs().add_(0.5).floor_().copysign_(levels).mul_(steps / BLOCK)
+    values = _values(_values(levels, cosines, 0), cosines, 1).add_(128)
+    by_place = values.view(BLOCK, BLOCK, b, c, h // BLOCK, w // BLOCK)
+    return by_place.permute(2, 3, 4, 0, 5, 1).reshape(b, c, h, w)
 
 
-def _frequencies(blocks: Float[Tensor, "..."], axis: int) -> Float[Tensor, "..."]:
-    """Cosine transform along an axis of 8: even frequencies see sums, odd ones differences."""
+def _frequencies(
+    blocks: Float[Tensor, "8 8 b n"], cosines: Float[Tensor, "8 4"], axis: int
+) -> Float[Tensor, "8 8 b n"]:
+    """Cosine transform along an axis of 8, even frequencies first."""
     import torch
 
-    low, high = blocks.narrow(axis, 0, BLOCK // 2), blocks.narrow(axis, BLOCK // 2, BLOCK // 2)
+    low, high = blocks.chunk(2, axis)
     high = high.flip(axis)
-    halves = [
-        _sum(half, _COSINES[parity::2, : BLOCK // 2], axis)
-        for parity, half in enumerate((low + high, low - high))
-    ]
-    return torch.stack(halves, dim=axis + 1).flatten(axis, axis + 1)
+    (even, odd), found = cosines.chunk(2), torch.empty_like(blocks)
+    first, last = found.chunk(2, axis)
+    _sum(low + high, even, axis, first)
+    _sum(torch.sub(low, high, out=high), odd, axis, last)
+    return found
 
 
-def _values(levels: Float[Tensor, "..."], axis: int) -> Float[Tensor, "..."]:
+def _values(
+    levels: Float[Tensor, "8 8 b n"], cosines: Float[Tensor, "8 4"], axis: int
+) -> Float[Tensor, "8 8 b n"]:
     """The inverse of `_frequencies`, times 8."""
     import torch
 
-    even, odd = (
-        _sum(part, _COSINES[parity::2, : BLOCK // 2].T, axis)
-        for parity, part in enumerate(levels.unflatten(axis, (BLOCK // 2, 2)).unbind(axis + 1))  # type: ignore[no-untyped-call]
-    )
-    return torch.cat([even + odd, (even - odd).flip(axis)], dim=axis)
+    found = torch.empty_like(levels)
+    (even, odd), sums = levels.chunk(2, axis), found.chunk(2, axis)
+    for part, weights, out in zip((even, odd), cosines.chunk(2), sums, strict=True):
+        _sum(part, weights.T, axis, out)
+    even, odd = sums
+    difference = even - odd
+    even.add_(odd)
+    odd.copy_(difference.flip(axis))
+    return found
 
 
 def _sum(
-    parts: Float[Tensor, "..."], weights: Float64[np.ndarray, "4 4"], axis: int
-) -> Float[Tensor, "..."]:
+    parts: Float[Tensor, "..."],
+    weights: Float[Tensor, "4 4"],
+    axis: int,
+    out: Float[Tensor, "..."],
+) -> None:
     """The four parts along an axis times the matrix; in one order, as no matrix product is."""
     import torch
 
     shape = [1] * parts.ndim
     shape[axis] = len(weights)
-    columns = torch.from_numpy(np.ascontiguousarray(weights.T)).to(parts).unbind(0)
-    total = parts.narrow(axis, 0, 1) * columns[0].view(shape)
-    for place in (1, 2, 3):
-        total.add_(parts.narrow(axis, place, 1) * columns[place].view(shape))
-    return total
+    columns = [column.view(shape) for column in weights.unbind(1)]
+    first, *others = parts.chunk(4, axis)
+    torch.mul(first, columns[0], out=out)
+    product = torch.empty_like(out)
+    for part, column in zip(others, columns[1:], strict=True):
+        out.add_(torch.mul(part, column, out=product))
 
 
 def _padded(planes: Float[Tensor, "b c h w"], multiple: int) -> Float[Tensor, "b c H W"]:

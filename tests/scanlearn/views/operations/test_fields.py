@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from scanlearn.views.operations.fields import bias_field, elastic_field, noise_field
+from scanlearn.views.operations.fields import (
+    _mix,
+    bias_field,
+    elastic_field,
+    noise_field,
+    poisson_field,
+)
+from scanlearn.views.uniforms import mix
 
 CPU = torch.device("cpu")
 KEYS = np.array([1, 2, 2**53 - 1], dtype=np.uint64)
@@ -40,6 +47,31 @@ def test_a_field_depends_on_its_key_alone() -> None:
         together, alone = make(KEYS), make(KEYS[1:2])
         assert torch.equal(together[1:2], alone)
         assert not torch.equal(together[0], together[1])
+
+
+def test_numpy_and_torch_hash_as_the_published_loop_does() -> None:
+    rng = np.random.default_rng(0)
+    states = [0, 1, 2**63, 2**64 - 1, *map(int, rng.integers(2**64, size=50, dtype=np.uint64))]
+    expected = []
+    for state in states:
+        z = (state + 0x9E3779B97F4A7C15) % 2**64
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+        expected.append(z ^ (z >> 31))
+    given = np.array(states, dtype=np.uint64)
+    assert mix(given).tolist() == expected
+    signed = torch.from_numpy(given.view(np.int64))
+    assert _mix(signed).numpy().view(np.uint64).tolist() == expected
+
+
+def test_a_poisson_count_depends_on_its_own_mean_alone() -> None:
+    means = torch.tensor([0.0, 0.5, 3.99, 4.0, 80.0, 1e4])
+    which = torch.arange(3 * 24 * 24).view(3, 1, 24, 24) % len(means)
+    together = poisson_field(KEYS, means[which])
+    for number, mean in enumerate(means):
+        alone = poisson_field(KEYS, torch.full(which.shape, float(mean)))
+        assert torch.equal(together[which == number], alone[which == number])
+    assert not together[which == 0].any()
 
 
 def test_the_elastic_field_is_smooth_and_stays_within_one() -> None:
