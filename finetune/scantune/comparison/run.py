@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from scanlearn.archive.reader import Archive
@@ -16,11 +18,13 @@ from scanlearn.packing.sources import chosen_canvas, open_archive
 from scanlearn.provenance import provenance
 from scantune.comparison import facts
 from scantune.comparison.arms import given_rows, matched, resolve_groups, train_arms
+from scantune.comparison.classes import class_scores, roc_curves
 from scantune.comparison.dose import dose_curves
 from scantune.comparison.facts import draw_sheets
 from scantune.comparison.folder import StudyFolder, check_archives, chose_by_area
 from scantune.comparison.leaks import dropped, find_study_leaks, leak_warnings
 from scantune.comparison.plan import CompareConfig
+from scantune.comparison.planned import power_at_start, power_fact
 from scantune.comparison.results import RESULTS_FILE, TABLE_FILE, Rejected, Results, RunRow
 from scantune.comparison.scores import (
     Network,
@@ -50,12 +54,13 @@ def run_study(config: CompareConfig) -> Path:
             another study, or the disk is full.
     """
     check_start(config.pretrain.backbone, is_new=not Path(config.output).exists())
-    with taking_part(config) as (folder, since_ns):
-        return _run(config, folder, since_ns)
+    with taking_part(config) as (folder, since_ns), ExitStack() as stack:
+        return _run(config, folder, since_ns, stack)
 
 
-def _run(config: CompareConfig, folder: StudyFolder, since_ns: int) -> Path:
-    with held(inside(folder.path), folder.path, wait=True):
+def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitStack) -> Path:
+    alone = partial(held, inside(folder.path), folder.path, wait=True)
+    with alone():
         config = canvas_chosen(config, folder)
         unlabeled, archives = open_study_archives(config)
         named = dict(zip(("unlabeled", "labels", "test"), (unlabeled, *archives), strict=False))
@@ -77,6 +82,7 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int) -> Path:
     )
     for warning in early:
         warn_user(warning)
+    say(f"power: {power_at_start(config, tasks)}")
     scored: set[str] = set()
 
     def score_one(rows: Sequence[RunRow]) -> bool:
@@ -94,64 +100,68 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int) -> Path:
     config = resolved
     networks = networks_of(config, folder, runs, unlabeled, labels)
     scores = score_all(config, folder, networks, archives, tasks)
-    with held(inside(folder.path), folder.path, wait=True):
-        # A command that shared the work may have said it all meanwhile.
-        if _is_newer(folder.path / RESULTS_FILE, since_ns):
-            return folder.path
-        with folder.timed("intervals"):
-            estimates = estimate_all(config, scores)
-        unknown = [name for name, each in tasks.items() if each.count().known_patients is None]
-        table = score_rows(config, estimates, scores, unknown)
-        differences = difference_rows(config, estimates, scores)
-        proof = matched(runs)
-        arms = facts.arm_rows(config, unlabeled.shape[0], policy_left_out)
-        answer = state_verdict(config, arms, table, differences, proof)
-        caveat = facts.patients_caveat({config.primary_task: tasks[config.primary_task]})
-        if caveat:
-            answer = answer.model_copy(update={"sentence": f"{answer.sentence} {caveat}"})
-        results = Results(
-            title=config.title,
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            evidence_note=facts.evidence_note(*named.values()),
-            versions=_versions(),
-            command=facts.command_text(config),
-            config=facts.config_text(config),
-            margin=config.margin,
-            setup=facts.setup_facts(config, runs, tasks, len(unlabeled), policy_left_out),
-            verdict=answer,
-            unlabeled=facts.counted(unlabeled),
-            labels=facts.counted(labels),
-            test=None if test is None else facts.counted(test),
-            tasks=facts.task_counts(tasks),
-            arms=arms,
-            runs=runs,
-            matched=proof,
-            table=table,
-            differences=differences,
-            dose=dose_curves(arms, estimates, config.margin),
-            view_statistics=facts.view_shares(config, policy_left_out),
-            sheets=draw_sheets(config, folder, unlabeled, policy_left_out),
-            warnings=(
-                *early,
-                *facts.data_warnings(unlabeled, archives, tasks),
-                *facts.score_warnings(config, scores),
-                *facts.undefined_warnings(scores),
-                *facts.interval_warnings(table),
-                *facts.saturation_warnings(config, table),
-                *facts.thumbnail_warnings(config, table),
-                *facts.collapse_warnings(runs),
-                *leak_warnings(leaks, len(left_out)),
-                *run_warnings,
-            ),
-            rejected=Rejected(**{name: archive.num_rejected for name, archive in named.items()}),
-            leaks=leaks,
-            timing=folder.timing(),
-        )
-        write_atomically(folder.path / TABLE_FILE, table_csv(results.table))
-        # Written last: where it is, the study is complete.
-        write_atomically(folder.path / RESULTS_FILE, results.model_dump_json(indent=1) + "\n")
-        say(f"{RESULTS_FILE} and {TABLE_FILE} written")
-        return folder.path
+    stack.enter_context(alone())
+    if _is_newer(folder.path / RESULTS_FILE, since_ns):
+        return folder.path  # A command that shared the work has said it all meanwhile.
+    with folder.timed("intervals"):
+        estimates = estimate_all(config, scores)
+    unknown = [name for name, each in tasks.items() if each.count().known_patients is None]
+    table = score_rows(config, estimates, scores, unknown)
+    differences = difference_rows(config, estimates, scores)
+    proof = matched(runs)
+    arms = facts.arm_rows(config, unlabeled.shape[0], policy_left_out)
+    answer = state_verdict(config, arms, table, differences, proof)
+    caveat = facts.patients_caveat({config.primary_task: tasks[config.primary_task]})
+    if caveat:
+        answer = answer.model_copy(update={"sentence": f"{answer.sentence} {caveat}"})
+    results = Results(
+        title=config.title,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        evidence_note=facts.evidence_note(*named.values()),
+        versions=_versions(),
+        command=facts.command_text(config),
+        config=facts.config_text(config),
+        margin=config.margin,
+        setup=(
+            *facts.setup_facts(config, runs, tasks, len(unlabeled), policy_left_out),
+            power_fact(config, tasks, estimates, scores),
+        ),
+        verdict=answer,
+        unlabeled=facts.counted(unlabeled),
+        labels=facts.counted(labels),
+        test=None if test is None else facts.counted(test),
+        tasks=facts.task_counts(tasks),
+        arms=arms,
+        runs=runs,
+        matched=proof,
+        table=table,
+        differences=differences,
+        dose=dose_curves(arms, estimates, config.margin),
+        classes=class_scores(config, scores),
+        roc=roc_curves(config, arms, scores),
+        view_statistics=facts.view_shares(config, policy_left_out),
+        sheets=draw_sheets(config, folder, unlabeled, policy_left_out),
+        warnings=(
+            *early,
+            *facts.data_warnings(unlabeled, archives, tasks),
+            *facts.score_warnings(config, scores),
+            *facts.undefined_warnings(scores),
+            *facts.interval_warnings(table),
+            *facts.saturation_warnings(config, table),
+            *facts.thumbnail_warnings(config, table),
+            *facts.collapse_warnings(runs),
+            *leak_warnings(leaks, len(left_out)),
+            *run_warnings,
+        ),
+        rejected=Rejected(**{name: archive.num_rejected for name, archive in named.items()}),
+        leaks=leaks,
+        timing=folder.timing(),
+    )
+    write_atomically(folder.path / TABLE_FILE, table_csv(results.table))
+    # Written last: where it is, the study is complete.
+    write_atomically(folder.path / RESULTS_FILE, results.model_dump_json(indent=1) + "\n")
+    say(f"{RESULTS_FILE} and {TABLE_FILE} written")
+    return folder.path
 
 
 def _is_newer(file: Path, since_ns: int) -> bool:
