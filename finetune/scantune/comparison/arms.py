@@ -47,7 +47,7 @@ from scanlearn.training.settings import PretrainConfig, TrainingSettings
 from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import CompareConfig, Group
 from scantune.comparison.results import Matched, Mismatch, RunRow, SeedMatch, TrainingCurve
-from scantune.comparison.sharing import Piece, make_all
+from scantune.comparison.sharing import SharedPiece, make_all
 from scantune.evaluation.backbone import EvaluatedBackbone, open_backbone, open_weights
 from scantune.evaluation.classifier import View
 
@@ -108,7 +108,7 @@ def train_arms(
         warnings_of[seed, arm] = result.warnings
 
     pieces = [
-        Piece(
+        SharedPiece(
             f"arm {arm} with seed {seed}",
             folder.run(arm, seed) if config.arms[arm].kind == "pretrained" else None,
             partial(train, seed, arm),

@@ -24,7 +24,7 @@ from scantune.comparison.folder import StudyFolder
 from scantune.comparison.kept import Part, extended, parts_missing, selected
 from scantune.comparison.plan import CompareConfig, EvaluationConfig
 from scantune.comparison.results import RunRow
-from scantune.comparison.sharing import Piece, make_all
+from scantune.comparison.sharing import SharedPiece, make_all
 from scantune.evaluation.backbone import EvaluatedBackbone, open_backbone
 from scantune.evaluation.classifier import View
 from scantune.evaluation.evaluate import fit_learners, num_fits
@@ -163,10 +163,12 @@ def score_all(
     return scores
 
 
-def piece_of(folder: StudyFolder, network: Network, score: Callable[[Network], object]) -> Piece:
+def piece_of(
+    folder: StudyFolder, network: Network, score: Callable[[Network], object]
+) -> SharedPiece:
     """Returns the scores of a network as a piece, which `score_network` makes."""
     place = folder.path / "scores" / network.name
-    return Piece(f"the scores of {network.name}", place, partial(score, network))
+    return SharedPiece(f"the scores of {network.name}", place, partial(score, network))
 
 
 def score_network(

@@ -25,7 +25,7 @@ _AT_WORK = ".at-work"
 
 
 @dataclass(frozen=True)
-class Piece:
+class SharedPiece:
     """One part of a study, which one command at a time makes.
 
     Args:
@@ -53,7 +53,7 @@ class Piece:
         return True
 
 
-def make_all(pieces: Sequence[Piece], meanwhile: Callable[[], bool] = lambda: False) -> None:
+def make_all(pieces: Sequence[SharedPiece], meanwhile: Callable[[], bool] = lambda: False) -> None:
     """Makes all pieces but those that other commands make, and waits for these at the end.
 
     Args:

@@ -17,7 +17,7 @@ from scanlearn.config import dump_config
 from scanlearn.locks import BusyError, Lock, beside
 from scantune.comparison.folder import open_study
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.sharing import Piece, make_all, taking_part
+from scantune.comparison.sharing import SharedPiece, make_all, taking_part
 
 Plan = Callable[..., CompareConfig]
 
@@ -34,8 +34,8 @@ RUN = (
 )
 
 
-def pieces(folder: Path, made: list[str]) -> list[Piece]:
-    return [Piece(name, folder / name, partial(made.append, name)) for name in "abc"]
+def pieces(folder: Path, made: list[str]) -> list[SharedPiece]:
+    return [SharedPiece(name, folder / name, partial(made.append, name)) for name in "abc"]
 
 
 def test_what_others_make_is_skipped_and_come_back_to(
