@@ -3,6 +3,7 @@
 - `plan.py`: the settings of a comparison
 - `folder.py`: the files of a study, and whether it may be continued
 - `results.py`: what ``results.json`` holds
+- `sharing.py`: which command makes which piece
 - `arms.py`: one network per arm and seed, and the proof that they match
 - `kept.py`: kept scores, extended to a larger plan
 - `scores.py`: every network scored on every task, and kept

@@ -18,7 +18,8 @@ from scantune.wording import budget_name, learner_name
 def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -> Path:
     """Says which augmentation scale is better, or that no difference is shown.
 
-    The same call again goes on where it was stopped; finished arms and scores are kept.
+    The same call again goes on where it was stopped; finished arms and scores are kept. Started
+    beside one that is at work, it shares the work.
 
     Args:
         config: The plan; or a YAML file, or the name of a shipped one, to read it from.
@@ -38,12 +39,11 @@ def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -
         config = load_config(CompareConfig, config, overrides, kind="compare")
     elif overrides:
         raise TypeError("overrides change a file; give them to load_config instead")
-    output = Path(config.output).expanduser()
-    with held(inside(output), output, wait=config.wait):
-        for num_seeds in config.looks:
-            folder = run_study(config if config.max_seeds is None else config.at_look(num_seeds))
-            if read_results(folder).verdict.kind != "none":
-                break
+    for num_seeds in config.looks:
+        folder = run_study(config if config.max_seeds is None else config.at_look(num_seeds))
+        if read_results(folder).verdict.kind != "none":
+            break
+    with held(inside(folder), folder, wait=True):
         report = page.write(folder)
     results = read_results(folder)
     say("")
