@@ -25,6 +25,7 @@ PRESETS = {
     "dose": "auto",
     "which_lever": "auto",
     "is_it_worth_it": "auto",
+    "finetune_dose": "auto",
     "paper": None,
 }
 SEARCH = sorted((CONFIGS / "search").glob("*.yaml"))
@@ -89,7 +90,9 @@ def test_a_comparison_runs_a_step_of_each_arm(
     words += ["evaluation.learners=[knn]", "primary.learner=knn"]
     words += ["primary.task=null", "primary.budget=all", "evaluation.split_column=null"]
     words += ["evaluation.replicates=200"]
-    if path.stem == "is_it_worth_it":
+    if path.stem == "finetune_dose":
+        words += ["evaluation.tune.scale=0.5"]
+    if path.stem in ("is_it_worth_it", "finetune_dose"):
         network = build_backbone(BackboneConfig(name="test_resnet"), 3, seed=5)
         card = Card.of(network, size=32, mean=(0.4,) * 3, std=(0.2,) * 3)
         (tmp_path / "given").mkdir()

@@ -105,7 +105,7 @@ def draw_sheets(
         with disk_errors(path):
             figure.savefig(path, dpi=_DPI)
         title = f"Two views of {min(_SCANS, len(unlabeled))} scans: {', '.join(members)}"
-        sheets.append(Sheet(title=title, file=path.name))
+        sheets.append(Sheet(title=title, file=path.name, arms=tuple(members)))
     return tuple(sheets)
 
 
@@ -189,7 +189,7 @@ def _evaluation_text(config: CompareConfig, tasks: Mapping[str, LabeledSet]) -> 
         (
             *((f"{frozen} on frozen features",) if frozen else ()),
             *((f"{trained} of each network",) if trained else ()),
-            *((evaluation.tune.views_in_words,) if evaluation.trained_on_views else ()),
+            *((evaluation.views_in_words,) if evaluation.trained_on_views else ()),
             design,
             f"{seeds} label seed{'s' if seeds > 1 else ''}",
         )

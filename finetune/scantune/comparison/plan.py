@@ -39,7 +39,7 @@ from scanlearn.views.scale import MAX_SCALE, Scale
 from scanlearn.views.settings import LOCAL_SHARE
 from scantune.evaluation.settings import THUMBNAIL, ScoringSettings, check_backbone_name
 from scantune.labels.labeled_set import target_title
-from scantune.learners.table import LearnerName
+from scantune.learners.table import AugmentedName
 from scantune.splits import Budget
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
@@ -74,7 +74,7 @@ def _help(name: str) -> str | None:
 class EvaluationConfig(ScoringSettings):
     """How backbones are scored."""
 
-    learners: tuple[LearnerName, ...] = Field(
+    learners: tuple[AugmentedName, ...] = Field(
         default=("linear", "knn"), min_length=1, description=_help("learners")
     )
     budgets: tuple[Budget, ...] = Field(
@@ -251,7 +251,7 @@ class PrimaryConfig(Settings):
     """The one comparison named in advance; all others are corrected for their number."""
 
     task: str | None = Field(default=None, description="null is the first task")
-    learner: LearnerName = Field(default="linear", description="one of evaluation.learners")
+    learner: AugmentedName = Field(default="linear", description="one of evaluation.learners")
     budget: Budget | None = Field(default=None, description="null is the largest")
     better: str = Field(default="weak", description="arm that is expected to be better")
     than: str = Field(default="strong", description="arm that it is compared with")

@@ -202,7 +202,7 @@ def _open(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) ->
     if settings.output is not None:
         check_output(settings.output, inputs)
     if settings.trained_on_views:
-        say(f"{', '.join(settings.trained_on_views)}: {settings.tune.views_in_words}")
+        say(f"{', '.join(settings.trained_on_views)}: {settings.views_in_words}")
         for words in left_out_in_words(settings.tune.left_out(labeled.archives[0])):
             say(words)
     named = _named(opened, backbone, labels, settings)
@@ -296,16 +296,19 @@ def fit_learners(
         label_seeds: Those to score; None for as many as the settings say.
     """
     # What learns from labels alone is trained as such, whatever the learner that it stands beside.
-    names = ("scratch",) if backbone.is_blank else settings.learners
+    stands_for = {
+        name: "scratch" + name.removeprefix(LEARNERS[name].mode) if backbone.is_blank else name
+        for name in settings.learners
+    }
     built = learners_by_name(
-        names,
+        tuple(dict.fromkeys(stands_for.values())),
         backbone.network,
         scans,
         features,
         settings.tune,
         on_epoch=partial(_show_epoch, progress),
     )
-    learners = {name: built[names[0] if backbone.is_blank else name] for name in settings.learners}
+    learners = {name: built[stands_for[name]] for name in settings.learners}
     is_training = any(LEARNERS[name].needs_network for name in settings.learners)
     # Beside busy processes a training on all cores is ten times slower than on one.
     with computing_with(free_threads() if is_training else None):
@@ -347,8 +350,8 @@ def _keep(task: _Task, settings: EvaluateConfig, folder: Path) -> None:
             tuned = tune_network(
                 backbone.network,
                 task.scans,
-                settings.tune,
-                kind.name,
+                settings.tune.of(kind.name),
+                kind.mode,
                 rows,
                 seed=SEED,
                 on_epoch=partial(_show_epoch, progress),

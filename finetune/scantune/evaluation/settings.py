@@ -16,7 +16,7 @@ from scanlearn.tables.settings import TableSettings
 from scanlearn.views.extra_settings import build_extras
 from scanlearn.views.modality import AnyModality
 from scantune.learners.settings import DEFAULT, TuneConfig
-from scantune.learners.table import LEARNERS, LEARNERS_HELP, LearnerName
+from scantune.learners.table import LEARNERS, LEARNERS_HELP, AugmentedName
 from scantune.splits import Budget
 
 # The reference that every backbone must beat.
@@ -37,7 +37,7 @@ def _as_written(values: Any) -> Any:
 class ScoringSettings(Settings):
     """Learners, label budgets, folds, and what the label columns hold."""
 
-    learners: tuple[LearnerName, ...] = Field(
+    learners: tuple[AugmentedName, ...] = Field(
         default=("knn", "linear"), min_length=1, description=LEARNERS_HELP
     )
     budgets: tuple[Budget, ...] = Field(
@@ -100,7 +100,13 @@ class ScoringSettings(Settings):
     @property
     def trained_on_views(self) -> tuple[str, ...]:
         """Learners whose training scans are augmented."""
-        return tuple(name for name in self.learners if "augment" in LEARNERS[name].reads)
+        return tuple(name for name in self.learners if LEARNERS[name].is_on_views)
+
+    @property
+    def views_in_words(self) -> str:
+        """How the learners' training scans are augmented, each way once."""
+        told = [self.tune.of(name).views_in_words for name in self.trained_on_views]
+        return "; ".join(dict.fromkeys(told))
 
     def under(self, modality: AnyModality | None) -> Self:
         """Returns these settings for a backbone that was pretrained under a modality.
@@ -108,9 +114,13 @@ class ScoringSettings(Settings):
         Raises:
             ScanlearnError: Operations of ``tune`` cannot be used under it.
         """
-        if not self.trained_on_views:
+        tunes = [self.tune.of(name) for name in self.trained_on_views]
+        if all(tune.augment == "none" for tune in tunes):
             return self
-        return self.model_copy(update={"tune": self.tune.under(modality)})
+        # Whatever the default: some learner's own name says that its scans are augmented.
+        tune = self.tune.model_copy(update={"augment": "basic"}).under(modality)
+        tune = tune.model_copy(update={"augment": self.tune.augment})
+        return self.model_copy(update={"tune": tune})
 
     def frozen(self) -> Self:
         """Returns these settings for what has no network: the thumbnail."""

@@ -210,6 +210,10 @@ class TuneConfig(Settings):
             raise ScanlearnError(f"tune.{error} (Under the modality of the backbone.)") from None
         return changed
 
+    def of(self, learner: str) -> TuneConfig:
+        """Returns these settings with the augmentation that a learner's own name says."""
+        return self.model_copy(update=dict(LEARNERS[learner].sees))
+
     @property
     def views_in_words(self) -> str:
         """How training scans are augmented."""

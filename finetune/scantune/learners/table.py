@@ -5,8 +5,9 @@ No row imports its code before it is used: settings read this file, and torch ta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Annotated
@@ -14,6 +15,7 @@ from typing import Annotated
 from pydantic import AfterValidator, WithJsonSchema
 
 from scanlearn.errors import ScanlearnError, did_you_mean
+from scanlearn.views.scale import MAX_SCALE
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class LearnerKind:
         reads: Keys of ``tune`` that have an effect on it.
         numbers: Of one trained by steps: what holds where neither the user nor a preset says more.
         rate_divisor: What its default learning rate, or a preset's, is divided by.
+        sees: Keys of ``tune`` that its own name sets, as ``finetune@complex`` does.
     """
 
     name: str
@@ -40,6 +43,17 @@ class LearnerKind:
     reads: tuple[str, ...] = ()
     numbers: Mapping[str, float] = field(default_factory=dict)
     rate_divisor: float = 1.0
+    sees: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def mode(self) -> str:
+        """The learner that it is at some augmentation, or itself."""
+        return self.name.partition("@")[0]
+
+    @property
+    def is_on_views(self) -> bool:
+        """Whether its training scans are augmented."""
+        return "recipe" in self.reads
 
 
 _BALANCE = ("balance", "beta")
@@ -93,7 +107,46 @@ _ROWS = (
     _tuned("batchnorm", "BatchNorm only", "normalisation layers", numbers=_NEW_WEIGHTS),
     _tuned("scratch", "from scratch", "all, from random ones", numbers=_NEW_WEIGHTS),
 )
-LEARNERS: Mapping[str, LearnerKind] = MappingProxyType({row.name: row for row in _ROWS})
+_AUGMENTED = re.compile(r"(\w+)@(?:(none)|(basic|complex)(?:-(\d*\.?\d+))?|(\d*\.?\d+))")
+AUGMENTED_HELP = (
+    "NAME@none, NAME@basic, NAME@complex, NAME@0.5 or NAME@complex-0.5 is a learner that trains a "
+    "network on views of that tune.augment and tune.scale"
+)
+
+
+class _Rows(dict[str, LearnerKind]):
+    """The rows, and one for each learner at an augmentation that its name says."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or self._augmented(name) is not None
+
+    def __missing__(self, name: str) -> LearnerKind:
+        row = self._augmented(name)
+        if row is None:
+            raise KeyError(name)
+        return row
+
+    def _augmented(self, name: object) -> LearnerKind | None:
+        found = _AUGMENTED.fullmatch(name) if isinstance(name, str) else None
+        if found is None or not super().__contains__(found[1]) or not self[found[1]].is_on_views:
+            return None
+        row, augment, scale = self[found[1]], found[2] or found[3], found[4] or found[5]
+        sees: dict[str, object] = {} if augment is None else {"augment": augment}
+        words = [f"{augment} augmentation"] if augment else []
+        if augment == "none":
+            sees |= {"extras": ()}
+            words = ["no augmentation"]
+        if scale is not None:
+            if float(scale) > MAX_SCALE:
+                return None
+            sees |= {"scale": float(scale)}
+            words.append(f"scale {float(scale):g}")
+        reads = tuple(key for key in row.reads if key not in sees)
+        title = ", ".join([row.title, *words])
+        return replace(row, name=str(name), title=title, reads=reads, sees=sees)
+
+
+LEARNERS: Mapping[str, LearnerKind] = MappingProxyType(_Rows({row.name: row for row in _ROWS}))
 FROZEN_LEARNERS = tuple(row.name for row in _ROWS if not row.needs_network)
 
 
@@ -102,7 +155,7 @@ def find_learner(name: str) -> LearnerKind:
     if name not in LEARNERS:
         raise ScanlearnError(
             f"'{name}' is not a learner{did_you_mean(name, LEARNERS)}; choose from "
-            f"{', '.join(LEARNERS)}"
+            f"{', '.join(LEARNERS)}{f'; {AUGMENTED_HELP}' if '@' in name else ''}"
         )
     return LEARNERS[name]
 
@@ -114,11 +167,13 @@ def _summaries(*, needs_network: bool) -> str:
 
 LEARNERS_HELP = (
     f"Learners. On frozen features: {_summaries(needs_network=False)}. On the network, which takes "
-    f"minutes per fit: {_summaries(needs_network=True)}."
+    f"minutes per fit: {_summaries(needs_network=True)}. {AUGMENTED_HELP}."
 )
 
-LearnerName = Annotated[
-    str,
-    AfterValidator(lambda name: find_learner(name).name),
-    WithJsonSchema({"type": "string", "enum": list(LEARNERS)}),
+_Checked = AfterValidator(lambda name: find_learner(name).name)
+_LISTED = {"type": "string", "enum": list(LEARNERS)}
+LearnerName = Annotated[str, _Checked, WithJsonSchema(_LISTED)]
+# One that may be named with its augmentation, for editors too.
+AugmentedName = Annotated[
+    str, _Checked, WithJsonSchema({"anyOf": [_LISTED, {"type": "string", "pattern": "@"}]})
 ]

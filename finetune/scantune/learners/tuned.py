@@ -71,8 +71,8 @@ def build(inputs: LearnerInputs) -> Learner:
         tuned = tune_network(
             network,
             scans,
-            inputs.config,
-            inputs.kind.name,
+            inputs.config.of(inputs.kind.name),
+            inputs.kind.mode,
             rows,
             seed=seed,
             on_epoch=inputs.on_epoch,

@@ -220,3 +220,20 @@ def test_a_probe_that_its_learning_rate_hardly_moves_says_so(
     assert bool(probe.caveats) == is_said
     if is_said:
         assert "raise tune.learning_rate, or read the linear probe" in probe.caveats[0]
+
+
+def test_a_learner_trains_on_views_of_the_augmentation_in_its_name(
+    scans: LabeledScans, backbone: Make
+) -> None:
+    network, features = backbone("test_resnet"), np.zeros((len(scans.labeled), 4), np.float32)
+
+    def scored(name: str, **settings: Any) -> np.ndarray:
+        config = TuneConfig.model_validate({**QUICK, "epochs": 1, **settings})
+        inputs = LearnerInputs(LEARNERS[name], features, scans.labeled, config, network, scans)
+        return build(inputs)(TRAIN, TEST, 0).scores
+
+    plain = scored("finetune", augment="none")
+    np.testing.assert_array_equal(scored("finetune@none", augment="complex"), plain)
+    strong = scored("finetune", augment="complex", scale=1.0)
+    np.testing.assert_array_equal(scored("finetune@complex-1"), strong)
+    assert not np.array_equal(plain, strong)
