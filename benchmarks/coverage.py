@@ -125,10 +125,14 @@ class Cohort:
         axes = self._generator.normal(size=(self.setting.dims, self.setting.dims))
         return np.asarray(features @ np.linalg.qr(axes)[0])
 
-    def network(self) -> Network:
-        """Returns a new pretraining seed's network."""
+    def network(self, shift: float = 0.0) -> Network:
+        """Returns a new pretraining seed's network, of an arm that is better by ``shift``.
+
+        Args:
+            shift: In standard deviations between seeds.
+        """
         setting, generator = self.setting, self._generator
-        effect = float(generator.normal())
+        effect = float(generator.normal()) + shift
         features = self.features(effect)
         learn, aurocs = self._watched(frozen_learner(setting.learner, features, self.labeled))
         scores = score_learners(

@@ -25,6 +25,7 @@ _HOMES = {
     "compare": "scantune.comparison.compare",
     "difference": "scantune.comparison.difference",
     "evaluate": "scantune.evaluation.evaluate",
+    "plan_summary": "scantune.comparison.dry_run",
     "predict": "scantune.evaluation.predict",
     "report": "scantune.comparison.report",
     "SearchConfig": "scantune.comparison.search_plan",
@@ -34,6 +35,7 @@ _HOMES = {
 if TYPE_CHECKING:
     from scantune.comparison.compare import compare
     from scantune.comparison.difference import difference
+    from scantune.comparison.dry_run import plan_summary
     from scantune.comparison.plan import CompareConfig
     from scantune.comparison.report import report
     from scantune.comparison.search import search
@@ -47,6 +49,7 @@ __all__ = [
     "compare",
     "difference",
     "evaluate",
+    "plan_summary",
     "predict",
     "report",
     "search",

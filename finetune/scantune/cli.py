@@ -77,7 +77,16 @@ def predict_command(
 
 
 @app.command("compare", epilog=settings_hint("scantune config compare"))
-def compare_command(config: Config = "", overrides: Overrides = None) -> None:
+def compare_command(
+    config: Config = "",
+    overrides: Overrides = None,
+    is_dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print what would run, its time and what it can show; write nothing."
+        ),
+    ] = False,
+) -> None:
     """Compare augmentation scales: pretrain, score and report every arm.
 
     Reports which scale is better, or that no difference is shown. Run the same command again to
@@ -89,6 +98,11 @@ def compare_command(config: Config = "", overrides: Overrides = None) -> None:
 
     settings = load_config(CompareConfig, config, overrides or (), kind="compare")
     settings.check_inputs()
+    if is_dry_run:
+        with loading("torch", "timm", "pytorch-lightning"):
+            from scantune.comparison.dry_run import plan_summary
+        print(plan_summary(settings))
+        return
     with loading("torch", "timm", "pytorch-lightning"):
         from scantune.comparison.compare import compare
     compare(settings)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable, Mapping
 from functools import cache
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from scanlearn.palette import DARK, LIGHT
@@ -20,7 +22,8 @@ def page_template(
 
     It may extend ``frame.html.j2``, which holds the head and the style of a plain page, or include
     ``colours.html.j2``, the colours and the style of drawings alone. What is filled in is escaped;
-    a name that nothing was given for is an error.
+    a name that nothing was given for is an error. A page of the frame that sets ``has_sorting``
+    sorts its tables of class ``sorted``, by the only script that its policy allows.
     """
     environment = _environment(package)
     environment.filters.update(filters or {})
@@ -42,7 +45,10 @@ def _environment(package: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    script = files("scanlearn").joinpath("sort.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     environment.globals |= {"light": LIGHT, "dark": DARK, "svg_style": Markup(STYLE)}
+    environment.globals |= {"sort_script": Markup(script), "sort_hash": digest}
     return environment
 
 

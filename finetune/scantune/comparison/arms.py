@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -46,6 +47,7 @@ from scanlearn.training.settings import PretrainConfig, TrainingSettings
 from scantune.comparison.folder import StudyFolder
 from scantune.comparison.plan import CompareConfig, Group
 from scantune.comparison.results import Matched, Mismatch, RunRow, SeedMatch, TrainingCurve
+from scantune.comparison.sharing import SharedPiece, make_all
 from scantune.evaluation.backbone import EvaluatedBackbone, open_backbone, open_weights
 from scantune.evaluation.classifier import View
 
@@ -64,42 +66,65 @@ _RECORDED_SINCE = (
 
 
 def train_arms(
-    config: CompareConfig, folder: StudyFolder, unlabeled: Archive
+    config: CompareConfig,
+    folder: StudyFolder,
+    unlabeled: Archive,
+    meanwhile: Callable[[Sequence[RunRow]], bool] = lambda _: False,
 ) -> tuple[tuple[RunRow, ...], tuple[str, ...]]:
-    """Trains every arm with every seed, or reads back what is finished.
+    """Trains every arm with every seed that no other command trains, or reads back what is there.
+
+    Args:
+        meanwhile: Called with the rows so far where others train all that is left; returns whether
+            it found anything to do.
 
     Returns:
         A row per network, seed by seed, and what was warned of.
     """
     config, resolved = resolve_groups(config, folder, unlabeled)
     arms = [arm for arm in config.arms if config.arms[arm].kind in ("pretrained", "random")]
-    rows: list[RunRow] = []
-    warned: dict[tuple[str, str], list[int]] = {}
-    total = len(arms) * len(config.seeds)
-    for seed in config.seeds:
-        for arm in arms:
-            where = f"arm {arm}, seed {seed} ({len(rows) + 1} of {total})"
-            if config.arms[arm].kind == "random":
-                first = resolved[config.groups[0]]
-                rows.append(_random_row(config, arm, seed, unlabeled, first))
-                of = rows[-1].statistics
-                aside = f"; BatchNorm statistics of {of} unlabeled scans" if of else ""
-                say(f"{where}: untrained, the initial weights of the other arms{aside}")
-                continue
-            say(f"{where}:")
-            run = folder.run(arm, seed)
-            _check_recipe(config, arm, run)
-            group = config.group(arm)
-            leave_out = _leave_out(config, folder, unlabeled, group)
+    rows: dict[tuple[int, str], RunRow] = {}
+    warnings_of: dict[tuple[int, str], tuple[str, ...]] = {}
+    networks = [(seed, arm) for seed in config.seeds for arm in arms]
+
+    def train(seed: int, arm: str) -> None:
+        where = f"arm {arm}, seed {seed} ({networks.index((seed, arm)) + 1} of {len(networks)})"
+        if config.arms[arm].kind == "random":
+            row = _random_row(config, arm, seed, unlabeled, resolved[config.groups[0]])
+            aside = (
+                f"; BatchNorm statistics of {row.statistics} unlabeled scans"
+                if row.statistics
+                else ""
+            )
+            say(f"{where}: untrained, the initial weights of the other arms{aside}")
+            rows[seed, arm] = row
+            return
+        say(f"{where}:")
+        run, group = folder.run(arm, seed), config.group(arm)
+        _check_recipe(config, arm, run)
+        leave_out = _leave_out(config, folder, unlabeled, group)
+        with folder.timed("pretraining"):
             result = pretrain(config.run_config(arm, seed, run, leave_out), resolved[group])
-            rows.append(_trained_row(config, folder, result, arm, seed))
-            for text in result.warnings:
-                warned.setdefault((arm, text), []).append(seed)
+        rows[seed, arm] = _trained_row(config, folder, result, arm, seed)
+        warnings_of[seed, arm] = result.warnings
+
+    pieces = [
+        SharedPiece(
+            f"arm {arm} with seed {seed}",
+            folder.run(arm, seed) if config.arms[arm].kind == "pretrained" else None,
+            partial(train, seed, arm),
+        )
+        for seed, arm in networks
+    ]
+    make_all(pieces, lambda: meanwhile(tuple(rows.values())))
+    warned: dict[tuple[str, str], list[int]] = {}
+    for seed, arm in networks:
+        for text in warnings_of.get((seed, arm), ()):
+            warned.setdefault((arm, text), []).append(seed)
     warnings = [
         f"{arm} (seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}): {text}"
         for (arm, text), seeds in warned.items()
     ]
-    return tuple(rows), tuple(warnings)
+    return tuple(rows[network] for network in networks), tuple(warnings)
 
 
 def train_until(

@@ -18,7 +18,8 @@ from scantune.wording import budget_name, learner_name
 def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -> Path:
     """Says which augmentation scale is better, or that no difference is shown.
 
-    The same call again goes on where it was stopped; finished arms and scores are kept.
+    The same call again goes on where it was stopped; finished arms and scores are kept. Started
+    beside one that is at work, it shares the work.
 
     Args:
         config: The plan; or a YAML file, or the name of a shipped one, to read it from.
@@ -38,9 +39,8 @@ def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -
         config = load_config(CompareConfig, config, overrides, kind="compare")
     elif overrides:
         raise TypeError("overrides change a file; give them to load_config instead")
-    output = Path(config.output).expanduser()
-    with held(inside(output), output, wait=config.wait):
-        folder = run_study(config)
+    folder = run_study(config)
+    with held(inside(folder), folder, wait=True):
         report = page.write(folder)
     results = read_results(folder)
     say("")

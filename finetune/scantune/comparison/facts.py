@@ -105,7 +105,7 @@ def draw_sheets(
         with disk_errors(path):
             figure.savefig(path, dpi=_DPI)
         title = f"Two views of {min(_SCANS, len(unlabeled))} scans: {', '.join(members)}"
-        sheets.append(Sheet(title=title, file=path.name))
+        sheets.append(Sheet(title=title, file=path.name, arms=tuple(members)))
     return tuple(sheets)
 
 

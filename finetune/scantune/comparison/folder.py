@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from scanlearn.config.folder import (
@@ -20,6 +20,7 @@ from scanlearn.config.folder import (
 from scanlearn.config.reading import read_json
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import make_folder, remove_torn, write_atomically
+from scanlearn.locks import BusyError, beside, held
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.results import FIGURES
 from scantune.learners.table import LEARNERS
@@ -60,6 +61,7 @@ _GROWING = frozenset(
 )
 # What chose the canvas of scans that the study packed, beside the hashes of its archives.
 _CANVAS = "canvas chosen by"
+_MOMENT_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -121,12 +123,20 @@ class StudyFolder:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Adds the time spent inside to a stage's total, over all starts of the study."""
+        """Adds the time spent inside to a stage's total, over all commands on the study."""
         began = monotonic()
         yield
-        spent = self.timing()
-        spent[stage] = spent.get(stage, 0.0) + monotonic() - began
-        write_atomically(self.path / "timing.json", json.dumps(spent, indent=1) + "\n")
+        took, path = monotonic() - began, self.path / "timing.json"
+        while True:
+            try:
+                with held(beside(path), path):
+                    spent = self.timing()
+                    spent[stage] = spent.get(stage, 0.0) + took
+                    write_atomically(path, json.dumps(spent, indent=1) + "\n")
+            except BusyError:
+                sleep(_MOMENT_S)  # Another command on the study adds its own.
+            else:
+                return
 
     def timing(self) -> dict[str, float]:
         """Seconds spent in each stage."""
@@ -141,12 +151,16 @@ class StudyFolder:
         )
 
 
-def open_study(config: CompareConfig) -> StudyFolder:
+def open_study(config: CompareConfig, *, is_shared: bool = False) -> StudyFolder:
     """Creates the study's folder, or opens it again, also with a plan of more or fewer pieces.
 
     The newest plan is ``config.yaml``, those before it are kept in ``plans``.
 
+    Args:
+        is_shared: Whether another command is at work on it.
+
     Raises:
+        BusyError: Another command is at work on it with another plan.
         ScanlearnError: See `open_folder`; or the plan changes what pieces of the study were made
             with.
     """
@@ -156,8 +170,14 @@ def open_study(config: CompareConfig) -> StudyFolder:
     if newest.is_file():
         ignored |= _unread(config, folder)
     open_folder(folder.path, config, kind="study", ignored=ignored)
-    remove_torn(folder.path)
+    if not is_shared:
+        remove_torn(folder.path)
     changed = differences(folder.path, config, PRESENTATION)
+    if changed and is_shared:
+        raise BusyError(
+            f"{folder.path}: another command is at work on it with another plan ({changed[0]}); let"
+            " it end, start this one with the same plan to share its work, or give wait=true"
+        )
     if changed:
         _check_arms(config, folder)
         if any(text.startswith("tasks ") for text in changed) and folder.leaking.is_file():

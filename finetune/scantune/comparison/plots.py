@@ -19,7 +19,7 @@ COLLAPSED = 0.1
 _REFERENCE = "var(--ref)"
 _ARM_LETTERS = 15
 # Of curves: width, and the ends of the horizontal axis; names of arms stand right of it.
-_WIDTH, _LEFT, _RIGHT = 360.0, 34.0, 274.0
+WIDTH, LEFT, RIGHT = 360.0, 34.0, 256.0
 _MOST_POINTS = 300
 
 
@@ -54,7 +54,7 @@ def auroc_panel(
     row, top = 34.0 if len(learners) > 1 else 26.0, 6.0
     foot = top + row * len(arms)
     left = 14 + 7 * min(_ARM_LETTERS, max(len(arm.name) for arm in arms))
-    axis = Axis(*limits, left, _WIDTH - 52)
+    axis = Axis(*limits, left, WIDTH - 52)
     body = [
         svg.line((axis.at(value), top), (axis.at(value), foot), css="grid")
         for value in axis.ticks(6)
@@ -72,9 +72,9 @@ def auroc_panel(
                 body += _interval(score, axis, y, colour, is_lead=rank == 0)
         lead = scores.get((arm.name, learners[0]))
         if lead is not None and lead.auroc is not None:
-            body.append(svg.text(_WIDTH, middle + 4, f"{lead.auroc:.3f}", anchor="end", css="num"))
+            body.append(svg.text(WIDTH, middle + 4, f"{lead.auroc:.3f}", anchor="end", css="num"))
     body += svg.ticks_below(axis, foot + 14, 6)
-    return svg.figure(_WIDTH, foot + 20, f"AUROC per arm, {task}", body)
+    return svg.figure(WIDTH, foot + 20, f"AUROC per arm, {task}", body)
 
 
 def _arm_name(name: str, x: float, y: float, colour: str) -> Markup:
@@ -119,11 +119,11 @@ def label_curves(
     scans_of = {s.budget: s.train_scans for s in rows}
     if not scans_of:
         undefined = svg.text(0, 24, "undefined", css="muted")
-        return svg.figure(_WIDTH, 40, "no label curve", [undefined])
+        return svg.figure(WIDTH, 40, "no label curve", [undefined])
     fewest, most = min(scans_of.values()), max(scans_of.values())
-    across = Axis(fewest / 1.1, most * 1.1, _LEFT, _RIGHT, log=True)
+    across = Axis(fewest / 1.1, most * 1.1, LEFT, RIGHT, log=True)
     up = Axis(*limits, height - 40, 8)
-    body = [*svg.grid(up, _LEFT, _RIGHT), *_budget_ticks(scans_of, across, height - 26)]
+    body = [*svg.grid(up, LEFT, RIGHT), *_budget_ticks(scans_of, across, height - 26)]
     names = [name for name in colours if any(s.arm == name for s in rows)]
     tips = {}
     for rank, name in enumerate(names):
@@ -133,8 +133,8 @@ def label_curves(
         points = [(across.at(s.train_scans) + shift, up.at(s.auroc or 0)) for s in curve]
         body += _label_curve(curve, points, up, colours[name])
         tips[name] = points[-1]
-    body += _end_labels(tips, colours, (14, height - 42))
-    return svg.figure(_WIDTH, height, f"AUROC over labels, {task}, {learner_name(learner)}", body)
+    body += end_labels(tips, colours, (14, height - 42))
+    return svg.figure(WIDTH, height, f"AUROC over labels, {task}, {learner_name(learner)}", body)
 
 
 def _budget_ticks(scans_of: Mapping[Budget, float], axis: Axis, y: float) -> list[Markup]:
@@ -152,7 +152,7 @@ def _budget_ticks(scans_of: Mapping[Budget, float], axis: Axis, y: float) -> lis
 
 
 def _below(title: str, y: float) -> Markup:
-    return svg.text((_LEFT + _RIGHT) / 2, y, title, css="muted small", anchor="middle")
+    return svg.text((LEFT + RIGHT) / 2, y, title, css="muted small", anchor="middle")
 
 
 def _label_curve(
@@ -170,16 +170,16 @@ def _label_curve(
     return body
 
 
-def _end_labels(
+def end_labels(
     tips: Mapping[str, Point], colours: Mapping[str, str], limits: tuple[float, float]
 ) -> list[Markup]:
     """The name of each arm right of the end of its curve, led to where two would meet."""
     heights = svg.spread_labels([point[1] for point in tips.values()], 14, *limits)
     body = []
     for (name, point), y in zip(tips.items(), heights, strict=True):
-        lead = ((point[0] + 5, point[1]), (_RIGHT + 8, y))
+        lead = ((point[0] + 5, point[1]), (RIGHT + 8, y))
         body.append(svg.line(*lead, css="line whisker", width=0.8, colour=colours[name]))
-        body.append(_arm_name(name, _RIGHT + 11, y + 4, colours[name]))
+        body.append(_arm_name(name, RIGHT + 11, y + 4, colours[name]))
     return body
 
 
@@ -198,14 +198,14 @@ def traces(runs: Sequence[RunRow], quantity: str, colours: Mapping[str, str]) ->
     if not lines:
         return None
     drawn = [value for _, pairs in lines for _, value in pairs]
-    across = Axis(0, max(step for _, pairs in lines for step, _ in pairs), _LEFT, _RIGHT)
+    across = Axis(0, max(step for _, pairs in lines for step, _ in pairs), LEFT, RIGHT)
     up = Axis(*svg.padded(drawn if is_loss else [*drawn, 0.0, 1.0]), height - 34, 8)
-    body = [*svg.grid(up, _LEFT, _RIGHT), *svg.ticks_below(across, height - 18)]
+    body = [*svg.grid(up, LEFT, RIGHT), *svg.ticks_below(across, height - 18)]
     body.append(_below("optimiser steps", height - 3))
     if not is_loss:
         y = up.at(COLLAPSED)
-        body.append(svg.line((_LEFT, y), (_RIGHT, y), css="axis", dash="3 3"))
-        body.append(svg.text(_LEFT + 4, y - 4, "collapse warning", css="muted small"))
+        body.append(svg.line((LEFT, y), (RIGHT, y), css="axis", dash="3 3"))
+        body.append(svg.text(LEFT + 4, y - 4, "collapse warning", css="muted small"))
     ends: dict[str, list[float]] = {}
     for arm, pairs in lines:
         stride = max(1.0, (len(pairs) - 1) / (_MOST_POINTS - 1))
@@ -213,9 +213,9 @@ def traces(runs: Sequence[RunRow], quantity: str, colours: Mapping[str, str]) ->
         points = [(across.at(step), up.at(value)) for step, value in kept]
         body.append(svg.polyline(points, colour=colours[arm], width=1.5))
         ends.setdefault(arm, []).append(points[-1][1])
-    tips = {arm: (_RIGHT, sum(heights) / len(heights)) for arm, heights in ends.items()}
-    body += _end_labels(tips, colours, (14, height - 34))
-    return svg.figure(_WIDTH, height, f"{quantity.replace('_', ' ')} over optimiser steps", body)
+    tips = {arm: (RIGHT, sum(heights) / len(heights)) for arm, heights in ends.items()}
+    body += end_labels(tips, colours, (14, height - 34))
+    return svg.figure(WIDTH, height, f"{quantity.replace('_', ' ')} over optimiser steps", body)
 
 
 # Differences between two arms: a cell for each row of a table.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,20 +17,24 @@ from scanlearn.pages import page_template, png_address
 from scanlearn.svg import standalone
 from scanlearn.views.curves import POLICY
 from scanlearn.views.operations.table import PARAMETERS
-from scantune.comparison import plots
+from scantune.comparison import panels, plots, writeup
+from scantune.comparison.dose import dose_arms, dose_headline, dose_sentences, ranges_text
 from scantune.comparison.results import (
     FIGURES,
     ArmDifference,
     ArmRow,
+    ClassScore,
+    DoseCurve,
     Results,
     RunRow,
     Score,
+    Sheet,
     TaskCount,
     read_results,
 )
 from scantune.comparison.tables import write_tables
 from scantune.splits import Budget
-from scantune.wording import DESIGNS, budget_name, is_separate, learner_name
+from scantune.wording import DESIGNS, budget_name, dial_text, is_separate, learner_name
 
 REPORT_FILE = "report.html"
 OUTCOMES = {
@@ -41,6 +45,8 @@ OUTCOMES = {
     "equivalent": "equivalent",
     "none": "no difference shown",
 }
+# Of more arms, pairs and pictures a page holds a part; the files beside it hold all.
+_MOST_ARMS, _MOST_PAIRS, _MOST_SHEET_BYTES = 16, 40, 3_000_000
 NOTES = {"fixed": "the same from s = 0.5 on"}
 
 
@@ -94,10 +100,22 @@ def write(folder: Path | str) -> Path:
         "short": lambda text: text[:10],
     }
     lead = tasks(results)[0]
+    shown = shown_arms(results)
+    compared = pairs(results)
     page = page_template("scantune.comparison", "report.html.j2", filters).render(
         r=results,
         drawings=drawings,
-        sheets=[(sheet, _embedded(figures / sheet.file)) for sheet in results.sheets],
+        sheets=_sheets(results, figures),
+        plain_words=writeup.plain_words(results),
+        paragraph=writeup.methods_paragraph(results),
+        checklists=writeup.checklists(results),
+        dose=_primary_dose(results),
+        dose_says=dose_sentences,
+        dose_head=dose_headline,
+        ranges=ranges_text,
+        has_scale=has_scale(results),
+        shown=shown,
+        classes=class_tables(results),
         created=f"{datetime.datetime.fromisoformat(results.created):%d %B %Y, %H:%M} UTC",
         winner=winner(results),
         headline=headline(results),
@@ -108,7 +126,8 @@ def write(folder: Path | str) -> Path:
         arms=ordered_arms(results),
         colours=plots.palette(results),
         auroc=[auroc_table(results, task.name) for task in tasks(results)],
-        pairs=pairs(results),
+        pairs=compared,
+        pairs_left_out=len({(d.a, d.b) for d in results.differences}) - len(compared),
         dial=dial_table(results),
         proof=proof_rows(results),
         conditions=shared_conditions(results),
@@ -131,30 +150,195 @@ def tasks(results: Results) -> list[TaskCount]:
 
 
 def draw(results: Results) -> dict[str, list[tuple[str, Markup]]]:
-    """All plots of the report: ``auroc``, ``labels`` and ``traces``, named, in reading order."""
+    """All plots of the report, each named, in reading order; the key begins its file's name."""
     colours, arms = plots.palette(results), ordered_arms(results)
     names, task_names = learners(results), [task.name for task in tasks(results)]
     primary_budget = results.verdict.primary.budget
     at_budget = [score for score in results.table if score.budget == primary_budget]
     limits = plots.auroc_range(at_budget)
-    panels = []
+    aurocs = []
     for task in task_names:
         cells = {(s.arm, s.learner): s for s in at_budget if s.task == task}
-        panels.append((task, plots.auroc_panel(task, cells, arms, names, limits, colours)))
-    by_arm = {arm.name: colours[arm.name] for arm in arms}
-    lead = [score for score in results.table if score.learner == names[0]]
+        aurocs.append((task, plots.auroc_panel(task, cells, arms, names, limits, colours)))
+    shown = shown_arms(results)
+    by_arm = {arm.name: colours[arm.name] for arm in arms if arm.name in shown}
+    lead = [s for s in results.table if s.learner == names[0] and s.arm in shown]
     # Ticks of single seeds are not drawn on these.
     ends = plots.auroc_range([score.model_copy(update={"per_seed": ()}) for score in lead])
     curves = [(task, plots.label_curves(task, names[0], lead, ends, by_arm)) for task in task_names]
     quantities = {"loss": "Loss", "embedding_std": "Embedding std × √d"}
-    traces = [
-        (title, plots.traces(results.runs, key, colours)) for key, title in quantities.items()
-    ]
+    runs = [run for run in results.runs if run.arm in shown]
+    traces = [(title, plots.traces(runs, key, colours)) for key, title in quantities.items()]
+    places = [(task, _at_place(results, task)) for task in task_names]
+    of_pair = [d for d in results.differences if _is_primary_place(results, d)]
     return {
-        "auroc": panels,
+        "scale": [(task, _dose_plot(results, task, scores)) for task, scores in places]
+        if has_scale(results)
+        else [],
+        "auroc": aurocs,
+        "differences": [
+            (title, _forest(results, rows)) for title, rows in _sides(results, of_pair).items()
+        ],
+        "roc": _roc_panels(results, colours),
         "labels": curves if len(budgets(results)) > 1 else [],
+        "levers": [
+            (f"{task}{f', {group}' if group else ''}", panels.lever_map(task, cells))
+            for task, scores in places
+            for group, cells in lever_cells(results, scores).items()
+        ],
+        "archive": [
+            (task, panels.archive_curve(task, lines, plots.auroc_range(list(scores.values()))))
+            for task, scores in places
+            if (lines := archive_lines(results, scores))
+        ],
         "traces": [(title, drawing) for title, drawing in traces if drawing is not None],
     }
+
+
+def _at_place(results: Results, task: str) -> dict[str, Score]:
+    """The scores of a task with the primary learner and budget, by arm."""
+    named = results.verdict.primary
+    place = (task, named.learner, named.budget)
+    return {s.arm: s for s in results.table if (s.task, s.learner, s.budget) == place}
+
+
+def _is_primary_place(results: Results, each: ArmDifference) -> bool:
+    named = results.verdict.primary
+    return (each.task, each.learner, each.budget) == (named.task, named.learner, named.budget)
+
+
+def has_scale(results: Results) -> bool:
+    """Whether some arms differ in one scale, so that AUROC can be drawn over it."""
+    return any(len(group.scales) > 1 for group in dose_arms(results.arms))
+
+
+def _dose_plot(results: Results, task: str, scores: Mapping[str, Score]) -> Markup:
+    named = results.verdict.primary
+    groups = [group for group in dose_arms(results.arms) if len(group.scales) > 1]
+    place = (task, named.learner, named.budget)
+    curves = [each for each in results.dose if (each.task, each.learner, each.budget) == place]
+    references = [arm for arm in ordered_arms(results) if arm.scale is None]
+    drawn = {arm.name for group in groups for arm in group.arms}
+    limits = plots.auroc_range([s for s in scores.values() if s.arm in drawn])
+    colours = plots.palette(results)
+    return panels.dose_plot(task, groups, scores, curves, references, limits, colours)
+
+
+def _primary_dose(results: Results) -> list[DoseCurve]:
+    """The curves of the primary task, learner and budget, one per group of arms."""
+    named = results.verdict.primary
+    place = (named.task, named.learner, named.budget)
+    return [each for each in results.dose if (each.task, each.learner, each.budget) == place]
+
+
+def _sides(
+    results: Results, differences: Sequence[ArmDifference]
+) -> dict[str, list[ArmDifference]]:
+    """Differences between trained arms, and those with a reference, which are larger."""
+    trained = {arm.name for arm in results.arms if arm.kind == "pretrained"}
+    sides: dict[str, list[ArmDifference]] = {}
+    for each in differences:
+        is_between = {each.a, each.b} <= trained
+        title = "Between trained arms" if is_between else "With a reference"
+        sides.setdefault(title, []).append(each)
+    return dict(sorted(sides.items(), key=lambda side: not any(d.primary for d in side[1])))
+
+
+def _forest(results: Results, differences: Sequence[ArmDifference]) -> Markup:
+    """The differences at one place, those of the primary pair's arms first."""
+    named = results.verdict.primary
+    ordered = sorted(
+        differences,
+        key=lambda d: (not d.primary, not {d.a, d.b} & {named.a, named.b}, -abs(d.difference or 0)),
+    )
+    return panels.forest(ordered, results.margin, plots.palette(results))
+
+
+def _roc_panels(results: Results, colours: Mapping[str, str]) -> list[tuple[str, Markup]]:
+    names = dict.fromkeys(curve.name for curve in results.roc)
+    return [
+        (name, panels.roc_panel(name, [c for c in results.roc if c.name == name], colours))
+        for name in names
+    ]
+
+
+def lever_cells(
+    results: Results, scores: Mapping[str, Score]
+) -> dict[str, dict[tuple[float, float], Score]]:
+    """Scores by crop and photometric scale, where arms of a group cross at least two of each."""
+    cells: dict[str, dict[tuple[float, float], Score]] = {}
+    for arm in results.arms:
+        if arm.scale is not None and arm.name in scores:
+            key = (arm.scale.crop, arm.scale.photometric)
+            cells.setdefault(arm.group, {}).setdefault(key, scores[arm.name])
+    return {
+        group: of_group
+        for group, of_group in cells.items()
+        if all(len({key[place] for key in of_group}) > 1 for place in (0, 1))
+        and any(crop != photometric for crop, photometric in of_group)
+        and any(score.auroc is not None for score in of_group.values())
+    }
+
+
+def archive_lines(
+    results: Results, scores: Mapping[str, Score]
+) -> dict[str, list[tuple[float, Score]]]:
+    """Scores by the share of the archive, a line for each method and scale that has several."""
+    lines: dict[str, list[tuple[float, Score]]] = {}
+    methods = {arm.method for arm in results.arms if arm.scale is not None}
+    for arm in results.arms:
+        score = scores.get(arm.name)
+        if arm.scale is not None and score is not None and score.auroc is not None:
+            name = dial_text(arm.scale.model_dump())
+            name = f"{arm.method}, {name}" if len(methods) > 1 else name
+            lines.setdefault(name, []).append((arm.share or 1.0, score))
+    ordered = {name: sorted(line, key=lambda point: point[0]) for name, line in lines.items()}
+    return {name: line for name, line in ordered.items() if len({share for share, _ in line}) > 1}
+
+
+def shown_arms(results: Results) -> list[str]:
+    """The arms that curves and tables by arm show: of many the primary pair, references, the best.
+
+    All others are in the CSV files.
+    """
+    arms, named = ordered_arms(results), results.verdict.primary
+    if len(arms) <= _MOST_ARMS:
+        return [arm.name for arm in arms]
+    scores = _at_place(results, named.task)
+    trained = [arm.name for arm in arms if arm.kind == "pretrained" and arm.name in scores]
+    best = sorted(trained, key=lambda name: -(scores[name].auroc or 0))[: _MOST_ARMS // 2]
+    kept = {named.a, named.b, *best}
+    return [arm.name for arm in arms if arm.kind != "pretrained" or arm.name in kept]
+
+
+def _sheets(results: Results, figures: Path) -> list[tuple[Sheet, str | None]]:
+    """The sheets as addresses that hold them, as many as fit; those of shown arms come first."""
+    shown, left = set(shown_arms(results)), _MOST_SHEET_BYTES
+    held: list[tuple[Sheet, str | None]] = []
+    for sheet in sorted(results.sheets, key=lambda sheet: not shown & set(sheet.arms)):
+        picture = figures / sheet.file
+        size = picture.stat().st_size if picture.is_file() else 0
+        if size <= left or not held:
+            left -= size
+            held.append((sheet, _embedded(picture)))
+    return held
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """A row per arm and class of the primary comparison's place."""
+
+    names: list[str]
+    rows: list[ClassScore]
+
+
+def class_tables(results: Results) -> ClassTable:
+    """The scores of each class, class by class, arms in the order of the report."""
+    shown = shown_arms(results)
+    rows = [row for row in results.classes if row.arm in shown]
+    names = list(dict.fromkeys(row.name for row in rows))
+    rows = sorted(rows, key=lambda row: (names.index(row.name), shown.index(row.arm)))
+    return ClassTable(names, rows)
 
 
 def _embedded(picture: Path) -> str | None:
@@ -244,13 +428,19 @@ class Pair:
 
 
 def pairs(results: Results) -> list[Pair]:
-    """Differences by pair of arms, the primary pair first, each with its forest cell."""
+    """Differences by pair of arms, the primary pair first, each with its forest cell.
+
+    Of many pairs those of one of the primary pair's arms; all are in ``differences.csv``.
+    """
     colours, margin = plots.palette(results), results.margin
     by_pair: dict[tuple[str, str], list[ArmDifference]] = {}
     for difference in sorted(results.differences, key=lambda d: not d.primary):
         by_pair.setdefault((difference.a, difference.b), []).append(difference)
+    named = {results.verdict.primary.a, results.verdict.primary.b}
+    if len(by_pair) > _MOST_PAIRS:
+        by_pair = dict(sorted(by_pair.items(), key=lambda each: -len(named & set(each[0]))))
     made = []
-    for (a, b), rows in by_pair.items():
+    for (a, b), rows in list(by_pair.items())[:_MOST_PAIRS]:
         limits = plots.forest_range(rows, margin)
         cells = [(d, plots.forest_cell(d, limits, margin, colours)) for d in rows]
         made.append(Pair(a, b, plots.forest_axis(limits), cells))
@@ -273,8 +463,9 @@ class DialTable:
 
 
 def dial_table(results: Results) -> DialTable:
-    """What each arm's scale resolved to, with the notes of each parameter joined."""
-    arms = [arm for arm in results.arms if arm.kind == "pretrained" and arm.resolved]
+    """What the scale of each shown arm resolved to, with the notes of each parameter joined."""
+    shown = shown_arms(results)
+    arms = [arm for arm in results.arms if arm.resolved and arm.name in shown]
     names = dict.fromkeys(p.parameter for arm in arms for p in arm.resolved)
     rows = []
     for name in names:

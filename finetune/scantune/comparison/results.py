@@ -316,6 +316,33 @@ class DoseCurve(Settings):
     margin: float
 
 
+class ClassScore(Settings):
+    """One class against the rest at the primary task, learner and label budget.
+
+    Means over pretraining seeds, label seeds and folds; ``scores`` has the average precision, and
+    sensitivity and specificity at a threshold that was set on training patients. ``note`` is as in
+    `Score`.
+    """
+
+    arm: str
+    name: str
+    scans: int
+    negatives: int
+    auroc: float | None
+    low: float | None
+    high: float | None
+    scores: dict[str, float | None]
+    note: str = ""
+
+
+class RocCurve(Settings):
+    """Sensitivity of one class at evenly spaced shares of false positives, from 0 to 1."""
+
+    arm: str
+    name: str
+    sensitivity: tuple[float, ...]
+
+
 class ViewShare(Settings):
     """Mean overlap of an arm's two views, and how often they do not touch at all."""
 
@@ -325,10 +352,11 @@ class ViewShare(Settings):
 
 
 class Sheet(Settings):
-    """A picture of an arm's views, in the ``figures`` folder."""
+    """A picture of some arms' views, in the ``figures`` folder."""
 
     title: str
     file: str
+    arms: tuple[str, ...] = ()
 
 
 class Fact(Settings):
@@ -403,6 +431,8 @@ class Results(Settings):
     table: tuple[Score, ...]
     differences: tuple[ArmDifference, ...]
     dose: tuple[DoseCurve, ...] = ()
+    classes: tuple[ClassScore, ...] = ()
+    roc: tuple[RocCurve, ...] = ()
     view_statistics: tuple[ViewShare, ...]
     sheets: tuple[Sheet, ...]
     warnings: tuple[str, ...]

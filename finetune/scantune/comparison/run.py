@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from scanlearn.archive.reader import Archive
@@ -10,17 +13,28 @@ from scanlearn.backbones.start import check_start
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import write_atomically
+from scanlearn.locks import held, inside
 from scanlearn.packing.sources import chosen_canvas, open_archive
 from scanlearn.provenance import provenance
 from scantune.comparison import facts
 from scantune.comparison.arms import given_rows, matched, resolve_groups, train_arms
+from scantune.comparison.classes import class_scores, roc_curves
 from scantune.comparison.dose import dose_curves
 from scantune.comparison.facts import draw_sheets
-from scantune.comparison.folder import StudyFolder, check_archives, chose_by_area, open_study
+from scantune.comparison.folder import StudyFolder, check_archives, chose_by_area
 from scantune.comparison.leaks import dropped, find_study_leaks, leak_warnings
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import RESULTS_FILE, TABLE_FILE, Rejected, Results
-from scantune.comparison.scores import networks_of, read_tasks, score_all
+from scantune.comparison.planned import power_at_start, power_fact
+from scantune.comparison.results import RESULTS_FILE, TABLE_FILE, Rejected, Results, RunRow
+from scantune.comparison.scores import (
+    Network,
+    networks_of,
+    piece_of,
+    read_tasks,
+    score_all,
+    score_network,
+)
+from scantune.comparison.sharing import taking_part
 from scantune.comparison.summary import difference_rows, estimate_all, score_rows, state_verdict
 from scantune.comparison.tables import table_csv
 from scantune.labels.open import open_archives, single_columns
@@ -29,7 +43,8 @@ from scantune.labels.open import open_archives, single_columns
 def run_study(config: CompareConfig) -> Path:
     """Trains and scores every arm, or goes on with a study that was stopped.
 
-    Finished networks and scores are read back, never made again.
+    Finished networks and scores are read back, never made again. What another command on the study
+    is making is waited for at the end.
 
     Returns:
         The study's folder, with ``results.json``, ``results.csv`` and ``figures/``.
@@ -39,18 +54,24 @@ def run_study(config: CompareConfig) -> Path:
             another study, or the disk is full.
     """
     check_start(config.pretrain.backbone, is_new=not Path(config.output).exists())
-    folder = open_study(config)
-    config = canvas_chosen(config, folder)
-    unlabeled, archives = open_study_archives(config)
-    named = dict(zip(("unlabeled", "labels", "test"), (unlabeled, *archives), strict=False))
-    labels, test = archives[0], named.get("test")
-    tasks = read_tasks(config, archives)
-    check_archives(folder, {name: archive.content_hash for name, archive in named.items()})
-    leaks = find_study_leaks(config, folder, unlabeled, archives, tasks)
-    left_out = dropped(config, folder)
-    if left_out:
-        named["unlabeled"] = unlabeled = unlabeled.without(left_out)
-    groups = resolve_groups(config, folder, unlabeled)[1]
+    with taking_part(config) as (folder, since_ns), ExitStack() as stack:
+        return _run(config, folder, since_ns, stack)
+
+
+def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitStack) -> Path:
+    alone = partial(held, inside(folder.path), folder.path, wait=True)
+    with alone():
+        config = canvas_chosen(config, folder)
+        unlabeled, archives = open_study_archives(config)
+        named = dict(zip(("unlabeled", "labels", "test"), (unlabeled, *archives), strict=False))
+        labels, test = archives[0], named.get("test")
+        tasks = read_tasks(config, archives)
+        check_archives(folder, {name: archive.content_hash for name, archive in named.items()})
+        leaks = find_study_leaks(config, folder, unlabeled, archives, tasks)
+        left_out = dropped(config, folder)
+        if left_out:
+            named["unlabeled"] = unlabeled = unlabeled.without(left_out)
+        groups = resolve_groups(config, folder, unlabeled)[1]
     # Runs keep the plan as it was written; before the hours that they take, tune is checked too.
     resolved = config.under(groups[config.groups[0]].modality)
     given, given_warnings = given_rows(config, labels)
@@ -61,13 +82,27 @@ def run_study(config: CompareConfig) -> Path:
     )
     for warning in early:
         warn_user(warning)
-    with folder.timed("pretraining"):
-        runs, run_warnings = train_arms(config, folder, unlabeled)
+    say(f"power: {power_at_start(config, tasks)}")
+    scored: set[str] = set()
+
+    def score_one(rows: Sequence[RunRow]) -> bool:
+        def score(network: Network) -> None:
+            score_network(resolved, folder, network, archives, tasks)
+            scored.add(network.name)
+
+        networks = networks_of(resolved, folder, (*rows, *given), unlabeled, labels)
+        left = (network for network in networks if network.name not in scored)
+        return any(piece_of(folder, network, score).try_making() for network in left)
+
+    runs, run_warnings = train_arms(config, folder, unlabeled, score_one)
     runs = (*runs, *given)
     policy_left_out = {name for chosen in groups.values() for name in chosen.left_out}
     config = resolved
     networks = networks_of(config, folder, runs, unlabeled, labels)
     scores = score_all(config, folder, networks, archives, tasks)
+    stack.enter_context(alone())
+    if _is_newer(folder.path / RESULTS_FILE, since_ns):
+        return folder.path  # A command that shared the work has said it all meanwhile.
     with folder.timed("intervals"):
         estimates = estimate_all(config, scores)
     unknown = [name for name, each in tasks.items() if each.count().known_patients is None]
@@ -87,7 +122,10 @@ def run_study(config: CompareConfig) -> Path:
         command=facts.command_text(config),
         config=facts.config_text(config),
         margin=config.margin,
-        setup=facts.setup_facts(config, runs, tasks, len(unlabeled), policy_left_out),
+        setup=(
+            *facts.setup_facts(config, runs, tasks, len(unlabeled), policy_left_out),
+            power_fact(config, tasks, estimates, scores),
+        ),
         verdict=answer,
         unlabeled=facts.counted(unlabeled),
         labels=facts.counted(labels),
@@ -99,6 +137,8 @@ def run_study(config: CompareConfig) -> Path:
         table=table,
         differences=differences,
         dose=dose_curves(arms, estimates, config.margin),
+        classes=class_scores(config, scores),
+        roc=roc_curves(config, arms, scores),
         view_statistics=facts.view_shares(config, policy_left_out),
         sheets=draw_sheets(config, folder, unlabeled, policy_left_out),
         warnings=(
@@ -122,6 +162,10 @@ def run_study(config: CompareConfig) -> Path:
     write_atomically(folder.path / RESULTS_FILE, results.model_dump_json(indent=1) + "\n")
     say(f"{RESULTS_FILE} and {TABLE_FILE} written")
     return folder.path
+
+
+def _is_newer(file: Path, since_ns: int) -> bool:
+    return file.is_file() and file.stat().st_mtime_ns > since_ns
 
 
 def canvas_chosen(config: CompareConfig, folder: StudyFolder) -> CompareConfig:

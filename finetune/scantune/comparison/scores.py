@@ -24,6 +24,7 @@ from scantune.comparison.folder import StudyFolder
 from scantune.comparison.kept import Part, extended, parts_missing, selected
 from scantune.comparison.plan import CompareConfig, EvaluationConfig
 from scantune.comparison.results import RunRow
+from scantune.comparison.sharing import SharedPiece, make_all
 from scantune.evaluation.backbone import EvaluatedBackbone, open_backbone
 from scantune.evaluation.classifier import View
 from scantune.evaluation.evaluate import fit_learners, num_fits
@@ -119,7 +120,7 @@ def score_all(
     archives: tuple[Archive, ...],
     tasks: Mapping[str, LabeledSet],
 ) -> dict[tuple[str, str], list[Scores]]:
-    """Scores every network on every task, or reads back what is finished.
+    """Scores every network that no other command scores, or reads back what is finished.
 
     Returns:
         By task and arm, one set of scores per pretraining seed, in the order of the networks.
@@ -139,8 +140,14 @@ def score_all(
     scores: dict[tuple[str, str], list[Scores]] = {}
     designs: dict[str, str] = {}
     is_narrow = False
+    of_network: dict[str, dict[str, Scores]] = {}
+
+    def score(network: Network) -> None:
+        of_network[network.name] = score_network(config, folder, network, archives, tasks)
+
+    make_all([piece_of(folder, network, score) for network in networks])
     for network in networks:
-        for task, each in score_network(config, folder, network, archives, tasks).items():
+        for task, each in of_network[network.name].items():
             is_narrow |= each.num_folds > 1 and _is_narrow(each)
             # The thumbnail has fewer learners, but the same folds and subsets.
             design = replace(each, learners=()).design_hash()
@@ -154,6 +161,14 @@ def score_all(
             "have them computed again"
         )
     return scores
+
+
+def piece_of(
+    folder: StudyFolder, network: Network, score: Callable[[Network], object]
+) -> SharedPiece:
+    """Returns the scores of a network as a piece, which `score_network` makes."""
+    place = folder.path / "scores" / network.name
+    return SharedPiece(f"the scores of {network.name}", place, partial(score, network))
 
 
 def score_network(

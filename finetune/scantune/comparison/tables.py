@@ -12,9 +12,6 @@ from scanlearn.config.settings import Settings
 from scanlearn.files import csv_cell, write_atomically
 from scantune.comparison.results import TABLE_FILE, Results, Score
 
-# Of runs: what is a table of its own, or the same for all.
-_NOT_CELLS = {"curve", "conditions"}
-
 
 def write_tables(folder: Path, results: Results) -> None:
     """Writes every table of the report: ``results.csv``, ``differences.csv`` and the others."""
@@ -32,7 +29,25 @@ def tables_of(results: Results) -> dict[str, str]:
     tables = {
         TABLE_FILE: table_csv(results.table),
         "differences.csv": _rows_csv(results.differences),
-        "runs.csv": _rows_csv(results.runs),
+        "dose.csv": _rows_csv(results.dose, without=("at", "auroc", "low", "high")),
+        "dose_curve.csv": _csv(
+            ("task", "learner", "budget", "group", "scale", "auroc", "low", "high"),
+            [
+                (each.task, each.learner, each.budget, each.group, *point)
+                for each in results.dose
+                for point in zip(each.at, each.auroc, each.low, each.high, strict=True)
+            ],
+        ),
+        "classes.csv": _rows_csv(results.classes),
+        "roc.csv": _csv(
+            ("arm", "class", "false_positives", "sensitivity"),
+            [
+                (curve.arm, curve.name, place / (len(curve.sensitivity) - 1), value)
+                for curve in results.roc
+                for place, value in enumerate(curve.sensitivity)
+            ],
+        ),
+        "runs.csv": _rows_csv(results.runs, without=("curve", "conditions")),
         "augmentation.csv": _csv(("arm", "parameter", "value", "source", "note"), parameters),
         "leaks.csv": _rows_csv(results.leaks),
     }
@@ -47,9 +62,9 @@ def table_csv(table: Sequence[Score]) -> str:
     return _csv(header, ([getattr(s, name) for name in names] + [*s.per_seed] for s in table))
 
 
-def _rows_csv(rows: Sequence[Settings]) -> str:
-    """Rows of one kind, a column per field that holds one value."""
-    names = [name for name in type(rows[0]).model_fields if name not in _NOT_CELLS] if rows else []
+def _rows_csv(rows: Sequence[Settings], without: Sequence[str] = ()) -> str:
+    """Rows of one kind, a column per field."""
+    names = [name for name in type(rows[0]).model_fields if name not in without] if rows else []
     return _csv(names, ([getattr(row, name) for name in names] for row in rows))
 
 
@@ -65,7 +80,7 @@ def _cell(value: object) -> object:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, dict):
-        return ", ".join(f"{count} {name}" for name, count in value.items())
+        return "; ".join(f"{name} {_cell(each)}" for name, each in value.items())
     if isinstance(value, tuple):
         return "; ".join(str(_cell(each)) for each in value)
     return f"{value:.6g}" if isinstance(value, float) else value

@@ -144,7 +144,7 @@ def draw_phantom(spec: PhantomSpec, index: int) -> PhantomScan:
     side = 1.0 if index % 2 == 0 else -1.0
     look = camera(patient.camera)
     view = frame(spec.height, spec.width, look.field_radius, look.cut)
-    labels = draw_labels(_stream(spec, _LABELS, index))
+    labels = planted_labels(spec, index)
     eye, stripes = _stream(spec, _EYE, index), _stream(spec, _TEXTURE, index)
     picture, disc = draw_eye(eye, patient, view, look.zoom, side)
     strengths = spec.strengths
@@ -172,6 +172,11 @@ def bounding_box(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
     """Returns top, left, bottom, right of what is True, bottom and right exclusive."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def planted_labels(spec: PhantomSpec, index: int) -> dict[str, int]:
+    """Returns the labels of scan ``index`` without drawing it: 0 or 1 of each planted task."""
+    return draw_labels(_stream(spec, _LABELS, index))
 
 
 def write_phantom(spec: PhantomSpec, path: Path | str) -> Archive:

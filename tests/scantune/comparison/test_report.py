@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import re
 import subprocess
 import sys
@@ -61,6 +63,7 @@ def test_report_has_verdict_sections_and_every_arm(
     ids = [attrs.get("id") for _, attrs in parsed(path).seen if attrs.get("id")]
     assert ids == [
         "verdict",
+        "scale",
         "compared",
         "auroc",
         "differences",
@@ -70,6 +73,7 @@ def test_report_has_verdict_sections_and_every_arm(
         "views",
         "dial",
         "warnings",
+        "paper",
         "reproduce",
     ]
 
@@ -79,8 +83,17 @@ def test_report_is_one_balanced_file_that_loads_nothing(study_folder: Folder) ->
     text = path.read_text(encoding="utf-8")
     words = re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", text)
     assert not re.search(r"https?:|//[a-z]|@import|url\(", words)
+    assert [attrs for tag, attrs in parsed(path).seen if tag == "script"] == [{}]
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(attrs["content"] for _, attrs in parsed(path).seen if "http-equiv" in attrs)
+    # The page's own script alone may run, and nothing may be loaded.
+    assert policy == (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
+    )
     for tag, attrs in parsed(path).seen:
-        assert tag not in ("script", "link", "iframe")
+        assert tag not in ("link", "iframe")
         source = attrs.get("src") or attrs.get("href") or "#"
         assert source.startswith(("data:image/png;base64,", "#"))
 
@@ -103,7 +116,9 @@ def test_hostile_names_are_escaped(study_folder: Folder, fake_results: r.Results
     tasks = tuple(t.model_copy(update={"name": bad}) for t in fake_results.tasks[:1])
     folder = study_folder(title=bad, warnings=(bad,), table=table, tasks=tasks, command=bad)
     path = page.write(folder)
-    assert "<script" not in path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    assert bad not in text
+    assert text.count("<script") == 1
     parsed(path)
 
 
@@ -179,7 +194,10 @@ def test_figures_are_saved_as_files_of_their_own(study_folder: Folder) -> None:
     page.write(folder)
     names = {path.name for path in (folder / "figures").glob("*.svg")}
     assert names == {
+        *(f"scale_{i}.svg" for i in range(1, 5)),
         *(f"auroc_{i}.svg" for i in range(1, 5)),
+        "differences_1.svg",
+        "differences_2.svg",
         *(f"labels_{i}.svg" for i in range(1, 5)),
         "traces_1.svg",
         "traces_2.svg",
@@ -384,3 +402,40 @@ def test_every_table_is_a_csv_of_as_many_rows(
     assert len(rows["runs.csv"]) == len(fake_results.runs)
     assert {row["arm"] for row in rows["augmentation.csv"]} == {"identity", "weak", "strong"}
     assert "leaks.csv" not in rows
+
+
+def test_a_study_of_a_hundred_arms_stays_below_ten_megabytes(
+    study_folder: Folder, fake_results: r.Results, score: Callable[..., r.Score]
+) -> None:
+    dials = [r.Dial(crop=k / 80, geometry=0, photometric=0, acquisition=0) for k in range(100)]
+    first = next(arm for arm in fake_results.arms if arm.resolved)
+    arms = [
+        first.model_copy(update={"name": name, "scale": dial})
+        for name, dial in zip(["weak", "strong", *map(str, range(98))], dials, strict=True)
+    ]
+    table = [score(arm.name, 0.7, low=0.6, high=0.8, task="lesion") for arm in arms]
+    pair = next(d for d in fake_results.differences if d.primary)
+    others = [
+        pair.model_copy(update={"a": a.name, "b": b.name, "primary": False})
+        for place, a in enumerate(arms)
+        for b in arms[:place]
+        if (a.name, b.name) != ("strong", "weak")
+    ]
+    run = next(run for run in fake_results.runs if run.arm == "weak")
+    runs = [run.model_copy(update={"arm": arm.name, "seed": s}) for arm in arms for s in range(3)]
+    sheets = [r.Sheet(title=f"{k}", file="large.png", arms=(f"{k}",)) for k in range(25)]
+    folder = study_folder(
+        arms=tuple(arms),
+        table=tuple(table),
+        differences=(pair, *others),
+        runs=tuple(runs),
+        sheets=tuple(sheets),
+    )
+    (folder / "figures" / "large.png").write_bytes(bytes(700_000))
+    path = page.write(folder)
+    assert path.stat().st_size < 10e6
+    text = path.read_text(encoding="utf-8")
+    assert "4,910 further pairs are in differences.csv" in text
+    assert "21 further sheets are in the figures folder" in text
+    assert "Of 100 arms" in text
+    assert len((folder / "differences.csv").read_text().splitlines()) == 4951

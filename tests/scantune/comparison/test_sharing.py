@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scanlearn.config import dump_config
+from scanlearn.locks import BusyError, Lock, beside
+from scantune.comparison.folder import open_study
+from scantune.comparison.plan import CompareConfig
+from scantune.comparison.sharing import SharedPiece, make_all, taking_part
+
+Plan = Callable[..., CompareConfig]
+
+HOLD = (
+    "import sys, time; from pathlib import Path; from scanlearn.locks import Lock, beside;"
+    "lock = Lock(beside(Path(sys.argv[1])), Path(sys.argv[1]));"
+    "print('held', flush=True); time.sleep(60)"
+)
+RUN = (
+    "import sys; from scanlearn.config import load_config;"
+    "from scantune.comparison.plan import CompareConfig;"
+    "from scantune.comparison.run import run_study;"
+    "run_study(load_config(CompareConfig, sys.argv[1], kind='compare'))"
+)
+
+
+def pieces(folder: Path, made: list[str]) -> list[SharedPiece]:
+    return [SharedPiece(name, folder / name, partial(made.append, name)) for name in "abc"]
+
+
+def test_what_others_make_is_skipped_and_come_back_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[str] = []
+    other = Lock(beside(tmp_path / "a"), tmp_path / "a")
+    calls = iter((True, False, False))
+
+    def meanwhile() -> bool:
+        more = next(calls, False)
+        if not more and "waiting" in capsys.readouterr().out:
+            other.release()
+        return more
+
+    make_all(pieces(tmp_path, made), meanwhile)
+    assert made == ["b", "c", "a"]
+
+
+def test_others_are_waited_for_with_one_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    other = Lock(beside(tmp_path / "b"), tmp_path / "b")
+    naps: list[float] = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 3:
+            other.release()
+
+    monkeypatch.setattr(time, "sleep", nap)
+    make_all(pieces(tmp_path, made))
+    assert made == ["a", "c", "b"]
+    assert capsys.readouterr().out.count("other commands on this study are making b; waiting") == 1
+    assert len(naps) == 3
+
+
+def test_what_a_killed_command_held_is_taken_over(tmp_path: Path) -> None:
+    made: list[str] = []
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "a")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+
+        def kill() -> bool:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return True
+
+        make_all(pieces(tmp_path, made), kill)
+    assert made == ["b", "c", "a"]
+
+
+def test_another_plan_waits_until_nobody_is_at_work(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = taking_part(plan())
+    folder, _ = first.__enter__()
+    with taking_part(plan(wait=True)):
+        pass
+    with (
+        pytest.raises(BusyError, match=r"another plan \(seeds was \[0\], is \[0, 1\]\)"),
+        taking_part(plan(seeds=[0, 1])),
+    ):
+        pass
+    monkeypatch.setattr(time, "sleep", lambda _: first.__exit__(None, None, None))
+    with taking_part(plan(seeds=[0, 1], wait=True)):
+        assert "[0, 1]); let it end" in capsys.readouterr().out
+        assert len(folder.plans) == 2
+    assert not (folder.path / ".at-work").exists()
+    open_study(plan())
+
+
+def starts(folder: Path) -> dict[str, int]:
+    """How often each run was started."""
+    return {
+        str(path.parent.relative_to(folder)): len(json.loads(path.read_text())["starts"])
+        for path in folder.glob("arms/*/*/provenance.json")
+    }
+
+
+@pytest.mark.long
+def test_two_commands_share_a_study_and_one_survives_the_other(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCANLEARN_CACHE", str(tmp_path / "cache"))
+    pretrain: dict[str, Any] = plan().pretrain.model_dump(mode="json") | {"steps": 40}
+    arms = {"weak": {"scale": 0.5}, "strong": {"scale": 1}}
+    config = plan(arms=arms, pretrain=pretrain)
+    folder = Path(config.output)
+    (tmp_path / "study.yaml").write_text(dump_config(config))
+    command = [sys.executable, "-c", RUN, str(tmp_path / "study.yaml")]
+    with (tmp_path / "log").open("w") as log:
+        some: dict[str, Any] = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "stdout": log}
+        killed, other = (subprocess.Popen(command, **some) for _ in range(2))
+        while len(list(folder.glob("arms/*/*/metrics.csv"))) < 2:
+            assert killed.poll() is None, "it ended before it could be killed"
+            time.sleep(0.05)
+        killed.send_signal(signal.SIGKILL)
+        assert other.wait() == 0
+        killed.wait()
+    results = json.loads((folder / "results.json").read_text())
+    assert results["matched"]["ok"]
+    assert [run["steps"] for run in results["runs"]] == [40, 40]
+    # One went on from a checkpoint of the killed command, or was begun anew; none was made twice.
+    assert sorted(starts(folder).values()) in ([1, 1], [1, 2])
