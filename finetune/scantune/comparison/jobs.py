@@ -21,7 +21,12 @@ from scantune.comparison.plan import CompareConfig
 
 # A step and its checkpoint take less.
 _PATIENCE_S = 120.0
-_COMMAND = (sys.executable, "-m", "scantune.comparison.jobs")
+# The command line lies above this module.
+_COMMAND = (
+    *(sys.executable, "-c"),
+    "from scantune.comparison.jobs import end_with_starter; end_with_starter();"
+    "from scantune.cli import main; main()",
+)
 
 
 @contextmanager
@@ -80,7 +85,7 @@ def _start(plan: Path, log: Path, threads: int | None) -> subprocess.Popen[bytes
     set_here = {} if threads is None else dict.fromkeys(SET_BY_HAND, str(threads))
     with log.open("wb") as output:
         return subprocess.Popen(
-            [*_COMMAND, str(plan)],
+            [*_COMMAND, "compare", str(plan), "jobs=1"],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -112,20 +117,12 @@ def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
             process.kill()
 
 
+def end_with_starter() -> None:
+    """Ends this process, as SIGTERM does, when the one that started it has ended."""
+    Thread(target=_end_with_starter, daemon=True).start()
+
+
 def _end_with_starter() -> None:
-    # It says nothing: it is closed when the starter ends, however it does.
+    # The starter says nothing: its end is closed when it ends, however it does.
     os.read(sys.stdin.fileno(), 1)
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def main() -> None:
-    """Runs the command of a job that `jobs_started` started, on its plan."""
-    Thread(target=_end_with_starter, daemon=True).start()
-    sys.argv = ["scantune", "compare", sys.argv[1], "jobs=1"]
-    from scantune.cli import main as scantune
-
-    scantune()
-
-
-if __name__ == "__main__":
-    main()
