@@ -1,7 +1,9 @@
 // Tables of class "sorted" sort by a column when its title is clicked: up, down, then as written.
+// On a narrow screen each row of a table with titles stands as a list, so that no column is hidden.
 "use strict";
-for (const table of document.querySelectorAll("table.sorted")) {
+for (const table of document.querySelectorAll("table:has(thead)")) {
   const body = table.tBodies[0];
+  const titles = [];
   const written = [...body.rows];
   // A title may span columns or rows: what ends in the last row of titles is a column's own.
   const taken = [...table.tHead.rows].map(() => []);
@@ -9,13 +11,32 @@ for (const table of document.querySelectorAll("table.sorted")) {
     for (const head of row.cells) {
       let column = 0;
       while (taken[r][column]) column += 1;
-      for (let y = r; y < r + head.rowSpan; y += 1) {
-        for (let x = column; x < column + head.colSpan; x += 1) taken[y][x] = true;
+      const text = head.matches(".plot, .forest") ? "" : head.textContent.trim();
+      for (let x = column; x < column + head.colSpan; x += 1) {
+        for (let y = r; y < r + head.rowSpan; y += 1) taken[y][x] = true;
+        titles[x] = [titles[x], text].filter(Boolean).join(", ");
       }
       const isOwn = r + head.rowSpan === taken.length && head.colSpan === 1;
-      if (isOwn && head.textContent.trim() && !head.matches(".plot, .forest")) offer(head, column);
+      if (isOwn && text && table.matches(".sorted")) offer(head, column);
     }
   });
+  stack();
+  function stack() {
+    table.classList.add("stacked");
+    // What is laid out as a list is still read out as a table.
+    const roles = [[[table], "table"], [[table.tHead, body], "rowgroup"], [table.rows, "row"]];
+    roles.push([table.tHead.querySelectorAll("th"), "columnheader"]);
+    roles.push([body.querySelectorAll("th"), "rowheader"], [body.querySelectorAll("td"), "cell"]);
+    for (const [elements, role] of roles) {
+      for (const element of elements) element.setAttribute("role", role);
+    }
+    for (const row of written) {
+      [...row.cells].forEach((cell, column) => {
+        if (cell.textContent.trim() || cell.childElementCount) cell.dataset.title = titles[column];
+        else cell.classList.add("blank");
+      });
+    }
+  }
   function value(row, column) {
     const cell = row.cells[column];
     if (cell === undefined) return [null, ""];

@@ -356,7 +356,8 @@ class CompareConfig(Settings):
         try:
             made = {} if grid is None else GridConfig.model_validate(grid).arms()
         except ValidationError:
-            return data  # It is told when the field is read.
+            # It is told when the field is read; the arms that it would have added are not missed.
+            return {key: value for key, value in data.items() if key != "arms"}
         if made:
             arms = data.get("arms") or {}
             twice = [name for name in made if name in arms]

@@ -402,3 +402,40 @@ def test_every_table_is_a_csv_of_as_many_rows(
     assert len(rows["runs.csv"]) == len(fake_results.runs)
     assert {row["arm"] for row in rows["augmentation.csv"]} == {"identity", "weak", "strong"}
     assert "leaks.csv" not in rows
+
+
+def test_a_study_of_a_hundred_arms_stays_below_ten_megabytes(
+    study_folder: Folder, fake_results: r.Results, score: Callable[..., r.Score]
+) -> None:
+    dials = [r.Dial(crop=k / 80, geometry=0, photometric=0, acquisition=0) for k in range(100)]
+    first = next(arm for arm in fake_results.arms if arm.resolved)
+    arms = [
+        first.model_copy(update={"name": name, "scale": dial})
+        for name, dial in zip(["weak", "strong", *map(str, range(98))], dials, strict=True)
+    ]
+    table = [score(arm.name, 0.7, low=0.6, high=0.8, task="lesion") for arm in arms]
+    pair = next(d for d in fake_results.differences if d.primary)
+    others = [
+        pair.model_copy(update={"a": a.name, "b": b.name, "primary": False})
+        for place, a in enumerate(arms)
+        for b in arms[:place]
+        if (a.name, b.name) != ("strong", "weak")
+    ]
+    run = next(run for run in fake_results.runs if run.arm == "weak")
+    runs = [run.model_copy(update={"arm": arm.name, "seed": s}) for arm in arms for s in range(3)]
+    sheets = [r.Sheet(title=f"{k}", file="large.png", arms=(f"{k}",)) for k in range(25)]
+    folder = study_folder(
+        arms=tuple(arms),
+        table=tuple(table),
+        differences=(pair, *others),
+        runs=tuple(runs),
+        sheets=tuple(sheets),
+    )
+    (folder / "figures" / "large.png").write_bytes(bytes(700_000))
+    path = page.write(folder)
+    assert path.stat().st_size < 10e6
+    text = path.read_text(encoding="utf-8")
+    assert "4,910 further pairs are in differences.csv" in text
+    assert "21 further sheets are in the figures folder" in text
+    assert "Of 100 arms" in text
+    assert len((folder / "differences.csv").read_text().splitlines()) == 4951
