@@ -238,6 +238,7 @@ def plan_summary(config: CompareConfig) -> PlanSummary:
     Example:
         >>> print(plan_summary(load_config(CompareConfig, "demo")))  # doctest: +SKIP
     """
+    config = config if config.max_seeds is None else config.at_look(config.max_seeds)
     folder = StudyFolder(Path(config.output).expanduser())
     sources = [
         (config.unlabeled, config.unlabeled_columns),

@@ -55,6 +55,7 @@ _GROWING = frozenset(
         "tasks",
         "arms",
         "seeds",
+        "max_seeds",
         "primary",
         "margin",
         *(f"evaluation.{key}" for key in ("learners", "budgets", "label_seeds", "replicates")),

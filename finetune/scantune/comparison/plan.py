@@ -40,7 +40,10 @@ from scantune.evaluation.settings import THUMBNAIL, ScoringSettings, check_backb
 from scantune.labels.labeled_set import target_title
 from scantune.learners.table import AugmentedName
 from scantune.splits import Budget
+from scantune.statistics.looks import FIRST, look_level, planned_looks
 
+# Of seeds=auto.
+_MOST_SEEDS = 8
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
 
 
@@ -262,6 +265,10 @@ class PrimaryConfig(Settings):
     than: str = Field(default="strong", description="arm that it is compared with")
 
 
+def _first_seeds(count: int) -> tuple[int, ...]:
+    return tuple(range(count))
+
+
 def _default_arms() -> dict[str, ArmConfig]:
     return {
         "random": ArmConfig(kind="random"),
@@ -307,8 +314,16 @@ class CompareConfig(Settings):
     seeds: tuple[int, ...] = Field(
         default=(0, 1, 2),
         min_length=1,
-        description="pretraining seeds; each arm is trained once per seed. Fewer than three "
-        "support no claim about the scale, and one says nothing beyond its networks",
+        description="pretraining seeds, or auto; each arm is trained once per seed. Fewer than "
+        "three support no claim about the scale, and one says nothing beyond its networks",
+    )
+    max_seeds: int | None = Field(
+        default=None,
+        ge=4,
+        le=100,
+        description="with seeds: auto, the most of them: 3, then 5, 8 and so on are trained until "
+        "the primary comparison is settled, each look tested at a level that keeps the error over "
+        "all looks; null there is 8",
     )
     pretrain: TrainingSettings = Field(
         default=TrainingSettings(), description="training settings, the same for every arm"
@@ -351,6 +366,9 @@ class CompareConfig(Settings):
         if not isinstance(data, Mapping):
             return data
         target, grid = data.get("target"), data.get("grid")
+        if data.get("seeds") == "auto":
+            most = data.get("max_seeds") or _MOST_SEEDS
+            data = {**data, "seeds": tuple(range(FIRST)), "max_seeds": most}
         if isinstance(target, str):
             data = {**data, "tasks": (target,), "target": None}
         try:
@@ -389,6 +407,11 @@ class CompareConfig(Settings):
             raise ValueError(
                 "the arms begin from pretrain.backbone.weights, so that arm 'random' would not be "
                 "random; call it start, as in arms={start: {kind: random}, ...}"
+            )
+        if self.max_seeds is not None and self.seeds not in map(_first_seeds, self.looks):
+            raise ValueError(
+                f"max_seeds={self.max_seeds} is for seeds=auto, which begins with {FIRST} of them; "
+                "give seeds=auto, or leave max_seeds out"
             )
         if any(seed < 0 for seed in self.seeds):
             raise ValueError("seeds are 0 or more")
@@ -451,6 +474,20 @@ class CompareConfig(Settings):
         if self.arms[arm].kind == "scratch":
             return self.evaluation.trained_on_views
         return self.evaluation.learners
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Numbers of seeds at which is looked; one, that of the seeds, where none is planned."""
+        return (len(self.seeds),) if self.max_seeds is None else planned_looks(self.max_seeds)
+
+    @property
+    def alpha(self) -> float:
+        """Level of a comparison, at which the error over all looks is .05."""
+        return look_level(self.looks)
+
+    def at_look(self, num_seeds: int) -> CompareConfig:
+        """Returns the plan with the seeds of one of its looks."""
+        return self.model_copy(update={"seeds": _first_seeds(num_seeds)})
 
     @property
     def scoring(self) -> EvaluationConfig:

@@ -25,7 +25,7 @@ from scantune.comparison.folder import StudyFolder, check_archives, chose_by_are
 from scantune.comparison.jobs import jobs_started, warn_of_threads
 from scantune.comparison.leaks import dropped, find_study_leaks, leak_warnings
 from scantune.comparison.plan import CompareConfig
-from scantune.comparison.planned import power_at_start, power_fact
+from scantune.comparison.planned import look_in_words, power_at_start, power_fact
 from scantune.comparison.results import RESULTS_FILE, TABLE_FILE, Rejected, Results, RunRow
 from scantune.comparison.scores import (
     Network,
@@ -117,6 +117,8 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
     proof = matched(runs)
     arms = facts.arm_rows(config, unlabeled.shape[0], policy_left_out)
     answer = state_verdict(config, arms, table, differences, proof)
+    if look := look_in_words(config):
+        answer = answer.model_copy(update={"sentence": f"{answer.sentence} {look}"})
     caveat = facts.patients_caveat({config.primary_task: tasks[config.primary_task]})
     if caveat:
         answer = answer.model_copy(update={"sentence": f"{answer.sentence} {caveat}"})
