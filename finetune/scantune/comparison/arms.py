@@ -177,6 +177,8 @@ def given_rows(config: CompareConfig, labels: Archive) -> tuple[tuple[RunRow, ..
         assert given.network is not None, "only the thumbnail has none"
         final = weights_hash(given.network)
         rows.append(RunRow(arm=name, seed=config.seeds[0], initial_hash="", final_hash=final))
+        if given.card is not None and given.card.evidence_note is not None:
+            notes.append(f"{name}: {given.card.evidence_note}.")
         notes += [f"{name}: {note}." for note in given.notes]
         if arm.kind == "backbone":
             say(f"arm {name}: given weights, {arm.backbone_name}, views of {given.view.size} px")

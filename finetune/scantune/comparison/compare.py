@@ -39,7 +39,10 @@ def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -
         config = load_config(CompareConfig, config, overrides, kind="compare")
     elif overrides:
         raise TypeError("overrides change a file; give them to load_config instead")
-    folder = run_study(config)
+    for num_seeds in config.looks:
+        folder = run_study(config if config.max_seeds is None else config.at_look(num_seeds))
+        if read_results(folder).verdict.kind != "none":
+            break
     with held(inside(folder), folder, wait=True):
         report = page.write(folder)
     results = read_results(folder)

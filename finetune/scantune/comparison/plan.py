@@ -28,7 +28,6 @@ from scanlearn.packing.sources import check_source
 from scanlearn.tables.settings import ExcelSheet, PatientPattern, Root, Sep
 from scanlearn.training.settings import (
     SCALE_HELP,
-    WAIT_HELP,
     PretrainConfig,
     TrainingSettings,
 )
@@ -41,7 +40,10 @@ from scantune.evaluation.settings import THUMBNAIL, ScoringSettings, check_backb
 from scantune.labels.labeled_set import target_title
 from scantune.learners.table import AugmentedName
 from scantune.splits import Budget
+from scantune.statistics.looks import FIRST, look_level, planned_looks
 
+# Of seeds=auto.
+_MOST_SEEDS = 8
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
 
 
@@ -65,6 +67,12 @@ class Columns(Settings):
     root: Root = None
     sep: Sep = None
     sheet: ExcelSheet = None
+
+
+_WAIT_HELP = (
+    "whether to wait for another command that is at work on the study with another plan; if not, "
+    "this one ends with exit code 3"
+)
 
 
 def _help(name: str) -> str | None:
@@ -257,6 +265,10 @@ class PrimaryConfig(Settings):
     than: str = Field(default="strong", description="arm that it is compared with")
 
 
+def _first_seeds(count: int) -> tuple[int, ...]:
+    return tuple(range(count))
+
+
 def _default_arms() -> dict[str, ArmConfig]:
     return {
         "random": ArmConfig(kind="random"),
@@ -302,8 +314,16 @@ class CompareConfig(Settings):
     seeds: tuple[int, ...] = Field(
         default=(0, 1, 2),
         min_length=1,
-        description="pretraining seeds; each arm is trained once per seed. Fewer than three "
-        "support no claim about the scale, and one says nothing beyond its networks",
+        description="pretraining seeds, or auto; each arm is trained once per seed. Fewer than "
+        "three support no claim about the scale, and one says nothing beyond its networks",
+    )
+    max_seeds: int | None = Field(
+        default=None,
+        ge=4,
+        le=100,
+        description="with seeds: auto, the most of them: 3, then 5, 8 and so on are trained until "
+        "the primary comparison is settled, each look tested at a level that keeps the error over "
+        "all looks; null there is 8",
     )
     pretrain: TrainingSettings = Field(
         default=TrainingSettings(), description="training settings, the same for every arm"
@@ -332,7 +352,12 @@ class CompareConfig(Settings):
     margin: float = Field(
         default=0.01, gt=0, lt=0.5, description="smallest AUROC difference that matters"
     )
-    wait: bool = Field(default=False, description=WAIT_HELP)
+    wait: bool = Field(default=False, description=_WAIT_HELP)
+    jobs: PositiveInt = Field(
+        default=1,
+        description="processes that share the study and the cores of this machine; the same "
+        "command started elsewhere shares it too",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -341,12 +366,16 @@ class CompareConfig(Settings):
         if not isinstance(data, Mapping):
             return data
         target, grid = data.get("target"), data.get("grid")
+        if data.get("seeds") == "auto":
+            most = data.get("max_seeds") or _MOST_SEEDS
+            data = {**data, "seeds": tuple(range(FIRST)), "max_seeds": most}
         if isinstance(target, str):
             data = {**data, "tasks": (target,), "target": None}
         try:
             made = {} if grid is None else GridConfig.model_validate(grid).arms()
         except ValidationError:
-            return data  # It is told when the field is read.
+            # It is told when the field is read; the arms that it would have added are not missed.
+            return {key: value for key, value in data.items() if key != "arms"}
         if made:
             arms = data.get("arms") or {}
             twice = [name for name in made if name in arms]
@@ -378,6 +407,11 @@ class CompareConfig(Settings):
             raise ValueError(
                 "the arms begin from pretrain.backbone.weights, so that arm 'random' would not be "
                 "random; call it start, as in arms={start: {kind: random}, ...}"
+            )
+        if self.max_seeds is not None and self.seeds not in map(_first_seeds, self.looks):
+            raise ValueError(
+                f"max_seeds={self.max_seeds} is for seeds=auto, which begins with {FIRST} of them; "
+                "give seeds=auto, or leave max_seeds out"
             )
         if any(seed < 0 for seed in self.seeds):
             raise ValueError("seeds are 0 or more")
@@ -440,6 +474,20 @@ class CompareConfig(Settings):
         if self.arms[arm].kind == "scratch":
             return self.evaluation.trained_on_views
         return self.evaluation.learners
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Numbers of seeds at which is looked; one, that of the seeds, where none is planned."""
+        return (len(self.seeds),) if self.max_seeds is None else planned_looks(self.max_seeds)
+
+    @property
+    def alpha(self) -> float:
+        """Level of a comparison, at which the error over all looks is .05."""
+        return look_level(self.looks)
+
+    def at_look(self, num_seeds: int) -> CompareConfig:
+        """Returns the plan with the seeds of one of its looks."""
+        return self.model_copy(update={"seeds": _first_seeds(num_seeds)})
 
     @property
     def scoring(self) -> EvaluationConfig:

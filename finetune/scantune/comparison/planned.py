@@ -115,7 +115,7 @@ def power_in_words(config: CompareConfig, planned: PlannedTest, variation: Varia
     head = f"with {counts}{more}, {seeds}{labels}"
     if reason:
         return f"{head} nothing can be shown: {reason}"
-    found = smallest_difference(planned, variation)
+    found = smallest_difference(planned, variation, alpha=config.alpha)
     value = f"{found:.3f}" if found < 0.5 else "more than any two AUROCs can differ by"
     return (
         f"{head} the smallest difference in AUROC that is found with power {POWER:g} is {value}; "
@@ -125,11 +125,24 @@ def power_in_words(config: CompareConfig, planned: PlannedTest, variation: Varia
 
 def power_warning(config: CompareConfig, planned: PlannedTest, variation: Variation) -> str | None:
     """Returns what helps where the plan cannot show its margin; None where it can."""
-    found = smallest_difference(planned, variation)
+    found = smallest_difference(planned, variation, alpha=config.alpha)
     if found <= config.margin:
         return None
     advice = "more labeled patients" if math.isnan(found) else what_helps(planned, variation)
     return f"This plan cannot show a difference as small as its margin: {advice} help most"
+
+
+def look_in_words(config: CompareConfig) -> str:
+    """Returns at which look a study stands; empty where only one was planned."""
+    if len(config.looks) == 1:
+        return ""
+    *others, last = config.looks
+    listed = f"{', '.join(map(str, others))} and {last}"
+    return (
+        f"Look {config.looks.index(len(config.seeds)) + 1} of {len(config.looks)} planned at "
+        f"{listed} seeds: each is tested at the level {config.alpha:.3f}, which keeps the error "
+        "over all of them at .05, and intervals of differences are wider for it."
+    )
 
 
 def power_at_start(config: CompareConfig, tasks: Mapping[str, LabeledSet]) -> str:

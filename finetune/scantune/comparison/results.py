@@ -251,6 +251,7 @@ class ArmDifference(Settings):
     ``p_equivalent``, Holm's too, of two one-sided tests. ``label_draws`` counts the label subsets
     over which the interval speaks, None with all labels. ``delong_p`` is DeLong's paired
     test of these networks, of two classes and a given split alone. ``note`` is as in `Score`.
+    ``level`` is that of the interval, more than .95 where several looks at the study were planned.
     """
 
     task: str
@@ -271,6 +272,7 @@ class ArmDifference(Settings):
     p_equivalent: float | None = None
     label_draws: int | None = None
     note: str = ""
+    level: float = 0.95
 
     @property
     def holds_for(self) -> str:

@@ -120,7 +120,7 @@ def _numbers(primary: ArmDifference, table: Sequence[Score]) -> str:
     ends = f"{primary.low:.3f} to {primary.high:.3f}".replace("-", "−")
     return (
         f"AUROC {first:.3f} against {second:.3f}, difference {signed(primary.difference)} "
-        f"(95 % interval {ends})"
+        f"({100 * primary.level:.3g} % interval {ends})"
     )
 
 
@@ -314,7 +314,9 @@ def difference_rows(
     Whether two arms differ and whether they are equivalent are corrected each for itself.
     """
     compared = list(comparisons(config))
-    return paired_rows(compared, trained_arms(config), estimates, scores, margin=config.margin)
+    return paired_rows(
+        compared, trained_arms(config), estimates, scores, margin=config.margin, alpha=config.alpha
+    )
 
 
 def paired_rows(
@@ -324,6 +326,7 @@ def paired_rows(
     scores: Mapping[tuple[str, str], Sequence[Scores]],
     *,
     margin: float,
+    alpha: float = 0.05,
 ) -> tuple[ArmDifference, ...]:
     """Returns what `difference_rows` does of the pairs given, the first of which is primary."""
     spread_of = spreads_of(trained, estimates, scores)
@@ -332,7 +335,12 @@ def paired_rows(
         spread = spread_of[place, frozenset({a, b})]
         pair = _aligned([estimates[(*place, arm)] for arm in (a, b)])
         differences.append(
-            paired_difference(*pair, between_seeds=spread.seeds, between_subsets=spread.subsets)
+            paired_difference(
+                *pair,
+                level=1 - alpha,
+                between_seeds=spread.seeds,
+                between_subsets=spread.subsets,
+            )
         )
     adjusted = holm([difference.p for difference in differences[1:]])
     equivalent = holm([equivalence_p(each, margin) for each in differences[1:]])
@@ -359,11 +367,14 @@ def paired_rows(
             label_draws=design.num_label_seeds if design.is_subset(place[2]) else None,
             verdict="none",
             primary=index == 0,
+            level=1 - alpha,
             note=limits_note([*estimates[(*place, a)], *estimates[(*place, b)]]),
             delong_p=_delong_p(scores, place, a, b),
         )
         if math.isfinite(difference.estimate) and math.isfinite(difference.p):
-            kind = verdict(difference, margin=margin, p=p_holm, p_equivalent=p_equivalent)
+            kind = verdict(
+                difference, margin=margin, p=p_holm, p_equivalent=p_equivalent, alpha=alpha
+            )
             row = row.model_copy(update={"verdict": _said(kind, row.holds_for)})
         rows.append(row)
     return tuple(rows)

@@ -5,6 +5,7 @@
 - `dose.py`: AUROC over the scale as a curve, its best scale or that it is flat
 - `few_patients.py`: least variances, limits of an AUROC, and too few patients to say
 - `power.py`: the smallest difference that a plan will find
+- `looks.py`: the level of each look at a study that grows seed by seed
 - `delong.py`: DeLong's intervals and paired tests on one fixed test set
 - `metrics.py`: the table of metrics, thresholds, intervals of shares
 - `agreement.py`: quadratic kappa of grades

@@ -57,9 +57,10 @@ from scanlearn.views.settings import VIEWS_VERSION, RenderSettings
 
 PHANTOM_NOTE = "synthetic scans; no evidence about real scans"
 _UNNAMED = (
-    "views.modality is not given: the recipe as published, made for photographs; scanlearn explain "
-    "RECIPE modality=xray shows what of it a policy such as xray changes or switches off"
+    "views.modality is not given{}: the recipe as published, made for photographs; scanlearn "
+    "explain RECIPE modality=xray shows what of it a policy such as xray changes or switches off"
 )
+_APART = ", and {}; pack each kind of scan by itself, or name the one that is to hold for all"
 _SAMPLE = 256
 _SMALLEST_BATCH = 2
 _WORTH_A_WARNING = 0.01
@@ -183,7 +184,11 @@ def resolve(
     """
     views = config.views
     by_tags, why = modality_by_tags(archive) if views.modality == AUTO else (None, "")
-    named = (f"views.modality is {by_tags}: {why}; null is the recipe alone",) if by_tags else ()
+    named: tuple[str, ...] = ()
+    if by_tags:
+        named = (f"views.modality is {by_tags}: {why}; null is the recipe alone",)
+    elif views.modality == AUTO and not archive.synthetic_phantom:
+        named = (_UNNAMED.format(_APART.format(why) if why else ""),)
     check_operations(views.operations, archive, "views.operations")
     if isinstance(views.modality, OwnModality):
         check_operations(views.modality.operations, archive, "views.modality.operations")
@@ -426,7 +431,7 @@ class Run:
 
     def start_line(self, first: int) -> str:
         """What begins, in one line."""
-        config, schedule = self.config, self.resolved.schedule
+        config, schedule, recipe = self.config, self.resolved.schedule, self.generator.recipe
         begun = () if first or self.start is None else (f"begins from {self.start.in_words}",)
         begins = f"resuming at step {first:,} of" if first else "pretraining for"
         return (
@@ -434,29 +439,18 @@ class Run:
             f"{self.layout.in_words(self.method)}"
             f"({len(self.archive):,} in the archive): {config.method.name}, "
             f"{config.backbone.in_words}, {self._sizes()}, scale {self.generator.scale} of recipe "
-            f"{self.generator.recipe.name}{self._modality()}, {self._extras()}"
+            f"{recipe.name}{self._modality()}, {self._extras()}"
             f"{self.resolved.precision}, learning rate {schedule.peak:.3g} after a warm-up of "
             f"{schedule.warmup_steps:,} steps ({schedule.reason})"
             + "".join(
-                f"\n  {reason}" for reason in (*begun, *self.resolved.reasons, *self._notes())
+                f"\n  {reason}"
+                for reason in (*begun, *self.resolved.reasons, *unmeasured(recipe, self.archive))
             )
         )
 
     def _modality(self) -> str:
         policy = self.generator.recipe.policy
         return f" under modality {policy.name}" if policy else ""
-
-    def _notes(self) -> tuple[str, ...]:
-        return (*unmeasured(self.generator.recipe, self.archive), *self._unnamed())
-
-    def _unnamed(self) -> tuple[str, ...]:
-        """Says that nobody and no tags named a modality."""
-        is_named = self.config.views.modality != AUTO or self.resolved.modality is not None
-        if is_named or self.archive.synthetic_phantom:
-            return ()
-        name, why = modality_by_tags(self.archive)
-        # A run begun before tags were read goes on as it was.
-        return (f"{_UNNAMED}; {why}" if why and name is None else _UNNAMED,)
 
     def _extras(self) -> str:
         count = len(self.generator.extras)

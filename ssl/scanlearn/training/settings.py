@@ -10,6 +10,7 @@ from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_
 
 from scanlearn.backbones.settings import BackboneConfig
 from scanlearn.config.settings import Settings
+from scanlearn.console import warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.methods import MethodConfig, SimCLRConfig
 from scanlearn.packing.settings import PackSettings
@@ -17,6 +18,7 @@ from scanlearn.packing.sources import check_source
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.extra_settings import Extras, build_extras
 from scanlearn.views.modality import AUTO, NAMES, Modality
+from scanlearn.views.of_archive import TAG_ROWS
 from scanlearn.views.recipes import RECIPES, Recipe, find_recipe, no_effect_in_words
 from scanlearn.views.scale import Scale
 
@@ -252,8 +254,32 @@ class TrainingSettings(Settings):
         """Returns what was set by hand to no effect at these scales, whatever the network."""
         return _build_first(self.views, self.method.recipes).without_effect(scales)
 
+    def unfit(self) -> str | None:
+        """Returns why operations set by hand cannot be used under modalities that tags may name.
+
+        Known before scans are packed, which may take hours; the tags are known after. None where
+        they can.
+        """
+        if self.views.modality != AUTO or not self.views.operations:
+            return None
+        whys: dict[str, str] = {}
+        for name in dict.fromkeys(row.policy for row in TAG_ROWS):
+            try:
+                _build_first(self.views, self.method.recipes, name)
+            except ScanlearnError as error:
+                whys[name] = str(error)
+        if not whys:
+            return None
+        return (
+            f"views.modality is auto, and should the DICOM tags name {', '.join(whys)}, nothing is "
+            f"trained: views.{next(iter(whys.values()))}"
+        )
+
     def check_start(self) -> None:
         """Refuses a network, weights, extras or a probe that do not exist; see `check_inputs`."""
+        unfit = self.unfit()
+        if unfit:
+            warn_user(unfit)
         self.backbone.check_start()
         build_extras(self.views.extras)
         if self.watch.probe is not None:
@@ -264,7 +290,7 @@ class TrainingSettings(Settings):
         return self.steps or max(1, round(self.epochs * steps_per_epoch))
 
 
-def _build_first(views: SharedViews, recipes: Sequence[str]) -> Recipe:
+def _build_first(views: SharedViews, recipes: Sequence[str], by_tags: str | None = None) -> Recipe:
     """Returns the first recipe of a method that takes the operations set by hand.
 
     Raises:
@@ -272,8 +298,8 @@ def _build_first(views: SharedViews, recipes: Sequence[str]) -> Recipe:
     """
     for name in recipes[:-1]:
         with suppress(ScanlearnError):
-            return views.build_recipe(name)
-    return views.build_recipe(recipes[-1])
+            return views.build_recipe(name, by_tags)
+    return views.build_recipe(recipes[-1], by_tags)
 
 
 class _Where(Settings):

@@ -227,7 +227,8 @@ def preview(
     if modality == AUTO:
         modality, why = modality_by_tags(archive)
         if why:
-            say(f"modality is {modality or 'not given'}: {why}")
+            is_named = modality or "not given, and the recipe alone is drawn"
+            say(f"modality is {is_named}: {why}")
         adjusted = _ruled(pure, modality, operations, columns)
     left_out = left_out_of(adjusted, archive)
     if left_out:

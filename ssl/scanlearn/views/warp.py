@@ -18,11 +18,14 @@ def is_warped(draw: Draw, view: int) -> Bool[np.ndarray, " b"]:
     """Returns which scans' views need more than a crop and a flip."""
     moved = (draw.translation[:, view] != 0).any(-1) | (draw.shear_deg[:, view] != 0).any(-1)
     turned = (draw.rotation_deg[:, view] != 0) | (draw.stretch[:, view] != 0)
-    amounts = (draw.elastic, draw.elastic_mm, draw.elastic_axial)
-    warped: Bool[np.ndarray, " b"] = moved | turned
-    for amount in amounts:
-        warped = warped | (amount[:, view] != 0)
+    warped: Bool[np.ndarray, " b"] = moved | turned | _is_elastic(draw, view)
     return warped
+
+
+def _is_elastic(draw: Draw, view: int) -> Bool[np.ndarray, " b"]:
+    amounts = (draw.elastic, draw.elastic_mm, draw.elastic_axial)
+    elastic: Bool[np.ndarray, " b"] = np.any([each[:, view] != 0 for each in amounts], axis=0)
+    return elastic
 
 
 def warp(
@@ -194,7 +197,7 @@ def _view_grid(
     t = line.shape[1]
     x, y = line[:, None, :].expand(-1, t, t), line[:, :, None].expand(-1, t, t)
     grid = torch.stack([x, y], dim=-1)
-    if not elastic_reach(draw, view, spacing_mm).any():
+    if not _is_elastic(draw, view).any():
         return grid
     field = displacement(draw, view, size, offsets.device, spacing_mm)
     if t != size:

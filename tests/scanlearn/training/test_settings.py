@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -124,3 +125,22 @@ def test_every_key_of_the_default_yaml_is_explained() -> None:
     for before, line in zip(["", *lines], lines, strict=False):
         if line and not line.lstrip().startswith("#"):
             assert before.lstrip().startswith("#"), line
+
+
+@pytest.mark.parametrize(
+    ("views", "told"),
+    [
+        # Half of the area is the least of a mammogram's crop; up to 1.5 the largest falls below.
+        ({"operations": {"crop_max": [0.8, 0.7]}}, "tags name mammography, nothing is trained: v"),
+        ({"operations": {"crop_max": [0.8, 0.7]}, "modality": None}, None),
+        ({"operations": {"crop_max": [0.8, 0.7]}, "modality": "xray"}, None),
+        ({"operations": {"flip_p": 0.5}}, None),
+        ({}, None),
+    ],
+)
+def test_what_no_tags_would_let_train_is_said_before_scans_are_packed(
+    configure: Configure, views: dict[str, Any], told: str | None
+) -> None:
+    found = configure(views={"size": 32, **views}).unfit()
+    assert (told or "None") in str(found)
+    assert (found is None) == (told is None)

@@ -180,6 +180,18 @@ def test_a_run_trains_under_the_modality_of_the_tags_and_goes_on_so(
     assert "is not given" in again.start_line(0)
 
 
+def test_a_run_on_scans_of_several_kinds_says_what_to_do(
+    pack_tagged: PackTagged, tmp_path: Path
+) -> None:
+    archive = pack_tagged({"CT/HEAD": 2, "CR/CHEST": 1})
+    line = Run.of(_config(archive, tmp_path / "run"), archive).start_line(0)
+    assert (
+        "views.modality is not given, and the DICOM tags name ct for 2 of 3 scans only (CT HEAD 2, "
+        "CR CHEST 1); pack each kind of scan by itself, or name the one that is to hold for all: "
+        "the recipe as published" in line
+    )
+
+
 def test_null_is_the_recipe_alone_whatever_the_tags_say(
     pack_tagged: PackTagged, tmp_path: Path
 ) -> None:

@@ -25,6 +25,7 @@ from scanlearn.features.batch_norm import WholeScans
 from scanlearn.packing.sources import open_archive
 from scanlearn.training.folder import RunFolder
 from scantune.comparison.arms import (
+    _leave_out,
     given_rows,
     load_given,
     load_network,
@@ -475,3 +476,24 @@ def test_a_weight_file_is_shown_scans_as_its_architecture_is(plan: Plan, tmp_pat
         "given: its views of 64 px are enlarged from scans packed at 48 px"
         in given_rows(config, labels)[1][0]
     )
+
+
+def test_an_arm_of_a_share_leaves_out_other_patients_and_those_that_leak(plan: Plan) -> None:
+    arms = {"weak": {"scale": 0.5}, "strong": {"scale": 1}, "half": {"scale": 0.5, "share": 0.5}}
+    config = plan(arms=arms, leaks="drop")
+    folder, unlabeled = _opened(config)
+    leaking = unlabeled.scan_ids[unlabeled.patients == unlabeled.patients[0]]
+    folder.leaks.mkdir()
+    folder.leaking.write_text("".join(f"{name}\n" for name in leaking))
+    rest = unlabeled.without(leaking.tolist())
+    assert _leave_out(config, folder, rest, config.group("weak")) == folder.leaking
+    listed = _leave_out(config, folder, rest, config.group("half"))
+    assert listed is not None
+    trained_on = unlabeled.without(listed.read_text().split())
+    assert set(leaking).isdisjoint(trained_on.scan_ids)
+    patients = set(trained_on.patients)
+    assert len(patients) == round(len(set(rest.patients)) / 2)
+    # Whole patients: no scan of theirs is left behind.
+    assert len(trained_on) == np.isin(rest.patients, list(patients)).sum()
+    warned = config.model_copy(update={"leaks": "warn"})
+    assert _leave_out(warned, folder, unlabeled, config.group("weak")) is None

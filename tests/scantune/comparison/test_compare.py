@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from scanlearn.errors import ScanlearnError
 from scantune.comparison import results as r
 from scantune.comparison.compare import compare, summary_lines
 from scantune.comparison.plan import CompareConfig
+from scantune.comparison.planned import look_in_words
+
+compare_file = importlib.import_module("scantune.comparison.compare")
 
 YAML = """\
 unlabeled: phantom:patients=8,seed=3,size=48x48
@@ -92,3 +96,37 @@ def test_a_comparison_ends_in_a_report(
     printed = capsys.readouterr().out
     assert f"Report: {report}" in printed
     assert "One pretraining seed" in printed
+
+
+@pytest.mark.parametrize(
+    ("kinds", "looked"),
+    [
+        (("none", "better"), (3, 5)),
+        (("equivalent",), (3,)),
+        (("none", "none", "none"), (3, 5, 7)),
+    ],
+)
+def test_seeds_are_added_until_the_primary_comparison_is_settled(
+    kinds: tuple[r.Outcome, ...],
+    looked: tuple[int, ...],
+    tmp_path: Path,
+    score: Callable[..., r.Score],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[CompareConfig] = []
+    results = made_up(score)
+
+    def read(folder: Path) -> r.Results:
+        verdict = results.verdict.model_copy(update={"kind": kinds[len(asked) - 1]})
+        return results.model_copy(update={"verdict": verdict})
+
+    monkeypatch.setattr(compare_file, "run_study", lambda config: asked.append(config) or tmp_path)
+    monkeypatch.setattr(compare_file, "read_results", read)
+    monkeypatch.setattr(compare_file.page, "write", lambda folder: folder / "report.html")
+    (tmp_path / "plan.yaml").write_text(YAML.replace("seeds: [0]", "seeds: auto\nmax_seeds: 7"))
+    compare(tmp_path / "plan.yaml", [f"output={tmp_path / 'study'}"])
+    assert [len(config.seeds) for config in asked] == list(looked)
+    assert {config.looks for config in asked} == {(3, 5, 7)}
+    assert asked[0].alpha == pytest.approx(0.0205, abs=0.001)
+    text = look_in_words(asked[-1])
+    assert f"Look {len(looked)} of 3 planned at 3, 5 and 7 seeds" in text

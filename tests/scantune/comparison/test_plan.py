@@ -302,8 +302,8 @@ def test_a_bad_grid_is_refused_where_it_stands(
     plan: Plan, grid: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValidationError, match=message) as caught:
-        plan(grid=grid)
-    assert caught.value.errors()[0]["loc"][0] == "grid"
+        plan(grid=grid, arms={"random": {"kind": "random"}})
+    assert {error["loc"][0] for error in caught.value.errors()} == {"grid"}
 
 
 def test_a_grid_does_not_take_the_name_of_an_arm(plan: Plan) -> None:
@@ -313,3 +313,16 @@ def test_a_grid_does_not_take_the_name_of_an_arm(plan: Plan) -> None:
     alone = {"grid": {"scales": [0, 1]}, "unlabeled": "a", "labels": "b", "tasks": "c"}
     with pytest.raises(ValidationError, match="'weak', which is no arm; the arms are s0, s1"):
         CompareConfig.model_validate({**alone, "output": "d"})
+
+
+def test_seeds_auto_begin_with_three_and_end_with_the_most(plan: Plan) -> None:
+    config = plan(seeds="auto")
+    assert (config.seeds, config.max_seeds, config.looks) == ((0, 1, 2), 8, (3, 5, 8))
+    assert config.at_look(5).seeds == (0, 1, 2, 3, 4)
+    # As a study keeps it, and reads it again.
+    again = CompareConfig.model_validate(config.at_look(5).model_dump(mode="json"))
+    assert again.looks == (3, 5, 8)
+    assert plan(seeds=(4, 5)).alpha == 0.05
+    assert config.alpha == pytest.approx(0.0199, abs=2e-4)
+    with pytest.raises(ValidationError, match="max_seeds=8 is for seeds=auto"):
+        plan(seeds=(0, 1), max_seeds=8)

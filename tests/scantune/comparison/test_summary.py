@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.results import (
@@ -20,6 +21,7 @@ from scantune.comparison.summary import (
     comparisons,
     difference_rows,
     estimate_all,
+    paired_rows,
     score_rows,
     signed,
     spreads,
@@ -30,7 +32,7 @@ from scantune.labels.truth import Truth
 from scantune.scores import Scores
 from scantune.scoring import score_features
 from scantune.statistics.delong import class_difference
-from scantune.statistics.intervals import paired_difference
+from scantune.statistics.intervals import estimate, paired_difference, patient_weights
 from scantune.statistics.moderation import moderate
 
 Plan = Callable[..., CompareConfig]
@@ -392,3 +394,26 @@ def test_too_few_patients_give_no_difference_but_a_reason(plan: Plan) -> None:
     arms = [ArmRow(name=name, kind="random") for name in ("weak", "strong")]
     sentence = state_verdict(config, arms, table, differences, Matched(ok=True)).sentence
     assert "too few patients to say: 4 with" in sentence
+
+
+def test_planned_looks_widen_the_interval_and_lower_the_level() -> None:
+    scores = {
+        ("pallor", arm): [made_up(signal, seed) for seed in (start, start + 1, start + 2)]
+        for arm, signal, start in (("weak", 1.0, 1), ("strong", 0.9, 11), ("random", 0.5, 21))
+    }
+    compared = [(("pallor", "linear", "all"), "weak", "strong")]
+    weights = patient_weights(scores["pallor", "weak"][0], replicates=300)
+    estimates = {
+        ("pallor", "linear", "all", arm): [estimate(s, "linear", "all", weights) for s in of_arm]
+        for (_, arm), of_arm in scores.items()
+    }
+    one, looks = (
+        paired_rows(compared, {"weak", "strong"}, estimates, scores, margin=0.01, alpha=alpha)[0]
+        for alpha in (0.05, 0.02)
+    )
+    assert (one.level, looks.level) == (0.95, 0.98)
+    assert looks.difference == one.difference
+    assert one.df is not None
+    widths = [(row.high or 0) - (row.low or 0) for row in (one, looks)]
+    ratio = stdtrit(one.df, 0.99) / stdtrit(one.df, 0.975)
+    assert widths[1] / widths[0] == pytest.approx(ratio)
