@@ -17,7 +17,7 @@ from pathlib import Path
 _WATCHED_S = 0.5
 _STAT = Path("/proc/stat")
 # What a person set holds.
-_BY_HAND = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+SET_BY_HAND = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def free_threads() -> int:
@@ -30,7 +30,7 @@ def free_threads() -> int:
 
     threads = torch.get_num_threads()
     cores = usable_cores()
-    if threads != len(cores) or any(name in os.environ for name in _BY_HAND):
+    if threads != len(cores) or any(name in os.environ for name in SET_BY_HAND):
         return threads
     return max(-(-threads // 4), threads - round(cores_used_by_others(cores, _WATCHED_S)))
 

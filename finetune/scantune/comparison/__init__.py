@@ -4,6 +4,7 @@
 - `folder.py`: the files of a study, and whether it may be continued
 - `results.py`: what ``results.json`` holds
 - `sharing.py`: which command makes which piece
+- `jobs.py`: processes that one command starts
 - `arms.py`: one network per arm and seed, and the proof that they match
 - `kept.py`: kept scores, extended to a larger plan
 - `scores.py`: every network scored on every task, and kept

@@ -31,6 +31,7 @@ from scanlearn.training.stopping import listening
 from scanlearn.training.trial import Clock, measure, trial_run
 from scantune.comparison.facts import FEW_STEPS
 from scantune.comparison.folder import StudyFolder
+from scantune.comparison.kept import parts_missing, selected
 from scantune.comparison.plan import Columns, CompareConfig
 from scantune.comparison.planned import (
     planned_test,
@@ -342,11 +343,10 @@ def _kept(config: CompareConfig, folder: StudyFolder) -> dict[tuple[str, str], S
             if not path.is_file() or not are_kept(path):
                 continue
             scores = Scores.load(path)
-            budgets = {str(budget) for budget in config.evaluation.budgets}
-            is_whole = set(config.learners_of(arm)) <= set(scores.learners)
-            is_whole &= budgets <= set(scores.budgets)
-            if is_whole and scores.num_label_seeds >= config.evaluation.label_seeds:
-                kept[task, name] = scores
+            budgets = [str(budget) for budget in config.evaluation.budgets]
+            asked = (config.learners_of(arm), budgets, config.evaluation.label_seeds)
+            if not parts_missing(scores, *asked):
+                kept[task, name] = selected(scores, *asked)
     return kept
 
 

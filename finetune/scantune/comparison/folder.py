@@ -43,6 +43,7 @@ PRESENTATION = frozenset(
         "pretrain.logging",
         "pretrain.progress",
         "wait",
+        "jobs",
     }
 )
 
@@ -80,6 +81,11 @@ class StudyFolder:
     def resolved(self) -> Path:
         """What was resolved once for the runs of all arms and seeds, and on which machine."""
         return self.path / "resolved.json"
+
+    @property
+    def logs(self) -> Path:
+        """What jobs beside the first one print."""
+        return self.path / "logs"
 
     @property
     def leaks(self) -> Path:

@@ -28,7 +28,6 @@ from scanlearn.packing.sources import check_source
 from scanlearn.tables.settings import ExcelSheet, PatientPattern, Root, Sep
 from scanlearn.training.settings import (
     SCALE_HELP,
-    WAIT_HELP,
     PretrainConfig,
     TrainingSettings,
 )
@@ -68,6 +67,12 @@ class Columns(Settings):
     root: Root = None
     sep: Sep = None
     sheet: ExcelSheet = None
+
+
+_WAIT_HELP = (
+    "whether to wait for another command that is at work on the study with another plan; if not, "
+    "this one ends with exit code 3"
+)
 
 
 def _help(name: str) -> str | None:
@@ -347,7 +352,12 @@ class CompareConfig(Settings):
     margin: float = Field(
         default=0.01, gt=0, lt=0.5, description="smallest AUROC difference that matters"
     )
-    wait: bool = Field(default=False, description=WAIT_HELP)
+    wait: bool = Field(default=False, description=_WAIT_HELP)
+    jobs: PositiveInt = Field(
+        default=1,
+        description="processes that share the study and the cores of this machine; the same "
+        "command started elsewhere shares it too",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -109,7 +109,7 @@ def write(folder: Path | str) -> Path:
         plain_words=writeup.plain_words(results),
         paragraph=writeup.methods_paragraph(results),
         checklists=writeup.checklists(results),
-        dose=_primary_dose(results),
+        dose=primary_dose(results),
         dose_says=dose_sentences,
         dose_head=dose_headline,
         ranges=ranges_text,
@@ -224,7 +224,7 @@ def _dose_plot(results: Results, task: str, scores: Mapping[str, Score]) -> Mark
     return panels.dose_plot(task, groups, scores, curves, references, limits, colours)
 
 
-def _primary_dose(results: Results) -> list[DoseCurve]:
+def primary_dose(results: Results) -> list[DoseCurve]:
     """The curves of the primary task, learner and budget, one per group of arms."""
     named = results.verdict.primary
     place = (named.task, named.learner, named.budget)

@@ -22,6 +22,7 @@ from scantune.comparison.classes import class_scores, roc_curves
 from scantune.comparison.dose import dose_curves
 from scantune.comparison.facts import draw_sheets
 from scantune.comparison.folder import StudyFolder, check_archives, chose_by_area
+from scantune.comparison.jobs import jobs_started, warn_of_threads
 from scantune.comparison.leaks import dropped, find_study_leaks, leak_warnings
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.planned import look_in_words, power_at_start, power_fact
@@ -54,7 +55,11 @@ def run_study(config: CompareConfig) -> Path:
             another study, or the disk is full.
     """
     check_start(config.pretrain.backbone, is_new=not Path(config.output).exists())
-    with taking_part(config) as (folder, since_ns), ExitStack() as stack:
+    with (
+        taking_part(config) as (folder, since_ns),
+        jobs_started(config, folder),
+        ExitStack() as stack,
+    ):
         return _run(config, folder, since_ns, stack)
 
 
@@ -72,6 +77,7 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
         if left_out:
             named["unlabeled"] = unlabeled = unlabeled.without(left_out)
         groups = resolve_groups(config, folder, unlabeled)[1]
+    warn_of_threads(config.jobs, groups[config.groups[0]].threads)
     # Runs keep the plan as it was written; before the hours that they take, tune is checked too.
     resolved = config.under(groups[config.groups[0]].modality)
     given, given_warnings = given_rows(config, labels)

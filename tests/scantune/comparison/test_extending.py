@@ -64,6 +64,7 @@ def test_an_extended_study_is_the_one_planned_at_once(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SCANLEARN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("scantune.comparison.run.draw_sheets", lambda *_: ())
     fits: list[Any] = []
     caveats = scoring._caveats
     monkeypatch.setattr(scoring, "_caveats", lambda *of: (fits.append(of), caveats(*of))[1])

@@ -15,7 +15,7 @@ import pytest
 
 from scanlearn.config import dump_config
 from scanlearn.locks import BusyError, Lock, beside
-from scantune.comparison.folder import open_study
+from scantune.comparison.folder import StudyFolder, open_study
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.sharing import SharedPiece, make_all, taking_part
 
@@ -110,36 +110,30 @@ def test_another_plan_waits_until_nobody_is_at_work(
     open_study(plan())
 
 
-def starts(folder: Path) -> dict[str, int]:
-    """How often each run was started."""
-    return {
-        str(path.parent.relative_to(folder)): len(json.loads(path.read_text())["starts"])
-        for path in folder.glob("arms/*/*/provenance.json")
-    }
-
-
 @pytest.mark.long
-def test_two_commands_share_a_study_and_one_survives_the_other(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_job_that_is_killed_is_taken_over_and_nothing_made_twice(
+    plan: Plan, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("SCANLEARN_CACHE", str(tmp_path / "cache"))
-    pretrain: dict[str, Any] = plan().pretrain.model_dump(mode="json") | {"steps": 40}
+    pretrain: dict[str, Any] = plan().pretrain.model_dump(mode="json") | {"steps": 60}
     arms = {"weak": {"scale": 0.5}, "strong": {"scale": 1}}
-    config = plan(arms=arms, pretrain=pretrain)
-    folder = Path(config.output)
+    config = plan(arms=arms, pretrain=pretrain, jobs=2)
+    folder = StudyFolder(Path(config.output))
     (tmp_path / "study.yaml").write_text(dump_config(config))
     command = [sys.executable, "-c", RUN, str(tmp_path / "study.yaml")]
-    with (tmp_path / "log").open("w") as log:
-        some: dict[str, Any] = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "stdout": log}
-        killed, other = (subprocess.Popen(command, **some) for _ in range(2))
-        while len(list(folder.glob("arms/*/*/metrics.csv"))) < 2:
-            assert killed.poll() is None, "it ended before it could be killed"
-            time.sleep(0.05)
-        killed.send_signal(signal.SIGKILL)
-        assert other.wait() == 0
-        killed.wait()
-    results = json.loads((folder / "results.json").read_text())
+    some = {"OMP_NUM_THREADS": "1", "SCANLEARN_CACHE": str(tmp_path / "cache")}
+    with subprocess.Popen(command, env=os.environ | some, stderr=subprocess.PIPE) as process:
+        while len(list(folder.path.glob("arms/*/*/metrics.csv"))) < 2:
+            assert process.poll() is None, "it ended before its job could be killed"
+            time.sleep(0.02)
+        locks = [json.loads(file.read_text()) for file in (folder.path / ".at-work").iterdir()]
+        (job,) = {lock["process"] for lock in locks} - {process.pid}
+        os.kill(job, signal.SIGKILL)
+        _, said = process.communicate()
+    assert process.returncode == 0
+    assert "job 2 ended with exit code -9" in said.decode()
+    results = json.loads((folder.path / "results.json").read_text())
     assert results["matched"]["ok"]
-    assert [run["steps"] for run in results["runs"]] == [40, 40]
-    # One went on from a checkpoint of the killed command, or was begun anew; none was made twice.
-    assert sorted(starts(folder).values()) in ([1, 1], [1, 2])
+    assert [run["steps"] for run in results["runs"]] == [60, 60]
+    runs = [json.loads(path.read_text()) for path in folder.path.glob("arms/*/*/provenance.json")]
+    # The killed one's network went on from a checkpoint, or was begun anew; the other was not.
+    assert sorted(len(run["starts"]) for run in runs) in ([1, 1], [1, 2])
