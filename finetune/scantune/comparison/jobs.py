@@ -23,7 +23,7 @@ from scantune.comparison.plan import CompareConfig
 _PATIENCE_S = 120.0
 # The command line lies above this module.
 _COMMAND = (
-    *(sys.executable, "-c"),
+    *(sys.executable, "-P", "-c"),
     "from scantune.comparison.jobs import end_with_starter; end_with_starter();"
     "from scantune.cli import main; main()",
 )
