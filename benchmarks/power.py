@@ -2,6 +2,7 @@
 
     python benchmarks/power.py             60 repetitions: about 5 minutes
     python benchmarks/power.py --quick     20: 2 minutes
+    python benchmarks/power.py --only ncm  the settings whose names hold a word
 
 The networks are those of coverage.py: drawn features, probes fitted in real folds with their
 refits, seeds whose AUROC varies by .03. Eight pilot studies of one recipe tell how they vary, and
@@ -34,7 +35,8 @@ from scantune.statistics.power import (
 PILOTS = 8
 SETTINGS = (
     (Setting("sixty", 60, 0.4, 0.85, 5, 1), 3),
-    (Setting("hundred", 100, 0.4, 0.8, 5, 1), 2),
+    (Setting("sixty_ncm", 60, 0.4, 0.85, 5, 1, 1, "ncm"), 3),
+    (Setting("hundred_ncm", 100, 0.4, 0.8, 5, 1, 1, "ncm"), 2),
 )
 
 
@@ -45,7 +47,7 @@ def study(setting: Setting, seeds: int, shift: float, number: int) -> list[list[
 
 
 def pilot(setting: Setting, seeds: int) -> Variation:
-    """Returns how networks vary, root mean squares over several small studies of one recipe."""
+    """Returns how networks vary, the mean of several small studies of one recipe."""
     per_patient = 1.5
     found = [
         variation_of(*study(setting, seeds + 2, 0.0, 1000 + number), scans_per_patient=per_patient)
@@ -53,19 +55,22 @@ def pilot(setting: Setting, seeds: int) -> Variation:
     ]
     mean = {
         name: float(np.mean([getattr(each, name) for each in found]))
-        for name in ("auroc", "scale", "unshared", "shared")
+        for name in ("auroc", "scale", "unshared", "shared", "seed_variance")
     }
-    seed_sd = float(np.sqrt(np.mean([each.seed_sd**2 for each in found])))
-    return replace(XRAYS, **mean, seed_sd=seed_sd, source=f"{PILOTS} pilots")
+    return replace(XRAYS, **mean, source=f"{PILOTS} pilots")
 
 
 def main() -> None:
-    parser = options(__doc__, quick="20 repetitions instead of 60")
+    parser = options(
+        __doc__, quick="20 repetitions instead of 60", only="settings whose names hold this word"
+    )
     arguments = parser.parse_args()
     repetitions = 20 if arguments.quick else 60
     figures: dict[str, float] = {}
     start = time.process_time()
     for setting, seeds in SETTINGS:
+        if arguments.only not in setting.name:
+            continue
         variation = pilot(setting, seeds)
         ill = round(setting.ill * setting.patients)
         sides = (Sides("ill", ill, setting.patients - ill),)
@@ -86,7 +91,7 @@ def main() -> None:
         }
         print(
             f"{setting.name}: {setting.patients} patients, {seeds} seeds, {variation.scale:.2f} "
-            f"{variation.unshared:.2f} {variation.shared:.2f} seed sd {variation.seed_sd:.3f}; "
+            f"{variation.unshared:.2f} {variation.shared:.2f} {variation.seed_variance:.4f}; "
             f"asked {asked:.3f}, reached {reached:.3f}, power promised {promised:.2f}, found "
             f"{called:.2f} +- {(called * (1 - called) / repetitions) ** 0.5:.2f}",
             flush=True,

@@ -1,11 +1,11 @@
-// Tables of class "sorted" sort by a column when its title is clicked: up, down, then as written.
-// On a narrow screen each row of a table with titles stands as a list, so that no column is hidden.
+/* Tables of class "sorted" sort by a column when its title is clicked: up, down, then as written. */
+/* On a narrow screen each row of a table with titles stands as a list, so that no column is hidden. */
 "use strict";
 for (const table of document.querySelectorAll("table:has(thead)")) {
   const body = table.tBodies[0];
   const titles = [];
   const written = [...body.rows];
-  // A title may span columns or rows: what ends in the last row of titles is a column's own.
+  /* A title may span columns or rows: what ends in the last row of titles is a column's own. */
   const taken = [...table.tHead.rows].map(() => []);
   [...table.tHead.rows].forEach((row, r) => {
     for (const head of row.cells) {
@@ -20,17 +20,19 @@ for (const table of document.querySelectorAll("table:has(thead)")) {
       if (isOwn && text && table.matches(".sorted")) offer(head, column);
     }
   });
-  stack();
+  if (table.closest(".scroll")) stack();
   function stack() {
     table.classList.add("stacked");
-    // What is laid out as a list is still read out as a table.
-    const roles = [[[table], "table"], [[table.tHead, body], "rowgroup"], [table.rows, "row"]];
+    /* What is laid out as a list is still read out as a table. */
+    const groups = table.querySelectorAll("thead, tbody, tfoot");
+    const roles = [[[table], "table"], [groups, "rowgroup"], [table.rows, "row"]];
     roles.push([table.tHead.querySelectorAll("th"), "columnheader"]);
-    roles.push([body.querySelectorAll("th"), "rowheader"], [body.querySelectorAll("td"), "cell"]);
+    roles.push([table.querySelectorAll("tbody th, tfoot th"), "rowheader"]);
+    roles.push([table.querySelectorAll("td"), "cell"]);
     for (const [elements, role] of roles) {
       for (const element of elements) element.setAttribute("role", role);
     }
-    for (const row of written) {
+    for (const row of table.querySelectorAll("tbody tr, tfoot tr")) {
       [...row.cells].forEach((cell, column) => {
         if (cell.textContent.trim() || cell.childElementCount) cell.dataset.title = titles[column];
         else cell.classList.add("blank");
@@ -69,7 +71,7 @@ for (const table of document.querySelectorAll("table:has(thead)")) {
       if (order !== "none") {
         const sign = order === "ascending" ? 1 : -1;
         keyed.sort(([a], [b]) => {
-          // Blank cells and dashes stay last in either order.
+          /* Blank cells and dashes stay last in either order. */
           const isBlank = [a, b].map((key) => (isNumeric ? key[0] === null : key[1] === ""));
           if (isBlank[0] || isBlank[1]) return isBlank[0] - isBlank[1];
           return sign * compare(a, b);

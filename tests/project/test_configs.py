@@ -122,7 +122,12 @@ def test_a_search_runs_its_rungs(path: Path, tmp_path: Path) -> None:
 
     words = [f"output={tmp_path}", "pretrain.batch_size=8", "pretrain.steps=3", "scales=[0,.5,1]"]
     words += ["pretrain.views.size=32", "pretrain.backbone.name=test_resnet", "target=pallor"]
-    words += ["keep=[2,1]", "evaluation.folds=2", "evaluation.replicates=200"]
+    words += [
+        "keep=[2,1]",
+        "evaluation.learners=[ncm]",
+        "evaluation.folds=2",
+        "evaluation.replicates=200",
+    ]
     words += [
         "pretrain.method.temperature=0.5",
         "rungs=[.4,.7,1]",

@@ -11,6 +11,7 @@ from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
 from scanlearn.locks import held, inside
 from scantune.comparison import report as page
+from scantune.comparison.dose import dose_headline
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.results import Matched, Results, Score, read_results
 from scantune.comparison.run import run_study
@@ -132,6 +133,10 @@ def summary_lines(results: Results) -> list[str]:
                 lines.append(f"  {arm.name:{width}}" + "".join(f"{_cell(s):>22}" for s in row))
             lines.append("")
     lines.append(results.verdict.sentence)
+    for curve in page.primary_dose(results):
+        lines.append(
+            f"{curve.group}: {dose_headline(curve)}" if curve.group else dose_headline(curve)
+        )
     others = [d for d in results.differences if not d.primary]
     num_shown = sum(d.verdict not in ("equivalent", "none") for d in others)
     if others:

@@ -398,18 +398,19 @@ def undefined_warnings(scores: Mapping[tuple[str, str], Sequence[Scores]]) -> tu
 
 def step_warnings(groups: Mapping[Group, Resolved]) -> tuple[str, ...]:
     """Names the groups of arms whose training is too short to tell much of a scale."""
-    warnings = []
+    short = []
     for group, chosen in groups.items():
         steps, epochs = chosen.total_steps, chosen.total_steps / chosen.steps_per_epoch
         if steps < FEW_STEPS or epochs < 1:
-            what = f"{group.title}: training" if group.title else "Training"
-            warnings.append(
-                f"{what} takes {steps:,} step{'s' if steps > 1 else ''} ({epochs:.2g} epochs): "
-                f"below {FEW_STEPS} steps, or one epoch, networks are hardly trained, and their "
-                "differences say little of longer training; raise pretrain.epochs or "
-                "pretrain.steps."
-            )
-    return tuple(warnings)
+            of = f"; {group.title}" if group.title else ""
+            short.append(f"{steps:,} step{'s' if steps > 1 else ''} ({epochs:.2g} epochs{of})")
+    if not short:
+        return ()
+    return (
+        f"Training takes {', '.join(short)}: below {FEW_STEPS} steps, or one epoch, networks are "
+        "hardly trained, and their differences say little of longer training; raise "
+        "pretrain.epochs or pretrain.steps.",
+    )
 
 
 def mixture_warnings(unlabeled: Archive) -> tuple[str, ...]:

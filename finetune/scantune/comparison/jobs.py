@@ -23,7 +23,7 @@ from scantune.comparison.plan import CompareConfig
 _PATIENCE_S = 120.0
 # What is run lies above this module. It is one look of a plan that has several.
 _COMMAND = (
-    *(sys.executable, "-c"),
+    *(sys.executable, "-P", "-c"),
     "from scantune.comparison.jobs import end_with_starter; end_with_starter();"
     "import sys; from scanlearn.cli import run; from scanlearn.config import load_config;"
     "from scantune.comparison.plan import CompareConfig;"

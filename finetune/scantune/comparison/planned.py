@@ -81,6 +81,8 @@ def variation_so_far(
     members = [list(estimates.get((*place, arm), ())) for arm in pair]
     if not all(members) or any(math.isnan(each.auroc) for arm in members for each in arm):
         return None
+    if not _has_variance(members):
+        return None
     spread = spreads(config, estimates, scores)[place, frozenset(pair)]
     seeds = max(map(len, members))
     first, second = (arm * seeds if len(arm) == 1 else arm for arm in members)
@@ -93,7 +95,7 @@ def variation_so_far(
         scans_per_patient=planned.scans_per_patient,
         otherwise=usual_variation(config),
     )
-    return found if math.isfinite(found.scale) and _has_variance(members) else None
+    return found if math.isfinite(found.scale) else None
 
 
 def _has_variance(members: Sequence[Sequence[Estimate]]) -> bool:

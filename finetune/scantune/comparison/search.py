@@ -397,7 +397,7 @@ class _Search:
                     self.unlabeled.std,
                     settings=RenderSettings(scale_blur=views.scale_blur),
                 )
-                probing = Probing(generator, visible=False)
+                probing = Probing(generator)
                 found = Panel.of(probing.features(network, self.unlabeled))
                 lidar[f"{scale:g}"] = found.lidar
                 if scale == PROBED_SCALES[1]:

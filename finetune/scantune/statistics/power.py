@@ -48,7 +48,8 @@ class Variation:
         unshared: Variance over patients of the difference of two networks, as a share of the sum
             of theirs: 1 - r, r the correlation of paired AUROCs.
         shared: The part of it that all pretraining seeds share.
-        seed_sd: Standard deviation between seeds of the true difference.
+        seed_variance: Variance between seeds of the difference, beyond what is particular to each
+            network on these patients; below 0 where that was measured as more than the whole.
         subset_sd: The same between draws of the label subset; there is none with all labels.
         source: Where it was measured, in words.
 
@@ -61,7 +62,7 @@ class Variation:
     scale: float
     unshared: float
     shared: float
-    seed_sd: float
+    seed_variance: float
     subset_sd: float
     source: str
 
@@ -74,13 +75,13 @@ XRAYS = Variation(
     0.9,
     0.33,
     0.11,
-    0.009,
+    0.009**2,
     0.013,
     "chest X-rays (SimCLR, resnet10t at 64 px)",
 )
 # The demo's own study, three arms with four seeds, lesion and pallor of 300 drawn patients by kNN;
 # its subsets were not measured and are taken to vary as those of the X-rays.
-PHANTOM = Variation(0.7, 1.4, 0.89, 0.21, 0.06, 0.013, "the phantom's demo (SimCLR, 32 px, kNN)")
+PHANTOM = Variation(0.7, 1.4, 0.89, 0.21, 0.06**2, 0.013, "the phantom's demo (SimCLR, 32 px, kNN)")
 
 
 @dataclass(frozen=True)
@@ -136,12 +137,13 @@ def variation_of(
         return replace(found, shared=otherwise.shared / otherwise.unshared * found.unshared)
     whole = paired_difference(first, second)
     own = float(np.var(whole.per_seed, ddof=1)) if seed_variance is None else seed_variance
-    # Seeds differ on the same patients by what is particular to a network there, too.
+    # Seeds differ on the same patients by what is particular to a network there, too. Not cut at 0:
+    # with as many patients the variance found comes out again, and means of studies are not biased.
     particular = max(0.0, single - whole.patient_variance)
     return replace(
         found,
         shared=whole.patient_variance / (2 * of_one),
-        seed_sd=math.sqrt(max(0.0, own - particular)),
+        seed_variance=own - particular,
     )
 
 
@@ -175,7 +177,8 @@ def components(
     particular = 2 * of_one * max(0.0, variation.unshared - variation.shared)
     # All arms but one beside the pair's own seeds, as `moderation` caps the prior.
     arms = max(1, planned.trained_arms - 1)
-    seeds = Component((variation.seed_sd**2 + particular) / n, arms * (n - 1))
+    of_seeds = max(0.0, variation.seed_variance + particular)
+    seeds = Component(of_seeds / n, arms * (n - 1))
     subsets = Component(0.0, math.inf)
     if draws is not None and draws > 1:
         subsets = Component(variation.subset_sd**2 / draws, arms * (draws - 1))

@@ -5,7 +5,8 @@
 - `curves.py`: a parameter along the dial, and where each of its numbers is from
 - `recipes.py`: `Recipe`, a table of all parameters, read at a scale
 - `adjusting.py`: operations of a recipe switched off or set by hand
-- `modality.py`: what a kind of scan changes in a recipe, one policy each
+- `policy.py`: what a policy changes in a recipe
+- `modality.py`: the policy of each kind of scan
 - `of_archive.py`: the modality that an archive's DICOM tags name, and what its values allow
 - `operations/`: augmentations: one row each, by trade
 - `ranges.py`: what may be drawn for a view, and the draw that uniforms stand for

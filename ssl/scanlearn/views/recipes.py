@@ -14,7 +14,7 @@ import numpy as np
 from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.views.adjusting import Given, adjusted_rows, in_words
 from scanlearn.views.curves import BY_HAND, VIEW_KINDS, Row
-from scanlearn.views.modality import AUTO, AnyModality, Policy, find_policy, policy_rows
+from scanlearn.views.modality import AUTO, AnyModality, find_policy
 from scanlearn.views.operations.operation import Parameter
 from scanlearn.views.operations.table import (
     OPERATION_OF,
@@ -23,6 +23,7 @@ from scanlearn.views.operations.table import (
     magnitudes_of,
     probability_of,
 )
+from scanlearn.views.policy import Policy, policy_rows
 from scanlearn.views.published import PUBLISHED, Published
 from scanlearn.views.ranges import Ranges, ViewRanges
 from scanlearn.views.scale import Scale

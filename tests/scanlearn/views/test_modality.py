@@ -12,8 +12,9 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.views.explain import WIDTH, explain, policy_changes
 from scanlearn.views.generator import ViewGenerator
-from scanlearn.views.modality import OURS, POLICIES, OwnModality, find_policy
+from scanlearn.views.modality import POLICIES, OwnModality, find_policy
 from scanlearn.views.operations.table import OPERATION_OF, PARAMETERS
+from scanlearn.views.policy import OURS
 from scanlearn.views.recipes import RECIPES, Recipe, find_recipe
 from scanlearn.views.render import render
 from scanlearn.views.scale import Scale

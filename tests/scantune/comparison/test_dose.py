@@ -7,6 +7,7 @@ import pytest
 
 from scantune.comparison import dose
 from scantune.comparison import results as r
+from scantune.comparison.compare import summary_lines
 from scantune.statistics.few_patients import Sides
 from scantune.statistics.intervals import Estimate
 
@@ -86,6 +87,15 @@ def test_what_a_curve_shows_is_said_and_by_which_rule(
     made = curve(**replaced)
     assert dose.dose_headline(made).startswith(headline)
     assert words in " ".join(dose.dose_sentences(made))
+
+
+def test_the_terminal_is_told_the_best_scale(fake_results: r.Results) -> None:
+    found = curve(task="lesion")
+    other = curve(task="pallor", best=0.3)
+    lines = summary_lines(fake_results.model_copy(update={"dose": (other, found)}))
+    assert [line for line in lines if line.startswith("Best scale")] == [
+        "Best scale: s = 0.6 (95 % interval 0.4 to 0.9)"
+    ]
 
 
 def test_curves_are_of_every_place_where_all_arms_of_a_group_were_scored() -> None:

@@ -304,7 +304,7 @@ def test_a_short_training_is_told(plan: Plan, total: int, per_epoch: int, told: 
     assert [text.startswith(told or "") for text in warnings] == [True] * (told is not None)
     half = replace(group, title="50 % of the patients", share=0.5)
     (text,) = facts.step_warnings({group: _steps(200, 9), half: _steps(4, 9)})
-    assert text.startswith("50 % of the patients: training takes 4 steps")
+    assert text.startswith("Training takes 4 steps (0.44 epochs; 50 % of the patients): ")
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ TINY: dict[str, Any] = {
         "steps": 5,
         "device": "cpu",
     },
-    "evaluation": {"folds": 2, "replicates": 200},
+    "evaluation": {"learners": ["ncm"], "folds": 2, "replicates": 200},
 }
 
 

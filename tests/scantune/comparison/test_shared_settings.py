@@ -149,7 +149,7 @@ def test_an_external_test_set_is_tested_and_audited(
     assert titles == ["unlabeled and labels", "within labels", "unlabeled and test", "within test"]
     assert "evaluation.test=TEST" in results.command
     hashes = json.loads((tmp_path / "study" / "archives.json").read_text())
-    assert set(hashes) == {"unlabeled", "labels", "test"}
+    assert set(hashes) == {"unlabeled", "labels", "test", "canvas chosen by"}
     with pytest.raises(ScanlearnError, match="different test scans"):
         run_study(plan(**tables, tasks=["fluid"], arms=ARMS, evaluation=QUICK))
 

@@ -57,6 +57,27 @@ def test_every_learner_and_budget_has_its_auroc_and_interval(evaluation: Evaluat
     assert "finding" in text
 
 
+@pytest.mark.parametrize(("auroc", "is_said"), [(0.999, True), (0.1, False)])
+def test_a_reference_that_is_not_beaten_is_said(
+    evaluation: Evaluation, auroc: float, is_said: bool
+) -> None:
+    reference = ReferenceScore("thumbnail", auroc, 0.0, 1.0, 0.0, -1.0, 1.0, 1.0)
+    table = tuple(replace(row, references=(reference,)) for row in evaluation.table)
+    compared = replace(evaluation, table=table, references={"thumbnail": {"kind": "thumbnail"}})
+    text = words(evaluation_page(compared, FIGURES))
+    assert ("no evidence that the backbone tells more than thumbnail does" in text) == is_said
+
+
+def test_the_tables_of_classes_sort_and_keep_their_mean_last(
+    evaluation: Evaluation, finding_scores: Scores
+) -> None:
+    page = evaluation_page(of_findings(evaluation, finding_scores), FIGURES)
+    assert "script-src 'sha256-" in page
+    assert page.count('<table class="sorted">') == 1
+    foot = page[page.index("<tfoot>") : page.index("</tfoot>")]
+    assert "Macro average" in foot
+
+
 def test_each_class_has_its_row_with_a_macro_and_a_count(
     evaluation: Evaluation, finding_scores: Scores
 ) -> None:
@@ -74,7 +95,9 @@ def test_what_a_table_calls_its_classes_cannot_run(evaluation: Evaluation) -> No
     row = evaluation.table[-1]
     named = replace(row.classes[0], name="<script>alert(1)</script>")
     page = evaluation_page(replace(evaluation, table=(replace(row, classes=(named,)),)), FIGURES)
-    assert "<script>" not in page
+    assert "alert(1)</script>" not in page
+    assert page.count("<script") == 1
+    assert "alert" not in page[page.index("<script") :]
 
 
 @pytest.mark.parametrize("kind", ["thumbnail", "random", "loaded"])

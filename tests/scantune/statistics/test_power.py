@@ -115,9 +115,10 @@ def test_real_tests_of_made_up_networks_find_it_four_times_in_five() -> None:
     assert variation.unshared == pytest.approx(0.29, abs=0.03)
     assert variation.shared == pytest.approx(0.17, abs=0.03)
     slope = math.exp(-(ndtri(AUROC) ** 2) / 2) / (2 * math.pi) ** 0.5
-    assert variation.seed_sd == pytest.approx(2**0.5 * SPREAD * slope, rel=0.4)
+    of_seeds = 2 * (SPREAD * slope) ** 2
+    assert variation.seed_variance == pytest.approx(of_seeds, rel=0.7)
     planned = PlannedTest(sides(60, 60), seeds=4)
-    true = smallest_difference(planned, replace(variation, seed_sd=2**0.5 * SPREAD * slope))
+    true = smallest_difference(planned, replace(variation, seed_variance=of_seeds))
     middle = np.array([[AUROC + true / 2], [AUROC - true / 2]])
     repetitions, called = 160, 0
     for _ in range(repetitions):
@@ -165,3 +166,12 @@ def test_what_helps_most_is_named(planned: PlannedTest, words: str) -> None:
 
 def test_too_few_patients_show_nothing() -> None:
     assert math.isnan(smallest_difference(PlannedTest(sides(4, 100)), XRAYS))
+
+
+def test_more_seeds_of_the_same_study_have_its_own_variance() -> None:
+    arms = drawn(np.random.default_rng(5), 100, np.array([[0.8, 0.82, 0.78], [0.7, 0.75, 0.72]]))
+    whole = paired_difference(*arms)
+    planned = PlannedTest(arms[0][0].sides, seeds=3)
+    patients, seeds, _ = components(planned, variation_of(*arms))
+    assert patients.variance == pytest.approx(whole.patient_variance, rel=1e-6)
+    assert seeds.variance == pytest.approx(whole.seed_variance, rel=1e-6)
