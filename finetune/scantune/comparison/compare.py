@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from scanlearn.config import load_config
 from scanlearn.console import say
+from scanlearn.errors import ScanlearnError
 from scanlearn.locks import held, inside
 from scantune.comparison import report as page
 from scantune.comparison.dose import dose_headline
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.results import Matched, Results, Score, read_results
 from scantune.comparison.run import run_study
+from scantune.comparison.sharing import taking_part
 from scantune.wording import budget_name, learner_name
 
 
@@ -27,7 +30,7 @@ def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -
         overrides: ``key=value`` words that win over the file; only with a file or name.
 
     Returns:
-        The report, ``report.html`` in the study's folder.
+        The report, ``report.html`` in the study's folder; with a launcher, where it will be.
 
     Raises:
         ScanlearnError: The plan, the scans or the labels cannot be used, the folder holds
@@ -40,8 +43,12 @@ def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -
         config = load_config(CompareConfig, config, overrides, kind="compare")
     elif overrides:
         raise TypeError("overrides change a file; give them to load_config instead")
+    if config.launcher is not None:
+        return _submit(config)
     for num_seeds in config.looks:
-        folder = run_study(config if config.max_seeds is None else config.at_look(num_seeds))
+        look = config if config.max_seeds is None else config.at_look(num_seeds)
+        # Commands that share the study leave one look after the other.
+        folder = run_study(look.model_copy(update={"wait": config.wait or look is not config}))
         if read_results(folder).verdict.kind != "none":
             break
     with held(inside(folder), folder, wait=True):
@@ -51,6 +58,60 @@ def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -
     for line in summary_lines(results):
         say(line)
     say(f"Report: {report}")
+    return report
+
+
+class _Task:
+    """One command that shares a study, as a cluster runs it, and queues it again on its signal."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+
+    def __call__(self) -> str:
+        return str(compare(CompareConfig.model_validate(self.settings)))
+
+    def checkpoint(self) -> Any:
+        """Returns the same command: what it has made lies in the study's folder."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(_Task(self.settings))
+
+
+def _submit(config: CompareConfig) -> Path:
+    """Submits the study as an array of tasks that share it.
+
+    Raises:
+        ScanlearnError: submitit is not installed, or there is no such cluster here.
+    """
+    try:
+        import submitit
+    except ImportError:
+        raise ScanlearnError(
+            f"launcher={config.launcher} needs the package submitit: pip install submitit"
+        ) from None
+    asked = config.cluster
+    with taking_part(config) as (folder, _):
+        pass  # A plan that cannot be used is refused before it is queued.
+    own = {"launcher": None, "jobs": 1, "wait": True}
+    try:
+        executor = submitit.AutoExecutor(folder.logs / "tasks", cluster=config.launcher)
+    except RuntimeError as error:
+        raise ScanlearnError(f"launcher={config.launcher}: {error}") from None
+    optional = {"slurm_partition": asked.partition, "mem_gb": asked.memory_gb}
+    executor.update_parameters(
+        name="scantune",
+        timeout_min=asked.minutes,
+        cpus_per_task=asked.cpus,
+        gpus_per_node=asked.gpus,
+        **{key: value for key, value in optional.items() if value is not None},
+    )
+    task = _Task({**config.model_dump(mode="json"), **own})
+    with executor.batch():
+        tasks = [executor.submit(task) for _ in range(config.jobs)]
+    names = ", ".join(task.job_id for task in tasks)
+    report = folder.path / page.REPORT_FILE
+    say(f"submitted {names}, which share the study; they write to {executor.folder}")
+    say(f"Report, when they have ended: {report}")
     return report
 
 

@@ -44,6 +44,8 @@ PRESENTATION = frozenset(
         "pretrain.progress",
         "wait",
         "jobs",
+        "launcher",
+        "cluster",
     }
 )
 

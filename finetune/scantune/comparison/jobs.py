@@ -21,11 +21,15 @@ from scantune.comparison.plan import CompareConfig
 
 # A step and its checkpoint take less.
 _PATIENCE_S = 120.0
-# The command line lies above this module.
+# What is run lies above this module. It is one look of a plan that has several.
 _COMMAND = (
-    *(sys.executable, "-c"),
+    *(sys.executable, "-P", "-c"),
     "from scantune.comparison.jobs import end_with_starter; end_with_starter();"
-    "from scantune.cli import main; main()",
+    "import sys; from scanlearn.cli import run; from scanlearn.config import load_config;"
+    "from scantune.comparison.plan import CompareConfig;"
+    "from scantune.comparison.run import run_study;"
+    "config = load_config(CompareConfig, sys.argv[2], ['jobs=1'], kind='compare');"
+    "run(lambda: run_study(config))",
 )
 
 
@@ -85,7 +89,7 @@ def _start(plan: Path, log: Path, threads: int | None) -> subprocess.Popen[bytes
     set_here = {} if threads is None else dict.fromkeys(SET_BY_HAND, str(threads))
     with log.open("wb") as output:
         return subprocess.Popen(
-            [*_COMMAND, "compare", str(plan), "jobs=1"],
+            [*_COMMAND, "compare", str(plan)],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -14,6 +14,7 @@ from scantune.comparison.plots import (
     LEFT,
     RIGHT,
     WIDTH,
+    auroc_range,
     difference_text,
     end_labels,
     forest_range,
@@ -135,16 +136,12 @@ def _upright(score: Score, x: float, up: Axis, colour: str) -> list[Markup]:
     return [*body, svg.dot(x, up.at(score.auroc or 0), 4.2, colour=colour, hint=hint)]
 
 
-def archive_curve(
-    task: str,
-    lines: Mapping[str, Sequence[tuple[float, Score]]],
-    limits: tuple[float, float],
-) -> Markup:
+def archive_curve(task: str, lines: Mapping[str, Sequence[tuple[float, Score]]]) -> Markup:
     """AUROC over the share of the archive that was pretrained on, a line per recipe."""
     height, foot = 232.0, 192.0
     shares = sorted({share for points in lines.values() for share, _ in points})
     across = Axis(shares[0] / 1.15, shares[-1] * 1.15, LEFT, RIGHT, log=True)
-    up = Axis(*limits, foot, 8)
+    up = Axis(*auroc_range([s for points in lines.values() for _, s in points]), foot, 8)
     body = svg.grid(up, LEFT, RIGHT)
     for share in shares:
         label = f"{100 * share:g} %"

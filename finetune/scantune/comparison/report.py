@@ -182,12 +182,12 @@ def draw(results: Results) -> dict[str, list[tuple[str, Markup]]]:
         "roc": _roc_panels(results, colours),
         "labels": curves if len(budgets(results)) > 1 else [],
         "levers": [
-            (f"{task}{f', {group}' if group else ''}", panels.lever_map(task, cells))
+            (f"{task}, {place}", panels.lever_map(task, cells))
             for task, scores in places
-            for group, cells in lever_cells(results, scores).items()
+            for place, cells in lever_cells(results, scores).items()
         ],
         "archive": [
-            (task, panels.archive_curve(task, lines, plots.auroc_range(list(scores.values()))))
+            (task, panels.archive_curve(task, lines))
             for task, scores in places
             if (lines := archive_lines(results, scores))
         ],
@@ -265,18 +265,19 @@ def _roc_panels(results: Results, colours: Mapping[str, str]) -> list[tuple[str,
 def lever_cells(
     results: Results, scores: Mapping[str, Score]
 ) -> dict[str, dict[tuple[float, float], Score]]:
-    """Scores by crop and photometric scale, where arms of a group cross at least two of each."""
+    """Scores by crop and photometric scale, where arms of a group and geometry cross them."""
     cells: dict[str, dict[tuple[float, float], Score]] = {}
     for arm in results.arms:
         if arm.scale is not None and arm.name in scores:
+            place = ", ".join(filter(None, (arm.group, f"geometry {arm.scale.geometry:g}")))
             key = (arm.scale.crop, arm.scale.photometric)
-            cells.setdefault(arm.group, {}).setdefault(key, scores[arm.name])
+            cells.setdefault(place, {}).setdefault(key, scores[arm.name])
     return {
-        group: of_group
-        for group, of_group in cells.items()
-        if all(len({key[place] for key in of_group}) > 1 for place in (0, 1))
-        and any(crop != photometric for crop, photometric in of_group)
-        and any(score.auroc is not None for score in of_group.values())
+        place: crossed
+        for place, crossed in cells.items()
+        if all(len({key[axis] for key in crossed}) > 1 for axis in (0, 1))
+        and len(crossed) > 3
+        and any(score.auroc is not None for score in crossed.values())
     }
 
 

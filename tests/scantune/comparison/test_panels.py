@@ -12,8 +12,8 @@ from scantune.comparison import results as r
 Folder = Callable[..., Any]
 
 
-def dial(crop: float, photometric: float) -> r.Dial:
-    return r.Dial(crop=crop, geometry=crop, photometric=photometric, acquisition=0)
+def dial(crop: float, photometric: float, geometry: float = 0.5) -> r.Dial:
+    return r.Dial(crop=crop, geometry=geometry, photometric=photometric, acquisition=0)
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def crossed(fake_results: r.Results, score: Callable[..., r.Score]) -> r.Results
         for p in (0, 0.5)
     ]
     arms += [
-        r.ArmRow(name=f"share{share:g}", kind="pretrained", scale=dial(1, 1), share=share)
+        r.ArmRow(name=f"share{share:g}", kind="pretrained", scale=dial(1, 1, 1), share=share)
         for share in (0.05, 0.25, 1)
     ]
     table = [
@@ -37,13 +37,16 @@ def crossed(fake_results: r.Results, score: Callable[..., r.Score]) -> r.Results
 
 def test_levers_and_shares_are_drawn_where_arms_cross_them(crossed: r.Results) -> None:
     scores = {each.arm: each for each in crossed.table}
-    (cells,) = page.lever_cells(crossed, scores).values()
+    # The arms of another geometry are no cells.
+    ((place, cells),) = page.lever_cells(crossed, scores).items()
+    assert place == "geometry 0.5"
+    assert len(cells) == 4
     assert cells[1, 0.5].arm == "c1p0.5"
     drawing = panels.lever_map("lesion", cells)
     assert "c1p0.5, crop 1, photometric 0.5: 0.730 (0.600 to 0.900)" in drawing
     lines = page.archive_lines(crossed, scores)
     assert [share for share, _ in lines["s = 1"]] == [0.05, 0.25, 1]
-    assert panels.archive_curve("lesion", lines, (0.5, 1)).count("<polyline") == 1
+    assert panels.archive_curve("lesion", lines).count("<polyline") == 1
 
 
 def test_arms_of_one_dial_cross_nothing(fake_results: r.Results) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from scanlearn.config import dump_config
+from scanlearn.errors import ScanlearnError
 from scanlearn.locks import BusyError, Lock, beside
+from scantune.comparison.compare import _Task, compare
 from scantune.comparison.folder import StudyFolder, open_study
 from scantune.comparison.plan import CompareConfig
 from scantune.comparison.sharing import SharedPiece, make_all, taking_part
@@ -137,3 +139,35 @@ def test_a_job_that_is_killed_is_taken_over_and_nothing_made_twice(
     runs = [json.loads(path.read_text()) for path in folder.path.glob("arms/*/*/provenance.json")]
     # The killed one's network went on from a checkpoint, or was begun anew; the other was not.
     assert sorted(len(run["starts"]) for run in runs) in ([1, 1], [1, 2])
+
+
+@pytest.mark.long
+def test_tasks_of_a_cluster_share_a_study(plan: Plan, tmp_path: Path) -> None:
+    submitit = pytest.importorskip("submitit")
+    config = plan(jobs=2, launcher="local", seeds=[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCANLEARN_CACHE", str(tmp_path / "cache"))
+        report = compare(config)
+    tasks = report.parent / "logs" / "tasks"
+    end = time.monotonic() + 300
+    while len(list(tasks.glob("*_result.pkl"))) < 2:
+        assert time.monotonic() < end, "".join(file.read_text() for file in tasks.glob("*.out"))
+        time.sleep(0.1)
+    numbers = {file.name.split("_")[0] for file in tasks.glob("*_result.pkl")}
+    ended = [submitit.LocalJob(tasks, number).result() for number in numbers]
+    assert ended == [str(report)] * 2
+    runs = [json.loads(path.read_text()) for path in report.parent.glob("arms/*/*/provenance.json")]
+    assert [len(run["starts"]) for run in runs] == [1, 1]
+
+
+def test_a_task_that_runs_out_of_time_is_queued_as_it_was(plan: Plan) -> None:
+    pytest.importorskip("submitit")
+    task = _Task(plan().model_dump(mode="json"))
+    assert task.checkpoint().function.settings == task.settings
+
+
+def test_a_cluster_that_is_not_there_is_told(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ScanlearnError, match="launcher=slurm: "):
+        compare(plan(launcher="slurm"))
