@@ -69,7 +69,15 @@ def test_a_pretraining_configuration_runs_a_step(path: Path, tmp_path: Path) -> 
     assert result.steps == 1
 
 
-@pytest.mark.parametrize("path", COMPARE, ids=lambda path: path.stem)
+# Of many arms, or of a transformer: over eight seconds each on a slow machine.
+LARGE = ("dose", "finetune_dose", "is_it_worth_it", "paper", "which_lever")
+PLANS = [
+    pytest.param(path, marks=[pytest.mark.long] if path.stem in LARGE else [], id=path.stem)
+    for path in COMPARE
+]
+
+
+@pytest.mark.parametrize("path", PLANS)
 def test_a_comparison_runs_a_step_of_each_arm(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +124,7 @@ def test_every_key_is_described(model: type) -> None:
     assert all(field.description for field in model.model_fields.values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", SEARCH, ids=lambda path: path.stem)
 def test_a_search_runs_its_rungs(path: Path, tmp_path: Path) -> None:
     from scantune.comparison.search import search

@@ -70,12 +70,17 @@ def test_ctrl_c_is_a_stop_too_and_stays_a_keyboard_interrupt(
 
 
 def test_a_second_ctrl_c_stops_at_once(configure: Configure, stop_at: StopAt) -> None:
-    with (
-        stop_at(signal.SIGINT, step=2, method="on_train_batch_start"),
-        stop_at(signal.SIGINT, step=2),
-        pytest.raises(KeyboardInterrupt, match="Ctrl-C in a step"),
-    ):
-        pretrain(configure())
+    # Whatever shell began the tests: one in its background ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with (
+            stop_at(signal.SIGINT, step=2, method="on_train_batch_start"),
+            stop_at(signal.SIGINT, step=2),
+            pytest.raises(KeyboardInterrupt, match="Ctrl-C in a step"),
+        ):
+            pretrain(configure())
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert pretrain(configure()).steps == 5
 
 

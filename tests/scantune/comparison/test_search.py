@@ -189,6 +189,7 @@ def test_a_killed_search_ends_as_one_that_was_not(
     assert results.model_copy(update=same) == whole
 
 
+@pytest.mark.long
 def test_a_collapsed_scale_is_left_out_and_all_collapsed_end_the_search(
     plan: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +211,7 @@ def test_a_collapsed_scale_is_left_out_and_all_collapsed_end_the_search(
         search(plan(output=str(tmp_path / "other")))
 
 
+@pytest.mark.long
 def test_crop_and_photometric_are_tried_apart_at_the_end(plan: Search) -> None:
     pretrain = {**TINY["pretrain"], "views": {"size": 32, "modality": None}}
     config = plan(apart=True, rungs=[0.4, 1], keep=[1], pretrain=pretrain)
