@@ -28,5 +28,6 @@
 - `compare.py`: `compare`, and what the terminal shows
 - `search_plan.py`: the settings of a search for the scale
 - `search_rules.py`: which scales a search keeps and chooses
+- `search_results.py`: what ``search.json`` holds
 - `search.py`: `search`, rung by rung
 """

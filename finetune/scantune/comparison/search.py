@@ -9,14 +9,11 @@ patients that did not choose it.
 
 from __future__ import annotations
 
-import csv
 import datetime
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -33,7 +30,7 @@ from scanlearn.errors import NotFiniteError, ScanlearnError
 from scanlearn.features.fixed_views import Probing
 from scanlearn.features.labelfree import rotation_accuracy
 from scanlearn.features.panel import Panel
-from scanlearn.files import csv_cell, features_folder, make_folder, write_atomically
+from scanlearn.files import features_folder, make_folder, write_atomically
 from scanlearn.locks import held, inside
 from scanlearn.training.run import Resolved
 from scanlearn.views.generator import ViewGenerator
@@ -47,6 +44,16 @@ from scantune.comparison.plan import CompareConfig
 from scantune.comparison.run import canvas_chosen, open_study_archives
 from scantune.comparison.scores import read_tasks
 from scantune.comparison.search_plan import SearchConfig
+from scantune.comparison.search_results import (
+    ALL,
+    SEARCH_FILE,
+    SEARCH_TABLE,
+    Chosen,
+    Reported,
+    RungRow,
+    SearchResults,
+    summary_lines,
+)
 from scantune.comparison.search_rules import (
     Choice,
     choose,
@@ -54,6 +61,8 @@ from scantune.comparison.search_rules import (
     label_free_rank,
     standard_errors,
 )
+from scantune.comparison.summary import finite
+from scantune.comparison.tables import rows_csv
 from scantune.evaluation.backbone import EvaluatedBackbone
 from scantune.evaluation.classifier import View
 from scantune.evaluation.evaluate import fit_learners, num_fits
@@ -62,19 +71,13 @@ from scantune.learners.learner import LabeledScans
 from scantune.scores import Scores
 from scantune.splits import budget_rows, folds_of, patient_folds
 from scantune.statistics.intervals import Estimate, arm_interval, estimate, patient_weights
-from scantune.wording import budget_name, learner_name
 
-SEARCH_FILE = "search.json"
-SEARCH_TABLE = "search.csv"
 # Under these views the last networks are ranked by LiDAR; the middle one is that of every rung.
 PROBED_SCALES = (0.25, 0.5, 1.0)
 # Before the last rung: the spread of strong views falls at first and rises again, to .18 and .35 of
 # SimCLR on chest X-rays.
 _HOPELESS = 0.1
-ALL = "all patients"
 _REPORT = "report"
-
-Fate = Literal["kept", "left", "collapsed", "chosen"]
 
 
 class Measured(Settings):
@@ -96,75 +99,6 @@ class Measured(Settings):
     def is_collapsed(self) -> bool:
         """Whether nothing can be made of the network."""
         return bool(self.problem) or not self.embedding_std >= self.limit
-
-
-class RungRow(Settings):
-    """One scale on one rung; what collapsed has no AUROC.
-
-    ``to_best`` is its AUROC minus the best of those beside it, ``error_to_best`` the standard
-    error of that over patients.
-    """
-
-    step: int
-    arm: str
-    scale: float
-    auroc: float | None
-    to_best: float | None
-    error_to_best: float | None
-    lidar: float | None
-    rotation: float | None
-    embedding_std: float | None
-    fate: Fate
-    problem: str = ""
-
-
-class Chosen(Settings):
-    """What some patients chose, by the names of the arms."""
-
-    patients: str
-    best: str
-    chosen: str
-    alike: tuple[str, ...]
-    sureness: dict[str, float]
-
-
-class Reported(Settings):
-    """The AUROC of what was chosen, on patients that did not choose it."""
-
-    auroc: float | None
-    low: float | None
-    high: float | None
-    note: str
-    how: str
-
-
-class SearchResults(Settings):
-    """All that a search found, as ``search.json`` holds it."""
-
-    format: Literal[1] = 1
-    title: str
-    created: str
-    evidence_note: str | None
-    task: str
-    learner: str
-    budget: int | str
-    sentence: str
-    scale: float
-    apart: str | None = None
-    is_flat: bool
-    choices: tuple[Chosen, ...]
-    reported: Reported | None
-    rungs: tuple[RungRow, ...]
-    steps: int
-    grid_steps: int
-    grid: str
-    warnings: tuple[str, ...]
-    backbone: str
-
-    @property
-    def cost(self) -> float:
-        """Steps taken as a share of the grid's."""
-        return self.steps / self.grid_steps
 
 
 def search(config: SearchConfig | str | Path, overrides: Sequence[str] = ()) -> SearchResults:
@@ -195,20 +129,6 @@ def search(config: SearchConfig | str | Path, overrides: Sequence[str] = ()) -> 
         say(line)
     say(f"Written: {output / SEARCH_FILE}, {output / SEARCH_TABLE}")
     return results
-
-
-def read_search(folder: Path) -> SearchResults:
-    """Reads ``search.json`` of a finished search.
-
-    Raises:
-        ScanlearnError: There is none, or it is not one this version can read.
-    """
-    return read_json(
-        folder / SEARCH_FILE,
-        SearchResults,
-        what="is not a search that this version can read",
-        remedy="run the search again with this version",
-    )
 
 
 @dataclass(frozen=True)
@@ -265,8 +185,7 @@ class _Search:
     def voters(self) -> dict[str, np.ndarray]:
         """Rows of the labeled set on which a choice is made, by who makes it; all come first.
 
-        Raises:
-            ScanlearnError: The labels are too few for folds.
+        The halves are left out where they are too few for folds, with a warning.
         """
         labeled, scoring = self.labeled, self.plan.evaluation
         if labeled.split is not None:
@@ -276,11 +195,10 @@ class _Search:
             halves = patient_folds(labeled.truth, labeled.patients, 2, 0)
             rows = {f"half {number + 1}": fold.train for number, fold in enumerate(halves)}
             for seed in range(scoring.label_seeds):
-                for part in rows.values():
-                    for fold in folds_of(labeled[part], scoring.folds, seed):
-                        of_part = labeled[part]
+                for of_part in map(self.labeled.__getitem__, rows.values()):
+                    for fold in folds_of(of_part, scoring.folds, seed):
                         args = (of_part.truth, of_part.patients, scoring.budgets[0], seed)
-                        budget_rows(fold.train, *args)  # type: ignore[arg-type]
+                        budget_rows(fold.train, *args)
         except ScanlearnError as error:
             warn_user(
                 f"the labeled patients are too few to choose on one half and report on the other "
@@ -381,10 +299,8 @@ class _Search:
         return train_until(self.study, self.folder, self.unlabeled, arm, step, self.resolved)
 
     def _without_labels(self, network: Backbone, spread: float, *, is_last: bool) -> Measured:
-        views = self.study.under(self.resolved.modality).pretrain.views
-        recipe = self.study.under(self.resolved.modality).pretrain.build_recipe(
-            left_out=self.resolved.left_out
-        )
+        training = self.study.under(self.resolved.modality).pretrain
+        views, recipe = training.views, training.build_recipe(left_out=self.resolved.left_out)
         lidar, panel, rotation = {}, {}, 0.0
         try:
             for scale in PROBED_SCALES if is_last else PROBED_SCALES[1:2]:
@@ -419,20 +335,21 @@ class _Search:
         view = View(self.plan.pretrain.views.size, self.unlabeled.mean, self.unlabeled.std)
         backbone = EvaluatedBackbone({"kind": arm}, network, None, view)
         scoring = self.study.evaluation
-        jobs = [(who, self._of(rows), scoring) for who, rows in self.voters.items()]
+        everyone = np.arange(len(self.labeled))
+        jobs = [(who, rows, self._of(rows), scoring) for who, rows in self.voters.items()]
         if self.labeled.split is not None:
-            jobs.append((_REPORT, self.labeled, scoring))
+            jobs.append((_REPORT, everyone, self.labeled, scoring))
         elif len(self.voters) > 1:
             once = scoring.model_copy(update={"folds": 2, "label_seeds": 1})
-            jobs.append((_REPORT, self.labeled, once))
-        fits = sum(num_fits(settings, labeled) for _, labeled, settings in jobs)
+            jobs.append((_REPORT, everyone, self.labeled, once))
+        fits = sum(num_fits(settings, labeled) for *_, labeled, settings in jobs)
         with self.folder.timed("probes"), track(fits, f"scoring {arm}") as progress:
-            for name, labeled, settings in jobs:
-                features = labeled.gathered(
-                    lambda source, rows: backbone.features(self.archives[source], rows)
-                )
+            features = self.labeled.gathered(
+                lambda source, rows: backbone.features(self.archives[source], rows)
+            )
+            for name, rows, labeled, settings in jobs:
                 scans = LabeledScans(self.archives, labeled, view, features_folder())
-                scores = fit_learners(backbone, scans, features, settings, progress)
+                scores = fit_learners(backbone, scans, features[rows], settings, progress)
                 path = self._place(arm, step, f"{name}.npz")
                 make_folder(path.parent)
                 scores.save(path)
@@ -464,12 +381,12 @@ class _Search:
                 step=step,
                 arm=arm,
                 scale=scales[arm],
-                auroc=_finite(estimates[arm].auroc) if is_there else None,
-                to_best=_finite(estimates[arm].auroc - estimates[best].auroc) if is_there else None,
-                error_to_best=_finite(errors[arm]) if is_there else None,
+                auroc=finite(estimates[arm].auroc) if is_there else None,
+                to_best=finite(estimates[arm].auroc - estimates[best].auroc) if is_there else None,
+                error_to_best=finite(errors[arm]) if is_there else None,
                 lidar=found.lidar.get(f"{PROBED_SCALES[1]:g}"),
                 rotation=found.rotation if found.panel else None,
-                embedding_std=_finite(found.embedding_std) if found.panel else None,
+                embedding_std=finite(found.embedding_std) if found.panel else None,
                 fate="collapsed" if not is_there else "kept" if arm in taken else "left",
                 problem=found.problem,
             )
@@ -496,9 +413,9 @@ class _Search:
         learner, budget = scoring.learners[0], scoring.budgets[0]
         found = arm_interval([estimate(scores, learner, budget, weights)])
         return Reported(
-            auroc=_finite(found.estimate),
-            low=_finite(found.low),
-            high=_finite(found.high),
+            auroc=finite(found.estimate),
+            low=finite(found.low),
+            high=finite(found.high),
             note=found.note,
             how=how,
         )
@@ -561,7 +478,7 @@ class _Search:
             warnings=(*self.warnings, *_disagreements(rows, total, measured)),
             backbone=str(self.folder.run(arm, plan.seed) / "backbone"),
         )
-        write_atomically(self.folder.path / SEARCH_TABLE, _table_csv(results.rungs))
+        write_atomically(self.folder.path / SEARCH_TABLE, rows_csv(results.rungs))
         # Written last: where it is, the search is complete.
         write_atomically(self.folder.path / SEARCH_FILE, results.model_dump_json(indent=1) + "\n")
         return results
@@ -629,48 +546,3 @@ def _disagreements(
     if len({tuple(order) for order in orders.values()}) > 1:
         told = "; ".join(f"{key}: {', '.join(order)}" for key, order in orders.items())
         yield f"LiDAR ranks the last scales differently by the scale of its views ({told})."
-
-
-def summary_lines(results: SearchResults) -> list[str]:
-    """The table of all rungs, the answer and what it cost, for a terminal."""
-    width = max(6, *(len(row.arm) for row in results.rungs))
-    head = f"{'steps':>8} {'scale':>{width}} {'AUROC':>7} {'to best':>16}"
-    head += f" {'LiDAR':>7} {'turns':>6} {'std':>5}"
-    learner, budget = learner_name(results.learner), budget_name(results.budget)
-    lines = [f"{results.task}, {learner}, {budget}", head]
-    for row in results.rungs:
-        name = row.arm.removeprefix("s")
-        if row.auroc is None or row.to_best is None or row.error_to_best is None:
-            lines.append(f"{row.step:>8,} {name:>{width}}  {row.fate}")
-            continue
-        gap = f"{row.to_best:+.3f} ± {row.error_to_best:.3f}"
-        lines.append(
-            f"{row.step:>8,} {name:>{width}} {row.auroc:>7.3f} {gap:>16} {row.lidar or 0:>7.1f} "
-            f"{row.rotation or 0:>6.2f} {row.embedding_std or 0:>5.2f}  {row.fate}"
-        )
-    lines += ["", results.sentence, *([f"{results.apart}."] if results.apart else [])]
-    halves = [each for each in results.choices if each.patients != ALL]
-    if halves:
-        told = " and ".join(f"{each.patients} {each.chosen.removeprefix('s')}" for each in halves)
-        lines.append(f"Chosen by each half of the patients alone: {told}.")
-    lines.append(
-        f"Cost: {results.steps:,} steps, {results.cost:.0%} of a grid of {results.grid}. One "
-        "pretraining seed: what another seed would change is not in these figures."
-    )
-    lines += [*results.warnings, *([results.evidence_note] if results.evidence_note else [])]
-    lines.append(f"Backbone: {results.backbone}")
-    return lines
-
-
-def _table_csv(rows: Sequence[RungRow]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(RungRow.model_fields)
-    for row in rows:
-        cells = [getattr(row, name) for name in RungRow.model_fields]
-        writer.writerow([csv_cell("" if cell is None else cell) for cell in cells])
-    return out.getvalue()
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from itertools import pairwise
+from typing import Literal
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
@@ -21,6 +22,7 @@ from scantune.comparison.plan import (
 )
 from scantune.labels.labeled_set import target_title
 from scantune.learners.table import LearnerName
+from scantune.splits import Budget
 
 # What `apart` moves alone: small lesions suffer from crops, brightness from photometric changes.
 LEVERS = ("crop", "photometric")
@@ -36,7 +38,7 @@ class SearchScoring(EvaluationConfig):
     learners: tuple[LearnerName, ...] = Field(
         default=("linear",), min_length=1, max_length=1, description="the one that chooses"
     )
-    budgets: tuple[int | str, ...] = Field(  # type: ignore[assignment]
+    budgets: tuple[Budget, ...] = Field(
         default=("all",),
         min_length=1,
         max_length=1,
@@ -107,7 +109,7 @@ class SearchConfig(Settings):
     evaluation: SearchScoring = Field(
         default=SearchScoring(), description="how backbones are scored"
     )
-    leaks: str = Field(default="refuse", pattern="refuse|drop|warn", description=_help("leaks"))
+    leaks: Literal["refuse", "drop", "warn"] = Field(default="refuse", description=_help("leaks"))
     wait: bool = Field(default=False, description=WAIT_HELP)
 
     @field_validator("scales")

@@ -28,8 +28,8 @@ def tables_of(results: Results) -> dict[str, str]:
     ]
     tables = {
         TABLE_FILE: table_csv(results.table),
-        "differences.csv": _rows_csv(results.differences),
-        "dose.csv": _rows_csv(results.dose, without=("at", "auroc", "low", "high")),
+        "differences.csv": rows_csv(results.differences),
+        "dose.csv": rows_csv(results.dose, without=("at", "auroc", "low", "high")),
         "dose_curve.csv": _csv(
             ("task", "learner", "budget", "group", "scale", "auroc", "low", "high"),
             [
@@ -38,7 +38,7 @@ def tables_of(results: Results) -> dict[str, str]:
                 for point in zip(each.at, each.auroc, each.low, each.high, strict=True)
             ],
         ),
-        "classes.csv": _rows_csv(results.classes),
+        "classes.csv": rows_csv(results.classes),
         "roc.csv": _csv(
             ("arm", "class", "false_positives", "sensitivity"),
             [
@@ -47,9 +47,9 @@ def tables_of(results: Results) -> dict[str, str]:
                 for place, value in enumerate(curve.sensitivity)
             ],
         ),
-        "runs.csv": _rows_csv(results.runs, without=("curve", "conditions")),
+        "runs.csv": rows_csv(results.runs, without=("curve", "conditions")),
         "augmentation.csv": _csv(("arm", "parameter", "value", "source", "note"), parameters),
-        "leaks.csv": _rows_csv(results.leaks),
+        "leaks.csv": rows_csv(results.leaks),
     }
     return {name: text for name, text in tables.items() if text.count("\n") > 1}
 
@@ -62,8 +62,8 @@ def table_csv(table: Sequence[Score]) -> str:
     return _csv(header, ([getattr(s, name) for name in names] + [*s.per_seed] for s in table))
 
 
-def _rows_csv(rows: Sequence[Settings], without: Sequence[str] = ()) -> str:
-    """Rows of one kind, a column per field."""
+def rows_csv(rows: Sequence[Settings], without: Sequence[str] = ()) -> str:
+    """Rows of one kind as CSV, a column per field."""
     names = [name for name in type(rows[0]).model_fields if name not in without] if rows else []
     return _csv(names, ([getattr(row, name) for name in names] for row in rows))
 

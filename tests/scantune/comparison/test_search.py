@@ -9,8 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from scanlearn.errors import ScanlearnError
-from scantune.comparison.search import read_search, search, summary_lines
+from scantune.comparison.search import search
 from scantune.comparison.search_plan import SearchConfig
+from scantune.comparison.search_results import read_search, summary_lines
 from scantune.comparison.search_rules import choose, kept, label_free_rank
 from scantune.statistics.few_patients import Sides
 from scantune.statistics.intervals import Estimate
