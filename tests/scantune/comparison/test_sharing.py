@@ -112,11 +112,23 @@ def test_another_plan_waits_until_nobody_is_at_work(
     open_study(plan())
 
 
+def begun(folder: StudyFolder) -> int:
+    return len(list(folder.path.glob("arms/*/*/metrics.csv")))
+
+
+def wait_for(process: subprocess.Popen[bytes], is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not is_so():
+        assert process.poll() is None, "it ended before its job could be killed"
+        assert time.monotonic() < end, "its job begins nothing"
+        time.sleep(0.02)
+
+
 @pytest.mark.long
 def test_a_job_that_is_killed_is_taken_over_and_nothing_made_twice(
     plan: Plan, tmp_path: Path
 ) -> None:
-    pretrain: dict[str, Any] = plan().pretrain.model_dump(mode="json") | {"steps": 60}
+    pretrain: dict[str, Any] = plan().pretrain.model_dump(mode="json") | {"steps": 200}
     arms = {"weak": {"scale": 0.5}, "strong": {"scale": 1}}
     config = plan(arms=arms, pretrain=pretrain, jobs=2)
     folder = StudyFolder(Path(config.output))
@@ -124,18 +136,20 @@ def test_a_job_that_is_killed_is_taken_over_and_nothing_made_twice(
     command = [sys.executable, "-c", RUN, str(tmp_path / "study.yaml")]
     some = {"OMP_NUM_THREADS": "1", "SCANLEARN_CACHE": str(tmp_path / "cache")}
     with subprocess.Popen(command, env=os.environ | some, stderr=subprocess.PIPE) as process:
-        while len(list(folder.path.glob("arms/*/*/metrics.csv"))) < 2:
-            assert process.poll() is None, "it ended before its job could be killed"
-            time.sleep(0.02)
+        wait_for(process, lambda: begun(folder) > 0)
+        # It would have made both networks before a slow machine has started its job.
+        process.send_signal(signal.SIGSTOP)
+        wait_for(process, lambda: begun(folder) > 1)
         locks = [json.loads(file.read_text()) for file in (folder.path / ".at-work").iterdir()]
         (job,) = {lock["process"] for lock in locks} - {process.pid}
         os.kill(job, signal.SIGKILL)
+        process.send_signal(signal.SIGCONT)
         _, said = process.communicate()
     assert process.returncode == 0
     assert "job 2 ended with exit code -9" in said.decode()
     results = json.loads((folder.path / "results.json").read_text())
     assert results["matched"]["ok"]
-    assert [run["steps"] for run in results["runs"]] == [60, 60]
+    assert [run["steps"] for run in results["runs"]] == [200, 200]
     runs = [json.loads(path.read_text()) for path in folder.path.glob("arms/*/*/provenance.json")]
     # The killed one's network went on from a checkpoint, or was begun anew; the other was not.
     assert sorted(len(run["starts"]) for run in runs) in ([1, 1], [1, 2])
