@@ -19,8 +19,8 @@ from pathlib import Path
 from common import options, save
 
 from scanlearn.config import load_config
-from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import ArmDifference, read_results
+from scantune.study.plan import CompareConfig
+from scantune.study.results import ArmDifference, read_results
 
 
 def run(seed: int, work: Path, plan: CompareConfig) -> list[ArmDifference]:

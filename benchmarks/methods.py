@@ -17,10 +17,10 @@ from itertools import product
 from pathlib import Path
 
 from scanlearn.config import load_config
-from scantune.comparison.plan import CompareConfig
-from scantune.comparison.run import run_study
 from scantune.scores import Scores
 from scantune.statistics.intervals import Estimate, estimate, paired_difference, patient_weights
+from scantune.study.plan import CompareConfig
+from scantune.study.run import run_study
 
 METHODS = ("simclr", "mocov2", "mocov3", "dino")
 ARM = "weak"

@@ -18,9 +18,9 @@ from common import options, save
 
 from scanlearn.config import load_config
 from scantune.comparison.compare import compare
-from scantune.comparison.results import read_results
 from scantune.comparison.search import search
 from scantune.comparison.search_plan import SearchConfig
+from scantune.study.results import read_results
 
 # The plan of `scantune compare demo`, whose phantom has four tasks; texture is read by brightness.
 PHANTOM = (

@@ -20,27 +20,29 @@ SOURCES = ("ssl", "finetune")
 # Column and row of each folder, and of each single file that is more than a shared type.
 PLACES = {
     "scantune.cli": (3, 0),
-    "scantune.evaluation": (0, 2),
+    "scantune.evaluation": (0, 4),
     "scantune.comparison": (2, 1),
-    "scantune.scoring": (0, 3),
-    "scantune.learners": (0, 4),
-    "scantune.statistics": (1, 4),
-    "scantune.scores": (0, 5),
-    "scantune.splits": (1, 5),
-    "scantune.labels": (0, 6),
-    "scanlearn.cli": (3, 7),
-    "scanlearn.training": (2, 8),
-    "scanlearn.features": (1, 9),
-    "scanlearn.methods": (3, 9),
-    "scanlearn.audit": (0, 10),
-    "scanlearn.views": (1, 10),
-    "scanlearn.packing": (1, 11),
-    "scanlearn.backbones": (3, 11),
-    "scanlearn.phantom": (0, 12),
-    "scanlearn.tables": (1, 12),
-    "scanlearn.archive": (0, 13),
-    "scanlearn.config": (3, 14),
-    "scanlearn.readers": (0, 14),
+    "scantune.reports": (2, 2),
+    "scantune.study": (2, 3),
+    "scantune.scoring": (0, 5),
+    "scantune.learners": (0, 6),
+    "scantune.statistics": (1, 6),
+    "scantune.scores": (0, 7),
+    "scantune.splits": (1, 7),
+    "scantune.labels": (0, 8),
+    "scanlearn.cli": (3, 9),
+    "scanlearn.training": (2, 10),
+    "scanlearn.features": (1, 11),
+    "scanlearn.methods": (3, 11),
+    "scanlearn.audit": (0, 12),
+    "scanlearn.views": (1, 12),
+    "scanlearn.packing": (1, 13),
+    "scanlearn.backbones": (3, 13),
+    "scanlearn.phantom": (0, 14),
+    "scanlearn.tables": (1, 14),
+    "scanlearn.archive": (0, 15),
+    "scanlearn.config": (3, 16),
+    "scanlearn.readers": (0, 16),
 }
 # Single files that hold what folders share; they have no arrows.
 GROUND = {
@@ -55,8 +57,8 @@ WIDTH, MARGIN, BOX_WIDTH, BOX_HEIGHT, GAP = 480, 14, 100, 30, 32
 PITCH = BOX_HEIGHT + GAP
 # Between the two packages, where arrows run from one to the other.
 SEAM = 24
-FIRST_ROW = {"scantune": 0, "scanlearn": 7}
-NUM_ROWS = 15
+FIRST_ROW = {"scantune": 0, "scanlearn": 9}
+NUM_ROWS = 17
 
 STYLE = """
   svg { color-scheme: light dark; font: 15px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
@@ -209,7 +211,7 @@ def draw(modules: list[Module]) -> str:
             f' height="{(stop - row) * PITCH}" rx="10"/>'
         )
         name_row = 0 if package == "scantune" else NUM_ROWS - 1
-        x, y = (2 * MARGIN, 0) if package == "scantune" else (WIDTH / 2 + 60, SEAM)
+        x, y = (2 * MARGIN, 0) if package == "scantune" else (WIDTH / 2 - 16, SEAM)
         source = "finetune" if package == "scantune" else "ssl"
         y += 2 * MARGIN + name_row * PITCH + 20
         lines.append(f'<text class="name" x="{x:g}" y="{y:g}">{source}/{package}</text>')

@@ -9,7 +9,9 @@ The folders and files, in the order in which a labeled scan meets them:
 - `statistics/`: metrics and intervals from scores
 - `scoring.py`: fits learners over folds and budgets and keeps their scores
 - `evaluation/`: one backbone, one page
-- `comparison/`: arms of several scales, one report
+- `study/`: arms of several scales, scored on several tasks
+- `reports/`: the page of a study
+- `comparison/`: the commands that answer which scale is better
 - `wording.py`: display names of learners and budgets
 - `cli.py`: the commands
 """
@@ -21,13 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 # Names are imported at first use: torch and timm take seconds, `scantune --help` must not.
 _HOMES = {
-    "CompareConfig": "scantune.comparison.plan",
+    "CompareConfig": "scantune.study.plan",
     "compare": "scantune.comparison.compare",
     "difference": "scantune.comparison.difference",
     "evaluate": "scantune.evaluation.evaluate",
     "plan_summary": "scantune.comparison.dry_run",
     "predict": "scantune.evaluation.predict",
-    "report": "scantune.comparison.report",
+    "report": "scantune.reports.report",
     "SearchConfig": "scantune.comparison.search_plan",
     "search": "scantune.comparison.search",
 }
@@ -36,12 +38,12 @@ if TYPE_CHECKING:
     from scantune.comparison.compare import compare
     from scantune.comparison.difference import difference
     from scantune.comparison.dry_run import plan_summary
-    from scantune.comparison.plan import CompareConfig
-    from scantune.comparison.report import report
     from scantune.comparison.search import search
     from scantune.comparison.search_plan import SearchConfig
     from scantune.evaluation.evaluate import evaluate
     from scantune.evaluation.predict import predict
+    from scantune.reports.report import report
+    from scantune.study.plan import CompareConfig
 
 __all__ = [
     "CompareConfig",

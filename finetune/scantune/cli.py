@@ -22,7 +22,7 @@ from scanlearn.cli import (
 CONFIGURED = {
     "evaluate": Configured("scantune.evaluation.settings", "EvaluateConfig", "BACKBONE LABELS"),
     "predict": Configured("scantune.evaluation.predict", "predict", "MODEL SCANS"),
-    "compare": Configured("scantune.comparison.plan", "CompareConfig", "FILE.yaml"),
+    "compare": Configured("scantune.study.plan", "CompareConfig", "FILE.yaml"),
     "search": Configured("scantune.comparison.search_plan", "SearchConfig", "FILE.yaml"),
     "difference": Configured("scantune.comparison.difference_settings", "DifferenceConfig", "A B"),
 }
@@ -94,7 +94,7 @@ def compare_command(
     """
     from scanlearn.config import load_config
     from scanlearn.console import loading
-    from scantune.comparison.plan import CompareConfig
+    from scantune.study.plan import CompareConfig
 
     settings = load_config(CompareConfig, config, overrides or (), kind="compare")
     settings.check_inputs()
@@ -133,7 +133,7 @@ def report_command(
     ],
 ) -> None:
     """Write a comparison's report, figures and tables anew from its results.json."""
-    from scantune.comparison.report import report
+    from scantune.reports.report import report
 
     report(folder)
 

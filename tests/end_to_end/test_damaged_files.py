@@ -23,11 +23,11 @@ from scanlearn.training.pretrain import pretrain, read_result
 from scanlearn.training.run import read_provenance
 from scanlearn.training.settings import PretrainConfig
 from scantune.comparison.compare import compare
-from scantune.comparison.folder import StudyFolder, check_archives
-from scantune.comparison.leaks import read_leaks
-from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import read_results
 from scantune.scores import Scores
+from scantune.study.folder import StudyFolder, check_archives
+from scantune.study.leaks import read_leaks
+from scantune.study.plan import CompareConfig
+from scantune.study.results import read_results
 
 DEEP = 100_000
 

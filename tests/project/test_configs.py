@@ -13,8 +13,8 @@ from scanlearn.backbones.weights import write_weights
 from scanlearn.config import default_yaml, load_config, parse_value
 from scanlearn.training.pretrain import pretrain
 from scanlearn.training.settings import PretrainConfig
-from scantune.comparison.plan import CompareConfig
 from scantune.comparison.search_plan import SearchConfig
+from scantune.study.plan import CompareConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PRETRAIN = sorted((CONFIGS / "pretrain").glob("*.yaml"))
@@ -81,7 +81,7 @@ PLANS = [
 def test_a_comparison_runs_a_step_of_each_arm(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scantune.comparison.run import run_study
+    from scantune.study.run import run_study
 
     # That timm loads what is exported is asked of the runs above.
     monkeypatch.setattr("scanlearn.backbones.weights.check_reload", lambda *_: None)

@@ -10,7 +10,7 @@ from scanlearn.pages import page_template, png_address
 TEMPLATES = [
     ("scanlearn.archive", "summary.html.j2"),
     ("scantune.evaluation", "evaluation.html.j2"),
-    ("scantune.comparison", "report.html.j2"),
+    ("scantune.reports", "report.html.j2"),
 ]
 
 

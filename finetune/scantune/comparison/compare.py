@@ -10,12 +10,12 @@ from scanlearn.config import load_config
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
 from scanlearn.locks import held, inside
-from scantune.comparison import report as page
-from scantune.comparison.dose import dose_headline
-from scantune.comparison.plan import CompareConfig
-from scantune.comparison.results import Matched, Results, Score, read_results
-from scantune.comparison.run import run_study
-from scantune.comparison.sharing import taking_part
+from scantune.reports import report as page
+from scantune.study.dose import dose_headline
+from scantune.study.plan import CompareConfig
+from scantune.study.results import Matched, Results, Score, read_results
+from scantune.study.run import run_study
+from scantune.study.sharing import taking_part
 from scantune.wording import budget_name, learner_name
 
 

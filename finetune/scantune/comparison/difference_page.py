@@ -13,10 +13,10 @@ from scanlearn import svg
 from scanlearn.files import csv_cell, disk_errors, make_folder, write_atomically
 from scanlearn.pages import page_template
 from scanlearn.palette import hue
-from scantune.comparison import plots
-from scantune.comparison.report import OUTCOMES, p_text
-from scantune.comparison.results import FIGURES, ArmDifference
 from scantune.comparison.sides import Differences, auroc_text, difference_text
+from scantune.reports import plots
+from scantune.reports.report import OUTCOMES, p_text
+from scantune.study.results import FIGURES, ArmDifference
 from scantune.wording import budget_name, learner_name
 
 _PAGE, _CSV, _LATEX = "difference.html", "difference.csv", "difference.tex"

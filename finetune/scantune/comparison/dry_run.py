@@ -29,28 +29,28 @@ from scanlearn.training.folder import RunFolder
 from scanlearn.training.run import training_device, with_batch_of
 from scanlearn.training.stopping import listening
 from scanlearn.training.trial import Clock, measure, trial_run
-from scantune.comparison.facts import FEW_STEPS
-from scantune.comparison.folder import StudyFolder
-from scantune.comparison.kept import parts_missing, selected
-from scantune.comparison.plan import Columns, CompareConfig
-from scantune.comparison.planned import (
-    planned_test,
-    power_in_words,
-    power_warning,
-    usual_variation,
-    variation_so_far,
-)
-from scantune.comparison.report import duration
 from scantune.evaluation.evaluate import num_fits
 from scantune.evaluation.settings import THUMBNAIL
 from scantune.labels.classes import Target
 from scantune.labels.labeled_set import LabeledSet, read_labels, scorable
 from scantune.learners.by_name import frozen_learner
 from scantune.learners.table import LEARNERS
+from scantune.reports.report import duration
 from scantune.scores import Scores, are_kept
 from scantune.splits import folds_of
 from scantune.statistics.intervals import estimate, patient_weights
 from scantune.statistics.power import PlannedTest, Variation
+from scantune.study.facts import FEW_STEPS
+from scantune.study.folder import StudyFolder
+from scantune.study.kept import parts_missing, selected
+from scantune.study.plan import Columns, CompareConfig
+from scantune.study.planned import (
+    planned_test,
+    power_in_words,
+    power_warning,
+    usual_variation,
+    variation_so_far,
+)
 
 # Pixels of the views of a timed step on a CPU; of a larger batch a part is timed.
 _TIMED_PIXELS = 8_000_000

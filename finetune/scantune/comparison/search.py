@@ -36,13 +36,6 @@ from scanlearn.training.run import Resolved
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.scale import Scale
 from scanlearn.views.settings import RenderSettings
-from scantune.comparison.arms import resolve_once, train_until
-from scantune.comparison.facts import COLLAPSED, evidence_note
-from scantune.comparison.folder import StudyFolder, check_archives, open_study
-from scantune.comparison.leaks import dropped, find_study_leaks, leak_warnings
-from scantune.comparison.plan import CompareConfig
-from scantune.comparison.run import canvas_chosen, open_study_archives
-from scantune.comparison.scores import read_tasks
 from scantune.comparison.search_plan import SearchConfig
 from scantune.comparison.search_results import (
     ALL,
@@ -61,8 +54,6 @@ from scantune.comparison.search_rules import (
     label_free_rank,
     standard_errors,
 )
-from scantune.comparison.summary import finite
-from scantune.comparison.tables import rows_csv
 from scantune.evaluation.backbone import EvaluatedBackbone
 from scantune.evaluation.classifier import View
 from scantune.evaluation.evaluate import fit_learners, num_fits
@@ -71,6 +62,15 @@ from scantune.learners.learner import LabeledScans
 from scantune.scores import Scores
 from scantune.splits import budget_rows, folds_of, patient_folds
 from scantune.statistics.intervals import Estimate, arm_interval, estimate, patient_weights
+from scantune.study.arms import resolve_once, train_until
+from scantune.study.facts import COLLAPSED, evidence_note
+from scantune.study.folder import StudyFolder, check_archives, open_study
+from scantune.study.leaks import dropped, find_study_leaks, leak_warnings
+from scantune.study.plan import CompareConfig
+from scantune.study.run import canvas_chosen, open_study_archives
+from scantune.study.scores import read_tasks
+from scantune.study.summary import finite
+from scantune.study.tables import rows_csv
 
 # Under these views the last networks are ranked by LiDAR; the middle one is that of every rung.
 PROBED_SCALES = (0.25, 0.5, 1.0)

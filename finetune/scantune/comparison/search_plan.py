@@ -12,7 +12,10 @@ from scanlearn.config.settings import Settings
 from scanlearn.training.settings import WAIT_HELP, TrainingSettings
 from scanlearn.views.modality import AUTO
 from scanlearn.views.scale import MAX_SCALE, Scale
-from scantune.comparison.plan import (
+from scantune.labels.labeled_set import target_title
+from scantune.learners.table import LearnerName
+from scantune.splits import Budget
+from scantune.study.plan import (
     ArmConfig,
     Columns,
     CompareConfig,
@@ -20,9 +23,6 @@ from scantune.comparison.plan import (
     EvaluationConfig,
     PrimaryConfig,
 )
-from scantune.labels.labeled_set import target_title
-from scantune.learners.table import LearnerName
-from scantune.splits import Budget
 
 # What `apart` moves alone: small lesions suffer from crops, brightness from photometric changes.
 LEVERS = ("crop", "photometric")

@@ -13,14 +13,14 @@ import numpy as np
 from scanlearn.console import track
 from scanlearn.errors import ScanlearnError, did_you_mean
 from scantune.comparison.difference_settings import DifferenceConfig
-from scantune.comparison.results import ArmDifference, ArmRow, Score, Verdict
-from scantune.comparison.summary import Cell, Place, paired_rows, signed, stated, table_rows
 from scantune.evaluation.outputs import Kept, read_kept
 from scantune.labels.truth import Truth, at_or_above
 from scantune.learners.table import LEARNERS
 from scantune.scores import Scores
 from scantune.splits import Budget
 from scantune.statistics.intervals import Estimate, estimate, patient_weights
+from scantune.study.results import ArmDifference, ArmRow, Score, Verdict
+from scantune.study.summary import Cell, Place, paired_rows, signed, stated, table_rows
 from scantune.wording import learner_name
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from scanlearn.errors import ScanlearnError
-from scantune.comparison import results as r
 from scantune.comparison.compare import compare, summary_lines
-from scantune.comparison.plan import CompareConfig
-from scantune.comparison.planned import look_in_words
+from scantune.study import results as r
+from scantune.study.plan import CompareConfig
+from scantune.study.planned import look_in_words
 
 compare_file = importlib.import_module("scantune.comparison.compare")
 

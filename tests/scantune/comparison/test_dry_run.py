@@ -13,15 +13,15 @@ from scanlearn.training.folder import RunFolder
 from scantune.cli import app
 from scantune.comparison import dry_run
 from scantune.comparison.dry_run import list_scans, plan_summary
-from scantune.comparison.folder import StudyFolder
-from scantune.comparison.plan import CompareConfig
-from scantune.comparison.planned import planned_test, power_fact, power_in_words, power_warning
-from scantune.comparison.summary import estimate_all
 from scantune.labels.labeled_set import LabeledSet, read_labels
 from scantune.labels.truth import Truth
 from scantune.scoring import score_features
 from scantune.statistics.few_patients import Sides
 from scantune.statistics.power import XRAYS, PlannedTest
+from scantune.study.folder import StudyFolder
+from scantune.study.plan import CompareConfig
+from scantune.study.planned import planned_test, power_fact, power_in_words, power_warning
+from scantune.study.summary import estimate_all
 
 PLAN: dict[str, Any] = {
     "unlabeled": "phantom:patients=8,seed=3,size=48x48",

@@ -1,0 +1,19 @@
+"""A study: matched arms over a scale, their scores on labeled sets, and what these show.
+
+- `plan.py`: the settings of a comparison
+- `folder.py`: the files of a study, and whether it may be continued
+- `results.py`: what ``results.json`` holds
+- `sharing.py`: which command makes which piece
+- `jobs.py`: processes that one command starts
+- `arms.py`: one network per arm and seed, and the proof that they match
+- `kept.py`: kept scores, extended to a larger plan
+- `scores.py`: every network scored on every task, and kept
+- `leaks.py`: test patients and test scans among those learned from
+- `summary.py`: table, paired differences and verdict
+- `classes.py`: each class at the primary comparison, and ROC curves
+- `dose.py`: AUROC over the scale, and the best one
+- `planned.py`: the smallest difference that a plan will find, in words
+- `facts.py`: set-up, arms, counts and warnings for the report
+- `tables.py`: the report's tables as CSV
+- `run.py`: all of this in order, into ``results.json``
+"""

@@ -1,0 +1,151 @@
+"""Each class at the primary task, learner and label budget: its scores and ROC curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+
+from scanlearn.console import track
+from scanlearn.features.auroc import mean_of_defined
+from scantune.labels.truth import Truth
+from scantune.scores import Scores
+from scantune.statistics.curves import roc
+from scantune.statistics.intervals import (
+    Component,
+    Estimate,
+    arm_interval,
+    estimate,
+    patient_weights,
+)
+from scantune.statistics.metrics import OneVsRest, mean_metrics, score_metrics
+from scantune.statistics.moderation import moderate
+from scantune.study.plan import CompareConfig
+from scantune.study.results import ArmRow, ClassScore, RocCurve
+from scantune.study.summary import finite
+
+# Beside the AUROC; the threshold of the last two was set on training patients.
+KEPT = ("auprc", "sensitivity", "specificity")
+# More curves than these cannot be told apart.
+_MOST_CLASSES = 12
+_EVERY = 2
+
+Members = Mapping[tuple[str, str], Sequence[Scores]]
+
+
+def of_class(scores: Scores, code: int) -> Scores:
+    """Returns the scores of one class against all others, which may be unknown of a scan."""
+    truth = scores.truth
+    return replace(
+        scores,
+        classes=(scores.classes[code],),
+        truth=Truth(truth.matrix[:, [code]], "multilabel", truth.synthetic),
+        values=scores.values[..., [code]],
+        thresholds=scores.thresholds[..., [code]],
+        learned=None if scores.learned is None else scores.learned[..., [code]],
+        refits=None if scores.refits is None else scores.refits[..., [code]],
+        validation={},
+    )
+
+
+def class_scores(config: CompareConfig, scores: Members) -> tuple[ClassScore, ...]:
+    """Returns a row per class and arm; of two classes the second alone is asked about.
+
+    What seeds add is moderated over the classes and arms.
+    """
+    task, learner, budget = config.primary_task, config.primary.learner, config.primary_budget
+    arms = {arm: members for (of, arm), members in scores.items() if of == task}
+    arms = {arm: members for arm, members in arms.items() if learner in members[0].learners}
+    cells: dict[tuple[str, int], tuple[list[Estimate], dict[str, float]]] = {}
+    first = next(iter(arms.values()))[0]
+    weights = patient_weights(first, replicates=config.evaluation.replicates)
+    with track(len(arms) * len(first.truth.asked), "scoring classes") as progress:
+        for arm, members in arms.items():
+            for code in first.truth.asked:
+                alone = [of_class(member, code) for member in members]
+                found = [estimate(each, learner, budget, weights) for each in alone]
+                kept = mean_metrics([_metrics(each, learner, str(budget)) for each in alone])
+                cells[arm, code] = found, kept
+                progress.advance()
+    between = _between_seeds({key: found for key, (found, _) in cells.items()})
+    rows = []
+    is_tested = (first.fold_of >= 0).any(axis=0)
+    for (arm, code), (found, kept) in cells.items():
+        interval = arm_interval(found, between_seeds=between.get((arm, code)))
+        is_positive, is_known = first.truth.positives(code), first.truth.known(code)
+        rows.append(
+            ClassScore(
+                arm=arm,
+                name=first.classes[code],
+                scans=int((is_tested & is_positive).sum()),
+                negatives=int((is_tested & is_known & ~is_positive).sum()),
+                auroc=finite(interval.estimate),
+                low=finite(interval.low),
+                high=finite(interval.high),
+                scores={name: finite(kept[name]) for name in KEPT},
+                note=interval.note,
+            )
+        )
+    return tuple(rows)
+
+
+def _metrics(alone: Scores, learner: str, budget: str) -> dict[str, float]:
+    """Returns the metrics of one class, mean over label seeds and folds."""
+    values, thresholds = alone.of(learner, budget), alone.thresholds_of(learner, budget)
+    positives, folds = alone.truth.positives(0), []
+    for seed, fold in np.ndindex(alone.num_label_seeds, alone.num_folds):
+        rows = alone.test_rows(seed, fold, 0, budget)
+        threshold = float(thresholds[seed, fold, 0])
+        folds.append(score_metrics(OneVsRest(values[seed, rows, 0], positives[rows], threshold)))
+    return mean_metrics(folds)
+
+
+def _between_seeds(
+    cells: Mapping[tuple[str, int], Sequence[Estimate]],
+) -> dict[tuple[str, int], Component]:
+    """Returns what pretraining seeds add to each cell of several of them."""
+    values = {key: [each.auroc for each in found] for key, found in cells.items()}
+    values = {key: aurocs for key, aurocs in values.items() if len(aurocs) > 1}
+    if not values:
+        return {}
+    (n,) = {len(aurocs) for aurocs in values.values()}
+    num_arms = len({arm for arm, _ in values})
+    variances = [float(np.var(aurocs, ddof=1)) for aurocs in values.values()]
+    known = moderate(variances, n - 1, (num_arms - 1) * (n - 1))
+    return {
+        key: Component(each.variance / n, each.df) for key, each in zip(values, known, strict=True)
+    }
+
+
+def roc_curves(
+    config: CompareConfig, arms: Sequence[ArmRow], scores: Members
+) -> tuple[RocCurve, ...]:
+    """Returns the ROC curves of the primary pair and the references, mean over models and seeds."""
+    task, learner, budget = config.primary_task, config.primary.learner, config.primary_budget
+    pair = (config.primary.better, config.primary.than)
+    others = [arm.name for arm in arms if arm.kind != "pretrained" and arm.name not in pair]
+    curves = []
+    for arm in (*pair, *others):
+        members = scores.get((task, arm), ())
+        if not members or learner not in members[0].learners:
+            continue
+        for code in list(members[0].truth.asked)[:_MOST_CLASSES]:
+            drawn = [_roc(member, learner, str(budget), code) for member in members]
+            mean = mean_of_defined(np.array(drawn))
+            if np.isfinite(mean).all():
+                points = tuple(round(float(value), 4) for value in mean[::_EVERY])
+                name = members[0].classes[code]
+                curves.append(RocCurve(arm=arm, name=name, sensitivity=points))
+    return tuple(curves)
+
+
+def _roc(scores: Scores, learner: str, budget: str, code: int) -> Float[np.ndarray, " g"]:
+    values, positives = scores.of(learner, budget)[..., code], scores.truth.positives(code)
+    curves = []
+    for seed, fold in np.ndindex(scores.num_label_seeds, scores.num_folds):
+        rows = scores.test_rows(seed, fold, code, budget)
+        if len(rows):
+            curves.append(roc(values[seed, rows], positives[rows], np.ones(len(rows))))
+    return mean_of_defined(np.array(curves))

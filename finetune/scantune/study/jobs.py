@@ -1,0 +1,132 @@
+"""Several processes on one study: the first command starts the others, which share its work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+
+from scanlearn.config import dump_config
+from scanlearn.console import say, warn_user
+from scanlearn.files import disk_errors, make_folder
+from scanlearn.threads import SET_BY_HAND, computing_with, usable_cores
+from scantune.study.folder import StudyFolder
+from scantune.study.plan import CompareConfig
+
+# A step and its checkpoint take less.
+_PATIENCE_S = 120.0
+# What is run lies above this module. It is one look of a plan that has several.
+_COMMAND = (
+    *(sys.executable, "-P", "-c"),
+    "from scantune.study.jobs import end_with_starter; end_with_starter();"
+    "import sys; from scanlearn.cli import run; from scanlearn.config import load_config;"
+    "from scantune.study.plan import CompareConfig;"
+    "from scantune.study.run import run_study;"
+    "config = load_config(CompareConfig, sys.argv[2], ['jobs=1'], kind='compare');"
+    "run(lambda: run_study(config))",
+)
+
+
+@contextmanager
+def jobs_started(config: CompareConfig, folder: StudyFolder) -> Iterator[None]:
+    """Starts ``jobs`` - 1 more processes of the same command, which share the study and the cores.
+
+    Each writes to ``logs`` in the study's folder. They end with the block: after it they are waited
+    for, and stopped where it ends in an exception. A starter that dies takes them with it.
+    """
+    if config.jobs == 1:
+        yield
+        return
+    threads = None if _is_set_by_hand() else max(1, len(usable_cores()) // config.jobs)
+    with tempfile.TemporaryDirectory() as place, disk_errors(folder.logs):
+        make_folder(folder.logs)
+        plan = Path(place) / "plan.yaml"
+        plan.write_text(dump_config(config), encoding="utf-8")
+        is_stopping = Event()
+        processes = [
+            _start(plan, folder.logs / f"job-{number}.log", threads)
+            for number in range(2, config.jobs + 1)
+        ]
+        watchers = [
+            Thread(target=_watch, args=(process, number, folder, is_stopping), daemon=True)
+            for number, process in enumerate(processes, start=2)
+        ]
+        for watcher in watchers:
+            watcher.start()
+        say(f"{config.jobs} jobs share the study; all but this one write to {folder.logs}")
+        try:
+            with computing_with(threads):
+                yield
+            for watcher in watchers:
+                watcher.join()
+        finally:
+            is_stopping.set()
+            _stop(processes)
+
+
+def _is_set_by_hand() -> bool:
+    """Whether a variable of the environment says how many threads compute."""
+    return any(name in os.environ for name in SET_BY_HAND)
+
+
+def warn_of_threads(jobs: int, threads: int | None) -> None:
+    """Says where the threads with which a study was begun are too many for that many jobs."""
+    cores = len(usable_cores())
+    if jobs > 1 and threads is not None and threads > max(1, cores // jobs):
+        warn_user(
+            f"the study was begun with {threads} threads a run, which {jobs} jobs on {cores} cores "
+            "slow down: arms are matched in them too; begin a study with the jobs it will have"
+        )
+
+
+def _start(plan: Path, log: Path, threads: int | None) -> subprocess.Popen[bytes]:
+    set_here = {} if threads is None else dict.fromkeys(SET_BY_HAND, str(threads))
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [*_COMMAND, "compare", str(plan)],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **set_here},
+            # Ctrl-C is the first one's, which ends the others.
+            start_new_session=True,
+        )
+
+
+def _watch(
+    process: subprocess.Popen[bytes], number: int, folder: StudyFolder, is_stopping: Event
+) -> None:
+    code = process.wait()
+    if code and not is_stopping.is_set():
+        warn_user(
+            f"job {number} ended with exit code {code} ({folder.logs / f'job-{number}.log'} says "
+            "why); its work is taken over"
+        )
+
+
+def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.close()
+    for process in processes:
+        try:
+            process.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def end_with_starter() -> None:
+    """Ends this process, as SIGTERM does, when the one that started it has ended."""
+    Thread(target=_end_with_starter, daemon=True).start()
+
+
+def _end_with_starter() -> None:
+    # The starter says nothing: its end is closed when it ends, however it does.
+    os.read(sys.stdin.fileno(), 1)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,86 @@
+"""The tables of a report as CSV, in the study's folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from scanlearn.config.settings import Settings
+from scanlearn.files import csv_cell, write_atomically
+from scantune.study.results import TABLE_FILE, Results, Score
+
+
+def write_tables(folder: Path, results: Results) -> None:
+    """Writes every table of the report: ``results.csv``, ``differences.csv`` and the others."""
+    for name, text in tables_of(results).items():
+        write_atomically(folder / name, text)
+
+
+def tables_of(results: Results) -> dict[str, str]:
+    """The tables by file name; one without a row is left out."""
+    parameters = [
+        (arm.name, p.parameter, p.value, p.source, p.note)
+        for arm in results.arms
+        for p in arm.resolved
+    ]
+    tables = {
+        TABLE_FILE: table_csv(results.table),
+        "differences.csv": rows_csv(results.differences),
+        "dose.csv": rows_csv(results.dose, without=("at", "auroc", "low", "high")),
+        "dose_curve.csv": _csv(
+            ("task", "learner", "budget", "group", "scale", "auroc", "low", "high"),
+            [
+                (each.task, each.learner, each.budget, each.group, *point)
+                for each in results.dose
+                for point in zip(each.at, each.auroc, each.low, each.high, strict=True)
+            ],
+        ),
+        "classes.csv": rows_csv(results.classes),
+        "roc.csv": _csv(
+            ("arm", "class", "false_positives", "sensitivity"),
+            [
+                (curve.arm, curve.name, place / (len(curve.sensitivity) - 1), value)
+                for curve in results.roc
+                for place, value in enumerate(curve.sensitivity)
+            ],
+        ),
+        "runs.csv": rows_csv(results.runs, without=("curve", "conditions")),
+        "augmentation.csv": _csv(("arm", "parameter", "value", "source", "note"), parameters),
+        "leaks.csv": rows_csv(results.leaks),
+    }
+    return {name: text for name, text in tables.items() if text.count("\n") > 1}
+
+
+def table_csv(table: Sequence[Score]) -> str:
+    """The table as CSV, one row per arm, task, learner and budget; undefined is blank."""
+    names = [name for name in Score.model_fields if name != "per_seed"]
+    seeds = max((len(score.per_seed) for score in table), default=0)
+    header = [*names, *(f"auroc_{number + 1}" for number in range(seeds))]
+    return _csv(header, ([getattr(s, name) for name in names] + [*s.per_seed] for s in table))
+
+
+def rows_csv(rows: Sequence[Settings], without: Sequence[str] = ()) -> str:
+    """Rows of one kind as CSV, a column per field."""
+    names = [name for name in type(rows[0]).model_fields if name not in without] if rows else []
+    return _csv(names, ([getattr(row, name) for name in names] for row in rows))
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([csv_cell(_cell(value)) for value in row] for row in rows)
+    return out.getvalue()
+
+
+def _cell(value: object) -> object:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {_cell(each)}" for name, each in value.items())
+    if isinstance(value, tuple):
+        return "; ".join(str(_cell(each)) for each in value)
+    return f"{value:.6g}" if isinstance(value, float) else value

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from scantune.scores import Scores
+from scantune.study import classes
+from scantune.study import results as r
+from scantune.study.plan import CompareConfig
+
+
+def of_arms(scores: Scores, task: str) -> dict[tuple[str, str], list[Scores]]:
+    """Two pretraining seeds each of the arms of a tiny plan, whose scores are noisy copies."""
+
+    def noisy(seed: int) -> Scores:
+        noise = 0.1 * np.random.default_rng(seed).normal(size=scores.values.shape)
+        return replace(scores, values=scores.values + noise)
+
+    names = ("weak", "strong", "random")
+    return {(task, arm): [noisy(3 * k), noisy(3 * k + 1)] for k, arm in enumerate(names)}
+
+
+def plan_of(scores: Scores, plan: Callable[..., CompareConfig]) -> CompareConfig:
+    learner, budget = scores.learners[0], scores.budgets[-1]
+    evaluation = {"replicates": 200, "learners": [learner], "budgets": [budget]}
+    primary: dict[str, Any] = {"learner": learner}
+    return plan(tasks=["pallor"], evaluation=evaluation, primary=primary, seeds=[0, 1])
+
+
+def test_each_class_has_the_mean_auroc_of_its_known_scans(
+    finding_scores: Scores, plan: Callable[..., CompareConfig]
+) -> None:
+    scores = of_arms(finding_scores, "pallor")
+    config = plan_of(finding_scores, plan)
+    rows = classes.class_scores(config, scores)
+    assert [row.arm for row in rows][::3] == ["weak", "strong", "random"]
+    for row in rows[:2]:
+        code = finding_scores.classes.index(row.name)
+        found = []
+        for member in scores["pallor", row.arm]:
+            values = member.of(config.primary.learner, finding_scores.budgets[-1])
+            for seed, fold in np.ndindex(member.num_label_seeds, member.num_folds):
+                tested = member.fold_of[seed] == fold
+                tested &= member.truth.matrix[:, code] >= 0
+                truth = member.truth.matrix[tested, code]
+                found.append(roc_auc_score(truth, values[seed, tested, code]))
+        assert row.auroc == pytest.approx(np.mean(found))
+        assert row.low is not None
+        assert row.high is not None
+        assert row.low < row.auroc < row.high
+        tested = (finding_scores.fold_of >= 0).any(axis=0)
+        assert row.scans == (finding_scores.truth.matrix[tested, code] == 1).sum()
+        assert row.negatives == (finding_scores.truth.matrix[tested, code] == 0).sum()
+
+
+def test_roc_curves_are_those_of_the_models_averaged(
+    finding_scores: Scores, plan: Callable[..., CompareConfig]
+) -> None:
+    scores = of_arms(finding_scores, "pallor")
+    config = plan_of(finding_scores, plan)
+    arms = [
+        r.ArmRow(name="weak", kind="pretrained"),
+        r.ArmRow(name="strong", kind="pretrained"),
+        r.ArmRow(name="random", kind="random"),
+    ]
+    curves = classes.roc_curves(config, arms, scores)
+    assert list(dict.fromkeys(curve.arm for curve in curves)) == ["weak", "strong", "random"]
+    first = curves[0]
+    code, drawn = finding_scores.classes.index(first.name), []
+    at = np.linspace(0, 1, len(first.sensitivity))
+    for member in scores["pallor", "weak"]:
+        values = member.of(config.primary.learner, finding_scores.budgets[-1])
+        for seed, fold in np.ndindex(member.num_label_seeds, member.num_folds):
+            tested = (member.fold_of[seed] == fold) & (member.truth.matrix[:, code] >= 0)
+            alarms, hits, _ = roc_curve(
+                member.truth.matrix[tested, code], values[seed, tested, code]
+            )
+            drawn.append(np.interp(at, alarms, hits))
+    assert first.sensitivity[1:] == pytest.approx(np.mean(drawn, axis=0)[1:], abs=1e-4)

@@ -1,0 +1,155 @@
+"""A study that grows redoes nothing, and ends as if it had been planned so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scanlearn.errors import ScanlearnError
+from scantune import scoring
+from scantune.study.folder import check_archives, open_study
+from scantune.study.leaks import _check_dropped
+from scantune.study.plan import CompareConfig
+from scantune.study.run import canvas_chosen, run_study
+
+Plan = Callable[..., CompareConfig]
+
+SMALL: dict[str, Any] = {
+    "arms": {"strong": {"scale": 1}, "random": {"kind": "random"}},
+    "primary": {"better": "random", "than": "strong"},
+    "evaluation": {
+        "learners": ["linear"], "budgets": ["all"], "folds": 2, "label_seeds": 1,
+        "replicates": 200,
+    },
+}  # fmt: skip
+
+
+def grown(plan: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """The plan with one dotted key replaced."""
+    first, _, rest = key.partition(".")
+    return {**plan, first: grown(plan[first], rest, value) if rest else value}
+
+
+MORE: dict[str, Any] = {
+    "seeds": [0, 1],
+    "arms": {"strong": {"scale": 1}, "weak": {"scale": 0.5}, "random": {"kind": "random"}},
+    "tasks": ["lesion", "pallor"],
+    "evaluation.learners": ["knn", "linear"],
+    "evaluation.budgets": [10, "all"],
+    "evaluation.label_seeds": 2,
+}
+
+
+def told(folder: Path) -> Any:
+    """``results.json`` but for times, and the state of the checkout."""
+    results = json.loads((folder / "results.json").read_text())
+    for name in ("created", "timing", "versions"):
+        del results[name]
+    for run in results["runs"]:
+        del run["seconds"], run["views_per_s"]
+    return results
+
+
+def made(folder: Path) -> dict[str, int]:
+    """When each run was finished."""
+    return {str(path): path.stat().st_mtime_ns for path in folder.glob("arms/*/*/result.json")}
+
+
+@pytest.mark.long
+def test_an_extended_study_is_the_one_planned_at_once(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCANLEARN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("scantune.study.run.draw_sheets", lambda *_: ())
+    fits: list[Any] = []
+    caveats = scoring._caveats
+    monkeypatch.setattr(scoring, "_caveats", lambda *of: (fits.append(of), caveats(*of))[1])
+    fewer = {"seeds": [0], "tasks": ["pallor"], **SMALL}
+    folder = run_study(plan(**fewer))
+    begun, settings = told(folder), fewer
+    before = made(folder)
+    for key, value in MORE.items():
+        settings = grown(settings, key, value)
+    run_study(plan(**settings))
+    after = made(folder)
+    assert {name: after[name] for name in before} == before
+    num_fits = len(fits)
+    whole = run_study(plan(**settings, output=str(tmp_path / "whole")))
+    assert len(fits) == 2 * num_fits
+    assert told(folder) == told(whole)
+    # A plan of fewer pieces takes them from those that are there.
+    run_study(plan(**fewer))
+    assert len(fits) == 2 * num_fits
+    assert told(folder) == begun
+    kept = sorted(path.name for path in (folder / "plans").iterdir())
+    assert kept == ["001.yaml", "002.yaml"]
+
+
+CHANGES: tuple[tuple[str, Any, str], ...] = (
+    ("evaluation.folds", 3, r"different study \(evaluation\.folds was 2, is 3\)"),
+    ("pretrain.steps", 9, r"different study \(pretrain\.steps was 2, is 9\)"),
+    ("arms", {"strong": {"scale": 0.7}, "random": {"kind": "random"}}, "of arm strong whose scale"),
+    ("evaluation.tune", {"balance": "sampling"}, r"tune\.balance was none, is sampling"),
+)
+
+
+@pytest.mark.parametrize(("key", "value", "match"), CHANGES)
+def test_what_pieces_were_made_with_is_refused(
+    plan: Plan, key: str, value: Any, match: str
+) -> None:
+    before = plan(**SMALL).model_dump(mode="json")
+    folder = open_study(CompareConfig.model_validate(before))
+    for made in (folder.run("strong", 0) / "config.yaml", folder.scores("pallor", "strong-seed-0")):
+        made.parent.mkdir(parents=True)
+        made.touch()
+    with pytest.raises(ScanlearnError, match=match):
+        open_study(CompareConfig.model_validate(grown(before, key, value)))
+
+
+def test_an_arm_and_a_learner_of_which_nothing_is_made_may_change(plan: Plan) -> None:
+    before = plan(**SMALL).model_dump(mode="json")
+    folder = open_study(CompareConfig.model_validate(before))
+    changed = grown(before, "arms", CHANGES[2][1])
+    changed = grown(changed, "evaluation.tune", CHANGES[3][1])
+    open_study(CompareConfig.model_validate(changed))
+    # The one left out comes back as it was made.
+    (folder.run("strong", 0)).mkdir(parents=True)
+    (folder.run("strong", 0) / "config.yaml").touch()
+    weak = {"weak": {"scale": 0.5}, "random": {"kind": "random"}}
+    without = grown(grown(changed, "arms", weak), "primary.than", "weak")
+    open_study(CompareConfig.model_validate(without))
+    with pytest.raises(ScanlearnError, match="of arm strong whose scale"):
+        open_study(CompareConfig.model_validate(before | {"evaluation": changed["evaluation"]}))
+    open_study(CompareConfig.model_validate(changed))
+
+
+def test_the_canvas_stays_that_of_the_first_plan(plan: Plan) -> None:
+    small = {"arms": {"weak": {"scale": 0.5}, "random": {"kind": "random"}},
+             "primary": {"better": "weak", "than": "random"}}  # fmt: skip
+    first, second = plan(**small), plan()
+    folder = open_study(first)
+    check_archives(folder, {})
+    open_study(second)
+    assert second.canvas() > first.canvas()
+    assert canvas_chosen(second, folder).canvas() == first.canvas()
+
+
+def test_tasks_that_drop_other_scans_are_refused_where_networks_are_trained(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = plan(**SMALL, leaks="drop")
+    folder = open_study(before)
+    (folder.run("strong", 0)).mkdir(parents=True)
+    (folder.run("strong", 0) / "config.yaml").touch()
+    folder.leaks.mkdir()
+    folder.leaking.write_text("a\n")
+    more = plan(**SMALL, leaks="drop", tasks=["pallor", "lesion"])
+    open_study(more)
+    assert not folder.leaking.exists()
+    with pytest.raises(ScanlearnError, match="restore tasks"):
+        _check_dropped(more, folder, "a\nb\n")
+    _check_dropped(more, folder, "a\n")
