@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from scanlearn import __version__
 from scanlearn.errors import ScanlearnError, did_you_mean
 
 _WRONG, _INTERRUPTED = 2, 130
@@ -70,18 +71,34 @@ CONFIGURED = {
 }
 
 
-def application(text: str) -> typer.Typer:
+def application(program: str, text: str) -> typer.Typer:
     """Returns an empty command line that introduces itself with ``text``."""
-    return typer.Typer(
-        no_args_is_help=True,
-        add_completion=False,
+    empty = typer.Typer(
+        context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        help=text,
     )
 
+    def print_version(is_asked: bool) -> None:
+        if is_asked:
+            print(f"{program} {__version__}")
+            raise typer.Exit
 
-app = application("Pretrain a backbone on unlabeled scans, with one tunable augmentation scale.")
+    # Not as an annotation, which typer reads outside of this function.
+    is_asked = typer.Option(
+        False, "--version", help="Print the version.", is_eager=True, callback=print_version
+    )
+
+    @empty.callback(help=text, no_args_is_help=True)
+    def options(version: bool = is_asked) -> None:
+        del version
+
+    return empty
+
+
+app = application(
+    "scanlearn", "Pretrain a backbone on unlabeled scans, with one tunable augmentation scale."
+)
 
 
 def settings_hint(command: str) -> str:
@@ -194,17 +211,9 @@ def verify_command(
     Every byte of an archive; weights, checkpoints, records and scores of the others. Exit code 1
     if a file is damaged or missing, else 0.
     """
-    from scanlearn.archive.verify import verify
-    from scanlearn.console import loading
+    from scanlearn.training.verify import verify
 
-    folder = Path(archive).expanduser()
-    if any((folder / name).exists() for name in ("card.json", "provenance.json", "arms")):
-        with loading("torch", "timm"):
-            from scanlearn.training.verify import verify_trained
-        is_whole = verify_trained(folder)
-    else:
-        is_whole = verify(folder).is_whole
-    if not is_whole:
+    if not verify(archive).is_whole:
         raise typer.Exit(1)
 
 
@@ -307,8 +316,6 @@ def export_command(
 
     A fresh process loads it again and checks that its features are equal.
     """
-    from pathlib import Path
-
     from scanlearn.console import doing, loading
     from scanlearn.files import check_exists
 
@@ -371,7 +378,7 @@ def run(application: typer.Typer) -> None:
     Exit code 3 where another process is at work on what would be written, 130 after Ctrl-C.
     """
     words = sys.argv[1:]
-    is_help = not words or "--help" in words
+    is_help = not words or bool({"-h", "--help", "--version"} & {*words})
     if not is_help:
         from scanlearn.console import signs_of_life
     try:
