@@ -54,7 +54,8 @@ def place(metavar: str, text: str) -> ArgumentInfo:
             )
         return word
 
-    return typer.Argument(metavar=metavar, help=text, callback=checked)
+    argument: ArgumentInfo = typer.Argument(metavar=metavar, help=text, callback=checked)
+    return argument
 
 
 Packed = Annotated[str, place("ARCHIVE", "A packed archive.")]
