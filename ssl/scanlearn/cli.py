@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.models import ArgumentInfo
 
 from scanlearn import __version__
 from scanlearn.errors import ScanlearnError, did_you_mean
@@ -36,11 +37,30 @@ Config = Annotated[
         show_default=False,
     ),
 ]
-Packed = Annotated[str, typer.Argument(metavar="ARCHIVE", help="A packed archive.")]
-Scans = Annotated[
-    str,
-    typer.Argument(metavar="SCANS", help="An archive, a folder of scans, a table or a phantom."),
-]
+
+
+def place(metavar: str, text: str) -> ArgumentInfo:
+    """Returns an argument for one file or folder, in whose stead no setting may stand."""
+
+    def checked(context: typer.Context, word: str | None) -> str | None:
+        from scanlearn.files import is_setting
+
+        # Without its archive `pack scans channels=1` packed into a folder called channels=1; a dry
+        # run needs none, and takes the word for the setting that it is.
+        if word is not None and is_setting(word) and not context.params.get("is_dry_run"):
+            usage = " ".join(context.get_usage().removeprefix("Usage: ").split())
+            raise ScanlearnError(
+                f"'{word}' stands where {metavar} is missing; files and folders come first, "
+                f"without key=, and settings after them: {usage}"
+            )
+        return word
+
+    argument: ArgumentInfo = typer.Argument(metavar=metavar, help=text, callback=checked)
+    return argument
+
+
+Packed = Annotated[str, place("ARCHIVE", "A packed archive.")]
+Scans = Annotated[str, place("SCANS", "An archive, a folder of scans, a table or a phantom.")]
 Schema = Annotated[bool, typer.Option("--schema", help="Print the JSON schema instead.")]
 
 
@@ -110,15 +130,11 @@ def settings_hint(command: str) -> str:
 def pack_command(
     source: Annotated[
         str,
-        typer.Argument(
-            metavar="SOURCE", help="A folder of scans, a zip, tar or npz, a CSV or Parquet table."
-        ),
+        place("SOURCE", "A folder of scans, a zip, tar or npz, a CSV or Parquet table."),
     ],
     archive: Annotated[
         str | None,
-        typer.Argument(
-            metavar="ARCHIVE", help="The folder to write the archive to; not needed with --dry-run."
-        ),
+        place("ARCHIVE", "The folder to write the archive to; not needed with --dry-run."),
     ] = None,
     overrides: Overrides = None,
     is_dry_run: Annotated[
@@ -153,9 +169,7 @@ def pack_command(
 @app.command("add", epilog=settings_hint("scanlearn config add"))
 def add_command(
     archive: Packed,
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A folder of scans, or a CSV or Parquet table.")
-    ],
+    source: Annotated[str, place("SOURCE", "A folder of scans, or a CSV or Parquet table.")],
     overrides: Overrides = None,
 ) -> None:
     """Add the new scans of a source to an existing archive.
@@ -203,7 +217,7 @@ def summary_command(archive: Packed, overrides: Overrides = None) -> None:
 def verify_command(
     archive: Annotated[
         str,
-        typer.Argument(metavar="FOLDER", help="A packed archive, a run, a backbone or a study."),
+        place("FOLDER", "A packed archive, a run, a backbone or a study."),
     ],
 ) -> None:
     """Read files again and name those that are not as they were written.
@@ -307,10 +321,8 @@ def pretrain_command(
 
 @app.command("export")
 def export_command(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
-    folder: Annotated[
-        str, typer.Argument(metavar="FOLDER", help="The folder to write the backbone to.")
-    ],
+    run: Annotated[str, place("RUN", "The folder of a finished run.")],
+    folder: Annotated[str, place("FOLDER", "The folder to write the backbone to.")],
 ) -> None:
     """Export a run's backbone to a folder that timm loads.
 
@@ -328,7 +340,7 @@ def export_command(
 
 @app.command("panel", epilog=settings_hint("scanlearn config panel"))
 def panel_command(
-    backbone: Annotated[str, typer.Argument(metavar="BACKBONE", help="A backbone folder.")],
+    backbone: Annotated[str, place("BACKBONE", "A backbone folder.")],
     archive: Scans,
     overrides: Overrides = None,
 ) -> None:
