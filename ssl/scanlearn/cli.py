@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from typer.models import ArgumentInfo
 
-from scanlearn import __version__
+import scanlearn
 from scanlearn.errors import ScanlearnError, did_you_mean
 
 _WRONG, _INTERRUPTED = 2, 130
@@ -101,7 +101,7 @@ def application(program: str, text: str) -> typer.Typer:
 
     def print_version(is_asked: bool) -> None:
         if is_asked:
-            print(f"{program} {__version__}")
+            print(f"{program} {scanlearn.__version__}")
             raise typer.Exit
 
     # Not as an annotation, which typer reads outside of this function.
