@@ -43,7 +43,7 @@ _LEAST_ARMS = 3
 
 
 @dataclass(frozen=True)
-class Agreement:
+class RankAgreement:
     """One measure against AUROC over the arms of a group, each the mean over its seeds.
 
     Args:
@@ -76,7 +76,7 @@ class LabelFreeGroup:
         """The arm of the highest AUROC."""
         return max(self.aurocs, key=self.aurocs.__getitem__)
 
-    def agreements(self) -> list[Agreement]:
+    def agreements(self) -> list[RankAgreement]:
         """Each measure against AUROC, LiDAR first, and what a search ranks by."""
         arms = list(self.aurocs)
         judged = {name: {a: _judged(name, of[a]) for a in arms} for name, of in self.whole()}
@@ -96,11 +96,11 @@ class LabelFreeGroup:
             if set(self.aurocs) <= self.measures.get(name, {}).keys()
         ]
 
-    def _agreement(self, title: str, wanted: str, judged: Mapping[str, float]) -> Agreement:
+    def _agreement(self, title: str, wanted: str, judged: Mapping[str, float]) -> RankAgreement:
         arms = list(self.aurocs)
         rho, p = rank_correlation([judged[a] for a in arms], [self.aurocs[a] for a in arms])
         picked = max(arms, key=judged.__getitem__)
-        return Agreement(
+        return RankAgreement(
             title, wanted, rho, p, picked, self.aurocs[self.best] - self.aurocs[picked]
         )
 
