@@ -10,6 +10,8 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 
 from markupsafe import Markup
 
@@ -91,6 +93,33 @@ def standalone(drawing: Markup) -> str:
     return text
 
 
+def as_png(drawing: Markup) -> bytes:
+    """The drawing as a PNG of twice its size in pixels, as `standalone` shows it.
+
+    Its font is the one that matplotlib brings, so that every machine draws the same.
+    """
+    from resvg_py import svg_to_bytes
+
+    found = find_spec("matplotlib")
+    assert found is not None, "a dependency"
+    assert found.submodule_search_locations is not None, "a package"
+    fonts = Path(found.submodule_search_locations[0]) / "mpl-data" / "fonts" / "ttf"
+    family = "DejaVu Sans"
+    # Its renderer knows no families that a browser alone knows.
+    text = standalone(drawing).replace(
+        "system-ui,-apple-system,'Segoe UI',Roboto,sans-serif", f"'{family}'"
+    )
+    return svg_to_bytes(
+        svg_string=text,
+        zoom=_PNG_ZOOM,
+        skip_system_fonts=True,
+        font_files=[str(fonts / name) for name in ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf")],
+        font_family=family,
+        sans_serif_family=family,
+    )
+
+
+_PNG_ZOOM = 2.0
 _COLOURED = re.compile(r'class="([^"]*)"([^>]*) style="--c:([^"]*)"')
 
 

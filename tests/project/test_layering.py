@@ -40,6 +40,7 @@ DOORS = {
     "nibabel": ("scanlearn.readers",),
     "pydicom": ("scanlearn.readers",),
     "pytorch_lightning": ("scanlearn.training",),
+    "resvg_py": ("scanlearn.svg",),
     "rich": ("scanlearn.console",),
     "submitit": ("scanlearn.cluster",),
     "safetensors": ("scanlearn.backbones", "scantune.evaluation"),

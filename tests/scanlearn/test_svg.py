@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from io import BytesIO
 from itertools import pairwise
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from scanlearn import svg
 from scanlearn.palette import LIGHT
@@ -59,6 +62,23 @@ def test_standalone_drawing_is_an_image_of_its_own() -> None:
     assert f'style="fill:{LIGHT["--hue-0"]}"' in text
     assert 'style="stroke:red"' in text
     assert "var(--hue" not in text
+
+
+def test_a_png_has_colours_and_words_at_twice_the_size() -> None:
+    body = [
+        svg.box(0, 0, 20, 20, css="area", colour="#ff0000"),
+        svg.line((30, 0), (30, 20), css="line", width=4, colour="var(--hue-0)"),
+        svg.text(40, 15, "weak"),
+    ]
+    png = svg.as_png(svg.figure(80, 20, "a", body))
+    pixels = np.asarray(Image.open(BytesIO(png)).convert("RGB")).astype(int)
+    assert pixels.shape == (40, 160, 3)
+    assert pixels[20, 20].tolist() == [255, 0, 0]
+    blue = LIGHT["--hue-0"].lstrip("#")
+    assert pixels[20, 60].tolist() == [int(blue[i : i + 2], 16) for i in (0, 2, 4)]
+    assert pixels[20, 50].tolist() == [255, 255, 255]
+    # Words, without any font of the system.
+    assert (pixels[:, 80:] < 100).any()
 
 
 def test_a_hint_is_escaped_and_a_long_name_keeps_both_ends() -> None:

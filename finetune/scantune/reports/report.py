@@ -14,7 +14,7 @@ from markupsafe import Markup
 from scanlearn.console import say
 from scanlearn.files import make_folder, write_atomically
 from scanlearn.pages import page_template, png_address
-from scanlearn.svg import standalone
+from scanlearn.svg import as_png, standalone
 from scanlearn.views.curves import POLICY
 from scanlearn.views.operations.table import PARAMETERS
 from scantune.reports import panels, plots, writeup
@@ -58,7 +58,8 @@ def report(folder: Path | str) -> Path:
         folder: The study's, also one of an earlier version.
 
     Returns:
-        The page, ``report.html``; its plots are ``figures/*.svg``, its tables CSV files beside it.
+        The page, ``report.html``; its plots are ``figures/*.svg`` and ``*.png``, its tables CSV
+        files beside it.
 
     Raises:
         ScanlearnError: The folder holds no readable results.
@@ -69,7 +70,7 @@ def report(folder: Path | str) -> Path:
 
 
 def write(folder: Path | str) -> Path:
-    """Writes ``report.html``, its plots as ``figures/*.svg`` and its tables as CSV.
+    """Writes ``report.html``, its plots as ``figures/*.svg`` and ``*.png``, and its tables as CSV.
 
     Returns:
         The page's path.
@@ -85,8 +86,9 @@ def write(folder: Path | str) -> Path:
     make_folder(figures)
     for group, members in drawings.items():
         for index, (_, drawing) in enumerate(members):
-            text = standalone(drawing)
-            (figures / f"{group}_{index + 1}.svg").write_text(text, encoding="utf-8")
+            place = figures / f"{group}_{index + 1}.svg"
+            place.write_text(standalone(drawing), encoding="utf-8")
+            place.with_suffix(".png").write_bytes(as_png(drawing))
     filters: dict[str, Callable[..., str]] = {
         "interval": plots.interval_text,
         "difference": plots.difference_text,

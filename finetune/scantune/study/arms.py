@@ -103,9 +103,8 @@ def train_arms(
         _check_recipe(config, arm, run)
         leave_out = _leave_out(config, folder, unlabeled, group)
         with folder.timed("pretraining"):
-            result = pretrain(
-                config.run_config(arm, seed, run, leave_out), resolved=resolved[group]
-            )
+            asked = told_to_wandb(config.run_config(arm, seed, run, leave_out), folder)
+            result = pretrain(asked, resolved=resolved[group])
         rows[seed, arm] = _trained_row(config, folder, result, arm, seed)
         warnings_of[seed, arm] = result.warnings
 
@@ -153,13 +152,24 @@ def train_until(
         ScanlearnError: The run is beyond that step, or cannot be trained.
     """
     leave_out = _leave_out(config, folder, unlabeled, config.group(arm))
-    run = config.run_config(arm, config.seeds[0], folder.run(arm, config.seeds[0]), leave_out)
+    output = folder.run(arm, config.seeds[0])
+    run = told_to_wandb(config.run_config(arm, config.seeds[0], output, leave_out), folder)
     if step < resolved.total_steps:
         network = pretrain_until(run, step, resolved)
     else:
         network, _ = load_backbone(pretrain(run, resolved=resolved).backbone)
     spread = final_health(RunFolder(Path(run.output)).metrics).spread
     return network.eval().to(training_device(config.pretrain.device)), spread
+
+
+def told_to_wandb(run: PretrainConfig, folder: StudyFolder) -> PretrainConfig:
+    """Returns a run with the group and the name by which wandb shows it beside its study's."""
+    asked, place = run.logging, Path(run.output)
+    named = {
+        "group": asked.group or folder.wandb_group,
+        "name": asked.name or f"{place.parent.name}-{place.name}",
+    }
+    return run.model_copy(update={"logging": asked.model_copy(update=named)})
 
 
 def given_rows(config: CompareConfig, labels: Archive) -> tuple[tuple[RunRow, ...], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -129,6 +130,13 @@ class StudyFolder:
         """The plans of the study, the first one first, and the newest, ``config.yaml``, last."""
         earlier = sorted((self.path / "plans").glob("*.yaml"))
         return (*earlier, self.path / CONFIG_FILE)
+
+    @property
+    def wandb_group(self) -> str:
+        """What wandb calls the study: its title, and a hash of the plan with which it was begun."""
+        first = self.plans[0]
+        number = hashlib.sha256(first.read_bytes()).hexdigest()[:8]
+        return f"{_read_plan(first).get('title', 'study')} ({number})"
 
     def begun(self, config: CompareConfig) -> CompareConfig:
         """Returns the plan with which the study was begun; the one given if there was none."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
+import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -16,6 +18,7 @@ from scanlearn.files import write_atomically
 from scanlearn.locks import held, inside
 from scanlearn.packing.sources import chosen_canvas, open_archive
 from scanlearn.provenance import provenance
+from scanlearn.training.wandb_log import WandbRun
 from scantune.labels.open import open_archives, single_columns
 from scantune.study import facts
 from scantune.study.arms import given_rows, matched, resolve_groups, train_arms
@@ -39,7 +42,7 @@ from scantune.study.scores import (
 )
 from scantune.study.sharing import taking_part
 from scantune.study.summary import difference_rows, estimate_all, score_rows, state_verdict
-from scantune.study.tables import table_csv
+from scantune.study.tables import rows_csv, table_csv
 
 
 def run_study(config: CompareConfig) -> Path:
@@ -173,7 +176,32 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
     # Written last: where it is, the study is complete.
     write_atomically(folder.path / RESULTS_FILE, results.model_dump_json(indent=1) + "\n")
     say(f"{RESULTS_FILE} and {TABLE_FILE} written")
+    _tell_wandb(config, folder, results)
     return folder.path
+
+
+def _tell_wandb(config: CompareConfig, folder: StudyFolder, results: Results) -> None:
+    """Hands the tables and the verdict to wandb where its runs were told to it."""
+    asked = config.pretrain.logging
+    if asked.wandb == "off":
+        return
+    group = asked.group or folder.wandb_group
+    run = WandbRun(
+        folder.path,
+        mode=asked.wandb,
+        project=asked.project,
+        run_id=hashlib.sha256(f"results of {group}".encode()).hexdigest()[:16],
+        config={},
+        group=group,
+        name="results",
+    )
+    try:
+        for title, rows in {"auroc": results.table, "differences": results.differences}.items():
+            header, *lines = csv.reader(rows_csv(rows, without=("per_seed",)).splitlines())
+            run.table(title, header, lines)
+        run.summary({"verdict": results.verdict.kind, "sentence": results.verdict.sentence})
+    finally:
+        run.finish()
 
 
 def _is_newer(file: Path, since_ns: int) -> bool:

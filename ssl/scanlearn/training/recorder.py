@@ -165,6 +165,8 @@ def open_wandb(folder: RunFolder, config: PretrainConfig) -> Iterator[WandbRun |
         folder.path,
         mode=mode,
         project=config.logging.project,
+        group=config.logging.group,
+        name=config.logging.name,
         run_id=read_provenance(folder).run_id,
         config=settings,
     )

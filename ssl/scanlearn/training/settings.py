@@ -172,6 +172,14 @@ class LoggingConfig(Settings):
         default="off", description="off, offline (a folder inside the run) or online"
     )
     project: str = Field(default="scanlearn", description="wandb project")
+    group: str | None = Field(
+        default=None,
+        description="wandb group of the run; null is none, and in a study the study's title",
+    )
+    name: str | None = Field(
+        default=None,
+        description="what wandb calls the run; null is its id, and in a study its arm and seed",
+    )
 
     def row_every(self, total_steps: int) -> int:
         """Returns the steps between two rows of metrics."""

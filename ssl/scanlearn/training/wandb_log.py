@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ class WandbRun:
     Args:
         folder: The run folder; wandb's own files go to ``wandb/`` inside it.
         run_id: The same for every start of one run.
+        group: Shown together with the runs of this group; None for none.
+        name: What the run is called; None for its id.
 
     Raises:
         ScanlearnError: wandb cannot start, for instance for want of a login.
@@ -32,6 +34,8 @@ class WandbRun:
         project: str,
         run_id: str,
         config: Mapping[str, object],
+        group: str | None = None,
+        name: str | None = None,
     ) -> None:
         # Read while wandb is imported; without it crashes are reported to wandb's own server.
         os.environ["WANDB_ERROR_REPORTING"] = "false"
@@ -59,7 +63,8 @@ class WandbRun:
                 mode=mode,
                 project=project,
                 id=run_id,
-                name=run_id,
+                name=name or run_id,
+                group=group,
                 resume="allow" if mode == "online" else None,
                 config=dict(config),
                 settings=settings,
@@ -81,6 +86,18 @@ class WandbRun:
         for step, figures in self._held:
             self._run.log(figures, step=step)
         self._held.clear()
+
+    def table(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[float | str | None]]
+    ) -> None:
+        """Hands a table to wandb; a number that is undefined is None."""
+        import wandb
+
+        self._run.log({title: wandb.Table(list(columns), [list(row) for row in rows])})
+
+    def summary(self, figures: Mapping[str, float | str | None]) -> None:
+        """Hands over what stands for the whole run."""
+        self._run.summary.update(dict(figures))
 
     def finish(self) -> None:
         """Closes the run; figures still held are dropped."""
