@@ -52,7 +52,7 @@ _HOMES = {
     "ViewGenerator": "scanlearn.views.generator",
     "ViewTransform": "scanlearn.views.transform",
     "explain": "scanlearn.views.explain",
-    "export": "scanlearn.training.pretrain",
+    "export": "scanlearn.training.export",
     "load_backbone": "scanlearn.backbones.weights",
     "load_config": "scanlearn.config",
     "open_archive": "scanlearn.packing.sources",
@@ -70,7 +70,8 @@ if TYPE_CHECKING:
     from scanlearn.errors import ScanlearnError
     from scanlearn.packing.pack import pack
     from scanlearn.packing.sources import open_archive
-    from scanlearn.training.pretrain import export, pretrain
+    from scanlearn.training.export import export
+    from scanlearn.training.pretrain import pretrain
     from scanlearn.training.settings import PretrainConfig
     from scanlearn.views.explain import explain
     from scanlearn.views.generator import ViewGenerator

@@ -66,6 +66,7 @@ CONFIGURED = {
     "preview": Configured("scanlearn.views.preview", "preview", "ARCHIVE"),
     "explain": Configured("scanlearn.views.explain", "explain", "RECIPE"),
     "pretrain": Configured("scanlearn.training.settings", "PretrainConfig", "FILE.yaml"),
+    "export": Configured("scanlearn.training.export", "export", "RUN FOLDER"),
     "panel": Configured("scanlearn.features.panel", "panel", "BACKBONE ARCHIVE"),
 }
 
@@ -296,27 +297,24 @@ def pretrain_command(
             pretrain(settings)
 
 
-@app.command("export")
+@app.command("export", epilog=settings_hint("scanlearn config export"))
 def export_command(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A finished run, or a backbone folder.")
+    ],
     folder: Annotated[
         str, typer.Argument(metavar="FOLDER", help="The folder to write the backbone to.")
     ],
+    overrides: Overrides = None,
 ) -> None:
-    """Export a run's backbone to a folder that timm loads.
+    """Export a run's backbone for timm or another library.
 
-    A fresh process loads it again and checks that its features are equal.
+    That library loads it in a fresh process and its features are checked to be equal.
     """
-    from pathlib import Path
+    from scanlearn.config.loading import call
+    from scanlearn.training.export import export
 
-    from scanlearn.console import doing, loading
-    from scanlearn.files import check_exists
-
-    check_exists(Path(run))
-    with loading("torch", "timm", "pytorch-lightning"):
-        from scanlearn.training.pretrain import export
-    with doing("exporting, and loading the backbone again in a fresh process"):
-        export(run, folder)
+    call(export, run, folder, overrides=overrides or ())
 
 
 @app.command("panel", epilog=settings_hint("scanlearn config panel"))

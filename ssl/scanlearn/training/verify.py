@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from scanlearn.backbones.formats import check_files
 from scanlearn.backbones.weights import CARD, load_backbone
 from scanlearn.console import say, track
 from scanlearn.errors import ScanlearnError
@@ -43,7 +44,7 @@ def verify_trained(folder: Path) -> bool:
 def _checks(folder: Path) -> Iterator[tuple[Path, Callable[[Path], object]]]:
     """Yields what is to be checked, and how."""
     if (folder / CARD).is_file():
-        yield folder, load_backbone
+        yield folder, check_files
         return
     for path in sorted(folder.glob("scores/*/*.npz")):
         yield path, _check_zip
