@@ -51,10 +51,10 @@ def export(
         ),
     ] = None,
 ) -> Path:
-    """Writes a backbone for another library, has that library load it, and returns the folder.
+    """Export a run's backbone for timm or another library.
 
-    The library does so alone, in a process of its own, and its features are compared with the
-    backbone's; ``card.json`` and ``README.md`` beside the weights say what it is.
+    That library loads it in a fresh process and its features are checked to be equal.
+    ``card.json`` and ``README.md`` beside the weights say what it is.
 
     Returns:
         The folder, which must not have existed, or been empty, or hold this very export.
