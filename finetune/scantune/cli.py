@@ -28,7 +28,7 @@ CONFIGURED = {
     "difference": Configured("scantune.comparison.difference_settings", "DifferenceConfig", "A B"),
 }
 
-app = application("Score backbones on labeled scans, and compare augmentation scales.")
+app = application("scantune", "Score backbones on labeled scans, and compare augmentation scales.")
 
 
 @app.command("evaluate", epilog=settings_hint("scantune config evaluate"))

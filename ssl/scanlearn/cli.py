@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from typer.models import ArgumentInfo
 
+import scanlearn
 from scanlearn.errors import ScanlearnError, did_you_mean
 
 _WRONG, _INTERRUPTED = 2, 130
@@ -78,7 +79,7 @@ class Configured:
 
 
 CONFIGURED = {
-    "pack": Configured("scanlearn.packing.settings", "PackSettings", "SOURCE ARCHIVE"),
+    "pack": Configured("scanlearn.packing.settings", "PackArraySettings", "SOURCE ARCHIVE"),
     "add": Configured("scanlearn.packing.settings", "PackSettings", "ARCHIVE SOURCE"),
     "withdraw": Configured("scanlearn.archive.withdraw", "withdraw", "ARCHIVE PATIENT..."),
     "summary": Configured("scanlearn.archive.summary", "summary", "ARCHIVE"),
@@ -90,18 +91,34 @@ CONFIGURED = {
 }
 
 
-def application(text: str) -> typer.Typer:
+def application(program: str, text: str) -> typer.Typer:
     """Returns an empty command line that introduces itself with ``text``."""
-    return typer.Typer(
-        no_args_is_help=True,
-        add_completion=False,
+    empty = typer.Typer(
+        context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        help=text,
     )
 
+    def print_version(is_asked: bool) -> None:
+        if is_asked:
+            print(f"{program} {scanlearn.__version__}")
+            raise typer.Exit
 
-app = application("Pretrain a backbone on unlabeled scans, with one tunable augmentation scale.")
+    # Not as an annotation, which typer reads outside of this function.
+    is_asked = typer.Option(
+        False, "--version", help="Print the version.", is_eager=True, callback=print_version
+    )
+
+    @empty.callback(help=text, no_args_is_help=True)
+    def options(version: bool = is_asked) -> None:
+        del version
+
+    return empty
+
+
+app = application(
+    "scanlearn", "Pretrain a backbone on unlabeled scans, with one tunable augmentation scale."
+)
 
 
 def settings_hint(command: str) -> str:
@@ -129,12 +146,12 @@ def pack_command(
     Files that cannot be read are listed in rejected.csv with the reason.
     """
     from scanlearn.config import load_config
-    from scanlearn.packing.settings import PackSettings
+    from scanlearn.packing.settings import PackArraySettings
 
     words = list(overrides or ())
     if is_dry_run and archive is not None and "=" in archive:
         words.insert(0, archive)
-    settings = load_config(PackSettings, None, words, kind="pack")
+    settings = load_config(PackArraySettings, None, words, kind="pack")
     if is_dry_run:
         from scanlearn.packing.dry_run import tabulate
 
@@ -144,6 +161,11 @@ def pack_command(
         raise ScanlearnError(
             "pack needs the folder to write the archive to; give it after the source, or --dry-run"
         )
+    if settings.parts > 1 or settings.launcher is not None:
+        from scanlearn.packing.array import pack_array
+
+        pack_array(source, archive, settings)
+        return
     from scanlearn.packing.pack import pack
 
     pack(source, archive, settings=settings)
@@ -208,17 +230,9 @@ def verify_command(
     Every byte of an archive; weights, checkpoints, records and scores of the others. Exit code 1
     if a file is damaged or missing, else 0.
     """
-    from scanlearn.archive.verify import verify
-    from scanlearn.console import loading
+    from scanlearn.training.verify import verify
 
-    folder = Path(archive).expanduser()
-    if any((folder / name).exists() for name in ("card.json", "provenance.json", "arms")):
-        with loading("torch", "timm"):
-            from scanlearn.training.verify import verify_trained
-        is_whole = verify_trained(folder)
-    else:
-        is_whole = verify(folder).is_whole
-    if not is_whole:
+    if not verify(archive).is_whole:
         raise typer.Exit(1)
 
 
@@ -319,8 +333,6 @@ def export_command(
 
     A fresh process loads it again and checks that its features are equal.
     """
-    from pathlib import Path
-
     from scanlearn.console import doing, loading
     from scanlearn.files import check_exists
 
@@ -383,7 +395,7 @@ def run(application: typer.Typer) -> None:
     Exit code 3 where another process is at work on what would be written, 130 after Ctrl-C.
     """
     words = sys.argv[1:]
-    is_help = not words or "--help" in words
+    is_help = not words or bool({"-h", "--help", "--version"} & {*words})
     if not is_help:
         from scanlearn.console import signs_of_life
     try:
