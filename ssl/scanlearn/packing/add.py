@@ -24,7 +24,7 @@ from scanlearn.archive.withdraw import aside_of, drop_patients, withdrawn_from
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import link_or_copy
-from scanlearn.packing.pack import manifest_of, pack_manifest, warn_of_patients
+from scanlearn.packing.pack import manifest_of, pack_job, plan_job, warn_of_patients
 from scanlearn.packing.settings import SOURCE_SETTINGS, PackSettings, pixel_settings
 from scanlearn.tables.manifest import Manifest
 
@@ -32,12 +32,12 @@ from scanlearn.tables.manifest import Manifest
 def add(
     archive: Path | str, source: Path | str | Manifest, *, settings: PackSettings | None = None
 ) -> Archive:
-    """Packs the files of a source that an archive does not hold yet, adds them and returns it.
+    """Add the new scans of a source to an existing archive.
 
-    They are packed with the archive's settings, into shards of their own behind those that are
-    there. Files rejected before are tried again; scans of withdrawn patients are left out. Runs
-    on the earlier archive cannot be resumed. A crash leaves the old archive or the new one, and
-    what was packed by then is not packed again.
+    Files that it does not hold yet are packed with the archive's settings, into shards of their own
+    behind those that are there. Files rejected before are tried again; scans of withdrawn patients
+    are left out. Runs on the earlier archive cannot be resumed. A crash leaves the old
+    archive or the new one, and what was packed by then is not packed again.
 
     Args:
         source: A folder of scans, a table, or a manifest already read; the archive's own source
@@ -128,7 +128,7 @@ def _packed_aside(
             if done.info["source_hash"] == source_hash:
                 return done
         shutil.rmtree(aside)
-    return pack_manifest(manifest, aside, settings, source_hash=source_hash, like=like)
+    return pack_job(plan_job(manifest, settings, source_hash=source_hash, like=like), aside)
 
 
 def _without_withdrawn(added: Archive, archive: Archive) -> Archive | None:

@@ -11,11 +11,12 @@
 - `distributed.py`: the processes that share a batch
 - `run.py`: what a run resolves to before its first step
 - `conditions.py`: what a run was trained with, recorded by itself
-- `verify.py`: files of runs and studies against the hashes kept of them
+- `verify.py`: files of archives, runs and studies against the hashes kept of them
 - `wandb_log.py`: the only door to wandb
 - `watch.py`: the label-free panel and the labeled probe while a network trains
 - `recorder.py`: rows, checkpoints and the progress bar after each step
 - `trainer.py`: Lightning's Trainer, from the checkpoint to the last step
 - `trial.py`: trial steps: the dry run, and the largest batch that fits
-- `pretrain.py`: `pretrain` and `export`
+- `export.py`: `export`: a backbone for another library
+- `pretrain.py`: `pretrain`
 """

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 
+from scanlearn.archive.count import Count
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import Backbone
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.start import check_start
-from scanlearn.backbones.weights import export_backbone, load_backbone
+from scanlearn.backbones.weights import export_backbone
+from scanlearn.config import load_config
 from scanlearn.config.reading import read_json
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, write_atomically
 from scanlearn.locks import held, inside
+from scanlearn.packing.settings import pixel_settings
 from scanlearn.threads import computing_with
 from scanlearn.training.checkpoint import checkpoint_step, method_weights
 from scanlearn.training.conditions import sealed
 from scanlearn.training.distributed import ALONE, Ranks, run_together
+from scanlearn.training.export import export as export
 from scanlearn.training.folder import RunFolder
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.monitor import collapse_warning, final_health, is_late
@@ -71,14 +76,22 @@ class PretrainResult:
         return self.views / max(self.seconds, 1e-9)
 
 
-def pretrain(config: PretrainConfig, resolved: Resolved | None = None) -> PretrainResult:
-    """Pretrains a backbone, or goes on with a run that was stopped, or returns a finished one.
+def pretrain(
+    config: PretrainConfig | str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    resolved: Resolved | None = None,
+) -> PretrainResult:
+    """Pretrain a backbone on unlabeled scans.
 
+    The same call again goes on with a run that was stopped, or returns a finished one.
     A run that is killed at any moment and started again ends with the same weights, bit for bit
     on a CPU. With several ``devices`` it starts a process for each; in a script it then stands
     under ``if __name__ == "__main__":``.
 
     Args:
+        config: The settings; or a YAML file, or the name of a shipped one, to read them from.
+        overrides: ``key=value`` words that win over the file; only with a file or name.
         resolved: What a new run is trained with, where it was resolved before, as for all arms of
             a comparison; None resolves it here.
 
@@ -91,7 +104,14 @@ def pretrain(config: PretrainConfig, resolved: Resolved | None = None) -> Pretra
         BusyError: Another process trains in that folder.
         Stopped: SIGTERM or SIGUSR1 asked the run to stop; a SystemExit with `STOPPED_EXIT_CODE`.
         Interrupted: Ctrl-C did; a KeyboardInterrupt.
+
+    Example:
+        >>> pretrain("simclr", ["archive=scans", "output=runs/simclr"])     # doctest: +SKIP
     """
+    if not isinstance(config, PretrainConfig):
+        config = load_config(PretrainConfig, config, overrides, kind="pretrain")
+    elif overrides:
+        raise TypeError("overrides change a file; give them to load_config instead")
     check_start(config.backbone, is_new=not Path(config.output).exists())
     layout = layout_of(config)
     if layout.must_start():
@@ -201,27 +221,6 @@ def _pretrain(
     return ranks.first(lambda: _finish(run, module) if ranks.is_first else read_result(run.folder))
 
 
-def export(run: str | Path, folder: str | Path) -> Path:
-    """Writes the backbone of a finished run to a folder that timm loads, and proves it.
-
-    Returns:
-        The folder, which must not have existed, or been empty.
-
-    Raises:
-        ScanlearnError: The run is not finished, or the folder holds something else.
-    """
-    finished = RunFolder(Path(run))
-    if not finished.result.is_file():
-        raise ScanlearnError(
-            f"{run} is not a finished run (it has no {finished.result.name}): run its pretraining "
-            "again to continue from the last checkpoint"
-        )
-    backbone, card = load_backbone(finished.backbone)
-    written = export_backbone(backbone, folder, card)
-    say(f"{written} holds the backbone; load it with {card.load.replace('FOLDER', str(written))}")
-    return written
-
-
 def read_result(folder: RunFolder) -> PretrainResult:
     """Returns the result of a finished run.
 
@@ -242,7 +241,7 @@ def _finish(run: Run, module: Pretrainer) -> PretrainResult:
     backbone, recipe = run.method.exported.cpu(), run.generator.recipe
     steps = run.resolved.total_steps
     epochs = steps / run.resolved.steps_per_epoch
-    views = config.views.model_dump(mode="json")
+    views, count = config.views.model_dump(mode="json"), Count.of_archive(archive)
     card = Card.of(
         backbone,
         size=config.views.size,
@@ -258,6 +257,9 @@ def _finish(run: Run, module: Pretrainer) -> PretrainResult:
         epochs=epochs,
         seed=config.seed,
         archive_hash=archive.content_hash,
+        scans=count.scans,
+        patients=count.patients or None,
+        packing=pixel_settings(archive.info["settings"]),
         initial_hash=state.initial_hash,
         start=run.start,
         evidence_note=run.note,
