@@ -96,9 +96,13 @@ def test_a_study_is_a_group_of_runs_and_a_table_and_tells_nobodys_name(tmp_path:
     for path in files:
         if path.suffix == ".wandb":
             assert b"Two scales (" in path.read_bytes()
-    tables = [json.loads(path.read_text()) for path in files if path.suffix == ".json"]
-    columns = {tuple(table["columns"][:3]) for table in tables if "columns" in table}
-    assert columns == {("arm", "task", "learner"), ("task", "learner", "budget")}
+    pages = [path.read_text() for path in files if path.suffix == ".html"]
+    assert len(pages) == 2
+    results = json.loads((study / "results.json").read_text())
+    # A header, and a row for each.
+    counts = sorted(page.count("<tr>") - 1 for page in pages)
+    assert counts == sorted((len(results["table"]), len(results["differences"])))
+    assert b"auroc/finding/linear/all/weak" in content
     manifests = list((tmp_path / "cache").rglob("manifest.parquet"))
     hashes = {str(each) for found in manifests for each in Archive(found.parent).patients}
     assert len(hashes) == 28

@@ -255,6 +255,12 @@ def roc_panel(name: str, curves: Sequence[RocCurve], colours: Mapping[str, str])
         ),
         svg.turned_text(12, top + side / 2, "sensitivity"),
     ]
+    for curve in curves:
+        if curve.low:
+            edges = [*enumerate(curve.low)], [*enumerate(curve.high)][::-1]
+            last = len(curve.low) - 1
+            outline = [(across.at(k / last), up.at(v)) for edge in edges for k, v in edge]
+            body.append(svg.area(outline, colour=colours[curve.arm], opacity=0.12))
     for rank, curve in enumerate(reversed(curves)):
         last = len(curve.sensitivity) - 1
         points = [(across.at(k / last), up.at(v)) for k, v in enumerate(curve.sensitivity)]

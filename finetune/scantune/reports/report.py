@@ -132,6 +132,7 @@ def write(folder: Path | str) -> Path:
         colours=plots.palette(results),
         auroc=[auroc_table(results, task.name) for task in tasks(results)],
         pairs=compared,
+        others_summary=_outcomes([pair for pair in compared if not pair.primary]),
         pairs_left_out=len({(d.a, d.b) for d in results.differences}) - len(compared),
         dial=dial_table(results),
         proof=proof_rows(results),
@@ -430,8 +431,12 @@ class Pair:
     @property
     def summary(self) -> str:
         """How many of the rows read how."""
-        counts = Counter(OUTCOMES[difference.verdict] for difference, _ in self.rows)
-        return ", ".join(f"{counts[text]} {text}" for text in OUTCOMES.values() if counts[text])
+        return _outcomes([self])
+
+
+def _outcomes(of_pairs: Sequence[Pair]) -> str:
+    counts = Counter(OUTCOMES[each.verdict] for pair in of_pairs for each, _ in pair.rows)
+    return ", ".join(f"{counts[text]} {text}" for text in OUTCOMES.values() if counts[text])
 
 
 def pairs(results: Results) -> list[Pair]:

@@ -6,7 +6,7 @@ models are never pooled. Bands come from patient resamples, the models held fixe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ _Curve = Callable[
 class Band:
     """A curve over `GRID`, mean over models, with its band; NaN where no model defines it.
 
-    The band leaves out 2.5 % of patient resamples at either side.
+    The band leaves out 2.5 % of resamples at either side.
     """
 
     mean: Float[np.ndarray, " g"]
@@ -94,6 +94,49 @@ def band(
     weights: Shaped[np.ndarray, "r m"],
 ) -> Band:
     """Returns a class's curve over all models, with its band over patients."""
+    return band_over_seeds(curve, [scores], learner, budget, code, weights)
+
+
+def band_over_seeds(
+    curve: _Curve,
+    members: Sequence[Scores],
+    learner: str,
+    budget: str,
+    code: int,
+    weights: Shaped[np.ndarray, "r m"],
+) -> Band:
+    """Returns a class's mean curve over pretraining seeds, its band over patients and seeds.
+
+    A resample of patients is one of seeds too: as many as there are, drawn with replacement.
+
+    Args:
+        members: The scores of one arm, one for each seed.
+        weights: As of `patient_weights`; without a resample there is no band.
+    """
+    found = [_resampled(curve, each, learner, budget, code, weights) for each in members]
+    mean = mean_of_defined(np.array([of_network for of_network, _ in found]))
+    undefined = np.full(len(GRID), np.nan)
+    if not len(weights):
+        return Band(mean, undefined, undefined)
+    of_seed = np.stack([resampled for _, resampled in found])
+    picked = np.random.default_rng(0).integers(len(members), size=(len(members), len(weights)))
+    resampled = mean_of_defined(of_seed[picked, np.arange(len(weights))])
+    # A resample defines all of a curve or nothing of it.
+    resampled = resampled[~np.isnan(resampled[:, 0])]
+    tails = ((1 - _LEVEL) / 2, (1 + _LEVEL) / 2)
+    low, high = np.quantile(resampled, tails, axis=0) if len(resampled) else (undefined, undefined)
+    return Band(mean, low, high)
+
+
+def _resampled(
+    curve: _Curve,
+    scores: Scores,
+    learner: str,
+    budget: str,
+    code: int,
+    weights: Shaped[np.ndarray, "r m"],
+) -> tuple[Float[np.ndarray, " g"], Float[np.ndarray, "r g"]]:
+    """Returns the mean curve of one network's models, and that of each resample of patients."""
     values = scores.of(learner, budget)[..., code]
     undefined = np.full(len(GRID), np.nan)
     means, drawn = [undefined], [[undefined] * len(weights)]
@@ -105,12 +148,7 @@ def band(
         means.append(curve(tested, positives, np.ones(len(rows))))
         of_rows = weights[:, scores.patients[rows]]
         drawn.append([curve(tested, positives, weight) for weight in of_rows])
-    tails = ((1 - _LEVEL) / 2, (1 + _LEVEL) / 2)
-    resampled = mean_of_defined(np.array(drawn))
-    # A resample defines all of a curve or nothing of it.
-    resampled = resampled[~np.isnan(resampled[:, 0])]
-    low, high = np.quantile(resampled, tails, axis=0) if len(resampled) else (undefined, undefined)
-    return Band(mean_of_defined(np.array(means)), low, high)
+    return mean_of_defined(np.array(means)), mean_of_defined(np.array(drawn))
 
 
 def reliability(scores: Scores, learner: str, budget: str, code: int) -> Float[np.ndarray, "2 b"]:

@@ -9,10 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from scanlearn.console import track
-from scanlearn.features.auroc import mean_of_defined
 from scantune.labels.truth import Truth
 from scantune.scores import Scores
-from scantune.statistics.curves import roc
+from scantune.statistics.curves import band_over_seeds, roc
 from scantune.statistics.intervals import (
     Component,
     Estimate,
@@ -31,6 +30,7 @@ KEPT = ("auprc", "sensitivity", "specificity")
 # More curves than these cannot be told apart.
 _MOST_CLASSES = 12
 _EVERY = 2
+_BAND_REPLICATES = 200
 
 Members = Mapping[tuple[str, str], Sequence[Scores]]
 
@@ -123,7 +123,10 @@ def _between_seeds(
 def roc_curves(
     config: CompareConfig, arms: Sequence[ArmRow], scores: Members
 ) -> tuple[RocCurve, ...]:
-    """Returns the ROC curves of the primary pair and the references, mean over models and seeds."""
+    """Returns the ROC curves of the primary pair and the references, mean over models and seeds.
+
+    Those of the pair have a band over patients and pretraining seeds.
+    """
     task, learner, budget = config.primary_task, config.primary.learner, config.primary_budget
     pair = (config.primary.better, config.primary.than)
     others = [arm.name for arm in arms if arm.kind != "pretrained" and arm.name not in pair]
@@ -132,21 +135,20 @@ def roc_curves(
         members = scores.get((task, arm), ())
         if not members or learner not in members[0].learners:
             continue
+        # Several bands on each other could not be read, and cost a second each.
+        replicates = min(_BAND_REPLICATES, config.evaluation.replicates) if arm in pair else 0
+        weights = patient_weights(members[0], replicates=replicates)
         for code in list(members[0].truth.asked)[:_MOST_CLASSES]:
-            drawn = [_roc(member, learner, str(budget), code) for member in members]
-            mean = mean_of_defined(np.array(drawn))
-            if np.isfinite(mean).all():
-                points = tuple(round(float(value), 4) for value in mean[::_EVERY])
+            drawn = band_over_seeds(roc, members, learner, str(budget), code, weights)
+            if np.isfinite(drawn.mean).all():
                 name = members[0].classes[code]
-                curves.append(RocCurve(arm=arm, name=name, sensitivity=points))
+                mean, low, high = map(_points, (drawn.mean, drawn.low, drawn.high))
+                curves.append(RocCurve(arm=arm, name=name, sensitivity=mean, low=low, high=high))
     return tuple(curves)
 
 
-def _roc(scores: Scores, learner: str, budget: str, code: int) -> Float[np.ndarray, " g"]:
-    values, positives = scores.of(learner, budget)[..., code], scores.truth.positives(code)
-    curves = []
-    for seed, fold in np.ndindex(scores.num_label_seeds, scores.num_folds):
-        rows = scores.test_rows(seed, fold, code, budget)
-        if len(rows):
-            curves.append(roc(values[seed, rows], positives[rows], np.ones(len(rows))))
-    return mean_of_defined(np.array(curves))
+def _points(curve: Float[np.ndarray, " g"]) -> tuple[float, ...]:
+    """Returns every second point of a curve; nothing of one that is undefined."""
+    if not np.isfinite(curve).all():
+        return ()
+    return tuple(round(float(value), 4) for value in curve[::_EVERY])

@@ -338,11 +338,16 @@ class ClassScore(Settings):
 
 
 class RocCurve(Settings):
-    """Sensitivity of one class at evenly spaced shares of false positives, from 0 to 1."""
+    """Sensitivity of one class at evenly spaced shares of false positives, from 0 to 1.
+
+    ``low`` and ``high`` are its 95 % band, for each point by itself; empty where none is drawn.
+    """
 
     arm: str
     name: str
     sensitivity: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
 
 
 class LabelFree(Settings):

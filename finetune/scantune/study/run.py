@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import hashlib
 from collections.abc import Sequence
@@ -43,7 +42,7 @@ from scantune.study.scores import (
 )
 from scantune.study.sharing import taking_part
 from scantune.study.summary import difference_rows, estimate_all, score_rows, state_verdict
-from scantune.study.tables import rows_csv, table_csv
+from scantune.study.tables import html_table, table_csv
 
 
 def run_study(config: CompareConfig) -> Path:
@@ -204,9 +203,13 @@ def _tell_wandb(config: CompareConfig, folder: StudyFolder, results: Results) ->
     )
     try:
         for title, rows in {"auroc": results.table, "differences": results.differences}.items():
-            header, *lines = csv.reader(rows_csv(rows, without=("per_seed",)).splitlines())
-            run.table(title, header, lines)
-        run.summary({"verdict": results.verdict.kind, "sentence": results.verdict.sentence})
+            run.page(title, html_table(rows, without=("per_seed",)))
+        aurocs = {
+            f"auroc/{row.task}/{row.learner}/{row.budget}/{row.arm}": row.auroc
+            for row in results.table
+        }
+        verdict = {"verdict": results.verdict.kind, "sentence": results.verdict.sentence}
+        run.summary({**verdict, **aurocs})
     finally:
         run.finish()
 

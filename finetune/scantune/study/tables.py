@@ -6,6 +6,8 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
+from html import escape
+from itertools import zip_longest
 from pathlib import Path
 
 from scanlearn.config.settings import Settings
@@ -41,11 +43,11 @@ def tables_of(results: Results) -> dict[str, str]:
         ),
         "classes.csv": rows_csv(results.classes),
         "roc.csv": _csv(
-            ("arm", "class", "false_positives", "sensitivity"),
+            ("arm", "class", "false_positives", "sensitivity", "low", "high"),
             [
-                (curve.arm, curve.name, place / (len(curve.sensitivity) - 1), value)
+                (curve.arm, curve.name, place / (len(curve.sensitivity) - 1), *point)
                 for curve in results.roc
-                for place, value in enumerate(curve.sensitivity)
+                for place, point in enumerate(zip_longest(curve.sensitivity, curve.low, curve.high))
             ],
         ),
         "label_free.csv": _csv(
@@ -74,6 +76,15 @@ def rows_csv(rows: Sequence[Settings], without: Sequence[str] = ()) -> str:
     """Rows of one kind as CSV, a column per field."""
     names = [name for name in type(rows[0]).model_fields if name not in without] if rows else []
     return _csv(names, ([getattr(row, name) for name in names] for row in rows))
+
+
+def html_table(rows: Sequence[Settings], without: Sequence[str] = ()) -> str:
+    """Rows of one kind as a table of HTML, the cells of `rows_csv`."""
+    header, *lines = csv.reader(rows_csv(rows, without).splitlines())
+    row = "<tr>{}</tr>".format
+    head = row("".join(f"<th>{escape(name)}</th>" for name in header))
+    body = [row("".join(f"<td>{escape(cell)}</td>" for cell in line)) for line in lines]
+    return f"<meta charset='utf-8'><table>{head}{''.join(body)}</table>"
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,13 +87,14 @@ class WandbRun:
             self._run.log(figures, step=step)
         self._held.clear()
 
-    def table(
-        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[float | str | None]]
-    ) -> None:
-        """Hands a table to wandb; a number that is undefined is None."""
+    def page(self, title: str, html: str) -> None:
+        """Hands a page to wandb.
+
+        Not a `wandb.Table`: that is an artifact, whose record names the user's folders.
+        """
         import wandb
 
-        self._run.log({title: wandb.Table(list(columns), [list(row) for row in rows])})
+        self._run.log({title: wandb.Html(html, inject=False)})
 
     def summary(self, figures: Mapping[str, float | str | None]) -> None:
         """Hands over what stands for the whole run."""

@@ -82,3 +82,39 @@ def test_roc_curves_are_those_of_the_models_averaged(
             )
             drawn.append(np.interp(at, alarms, hits))
     assert first.sensitivity[1:] == pytest.approx(np.mean(drawn, axis=0)[1:], abs=1e-4)
+
+
+def test_a_band_holds_patients_and_seeds_drawn_anew(
+    finding_scores: Scores, plan: Callable[..., CompareConfig]
+) -> None:
+    scores = of_arms(finding_scores, "pallor")
+    config = plan_of(finding_scores, plan)
+    arms = [r.ArmRow(name=name, kind="random") for name in ("weak", "strong", "random")]
+    curves = classes.roc_curves(config, arms, scores)
+    # The primary pair alone has bands.
+    assert {curve.arm for curve in curves if curve.low} == {"weak", "strong"}
+    curve = next(curve for curve in curves if curve.arm == "weak")
+    code = finding_scores.classes.index(curve.name)
+    members = scores["pallor", "weak"]
+    # A slow loop, with draws of its own, in the middle of the curve.
+    rng, place, drawn = np.random.default_rng(1), len(curve.low) // 2, []
+    patients = np.unique(finding_scores.patients)
+    for _ in range(400):
+        count = np.bincount(rng.choice(patients, len(patients)), minlength=len(patients))
+        of_models = []
+        for member in (members[seed] for seed in rng.integers(2, size=2)):
+            values = member.of(config.primary.learner, finding_scores.budgets[-1])
+            for seed, fold in np.ndindex(member.num_label_seeds, member.num_folds):
+                tested = (member.fold_of[seed] == fold) & (member.truth.matrix[:, code] >= 0)
+                tested &= count[member.patients] > 0
+                alarms, hits, _ = roc_curve(
+                    member.truth.matrix[tested, code],
+                    values[seed, tested, code],
+                    sample_weight=count[member.patients[tested]],
+                )
+                of_models.append(np.interp(0.5, alarms, hits))
+        drawn.append(np.mean(of_models))
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    assert curve.low[place] == pytest.approx(low, abs=0.03)
+    assert curve.high[place] == pytest.approx(high, abs=0.03)
+    assert all(a <= b for a, b in zip(curve.low, curve.high, strict=True))
