@@ -1,5 +1,11 @@
 """scantune scores backbones on small labeled sets and compares augmentation scales.
 
+Every command of the command line is also a function of the same name:
+
+Example:
+    >>> from scantune import evaluate
+    >>> evaluate("backbones/weak", "labels.csv", target="pneumonia")        # doctest: +SKIP
+
 The folders and files, in the order in which a labeled scan meets them:
 
 - `labels/`: label tables to labeled sets
@@ -62,3 +68,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'scantune' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,6 +14,7 @@ from scanlearn.cli import (
     Scans,
     Schema,
     application,
+    place,
     print_settings,
     run,
     settings_hint,
@@ -27,20 +28,16 @@ CONFIGURED = {
     "difference": Configured("scantune.comparison.difference_settings", "DifferenceConfig", "A B"),
 }
 
-app = application("Score backbones on labeled scans, and compare augmentation scales.")
+app = application("scantune", "Score backbones on labeled scans, and compare augmentation scales.")
 
 
 @app.command("evaluate", epilog=settings_hint("scantune config evaluate"))
 def evaluate_command(
     backbone: Annotated[
         str,
-        typer.Argument(
-            metavar="BACKBONE", help="A backbone folder, a run folder, thumbnail or random:NAME."
-        ),
+        place("BACKBONE", "A backbone folder, a run folder, thumbnail or random:NAME."),
     ],
-    labels: Annotated[
-        str, typer.Argument(metavar="LABELS", help="An archive, a folder or a table with labels.")
-    ],
+    labels: Annotated[str, place("LABELS", "An archive, a folder or a table with labels.")],
     overrides: Overrides = None,
 ) -> None:
     """Score one backbone on labeled scans.
@@ -63,9 +60,7 @@ def evaluate_command(
 
 @app.command("predict", epilog=settings_hint("scantune config predict"))
 def predict_command(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A classifier folder written by evaluate.")
-    ],
+    model: Annotated[str, place("MODEL", "A classifier folder written by evaluate.")],
     scans: Scans,
     overrides: Overrides = None,
 ) -> None:
@@ -128,9 +123,7 @@ def search_command(config: Config = "", overrides: Overrides = None) -> None:
 
 @app.command("report")
 def report_command(
-    folder: Annotated[
-        str, typer.Argument(metavar="FOLDER", help="The output folder of a finished comparison.")
-    ],
+    folder: Annotated[str, place("FOLDER", "The output folder of a finished comparison.")],
 ) -> None:
     """Write a comparison's report, figures and tables anew from its results.json."""
     from scantune.reports.report import report

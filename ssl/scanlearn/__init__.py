@@ -3,8 +3,8 @@
 Every command of the command line is also a function of the same name:
 
 Example:
-    >>> from scanlearn import load_config, pretrain
-    >>> from scanlearn.training.settings import PretrainConfig
+    >>> from scanlearn import pretrain
+    >>> pretrain("simclr", ["archive=scans", "output=runs/simclr"])         # doctest: +SKIP
 
 The folders, in the order in which a scan meets them:
 
@@ -38,7 +38,9 @@ Beside them, imported from everywhere:
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -46,32 +48,43 @@ __version__ = "0.1.0"
 # Names are imported at first use: torch and timm take seconds, `scanlearn --help` must not.
 _HOMES = {
     "Archive": "scanlearn.archive.reader",
+    "PackSettings": "scanlearn.packing.settings",
     "PretrainConfig": "scanlearn.training.settings",
     "Scale": "scanlearn.views.scale",
     "ScanlearnError": "scanlearn.errors",
     "ViewGenerator": "scanlearn.views.generator",
     "ViewTransform": "scanlearn.views.transform",
+    "add": "scanlearn.packing.add",
     "explain": "scanlearn.views.explain",
     "export": "scanlearn.training.pretrain",
     "load_backbone": "scanlearn.backbones.weights",
     "load_config": "scanlearn.config",
     "open_archive": "scanlearn.packing.sources",
     "pack": "scanlearn.packing.pack",
+    "panel": "scanlearn.features.panel",
     "pretrain": "scanlearn.training.pretrain",
     "preview": "scanlearn.views.preview",
-    "verify": "scanlearn.archive.verify",
+    "summary": "scanlearn.archive.summary",
+    "verify": "scanlearn.training.verify",
+    "withdraw": "scanlearn.archive.withdraw",
 }
 
 if TYPE_CHECKING:
     from scanlearn.archive.reader import Archive
-    from scanlearn.archive.verify import verify
+    from scanlearn.archive.summary import summary
+    from scanlearn.archive.withdraw import withdraw
+    from scanlearn.audit.audit import audit
     from scanlearn.backbones.weights import load_backbone
     from scanlearn.config import load_config
     from scanlearn.errors import ScanlearnError
+    from scanlearn.features.panel import panel
+    from scanlearn.packing.add import add
     from scanlearn.packing.pack import pack
+    from scanlearn.packing.settings import PackSettings
     from scanlearn.packing.sources import open_archive
     from scanlearn.training.pretrain import export, pretrain
     from scanlearn.training.settings import PretrainConfig
+    from scanlearn.training.verify import verify
     from scanlearn.views.explain import explain
     from scanlearn.views.generator import ViewGenerator
     from scanlearn.views.preview import preview
@@ -80,21 +93,27 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Archive",
+    "PackSettings",
     "PretrainConfig",
     "Scale",
     "ScanlearnError",
     "ViewGenerator",
     "ViewTransform",
     "__version__",
+    "add",
+    "audit",
     "explain",
     "export",
     "load_backbone",
     "load_config",
     "open_archive",
     "pack",
+    "panel",
     "pretrain",
     "preview",
+    "summary",
     "verify",
+    "withdraw",
 ]
 
 
@@ -102,3 +121,31 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'scanlearn' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps ``scanlearn.audit`` the command, although a folder is called so too.
+
+    An import of anything in that folder would make it the folder: the same line would give a
+    function or a module, by what was imported before.
+    """
+
+    @property
+    def audit(self) -> Any:
+        """The command; it has the files of its folder as attributes, for ``import a.b as c``."""
+        folder = import_module("scanlearn.audit")
+        command = import_module("scanlearn.audit.audit").audit
+        files = {name: each for name, each in vars(folder).items() if isinstance(each, ModuleType)}
+        vars(command).update(files)
+        return command
+
+    @audit.setter
+    def audit(self, folder: ModuleType) -> None:
+        pass
+
+
+sys.modules[__name__].__class__ = _Package

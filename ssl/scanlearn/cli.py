@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.models import ArgumentInfo
 
+import scanlearn
 from scanlearn.errors import ScanlearnError, did_you_mean
 
 _WRONG, _INTERRUPTED = 2, 130
@@ -35,11 +37,30 @@ Config = Annotated[
         show_default=False,
     ),
 ]
-Packed = Annotated[str, typer.Argument(metavar="ARCHIVE", help="A packed archive.")]
-Scans = Annotated[
-    str,
-    typer.Argument(metavar="SCANS", help="An archive, a folder of scans, a table or a phantom."),
-]
+
+
+def place(metavar: str, text: str) -> ArgumentInfo:
+    """Returns an argument for one file or folder, in whose stead no setting may stand."""
+
+    def checked(context: typer.Context, word: str | None) -> str | None:
+        from scanlearn.files import is_setting
+
+        # Without its archive `pack scans channels=1` packed into a folder called channels=1; a dry
+        # run needs none, and takes the word for the setting that it is.
+        if word is not None and is_setting(word) and not context.params.get("is_dry_run"):
+            usage = " ".join(context.get_usage().removeprefix("Usage: ").split())
+            raise ScanlearnError(
+                f"'{word}' stands where {metavar} is missing; files and folders come first, "
+                f"without key=, and settings after them: {usage}"
+            )
+        return word
+
+    argument: ArgumentInfo = typer.Argument(metavar=metavar, help=text, callback=checked)
+    return argument
+
+
+Packed = Annotated[str, place("ARCHIVE", "A packed archive.")]
+Scans = Annotated[str, place("SCANS", "An archive, a folder of scans, a table or a phantom.")]
 Schema = Annotated[bool, typer.Option("--schema", help="Print the JSON schema instead.")]
 
 
@@ -70,18 +91,34 @@ CONFIGURED = {
 }
 
 
-def application(text: str) -> typer.Typer:
+def application(program: str, text: str) -> typer.Typer:
     """Returns an empty command line that introduces itself with ``text``."""
-    return typer.Typer(
-        no_args_is_help=True,
-        add_completion=False,
+    empty = typer.Typer(
+        context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        help=text,
     )
 
+    def print_version(is_asked: bool) -> None:
+        if is_asked:
+            print(f"{program} {scanlearn.__version__}")
+            raise typer.Exit
 
-app = application("Pretrain a backbone on unlabeled scans, with one tunable augmentation scale.")
+    # Not as an annotation, which typer reads outside of this function.
+    is_asked = typer.Option(
+        False, "--version", help="Print the version.", is_eager=True, callback=print_version
+    )
+
+    @empty.callback(help=text, no_args_is_help=True)
+    def options(version: bool = is_asked) -> None:
+        del version
+
+    return empty
+
+
+app = application(
+    "scanlearn", "Pretrain a backbone on unlabeled scans, with one tunable augmentation scale."
+)
 
 
 def settings_hint(command: str) -> str:
@@ -93,15 +130,11 @@ def settings_hint(command: str) -> str:
 def pack_command(
     source: Annotated[
         str,
-        typer.Argument(
-            metavar="SOURCE", help="A folder of scans, a zip, tar or npz, a CSV or Parquet table."
-        ),
+        place("SOURCE", "A folder of scans, a zip, tar or npz, a CSV or Parquet table."),
     ],
     archive: Annotated[
         str | None,
-        typer.Argument(
-            metavar="ARCHIVE", help="The folder to write the archive to; not needed with --dry-run."
-        ),
+        place("ARCHIVE", "The folder to write the archive to; not needed with --dry-run."),
     ] = None,
     overrides: Overrides = None,
     is_dry_run: Annotated[
@@ -136,9 +169,7 @@ def pack_command(
 @app.command("add", epilog=settings_hint("scanlearn config add"))
 def add_command(
     archive: Packed,
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A folder of scans, or a CSV or Parquet table.")
-    ],
+    source: Annotated[str, place("SOURCE", "A folder of scans, or a CSV or Parquet table.")],
     overrides: Overrides = None,
 ) -> None:
     """Add the new scans of a source to an existing archive.
@@ -186,7 +217,7 @@ def summary_command(archive: Packed, overrides: Overrides = None) -> None:
 def verify_command(
     archive: Annotated[
         str,
-        typer.Argument(metavar="FOLDER", help="A packed archive, a run, a backbone or a study."),
+        place("FOLDER", "A packed archive, a run, a backbone or a study."),
     ],
 ) -> None:
     """Read files again and name those that are not as they were written.
@@ -194,17 +225,9 @@ def verify_command(
     Every byte of an archive; weights, checkpoints, records and scores of the others. Exit code 1
     if a file is damaged or missing, else 0.
     """
-    from scanlearn.archive.verify import verify
-    from scanlearn.console import loading
+    from scanlearn.training.verify import verify
 
-    folder = Path(archive).expanduser()
-    if any((folder / name).exists() for name in ("card.json", "provenance.json", "arms")):
-        with loading("torch", "timm"):
-            from scanlearn.training.verify import verify_trained
-        is_whole = verify_trained(folder)
-    else:
-        is_whole = verify(folder).is_whole
-    if not is_whole:
+    if not verify(archive).is_whole:
         raise typer.Exit(1)
 
 
@@ -298,17 +321,13 @@ def pretrain_command(
 
 @app.command("export")
 def export_command(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
-    folder: Annotated[
-        str, typer.Argument(metavar="FOLDER", help="The folder to write the backbone to.")
-    ],
+    run: Annotated[str, place("RUN", "The folder of a finished run.")],
+    folder: Annotated[str, place("FOLDER", "The folder to write the backbone to.")],
 ) -> None:
     """Export a run's backbone to a folder that timm loads.
 
     A fresh process loads it again and checks that its features are equal.
     """
-    from pathlib import Path
-
     from scanlearn.console import doing, loading
     from scanlearn.files import check_exists
 
@@ -321,7 +340,7 @@ def export_command(
 
 @app.command("panel", epilog=settings_hint("scanlearn config panel"))
 def panel_command(
-    backbone: Annotated[str, typer.Argument(metavar="BACKBONE", help="A backbone folder.")],
+    backbone: Annotated[str, place("BACKBONE", "A backbone folder.")],
     archive: Scans,
     overrides: Overrides = None,
 ) -> None:
@@ -371,7 +390,7 @@ def run(application: typer.Typer) -> None:
     Exit code 3 where another process is at work on what would be written, 130 after Ctrl-C.
     """
     words = sys.argv[1:]
-    is_help = not words or "--help" in words
+    is_help = not words or bool({"-h", "--help", "--version"} & {*words})
     if not is_help:
         from scanlearn.console import signs_of_life
     try:

@@ -52,7 +52,7 @@ def check_exists(path: Path, where: str = "") -> None:
     try:
         path.stat()
     except (OSError, ValueError):
-        if not where and _SETTING.fullmatch(str(path)):
+        if not where and is_setting(str(path)):
             raise ScanlearnError(
                 f"'{path}' is a setting and stands where a file or folder is missing; settings "
                 "stand after all of these"
@@ -60,6 +60,11 @@ def check_exists(path: Path, where: str = "") -> None:
         raise ScanlearnError(
             f"{where}{path}: there is no such file or folder{nearest_name(path)}; check the path"
         ) from None
+
+
+def is_setting(word: str) -> bool:
+    """Returns whether a word of a command line is ``key=value`` and not the name of a file."""
+    return _SETTING.fullmatch(word) is not None and not Path(word).exists()
 
 
 def nearest_name(path: Path) -> str:

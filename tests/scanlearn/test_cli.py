@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from scanlearn.cli import CONFIGURED, app, run
 from scanlearn.errors import ScanlearnError
+from scantune.cli import app as scantune
 
 COMMANDS = (
     *("pack", "add", "withdraw", "summary", "audit", "preview", "explain", "pretrain"),
@@ -181,6 +183,51 @@ def test_pack_without_an_archive_says_what_is_missing(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["pack", str(tmp_path)])
     assert isinstance(done.exception, ScanlearnError)
     assert "needs the folder to write the archive to" in str(done.exception)
+
+
+SETTING = "channels=1"
+
+
+def missing_places() -> list[tuple[str, list[str], str]]:
+    """Returns every command line with a setting in the stead of one of its files and folders."""
+    rows = []
+    for program, application in (("scanlearn", app), ("scantune", scantune)):
+        for name, each in get_command(application).commands.items():  # type: ignore[attr-defined]
+            places = [
+                parameter.metavar
+                for parameter in each.params
+                if parameter.param_type_name == "argument" and parameter.nargs == 1
+            ]
+            for at, metavar in enumerate(places):
+                if metavar not in ("CONFIG", "RECIPE", "COMMAND"):
+                    words = [SETTING if other == at else "there" for other in range(len(places))]
+                    rows.append((program, [name, *words, "further"], metavar))
+    return rows
+
+
+@pytest.mark.parametrize(("program", "words", "metavar"), missing_places())
+def test_a_setting_in_the_stead_of_a_file_or_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, words: list[str], metavar: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    application = app if program == "scanlearn" else scantune
+    done = CliRunner().invoke(application, words, prog_name=program)
+    assert isinstance(done.exception, ScanlearnError)
+    message = str(done.exception)
+    assert message.startswith(f"'{SETTING}' stands where {metavar} is missing")
+    assert f": {program} {words[0]} [OPTIONS] " in message
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_folder_that_is_called_like_a_setting_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "lr=1").mkdir()
+    Image.new("L", (5, 4)).save(tmp_path / "lr=1" / "a.png")
+    for folder in ("lr=1", "./lr=1"):
+        assert "1 file, 1 scan" in command("pack", folder, "--dry-run", cwd=tmp_path).stdout
+    done = command("pack", "lr=1", "./canvas=8", "canvas=8", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "canvas=8" / "archive.json").is_file()
 
 
 def test_patterns_and_the_summary_are_taken_from_the_command_line(tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ from scantune.wording import budget_name, learner_name
 
 
 def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -> Path:
-    """Says which augmentation scale is better, or that no difference is shown.
+    """Compare augmentation scales: pretrain, score and report every arm.
 
-    The same call again goes on where it was stopped; finished arms and scores are kept. Started
-    beside one that is at work, it shares the work.
+    Says which scale is better, or that no difference is shown. The same call again goes on
+    where it was stopped; finished arms and scores are kept. Started beside one that is at work, it
+    shares the work.
 
     Args:
         config: The plan; or a YAML file, or the name of a shipped one, to read it from.

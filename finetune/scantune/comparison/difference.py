@@ -17,7 +17,7 @@ from scantune.wording import budget_name, learner_name
 def difference(
     *outputs: str | Path | Sequence[str | Path], **options: Unpack[DifferenceOptions]
 ) -> Differences:
-    """Tests two or more outputs of `evaluate` on the same labeled scans, as a study would.
+    """Test outputs of evaluate on the same scans against each other.
 
     Prints AUROCs and paired differences. The first pair is the primary comparison; Holm's
     correction covers all others.

@@ -102,9 +102,10 @@ class Measured(Settings):
 
 
 def search(config: SearchConfig | str | Path, overrides: Sequence[str] = ()) -> SearchResults:
-    """Searches for the augmentation scale, or says which of them do equally well.
+    """Search for the augmentation scale at a fraction of a grid's cost.
 
-    The same call again goes on where it was stopped.
+    Says which scale is best, or which of them do equally well. The same call again goes on
+    where it was stopped.
 
     Args:
         config: The plan; or a YAML file to read it from.

@@ -59,8 +59,9 @@ from scantune.wording import dial_text
 def evaluate(
     backbone: str | Path, labels: str | Path, **options: Unpack[EvaluateOptions]
 ) -> Evaluation:
-    """Scores a backbone on labeled scans, frozen or fine-tuned; no patient trains and is tested.
+    """Score one backbone on labeled scans.
 
+    It is frozen or fine-tuned; no patient trains and is tested.
     Prints the table: AUROC within each fold, averaged over folds and label seeds, with an
     interval over patients. Folds are stratified by class; a patient with scans of several classes
     counts as one of the rarest of them.

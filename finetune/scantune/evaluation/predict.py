@@ -34,7 +34,7 @@ def predict(
     ] = True,
     table: Table = DEFAULT_TABLE,
 ) -> Float[np.ndarray, "n k"]:
-    """Writes the probability of each class for every scan, in the order of the archive.
+    """Score new scans with a saved classifier and write a CSV.
 
     Scans that are not packed yet are packed as the classifier's training scans were.
 

@@ -57,7 +57,7 @@ NOTES = {"fixed": "the same from s = 0.5 on"}
 
 
 def report(folder: Path | str) -> Path:
-    """Writes the report of a finished comparison anew, from its results alone.
+    """Write a comparison's report, figures and tables anew from its results.json.
 
     Args:
         folder: The study's, also one of an earlier version.

@@ -103,7 +103,9 @@ def train_arms(
         _check_recipe(config, arm, run)
         leave_out = _leave_out(config, folder, unlabeled, group)
         with folder.timed("pretraining"):
-            result = pretrain(config.run_config(arm, seed, run, leave_out), resolved[group])
+            result = pretrain(
+                config.run_config(arm, seed, run, leave_out), resolved=resolved[group]
+            )
         rows[seed, arm] = _trained_row(config, folder, result, arm, seed)
         warnings_of[seed, arm] = result.warnings
 
@@ -155,7 +157,7 @@ def train_until(
     if step < resolved.total_steps:
         network = pretrain_until(run, step, resolved)
     else:
-        network, _ = load_backbone(pretrain(run, resolved).backbone)
+        network, _ = load_backbone(pretrain(run, resolved=resolved).backbone)
     spread = final_health(RunFolder(Path(run.output)).metrics).spread
     return network.eval().to(training_device(config.pretrain.device)), spread
 

@@ -60,7 +60,9 @@ def summary(
         ),
     ] = DEFAULT_SCANS,
 ) -> Path:
-    """Writes ``summary.html`` and ``contact_sheet.png`` into an archive and returns the page.
+    """Write an archive's contact sheet and one-page summary.
+
+    They are ``contact_sheet.png`` and ``summary.html`` in the archive; returns the page.
 
     The page loads nothing and holds no path, no patient, no scan's name and no date: the same
     archive gives the same bytes. Pixels are shown as they are packed, with what is burned in.

@@ -44,7 +44,7 @@ def withdraw(
         ),
     ] = False,
 ) -> Archive:
-    """Removes all scans of some patients from an archive and returns it.
+    """Permanently delete all scans of given patients from an archive.
 
     Their pixels, labels and paths are deleted from the disk, also from what killed commands left
     beside the archive and from the cache (`cache_folder`): archives there that hold a scan of them,

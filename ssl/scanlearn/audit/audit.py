@@ -43,7 +43,7 @@ def audit(
     shown: Annotated[int, Field(ge=0, description="Most pairs on the sheet.")] = 50,
     table: Table = DEFAULT_TABLE,
 ) -> Audit:
-    """Looks for leaks between unlabeled and labeled scans, and prints them.
+    """Look for test patients and test scans in the training scans.
 
     A pair of near-duplicates is proposed by a perceptual hash and counts when, after the best
     small shift and flip, the correlation of the pixels is .99 or more and that of their detail .8.

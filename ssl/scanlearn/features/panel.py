@@ -113,7 +113,9 @@ def panel(
     ] = None,
     table: Table = DEFAULT_TABLE,
 ) -> Panel:
-    """Judges a backbone without labels, on one fixed set of views, and prints the table.
+    """Measure a backbone without labels.
+
+    Prints the table of what it makes of one fixed set of views.
 
     Raises:
         ScanlearnError: The backbone, the source, the recipe, the modality or an option cannot be

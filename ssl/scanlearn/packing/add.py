@@ -32,12 +32,12 @@ from scanlearn.tables.manifest import Manifest
 def add(
     archive: Path | str, source: Path | str | Manifest, *, settings: PackSettings | None = None
 ) -> Archive:
-    """Packs the files of a source that an archive does not hold yet, adds them and returns it.
+    """Add the new scans of a source to an existing archive.
 
-    They are packed with the archive's settings, into shards of their own behind those that are
-    there. Files rejected before are tried again; scans of withdrawn patients are left out. Runs
-    on the earlier archive cannot be resumed. A crash leaves the old archive or the new one, and
-    what was packed by then is not packed again.
+    Files that it does not hold yet are packed with the archive's settings, into shards of their own
+    behind those that are there. Files rejected before are tried again; scans of withdrawn patients
+    are left out. Runs on the earlier archive cannot be resumed. A crash leaves the old
+    archive or the new one, and what was packed by then is not packed again.
 
     Args:
         source: A folder of scans, a table, or a manifest already read; the archive's own source

@@ -72,7 +72,7 @@ _PROBED_NAMES = 1000
 def pack(
     source: Path | str | Manifest, archive: Path | str, *, settings: PackSettings | None = None
 ) -> Archive:
-    """Decodes scans once and returns the archive they are packed into.
+    """Decode scans once into a memory-mapped archive.
 
     Scans that cannot be read are listed in ``rejected.csv`` with the reason. The archive appears
     at its path when it is complete, with a contact sheet and a summary page (see `summary`). The

@@ -11,7 +11,7 @@
 - `distributed.py`: the processes that share a batch
 - `run.py`: what a run resolves to before its first step
 - `conditions.py`: what a run was trained with, recorded by itself
-- `verify.py`: files of runs and studies against the hashes kept of them
+- `verify.py`: files of archives, runs and studies against the hashes kept of them
 - `wandb_log.py`: the only door to wandb
 - `watch.py`: the label-free panel and the labeled probe while a network trains
 - `recorder.py`: rows, checkpoints and the progress bar after each step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from itertools import count
@@ -13,6 +14,7 @@ from scanlearn.backbones.backbone import Backbone
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.start import check_start
 from scanlearn.backbones.weights import export_backbone, load_backbone
+from scanlearn.config import load_config
 from scanlearn.config.reading import read_json
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
@@ -71,14 +73,22 @@ class PretrainResult:
         return self.views / max(self.seconds, 1e-9)
 
 
-def pretrain(config: PretrainConfig, resolved: Resolved | None = None) -> PretrainResult:
-    """Pretrains a backbone, or goes on with a run that was stopped, or returns a finished one.
+def pretrain(
+    config: PretrainConfig | str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    resolved: Resolved | None = None,
+) -> PretrainResult:
+    """Pretrain a backbone on unlabeled scans.
 
+    The same call again goes on with a run that was stopped, or returns a finished one.
     A run that is killed at any moment and started again ends with the same weights, bit for bit
     on a CPU. With several ``devices`` it starts a process for each; in a script it then stands
     under ``if __name__ == "__main__":``.
 
     Args:
+        config: The settings; or a YAML file, or the name of a shipped one, to read them from.
+        overrides: ``key=value`` words that win over the file; only with a file or name.
         resolved: What a new run is trained with, where it was resolved before, as for all arms of
             a comparison; None resolves it here.
 
@@ -91,7 +101,14 @@ def pretrain(config: PretrainConfig, resolved: Resolved | None = None) -> Pretra
         BusyError: Another process trains in that folder.
         Stopped: SIGTERM or SIGUSR1 asked the run to stop; a SystemExit with `STOPPED_EXIT_CODE`.
         Interrupted: Ctrl-C did; a KeyboardInterrupt.
+
+    Example:
+        >>> pretrain("simclr", ["archive=scans", "output=runs/simclr"])     # doctest: +SKIP
     """
+    if not isinstance(config, PretrainConfig):
+        config = load_config(PretrainConfig, config, overrides, kind="pretrain")
+    elif overrides:
+        raise TypeError("overrides change a file; give them to load_config instead")
     check_start(config.backbone, is_new=not Path(config.output).exists())
     layout = layout_of(config)
     if layout.must_start():
@@ -202,7 +219,7 @@ def _pretrain(
 
 
 def export(run: str | Path, folder: str | Path) -> Path:
-    """Writes the backbone of a finished run to a folder that timm loads, and proves it.
+    """Export a run's backbone to a folder that timm loads.
 
     Returns:
         The folder, which must not have existed, or been empty.

@@ -1,4 +1,4 @@
-"""`scanlearn verify` of a run, a backbone or a study: its files against the hashes kept of them."""
+"""`scanlearn verify`: an archive's, run's, backbone's or study's files against their hashes."""
 
 from __future__ import annotations
 
@@ -6,23 +6,30 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from scanlearn.backbones.weights import CARD, load_backbone
-from scanlearn.console import say, track
+from scanlearn.archive.verify import Verification
+from scanlearn.archive.verify import verify as verify_archive
+from scanlearn.console import loading, say, track
 from scanlearn.errors import ScanlearnError
-from scanlearn.training.checkpoint import check_content
-from scanlearn.training.conditions import read_record
 from scanlearn.training.folder import RunFolder
-from scanlearn.training.pretrain import read_result
+
+# Of a backbone, a run and a study; without torch, which only they need.
+_TRAINED = ("card.json", "provenance.json", "arms")
 
 
-def verify_trained(folder: Path) -> bool:
-    """Says which files of a run, a backbone or a study are not as they were written.
+def verify(folder: str | Path) -> Verification:
+    """Read files again and name those that are not as they were written.
 
-    Returns:
-        Whether all are, as far as there are hashes of them: of weights, checkpoints, the record
-        of a run, and the scores of a study.
+    Every byte of an archive; of a run, a backbone or a study what there are hashes of: weights,
+    checkpoints, the record of a run, and the scores of a study.
+
+    Raises:
+        ScanlearnError: The folder is none of these.
     """
-    checks = list(_checks(folder))
+    folder = Path(folder).expanduser()
+    if not any((folder / name).exists() for name in _TRAINED):
+        return verify_archive(folder)
+    with loading("torch", "timm"):
+        checks = list(_checks(folder))
     faults: dict[str, None] = {}
     with track(len(checks), "checking files") as progress:
         for path, check in checks:
@@ -37,11 +44,15 @@ def verify_trained(folder: Path) -> bool:
         say(fault)
     if not faults:
         say(f"{folder}: {len(checks):,} files with hashes read; they are as they were written")
-    return not faults
+    files = [file for path, _ in checks for file in ([path], path.glob("*"))[path.is_dir()]]
+    return Verification(tuple(faults), (), len(checks), sum(f.stat().st_size for f in files))
 
 
 def _checks(folder: Path) -> Iterator[tuple[Path, Callable[[Path], object]]]:
     """Yields what is to be checked, and how."""
+    from scanlearn.backbones.weights import CARD, load_backbone
+    from scanlearn.training.checkpoint import check_content
+
     if (folder / CARD).is_file():
         yield folder, load_backbone
         return
@@ -57,6 +68,10 @@ def _checks(folder: Path) -> Iterator[tuple[Path, Callable[[Path], object]]]:
 
 
 def _check_result(path: Path) -> None:
+    from scanlearn.backbones.weights import load_backbone
+    from scanlearn.training.conditions import read_record
+    from scanlearn.training.pretrain import read_result
+
     run = RunFolder(path.parent)
     problem = read_record(run).problem
     if problem:

@@ -57,7 +57,7 @@ def explain(
         bool, Field(description="Blur shrinks with the view, as its sigma is stated at 224 px.")
     ] = True,
 ) -> str:
-    """Prints the numbers of a recipe at a setting of the dial, and where each is from.
+    """Print the numbers of a recipe at one augmentation scale.
 
     Returns:
         The printed text.

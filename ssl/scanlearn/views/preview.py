@@ -200,7 +200,7 @@ def preview(
     seed: Annotated[int, Field(description="Chooses the scans and the draw of each.")] = 0,
     table: Table = DEFAULT_TABLE,
 ) -> Path:
-    """Draws a sheet of views at several scales and writes it to a file.
+    """Draw a sheet of views at several augmentation scales.
 
     Returns:
         The path of the picture.
