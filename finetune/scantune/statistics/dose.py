@@ -284,8 +284,9 @@ def fit_curve(
         seed: Of the draws of the curve.
     """
     at, means, n = np.asarray(scales, dtype=np.float64), values.mean(axis=1), values.shape[1]
-    forms = _forms(at)[: 1 if n == 1 else None]
+    forms = _forms(at)
     if n == 1:
+        smooth, forms = forms[:-1], forms[:1]
         own, together, seed_df = _scatter(forms[0], means, patients)
     else:
         own, together, seed_df = seed_variances(values)
@@ -314,7 +315,14 @@ def fit_curve(
     curve, drawn = rows @ means, level @ rows.T
     half = np.quantile(np.abs(drawn), _LEVEL, axis=0)
     best, tails = int(curve.argmax()), ((1 - _LEVEL) / 2, (1 + _LEVEL) / 2)
-    best_low, best_high = np.quantile(points[(curve + drawn).argmax(axis=1)], tails)
+    # A form is chosen for each draw anew: the best scale of a curve too stiff is wrong and certain.
+    # One seed cannot tell forms apart, and each has its turn.
+    at_best, again = np.empty(_DRAWS), means + level
+    taken = np.arange(_DRAWS) % 2 if n == 1 else _chosen(forms, again, covariance, df)
+    for place, each in enumerate(smooth if n == 1 else forms):
+        of_form = again[taken == place] @ each.rows.T
+        at_best[taken == place] = each.points[of_form.argmax(axis=1)]
+    best_low, best_high = np.quantile(at_best, tails)
     lost = (curve + drawn).max(axis=1, keepdims=True) - (curve + drawn)
     error = _errors(rows @ covariance @ rows.T)
     tested = np.flatnonzero(np.isin(points, at))

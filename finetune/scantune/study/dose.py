@@ -85,7 +85,7 @@ def dose_curves(
                 if len(members) == len(of_arms):
                     fit = fit_dose(group.scales, members, margin=margin)
                     if fit is not None:
-                        curves.append(_curve(place, group, fit, margin))
+                        curves.append(dose_curve(place, group, fit, margin))
                 progress.advance()
     return tuple(curves)
 
@@ -141,13 +141,14 @@ def _joint(
     }
     level = float(means[at] - np.mean(list(means.values())))
     fit = replace(fit, auroc=fit.auroc + level, low=fit.low + level, high=fit.high + level)
-    curve = _curve((task, *at), group, fit, margin)
+    curve = dose_curve((task, *at), group, fit, margin)
     return [JointDoseCurve(**dict(curve), places=tuple(cells), shape_p=round(shape_p, 4))]
 
 
-def _curve(
+def dose_curve(
     place: tuple[str, str, Budget], group: DoseArms, fit: DoseFit, margin: float
 ) -> DoseCurve:
+    """A fitted curve as results hold it, at a task, learner and budget."""
     within = [s for s, is_in in zip(fit.at, fit.is_within, strict=True) if is_in]
     tested = [s for s in group.scales if any(abs(s - w) < 1e-9 for w in within)]
     return DoseCurve(
