@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -79,7 +78,7 @@ class Configured:
 
 
 CONFIGURED = {
-    "pack": Configured("scanlearn.packing.settings", "PackSettings", "SOURCE ARCHIVE"),
+    "pack": Configured("scanlearn.packing.settings", "PackArraySettings", "SOURCE ARCHIVE"),
     "add": Configured("scanlearn.packing.settings", "PackSettings", "ARCHIVE SOURCE"),
     "withdraw": Configured("scanlearn.archive.withdraw", "withdraw", "ARCHIVE PATIENT..."),
     "summary": Configured("scanlearn.archive.summary", "summary", "ARCHIVE"),
@@ -87,6 +86,7 @@ CONFIGURED = {
     "preview": Configured("scanlearn.views.preview", "preview", "ARCHIVE"),
     "explain": Configured("scanlearn.views.explain", "explain", "RECIPE"),
     "pretrain": Configured("scanlearn.training.settings", "PretrainConfig", "FILE.yaml"),
+    "export": Configured("scanlearn.training.export", "export", "RUN FOLDER"),
     "panel": Configured("scanlearn.features.panel", "panel", "BACKBONE ARCHIVE"),
 }
 
@@ -146,12 +146,12 @@ def pack_command(
     Files that cannot be read are listed in rejected.csv with the reason.
     """
     from scanlearn.config import load_config
-    from scanlearn.packing.settings import PackSettings
+    from scanlearn.packing.settings import PackArraySettings
 
     words = list(overrides or ())
     if is_dry_run and archive is not None and "=" in archive:
         words.insert(0, archive)
-    settings = load_config(PackSettings, None, words, kind="pack")
+    settings = load_config(PackArraySettings, None, words, kind="pack")
     if is_dry_run:
         from scanlearn.packing.dry_run import tabulate
 
@@ -161,6 +161,11 @@ def pack_command(
         raise ScanlearnError(
             "pack needs the folder to write the archive to; give it after the source, or --dry-run"
         )
+    if settings.parts > 1 or settings.launcher is not None:
+        from scanlearn.packing.array import pack_array
+
+        pack_array(source, archive, settings)
+        return
     from scanlearn.packing.pack import pack
 
     pack(source, archive, settings=settings)
@@ -319,23 +324,20 @@ def pretrain_command(
             pretrain(settings)
 
 
-@app.command("export")
+@app.command("export", epilog=settings_hint("scanlearn config export"))
 def export_command(
-    run: Annotated[str, place("RUN", "The folder of a finished run.")],
+    run: Annotated[str, place("RUN", "A finished run, or a backbone folder.")],
     folder: Annotated[str, place("FOLDER", "The folder to write the backbone to.")],
+    overrides: Overrides = None,
 ) -> None:
-    """Export a run's backbone to a folder that timm loads.
+    """Export a run's backbone for timm or another library.
 
-    A fresh process loads it again and checks that its features are equal.
+    That library loads it in a fresh process and its features are checked to be equal.
     """
-    from scanlearn.console import doing, loading
-    from scanlearn.files import check_exists
+    from scanlearn.config.loading import call
+    from scanlearn.training.export import export
 
-    check_exists(Path(run))
-    with loading("torch", "timm", "pytorch-lightning"):
-        from scanlearn.training.pretrain import export
-    with doing("exporting, and loading the backbone again in a fresh process"):
-        export(run, folder)
+    call(export, run, folder, overrides=overrides or ())
 
 
 @app.command("panel", epilog=settings_hint("scanlearn config panel"))

@@ -50,11 +50,11 @@ from scantune.comparison.search_rules import (
     curve_over_rungs,
     cut,
     kept,
-    label_free_rank,
     rival,
     standard_errors,
 )
 from scantune.statistics.intervals import Estimate, arm_interval
+from scantune.statistics.ranks import label_free_rank
 from scantune.study.dose import DoseArms, dose_curve
 from scantune.study.facts import evidence_note
 from scantune.study.results import DoseCurve

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,16 +16,11 @@ from scanlearn.backbones.start import check_start
 from scanlearn.config.reading import read_json
 from scanlearn.config.settings import Settings
 from scanlearn.console import track, warn_user
-from scanlearn.core import ViewPlan
 from scanlearn.errors import NotFiniteError, ScanlearnError
-from scanlearn.features.fixed_views import Probing
 from scanlearn.features.labelfree import rotation_accuracy
 from scanlearn.features.panel import Panel
 from scanlearn.files import features_folder, make_folder, write_atomically
 from scanlearn.training.run import Resolved
-from scanlearn.views.generator import ViewGenerator
-from scanlearn.views.scale import Scale
-from scanlearn.views.settings import RenderSettings
 from scantune.comparison.search_plan import SearchConfig
 from scantune.comparison.search_results import ALL
 from scantune.evaluation.backbone import EvaluatedBackbone
@@ -39,13 +34,14 @@ from scantune.statistics.intervals import Estimate, estimate, patient_weights
 from scantune.study.arms import resolve_once, train_until
 from scantune.study.facts import COLLAPSED
 from scantune.study.folder import StudyFolder, check_archives, open_study
+from scantune.study.label_free import COMMON_SCALE, common_views, measures_of
 from scantune.study.leaks import dropped, find_study_leaks, leak_warnings
 from scantune.study.plan import CompareConfig
 from scantune.study.run import canvas_chosen, open_study_archives
 from scantune.study.scores import read_tasks
 
-# Under these views the last networks are ranked by LiDAR; the middle one is that of every rung.
-PROBED_SCALES = (0.25, 0.5, 1.0)
+# Under these views the last networks are ranked by LiDAR; the common one is that of every rung.
+PROBED_SCALES = (0.25, COMMON_SCALE, 1.0)
 # Before the last rung: the spread of strong views falls at first and rises again, to .18 and .35 of
 # SimCLR on chest X-rays.
 _HOPELESS = 0.1
@@ -79,7 +75,7 @@ class Measured(Settings):
     @property
     def rung_lidar(self) -> float:
         """LiDAR under the views of every rung."""
-        return self.lidar[f"{PROBED_SCALES[1]:g}"]
+        return self.lidar[f"{COMMON_SCALE:g}"]
 
 
 @dataclass(frozen=True)
@@ -223,27 +219,20 @@ class Networks:
 
     def _without_labels(self, network: Backbone, spread: float, *, is_last: bool) -> Measured:
         training = self.study.under(self.resolved.modality).pretrain
-        views, recipe = training.views, training.build_recipe(left_out=self.resolved.left_out)
+        recipe = training.build_recipe(left_out=self.resolved.left_out)
         lidar, panel, rotation, patches = {}, {}, 0.0, None
         try:
-            for scale in PROBED_SCALES if is_last else PROBED_SCALES[1:2]:
-                generator = ViewGenerator(
-                    recipe,
-                    Scale.of(scale),
-                    ViewPlan(2),
-                    views.size,
-                    self.unlabeled.mean,
-                    self.unlabeled.std,
-                    settings=RenderSettings(scale_blur=views.scale_blur),
-                )
-                probing = Probing(generator)
-                found = Panel.of(probing.features(network, self.unlabeled))
-                lidar[f"{scale:g}"] = found.lidar
-                if scale == PROBED_SCALES[1]:
-                    panel = asdict(found)
-                    rotation = rotation_accuracy(probing.turned(network, self.unlabeled))
+            for scale in PROBED_SCALES if is_last else (COMMON_SCALE,):
+                probing = common_views(training.views, recipe, self.unlabeled, scale)
+                if scale == COMMON_SCALE:
+                    panel = measures_of(network, self.unlabeled, probing)
+                    rotation = panel.pop("rotation")
+                    lidar[f"{scale:g}"] = panel["lidar"]
                     if rotation >= _SATURATED:
                         patches = rotation_accuracy(probing.swapped(network, self.unlabeled))
+                else:
+                    views = probing.features(network, self.unlabeled)
+                    lidar[f"{scale:g}"] = Panel.of(views).lidar
         except ScanlearnError as error:
             # Features that overflow in evaluation mode veto a scale and end no search.
             return Measured(problem=str(error))

@@ -205,14 +205,18 @@ def confirmed_sentence(
     if gap is None or error is None:
         return f"{text}{' and '.join(f'{scales[arm]:g}' for arm in collapsed)} collapsed"
     return (
-        f"{text}{high} scores {gap:+.3f} ± {error:.3f} beside {low} over all seeds (standard error "
-        f"over patients and seeds), so {scales[chosen]:g} is taken"
+        f"{text}{high} scores {_signed(gap)} ± {error:.3f} beside {low} over all seeds (± standard "
+        f"error over patients and seeds), so {scales[chosen]:g} is taken"
     )
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
 
 
 def probe_note(results: SearchResults) -> str | None:
     """Which probe ranked where quarter turns are too easy; None where turns ranked throughout."""
-    steps = {}
+    steps: dict[int, list[bool]] = {}
     for row in results.rungs:
         if row.rotation is not None:
             steps.setdefault(row.step, []).append(row.patches is not None)
@@ -220,8 +224,9 @@ def probe_note(results: SearchResults) -> str | None:
     if not hard:
         return None
     return (
-        "Quarter turns are told by all networks, and rank none: after "
-        f"{', '.join(f'{step:,}' for step in hard)} steps it is told which two patches were swapped"
+        "Nearly all quarter turns are told by all networks, and rank none: after "
+        f"{', '.join(f'{step:,}' for step in hard)} steps a probe tells which two patches were "
+        "swapped instead"
     )
 
 

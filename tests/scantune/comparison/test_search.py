@@ -17,11 +17,11 @@ from scantune.comparison.search_rules import (
     choose,
     curve_over_rungs,
     kept,
-    label_free_rank,
     rival,
 )
 from scantune.statistics.few_patients import Sides
 from scantune.statistics.intervals import Estimate
+from scantune.statistics.ranks import label_free_rank
 
 Search = Callable[..., SearchConfig]
 SCALES = {"s0": 0.0, "s0.5": 0.5, "s1": 1.0, "s1.5": 1.5}
@@ -245,7 +245,7 @@ def test_a_close_choice_is_confirmed_with_another_seed_as_far_as_the_cost_allows
     assert lines.count("another seed\n") == 2
     # Swapped patches ranked, which the page and the terminal tell.
     assert all(row.patches is not None for row in results.rungs)
-    assert "which two patches were swapped" in lines
+    assert "which two patches were swapped" in lines.replace("\n", " ")
     page = (tmp_path / "search" / "search.html").read_text()
     assert "which two patches were swapped" in page
     assert f"Take scale {results.scale:g}" in page
