@@ -144,8 +144,8 @@ class _Search:
         """Trains, measures, chooses and confirms, and writes what was found."""
         plan = self.plan
         climbed = self._climb(list(plan.arms), plan.keep, plan.arms)
-        choices = {who: choose(plan.arms, of_who) for who, of_who in climbed.last.items()}
-        choices, confirmed = self._confirm(climbed, choices)
+        alone = {who: choose(plan.arms, of_who) for who, of_who in climbed.last.items()}
+        choices, confirmed = self._confirm(climbed, alone)
         beside, apart = self._apart(climbed, choices[ALL].chosen) if plan.apart else (None, None)
         return self._write(climbed, choices, confirmed, beside, apart)
 

@@ -264,7 +264,7 @@ class _Form:
 def _errors(spread: Float[np.ndarray, "x x"]) -> Float[np.ndarray, "x x"]:
     """Returns the standard errors of differences."""
     variances = np.diagonal(spread)
-    return np.sqrt(np.maximum(variances[:, None] + variances - 2 * spread, 1e-18))
+    return np.asarray(np.sqrt(np.maximum(variances[:, None] + variances - 2 * spread, 1e-18)))
 
 
 def fit_curve(
