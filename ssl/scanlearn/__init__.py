@@ -55,8 +55,10 @@ _HOMES = {
     "ViewGenerator": "scanlearn.views.generator",
     "ViewTransform": "scanlearn.views.transform",
     "add": "scanlearn.packing.add",
+    "embed": "scanlearn.features.embed",
     "explain": "scanlearn.views.explain",
     "export": "scanlearn.training.pretrain",
+    "init": "scanlearn.training.init",
     "load_backbone": "scanlearn.backbones.weights",
     "load_config": "scanlearn.config",
     "open_archive": "scanlearn.packing.sources",
@@ -77,11 +79,13 @@ if TYPE_CHECKING:
     from scanlearn.backbones.weights import load_backbone
     from scanlearn.config import load_config
     from scanlearn.errors import ScanlearnError
+    from scanlearn.features.embed import embed
     from scanlearn.features.panel import panel
     from scanlearn.packing.add import add
     from scanlearn.packing.pack import pack
     from scanlearn.packing.settings import PackSettings
     from scanlearn.packing.sources import open_archive
+    from scanlearn.training.init import init
     from scanlearn.training.pretrain import export, pretrain
     from scanlearn.training.settings import PretrainConfig
     from scanlearn.training.verify import verify
@@ -102,8 +106,10 @@ __all__ = [
     "__version__",
     "add",
     "audit",
+    "embed",
     "explain",
     "export",
+    "init",
     "load_backbone",
     "load_config",
     "open_archive",

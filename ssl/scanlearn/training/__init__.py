@@ -17,5 +17,6 @@
 - `recorder.py`: rows, checkpoints and the progress bar after each step
 - `trainer.py`: Lightning's Trainer, from the checkpoint to the last step
 - `trial.py`: trial steps: the dry run, and the largest batch that fits
+- `init.py`: `scanlearn init`: a plan in YAML, written from what is seen of scans
 - `pretrain.py`: `pretrain` and `export`
 """
