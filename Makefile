@@ -1,6 +1,7 @@
 # make demo           the README's main job, from nothing: .venv, installation, a comparison
 # make test           ruff, mypy --strict and the tests, from nothing
 # make check          what is long: the README's commands, notebooks, kill and resume, the browser
+# make docs           the site of docs/, in site/index.html
 # make release-check  what needs further installations: the wheel, oldest and newest dependencies
 
 SHELL := /bin/bash
@@ -12,7 +13,7 @@ JOBS ?= 2
 # Real scans for the tests that want them; those tests skip with a reason where it is not set.
 export SCANLEARN_DATA
 
-.PHONY: demo test check release-check clean
+.PHONY: demo test check docs release-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/scantune compare demo
@@ -26,12 +27,19 @@ test: $(VENV)/.installed-dev
 check: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m long -n $(JOBS) --dist loadfile
 
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 release-check: $(VENV)/.installed-dev
 	$(BIN)/python tests/project/release.py
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(call install,.)
 	touch $@
+
+$(VENV)/.installed-docs: pyproject.toml $(CONSTRAINTS)
+	$(call install,.[docs])
+	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS)
 	$(call install,.[dev])

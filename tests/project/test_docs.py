@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import re
+import subprocess
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,9 @@ PAGES = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 FOLDERS = "ssl|finetune|tests|docs|benchmarks|configs|notebooks"
 # Diffs stand in the guide for contributors alone.
 DIFFS = re.findall(r"```diff\n(.*?)```", (ROOT / "docs" / "contributing.md").read_text(), re.DOTALL)
+MESSAGES = re.findall(
+    r"^\| `([^`]+)` \|", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE
+)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -27,6 +35,70 @@ def test_every_file_that_a_page_names_is_there(page: Path) -> None:
     missing = {name for name in named if not (ROOT / name).exists()}
     missing |= {link for link in links if not (page.parent / link).exists()}
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_heading_that_a_page_links_to_is_there(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]*#[^)]+)\)", page.read_text()):
+        name, _, anchor = link.partition("#")
+        if not name.startswith("http"):
+            assert anchor in anchors(page.parent / name if name else page), link
+
+
+def anchors(page: Path) -> set[str]:
+    """Returns the anchors of a page's headings: words in lower case, joined by hyphens."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_a_message_of_the_troubleshooting_page_is_one_of_the_sources(message: str) -> None:
+    fixed = [re.escape(words) for words in message.split("...") if words.strip()]
+    assert sum(map(len, fixed)) > 15
+    pattern = re.compile(".*".join(fixed), re.DOTALL)
+    assert any(pattern.search(text) for text in texts_of_the_sources())
+
+
+@cache
+def texts_of_the_sources() -> tuple[str, ...]:
+    """Returns every text in the sources, what is filled in at run time as a NUL."""
+    texts = []
+    for folder in ("ssl", "finetune"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.JoinedStr):
+                    parts = [getattr(part, "value", "") for part in node.values]
+                    texts.append("".join(p if isinstance(p, str) else "\0" for p in parts))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    texts.append(node.value)
+    return tuple(texts)
+
+
+def test_messages_are_looked_for() -> None:
+    assert len(MESSAGES) > 40
+
+
+def test_the_site_has_every_page() -> None:
+    nav = re.findall(r": ((?:docs/|benchmarks/)?\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
+    pages = {str(page.relative_to(ROOT)) for page in PAGES} | {"benchmarks/RESULTS.md"}
+    assert sorted(nav) == sorted(pages)
+
+
+@pytest.mark.long
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert built.returncode == 0, built.stderr[-3000:]
+    page = (tmp_path / "docs" / "report.html").read_text()
+    assert 'href="statistics.html"' in page
+    assert "https://fonts" not in page
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
