@@ -221,7 +221,7 @@ def _run_text(
     columns: Sequence[str],
     has_gpu: bool,
 ) -> str:
-    views = [line.replace("size:", "scale: weak, size:") for line in lines]
+    views = [line.replace(", size:", ", scale: weak, size:") for line in lines]
     packing = ["", "# How the scans are read, where it is not found out.", "pack:", *columns]
     return "\n".join(
         [
