@@ -58,7 +58,7 @@ _HOMES = {
     "add": "scanlearn.packing.add",
     "embed": "scanlearn.features.embed",
     "explain": "scanlearn.views.explain",
-    "export": "scanlearn.training.pretrain",
+    "export": "scanlearn.training.export",
     "init": "scanlearn.training.init",
     "load_backbone": "scanlearn.backbones.weights",
     "load_config": "scanlearn.config",
@@ -86,8 +86,9 @@ if TYPE_CHECKING:
     from scanlearn.packing.pack import pack
     from scanlearn.packing.settings import PackSettings
     from scanlearn.packing.sources import open_archive
+    from scanlearn.training.export import export
     from scanlearn.training.init import init
-    from scanlearn.training.pretrain import export, pretrain
+    from scanlearn.training.pretrain import pretrain
     from scanlearn.training.settings import PretrainConfig
     from scanlearn.training.verify import verify
     from scanlearn.views.explain import explain

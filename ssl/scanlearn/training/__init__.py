@@ -18,5 +18,6 @@
 - `trainer.py`: Lightning's Trainer, from the checkpoint to the last step
 - `trial.py`: trial steps: the dry run, and the largest batch that fits
 - `init.py`: `scanlearn init`: a plan in YAML, written from what is seen of scans
-- `pretrain.py`: `pretrain` and `export`
+- `export.py`: `export`: a backbone for another library
+- `pretrain.py`: `pretrain`
 """
