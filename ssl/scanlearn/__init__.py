@@ -62,6 +62,7 @@ _HOMES = {
     "init": "scanlearn.training.init",
     "load_backbone": "scanlearn.backbones.weights",
     "load_config": "scanlearn.config",
+    "load_preprocessing": "scanlearn.features.preprocessing",
     "open_archive": "scanlearn.packing.sources",
     "pack": "scanlearn.packing.pack",
     "panel": "scanlearn.features.panel",
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from scanlearn.errors import ScanlearnError
     from scanlearn.features.embed import embed
     from scanlearn.features.panel import panel
+    from scanlearn.features.preprocessing import load_preprocessing
     from scanlearn.packing.add import add
     from scanlearn.packing.pack import pack
     from scanlearn.packing.settings import PackSettings
@@ -114,6 +116,7 @@ __all__ = [
     "init",
     "load_backbone",
     "load_config",
+    "load_preprocessing",
     "open_archive",
     "pack",
     "panel",
