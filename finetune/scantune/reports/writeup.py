@@ -244,6 +244,7 @@ def _answers(results: Results) -> dict[str, str]:
         "software": ", ".join(f"{name} {version}" for name, version in results.versions.items()),
         "flow": f"{sets[0].upper()}{sets[1:]}; unreadable: {rejected.unlabeled}, {rejected.labels} "
         f"and {rejected.test}.",
+        "numbers": f"{sets[0].upper()}{sets[1:]}. Scans by label: {counts}.",
         "subsets": "Label budgets: "
         + ", ".join(dict.fromkeys(budget_name(score.budget) for score in results.table))
         + ", nested within a label seed.",
@@ -264,30 +265,31 @@ _TRIPOD: _Guideline = (
     "TRIPOD+AI",
     "Collins et al. 2024",
     (
-        ("5a", "Data sources", "data"),
+        ("5a", "Data", "data"),
         ("7", "Data preparation", "preparation"),
         ("8a", "Outcome", "outcome"),
         ("10", "Sample size", "size"),
         ("11", "Missing data", "missing"),
-        ("12a", "How data were used", "partition"),
-        ("12c", "Model and its building", "model"),
-        ("12e", "Measures of performance", "measures"),
+        ("12a", "Analytical methods: use of the data", "partition"),
+        ("12c", "Analytical methods: model", "model"),
+        ("12e", "Analytical methods: performance", "measures"),
         ("13", "Class imbalance", "imbalance"),
-        ("16", "Training and evaluation", "external"),
-        ("18f", "Code", "code"),
-        ("20a", "Flow of participants", "flow"),
-        ("23a", "Performance", "performance"),
+        ("16", "Training versus evaluation", "external"),
+        ("18f", "Code sharing", "code"),
+        ("20a", "Participants: flow", "flow"),
+        ("21", "Model development: numbers in each analysis", "numbers"),
+        ("23a", "Model performance", "performance"),
         ("26", "Limitations", "limitations"),
     ),
     "1 title; 2 abstract; 3a to 3c background; 4 objectives; 5b dates; 6a to 6c participants; "
     "8b and 8c assessment of the outcome; 9a to 9c predictors; 12b, 12d, 12f and 12g analysis; "
     "14 fairness; 15 model output; 17 ethical approval; 18a to 18e open science; 19 patient and "
-    "public involvement; 20b and 20c participants; 21 model development; 22 model specification; "
+    "public involvement; 20b and 20c participants; 22 model specification; "
     "23b heterogeneity; 24 updating; 25 interpretation; 27a to 27c usability",
 )
 _CLAIM: _Guideline = (
     "CLAIM",
-    "Mongan et al. 2020",
+    "Mongan et al. 2020 (the update of 2024 has other numbers)",
     (
         ("9", "Data preprocessing", "preparation"),
         ("10", "Subsets of the data", "subsets"),
