@@ -82,7 +82,7 @@ def test_messages_are_looked_for() -> None:
 def test_the_site_has_every_page() -> None:
     nav = re.findall(r": ((?:docs/|benchmarks/)?\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
     pages = {str(page.relative_to(ROOT)) for page in PAGES} | {"benchmarks/RESULTS.md"}
-    assert sorted(nav) == sorted(pages)
+    assert sorted(nav) == sorted(pages), "name the page under nav in mkdocs.yml"
 
 
 @pytest.mark.long
