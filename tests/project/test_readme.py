@@ -31,7 +31,7 @@ SMALL_PYTHON = {
     '"output=runs/python"]': '"output=runs/python", '
     + ", ".join(f'"{word}"' for word in SMALL["scanlearn pretrain"].split())
     + "]",
-    'output="scores-of-python"': 'output="scores-of-python", folds=2, label_seeds=1',
+    'output="scores-2"': 'output="scores-2", folds=2, label_seeds=1',
 }
 FINDINGS = ("finding", "pneumonia")
 
