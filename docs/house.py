@@ -48,6 +48,7 @@ PLACES = {
 GROUND = {
     "scanlearn": (
         *("core", "errors", "console", "files", "locks", "provenance", "threads"),
+        "cluster",
         *("pages", "svg", "palette"),
     ),
     "scantune": ("wording",),

@@ -29,6 +29,7 @@ Beside them, imported from everywhere:
 - `files.py`: atomic writes, disk errors in words, where the cache is
 - `locks.py`: one process at a time writes to a folder, and folders that appear whole
 - `provenance.py`: versions, commit, machine and seeds
+- `cluster.py`: work as tasks of a cluster
 - `threads.py`: how many threads compute beside other processes
 - `pages.py`: self-contained HTML pages
 - `svg.py`: figures on them

@@ -79,7 +79,7 @@ class Configured:
 
 
 CONFIGURED = {
-    "pack": Configured("scanlearn.packing.settings", "PackSettings", "SOURCE ARCHIVE"),
+    "pack": Configured("scanlearn.packing.settings", "PackArraySettings", "SOURCE ARCHIVE"),
     "add": Configured("scanlearn.packing.settings", "PackSettings", "ARCHIVE SOURCE"),
     "withdraw": Configured("scanlearn.archive.withdraw", "withdraw", "ARCHIVE PATIENT..."),
     "summary": Configured("scanlearn.archive.summary", "summary", "ARCHIVE"),
@@ -146,12 +146,12 @@ def pack_command(
     Files that cannot be read are listed in rejected.csv with the reason.
     """
     from scanlearn.config import load_config
-    from scanlearn.packing.settings import PackSettings
+    from scanlearn.packing.settings import PackArraySettings
 
     words = list(overrides or ())
     if is_dry_run and archive is not None and "=" in archive:
         words.insert(0, archive)
-    settings = load_config(PackSettings, None, words, kind="pack")
+    settings = load_config(PackArraySettings, None, words, kind="pack")
     if is_dry_run:
         from scanlearn.packing.dry_run import tabulate
 
@@ -161,6 +161,11 @@ def pack_command(
         raise ScanlearnError(
             "pack needs the folder to write the archive to; give it after the source, or --dry-run"
         )
+    if settings.parts > 1 or settings.launcher is not None:
+        from scanlearn.packing.array import pack_array
+
+        pack_array(source, archive, settings)
+        return
     from scanlearn.packing.pack import pack
 
     pack(source, archive, settings=settings)

@@ -12,7 +12,7 @@ SCANLEARN = [
     "svg",
     "pages",
     "provenance | threads | config | readers",
-    "core",
+    "core | cluster",
     "archive",
     "phantom | tables",
     "packing",
@@ -41,6 +41,7 @@ DOORS = {
     "pydicom": ("scanlearn.readers",),
     "pytorch_lightning": ("scanlearn.training",),
     "rich": ("scanlearn.console",),
+    "submitit": ("scanlearn.cluster",),
     "safetensors": ("scanlearn.backbones", "scantune.evaluation"),
     # The labeled probe of a run follows it with plain learners; scantune measures with its own.
     "sklearn": ("scanlearn.training", "scantune.learners", "scantune.statistics"),

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from scanlearn.cluster import Task, submit
 from scanlearn.config import load_config
 from scanlearn.console import say
-from scanlearn.errors import ScanlearnError
 from scanlearn.locks import held, inside
 from scantune.reports import report as page
 from scantune.study.dose import dose_headline
@@ -62,56 +62,23 @@ def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -
     return report
 
 
-class _Task:
-    """One command that shares a study, as a cluster runs it, and queues it again on its signal."""
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self.settings = settings
-
-    def __call__(self) -> str:
-        return str(compare(CompareConfig.model_validate(self.settings)))
-
-    def checkpoint(self) -> Any:
-        """Returns the same command: what it has made lies in the study's folder."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(_Task(self.settings))
+def _shared(settings: dict[str, Any]) -> Path:
+    """One command that shares a study, as a task of a cluster."""
+    return compare(CompareConfig.model_validate(settings))
 
 
 def _submit(config: CompareConfig) -> Path:
-    """Submits the study as an array of tasks that share it.
-
-    Raises:
-        ScanlearnError: submitit is not installed, or there is no such cluster here.
-    """
-    try:
-        import submitit
-    except ImportError:
-        raise ScanlearnError(
-            f"launcher={config.launcher} needs the package submitit: pip install submitit"
-        ) from None
-    asked = config.cluster
+    """Submits the study as an array of tasks that share it; errors are those of `submit`."""
+    assert config.launcher is not None
     with taking_part(config) as (folder, _):
         pass  # A plan that cannot be used is refused before it is queued.
-    own = {"launcher": None, "jobs": 1, "wait": True}
-    try:
-        executor = submitit.AutoExecutor(folder.logs / "tasks", cluster=config.launcher)
-    except RuntimeError as error:
-        raise ScanlearnError(f"launcher={config.launcher}: {error}") from None
-    optional = {"slurm_partition": asked.partition, "mem_gb": asked.memory_gb}
-    executor.update_parameters(
-        name="scantune",
-        timeout_min=asked.minutes,
-        cpus_per_task=asked.cpus,
-        gpus_per_node=asked.gpus,
-        **{key: value for key, value in optional.items() if value is not None},
-    )
-    task = _Task({**config.model_dump(mode="json"), **own})
-    with executor.batch():
-        tasks = [executor.submit(task) for _ in range(config.jobs)]
-    names = ", ".join(task.job_id for task in tasks)
+    alone = {"launcher": None, "jobs": 1, "wait": True}
+    task = Task(_shared, {**config.model_dump(mode="json"), **alone})
+    logs = folder.logs / "tasks"
+    tasks = [task] * config.jobs
+    names = submit(tasks, config.launcher, config.cluster, name="scantune", logs=logs)
     report = folder.path / page.REPORT_FILE
-    say(f"submitted {names}, which share the study; they write to {executor.folder}")
+    say(f"submitted {', '.join(names)}, which share the study; they write to {logs}")
     say(f"Report, when they have ended: {report}")
     return report
 

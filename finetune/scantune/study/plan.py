@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from scanlearn.backbones.settings import BackboneConfig
+from scanlearn.cluster import ClusterConfig, Launcher
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.methods import MethodConfig
@@ -278,18 +279,6 @@ def _default_arms() -> dict[str, ArmConfig]:
     }
 
 
-class ClusterConfig(Settings):
-    """What a task on a cluster is given; unused without a launcher."""
-
-    partition: str | None = Field(default=None, description="null is the cluster's own")
-    minutes: PositiveInt = Field(
-        default=240, description="time of a task, which is queued again where it was not enough"
-    )
-    cpus: PositiveInt = Field(default=4, description="cores of a task")
-    gpus: int = Field(default=0, ge=0, description="GPUs of a task")
-    memory_gb: PositiveInt | None = Field(default=None, description="null is the cluster's own")
-
-
 class CompareConfig(Settings):
     """A comparison of augmentation scales: arms matched in everything but the dial."""
 
@@ -361,6 +350,11 @@ class CompareConfig(Settings):
         "refuse to start, drop these and near-duplicates of test scans from the unlabeled scans, "
         "or warn and report it",
     )
+    label_free: bool = Field(
+        default=True,
+        description="whether trained networks are also measured without labels, all on the same "
+        "views, and these measures set against AUROC in the report",
+    )
     margin: float = Field(
         default=0.01, gt=0, lt=0.5, description="smallest AUROC difference that matters"
     )
@@ -370,7 +364,7 @@ class CompareConfig(Settings):
         description="processes that share the study and the cores of this machine; the same "
         "command started elsewhere shares it too",
     )
-    launcher: Literal["slurm", "local"] | None = Field(
+    launcher: Launcher | None = Field(
         default=None,
         description="slurm submits jobs as tasks of an array, each a command that shares the "
         "study; local starts them here the same way, to try. Both need the extra slurm",

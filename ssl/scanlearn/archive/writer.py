@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -32,7 +34,13 @@ from scanlearn.archive.reader import Archive
 from scanlearn.archive.shards import ShardWriter
 from scanlearn.archive.table import write_table
 from scanlearn.errors import ScanlearnError
-from scanlearn.files import disk_errors, remove_torn, require_free, write_atomically
+from scanlearn.files import (
+    disk_errors,
+    link_or_copy,
+    remove_torn,
+    require_free,
+    write_atomically,
+)
 from scanlearn.locks import PartialFolder
 
 _LISTS = {REJECTED_FILE: ("scan_id", "reason"), PATHS_FILE: ("scan_id", "path", "identifiers")}
@@ -55,9 +63,11 @@ class ArchiveWriter:
         source_hash: Hash of what the archive is made from; without one nothing is resumed.
         settings: What was done to the pixels; kept in ``archive.json``.
         identities: What hashes patients and files; None where names need not be hidden.
+        parts: Folders that `close_part` left of the same archive: it begins with what is in them.
 
     Raises:
-        ScanlearnError: Something lies at ``path`` already, another process writes the same
+        ScanlearnError: A part is damaged or of another archive, something lies at ``path`` already,
+            another process writes the same
             archive, or the disk cannot be written.
 
     Example:
@@ -79,6 +89,7 @@ class ArchiveWriter:
         source_hash: str = "",
         settings: Mapping[str, Any] | None = None,
         identities: Identities | None = None,
+        parts: Sequence[Path] = (),
     ) -> None:
         self.path, self._beside = Path(path), Path(path).parent
         self.identities = identities
@@ -102,6 +113,7 @@ class ArchiveWriter:
         # Another release may decode or fit differently: it starts again.
         self._header = self._info | {"release": version("scanlearn")}
         self._archive: Archive | None = None
+        self._is_part = False
         read = partial(read_checkpoint, header=self._header)
         self._folder = PartialFolder(
             self.path, lambda left: bool(source_hash) and read(left) is not None, wait=False
@@ -110,6 +122,8 @@ class ArchiveWriter:
         self._reached = read(self._partial) if self._folder.is_taken_up else None
         with disk_errors(self._beside):
             remove_torn(self._partial)
+            if parts:
+                self._reached = self._gathered(parts)
             self._open(self._reached)
 
     def _open(self, reached: Checkpoint | None) -> None:
@@ -134,6 +148,46 @@ class ArchiveWriter:
         self.first_reason: str | None = facts.get("first_reason")
         self._last_listed: str | None = facts.get("last_listed")
 
+    def _gathered(self, parts: Sequence[Path]) -> Checkpoint:
+        """Brings the files of parts here and returns where a writer of all of them stopped."""
+        (self._partial / "shards").mkdir(exist_ok=True)
+        reached = [(part, read_checkpoint(part, self._header)) for part in parts]
+        shards: list[dict[str, Any]] = []
+        states, facts = [], []
+        list_bytes: Counter[str] = Counter()
+        for part, checkpoint in reached:
+            if checkpoint is None:
+                self._folder.discard()
+                raise ScanlearnError(
+                    f"{part}: is damaged, or a part of another archive; remove it and run the same"
+                    " command again"
+                )
+            for shard in checkpoint.shards:
+                name = shard_name(len(shards))
+                link_or_copy(part / shard["file"], self._partial / name)
+                shards.append(shard | {"file": name})
+            for name, size in checkpoint.list_bytes.items():
+                if name not in list_bytes:
+                    # With its mode: a list of paths is its owner's alone.
+                    shutil.copy(part / name, self._partial / name)
+                    list_bytes[name] = size
+                    continue
+                lines = (part / name).read_bytes()
+                # The first line names the columns.
+                more = lines[lines.index(b"\n") + 1 : size]
+                with (self._partial / name).open("ab") as file:
+                    file.write(more)
+                list_bytes[name] += len(more)
+            states.append(checkpoint.state)
+            facts.append(checkpoint.facts)
+        reasons = (each["first_reason"] for each in facts)
+        joined = {
+            "num_rejected": sum(each["num_rejected"] for each in facts),
+            "first_reason": next(filter(None, reasons), None),
+            "last_listed": facts[-1]["last_listed"],
+        }
+        return Checkpoint(self._header, shards, dict(list_bytes), joined, {"parts": states})
+
     def __enter__(self) -> ArchiveWriter:
         return self
 
@@ -149,7 +203,7 @@ class ArchiveWriter:
             self._folder.leave()
         elif kind is not None:
             self.discard()
-        elif self._archive is None:
+        elif self._archive is None and not self._is_part:
             self.close()
 
     def add(self, scan: PackedScan, origin: Origin) -> bool:
@@ -240,6 +294,21 @@ class ArchiveWriter:
                 )
         self._archive = Archive(self.path)
         return self._archive
+
+    def close_part(self, state: Mapping[str, Any]) -> None:
+        """Leaves what was written at its path as a part of an archive, with or without scans.
+
+        Args:
+            state: What `resumed` says of it to the writer of all parts.
+        """
+        with disk_errors(self._beside):
+            self._shards.close()
+            self.checkpoint(state)
+            for file in self._lists.values():
+                file.close()
+            if not self._folder.publish():
+                raise ScanlearnError(f"{self.path}: something has appeared there; remove it")
+        self._is_part = True
 
     def discard(self) -> None:
         """Removes everything written so far."""

@@ -21,7 +21,7 @@ from scanlearn.backbones.card import Card
 from scanlearn.backbones.device import Precision, autocast, preferred_memory_format
 from scanlearn.console import Progressor, track
 from scanlearn.core import Framing, ViewPlan
-from scanlearn.errors import ScanlearnError
+from scanlearn.errors import NotFiniteError, ScanlearnError
 from scanlearn.files import disk_errors, features_prefix, make_folder, write_atomically
 from scanlearn.locks import beside, held
 from scanlearn.views.generator import ViewGenerator
@@ -212,11 +212,11 @@ def check_finite(
     """Checks that every feature of some rows of an archive is a number.
 
     Raises:
-        ScanlearnError: If not.
+        NotFiniteError: If not.
     """
     broken = np.flatnonzero(~np.isfinite(features.reshape(len(features), -1)).all(axis=1))
     if len(broken):
-        raise ScanlearnError(
+        raise NotFiniteError(
             f"{archive.path}: {len(broken)} of {len(rows)} scans have features that are not finite "
             f"numbers, first '{archive.scan_ids[rows[broken[0]]]}'; check the backbone's weights "
             "and the precision"

@@ -12,5 +12,6 @@
 - `prepare.py`: what a worker does to one file
 - `parallel.py`: the processes that work through files in order
 - `pack.py`: `pack`, from a source to an archive
+- `array.py`: `pack` in parts, by tasks of a cluster
 - `add.py`: new files for an archive that is there
 """

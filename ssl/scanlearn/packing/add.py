@@ -24,7 +24,7 @@ from scanlearn.archive.withdraw import aside_of, drop_patients, withdrawn_from
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import link_or_copy
-from scanlearn.packing.pack import manifest_of, pack_manifest, warn_of_patients
+from scanlearn.packing.pack import manifest_of, pack_job, plan_job, warn_of_patients
 from scanlearn.packing.settings import SOURCE_SETTINGS, PackSettings, pixel_settings
 from scanlearn.tables.manifest import Manifest
 
@@ -128,7 +128,7 @@ def _packed_aside(
             if done.info["source_hash"] == source_hash:
                 return done
         shutil.rmtree(aside)
-    return pack_manifest(manifest, aside, settings, source_hash=source_hash, like=like)
+    return pack_job(plan_job(manifest, settings, source_hash=source_hash, like=like), aside)
 
 
 def _without_withdrawn(added: Archive, archive: Archive) -> Archive | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from scanlearn.archive.count import Count
 from scanlearn.archive.identity import (
@@ -98,6 +99,18 @@ def pack(
     settings = settings or PackSettings()
     target = Path(archive).expanduser()
     manifest = source if isinstance(source, Manifest) else manifest_of(source, settings)
+    check_columns(manifest, settings)
+    packed = pack_listed(manifest, target, settings)
+    warn_of_patients(packed, manifest)
+    return packed
+
+
+def check_columns(manifest: Manifest, settings: PackSettings) -> None:
+    """Refuses a column to be kept that the table has not.
+
+    Raises:
+        ScanlearnError: There is one.
+    """
     for name in settings.allow_columns:
         if name not in manifest.label_columns:
             near = did_you_mean(name, manifest.label_columns)
@@ -105,51 +118,90 @@ def pack(
                 f"{manifest.root}: allow_columns names {name!r}, which is no label column{near};"
                 " name columns of the table that are to be kept"
             )
-    packed = pack_listed(manifest, target, settings)
-    warn_of_patients(packed, manifest)
-    return packed
 
 
-def pack_listed(manifest: Manifest, target: Path, settings: PackSettings) -> Archive:
+def pack_listed(
+    manifest: Manifest,
+    target: Path,
+    settings: PackSettings,
+    job: PackJob | None = None,
+    parts: Sequence[Path] = (),
+) -> Archive:
     """Packs the files of a manifest, or finds that done, and says what became of them.
+
+    Args:
+        job: As `plan_job` returns it; None to make it.
+        parts: See `pack_job`.
 
     Raises:
         ScanlearnError: As `pack` does.
     """
     with held(beside(target), target, wait=settings.wait):
-        if not target.exists():
+        if not target.exists() and job is None:
             _get_ready(manifest, settings)
-        source_hash = manifest.content_hash()
+        source_hash = job.source_hash if job else manifest.content_hash()
         existing = _existing(target, source_hash, settings, identities_for(manifest, settings))
         if existing is not None:
             sweep(target)
             refresh_summary(existing)
             say(f"{target} already holds these {len(existing):,} scans")
             return existing
-        packed = pack_manifest(manifest, target, settings, source_hash=source_hash)
+        job = job or plan_job(manifest, settings, source_hash=source_hash)
+        packed = pack_job(job, target, parts)
         refresh_summary(packed)
     _report(packed, manifest)
     return packed
 
 
-def pack_manifest(
-    manifest: Manifest,
-    target: Path,
-    settings: PackSettings,
-    *,
-    source_hash: str,
-    like: Archive | None = None,
-) -> Archive:
-    """Packs a manifest's files into an archive, which fits the archive ``like`` if one is given.
+@dataclass(frozen=True)
+class PackJob:
+    """All that packing the files of a manifest takes, decided from their headers.
+
+    Args:
+        columns: Label columns of the archive.
+        contradicting: Files that name another patient than the table, as a note, if there are any.
+        grows: Whether the scans are to go to an archive that is there.
+    """
+
+    manifest: Manifest
+    headers: HeaderScan
+    plan: PackPlan
+    columns: tuple[str, ...]
+    settings: PackSettings
+    source_hash: str
+    contradicting: Mapping[str, int]
+    grows: bool = False
+
+    def writer(self, target: Path, parts: Sequence[Path] = ()) -> ArchiveWriter:
+        """Returns a writer of the archive, or of a part of it; see `ArchiveWriter`."""
+        plan, manifest = self.plan, self.manifest
+        return ArchiveWriter(
+            target,
+            shape=(plan.channels, *plan.canvas),
+            dtype=plan.dtype,
+            label_columns=self.columns,
+            has_mask=plan.preprocess.has_mask,
+            patients_known=manifest.patients_known or self.headers.has_patients,
+            source_hash=self.source_hash,
+            settings=self.settings.fingerprint(),
+            identities=identities_for(manifest, self.settings),
+            parts=parts,
+        )
+
+
+def plan_job(
+    manifest: Manifest, settings: PackSettings, *, source_hash: str, like: Archive | None = None
+) -> PackJob:
+    """Reads all headers and returns what packing takes; ``like`` is an archive that it must fit.
 
     Raises:
-        ScanlearnError: No file can be read, they do not fit, or the disk is full.
+        ScanlearnError: A filter leaves no file, or they do not fit.
     """
     canvas, channels, read = settings.canvas, settings.channels, settings.reading()
     if like is not None:
         channels = 1 if like.shape[0] == 1 else 3
     selection = make_selection(settings.keep, settings.drop, manifest.label_columns)
-    workers = _workers(settings)
+    workers = workers_of(settings)
     _get_ready(manifest, settings)
     manifest, headers = scan_headers(manifest, read, selection=selection, workers=workers)
     contradicting = {}
@@ -187,29 +239,24 @@ def pack_manifest(
         columns = (*columns, SERIES)
     if settings.chest_wall and MIRROR not in columns:
         columns = (*columns, MIRROR)
-    with ArchiveWriter(
-        target,
-        shape=(plan.channels, *plan.canvas),
-        dtype=plan.dtype,
-        label_columns=columns,
-        has_mask=plan.preprocess.has_mask,
-        patients_known=manifest.patients_known or headers.has_patients,
-        source_hash=source_hash,
-        settings=settings.fingerprint(),
-        identities=identities_for(manifest, settings),
-    ) as writer:
-        if writer.resumed:
+    grows = like is not None
+    return PackJob(manifest, headers, plan, columns, settings, source_hash, contradicting, grows)
+
+
+def pack_job(job: PackJob, target: Path, parts: Sequence[Path] = ()) -> Archive:
+    """Packs the files of a job into an archive.
+
+    Args:
+        parts: All parts of it, where they are packed already; see `pack_rows`.
+
+    Raises:
+        ScanlearnError: No file can be read, or the disk is full.
+    """
+    manifest, settings = job.manifest, job.settings
+    with job.writer(target, parts) as writer:
+        if writer.resumed and not parts:
             say(f"resuming after {writer.num_scans:,} scans that were packed before")
-        try:
-            notes, examined = write_scans(writer, manifest, plan, headers, workers)
-        except KeyboardInterrupt:
-            kept = "stopped before a shard of scans was complete: the same command starts anew"
-            if writer.num_kept:
-                kept = (
-                    f"stopped; {writer.num_kept:,} scans in finished shards are kept: run the same"
-                    " command again to pack the rest"
-                )
-            raise Interrupted(kept) from None
+        loop = _write_scans(writer, job, range(len(manifest)))
         if writer.num_scans == 0:
             reason = writer.first_reason
             path, _, _ = next(manifest.rows())
@@ -217,6 +264,7 @@ def pack_manifest(
                 f"{manifest.root}: none of {len(manifest):,} scans can be read (the first,"
                 f" {path!r}: {reason}); give a source with images, DICOM files or volumes"
             )
+        notes = {note: times for note, times in sorted(loop.notes.items()) if times}
         num_dark = notes.get(DARK, 0)
         if notes.pop(NOT_DARK, 0):
             notes.pop(DARK, None)  # One that passes it shows that all 16 bits are in use.
@@ -225,23 +273,34 @@ def pack_manifest(
                 "16-bit scans without a value above a sixteenth of 16 bits (12 bits stored in 16?):"
                 f" {num_dark:,}; they are shown nearly black, pack them with intensity=percentile"
             )
-        facts = {"summary": True} if settings.summary and like is None else {}
+        facts = {"summary": True} if settings.summary and not job.grows else {}
         of_rows = {} if manifest.merged is None else manifest.merged.notes
         return writer.close(
-            notes={**headers.left_out, **contradicting, **notes, **of_rows},
-            examined=examined,
-            pixels=plan.preprocess.described(),
-            issuer_given=settings.issuer is not None or headers.has_issuers,
+            notes={**job.headers.left_out, **job.contradicting, **notes, **of_rows},
+            examined=dict(sorted(loop.examined.items())),
+            pixels=job.plan.preprocess.described(),
+            issuer_given=settings.issuer is not None or job.headers.has_issuers,
             **facts,
         )
 
 
+def pack_rows(job: PackJob, rows: range, part: Path) -> None:
+    """Packs the files of some rows into a part of an archive, which `pack_job` joins to others.
+
+    Raises:
+        ScanlearnError: The disk is full.
+    """
+    with job.writer(part) as writer:
+        writer.close_part(_write_scans(writer, job, rows).reached)
+
+
 def _get_ready(manifest: Manifest, settings: PackSettings) -> None:
     names = manifest.table.column("path").slice(0, _PROBED_NAMES).to_pylist()
-    get_ready(_workers(settings), libraries(name for name in names if name))
+    get_ready(workers_of(settings), libraries(name for name in names if name))
 
 
-def _workers(settings: PackSettings) -> int:
+def workers_of(settings: PackSettings) -> int:
+    """Returns how many processes decode."""
     # Where there is but one core, two: what brings a process down must not end packing.
     return settings.workers or max(2, num_cores())
 
@@ -266,32 +325,36 @@ def manifest_of(source: Path | str, settings: PackSettings) -> Manifest:
         )
 
 
-def write_scans(
-    writer: ArchiveWriter, manifest: Manifest, plan: PackPlan, headers: HeaderScan, workers: int
-) -> tuple[dict[str, int], dict[str, int]]:
-    """Writes every scan of a manifest.
+def _write_scans(writer: ArchiveWriter, job: PackJob, rows: range) -> _WriteLoop:
+    """Writes every scan of some rows, and returns how far that came: to their end.
 
     What an earlier process finished is not decoded again. Of a scan nothing is kept in memory.
-
-    Returns:
-        How often each note was made, and how many scans there are of each modality and body part.
     """
-    loop = _WriteLoop(writer, manifest)
-    num_items = sum(1 for _ in pieces(headers, plan)) - loop.num_done
+    loop, plan = _WriteLoop(writer, job.manifest), job.plan
+    num_items = sum(row in rows for row, *_ in pieces(job.headers, plan)) - loop.num_done
     waiting: deque[tuple[WorkItem | Refused, ManifestRow]] = deque()
 
     def items() -> Iterator[WorkItem | Refused]:
-        for item, row in islice(work_items(manifest, headers, plan), loop.num_done, None):
+        work = work_items(job.manifest, job.headers, plan, rows)
+        for item, row in islice(work, loop.num_done, None):
             waiting.append((item, row))
             yield item
 
-    outcomes = _prepared(plan, items(), workers)
-    with track(num_items, "packing") as progress, closing(outcomes):
-        for of_item in outcomes:
-            loop.take(*waiting.popleft(), of_item)
-            progress.advance(rejected=str(writer.num_rejected))
-    notes = {note: times for note, times in sorted(loop.notes.items()) if times}
-    return notes, dict(sorted(loop.examined.items()))
+    outcomes = _prepared(plan, items(), workers_of(job.settings))
+    try:
+        with track(num_items, "packing") as progress, closing(outcomes):
+            for of_item in outcomes:
+                loop.take(*waiting.popleft(), of_item)
+                progress.advance(rejected=str(writer.num_rejected))
+    except KeyboardInterrupt:
+        kept = "stopped before a shard of scans was complete: the same command starts anew"
+        if writer.num_kept:
+            kept = (
+                f"stopped; {writer.num_kept:,} scans in finished shards are kept: run the same"
+                " command again to pack the rest"
+            )
+        raise Interrupted(kept) from None
+    return loop
 
 
 def _prepared(
@@ -319,16 +382,30 @@ class _WriteLoop:
     """How far an archive is filled, which an earlier process may have begun."""
 
     def __init__(self, writer: ArchiveWriter, manifest: Manifest) -> None:
-        reached = writer.resumed
+        parts = writer.resumed.get("parts", [writer.resumed])
         self._writer = writer
         self._manifest = manifest
-        self.num_done: int = reached.get("num_done", 0)
-        self._num_outcomes: int = reached.get("num_outcomes", 0)
-        self._last: list[str] = reached.get("last", ["", ""])
-        self.notes: Counter[str] = Counter(reached.get("notes", {}))
-        self.examined: Counter[str] = Counter(reached.get("examined", {}))
+        self.num_done: int = sum(part.get("num_done", 0) for part in parts)
+        self._num_outcomes: int = parts[-1].get("num_outcomes", 0)
+        self._last: list[str] = parts[-1].get("last", ["", ""])
+        self.notes: Counter[str] = Counter()
+        self.examined: Counter[str] = Counter()
+        for part in parts:
+            self.notes.update(part.get("notes", {}))
+            self.examined.update(part.get("examined", {}))
         # What was begun before has given a scan, at which its packing was noted.
         self._is_blank = False
+
+    @property
+    def reached(self) -> dict[str, Any]:
+        """What another process needs to go on from here."""
+        return {
+            "num_done": self.num_done,
+            "num_outcomes": self._num_outcomes,
+            "last": self._last,
+            "notes": dict(self.notes),
+            "examined": dict(self.examined),
+        }
 
     def take(
         self, item: WorkItem | Refused, row: ManifestRow, outcomes: tuple[Outcome, ...]
@@ -361,15 +438,7 @@ class _WriteLoop:
             self.notes.update(outcome.notes)
             self.examined[outcome.examined] += 1
             if self._add(row, file, outcome):
-                self._writer.checkpoint(
-                    {
-                        "num_done": self.num_done,
-                        "num_outcomes": self._num_outcomes,
-                        "last": self._last,
-                        "notes": dict(self.notes),
-                        "examined": dict(self.examined),
-                    }
-                )
+                self._writer.checkpoint(self.reached)
         if not any(isinstance(outcome, Refused) for outcome in outcomes):
             self.notes[EMPTY] += len(frames) - len(outcomes)
         self.num_done += 1

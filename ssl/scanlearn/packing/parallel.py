@@ -353,6 +353,10 @@ def _start_worker(buffers: SharedBuffers) -> None:
     _keep_freed_memory()
     # Ctrl-C is the parent's to answer; a killed parent must not leave workers waiting for ever.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR2"):
+        # A cluster tells all processes of a task that its time is over: no file brought this down.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

@@ -169,12 +169,14 @@ def pieces(headers: HeaderScan, plan: PackPlan) -> Iterator[tuple[int, range, in
 
 
 def work_items(
-    manifest: Manifest, headers: HeaderScan, plan: PackPlan
+    manifest: Manifest, headers: HeaderScan, plan: PackPlan, rows: range | None = None
 ) -> Iterator[tuple[WorkItem | Refused, ManifestRow]]:
-    """Yields each piece of work with the row of the manifest that it belongs to."""
+    """Yields each piece of work of some rows, or of all, with the manifest's row it belongs to."""
     is_repeated = _is_repeated(manifest)
     by_row = groupby(pieces(headers, plan), key=lambda piece: piece[0])
     for number, (row, (_, of_row)) in enumerate(zip(manifest.rows(), by_row, strict=True)):
+        if rows is not None and number not in rows:
+            continue
         path, patient, _ = row
         reason = None
         if path is None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
+from scanlearn.cluster import ClusterConfig, Launcher
 from scanlearn.packing.canvas import FieldOfView, Fit, Intensity, Preprocess
 from scanlearn.packing.chest_wall import Side
 from scanlearn.packing.windows import Window, edges, read_window
@@ -15,12 +16,14 @@ from scanlearn.readers.dicom_tags import NO_PICTURE_MODALITIES
 from scanlearn.readers.scan import Plane, ReadSettings
 from scanlearn.tables.settings import TABLE_SETTINGS, TableSettings
 
+# Which files of a source are taken, by patterns.
+FILTERS = ("keep", "drop")
 # Settings of the source: how it is read and which files are taken. All others change pixels.
 SOURCE_SETTINGS = frozenset(
     {
         *TABLE_SETTINGS,
         *("follow_links", "open_containers", "folder_labels"),
-        *("allow_columns", "keep", "drop", "summary", "workers", "wait"),
+        *("allow_columns", *FILTERS, "summary", "workers", "wait"),
     }
 )
 # Of a phantom, which is drawn and not packed: other scans can only be packed by the defaults.
@@ -207,4 +210,23 @@ class PackSettings(TableSettings):
         # What is read by them is in the hash of the source; a folder may name a person.
         of_table = {"allow_columns", "patient_pattern", "root", "sep", "sheet"}
         unwritten = {"workers", "issuer", "summary", "wait", *of_table, *absent}
+        unwritten |= {"launcher", "parts", "cluster"}
         return self.model_dump(mode="json", exclude=unwritten)
+
+
+class PackArraySettings(PackSettings):
+    """How scans are packed, by one command or in parts by tasks of a cluster."""
+
+    parts: PositiveInt = Field(
+        default=1,
+        description="Parts of about as many scans that are packed apart and then joined; commands"
+        " with the same settings share them. The archive has the hash of one packed at once.",
+    )
+    launcher: Launcher | None = Field(
+        default=None,
+        description="slurm submits the parts as tasks of an array; local starts them here the same"
+        " way, to try. Both need the extra slurm.",
+    )
+    cluster: ClusterConfig = Field(
+        default=ClusterConfig(), description="What each task of slurm is given."
+    )

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from scanlearn.cluster import Task
 from scanlearn.config import dump_config
 from scanlearn.errors import ScanlearnError
 from scanlearn.locks import BusyError, Lock, beside
-from scantune.comparison.compare import _Task, compare
+from scantune.comparison.compare import compare
 from scantune.study.folder import StudyFolder, open_study
 from scantune.study.plan import CompareConfig
 from scantune.study.sharing import SharedPiece, make_all, taking_part
@@ -176,8 +177,8 @@ def test_tasks_of_a_cluster_share_a_study(plan: Plan, tmp_path: Path) -> None:
 
 def test_a_task_that_runs_out_of_time_is_queued_as_it_was(plan: Plan) -> None:
     pytest.importorskip("submitit")
-    task = _Task(plan().model_dump(mode="json"))
-    assert task.checkpoint().function.settings == task.settings
+    task = Task(json.dumps, plan().model_dump(mode="json"))
+    assert task.checkpoint().result() == json.dumps(plan().model_dump(mode="json"))
 
 
 def test_a_cluster_that_is_not_there_is_told(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,78 @@
+"""Work on a cluster: tasks of an array, submitted through submitit and queued again out of time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt
+
+from scanlearn.config.settings import Settings
+from scanlearn.errors import ScanlearnError
+
+Launcher = Literal["slurm", "local"]
+
+
+class ClusterConfig(Settings):
+    """What a task on a cluster is given; unused without a launcher."""
+
+    partition: str | None = Field(default=None, description="null is the cluster's own")
+    minutes: PositiveInt = Field(
+        default=240, description="time of a task, which is queued again where it was not enough"
+    )
+    cpus: PositiveInt = Field(default=4, description="cores of a task")
+    gpus: int = Field(default=0, ge=0, description="GPUs of a task")
+    memory_gb: PositiveInt | None = Field(default=None, description="null is the cluster's own")
+
+
+class Task:
+    """A call that a cluster runs, and queues again as it was when the time of the task is over.
+
+    Args:
+        work: A function of a module. What it has made by then must lie on disk.
+    """
+
+    def __init__(self, work: Callable[..., object], *arguments: object) -> None:
+        self.work, self.arguments = work, arguments
+
+    def __call__(self) -> str:
+        """Makes the call, and returns what it returned as text."""
+        return str(self.work(*self.arguments))
+
+    def checkpoint(self) -> Any:
+        """Returns the same call."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def submit(
+    tasks: Sequence[Task], launcher: Launcher, cluster: ClusterConfig, *, name: str, logs: Path
+) -> tuple[str, ...]:
+    """Submits tasks as an array and returns their numbers; what they print is in ``logs``.
+
+    Raises:
+        ScanlearnError: submitit is not installed, or there is no such cluster here.
+    """
+    try:
+        import submitit
+    except ImportError:
+        raise ScanlearnError(
+            f"launcher={launcher} needs the package submitit: pip install submitit"
+        ) from None
+    try:
+        executor = submitit.AutoExecutor(logs, cluster=launcher)
+    except RuntimeError as error:
+        raise ScanlearnError(f"launcher={launcher}: {error}") from None
+    optional = {"slurm_partition": cluster.partition, "mem_gb": cluster.memory_gb}
+    executor.update_parameters(
+        name=name,
+        timeout_min=cluster.minutes,
+        cpus_per_task=cluster.cpus,
+        gpus_per_node=cluster.gpus,
+        **{key: value for key, value in optional.items() if value is not None},
+    )
+    with executor.batch():
+        jobs = [executor.submit(task) for task in tasks]
+    return tuple(job.job_id for job in jobs)
