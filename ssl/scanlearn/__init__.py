@@ -57,7 +57,7 @@ _HOMES = {
     "ViewTransform": "scanlearn.views.transform",
     "add": "scanlearn.packing.add",
     "explain": "scanlearn.views.explain",
-    "export": "scanlearn.training.pretrain",
+    "export": "scanlearn.training.export",
     "load_backbone": "scanlearn.backbones.weights",
     "load_config": "scanlearn.config",
     "open_archive": "scanlearn.packing.sources",
@@ -83,7 +83,8 @@ if TYPE_CHECKING:
     from scanlearn.packing.pack import pack
     from scanlearn.packing.settings import PackSettings
     from scanlearn.packing.sources import open_archive
-    from scanlearn.training.pretrain import export, pretrain
+    from scanlearn.training.export import export
+    from scanlearn.training.pretrain import pretrain
     from scanlearn.training.settings import PretrainConfig
     from scanlearn.training.verify import verify
     from scanlearn.views.explain import explain

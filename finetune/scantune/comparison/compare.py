@@ -12,6 +12,7 @@ from scanlearn.console import say
 from scanlearn.locks import held, inside
 from scantune.reports import report as page
 from scantune.study.dose import dose_headline
+from scantune.study.folder import StudyFolder
 from scantune.study.plan import CompareConfig
 from scantune.study.results import Matched, Results, Score, read_results
 from scantune.study.run import run_study
@@ -46,7 +47,10 @@ def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -
         raise TypeError("overrides change a file; give them to load_config instead")
     if config.launcher is not None:
         return _submit(config)
+    study = StudyFolder(Path(config.output).expanduser())
     for num_seeds in config.looks:
+        if num_seeds in study.unsettled(config) and num_seeds != config.looks[-1]:
+            continue  # Looked at before, by this command or another.
         look = config if config.max_seeds is None else config.at_look(num_seeds)
         # Commands that share the study leave one look after the other.
         folder = run_study(look.model_copy(update={"wait": config.wait or look is not config}))
