@@ -60,6 +60,7 @@ _HOMES = {
     "export": "scanlearn.training.export",
     "load_backbone": "scanlearn.backbones.weights",
     "load_config": "scanlearn.config",
+    "load_preprocessing": "scanlearn.features.preprocessing",
     "open_archive": "scanlearn.packing.sources",
     "pack": "scanlearn.packing.pack",
     "panel": "scanlearn.features.panel",
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from scanlearn.config import load_config
     from scanlearn.errors import ScanlearnError
     from scanlearn.features.panel import panel
+    from scanlearn.features.preprocessing import load_preprocessing
     from scanlearn.packing.add import add
     from scanlearn.packing.pack import pack
     from scanlearn.packing.settings import PackSettings
@@ -108,6 +110,7 @@ __all__ = [
     "export",
     "load_backbone",
     "load_config",
+    "load_preprocessing",
     "open_archive",
     "pack",
     "panel",
