@@ -13,6 +13,7 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "pytorch_lightning": "pytorch-lightning",
     "sklearn": "scikit-learn",
+    "resvg_py": "resvg-py",
     "yaml": "pyyaml",
     "pydantic_core": "pydantic",
 }
