@@ -19,6 +19,7 @@ from scanlearn.provenance import provenance
 from scantune.labels.open import open_archives, single_columns
 from scantune.study import facts
 from scantune.study.arms import given_rows, matched, resolve_groups, train_arms
+from scantune.study.augmented import finding_counts, learner_differences
 from scantune.study.classes import class_scores, roc_curves
 from scantune.study.dose import dose_curves
 from scantune.study.facts import draw_sheets
@@ -119,6 +120,7 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
     unknown = [name for name, each in tasks.items() if each.count().known_patients is None]
     table = score_rows(config, estimates, scores, unknown)
     differences = difference_rows(config, estimates, scores)
+    of_classes = class_scores(config, scores)
     proof = matched(runs)
     arms = facts.arm_rows(config, unlabeled.shape[0], policy_left_out)
     answer = state_verdict(config, arms, table, differences, proof)
@@ -150,7 +152,9 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
         table=table,
         differences=differences,
         dose=dose_curves(arms, estimates, config.margin),
-        classes=class_scores(config, scores),
+        classes=of_classes,
+        finding_counts=finding_counts(config, scores, of_classes),
+        learner_differences=learner_differences(config, estimates, scores),
         roc=roc_curves(config, arms, scores),
         view_statistics=facts.view_shares(config, policy_left_out),
         sheets=draw_sheets(config, folder, unlabeled, policy_left_out),
