@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -162,8 +163,15 @@ def train_until(
     return network.eval().to(training_device(config.pretrain.device)), spread
 
 
-def given_rows(config: CompareConfig, labels: Archive) -> tuple[tuple[RunRow, ...], list[str]]:
+def given_rows(
+    config: CompareConfig,
+    labels: Archive,
+    packed_again: Mapping[str, tuple[Archive, ...]] = MappingProxyType({}),
+) -> tuple[tuple[RunRow, ...], list[str]]:
     """Loads every network that is not trained here, before the hours of training.
+
+    Args:
+        packed_again: The labeled scans of arms that have their own ``canvas``.
 
     Returns:
         A row for each, at the first seed: it is one network for all seeds; and what was warned of.
@@ -175,7 +183,8 @@ def given_rows(config: CompareConfig, labels: Archive) -> tuple[tuple[RunRow, ..
     for name, arm in config.arms.items():
         if arm.kind not in ("backbone", "scratch"):
             continue
-        given = load_given(config, name, labels)
+        scans = packed_again.get(name, (labels,))[0]
+        given = load_given(config, name, scans)
         assert given.network is not None, "only the thumbnail has none"
         final = weights_hash(given.network)
         rows.append(RunRow(arm=name, seed=config.seeds[0], initial_hash="", final_hash=final))
@@ -184,7 +193,7 @@ def given_rows(config: CompareConfig, labels: Archive) -> tuple[tuple[RunRow, ..
         notes += [f"{name}: {note}." for note in given.notes]
         if arm.kind == "backbone":
             say(f"arm {name}: given weights, {arm.backbone_name}, views of {given.view.size} px")
-            notes += _given_notes(name, given.view.size, labels)
+            notes += _given_notes(name, given.view.size, scans)
     if any(arm.kind == "backbone" for arm in config.arms.values()):
         names = ", ".join(name for name, arm in config.arms.items() if arm.kind == "backbone")
         notes.append(
@@ -200,7 +209,7 @@ def _given_notes(name: str, side: int, labels: Archive) -> list[str]:
         return []
     return [
         f"{name}: its views of {side} px are enlarged from scans packed at {canvas} px, which may "
-        f"cost it what small findings look like; pack.canvas={side} keeps them."
+        f"cost it what small findings look like; arms.{name}.canvas={side} packs them again for it."
     ]
 
 
