@@ -36,6 +36,8 @@ PILOTS = 5
 SETTINGS = (
     (Setting("linear", 200, 0.4, 0.75, 5, 1), 4),
     (Setting("ncm", 200, 0.4, 0.75, 5, 1, 1, "ncm"), 4),
+    # Few patients: a difference so large that the two arms vary otherwise than the pilots.
+    (Setting("sixty_ncm", 60, 0.4, 0.85, 5, 1, 1, "ncm"), 3),
 )
 
 

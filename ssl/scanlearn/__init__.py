@@ -57,9 +57,10 @@ _HOMES = {
     "ViewTransform": "scanlearn.views.transform",
     "add": "scanlearn.packing.add",
     "explain": "scanlearn.views.explain",
-    "export": "scanlearn.training.pretrain",
+    "export": "scanlearn.training.export",
     "load_backbone": "scanlearn.backbones.weights",
     "load_config": "scanlearn.config",
+    "load_preprocessing": "scanlearn.features.preprocessing",
     "open_archive": "scanlearn.packing.sources",
     "pack": "scanlearn.packing.pack",
     "panel": "scanlearn.features.panel",
@@ -79,11 +80,13 @@ if TYPE_CHECKING:
     from scanlearn.config import load_config
     from scanlearn.errors import ScanlearnError
     from scanlearn.features.panel import panel
+    from scanlearn.features.preprocessing import load_preprocessing
     from scanlearn.packing.add import add
     from scanlearn.packing.pack import pack
     from scanlearn.packing.settings import PackSettings
     from scanlearn.packing.sources import open_archive
-    from scanlearn.training.pretrain import export, pretrain
+    from scanlearn.training.export import export
+    from scanlearn.training.pretrain import pretrain
     from scanlearn.training.settings import PretrainConfig
     from scanlearn.training.verify import verify
     from scanlearn.views.explain import explain
@@ -107,6 +110,7 @@ __all__ = [
     "export",
     "load_backbone",
     "load_config",
+    "load_preprocessing",
     "open_archive",
     "pack",
     "panel",

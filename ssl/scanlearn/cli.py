@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -87,6 +86,7 @@ CONFIGURED = {
     "preview": Configured("scanlearn.views.preview", "preview", "ARCHIVE"),
     "explain": Configured("scanlearn.views.explain", "explain", "RECIPE"),
     "pretrain": Configured("scanlearn.training.settings", "PretrainConfig", "FILE.yaml"),
+    "export": Configured("scanlearn.training.export", "export", "RUN FOLDER"),
     "panel": Configured("scanlearn.features.panel", "panel", "BACKBONE ARCHIVE"),
 }
 
@@ -324,23 +324,20 @@ def pretrain_command(
             pretrain(settings)
 
 
-@app.command("export")
+@app.command("export", epilog=settings_hint("scanlearn config export"))
 def export_command(
-    run: Annotated[str, place("RUN", "The folder of a finished run.")],
+    run: Annotated[str, place("RUN", "A finished run, or a backbone folder.")],
     folder: Annotated[str, place("FOLDER", "The folder to write the backbone to.")],
+    overrides: Overrides = None,
 ) -> None:
-    """Export a run's backbone to a folder that timm loads.
+    """Export a run's backbone for timm or another library.
 
-    A fresh process loads it again and checks that its features are equal.
+    That library loads it in a fresh process and its features are checked to be equal.
     """
-    from scanlearn.console import doing, loading
-    from scanlearn.files import check_exists
+    from scanlearn.config.loading import call
+    from scanlearn.training.export import export
 
-    check_exists(Path(run))
-    with loading("torch", "timm", "pytorch-lightning"):
-        from scanlearn.training.pretrain import export
-    with doing("exporting, and loading the backbone again in a fresh process"):
-        export(run, folder)
+    call(export, run, folder, overrides=overrides or ())
 
 
 @app.command("panel", epilog=settings_hint("scanlearn config panel"))

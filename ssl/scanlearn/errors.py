@@ -17,7 +17,7 @@ class ScanlearnError(ValueError):
 
 
 class NotFiniteError(ScanlearnError):
-    """The loss or a gradient of a training is not finite."""
+    """The loss or a gradient of a training, or a feature, is not finite."""
 
 
 class Interrupted(KeyboardInterrupt):

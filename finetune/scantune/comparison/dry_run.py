@@ -19,6 +19,7 @@ from scanlearn.archive.layout import Origin, PackedScan, is_archive
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.console import quiet
+from scanlearn.features.fixed_views import LEAST_SCANS
 from scanlearn.packing.pack import manifest_of
 from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import PHANTOM_PREFIX, open_archive
@@ -43,6 +44,7 @@ from scantune.statistics.power import PlannedTest, Variation
 from scantune.study.facts import FEW_STEPS
 from scantune.study.folder import StudyFolder
 from scantune.study.kept import parts_missing, selected
+from scantune.study.label_free import VIEWS_OF_EACH
 from scantune.study.plan import Columns, CompareConfig
 from scantune.study.planned import (
     planned_test,
@@ -263,12 +265,14 @@ def plan_summary(config: CompareConfig) -> PlanSummary:
     views_left = sum(piece.left for piece in pieces)
     seconds: dict[str, float] = {}
     memory, disk = None, 0
-    if views_left or left:
+    unlabeled_views = _views_without_labels(config, folder, len(scans[0]))
+    if views_left or left or unlabeled_views:
         cost = _measured(config, scans[0], tasks)
         networks = len({name for _, name in left})
         seconds = {
             "pretraining": views_left / cost.views_per_s,
             "features": networks * len(scans[1]) * _FORWARD / cost.views_per_s,
+            "label-free": unlabeled_views * _FORWARD / cost.views_per_s,
             "learners": sum(_fit_seconds(config, cost, tasks[t], names[n]) for t, n in left),
         }
         unpacked = [each for each in scans if each.shape is None]
@@ -321,6 +325,18 @@ def _pieces(config: CompareConfig, folder: StudyFolder, num_scans: int) -> Itera
             done = steps if run.result.is_file() else min(steps, checkpoint_step(run.checkpoint))
             views = settings.batch_size * (2 + settings.method.num_local_views)
             yield Piece(arm, seed, steps, done, settings.batch_size, views)
+
+
+def _views_without_labels(config: CompareConfig, folder: StudyFolder, num_scans: int) -> int:
+    """Returns how many views are still to be seen to measure networks without labels."""
+    names = [
+        f"{arm}-seed-{seed}"
+        for arm, settings in config.arms.items()
+        for seed in config.seeds
+        if settings.kind in ("pretrained", "random")
+    ]
+    left = sum(not folder.label_free(name).is_file() for name in names)
+    return left * min(num_scans, LEAST_SCANS) * VIEWS_OF_EACH if config.label_free else 0
 
 
 def _networks(config: CompareConfig) -> dict[str, str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,17 +25,12 @@ from scanlearn.config import load_config
 from scanlearn.config.reading import read_json
 from scanlearn.config.settings import Settings
 from scanlearn.console import say, track, warn_user
-from scanlearn.core import ViewPlan
 from scanlearn.errors import NotFiniteError, ScanlearnError
-from scanlearn.features.fixed_views import Probing
-from scanlearn.features.labelfree import rotation_accuracy
 from scanlearn.features.panel import Panel
 from scanlearn.files import features_folder, make_folder, write_atomically
 from scanlearn.locks import held, inside
 from scanlearn.training.run import Resolved
-from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.scale import Scale
-from scanlearn.views.settings import RenderSettings
 from scantune.comparison.search_plan import SearchConfig
 from scantune.comparison.search_results import (
     ALL,
@@ -51,7 +46,6 @@ from scantune.comparison.search_rules import (
     Choice,
     choose,
     kept,
-    label_free_rank,
     standard_errors,
 )
 from scantune.evaluation.backbone import EvaluatedBackbone
@@ -62,9 +56,11 @@ from scantune.learners.learner import LabeledScans
 from scantune.scores import Scores
 from scantune.splits import budget_rows, folds_of, patient_folds
 from scantune.statistics.intervals import Estimate, arm_interval, estimate, patient_weights
+from scantune.statistics.ranks import label_free_rank
 from scantune.study.arms import resolve_once, train_until
 from scantune.study.facts import COLLAPSED, evidence_note
 from scantune.study.folder import StudyFolder, check_archives, open_study
+from scantune.study.label_free import COMMON_SCALE, common_views, measures_of
 from scantune.study.leaks import dropped, find_study_leaks, leak_warnings
 from scantune.study.plan import CompareConfig
 from scantune.study.run import canvas_chosen, open_study_archives
@@ -72,8 +68,8 @@ from scantune.study.scores import read_tasks
 from scantune.study.summary import finite
 from scantune.study.tables import rows_csv
 
-# Under these views the last networks are ranked by LiDAR; the middle one is that of every rung.
-PROBED_SCALES = (0.25, 0.5, 1.0)
+# Under these views the last networks are ranked by LiDAR; the common one is that of every rung.
+PROBED_SCALES = (0.25, COMMON_SCALE, 1.0)
 # Before the last rung: the spread of strong views falls at first and rises again, to .18 and .35 of
 # SimCLR on chest X-rays.
 _HOPELESS = 0.1
@@ -301,25 +297,18 @@ class _Search:
 
     def _without_labels(self, network: Backbone, spread: float, *, is_last: bool) -> Measured:
         training = self.study.under(self.resolved.modality).pretrain
-        views, recipe = training.views, training.build_recipe(left_out=self.resolved.left_out)
+        recipe = training.build_recipe(left_out=self.resolved.left_out)
         lidar, panel, rotation = {}, {}, 0.0
         try:
-            for scale in PROBED_SCALES if is_last else PROBED_SCALES[1:2]:
-                generator = ViewGenerator(
-                    recipe,
-                    Scale.of(scale),
-                    ViewPlan(2),
-                    views.size,
-                    self.unlabeled.mean,
-                    self.unlabeled.std,
-                    settings=RenderSettings(scale_blur=views.scale_blur),
-                )
-                probing = Probing(generator)
-                found = Panel.of(probing.features(network, self.unlabeled))
-                lidar[f"{scale:g}"] = found.lidar
-                if scale == PROBED_SCALES[1]:
-                    panel = asdict(found)
-                    rotation = rotation_accuracy(probing.turned(network, self.unlabeled))
+            for scale in PROBED_SCALES if is_last else (COMMON_SCALE,):
+                probing = common_views(training.views, recipe, self.unlabeled, scale)
+                if scale == COMMON_SCALE:
+                    panel = measures_of(network, self.unlabeled, probing)
+                    rotation = panel.pop("rotation")
+                    lidar[f"{scale:g}"] = panel["lidar"]
+                else:
+                    views = probing.features(network, self.unlabeled)
+                    lidar[f"{scale:g}"] = Panel.of(views).lidar
         except ScanlearnError as error:
             # Features that overflow in evaluation mode veto a scale and end no search.
             return Measured(problem=str(error))
@@ -385,7 +374,7 @@ class _Search:
                 auroc=finite(estimates[arm].auroc) if is_there else None,
                 to_best=finite(estimates[arm].auroc - estimates[best].auroc) if is_there else None,
                 error_to_best=finite(errors[arm]) if is_there else None,
-                lidar=found.lidar.get(f"{PROBED_SCALES[1]:g}"),
+                lidar=found.lidar.get(f"{COMMON_SCALE:g}"),
                 rotation=found.rotation if found.panel else None,
                 embedding_std=finite(found.embedding_std) if found.panel else None,
                 fate="collapsed" if not is_there else "kept" if arm in taken else "left",
@@ -491,7 +480,7 @@ def _largest(scale: Scale) -> float:
 
 
 def _label_free(measured: Measured) -> tuple[float, float]:
-    return measured.lidar[f"{PROBED_SCALES[1]:g}"], measured.rotation
+    return measured.lidar[f"{COMMON_SCALE:g}"], measured.rotation
 
 
 def _alike(plan: SearchConfig, rows: Sequence[RungRow], answer: Choice) -> list[float]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import rankdata
 
 from scantune.statistics.intervals import Estimate, paired_difference
 
@@ -32,24 +31,6 @@ class Choice:
     def is_flat(self) -> bool:
         """Whether every scale that was a candidate is within one standard error of the best."""
         return set(self.alike) == set(self.sureness)
-
-
-def label_free_rank(measures: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Returns the mean rank of each scale over measures that are better when higher.
-
-    Args:
-        measures: Of each scale, the same measures in one order; NaN ranks lowest.
-
-    Returns:
-        From 1, the worst in all, to the number of scales.
-
-    Example:
-        >>> label_free_rank({"a": (3.0, 0.5), "b": (2.0, 0.9), "c": (1.0, 0.1)})
-        {'a': 2.5, 'b': 2.5, 'c': 1.0}
-    """
-    table = np.nan_to_num(np.array(list(measures.values()), np.float64), nan=-np.inf)
-    ranks = np.stack([rankdata(column) for column in table.T]).mean(axis=0)
-    return dict(zip(measures, ranks.tolist(), strict=True))
 
 
 def standard_errors(estimates: Mapping[str, Estimate], to: str) -> dict[str, float]:

@@ -15,6 +15,7 @@ from typing import Any, Unpack
 import numpy as np
 from jaxtyping import Float32
 
+from scanlearn.archive.reader import Archive
 from scanlearn.backbones.card import Card
 from scanlearn.config.loading import check_settings
 from scanlearn.console import Progressor, say, track
@@ -22,11 +23,11 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.features.extract import all_square
 from scanlearn.files import features_folder, remove_torn
 from scanlearn.locks import held, inside
-from scanlearn.packing.settings import PackSettings, pixel_settings
+from scanlearn.packing.settings import FILTERS, PackSettings, pixel_settings
 from scanlearn.tables.settings import TABLE_SETTINGS
 from scanlearn.threads import computing_with, free_threads
 from scanlearn.views.of_archive import left_out_in_words
-from scantune.evaluation.backbone import EvaluatedBackbone, channels_of, open_backbone
+from scantune.evaluation.backbone import EvaluatedBackbone, open_backbone, packing_of_backbone
 from scantune.evaluation.classifier import SEED, describe, keep_classifier, keep_network
 from scantune.evaluation.outputs import check_output, write
 from scantune.evaluation.results import Evaluation, interval_notes, remarks, say_table, score_table
@@ -171,7 +172,7 @@ def _open(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) ->
         settings.synthetic_column,
     )
     packing = PackSettings(
-        channels=channels_of(backbone),
+        **packing_of_backbone(backbone),
         folder_labels=settings.folder_labels,
         **settings.model_dump(include=set(TABLE_SETTINGS)),
         allow_columns=question.columns,
@@ -323,6 +324,13 @@ def fit_learners(
         )
 
 
+def _packing(archive: Archive) -> dict[str, Any]:
+    """Returns how new scans are packed as an archive's were: its pixels, and its filters."""
+    settings = archive.info["settings"]
+    filters = {kind: settings[kind] for kind in FILTERS if settings.get(kind)}
+    return pixel_settings(settings) | filters
+
+
 def _show_epoch(progress: Progressor, epoch: int, epochs: int, value: float) -> None:
     progress.advance(0, epoch=f"{epoch}/{epochs}", validation_auroc=f"{value:.3f}")
 
@@ -335,7 +343,7 @@ def _keep(task: _Task, settings: EvaluateConfig, folder: Path) -> None:
     rows = np.arange(len(labeled))
     if labeled.sources is not None:
         rows = np.flatnonzero(labeled.sources == 0)
-    packing = pixel_settings(archive.info["settings"])
+    packing = _packing(archive)
     if not kind.needs_network:
         if backbone.folder is None:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,8 +15,10 @@ from scanlearn.archive.reader import Archive
 from scanlearn.console import loading, say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import check_exists, csv_cell, disk_errors, make_folder, write_atomically
-from scanlearn.packing.settings import PackSettings, pixel_settings
+from scanlearn.packing.headers import LEFT_OUT
+from scanlearn.packing.settings import FILTERS, PackSettings, pixel_settings
 from scanlearn.packing.sources import check_source, open_archive
+from scanlearn.readers.dicom_tags import value_representation
 from scanlearn.tables.settings import DEFAULT_TABLE, Table
 from scantune.labels.truth import Truth
 
@@ -32,11 +34,19 @@ def predict(
     files: Annotated[
         bool, Field(description="Whether the CSV names each scan's file; false: its hash alone.")
     ] = True,
+    filters: Annotated[
+        bool,
+        Field(
+            description="Whether scans that are not packed yet are chosen by the filters on DICOM"
+            " tags (keep, drop) that the classifier's training scans were packed with."
+        ),
+    ] = True,
     table: Table = DEFAULT_TABLE,
 ) -> Float[np.ndarray, "n k"]:
     """Score new scans with a saved classifier and write a CSV.
 
-    Scans that are not packed yet are packed as the classifier's training scans were.
+    Scans that are not packed yet are packed as the classifier's training scans were, and chosen by
+    the same filters on DICOM tags. Where a filter was not applied, a warning names it.
 
     The CSV has a row per scan: its hash, its file, a probability per class, the most probable class
     (not of findings) and whether each class is called at its threshold.
@@ -62,12 +72,16 @@ def predict(
     card, backbone = classifier.card, classifier.backbone
     # Cards of earlier versions hold how a phantom was drawn, too.
     packing = {**pixel_settings(card.packing), "channels": backbone.channels}
+    if filters:
+        packing |= _tag_filters(card)
     archive = open_archive(scans, settings=PackSettings.of_table(table, **packing))
     if archive.shape[0] != backbone.channels:
         raise ScanlearnError(
             f"{archive.path}: the scans have {archive.shape[0]} channels, but the classifier takes "
             f"{backbone.channels}; pack them with channels={backbone.channels}"
         )
+    if filters:
+        _tell_of_filters(archive, card)
     # Asked for before the features are computed: a copied archive may hold no paths.
     paths = _paths(archive) if files and archive.info.get("key") else None
     backbone = backbone.eval().to(preferred_device())
@@ -89,6 +103,42 @@ def predict(
         where = archive.path / "rejected.csv"
         warn_user(f"{archive.num_rejected:,} scans could not be read and have no row; see {where}")
     return probabilities
+
+
+def _tag_filters(card: ClassifierCard) -> dict[str, dict[str, Any]]:
+    """Returns the filters on DICOM tags; columns of the labels' table are not in new scans."""
+    return {
+        kind: {
+            name: patterns
+            for name, patterns in card.packing.get(kind, {}).items()
+            if value_representation(name) is not None
+        }
+        for kind in FILTERS
+    }
+
+
+def _tell_of_filters(archive: Archive, card: ClassifierCard) -> None:
+    """Says which filters of the classifier's training scans chose these scans, and which not."""
+    applied = archive.info["settings"]
+    rules = [(kind, name) for kind in FILTERS for name in card.packing.get(kind, {})]
+    missing = [
+        f"{kind}.{name}"
+        for kind, name in rules
+        if applied.get(kind, {}).get(name) != card.packing[kind][name]
+    ]
+    if missing:
+        warn_user(
+            f"{archive.path}: its scans were not chosen by {', '.join(missing)}, as the "
+            "classifier's training scans were; see that they are of the same kind (filters=false "
+            "leaves out this warning)"
+        )
+    counts = archive.info.get("notes", {})
+    for setting in (f"{kind}.{name}" for kind, name in rules if f"{kind}.{name}" not in missing):
+        if count := counts.get(f"{LEFT_OUT} {setting}"):
+            warn_user(
+                f"{count:,} files were left out by {setting}, as in the classifier's training "
+                "scans, and have no row; filters=false scores them too"
+            )
 
 
 def _paths(archive: Archive) -> np.ndarray:

@@ -18,6 +18,7 @@ from scanlearn.svg import standalone
 from scanlearn.views.curves import POLICY
 from scanlearn.views.operations.table import PARAMETERS
 from scantune.reports import panels, plots, writeup
+from scantune.reports.label_free import label_free_groups, label_free_panels, signed_text
 from scantune.splits import Budget
 from scantune.study.dose import dose_arms, dose_headline, dose_sentences, ranges_text
 from scantune.study.results import (
@@ -93,6 +94,7 @@ def write(folder: Path | str) -> Path:
         "budget": budget_name,
         "outcome": OUTCOMES.__getitem__,
         "p": p_text,
+        "rho": signed_text,
         "tight": lambda text: text.replace(" = ", "\u00a0=\u00a0").replace(" %", "\u00a0%"),
         "duration": duration,
         "thousands": lambda number: f"{number:,.0f}",
@@ -116,6 +118,7 @@ def write(folder: Path | str) -> Path:
         has_scale=has_scale(results),
         shown=shown,
         classes=class_tables(results),
+        label_free=label_free_groups(results, _at_place(results, lead.name)),
         created=f"{datetime.datetime.fromisoformat(results.created):%d %B %Y, %H:%M} UTC",
         winner=winner(results),
         headline=headline(results),
@@ -191,6 +194,7 @@ def draw(results: Results) -> dict[str, list[tuple[str, Markup]]]:
             for task, scores in places
             if (lines := archive_lines(results, scores))
         ],
+        "label_free": label_free_panels(results, _at_place(results, task_names[0]), colours),
         "traces": [(title, drawing) for title, drawing in traces if drawing is not None],
     }
 

@@ -9,5 +9,6 @@
 - `delong.py`: DeLong's intervals and paired tests on one fixed test set
 - `metrics.py`: the table of metrics, thresholds, intervals of shares
 - `agreement.py`: quadratic kappa of grades
+- `ranks.py`: whether one measure puts things in the order of another
 - `curves.py`: ROC, precision and recall, calibration and confusion as arrays
 """

@@ -3,6 +3,12 @@
 The test is that of `intervals.paired_difference`: variance C + s2/n + q2/J, Student's t with
 Satterthwaite's degrees of freedom. Each part is told by what a plan says of its patients, seeds and
 label subsets, and by how networks were measured to vary, in this study so far or elsewhere.
+
+Arms that truly differ vary otherwise than those that were measured. Each arm's variance goes by its
+own AUROC, the two lying half the difference above and below the mean; what is hard about a patient
+moves the lower arm more, which no seed averages out; and a seed that makes a network so much better
+shows less in an AUROC near 1. Held at what arms of one recipe vary by, a plan told of larger
+differences what belongs to none.
 """
 
 from __future__ import annotations
@@ -14,7 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import brentq
-from scipy.special import gammaincinv, ndtr, stdtrit
+from scipy.special import gammaincinv, ndtr, ndtri, stdtrit
 
 from scantune.statistics.few_patients import (
     FEWEST,
@@ -33,6 +39,9 @@ from scantune.statistics.intervals import (
 POWER = 0.8
 # How alike two scans of one patient and side are: of k scans each counts k / (1 + (k - 1) rho).
 _WITHIN_PATIENT = 0.5
+# No plan is made for an arm without an error.
+_HIGHEST = 0.999
+_ROUNDS = 12
 # Values of a variance that power is averaged over; one of few degrees of freedom needs more.
 _FINE, _COARSE, _FEW = 100, 12, 20.0
 
@@ -48,10 +57,12 @@ class Variation:
         unshared: Variance over patients of the difference of two networks, as a share of the sum
             of theirs: 1 - r, r the correlation of paired AUROCs.
         shared: The part of it that all pretraining seeds share.
+            Both are of arms without a difference; below 0 where the measured one explains more.
         seed_variance: Variance between seeds of the difference, beyond what is particular to each
             network on these patients; below 0 where that was measured as more than the whole.
         subset_sd: The same between draws of the label subset; there is none with all labels.
         source: Where it was measured, in words.
+        difference: Of the two AUROCs, 0 or more, where this was measured.
 
     Source: r: Hanley and McNeil 1983, "A method of comparing the areas under receiver operating
     characteristic curves derived from the same cases"; the shared part: Obuchowski and Rockette
@@ -65,6 +76,7 @@ class Variation:
     seed_variance: float
     subset_sd: float
     source: str
+    difference: float = 0.0
 
 
 # SimCLR, resnet10t at 64 px on 5,840 paediatric X-rays (kermany_cxr), scales 0, .5 and 1 with three
@@ -119,32 +131,36 @@ def variation_of(
         seed_variance: Between seeds of the difference, moderated by other arms; None is their own.
         otherwise: What one seed cannot tell: how seeds vary, and what they share.
     """
-    networks = [*first, *second]
-    auroc = float(np.mean([each.auroc for each in networks]))
-    of_one = float(np.mean([_patient_variance(each) for each in networks]))
+    auroc = float(np.mean([each.auroc for each in (*first, *second)]))
+    difference = abs(
+        float(np.mean([a.auroc - b.auroc for a, b in zip(first, second, strict=True)]))
+    )
+    of_one = float(np.mean([_patient_variance(each) for each in (*first, *second)]))
     sides = _worth(first[0].sides, scans_per_patient)
+    scale = of_one / float(np.mean([model_variance(at, sides) for at in _arms(auroc, difference)]))
+    sds = _patient_sds(auroc, difference, scale, sides)
     pairs = [paired_difference([a], [b]) for a, b in zip(first, second, strict=True)]
     single = float(np.mean([pair.patient_variance for pair in pairs]))
+    unshared = 1 - (2 * of_one - single) / (2 * sds[0] * sds[1])
     found = replace(
         otherwise,
         auroc=auroc,
-        scale=of_one / model_variance(auroc, sides),
-        unshared=single / (2 * of_one),
+        scale=scale,
+        unshared=unshared,
+        shared=otherwise.shared / otherwise.unshared * unshared,
         subset_sd=subset_sd,
         source=f"this study's {len(first)} seed{'s' if len(first) > 1 else ''} so far",
+        difference=difference,
     )
     if len(first) == 1:
-        return replace(found, shared=otherwise.shared / otherwise.unshared * found.unshared)
+        return found
     whole = paired_difference(first, second)
     own = float(np.var(whole.per_seed, ddof=1)) if seed_variance is None else seed_variance
     # Seeds differ on the same patients by what is particular to a network there, too. Not cut at 0:
     # with as many patients the variance found comes out again, and means of studies are not biased.
     particular = max(0.0, single - whole.patient_variance)
-    return replace(
-        found,
-        shared=whole.patient_variance / (2 * of_one),
-        seed_variance=own - particular,
-    )
+    shared = whole.patient_variance - (1 - unshared) * (sds[0] - sds[1]) ** 2
+    return replace(found, shared=shared / (2 * of_one), seed_variance=own - particular)
 
 
 def _patient_variance(estimate: Estimate) -> float:
@@ -163,21 +179,54 @@ def _worth(sides: Sequence[Sides], scans_per_patient: float) -> tuple[Sides, ...
     )
 
 
+def _arms(auroc: float, difference: float) -> tuple[float, float]:
+    """Returns two AUROCs with a mean and a difference, both lower where one would pass 1.
+
+    Where they cannot differ so much the lower one is at chance.
+    """
+    upper = min(auroc + difference / 2, max(auroc, _HIGHEST))
+    return upper, max(upper - difference, min(auroc, 0.5))
+
+
+def _patient_sds(
+    auroc: float, difference: float, scale: float, sides: Sequence[Sides]
+) -> tuple[float, float]:
+    """Returns the standard deviation over patients of one network of either arm."""
+    upper, lower = (math.sqrt(scale * model_variance(at, sides)) for at in _arms(auroc, difference))
+    return upper, lower
+
+
+def _seed_slopes(auroc: float, difference: float) -> float:
+    """Returns how much of what seeds change in two networks shows in their AUROCs, as variance.
+
+    With normal scores it is the squared slope of Phi at the AUROC's quantile.
+    """
+    return sum(math.exp(-(ndtri(at) ** 2)) for at in _arms(auroc, difference))
+
+
 def components(
-    planned: PlannedTest, variation: Variation
+    planned: PlannedTest, variation: Variation, true: float = 0.0
 ) -> tuple[Component, Component, Component]:
-    """Returns what patients, seeds and label subsets add to the variance of the difference."""
-    of_one = variation.scale * model_variance(
-        variation.auroc, _worth(planned.sides, planned.scans_per_patient)
-    )
-    n, draws = planned.seeds, planned.label_draws
-    share = variation.shared if n > 1 else variation.unshared
-    patients = 2 * of_one * min(share, variation.unshared)
+    """Returns what patients, seeds and label subsets add to the variance of the difference.
+
+    Args:
+        true: Difference of the two arms, 0 or more.
+    """
+    auroc = variation.auroc
+    sides = _worth(planned.sides, planned.scans_per_patient)
+    upper, lower = _patient_sds(auroc, true, variation.scale, sides)
+    n, draws, both = planned.seeds, planned.label_draws, upper**2 + lower**2
+    # Of a network r is shared with the other arm's, and the more uneven the two are the less of it
+    # cancels, with any number of seeds.
+    r = 1 - variation.unshared
+    single = both - 2 * r * upper * lower
+    shared = max(0.0, variation.shared * both + r * (upper - lower) ** 2)
+    patients = min(shared, single) if n > 1 else single
     patients = max(patients, least_difference_variance(planned.sides))
-    particular = 2 * of_one * max(0.0, variation.unshared - variation.shared)
+    ratio = _seed_slopes(auroc, true) / _seed_slopes(auroc, variation.difference)
     # All arms but one beside the pair's own seeds, as `moderation` caps the prior.
     arms = max(1, planned.trained_arms - 1)
-    of_seeds = max(0.0, variation.seed_variance + particular)
+    of_seeds = max(0.0, variation.seed_variance * ratio + max(0.0, single - shared))
     seeds = Component(of_seeds / n, arms * (n - 1))
     subsets = Component(0.0, math.inf)
     if draws is not None and draws > 1:
@@ -193,7 +242,7 @@ def power_at(
     true: float, planned: PlannedTest, variation: Variation, *, alpha: float = 0.05
 ) -> float:
     """Returns how often a true difference is called different, whichever its sign."""
-    return _power(true, *_limits(components(planned, variation), alpha))
+    return _power(true, *_limits(components(planned, variation, abs(true)), alpha))
 
 
 def _limits(parts: Sequence[Component], alpha: float) -> tuple[float, Float[np.ndarray, " q"]]:
@@ -231,11 +280,22 @@ def smallest_difference(
     Example:
         >>> planned = PlannedTest((Sides("ill", 120, 180),), seeds=5)
         >>> f"{smallest_difference(planned, XRAYS):.3f}"
-        '0.033'
+        '0.034'
     """
     if effective_fewest(planned.sides) < FEWEST:
         return math.nan
-    error, limits = _limits(components(planned, variation), alpha)
+    found = 0.0
+    # Variances go by the difference, though slowly: a few rounds agree to three digits and more.
+    for _ in range(_ROUNDS):
+        before, found = found, _found(components(planned, variation, found), power, alpha)
+        if abs(found - before) < 1e-5 * found:
+            break
+    return found
+
+
+def _found(parts: Sequence[Component], power: float, alpha: float) -> float:
+    """Returns the difference that is found with a power where variances do not go by it."""
+    error, limits = _limits(parts, alpha)
     high = error
     while _power(high, error, limits) < power:
         high *= 2

@@ -8,6 +8,7 @@
 - `arms.py`: one network per arm and seed, and the proof that they match
 - `kept.py`: kept scores, extended to a larger plan
 - `scores.py`: every network scored on every task, and kept
+- `label_free.py`: measures without labels, on views that all networks share
 - `leaks.py`: test patients and test scans among those learned from
 - `summary.py`: table, paired differences and verdict
 - `classes.py`: each class at the primary comparison, and ROC curves

@@ -57,7 +57,7 @@ def class_scores(
 ) -> tuple[ClassScore, ...]:
     """Returns a row per class and arm; of two classes the second alone is asked about.
 
-    What seeds add is moderated over the classes and arms.
+    What seeds add is moderated over the arms, for each class.
 
     Args:
         learner: None for that of the primary comparison.
@@ -113,10 +113,10 @@ def _metrics(alone: Scores, learner: str, budget: str) -> dict[str, float]:
 
 
 def between_seeds(values: Mapping[Cell, Sequence[float]]) -> dict[Cell, Component]:
-    """Returns what pretraining seeds add to each cell of several of them, moderated over all.
+    """Returns what pretraining seeds add to each cell of several of them, moderated over arms.
 
     Args:
-        values: A value per seed for each cell, whose key begins with its arm.
+        values: A value per seed for each cell; its key is its arm, and what it shares with others.
     """
     several = {key: of_seed for key, of_seed in values.items() if len(of_seed) > 1}
     if not several:
@@ -124,7 +124,8 @@ def between_seeds(values: Mapping[Cell, Sequence[float]]) -> dict[Cell, Componen
     (n,) = {len(of_seed) for of_seed in several.values()}
     num_arms = len({key[0] for key in several})
     variances = [float(np.var(of_seed, ddof=1)) for of_seed in several.values()]
-    known = moderate(variances, n - 1, (num_arms - 1) * (n - 1))
+    places = [key[1:] for key in several]
+    known = moderate(variances, n - 1, (num_arms - 1) * (n - 1), places)
     return {
         key: Component(each.variance / n, each.df) for key, each in zip(several, known, strict=True)
     }

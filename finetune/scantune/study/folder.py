@@ -60,6 +60,7 @@ _GROWING = frozenset(
         "max_seeds",
         "primary",
         "margin",
+        "label_free",
         *(f"evaluation.{key}" for key in ("learners", "budgets", "label_seeds", "replicates")),
     }
 )
@@ -148,6 +149,10 @@ class StudyFolder:
         # A column name may hold what a file name cannot.
         safe = "".join(c if c.isalnum() or c in "-_" else f"%{ord(c):x}" for c in task)
         return self.path / "scores" / safe / f"{network}.npz"
+
+    def label_free(self, network: str) -> Path:
+        """What was measured of one network without labels."""
+        return self.path / "label-free" / f"{network}.json"
 
     @property
     def plans(self) -> tuple[Path, ...]:

@@ -359,6 +359,11 @@ class CompareConfig(Settings):
         "refuse to start, drop these and near-duplicates of test scans from the unlabeled scans, "
         "or warn and report it",
     )
+    label_free: bool = Field(
+        default=True,
+        description="whether trained networks are also measured without labels, all on the same "
+        "views, and these measures set against AUROC in the report",
+    )
     margin: float = Field(
         default=0.01, gt=0, lt=0.5, description="smallest AUROC difference that matters"
     )

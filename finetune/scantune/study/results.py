@@ -375,6 +375,22 @@ class RocCurve(Settings):
     sensitivity: tuple[float, ...]
 
 
+class LabelFree(Settings):
+    """What one network is worth without labels, by views that are the same for all networks.
+
+    ``measures`` is the panel of `scanlearn.features.panel` by its names, and as ``rotation`` the
+    accuracy of a rotation probe; one is None where it is undefined. ``problem`` says why there are
+    none, ``made_from`` is a hash of weights, scans and views.
+    """
+
+    arm: str
+    seed: int
+    scans: int
+    measures: dict[str, float | None]
+    problem: str = ""
+    made_from: str = ""
+
+
 class ViewShare(Settings):
     """Mean overlap of an arm's two views, and how often they do not touch at all."""
 
@@ -467,6 +483,8 @@ class Results(Settings):
     roc: tuple[RocCurve, ...] = ()
     finding_counts: tuple[FindingCount, ...] = ()
     learner_differences: tuple[LearnerDifference, ...] = ()
+    label_free: tuple[LabelFree, ...] = ()
+    label_free_views: str = ""
     view_statistics: tuple[ViewShare, ...]
     sheets: tuple[Sheet, ...]
     warnings: tuple[str, ...]

@@ -30,6 +30,7 @@ from scantune.study.dose import dose_curves
 from scantune.study.facts import draw_sheets
 from scantune.study.folder import StudyFolder, check_archives, chose_by_area
 from scantune.study.jobs import jobs_started, warn_of_threads
+from scantune.study.label_free import measure_all
 from scantune.study.leaks import dropped, find_study_leaks, leak_warnings
 from scantune.study.plan import CompareConfig
 from scantune.study.planned import look_in_words, power_at_start, power_fact
@@ -122,6 +123,7 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
     config = resolved
     networks = networks_of(config, folder, runs, unlabeled, labels, own_scans)
     scores = score_all(config, folder, networks, archives, tasks)
+    label_free, label_free_views = measure_all(config, folder, runs, unlabeled, policy_left_out)
     stack.enter_context(alone())
     if _is_newer(folder.path / RESULTS_FILE, since_ns):
         return folder.path  # A command that shared the work has said it all meanwhile.
@@ -166,6 +168,8 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
         finding_counts=finding_counts(config, scores, of_classes),
         learner_differences=learner_differences(config, estimates, scores),
         roc=roc_curves(config, arms, scores),
+        label_free=label_free,
+        label_free_views=label_free_views,
         view_statistics=facts.view_shares(config, policy_left_out),
         sheets=draw_sheets(config, folder, unlabeled, policy_left_out),
         warnings=(

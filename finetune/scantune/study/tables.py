@@ -26,6 +26,7 @@ def tables_of(results: Results) -> dict[str, str]:
         for arm in results.arms
         for p in arm.resolved
     ]
+    names = list(dict.fromkeys(name for each in results.label_free for name in each.measures))
     tables = {
         TABLE_FILE: table_csv(results.table),
         "differences.csv": rows_csv(results.differences),
@@ -47,6 +48,13 @@ def tables_of(results: Results) -> dict[str, str]:
                 (curve.arm, curve.name, place / (len(curve.sensitivity) - 1), value)
                 for curve in results.roc
                 for place, value in enumerate(curve.sensitivity)
+            ],
+        ),
+        "label_free.csv": _csv(
+            ("arm", "seed", *names, "problem"),
+            [
+                (each.arm, each.seed, *map(each.measures.get, names), each.problem)
+                for each in results.label_free
             ],
         ),
         "runs.csv": rows_csv(results.runs, without=("curve", "conditions")),

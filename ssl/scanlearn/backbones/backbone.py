@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -37,9 +38,13 @@ class Backbone(nn.Module):
         self.model_args = dict(model_args)
         self.num_classes = int(getattr(network, "num_classes", 0) or 0)
         # Where timm puts a layer between pooling and classifier, that layer's width counts.
-        self.num_features = int(
-            self.num_classes or getattr(network, "head_hidden_size", None) or network.num_features  # type: ignore[arg-type]
-        )
+        width = getattr(network, "head_hidden_size", None) or getattr(network, "num_features", None)
+        if not (self.num_classes or width):
+            raise ScanlearnError(
+                f"backbone.name: '{name}' does not say how long its feature vector is; set "
+                "num_features in its __init__"
+            )
+        self.num_features = int(self.num_classes or width or 0)
 
     def forward(self, views: Float[Tensor, "b c s s"]) -> Float[Tensor, "b d"]:
         """Returns the pooled features of standardised views."""
@@ -59,6 +64,11 @@ class Backbone(nn.Module):
             if isinstance(module, nn.Conv2d) and max(module.kernel_size) > 1
         )
         return sum(1 for _ in spatial) > 1
+
+
+def timm_facts(network: nn.Module) -> dict[str, Any]:
+    """Returns what timm says of a network, ``pretrained_cfg``; nothing of a user's own."""
+    return dict(getattr(network, "pretrained_cfg", None) or {})
 
 
 @contextmanager
@@ -109,6 +119,7 @@ def build_backbone(
         rate = drop_path if drop_path and is_transformer(config.name) else 0.0
     with seeded_weights(seed, "backbone", config.name):
         network, model_args = _create(config.name, channels, rate, size)
+    registered_in(config.name)  # Refused before it has trained, not at its export.
     backbone = Backbone(network, name=config.name, channels=channels, model_args=model_args)
     if size is not None:
         check_views(backbone, size)
@@ -155,7 +166,10 @@ def _create(
                     f"backbone.drop_path: '{name}' has no stochastic depth; set it to 0"
                 ) from error
             if position == len(tries) - 1:
-                raise
+                raise ScanlearnError(
+                    f"backbone.name: '{name}' cannot be built ({error}); its function takes what "
+                    "timm's take: pretrained, num_classes, in_chans and **kwargs"
+                ) from error
         except (AssertionError, ValueError, RuntimeError) as error:
             raise ScanlearnError(
                 f"backbone.name: timm cannot build '{name}' for {channels} channels and views "
@@ -192,6 +206,23 @@ def check_views(backbone: Backbone, size: int, what: str = "views.size") -> None
     finally:
         backbone.train()
     assert features.shape == (2, backbone.num_features), backbone.name
+
+
+def registered_in(name: str) -> str | None:
+    """Returns the module in which a user has made a network known to timm; None for timm's own.
+
+    Raises:
+        ScanlearnError: A session without a file, which no other process can repeat.
+    """
+    import timm
+
+    module = str(timm.models.model_entrypoint(name).__module__)
+    if module == "__main__" and getattr(sys.modules[module], "__file__", None) is None:
+        raise ScanlearnError(
+            f"backbone.name: '{name}' is registered in a session without a file, and an export is "
+            "tried in a process of its own; register it in a file, and import that"
+        )
+    return None if module.partition(".")[0] == "timm" else module
 
 
 def create_network(

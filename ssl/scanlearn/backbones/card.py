@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from scanlearn.backbones.backbone import Backbone, weights_hash
+from scanlearn.backbones.consumer import TIMM, loading_of
 from scanlearn.backbones.naming import name_groups
+from scanlearn.backbones.settings import FormatName
 from scanlearn.config.settings import Settings
 from scanlearn.core import Framing
 
-LOAD_CALL = 'timm.create_model("local-dir:FOLDER", pretrained=True, num_classes=0)'
-LOAD_CLASSIFIER = 'timm.create_model("local-dir:FOLDER", pretrained=True)'
 MOST_CHANNELS = 1_024
 LARGEST_SIZE = 16_384
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -71,8 +71,15 @@ class Card(Settings):
     """What a backbone is and where it comes from; ``card.json`` of a backbone folder."""
 
     format: Literal[1] = Field(default=1, description="version of this card's layout")
+    consumer: FormatName = Field(
+        default="timm", description="whose names the weights beside this card have"
+    )
+    files: dict[str, str] = Field(
+        default_factory=dict,
+        description="sha256 of the files beside this card, where timm is not the consumer",
+    )
     load: str = Field(
-        default=LOAD_CALL,
+        default=TIMM.call,
         description="the whole call; without pretrained=True timm returns random weights in "
         "silence",
     )
@@ -85,6 +92,12 @@ class Card(Settings):
     num_features: int = Field(ge=1, description="length of a feature vector, or of class scores")
     num_classes: int = Field(default=0, ge=0, description="classes of its classifier; 0 has none")
     channels: int = Field(ge=1, le=MOST_CHANNELS, description="channels of a view")
+    trained_channels: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_CHANNELS,
+        description="channels it was trained on, where its first layer was folded for others",
+    )
     size: int = Field(
         ge=1, le=LARGEST_SIZE, description="side of the views it was trained on, in pixels"
     )
@@ -94,6 +107,10 @@ class Card(Settings):
         default="squeeze",
         description="how views showed scans that are not square: pad keeps their aspect; squeeze, "
         "of cards without this line, did not",
+    )
+    packing: dict[str, Any] = Field(
+        default_factory=dict,
+        description="settings of pack that changed the pixels of its archive, such as window",
     )
     method: str | None = Field(default=None, description="method it was pretrained with")
     recipe: str | None = Field(default=None, description="recipe of the views")
@@ -111,6 +128,10 @@ class Card(Settings):
     epochs: float = Field(default=0.0, description="passes over the archive")
     seed: int | None = Field(default=None, description="seed of the run")
     archive_hash: str | None = Field(default=None, description="content of the archive")
+    scans: int | None = Field(default=None, ge=0, description="scans in the archive")
+    patients: int | None = Field(
+        default=None, ge=0, description="patients in the archive; null where they are unknown"
+    )
     initial_hash: str | None = Field(default=None, description="weights before the first step")
     start: StartWeights | None = Field(
         default=None, description="weights it began from; null is random ones, from the seed"
@@ -147,7 +168,7 @@ class Card(Settings):
     ) -> Card:
         """Returns the card of a backbone as it is now; ``origin`` are further fields of it."""
         return cls(
-            load=LOAD_CLASSIFIER if backbone.num_classes else LOAD_CALL,
+            load=loading_of(backbone).call,
             architecture=backbone.name,
             model_args=backbone.model_args,
             num_features=backbone.num_features,
@@ -168,7 +189,9 @@ class Card(Settings):
         Where the number differs, the average of the means and of the stds serves every channel.
         """
         mean, std = (spread(values, channels) for values in (self.mean, self.std))
-        return self.model_copy(update={"channels": channels, "mean": mean, "std": std})
+        trained = self.trained_channels or (self.channels if channels != self.channels else None)
+        update = {"channels": channels, "mean": mean, "std": std, "trained_channels": trained}
+        return self.model_copy(update=update)
 
 
 def spread(values: Sequence[float], channels: int) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from scanlearn.backbones.backbone import Backbone
+from scanlearn.backbones.backbone import Backbone, timm_facts
 from scanlearn.backbones.naming import Renamed, name_few
 from scanlearn.errors import ScanlearnError, did_you_mean
 
@@ -38,7 +38,13 @@ def load_adapted(
 
     if channels != trained_on:
         tensors = dict(tensors)
-        for key in _first_convolutions(network):
+        first = _first_convolutions(network)
+        if not first:
+            raise ScanlearnError(
+                f"timm names no first layer of this backbone, trained on {trained_on} channels, so "
+                f"it cannot be adapted to {channels}; give {trained_on}-channel scans"
+            )
+        for key in first:
             try:
                 tensors[key] = adapt_input_conv(channels, tensors[key], base_chans=trained_on)
             except (NotImplementedError, KeyError) as error:
@@ -191,8 +197,7 @@ def _resample_positions(network: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 
 def _first_convolutions(network: nn.Module) -> tuple[str, ...]:
-    config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
-    named = config.get("first_conv") or ()
+    named = timm_facts(network).get("first_conv") or ()
     return tuple(f"{name}.weight" for name in ((named,) if isinstance(named, str) else named))
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scanlearn.backbones.backbone import Backbone, seeded_weights
+from scanlearn.backbones.backbone import Backbone, seeded_weights, timm_facts
 from scanlearn.errors import ScanlearnError
 
 # New classifiers begin near zero: the first loss is that of chance and moves the backbone little.
@@ -124,8 +124,7 @@ def set_classifier(
 
 def classifier_names(network: Backbone) -> tuple[str, ...]:
     """Returns the names of the classifier's weights."""
-    config: dict[str, Any] = network.network.pretrained_cfg  # type: ignore[assignment]
-    named = config.get("classifier") or ()
+    named = timm_facts(network.network).get("classifier") or ()
     parts = (named,) if isinstance(named, str) else tuple(named)
     return tuple(
         name

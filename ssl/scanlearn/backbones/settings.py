@@ -11,12 +11,16 @@ from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.files import check_exists, nearest_name
+
+# Rows of `formats.FORMATS`.
+FormatName = Literal["timm", "torchvision", "safetensors", "onnx", "monai", "smp"]
 
 
 class BackboneConfig(Settings):

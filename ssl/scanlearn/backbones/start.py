@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from scanlearn.backbones.backbone import Backbone, seeded_weights, weights_hash
 from scanlearn.backbones.card import Card, StartWeights, spread
+from scanlearn.backbones.consumer import WEIGHTS
 from scanlearn.backbones.fitting import (
     average_patches,
     is_pooled_otherwise,
@@ -30,7 +31,7 @@ from scanlearn.backbones.fitting import (
 )
 from scanlearn.backbones.naming import beside_table, name_few, rename, table_of
 from scanlearn.backbones.settings import BackboneConfig, check_architecture
-from scanlearn.backbones.weights import WEIGHTS, load_backbone
+from scanlearn.backbones.weights import load_backbone
 from scanlearn.errors import ScanlearnError, did_you_mean
 
 _WHERE = "backbone.weights"

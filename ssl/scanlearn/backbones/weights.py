@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,18 @@ from scanlearn.backbones.backbone import (
     create_network,
     seeded_weights,
     tensors_hash,
+    timm_facts,
     weights_hash,
 )
 from scanlearn.backbones.card import Card, ModelArguments, spread
+from scanlearn.backbones.consumer import WEIGHTS, Loading, consumer_features, loading_of
 from scanlearn.backbones.fitting import check_numbers, load_adapted
 from scanlearn.backbones.settings import check_architecture, check_backbone
-from scanlearn.backbones.timm_alone import timm_features
 from scanlearn.config.loading import check_settings
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors
 from scanlearn.locks import PartialFolder
 
-WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "card.json"
 _LARGEST_JSON = 2**24
@@ -72,12 +73,19 @@ def export_backbone(backbone: Backbone, folder: str | Path, card: Card) -> Path:
 
 def write_weights(backbone: Backbone, folder: Path, card: Card) -> None:
     """Writes weights, timm's configuration and card into a folder that nobody looks at yet."""
-    tensors = {
-        name: tensor.detach().cpu().contiguous().clone()
-        for name, tensor in backbone.network.state_dict().items()
-    }
-    safetensors.torch.save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    write_tensors(folder, backbone.network.state_dict())
     _write_json(folder / CONFIG, timm_config(backbone.network, card))
+    write_card(folder, card)
+
+
+def write_tensors(folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """Writes named weights as ``model.safetensors``."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    safetensors.torch.save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Writes ``card.json``."""
     _write_json(folder / CARD, card.model_dump(mode="json"))
 
 
@@ -87,7 +95,7 @@ def timm_config(network: nn.Module, card: Card) -> dict[str, Any]:
     ``classifier`` and ``first_conv`` stay as timm has them: by them it makes a new classifier for
     ``num_classes=k`` and adapts the first convolution for another ``in_chans``.
     """
-    theirs: dict[str, Any] = dict(network.pretrained_cfg)  # type: ignore[arg-type]
+    theirs = timm_facts(network)
     kept = ("first_conv", "classifier", "fixed_input_size")
     return {
         "architecture": card.architecture,
@@ -102,7 +110,7 @@ def timm_config(network: nn.Module, card: Card) -> dict[str, Any]:
             "interpolation": "bilinear",
             # Views show the whole scan: nothing is cropped away around the centre.
             "crop_pct": 1.0,
-            "crop_mode": "squash",
+            "crop_mode": "border" if card.framing == "pad" else "squash",
             "mean": list(card.mean),
             "std": list(card.std),
             "num_classes": card.num_classes,
@@ -159,7 +167,13 @@ def load_classifying(folder: Path) -> tuple[Backbone, Card]:
 
 
 def _load_folder(folder: Path, channels: int | None) -> tuple[Backbone, Card]:
-    card = _read_card(folder / CARD)
+    card = read_card(folder)
+    if card.consumer != "timm":
+        raise ScanlearnError(
+            f"{folder}: is an export for {card.consumer}; give the run's folder, or an export with "
+            "format=timm"
+        )
+    check_architecture(card.architecture, f"{folder / CARD}: architecture")
     channels = channels or card.channels
     try:
         network = create_network(card.architecture, channels, card.model_args, card.num_classes)
@@ -221,7 +235,13 @@ def _read_weights(path: Path, card: Card) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _read_card(path: Path) -> Card:
+def read_card(folder: Path) -> Card:
+    """Returns the card of an export in any format, its values checked.
+
+    Raises:
+        ScanlearnError: There is none, or it holds what no card does.
+    """
+    path = folder / CARD
     content = _read_json(path)
     required = {name for name, field in Card.model_fields.items() if field.is_required()}
     if missing := sorted(required - content.keys()):
@@ -231,9 +251,7 @@ def _read_card(path: Path) -> Card:
         arguments = check_settings(ModelArguments, card.model_args, f"{path}: model_args")
     except ScanlearnError as error:
         raise ScanlearnError(f"{error}; export the backbone again") from error
-    card = card.model_copy(update={"model_args": arguments.model_dump(exclude_unset=True)})
-    check_architecture(card.architecture, f"{path}: architecture")
-    return card
+    return card.model_copy(update={"model_args": arguments.model_dump(exclude_unset=True)})
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -283,24 +301,46 @@ def _fetch(name: str) -> nn.Module:
     return network
 
 
-def check_reload(folder: Path, backbone: Backbone, size: int) -> None:
-    """Loads ``folder`` with timm in its own process and compares features on fixed views.
+def check_reload(
+    folder: Path, backbone: Backbone, size: int, loading: Loading | None = None
+) -> float:
+    """Loads ``folder`` with its consumer in its own process and compares features on fixed views.
+
+    Args:
+        loading: How the consumer loads it; None for timm.
+
+    Returns:
+        The largest difference of a feature, relative to the largest feature.
 
     Raises:
-        ScanlearnError: If timm cannot load it or its features differ.
+        ScanlearnError: If the consumer cannot load it or its features differ.
     """
+    loading = loading or loading_of(backbone)
+    # Another number of views than what is traced is traced with, so that one fixed there is found.
     views = torch.randn(
-        (2, backbone.channels, size, size), generator=torch.Generator().manual_seed(0)
+        (3, backbone.channels, size, size), generator=torch.Generator().manual_seed(0)
     )
-    theirs = timm_features(folder, views, classifies=backbone.num_classes > 0)
+    theirs = consumer_features(folder, views, loading=loading)
     # A copy on the CPU in fp32: the backbone itself is left as it is.
     reference = copy.deepcopy(backbone).cpu().float().eval()
     reference.to(memory_format=torch.contiguous_format)
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        ours = reference(views)
-    tolerance = RELATIVE_TOLERANCE * float(ours.abs().max())
-    if theirs.shape != ours.shape or not bool((theirs - ours).abs().max() <= tolerance):
+        ours = _last_map(reference, views) if loading.is_last_map else reference(views)
+    difference = torch.inf
+    if theirs.shape == ours.shape:
+        difference = float((theirs - ours).abs().max() / ours.abs().max().clamp_min(1e-30))
+    if not difference <= RELATIVE_TOLERANCE:
         raise ScanlearnError(
-            f"timm loaded the exported '{backbone.name}' but its features differ; nothing was "
-            "exported"
+            f"{loading.library} loaded the exported '{backbone.name}' but its features differ; "
+            "nothing was exported"
         )
+    return difference
+
+
+def _last_map(backbone: Backbone, views: torch.Tensor) -> torch.Tensor:
+    """Returns the averages of the last feature map, ``[b d]``."""
+    maps = backbone.network.forward_intermediates(  # type: ignore[operator]
+        views, indices=1, norm=False, intermediates_only=True
+    )
+    average: torch.Tensor = maps[-1].mean((2, 3))
+    return average

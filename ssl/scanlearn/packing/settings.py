@@ -16,12 +16,14 @@ from scanlearn.readers.dicom_tags import NO_PICTURE_MODALITIES
 from scanlearn.readers.scan import Plane, ReadSettings
 from scanlearn.tables.settings import TABLE_SETTINGS, TableSettings
 
+# Which files of a source are taken, by patterns.
+FILTERS = ("keep", "drop")
 # Settings of the source: how it is read and which files are taken. All others change pixels.
 SOURCE_SETTINGS = frozenset(
     {
         *TABLE_SETTINGS,
         *("follow_links", "open_containers", "folder_labels"),
-        *("allow_columns", "keep", "drop", "summary", "workers", "wait"),
+        *("allow_columns", *FILTERS, "summary", "workers", "wait"),
     }
 )
 # Of a phantom, which is drawn and not packed: other scans can only be packed by the defaults.

@@ -33,6 +33,9 @@ _MAX_TEXT_BYTES = 2**30
 _MAX_LISTED = 40
 _BLANK = frozenset({"", "nan", "none", "na", "n/a", "#n/a", "null", "<na>"})
 _LISTED_FINDINGS = re.compile(r"[|;]")
+# Columns of a table of scans: file, patient and label. With fewer, a first row of one cell may be
+# the header of a list of paths with remarks beside it.
+_LEAST_BELOW_TITLES = 3
 _PROBED_LINES = 20
 # Excel's own way of saying what separates the cells, in a line before the header.
 _SEPARATOR_LINE = re.compile(r'\ufeff?"?sep=(.)"?\r?\n?')
@@ -281,11 +284,29 @@ def _read_excel(path: Path, sheet: str | None) -> pa.Table:
                     say(f"{path.name}: reading sheet {chosen.title!r}{more}")
                 # The size that the sheet claims is not believed: rows would be filled up to it.
                 chosen.reset_dimensions()
-                return _as_table(_cells(chosen.iter_rows(values_only=True)))
+                return _as_table(
+                    _below_titles(_cells(chosen.iter_rows(values_only=True)), path.name)
+                )
     except (ScanlearnError, csv.Error, OSError):
         raise
     except Exception as error:  # What damaged XML raises has no common base.
         raise csv.Error(f"{type(error).__name__}: {error}") from error
+
+
+def _below_titles(rows: Iterator[list[str | None]], name: str) -> Iterator[list[str | None]]:
+    """Yields a sheet's rows; those of titles above the header come blank, and that is said.
+
+    A title has its first cell alone, and the header below it as many as a table of scans needs.
+    """
+    start = list(islice(rows, _PROBED_LINES))
+    widths = [sum(1 for cell in row if cell) for row in start]
+    is_title = [width == 1 and bool(row[0]) for row, width in zip(start, widths, strict=True)]
+    header = next((at for at, width in enumerate(widths) if width and not is_title[at]), 0)
+    if any(is_title[:header]) and widths[header] >= _LEAST_BELOW_TITLES:
+        title = next(row[0] for row in start[:header] if row and row[0])
+        say(f"{name}: the header is row {header + 1}; above it stands {title!r}")
+        start[:header] = [[] for _ in start[:header]]
+    return chain(start, rows)
 
 
 def _check_parts(path: Path) -> None:

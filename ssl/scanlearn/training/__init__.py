@@ -17,5 +17,6 @@
 - `recorder.py`: rows, checkpoints and the progress bar after each step
 - `trainer.py`: Lightning's Trainer, from the checkpoint to the last step
 - `trial.py`: trial steps: the dry run, and the largest batch that fits
-- `pretrain.py`: `pretrain` and `export`
+- `export.py`: `export`: a backbone for another library
+- `pretrain.py`: `pretrain`
 """

@@ -9,21 +9,24 @@ from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 
+from scanlearn.archive.count import Count
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import Backbone
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.start import check_start
-from scanlearn.backbones.weights import export_backbone, load_backbone
+from scanlearn.backbones.weights import export_backbone
 from scanlearn.config import load_config
 from scanlearn.config.reading import read_json
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, write_atomically
 from scanlearn.locks import held, inside
+from scanlearn.packing.settings import pixel_settings
 from scanlearn.threads import computing_with
 from scanlearn.training.checkpoint import checkpoint_step, method_weights
 from scanlearn.training.conditions import sealed
 from scanlearn.training.distributed import ALONE, Ranks, run_together
+from scanlearn.training.export import export as export
 from scanlearn.training.folder import RunFolder
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.monitor import collapse_warning, final_health, is_late
@@ -218,27 +221,6 @@ def _pretrain(
     return ranks.first(lambda: _finish(run, module) if ranks.is_first else read_result(run.folder))
 
 
-def export(run: str | Path, folder: str | Path) -> Path:
-    """Export a run's backbone to a folder that timm loads.
-
-    Returns:
-        The folder, which must not have existed, or been empty.
-
-    Raises:
-        ScanlearnError: The run is not finished, or the folder holds something else.
-    """
-    finished = RunFolder(Path(run))
-    if not finished.result.is_file():
-        raise ScanlearnError(
-            f"{run} is not a finished run (it has no {finished.result.name}): run its pretraining "
-            "again to continue from the last checkpoint"
-        )
-    backbone, card = load_backbone(finished.backbone)
-    written = export_backbone(backbone, folder, card)
-    say(f"{written} holds the backbone; load it with {card.load.replace('FOLDER', str(written))}")
-    return written
-
-
 def read_result(folder: RunFolder) -> PretrainResult:
     """Returns the result of a finished run.
 
@@ -259,7 +241,7 @@ def _finish(run: Run, module: Pretrainer) -> PretrainResult:
     backbone, recipe = run.method.exported.cpu(), run.generator.recipe
     steps = run.resolved.total_steps
     epochs = steps / run.resolved.steps_per_epoch
-    views = config.views.model_dump(mode="json")
+    views, count = config.views.model_dump(mode="json"), Count.of_archive(archive)
     card = Card.of(
         backbone,
         size=config.views.size,
@@ -275,6 +257,9 @@ def _finish(run: Run, module: Pretrainer) -> PretrainResult:
         epochs=epochs,
         seed=config.seed,
         archive_hash=archive.content_hash,
+        scans=count.scans,
+        patients=count.patients or None,
+        packing=pixel_settings(archive.info["settings"]),
         initial_hash=state.initial_hash,
         start=run.start,
         evidence_note=run.note,

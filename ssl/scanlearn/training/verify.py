@@ -50,11 +50,12 @@ def verify(folder: str | Path) -> Verification:
 
 def _checks(folder: Path) -> Iterator[tuple[Path, Callable[[Path], object]]]:
     """Yields what is to be checked, and how."""
+    from scanlearn.backbones.formats import check_files
     from scanlearn.backbones.weights import CARD, load_backbone
     from scanlearn.training.checkpoint import check_content
 
     if (folder / CARD).is_file():
-        yield folder, load_backbone
+        yield folder, check_files
         return
     for path in sorted(folder.glob("scores/*/*.npz")):
         yield path, _check_zip

@@ -13,7 +13,7 @@ import timm
 import torch
 from torch import Tensor
 
-from scanlearn.backbones import timm_alone, weights
+from scanlearn.backbones import consumer, weights
 from scanlearn.backbones.backbone import Backbone, tensors_hash, weights_hash
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.head import build_classifying
@@ -349,14 +349,14 @@ def test_a_network_with_its_classifier_is_loaded_as_such_and_as_no_backbone(
 
 def _answer(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Tensor], Tensor]) -> None:
     """Puts an answer in the place of the fresh process."""
-    monkeypatch.setattr(weights, "timm_features", lambda folder, views, **_: answer(views))
+    monkeypatch.setattr(weights, "consumer_features", lambda folder, views, **_: answer(views))
 
 
 def test_a_fresh_process_returns_the_features_of_an_export(exported: Path, trained: Make) -> None:
     views = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         expected = trained("test_resnet", 1).eval()(views)
-    torch.testing.assert_close(weights.timm_features(exported, views), expected)
+    torch.testing.assert_close(weights.consumer_features(exported, views), expected)
 
 
 def test_equal_features_pass_and_the_backbone_is_left_alone(
@@ -390,24 +390,24 @@ def test_other_features_do_not_pass(
 
 def test_timm_is_asked_again_where_its_process_was_ended(exported: Path) -> None:
     views = torch.zeros(2, 1, 32, 32)
-    first = weights.timm_features(exported, views)
-    running = timm_alone._timm._running
+    first = weights.consumer_features(exported, views)
+    running = consumer._process._running
     assert running is not None
-    weights.timm_features(exported, views)
-    assert timm_alone._timm._running is running
+    weights.consumer_features(exported, views)
+    assert consumer._process._running is running
     running.kill()
     running.wait()
-    assert torch.equal(weights.timm_features(exported, views), first)
-    assert timm_alone._timm._running is not running
+    assert torch.equal(weights.consumer_features(exported, views), first)
+    assert consumer._process._running is not running
 
 
 def test_a_timm_that_cannot_start_says_how_it_ended(
     exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timm_alone, "_timm", timm_alone._TimmProcess())
-    monkeypatch.setattr(timm_alone, "_PROGRAM", "import sys; sys.exit(3)")
+    monkeypatch.setattr(consumer, "_process", consumer._ConsumerProcess())
+    monkeypatch.setattr(consumer, "_PROGRAM", "import sys; sys.exit(3)")
     with pytest.raises(ScanlearnError, match="its process ended with status 3"):
-        weights.timm_features(exported, torch.zeros(2, 1, 32, 32))
+        weights.consumer_features(exported, torch.zeros(2, 1, 32, 32))
 
 
 @pytest.mark.long
@@ -416,6 +416,6 @@ def test_a_folder_timm_cannot_load_says_why(tmp_path: Path, exported: Path) -> N
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"architecture": "resnet19"}))
     with pytest.raises(ScanlearnError, match=r"process of its own: .*resnet19"):
-        weights.timm_features(folder, torch.zeros(2, 1, 32, 32))
+        weights.consumer_features(folder, torch.zeros(2, 1, 32, 32))
     # One that failed leaves the process to the next.
-    assert weights.timm_features(exported, torch.zeros(2, 1, 32, 32)).shape[0] == 2
+    assert weights.consumer_features(exported, torch.zeros(2, 1, 32, 32)).shape[0] == 2

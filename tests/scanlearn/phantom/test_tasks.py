@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold
@@ -112,13 +113,58 @@ def test_pale_eyes_are_brighter_and_flatter() -> None:
 
 @pytest.mark.parametrize("upright", [False, True])
 def test_the_striation_keeps_its_orientation_in_a_mirror(upright: bool) -> None:
-    view = frame(96, 96, 1.0, 1.0)
+    view, level = frame(96, 96, 1.0, 1.0), Strengths(tilt_deg=0.0)
     for seed in range(10):
-        light = striation(view, np.random.default_rng(seed), Strengths(), upright=upright)
+        light = striation(view, np.random.default_rng(seed), level, upright=upright)
         assert light.mean() == pytest.approx(1.0, abs=0.03)
         for picture in (light, light[:, ::-1]):
             down, across = (float(np.abs(np.diff(picture, axis=axis)).mean()) for axis in (0, 1))
             assert (across > 1.5 * down) if upright else (down > 1.5 * across)
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_level_stripes_are_those_of_the_phantom_before_they_were_tilted(
+    upright: bool,
+) -> None:
+    view = frame(48, 40, 1.1, 0.84)
+    level = Strengths(texture=0.14, tilt_deg=0.0)
+    light = striation(view, np.random.default_rng(9), level, upright=upright)
+    rng = np.random.default_rng(9)
+    stripes, phase = rng.uniform(6.0, 8.0), rng.uniform(0.0, 2 * np.pi)
+    wave, sway, start = rng.uniform(1.0, 2.0), rng.uniform(0.2, 0.5), rng.uniform(0.0, 2 * np.pi)
+    for row, column in ((0, 0), (17, 31), (47, 39)):
+        x, y = float(view.x[row, column]), float(view.y[row, column])
+        across, along = (x, y) if upright else (y, x)
+        winding = sway * np.sin(wave * np.pi * along + start)
+        expected = 1 + 0.14 * np.sin(np.pi * stripes * across + phase + winding)
+        assert light[row, column] == pytest.approx(expected, abs=1e-5)
+
+
+def test_stripes_are_as_tilted_as_they_are_said_to_be() -> None:
+    view, strengths = frame(64, 64, 1.0, 1.0), Strengths(tilt_deg=25.0)
+    directions = []
+    for seed in range(300):
+        light = striation(view, np.random.default_rng(seed), strengths, upright=seed % 2 == 0)
+        # The direction across the stripes, by the structure tensor.
+        down, across = np.gradient(light)
+        twice = np.arctan2(2 * (down * across).mean(), (across**2 - down**2).mean())
+        directions.append(np.rad2deg(twice) / 2)
+    upright = np.array(directions[::2])
+    flat = (np.array(directions[1::2]) % 180) - 90
+    assert abs(upright.mean()) < 7
+    assert abs(flat.mean()) < 7
+    assert np.concatenate([upright, flat]).std() == pytest.approx(25.0, abs=4)
+
+
+@pytest.mark.parametrize(("tilt_deg", "most"), [(20.0, 0.997), (30.0, 0.933), (35.0, 0.867)])
+def test_of_tilted_stripes_no_more_can_be_read_than_is_said(tilt_deg: float, most: float) -> None:
+    tilts = np.random.default_rng(0).normal(0.0, tilt_deg, (2, 20_000))
+    # How far a direction is from upright, 0 to 90 degrees, of upright stripes and of flat ones.
+    upright, flat = (np.abs((tilts[k] + 90 * k + 90) % 180 - 90) for k in (0, 1))
+    found = roc_auc_score(np.repeat([0, 1], 20_000), np.concatenate([upright, flat]))
+    assert found == pytest.approx(most, abs=0.006)
+    share = 2 * norm.cdf(90 / (2**0.5 * tilt_deg)) - 1
+    assert share**2 == pytest.approx(most, abs=0.001)
 
 
 def pictures(scans: list[PhantomScan]) -> torch.Tensor:

@@ -188,6 +188,38 @@ def test_excel_cells_are_the_strings_that_csv_would_hold(
         read_table(table, sheet="notes")
 
 
+TITLE = "Pneumonia study, 2024"
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "said"),
+    [
+        ([[TITLE], [], ["file", "id", "y"], ["a", 1, 0]], ["file", "id", "y"], "header is row 3"),
+        ([[TITLE], ["ward 3"], ["file", "id", "y"], ["a"]], ["file", "id", "y"], "header is row 3"),
+        ([["path"], ["a.png"], ["b.png"]], ["path"], ""),
+        ([["path"], ["a.png", "remark"]], None, "row 2 has 2 values for 1 columns"),
+        ([["file", "id", "y"], ["a"], ["b", 2, 1]], ["file", "id", "y"], ""),
+        ([[None, "path"], [0, "a.png"], [1, "b.png", None]], ["path"], ""),
+    ],
+)
+def test_titles_above_the_header_of_a_sheet_are_left_out_and_that_is_said(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    rows: list[list[object]],
+    columns: list[str] | None,
+    said: str,
+) -> None:
+    path = write_excel(tmp_path / "t.xlsx", Sheet=rows)
+    if columns is None:
+        with pytest.raises(ScanlearnError, match=said):
+            read_table(path)
+        return
+    assert read_table(path).column_names == columns
+    told = capsys.readouterr().out
+    assert said in told
+    assert (repr(TITLE) in told) == bool(said)
+
+
 def test_sheet_is_for_excel(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("path\n")
     with pytest.raises(ScanlearnError, match="has no sheets; leave sheet=A out"):

@@ -47,7 +47,7 @@ def archive(draw_archive: Callable[[int], Archive]) -> Archive:
 @pytest.fixture(autouse=True)
 def _no_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
     # Starting a process that imports timm takes seconds; the export's own tests do it.
-    monkeypatch.setattr("scanlearn.backbones.weights.check_reload", lambda *_: None)
+    monkeypatch.setattr("scanlearn.backbones.weights.check_reload", lambda *_: 0.0)
 
 
 class Killed(BaseException):

@@ -12,9 +12,10 @@ from scanlearn.errors import ScanlearnError
 from scantune.comparison.search import search
 from scantune.comparison.search_plan import SearchConfig
 from scantune.comparison.search_results import read_search, summary_lines
-from scantune.comparison.search_rules import choose, kept, label_free_rank
+from scantune.comparison.search_rules import choose, kept
 from scantune.statistics.few_patients import Sides
 from scantune.statistics.intervals import Estimate
+from scantune.statistics.ranks import label_free_rank
 
 Search = Callable[..., SearchConfig]
 SCALES = {"s0": 0.0, "s0.5": 0.5, "s1": 1.0, "s1.5": 1.5}

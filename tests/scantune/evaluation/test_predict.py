@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import timm
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from scanlearn.backbones import weights
 from scanlearn.backbones.backbone import BackboneConfig, build_backbone
@@ -132,6 +134,53 @@ def test_findings_are_called_each_at_its_threshold_and_none_is_the_most_probable
     assert {"probability_late", "probability_light", "called_light"} <= set(rows[0])
     calls = sum(int(row["called_light"]) for row in rows)
     assert f"light: {calls})" in capsys.readouterr().out
+
+
+def write_dicom(path: Path, value: int, modality: str) -> None:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    meta.MediaStorageSOPInstanceUID = f"1.2.3.{path.stem}"
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data = Dataset()
+    data.file_meta = meta
+    data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, f"1.2.3.{path.stem}"
+    data.Modality, data.PatientID = modality, path.stem
+    data.Rows = data.Columns = 16
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated = data.BitsStored = 8
+    data.HighBit, data.PixelRepresentation = 7, 0
+    data.PixelData = np.full((16, 16), value, np.uint8).tobytes()
+    data.save_as(path, enforce_file_format=True)
+
+
+def test_filters_of_the_classifiers_scans_choose_new_ones_or_a_warning_names_them(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    rows = ["path,bright,site"]
+    for index in range(24):
+        write_dicom(scans / f"{index}.dcm", 60 + index + 90 * (index % 2), "CR")
+        rows.append(f"{index}.dcm,{index % 2},{'north' if index < 20 else 'south'}")
+    (scans / "labels.csv").write_text("\n".join(rows) + "\n")
+    write_dicom(scans / "24.dcm", 90, "MR")
+    keep = {"Modality": ("C*",), "site": ("north",)}
+    packed = pack(scans / "labels.csv", tmp_path / "packed", settings=PackSettings(keep=keep))
+    assert len(packed) == 20
+    options: dict[str, Any] = {"target": "bright", "folds": 2, "label_seeds": 1}
+    evaluate(workplace / "exported", packed.path, output=tmp_path / "scores", **options)
+    model = tmp_path / "scores" / "classifier"
+    capsys.readouterr()
+    assert len(predict(model, scans, output=tmp_path / "chosen.csv")) == 24
+    chosen = " ".join(capsys.readouterr().err.split())
+    assert "1 files were left out by keep.Modality" in chosen
+    assert "were not chosen by keep.site, as the classifier's training scans were" in chosen
+    assert len(predict(model, scans, output=tmp_path / "all.csv", filters=False)) == 25
+    assert "left out" not in capsys.readouterr().err
+    everything = pack(scans, tmp_path / "everything")
+    assert len(predict(model, everything.path, output=tmp_path / "all.csv")) == 25
+    told = " ".join(capsys.readouterr().err.split())
+    assert "were not chosen by keep.Modality, keep.site" in told
 
 
 def test_archive_of_other_channels_is_one_clear_sentence(workplace: Path) -> None:

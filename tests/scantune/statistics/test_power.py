@@ -9,7 +9,7 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 from scantune.labels.truth import Truth
 from scantune.scores import Scores
-from scantune.statistics.few_patients import Sides
+from scantune.statistics.few_patients import Sides, model_variance
 from scantune.statistics.intervals import (
     Estimate,
     estimate,
@@ -49,7 +49,7 @@ def test_the_test_finds_the_difference_four_times_in_five(
     """Satterthwaite's test on drawn variances, which need not know the noncentral t."""
     true = smallest_difference(planned, variation)
     rng, draws = np.random.default_rng(0), 20_000
-    parts = components(planned, variation)
+    parts = components(planned, variation, true)
     variances = [part.variance for part in parts]
     found = true + rng.normal(size=draws) * math.sqrt(sum(variances))
     estimated = [
@@ -131,9 +131,10 @@ def test_real_tests_of_made_up_networks_find_it_four_times_in_five() -> None:
 def test_with_known_variance_it_is_the_textbooks() -> None:
     # Two networks on a large test set: (z(.975) + z(.8)) standard errors, Student's t aside.
     planned = PlannedTest(sides(5000, 5000), seeds=1)
-    variance = components(planned, XRAYS)[0].variance
+    found = smallest_difference(planned, XRAYS)
+    variance = components(planned, XRAYS, found)[0].variance
     right = (ndtri(0.975) + ndtri(0.8)) * variance**0.5
-    assert smallest_difference(planned, XRAYS) == pytest.approx(right, rel=1e-3)
+    assert found == pytest.approx(right, rel=1e-3)
     assert power_at(0.0, planned, XRAYS) == pytest.approx(0.05, abs=1e-4)
 
 
@@ -172,6 +173,47 @@ def test_more_seeds_of_the_same_study_have_its_own_variance() -> None:
     arms = drawn(np.random.default_rng(5), 100, np.array([[0.8, 0.82, 0.78], [0.7, 0.75, 0.72]]))
     whole = paired_difference(*arms)
     planned = PlannedTest(arms[0][0].sides, seeds=3)
-    patients, seeds, _ = components(planned, variation_of(*arms))
+    patients, seeds, _ = components(planned, variation_of(*arms), whole.estimate)
     assert patients.variance == pytest.approx(whole.patient_variance, rel=1e-6)
     assert seeds.variance == pytest.approx(whole.seed_variance, rel=1e-6)
+
+
+@pytest.mark.parametrize(("upper", "lower"), [(0.93, 0.76), (0.98, 0.85)])
+def test_arms_that_differ_much_vary_as_planned(upper: float, lower: float) -> None:
+    """Networks of one height tell how others vary: higher and lower ones, by DeLong's covariances.
+
+    Their scores are what patients, arms and networks add up to, as `drawn` has it.
+    """
+    n, num_seeds, repetitions = 120, 3, 4000
+    rng = np.random.default_rng(8)
+    middle = (upper + lower) / 2
+    found = {}
+    for aurocs in ((middle, middle), (upper, lower)):
+        y = np.arange(n) < n // 2
+        shape = (repetitions, n)
+        shared = rng.normal(size=shape)
+        means = []
+        for auroc in aurocs:
+            by_arm, seeds = rng.normal(size=shape), []
+            for effect in SPREAD * rng.normal(size=(num_seeds, repetitions, 1)):
+                value = 0.75**0.5 * shared + 0.15**0.5 * by_arm + 0.1**0.5 * rng.normal(size=shape)
+                value = value + y * (ndtri(auroc) + effect) * 2**0.5
+                ranks = value.argsort(axis=1).argsort(axis=1)[:, y].sum(axis=1) + n // 2
+                seeds.append((ranks / (n // 2) - (n // 2 + 1) / 2) / (n // 2))
+            means.append(np.array(seeds))
+        # Covariance of the differences of two seeds, and what is left of one seed's variance.
+        between = np.cov(means[0] - means[1])
+        common = between[~np.eye(num_seeds, dtype=np.bool_)].mean()
+        found[aurocs] = common, np.diagonal(between).mean() - common
+    like, (shared_at, of_seeds_at) = found[middle, middle], found[upper, lower]
+    of_one = model_variance(middle, sides(n // 2, n // 2))
+    slope = math.exp(-(ndtri(middle) ** 2) / 2) / (2 * math.pi) ** 0.5
+    by_seed = 2 * (SPREAD * slope) ** 2
+    unshared = (like[0] + like[1] - by_seed) / (2 * of_one)
+    variation = Variation(middle, 1.0, unshared, like[0] / (2 * of_one), by_seed, 0.0, "drawn")
+    planned = PlannedTest(sides(n // 2, n // 2), seeds=num_seeds)
+    patients, seeds_part, _ = components(planned, variation, upper - lower)
+    # What arms without a difference share is half of it, or a third.
+    assert components(planned, variation)[0].variance < 0.6 * shared_at
+    assert patients.variance == pytest.approx(shared_at, rel=0.2)
+    assert num_seeds * seeds_part.variance == pytest.approx(of_seeds_at, rel=0.15)
