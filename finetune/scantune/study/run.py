@@ -20,7 +20,7 @@ from scanlearn.files import write_atomically
 from scanlearn.locks import held, inside
 from scanlearn.packing.sources import chosen_canvas, open_archive
 from scanlearn.provenance import provenance
-from scantune.evaluation.backbone import channels_of
+from scantune.evaluation.backbone import packing_of_backbone
 from scantune.labels.open import open_archives, single_columns
 from scantune.study import facts
 from scantune.study.arms import given_rows, matched, resolve_groups, train_arms
@@ -271,7 +271,8 @@ def packed_again(
     for name, arm in config.arms.items():
         if arm.canvas is None or arm.backbone is None:
             continue
-        channels = 3 if isinstance(arm.backbone, BackboneConfig) else channels_of(arm.backbone)
+        is_file = isinstance(arm.backbone, BackboneConfig)
+        channels = 3 if is_file else packing_of_backbone(str(arm.backbone)).get("channels")
         packed = _labeled_archives(config, 1 if channels == 1 else 3, arm.canvas)
         if any(
             own.content_hash == other.content_hash and min(own.shape[1:]) != arm.canvas
