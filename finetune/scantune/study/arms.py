@@ -70,18 +70,19 @@ def train_arms(
     config: CompareConfig,
     folder: StudyFolder,
     unlabeled: Archive,
+    resolved: Mapping[Group, Resolved],
     meanwhile: Callable[[Sequence[RunRow]], bool] = lambda _: False,
 ) -> tuple[tuple[RunRow, ...], tuple[str, ...]]:
     """Trains every arm with every seed that no other command trains, or reads back what is there.
 
     Args:
+        config: The plan on the devices that `resolve_groups` found.
         meanwhile: Called with the rows so far where others train all that is left; returns whether
             it found anything to do.
 
     Returns:
         A row per network, seed by seed, and what was warned of.
     """
-    config, resolved = resolve_groups(config, folder, unlabeled)
     arms = [arm for arm in config.arms if config.arms[arm].kind in ("pretrained", "random")]
     rows: dict[tuple[int, str], RunRow] = {}
     warnings_of: dict[tuple[int, str], tuple[str, ...]] = {}
@@ -573,8 +574,8 @@ def _random_row(
 def _trained_row(
     config: CompareConfig, folder: StudyFolder, result: PretrainResult, arm: str, seed: int
 ) -> RunRow:
-    own = {"arm", "seed", "curve", "backbone", "statistics", "group"}
-    own |= {"conditions", "is_recorded", "record_problem"}
+    added = {"arm", "seed", "curve", "backbone", "statistics", "group"}
+    added |= {"conditions", "is_recorded", "record_problem"}
     record = read_record(RunFolder(result.folder))
     dial, problem = str(config.arms[arm].dial()), record.problem
     if record.values.get(DIAL, dial) != dial:
@@ -582,7 +583,7 @@ def _trained_row(
     return RunRow(
         arm=arm,
         seed=seed,
-        **{name: getattr(result, name) for name in RunRow.model_fields.keys() - own},
+        **{name: getattr(result, name) for name in RunRow.model_fields.keys() - added},
         conditions=dict(record.values),
         is_recorded=record.is_whole,
         record_problem=problem,

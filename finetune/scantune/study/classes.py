@@ -34,7 +34,7 @@ _MOST_CLASSES = 12
 _EVERY = 2
 
 Members = Mapping[tuple[str, str], Sequence[Scores]]
-Cell = TypeVar("Cell", bound=tuple[object, ...])
+_Key = TypeVar("_Key", bound=tuple[object, ...])
 
 
 def of_class(scores: Scores, code: int) -> Scores:
@@ -112,7 +112,7 @@ def _metrics(alone: Scores, learner: str, budget: str) -> dict[str, float]:
     return mean_metrics(folds)
 
 
-def between_seeds(values: Mapping[Cell, Sequence[float]]) -> dict[Cell, Component]:
+def between_seeds(values: Mapping[_Key, Sequence[float]]) -> dict[_Key, Component]:
     """Returns what pretraining seeds add to each cell of several of them, moderated over arms.
 
     Args:

@@ -84,7 +84,7 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
         left_out = dropped(config, folder)
         if left_out:
             named["unlabeled"] = unlabeled = unlabeled.without(left_out)
-        groups = resolve_groups(config, folder, unlabeled)[1]
+        on_devices, groups = resolve_groups(config, folder, unlabeled)
     warn_of_threads(config.jobs, groups[config.groups[0]].threads)
     # Runs keep the plan as it was written; before the hours that they take, tune is checked too.
     resolved = config.under(groups[config.groups[0]].modality)
@@ -117,7 +117,7 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
         left = (network for network in networks if network.name not in scored)
         return any(piece_of(folder, network, score).try_making() for network in left)
 
-    runs, run_warnings = train_arms(config, folder, unlabeled, score_one)
+    runs, run_warnings = train_arms(on_devices, folder, unlabeled, groups, score_one)
     runs = (*runs, *given)
     policy_left_out = {name for chosen in groups.values() for name in chosen.left_out}
     config = resolved
