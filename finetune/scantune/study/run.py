@@ -20,7 +20,7 @@ from scantune.labels.open import open_archives, single_columns
 from scantune.study import facts
 from scantune.study.arms import given_rows, matched, resolve_groups, train_arms
 from scantune.study.classes import class_scores, roc_curves
-from scantune.study.dose import dose_curves
+from scantune.study.dose import dose_curves, joint_curves
 from scantune.study.facts import draw_sheets
 from scantune.study.folder import StudyFolder, check_archives, chose_by_area
 from scantune.study.jobs import jobs_started, warn_of_threads
@@ -152,6 +152,9 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
         table=table,
         differences=differences,
         dose=dose_curves(arms, estimates, config.margin),
+        joint_dose=joint_curves(
+            arms, estimates, (answer.primary.learner, answer.primary.budget), config.margin
+        ),
         classes=class_scores(config, scores),
         roc=roc_curves(config, arms, scores),
         label_free=label_free,
