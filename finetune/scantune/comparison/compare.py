@@ -12,7 +12,8 @@ from scanlearn.console import say
 from scanlearn.locks import held, inside
 from scantune.reports import report as page
 from scantune.reports.writeup import plain_words
-from scantune.study.dose import dose_headline
+from scantune.study.dose import dose_headline, joint_sentences
+from scantune.study.folder import StudyFolder
 from scantune.study.plan import CompareConfig
 from scantune.study.results import Matched, Results, Score, read_results
 from scantune.study.run import run_study
@@ -47,7 +48,10 @@ def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -
         raise TypeError("overrides change a file; give them to load_config instead")
     if config.launcher is not None:
         return _submit(config)
+    study = StudyFolder(Path(config.output).expanduser())
     for num_seeds in config.looks:
+        if num_seeds in study.unsettled(config) and num_seeds != config.looks[-1]:
+            continue  # Looked at before, by this command or another.
         look = config if config.max_seeds is None else config.at_look(num_seeds)
         # Commands that share the study leave one look after the other.
         folder = run_study(look.model_copy(update={"wait": config.wait or look is not config}))
@@ -106,6 +110,11 @@ def summary_lines(results: Results) -> list[str]:
         lines.append(
             f"{curve.group}: {dose_headline(curve)}" if curve.group else dose_headline(curve)
         )
+    lines += [
+        " ".join([*([f"{c.group}:"] if c.group else []), "Together:", *joint_sentences(c)])
+        for c in results.joint_dose
+        if c.task == primary.task
+    ]
     others = [d for d in results.differences if not d.primary]
     num_shown = sum(d.verdict not in ("equivalent", "none") for d in others)
     if others:

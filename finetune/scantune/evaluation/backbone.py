@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int
@@ -18,6 +18,7 @@ from scanlearn.backbones.start import load_start, standard_view
 from scanlearn.backbones.weights import load_backbone
 from scanlearn.features.batch_norm import WholeScans
 from scanlearn.features.extract import extract, squeezed_note, thumbnail_features
+from scanlearn.features.preprocessing import packing_of
 from scanlearn.files import features_folder
 from scantune.evaluation.classifier import View
 from scantune.evaluation.settings import RANDOM, THUMBNAIL, folder_of, random_of
@@ -129,21 +130,24 @@ def _described(kind: str, network: Backbone, view: View) -> dict[str, Any]:
     }
 
 
-def channels_of(backbone: str | Path) -> Literal[1, 3, "auto"]:
-    """Returns the channels that a backbone on disk was trained on; auto where there is none.
+def packing_of_backbone(backbone: str | Path) -> dict[str, Any]:
+    """Returns how scans are packed for a backbone on disk: as the archive it was trained on.
 
     A backbone that is none is found here, before the labels are packed for it.
+
+    Returns:
+        Settings of `PackSettings`; for what was never trained, the channels alone: auto.
 
     Raises:
         ScanlearnError: It cannot be loaded, or there is none of that name.
     """
+    auto = {"channels": "auto"}
     if str(backbone) == THUMBNAIL:
-        return "auto"
+        return auto
     folder = folder_of(backbone)
     if folder is None and str(backbone).startswith(RANDOM):
         check_architecture(random_of(str(backbone))[0], str(backbone))
-        return "auto"
-    channels = load_backbone(folder or backbone)[1].channels
-    if folder is None:
-        return "auto"
-    return 1 if channels == 1 else 3 if channels == 3 else "auto"
+        return auto
+    card = load_backbone(folder or backbone)[1]
+    # Cards of earlier versions do not say how their archive was packed.
+    return auto if folder is None else packing_of(card, str(folder)).model_dump(exclude_unset=True)

@@ -27,7 +27,7 @@ from scanlearn.packing.settings import FILTERS, PackSettings, pixel_settings
 from scanlearn.tables.settings import TABLE_SETTINGS
 from scanlearn.threads import computing_with, free_threads
 from scanlearn.views.of_archive import left_out_in_words
-from scantune.evaluation.backbone import EvaluatedBackbone, channels_of, open_backbone
+from scantune.evaluation.backbone import EvaluatedBackbone, open_backbone, packing_of_backbone
 from scantune.evaluation.classifier import SEED, describe, keep_classifier, keep_network
 from scantune.evaluation.outputs import check_output, write
 from scantune.evaluation.results import Evaluation, interval_notes, remarks, say_table, score_table
@@ -172,7 +172,7 @@ def _open(backbone: str | Path, labels: str | Path, settings: EvaluateConfig) ->
         settings.synthetic_column,
     )
     packing = PackSettings(
-        channels=channels_of(backbone),
+        **packing_of_backbone(backbone),
         folder_labels=settings.folder_labels,
         **settings.model_dump(include=set(TABLE_SETTINGS)),
         allow_columns=question.columns,

@@ -136,8 +136,9 @@ def train_until(
     arm: str,
     step: int,
     resolved: Resolved,
+    seed: int,
 ) -> tuple[Backbone, float]:
-    """Trains an arm with the plan's first seed until a step, and returns its network as it is then.
+    """Trains an arm with one pretraining seed until a step; returns its network as it is then.
 
     At the last step the run is finished and exported.
 
@@ -153,7 +154,7 @@ def train_until(
         ScanlearnError: The run is beyond that step, or cannot be trained.
     """
     leave_out = _leave_out(config, folder, unlabeled, config.group(arm))
-    run = config.run_config(arm, config.seeds[0], folder.run(arm, config.seeds[0]), leave_out)
+    run = config.run_config(arm, seed, folder.run(arm, seed), leave_out)
     if step < resolved.total_steps:
         network = pretrain_until(run, step, resolved)
     else:

@@ -53,7 +53,7 @@ def of_class(scores: Scores, code: int) -> Scores:
 def class_scores(config: CompareConfig, scores: Members) -> tuple[ClassScore, ...]:
     """Returns a row per class and arm; of two classes the second alone is asked about.
 
-    What seeds add is moderated over the classes and arms.
+    What seeds add is moderated over the arms, for each class.
     """
     task, learner, budget = config.primary_task, config.primary.learner, config.primary_budget
     arms = {arm: members for (of, arm), members in scores.items() if of == task}
@@ -113,7 +113,8 @@ def _between_seeds(
     (n,) = {len(aurocs) for aurocs in values.values()}
     num_arms = len({arm for arm, _ in values})
     variances = [float(np.var(aurocs, ddof=1)) for aurocs in values.values()]
-    known = moderate(variances, n - 1, (num_arms - 1) * (n - 1))
+    classes = [code for _, code in values]
+    known = moderate(variances, n - 1, (num_arms - 1) * (n - 1), classes)
     return {
         key: Component(each.variance / n, each.df) for key, each in zip(values, known, strict=True)
     }

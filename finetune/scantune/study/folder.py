@@ -91,6 +91,36 @@ class StudyFolder:
         return self.path / "logs"
 
     @property
+    def looks(self) -> Path:
+        """Numbers of seeds at which the newest plan was looked at, and nothing was settled."""
+        return self.path / "looks.json"
+
+    def unsettled(self, config: CompareConfig) -> tuple[int, ...]:
+        """Returns the looks of a plan after which it goes on; empty where another plan is newer.
+
+        What was silently wrong: a command that came later looked at fewer seeds again, and replaced
+        the results that another had by then.
+        """
+        if not self.looks.is_file() or differences(self.path, config, PRESENTATION | {"seeds"}):
+            return ()
+        return self._unsettled()
+
+    def add_unsettled(self, num_seeds: int) -> None:
+        """Records that the newest plan settled nothing at that number of seeds."""
+        looks = sorted({*self._unsettled(), num_seeds})
+        write_atomically(self.looks, json.dumps(looks) + "\n")
+
+    def _unsettled(self) -> tuple[int, ...]:
+        if not self.looks.is_file():
+            return ()
+        return read_json(
+            self.looks,
+            tuple[int, ...],
+            what="does not list numbers of seeds",
+            remedy="delete it to have the study looked at from the first look on",
+        )
+
+    @property
     def leaks(self) -> Path:
         """What the leak audit found."""
         return self.path / "leaks"
@@ -194,6 +224,8 @@ def open_study(config: CompareConfig, *, is_shared: bool = False) -> StudyFolder
         )
     if changed:
         _check_arms(config, folder)
+        if not all(text.startswith("seeds ") for text in changed):
+            folder.looks.unlink(missing_ok=True)
         if any(text.startswith("tasks ") for text in changed) and folder.leaking.is_file():
             # Another task may test other scans: they are audited again.
             folder.leaking.rename(folder.leaking_before)
@@ -228,6 +260,9 @@ def _check_arms(config: CompareConfig, folder: StudyFolder) -> None:
         for network in (name, f"{name}-seed-*"):
             made += folder.path.glob(f"scores/*/{network}.npz")
         before = next((plan[name] for plan in reversed(plans) if name in plan), settings)
+        if config.arms[name].backbone_path is not None:
+            # It may have moved: whether its weights are the same is told by the hash of its scores.
+            before = {**before, "backbone": settings["backbone"]}
         if made and before != settings:
             keys = {**before, **settings}
             key = next(key for key in keys if before.get(key) != settings.get(key))

@@ -318,6 +318,17 @@ class DoseCurve(Settings):
     margin: float
 
 
+class JointDoseCurve(DoseCurve):
+    """The curve that several learners and label budgets share, each at its own level.
+
+    ``learner`` and ``budget`` are those at whose level it is told, ``places`` all that it is
+    fitted to; ``shape_p`` is the p-value of these having one shape.
+    """
+
+    places: tuple[tuple[str, Budget], ...]
+    shape_p: float
+
+
 class ClassScore(Settings):
     """One class against the rest at the primary task, learner and label budget.
 
@@ -449,6 +460,7 @@ class Results(Settings):
     table: tuple[Score, ...]
     differences: tuple[ArmDifference, ...]
     dose: tuple[DoseCurve, ...] = ()
+    joint_dose: tuple[JointDoseCurve, ...] = ()
     classes: tuple[ClassScore, ...] = ()
     roc: tuple[RocCurve, ...] = ()
     label_free: tuple[LabelFree, ...] = ()

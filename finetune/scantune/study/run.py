@@ -20,7 +20,7 @@ from scantune.labels.open import open_archives, single_columns
 from scantune.study import facts
 from scantune.study.arms import given_rows, matched, resolve_groups, train_arms
 from scantune.study.classes import class_scores, roc_curves
-from scantune.study.dose import dose_curves
+from scantune.study.dose import dose_curves, joint_curves
 from scantune.study.facts import draw_sheets
 from scantune.study.folder import StudyFolder, check_archives, chose_by_area
 from scantune.study.jobs import jobs_started, warn_of_threads
@@ -31,6 +31,7 @@ from scantune.study.planned import look_in_words, power_at_start, power_fact
 from scantune.study.results import RESULTS_FILE, TABLE_FILE, Rejected, Results, RunRow
 from scantune.study.scores import (
     Network,
+    check_kept,
     networks_of,
     piece_of,
     read_tasks,
@@ -82,6 +83,10 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
     # Runs keep the plan as it was written; before the hours that they take, tune is checked too.
     resolved = config.under(groups[config.groups[0]].modality)
     given, given_warnings = given_rows(config, labels)
+    # Hours of training should not end in a backbone that was put in the place of another.
+    check_kept(
+        resolved, folder, networks_of(resolved, folder, given, unlabeled, labels), archives, tasks
+    )
     early = (
         *facts.step_warnings(groups),
         *facts.mixture_warnings(unlabeled),
@@ -147,6 +152,9 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
         table=table,
         differences=differences,
         dose=dose_curves(arms, estimates, config.margin),
+        joint_dose=joint_curves(
+            arms, estimates, (answer.primary.learner, answer.primary.budget), config.margin
+        ),
         classes=class_scores(config, scores),
         roc=roc_curves(config, arms, scores),
         label_free=label_free,
@@ -170,6 +178,8 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
         timing=folder.timing(),
     )
     write_atomically(folder.path / TABLE_FILE, table_csv(results.table))
+    if config.max_seeds is not None and answer.kind == "none":
+        folder.add_unsettled(len(config.seeds))
     # Written last: where it is, the study is complete.
     write_atomically(folder.path / RESULTS_FILE, results.model_dump_json(indent=1) + "\n")
     say(f"{RESULTS_FILE} and {TABLE_FILE} written")

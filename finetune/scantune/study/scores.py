@@ -163,6 +163,19 @@ def score_all(
     return scores
 
 
+def check_kept(
+    config: CompareConfig,
+    folder: StudyFolder,
+    networks: Sequence[Network],
+    archives: tuple[Archive, ...],
+    tasks: Mapping[str, LabeledSet],
+) -> None:
+    """Refuses kept scores that are not of these networks; errors are those of `score_all`."""
+    for network in networks:
+        for task, labeled in tasks.items():
+            _kept(folder, network, archives, task, labeled, config.scoring)
+
+
 def piece_of(
     folder: StudyFolder, network: Network, score: Callable[[Network], object]
 ) -> SharedPiece:

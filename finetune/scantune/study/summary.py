@@ -179,9 +179,9 @@ def spreads(
 ) -> dict[Contrast, Spread]:
     """Returns how seeds and label subsets vary, moderated over the cells of the study.
 
-    The cells of a group are all places of the table for each trained arm; for each pair of trained
-    arms; and for each trained arm against one untrained. Its networks are the same in all places,
-    so that the prior has at most (trained arms - 2)(draws - 1) degrees of freedom. With all labels
+    The cells of a group are each trained arm; each pair of trained arms; or each trained arm
+    against one untrained, in every place of the table, which has a prior of its own. With as many
+    networks it has at most (trained arms - 2)(draws - 1) degrees of freedom. With all labels
     there is no subset to draw. What is particular to a seed on a subset counts in both.
     """
     return spreads_of(trained_arms(config), estimates, scores)
@@ -248,7 +248,8 @@ def _moderated(
     # A label seed none of whose folds is defined tells nothing.
     defined = [of_draw[np.isfinite(of_draw)] for of_draw in values.values()]
     variances = [float(np.var(d, ddof=1)) if len(d) > 1 else math.nan for d in defined]
-    known = moderate(variances, n - 1, (num_trained - 2) * (n - 1))
+    places = [place for place, _ in values]
+    known = moderate(variances, n - 1, (num_trained - 2) * (n - 1), places)
     return {
         contrast: Component(known_of.variance / n, known_of.df)
         for contrast, known_of in zip(values, known, strict=True)

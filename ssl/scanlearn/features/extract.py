@@ -20,7 +20,7 @@ from scanlearn.backbones.backbone import Backbone, weights_hash
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.device import Precision, autocast, preferred_memory_format
 from scanlearn.console import Progressor, track
-from scanlearn.core import Framing, ViewPlan
+from scanlearn.core import Framing, ScanBatch, ViewPlan
 from scanlearn.errors import NotFiniteError, ScanlearnError
 from scanlearn.files import disk_errors, features_prefix, make_folder, write_atomically
 from scanlearn.locks import beside, held
@@ -162,16 +162,23 @@ def whole_scans(
     framing: Framing = "pad",
 ) -> Iterator[tuple[Place, Float[Tensor, "b c s s"]]]:
     """Yields the place of each batch among the rows, and its views on ``device``."""
-    generator = ViewGenerator("simclr", Scale.IDENTITY, ViewPlan(1), size, mean, std)
     for start in range(0, len(rows), batch_size):
         place = slice(start, start + batch_size)
         batch = archive.gather(rows[place]).to(device)
-        # At the identity nothing depends on what is drawn: any key will do.
-        draw = generator.draw(batch, DrawKey(0, 0, np.arange(len(batch))))
-        if framing == "squeeze":
-            box = batch.valid_box.cpu().numpy().astype(np.float64)
-            draw = replace(draw, crop_box=box[:, None])
-        yield place, generator.render(batch, draw).global_views[0]
+        yield place, whole_views(batch, size, mean, std, framing)
+
+
+def whole_views(
+    batch: ScanBatch, size: int, mean: Sequence[float], std: Sequence[float], framing: Framing
+) -> Float[Tensor, "b c s s"]:
+    """Returns the view of each whole scan of a batch, standardised, on its device."""
+    generator = ViewGenerator("simclr", Scale.IDENTITY, ViewPlan(1), size, mean, std)
+    # At the identity nothing depends on what is drawn: any key will do.
+    draw = generator.draw(batch, DrawKey(0, 0, np.arange(len(batch))))
+    if framing == "squeeze":
+        box = batch.valid_box.cpu().numpy().astype(np.float64)
+        draw = replace(draw, crop_box=box[:, None])
+    return generator.render(batch, draw).global_views[0]
 
 
 def all_square(archive: Archive, rows: Int64[np.ndarray, " n"] | None = None) -> bool:

@@ -10,7 +10,7 @@ from scanlearn.backbones.backbone import BackboneConfig, build_backbone, weights
 from scanlearn.errors import ScanlearnError
 from scanlearn.features.batch_norm import WholeScans
 from scanlearn.packing.sources import open_archive
-from scantune.evaluation.backbone import THUMBNAIL, channels_of, open_backbone
+from scantune.evaluation.backbone import THUMBNAIL, open_backbone, packing_of_backbone
 from scantune.evaluation.evaluate import evaluate
 
 
@@ -27,7 +27,7 @@ def test_the_thumbnail_has_no_network(archive: Archive) -> None:
     assert subject.described == {"kind": "thumbnail", "size": 16}
     assert subject.features(archive, np.arange(2)).shape == (2, 3 * 16 * 16)
     assert open_backbone(THUMBNAIL, archive, 8).features(archive, np.arange(1)).shape == (1, 192)
-    assert channels_of(THUMBNAIL) == "auto"
+    assert packing_of_backbone(THUMBNAIL) == {"channels": "auto"}
 
 
 def test_an_untrained_network_is_the_one_of_its_seed(
@@ -72,7 +72,7 @@ def test_what_has_no_weights_is_one_sentence(archive: Archive, tmp_path: Path) -
         open_backbone(tmp_path / "none", archive, None)
     (tmp_path / "config.yaml").touch()
     with pytest.raises(ScanlearnError, match="this run has no backbone yet"):
-        channels_of(tmp_path)
+        packing_of_backbone(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 
+from scanlearn.backbones.backbone import BackboneConfig, build_backbone
 from scanlearn.errors import ScanlearnError
+from scanlearn.packing.sources import open_archive
 from scantune import scoring
+from scantune.study.arms import given_rows
 from scantune.study.folder import check_archives, open_study
 from scantune.study.leaks import _check_dropped
 from scantune.study.plan import CompareConfig
 from scantune.study.run import canvas_chosen, run_study
+from scantune.study.scores import check_kept, networks_of, read_tasks, score_all
 
 Plan = Callable[..., CompareConfig]
 
@@ -153,3 +158,35 @@ def test_tasks_that_drop_other_scans_are_refused_where_networks_are_trained(
     with pytest.raises(ScanlearnError, match="restore tasks"):
         _check_dropped(more, folder, "a\nb\n")
     _check_dropped(more, folder, "a\n")
+
+
+def test_a_given_backbone_that_moved_is_known_by_its_weights(plan: Plan, tmp_path: Path) -> None:
+    network = build_backbone(BackboneConfig(name="test_resnet"), 3, seed=5)
+    first, moved = tmp_path / "mine.safetensors", tmp_path / "moved.safetensors"
+    safetensors.torch.save_file(network.network.state_dict(), first)
+
+    def of(file: Path) -> CompareConfig:
+        given = {"name": "test_resnet", "weights": str(file)}
+        arms = {"strong": {"scale": 1}, "given": {"kind": "backbone", "backbone": given}}
+        return plan(**{**SMALL, "arms": arms, "primary": {"better": "given", "than": "strong"}})
+
+    def check(config: CompareConfig) -> None:
+        rows, _ = given_rows(config, archives[0])
+        networks = networks_of(config, open_study(config), rows, *archives)
+        check_kept(config, open_study(config), networks, (archives[0],), tasks)
+
+    before = of(first)
+    archives = [
+        open_archive(before.labels, settings=before.pack_settings(before.label_columns, 3))
+    ] * 2
+    tasks = read_tasks(before, (archives[0],))
+    rows, _ = given_rows(before, archives[0])
+    folder = open_study(before)
+    networks = networks_of(before, folder, rows, *archives)
+    score_all(before, folder, networks, (archives[0],), tasks)
+    first.rename(moved)
+    check(of(moved))
+    other = build_backbone(BackboneConfig(name="test_resnet"), 3, seed=6)
+    safetensors.torch.save_file(other.network.state_dict(), moved)
+    with pytest.raises(ScanlearnError, match=r"given\.npz: was made from other weights"):
+        check(of(moved))

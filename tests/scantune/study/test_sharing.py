@@ -175,6 +175,56 @@ def test_tasks_of_a_cluster_share_a_study(plan: Plan, tmp_path: Path) -> None:
     assert [len(run["starts"]) for run in runs] == [1, 1]
 
 
+ANSWER = (
+    "import sys; from scanlearn.config import load_config;"
+    "from scantune.comparison.compare import compare;"
+    "from scantune.study.plan import CompareConfig;"
+    "compare(load_config(CompareConfig, sys.argv[1], kind='compare'))"
+)
+
+
+@pytest.mark.long
+def test_commands_with_looks_take_the_same_ones_and_make_nothing_twice(
+    plan: Plan,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arms = {"weak": {"scale": 0.5}, "strong": {"scale": 1}}
+    scored = plan().evaluation.model_dump(mode="json") | {
+        "learners": ["linear"],
+        "budgets": ["all"],
+    }
+    config = plan(arms=arms, seeds="auto", max_seeds=4, evaluation=scored)
+    folder = StudyFolder(Path(config.output))
+    (tmp_path / "study.yaml").write_text(dump_config(config))
+    command = [sys.executable, "-c", ANSWER, str(tmp_path / "study.yaml")]
+    some = os.environ | {"OMP_NUM_THREADS": "1", "SCANLEARN_CACHE": str(tmp_path / "cache")}
+    two = [
+        subprocess.Popen(command, env=some, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    said = [process.communicate()[0].decode() for process in two]
+    assert [process.returncode for process in two] == [0, 0]
+    # A third comes when all is made: it does not go back to the first look.
+    monkeypatch.setenv("SCANLEARN_CACHE", str(tmp_path / "cache"))
+    compare(config)
+    said.append(capsys.readouterr().out)
+    assert json.loads(folder.looks.read_text()) == [3, 4]
+    assert len(folder.plans) == 2
+    runs = [json.loads(path.read_text()) for path in folder.path.glob("arms/*/*/provenance.json")]
+    assert [len(run["starts"]) for run in runs] == [1] * 8
+    assert sum(text.count("scored weak-seed-") for text in said) == 4
+    results = json.loads((folder.path / "results.json").read_text())
+    assert results["verdict"]["kind"] == "none"
+    assert all(results["verdict"]["sentence"] in text for text in said)
+    # Another plan is looked at from its first look on.
+    assert folder.unsettled(config) == (3, 4)
+    assert folder.unsettled(config.model_copy(update={"margin": 0.02})) == ()
+    open_study(config.model_copy(update={"margin": 0.02}))
+    assert not folder.looks.exists()
+
+
 def test_a_task_that_runs_out_of_time_is_queued_as_it_was(plan: Plan) -> None:
     pytest.importorskip("submitit")
     task = Task(json.dumps, plan().model_dump(mode="json"))

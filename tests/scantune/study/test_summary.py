@@ -167,9 +167,8 @@ def test_seeds_and_subsets_are_moderated_over_pairs_of_trained_arms_alone(plan: 
         for arm in (*arms, "thumbnail")
     }
     pairs = [("weak", "strong"), ("weak", "middle"), ("strong", "middle")]
-    # Both learners and budgets of a made-up network score the same: four places of each pair.
-    between = [np.var((aurocs[a] - aurocs[b]).mean(axis=1), ddof=1) for a, b in pairs] * 4
-    subsets = [np.var((aurocs[a] - aurocs[b]).mean(axis=0), ddof=1) for a, b in pairs] * 2
+    between = [np.var((aurocs[a] - aurocs[b]).mean(axis=1), ddof=1) for a, b in pairs]
+    subsets = [np.var((aurocs[a] - aurocs[b]).mean(axis=0), ddof=1) for a, b in pairs]
     of_seeds, of_subsets = moderate(between, 3, 3)[0], moderate(subsets, 2, 2)[0]
     few = found[("pallor", "linear", 10), frozenset({"weak", "strong"})]
     assert few.seeds.variance == pytest.approx(of_seeds.variance / 4)
