@@ -1,6 +1,6 @@
 """How often two arms of one recipe are called different: studies drawn from a bank of networks.
 
-    python benchmarks/aa.py --work FOLDER     20 networks and 500 splits: about 5 minutes of one core
+    python benchmarks/aa.py --work FOLDER     20 networks, 500 splits: about 5 minutes of one core
     python benchmarks/aa.py --quick           10 networks of 10 steps and 100 splits
 
 Everything is drawn by a program: no figure here is evidence about real scans. One arm of a study,
