@@ -2,7 +2,7 @@
 # make test           ruff, mypy --strict and the tests, from nothing
 # make check          what is long: the README's commands, notebooks, kill and resume, the browser
 # make docs           the site of docs/, in site/index.html
-# make release-check  what needs further installations: the wheel, oldest and newest dependencies
+# make release-check  the wheel alone, with the oldest and newest dependencies, on each Python here
 
 SHELL := /bin/bash
 VENV := .venv
@@ -31,7 +31,7 @@ docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 release-check: $(VENV)/.installed-dev
-	$(BIN)/python tests/project/release.py
+	$(BIN)/python tests/project/release.py $(PYTHONS)
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(call install,.)

@@ -1,4 +1,4 @@
-"""How often the curve over the scale is right: python benchmarks/dose.py [REPETITIONS].
+"""How often the curve over the scale is right: python benchmarks/dose.py [REPETITIONS [DRAWS]].
 
 Planted curves, 3 pretraining seeds (sd .01 each scale by itself, .005 together), patients with sd
 .02 of which a tenth tells scales apart. Takes about 20 s for 100 repetitions.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from scantune.statistics.dose import fit_curve
+from scantune.statistics import dose
 
 Curve = Callable[[Float[np.ndarray, " x"]], Float[np.ndarray, " x"]]
 
@@ -33,14 +33,16 @@ def main(times: int) -> None:
         at = np.array(scales)
         patients = 0.02**2 * (0.9 + 0.1 * np.eye(len(at)))
         root = np.linalg.cholesky(patients)
-        for num_seeds in (2, 3, 5):
+        for num_seeds in (1, 2, 3, 5) if len(at) > dose.FEWEST_SCALES else (2, 3, 5):
             for name, truth in TRUTHS.items():
                 rng, rows = np.random.default_rng(1), []
                 for repetition in range(times):
                     noise = 0.005 * rng.standard_normal((1, num_seeds))
                     noise = noise + 0.01 * rng.standard_normal((len(at), num_seeds))
                     values = (truth(at) + root @ rng.standard_normal(len(at)))[:, None] + noise
-                    fit = fit_curve(scales, values, patients, 80.0, margin=0.01, seed=repetition)
+                    fit = dose.fit_curve(
+                        scales, values, patients, 80.0, margin=0.01, seed=repetition
+                    )
                     lost = truth(fit.at).max() - truth(fit.at)
                     tested = fit.is_within & np.isin(fit.at, at)
                     take = fit.at[tested][0] if tested.any() else fit.near
@@ -64,4 +66,6 @@ def main(times: int) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        dose._DRAWS = int(sys.argv[2])
     main(int(sys.argv[1]) if len(sys.argv) > 1 else 100)

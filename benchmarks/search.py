@@ -1,10 +1,10 @@
 """What a search for the scale finds beside the full grid, and at what share of its steps.
 
-    python benchmarks/search.py               the phantom's three tasks, about 20 minutes
+    python benchmarks/search.py               the phantom's three tasks
     python benchmarks/search.py --scans UNLABELED LABELS TARGET --work FOLDER [key=value ...]
 
-The grid has three pretraining seeds; the search has another one, so that it shares no network with
-the grid. A chosen scale is judged by the grid: its mean AUROC below that of the grid's best scale.
+The grid has three pretraining seeds, the search others, so that it shares no network with the
+grid. A chosen scale is judged by the grid: its mean AUROC below that of the grid's best scale.
 Grid and search are kept in the work folder and go on where they were stopped; `--grid` names the
 folder of a finished comparison whose arms are the scales.
 """
@@ -26,7 +26,7 @@ from scantune.study.results import read_results
 PHANTOM = (
     *("pretrain.backbone.name=test_resnet", "pretrain.method={name: simclr, temperature: 0.5}"),
     *("pretrain.views={recipe: simclr, modality: null, size: 24}", "pretrain.batch_size=32"),
-    *("pretrain.steps=300", "pack.canvas=59"),
+    *("pretrain.steps=100", "pack.canvas=59"),
 )
 PHANTOM_SCANS = (
     "phantom:patients=300,seed=0,size=64x64",
@@ -90,11 +90,12 @@ def main() -> None:
             found = search(plan)
             best = max(means, key=means.__getitem__)
             below = means[best] - means[found.scale]
+            taken = "" if found.confirmed is None else f"; {found.confirmed.sentence}"
             told = ", ".join(f"{scale:g}: {means[scale]:.3f}" for scale in sorted(means))
             print(f"\n{target}: grid {told}")
             print(
                 f"{target}: search takes {found.scale:g}, the grid's best is {best:g}: {below:.4f} "
-                f"below it, at {found.cost:.1%} of its steps\n",
+                f"below it, at {found.cost:.1%} of its steps{taken}\n",
                 flush=True,
             )
             figures[f"{target} below the best"] = below

@@ -56,8 +56,10 @@ _HOMES = {
     "ViewGenerator": "scanlearn.views.generator",
     "ViewTransform": "scanlearn.views.transform",
     "add": "scanlearn.packing.add",
+    "embed": "scanlearn.features.embed",
     "explain": "scanlearn.views.explain",
     "export": "scanlearn.training.export",
+    "init": "scanlearn.training.init",
     "load_backbone": "scanlearn.backbones.weights",
     "load_config": "scanlearn.config",
     "load_preprocessing": "scanlearn.features.preprocessing",
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
     from scanlearn.backbones.weights import load_backbone
     from scanlearn.config import load_config
     from scanlearn.errors import ScanlearnError
+    from scanlearn.features.embed import embed
     from scanlearn.features.panel import panel
     from scanlearn.features.preprocessing import load_preprocessing
     from scanlearn.packing.add import add
@@ -86,6 +89,7 @@ if TYPE_CHECKING:
     from scanlearn.packing.settings import PackSettings
     from scanlearn.packing.sources import open_archive
     from scanlearn.training.export import export
+    from scanlearn.training.init import init
     from scanlearn.training.pretrain import pretrain
     from scanlearn.training.settings import PretrainConfig
     from scanlearn.training.verify import verify
@@ -106,8 +110,10 @@ __all__ = [
     "__version__",
     "add",
     "audit",
+    "embed",
     "explain",
     "export",
+    "init",
     "load_backbone",
     "load_config",
     "load_preprocessing",

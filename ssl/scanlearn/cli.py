@@ -88,6 +88,8 @@ CONFIGURED = {
     "pretrain": Configured("scanlearn.training.settings", "PretrainConfig", "FILE.yaml"),
     "export": Configured("scanlearn.training.export", "export", "RUN FOLDER"),
     "panel": Configured("scanlearn.features.panel", "panel", "BACKBONE ARCHIVE"),
+    "init": Configured("scanlearn.training.init", "init", "SCANS"),
+    "embed": Configured("scanlearn.features.embed", "embed", "BACKBONE SCANS"),
 }
 
 
@@ -354,6 +356,61 @@ def panel_command(
     from scanlearn.features.panel import panel
 
     call(panel, backbone, archive, overrides=overrides or ())
+
+
+@app.command("embed", epilog=settings_hint("scanlearn config embed"))
+def embed_command(
+    backbone: Annotated[
+        str, place("BACKBONE", "A backbone folder, a run folder, or a network of timm's.")
+    ],
+    scans: Scans,
+    overrides: Overrides = None,
+) -> None:
+    """Write the embeddings of scans to a table, with a map and nearest neighbours.
+
+    The table is Parquet, a row a scan: hashes of scan and patient, labels asked for, and the
+    embedding. The page shows a map coloured by a label.
+    """
+    from scanlearn.config.loading import call
+    from scanlearn.features.embed import embed
+
+    call(embed, backbone, scans, overrides=overrides or ())
+
+
+@app.command("init", epilog=settings_hint("scanlearn config init"))
+def init_command(
+    scans: Annotated[
+        str | None,
+        place("SCANS", "A folder of scans, a table or an archive; without it, init asks."),
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Write a commented YAML for your scans, ready to run.
+
+    Asks where the scans and their labels are, what to predict, the kind of scan and whether there
+    is a GPU; with SCANS it asks nothing and takes labels=, column=, modality= and gpu=.
+    """
+    from scanlearn.config.loading import call
+    from scanlearn.training.init import init
+
+    words = [*(overrides or ())]
+    if scans is None:
+        if not sys.stdin.isatty():
+            raise ScanlearnError("init: name the scans, as in scanlearn init SCANS labels=LABELS")
+        scans = typer.prompt("Where are the scans (a folder, a table or an archive)")
+        questions = {
+            "labels": ("Where are their labels (a table; empty: there are none)", ""),
+            "column": ("Which column is to be predicted (empty: the only one)", ""),
+            "modality": (
+                "Which kind of scan, such as xray (auto: by DICOM tags)",
+                "auto",
+            ),
+            "gpu": ("Is there a GPU (true, false; null: look)", "null"),
+        }
+        for key, (question, default) in questions.items():
+            answer = typer.prompt(question, default=default, show_default=bool(default))
+            words += [f"{key}={answer}"] if answer else []
+    call(init, scans, overrides=words)
 
 
 @app.command("config")

@@ -43,8 +43,14 @@ DOORS = {
     "rich": ("scanlearn.console",),
     "submitit": ("scanlearn.cluster",),
     "safetensors": ("scanlearn.backbones", "scantune.evaluation"),
-    # The labeled probe of a run follows it with plain learners; scantune measures with its own.
-    "sklearn": ("scanlearn.training", "scantune.learners", "scantune.statistics"),
+    # Features: the map of embeddings. The labeled probe of a run follows it with plain learners;
+    # scantune measures with its own.
+    "sklearn": (
+        "scanlearn.features",
+        "scanlearn.training",
+        "scantune.learners",
+        "scantune.statistics",
+    ),
     "timm": ("scanlearn.backbones",),
     "typer": ("scanlearn.cli", "scantune.cli"),
     "wandb": ("scanlearn.training",),

@@ -11,7 +11,7 @@ from scanlearn.config import load_config
 from scanlearn.console import say
 from scanlearn.locks import held, inside
 from scantune.reports import report as page
-from scantune.study.dose import dose_headline
+from scantune.study.dose import dose_headline, joint_sentences
 from scantune.study.folder import StudyFolder
 from scantune.study.plan import CompareConfig
 from scantune.study.results import Matched, Results, Score, read_results
@@ -109,6 +109,11 @@ def summary_lines(results: Results) -> list[str]:
         lines.append(
             f"{curve.group}: {dose_headline(curve)}" if curve.group else dose_headline(curve)
         )
+    lines += [
+        " ".join([*([f"{c.group}:"] if c.group else []), "Together:", *joint_sentences(c)])
+        for c in results.joint_dose
+        if c.task == primary.task
+    ]
     others = [d for d in results.differences if not d.primary]
     num_shown = sum(d.verdict not in ("equivalent", "none") for d in others)
     if others:

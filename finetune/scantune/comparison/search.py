@@ -1,107 +1,77 @@
 """`search`: the augmentation scale at a fraction of a grid's cost, or that none is better.
 
-Networks of all scales are trained for a share of their steps and measured; the worst are left, and
-the others go on. What decides is the AUROC over patient folds; where that cannot tell, measures
-without labels do. The choice is made thrice: on all labeled patients, and on each half of them,
-which never sees the other half's labels, so that the AUROC of what a half chose is measured on
-patients that did not choose it.
+Four ideas, in this order. Rungs: networks of all scales are trained for a share of their steps, the
+worst are left, and the others go on. Probes: what decides is the AUROC over patient folds; where
+that cannot tell, measures without labels do. Choice: the smallest scale that is not shown to be
+worse than the best. Confirmation: it and its closest rival are trained again with another seed, as
+far as the cost allows.
+
+The choice is made thrice: on all labeled patients, and on each half of them, which never sees the
+other half's labels, so that the AUROC of what a half chose is measured on patients that did not
+choose it.
 """
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
 
-from scanlearn.archive.reader import Archive
-from scanlearn.backbones.backbone import Backbone
-from scanlearn.backbones.start import check_start
 from scanlearn.config import load_config
-from scanlearn.config.reading import read_json
-from scanlearn.config.settings import Settings
-from scanlearn.console import say, track, warn_user
-from scanlearn.errors import NotFiniteError, ScanlearnError
-from scanlearn.features.panel import Panel
-from scanlearn.files import features_folder, make_folder, write_atomically
+from scanlearn.console import say
+from scanlearn.errors import ScanlearnError
+from scanlearn.files import write_atomically
 from scanlearn.locks import held, inside
-from scanlearn.training.run import Resolved
 from scanlearn.views.scale import Scale
+from scantune.comparison import search_page
+from scantune.comparison.search_networks import PROBED_SCALES, Measured, Networks, Stage
 from scantune.comparison.search_plan import SearchConfig
 from scantune.comparison.search_results import (
     ALL,
     SEARCH_FILE,
     SEARCH_TABLE,
     Chosen,
+    Confirmed,
+    Fate,
     Reported,
     RungRow,
     SearchResults,
+    alike_scales,
+    answer_sentence,
+    confirmed_sentence,
     summary_lines,
 )
 from scantune.comparison.search_rules import (
     Choice,
     choose,
+    curve_over_rungs,
+    cut,
     kept,
+    rival,
     standard_errors,
 )
-from scantune.evaluation.backbone import EvaluatedBackbone
-from scantune.evaluation.classifier import View
-from scantune.evaluation.evaluate import fit_learners, num_fits
-from scantune.labels.labeled_set import LabeledSet
-from scantune.learners.learner import LabeledScans
-from scantune.scores import Scores
-from scantune.splits import budget_rows, folds_of, patient_folds
-from scantune.statistics.intervals import Estimate, arm_interval, estimate, patient_weights
+from scantune.statistics.intervals import Estimate, arm_interval
 from scantune.statistics.ranks import label_free_rank
-from scantune.study.arms import resolve_once, train_until
-from scantune.study.facts import COLLAPSED, evidence_note
-from scantune.study.folder import StudyFolder, check_archives, open_study
-from scantune.study.label_free import COMMON_SCALE, common_views, measures_of
-from scantune.study.leaks import dropped, find_study_leaks, leak_warnings
-from scantune.study.plan import CompareConfig
-from scantune.study.run import canvas_chosen, open_study_archives
-from scantune.study.scores import read_tasks
+from scantune.study.dose import DoseArms, dose_curve
+from scantune.study.facts import evidence_note
+from scantune.study.results import DoseCurve
 from scantune.study.summary import finite
 from scantune.study.tables import rows_csv
 
-# Under these views the last networks are ranked by LiDAR; the common one is that of every rung.
-PROBED_SCALES = (0.25, COMMON_SCALE, 1.0)
-# Before the last rung: the spread of strong views falls at first and rises again, to .18 and .35 of
-# SimCLR on chest X-rays.
-_HOPELESS = 0.1
-_REPORT = "report"
+# Of a scale's AUROCs one per pretraining seed, by its name, by who asks.
+Votes = Mapping[str, Mapping[str, Sequence[Estimate]]]
 
-
-class Measured(Settings):
-    """What was measured on one network of one rung, without labels.
-
-    ``limit`` is the spread of embeddings under which it counts as collapsed.
-    ``lidar`` is by the scale of the views; ``embedding_std`` is of the training, whose loss looks
-    at it; ``problem`` says why there is nothing else.
-    """
-
-    embedding_std: float = 0.0
-    limit: float = COLLAPSED
-    panel: dict[str, float] = Field(default={})
-    lidar: dict[str, float] = Field(default={})
-    rotation: float = 0.0
-    problem: str = ""
-
-    @property
-    def is_collapsed(self) -> bool:
-        """Whether nothing can be made of the network."""
-        return bool(self.problem) or not self.embedding_std >= self.limit
+# Smallest difference that matters to the curve over the scale.
+_MARGIN = 0.01
 
 
 def search(config: SearchConfig | str | Path, overrides: Sequence[str] = ()) -> SearchResults:
-    """Search for the augmentation scale at a fraction of a grid's cost.
+    """Searches for the augmentation scale, or says which of them do equally well.
 
-    Says which scale is best, or which of them do equally well. The same call again goes on
-    where it was stopped.
+    The same call again goes on where it was stopped.
 
     Args:
         config: The plan; or a YAML file to read it from.
@@ -120,333 +90,257 @@ def search(config: SearchConfig | str | Path, overrides: Sequence[str] = ()) -> 
         raise TypeError("overrides change a file; give them to load_config instead")
     output = Path(config.output).expanduser()
     with held(inside(output), output, wait=config.wait):
-        results = _Search.begin(config).run()
+        results = _Search(Networks.opened(config)).run()
+        page = search_page.write(results, output)
     say("")
     for line in summary_lines(results):
         say(line)
-    say(f"Written: {output / SEARCH_FILE}, {output / SEARCH_TABLE}")
+    say(f"Written: {page}, {output / SEARCH_FILE}, {output / SEARCH_TABLE}")
     return results
 
 
 @dataclass(frozen=True)
-class _Halved:
-    """What successive halving found: what each voter chose, all rows, and the last measures."""
+class _Climbed:
+    """What the rungs showed.
 
-    choices: Mapping[str, Choice]
+    Args:
+        rows: Every scale on every rung.
+        rungs: AUROCs of all patients, rung by rung, of those that had not collapsed.
+        last: AUROCs on the last rung.
+        measured: Of each scale on the last rung that it reached.
+    """
+
     rows: Sequence[RungRow]
+    rungs: Sequence[Mapping[str, Estimate]]
+    last: Votes
     measured: Mapping[str, Measured]
+
+    @property
+    def steps(self) -> int:
+        """Steps of training."""
+        return sum({row.arm: row.step for row in self.rows}.values())
 
 
 @dataclass(frozen=True)
 class _Search:
-    """A search with all it needs before the first step."""
+    """A search, from the first rung to what it found."""
 
-    plan: SearchConfig
-    study: CompareConfig
-    folder: StudyFolder
-    unlabeled: Archive
-    archives: tuple[Archive, ...]
-    labeled: LabeledSet
-    resolved: Resolved
-    warnings: tuple[str, ...]
+    networks: Networks
 
-    @classmethod
-    def begin(cls, plan: SearchConfig) -> _Search:
-        """Opens the folder and the scans, and resolves how networks are trained."""
-        study = plan.study()
-        check_start(study.pretrain.backbone, is_new=not Path(study.output).exists())
-        folder = open_study(study)
-        study = canvas_chosen(study, folder)
-        unlabeled, archives = open_study_archives(study)
-        tasks = read_tasks(study, archives)
-        named = dict(zip(("unlabeled", "labels"), (unlabeled, *archives), strict=True))
-        check_archives(folder, {name: archive.content_hash for name, archive in named.items()})
-        leaks = find_study_leaks(study, folder, unlabeled, archives, tasks)
-        left_out = dropped(study, folder)
-        if left_out:
-            unlabeled = unlabeled.without(left_out)
-        on_devices, resolved = resolve_once(study, folder, unlabeled)
-        on_devices.under(resolved.modality)  # tune may not fit the modality
-        return cls(
-            plan,
-            on_devices,
-            folder,
-            unlabeled,
-            archives,
-            tasks[plan.task],
-            resolved,
-            leak_warnings(leaks, len(left_out)),
-        )
+    @property
+    def plan(self) -> SearchConfig:
+        return self.networks.plan
 
-    @cached_property
-    def voters(self) -> dict[str, np.ndarray]:
-        """Rows of the labeled set on which a choice is made, by who makes it; all come first.
+    @property
+    def _steps(self) -> list[int]:
+        total = self.networks.resolved.total_steps
+        return [max(1, round(share * total)) for share in self.plan.rungs]
 
-        The halves are left out where they are too few for folds, with a warning.
-        """
-        labeled, scoring = self.labeled, self.plan.evaluation
-        if labeled.split is not None:
-            return {ALL: np.flatnonzero(labeled.split == "train")}
-        voters = {ALL: np.arange(len(labeled))}
-        try:
-            halves = patient_folds(labeled.truth, labeled.patients, 2, 0)
-            rows = {f"half {number + 1}": fold.train for number, fold in enumerate(halves)}
-            for seed in range(scoring.label_seeds):
-                for of_part in map(self.labeled.__getitem__, rows.values()):
-                    for fold in folds_of(of_part, scoring.folds, seed):
-                        args = (of_part.truth, of_part.patients, scoring.budgets[0], seed)
-                        budget_rows(fold.train, *args)
-        except ScanlearnError as error:
-            warn_user(
-                f"the labeled patients are too few to choose on one half and report on the other "
-                f"({error}): the AUROC of what is chosen is that of the patients that chose it"
-            )
-            return voters
-        return voters | rows
+    @property
+    def _grid_steps(self) -> int:
+        return len(self.plan.scales) * self.plan.grid_seeds * self.networks.resolved.total_steps
 
     def run(self) -> SearchResults:
-        """Trains, measures and chooses, and writes what was found."""
+        """Trains, measures, chooses and confirms, and writes what was found."""
         plan = self.plan
-        found = self._halved(list(plan.arms), plan.keep, plan.arms)
-        choices, rows, measured = found.choices, list(found.rows), dict(found.measured)
-        apart: Choice | None = None
-        if plan.apart:
-            first = choices[ALL].chosen
-            beside = {name: _largest(scale) for name, scale in plan.beside(first).items()}
-            moved = self._halved(list(beside), (2, *(1 for _ in plan.keep[1:])), beside)
-            rows += moved.rows
-            measured |= moved.measured
-            last = [row.arm for row in moved.rows if row.fate == "kept" and self._is_last(row)]
-            of_all = self._estimates(ALL, [first, *last], self.resolved.total_steps)
-            # The one that was chosen first is the simplest, and wins where nothing is better.
-            apart = choose({first: -1.0, **beside}, of_all)
-        return self._write(choices, rows, measured, apart)
+        climbed = self._climb(list(plan.arms), plan.keep, plan.arms)
+        alone = {who: choose(plan.arms, of_who) for who, of_who in climbed.last.items()}
+        choices, confirmed = self._confirm(climbed, alone)
+        beside, apart = self._apart(climbed, choices[ALL].chosen) if plan.apart else (None, None)
+        return self._write(climbed, choices, confirmed, beside, apart)
 
-    def _is_last(self, row: RungRow) -> bool:
-        return row.step == self.resolved.total_steps
+    # Rungs
 
-    def _halved(
+    def _climb(
         self, candidates: Sequence[str], keep: Sequence[int], scales: Mapping[str, float]
-    ) -> _Halved:
-        """Trains candidates from rung to rung, leaves the worst, and chooses among the last."""
-        total = self.resolved.total_steps
+    ) -> _Climbed:
+        """Trains candidates from rung to rung, and leaves the worst of each."""
         rows: list[RungRow] = []
-        estimates: dict[str, dict[str, Estimate]] = {}
+        rungs: list[Mapping[str, Estimate]] = []
+        last: Votes = {}
         measured: dict[str, Measured] = {}
-        for share, count in zip(self.plan.rungs, (*keep, None), strict=True):
-            step = max(1, round(share * total))
+        total, spent = self.networks.resolved.total_steps, 0
+        for place, (step, count) in enumerate(zip(self._steps, (*keep, None), strict=True)):
             say(f"rung of {step:,} of {total:,} steps: {', '.join(candidates)}")
-            measured |= {arm: self._measured(arm, step) for arm in candidates}
+            stages = {arm: Stage(arm, step, self.plan.seed) for arm in candidates}
+            measured |= {arm: self.networks.measured(stage) for arm, stage in stages.items()}
+            spent += len(candidates) * (step - (self._steps[place - 1] if place else 0))
             alive = [arm for arm in candidates if not measured[arm].is_collapsed]
             if not alive:
                 raise ScanlearnError(
-                    f"{self.folder.path}: the network of every scale collapsed after {step:,} "
-                    "steps, so that none can be chosen: try a lower learning rate or another "
-                    "temperature"
+                    f"{self.networks.folder.path}: the network of every scale collapsed after "
+                    f"{step:,} steps, so that none can be chosen: try a lower learning rate or "
+                    "another temperature"
                 )
-            estimates = {who: self._estimates(who, alive, step) for who in self.voters}
-            taken = alive if count is None else self._kept(estimates, measured, alive, count)
-            rows += self._rows(step, candidates, scales, measured, estimates[ALL], taken)
+            last = {
+                who: {arm: [self.networks.estimate(who, stages[arm])] for arm in alive}
+                for who in self.networks.voters
+            }
+            rungs.append({arm: members[0] for arm, members in last[ALL].items()})
+            taken = alive
+            if count is not None:
+                most = count + self._has_room(place, spent, keep)
+                taken = self._kept(last, measured, alive, count, most)
+            rows += _rows(step, candidates, scales, measured, last[ALL], taken, count)
             candidates = taken
-        choices = {who: choose(scales, of_who) for who, of_who in estimates.items()}
-        return _Halved(choices, rows, measured)
+        return _Climbed(rows, rungs, last, measured)
+
+    def _has_room(self, place: int, spent: int, keep: Sequence[int]) -> bool:
+        """Whether one scale more may go on from a rung, and a confirmation be paid for after it."""
+        steps, after = self._steps, range(place + 1, len(self._steps))
+        planned = sum(keep[rung - 1] * (steps[rung] - steps[rung - 1]) for rung in after)
+        confirmed = 2 * self.plan.confirm * steps[-2]
+        one_more = steps[place + 1] - steps[place]
+        return spent + planned + one_more + confirmed <= self.plan.max_cost * self._grid_steps
 
     def _kept(
         self,
-        estimates: Mapping[str, Mapping[str, Estimate]],
+        votes: Votes,
         measured: Mapping[str, Measured],
         alive: Sequence[str],
         count: int,
+        most: int,
     ) -> list[str]:
-        """What goes on: what all patients keep, and one scale more where a half keeps others."""
-        ranks = label_free_rank({arm: _label_free(measured[arm]) for arm in alive})
-        wanted = [arm for of_who in estimates.values() for arm in kept(of_who, ranks, count)]
-        taken = list(dict.fromkeys(wanted))[: count + 1]
+        """What goes on: what all patients keep, and as far as there is room what a half keeps."""
+        ranks = label_free_rank(_label_free({arm: measured[arm] for arm in alive}))
+        wanted = [arm for of_who in votes.values() for arm in kept(of_who, ranks, count)]
+        taken = list(dict.fromkeys(wanted))[:most]
         return [arm for arm in alive if arm in taken]
 
-    def _place(self, arm: str, step: int, name: str) -> Path:
-        return self.folder.path / "rungs" / f"{step}" / arm / name
+    # Confirmation
 
-    def _measured(self, arm: str, step: int) -> Measured:
-        """Trains to a rung and measures there, or reads back what was measured."""
-        path = self._place(arm, step, "measured.json")
-        if path.is_file():
-            return read_json(
-                path,
-                Measured,
-                what="does not hold what was measured",
-                remedy="name another output folder, since the run has gone on",
+    def _confirm(
+        self, climbed: _Climbed, choices: Mapping[str, Choice]
+    ) -> tuple[Mapping[str, Choice], Confirmed | None]:
+        """Trains the choice and its closest rival with further seeds, and chooses of both anew.
+
+        Each seed counts by the last rung that it reached.
+        """
+        plan, networks, scales = self.plan, self.networks, self.plan.arms
+        other = rival(choices[ALL], climbed.last[ALL])
+        if other is None or not plan.confirm:
+            return choices, None
+        pair = sorted((choices[ALL].chosen, other), key=scales.__getitem__)
+        runs = 2 * plan.confirm
+        room = plan.max_cost * self._grid_steps - climbed.steps
+        step = max((step for step in self._steps if runs * step <= room), default=0)
+        if not step:
+            return choices, Confirmed(
+                arms=tuple(pair), sentence=confirmed_sentence(pair, scales, room=int(room))
             )
-        try:
-            with self.folder.timed("pretraining"):
-                network, spread = self._trained(arm, step)
-        except NotFiniteError as error:
-            measured = Measured(problem=str(error))
-        else:
-            is_last = step == self.resolved.total_steps
-            measured = self._without_labels(network, spread, is_last=is_last)
-            if not measured.is_collapsed:
-                self._score(arm, step, network)
-        make_folder(path.parent)
-        # Last: where it is, the network was scored.
-        write_atomically(path, measured.model_dump_json(indent=1) + "\n")
-        return measured
-
-    def _trained(self, arm: str, step: int) -> tuple[Backbone, float]:
-        return train_until(self.study, self.folder, self.unlabeled, arm, step, self.resolved)
-
-    def _without_labels(self, network: Backbone, spread: float, *, is_last: bool) -> Measured:
-        training = self.study.under(self.resolved.modality).pretrain
-        recipe = training.build_recipe(left_out=self.resolved.left_out)
-        lidar, panel, rotation = {}, {}, 0.0
-        try:
-            for scale in PROBED_SCALES if is_last else (COMMON_SCALE,):
-                probing = common_views(training.views, recipe, self.unlabeled, scale)
-                if scale == COMMON_SCALE:
-                    panel = measures_of(network, self.unlabeled, probing)
-                    rotation = panel.pop("rotation")
-                    lidar[f"{scale:g}"] = panel["lidar"]
-                else:
-                    views = probing.features(network, self.unlabeled)
-                    lidar[f"{scale:g}"] = Panel.of(views).lidar
-        except ScanlearnError as error:
-            # Features that overflow in evaluation mode veto a scale and end no search.
-            return Measured(problem=str(error))
-        return Measured(
-            embedding_std=spread,
-            limit=COLLAPSED if is_last else _HOPELESS,
-            panel=panel,
-            lidar=lidar,
-            rotation=rotation,
+        seeds = range(plan.seed + 1, plan.seed + 1 + plan.confirm)
+        say(f"confirmation with {plan.confirm} more seed(s), {step:,} steps: {', '.join(pair)}")
+        rows: list[RungRow] = []
+        votes = {
+            who: {arm: [*of_who.get(arm, ())] for arm in pair}
+            for who, of_who in climbed.last.items()
+        }
+        collapsed: set[str] = set()
+        for seed in seeds:
+            stages = {arm: Stage(arm, step, seed) for arm in pair}
+            measured = {arm: networks.measured(stage) for arm, stage in stages.items()}
+            alive = [arm for arm in pair if not measured[arm].is_collapsed]
+            collapsed |= set(pair) - set(alive)
+            for who, arm in ((who, arm) for who in votes for arm in alive):
+                votes[who][arm].append(networks.estimate(who, stages[arm]))
+            first = {arm: [votes[ALL][arm][-1]] for arm in alive}
+            rows += _rows(step, pair, scales, measured, first, alive, None)
+        left = [arm for arm in pair if arm not in collapsed] or pair
+        made = {
+            who: choose(scales, {arm: votes[who][arm] for arm in left})
+            if choice.chosen in pair and set(pair) <= set(climbed.last[who])
+            else choice
+            for who, choice in choices.items()
+        }
+        is_told = not collapsed
+        low, high = (float(np.mean([e.auroc for e in votes[ALL][arm]])) for arm in pair)
+        sentence = confirmed_sentence(
+            pair,
+            scales,
+            step=step,
+            total=networks.resolved.total_steps,
+            gap=high - low if is_told else None,
+            error=standard_errors(votes[ALL], pair[0])[pair[1]] if is_told else None,
+            collapsed=sorted(collapsed),
+            chosen=made[ALL].chosen,
+        )
+        return made, Confirmed(
+            arms=tuple(pair),
+            step=step,
+            seeds=tuple(seeds),
+            steps=runs * step,
+            rows=tuple(rows),
+            is_other_chosen=made[ALL].chosen != choices[ALL].chosen,
+            sentence=sentence,
         )
 
-    def _score(self, arm: str, step: int, network: Backbone) -> None:
-        """Scores a network for every voter, and once for the report, and keeps the scores."""
-        view = View(self.plan.pretrain.views.size, self.unlabeled.mean, self.unlabeled.std)
-        backbone = EvaluatedBackbone({"kind": arm}, network, None, view)
-        scoring = self.study.evaluation
-        everyone = np.arange(len(self.labeled))
-        jobs = [(who, rows, self._of(rows), scoring) for who, rows in self.voters.items()]
-        if self.labeled.split is not None:
-            jobs.append((_REPORT, everyone, self.labeled, scoring))
-        elif len(self.voters) > 1:
-            once = scoring.model_copy(update={"folds": 2, "label_seeds": 1})
-            jobs.append((_REPORT, everyone, self.labeled, once))
-        fits = sum(num_fits(settings, labeled) for *_, labeled, settings in jobs)
-        with self.folder.timed("probes"), track(fits, f"scoring {arm}") as progress:
-            features = self.labeled.gathered(
-                lambda source, rows: backbone.features(self.archives[source], rows)
-            )
-            for name, rows, labeled, settings in jobs:
-                scans = LabeledScans(self.archives, labeled, view, features_folder())
-                scores = fit_learners(backbone, scans, features[rows], settings, progress)
-                path = self._place(arm, step, f"{name}.npz")
-                make_folder(path.parent)
-                scores.save(path)
+    # Crop and photometric
 
-    def _of(self, rows: np.ndarray) -> LabeledSet:
-        return replace(self.labeled[rows], split=None)
+    def _apart(self, climbed: _Climbed, first: str) -> tuple[_Climbed, Choice]:
+        """Moves crop and photometric alone; what was chosen stays where nothing is better."""
+        plan = self.plan
+        beside = {name: _largest(scale) for name, scale in plan.beside(first).items()}
+        moved = self._climb(list(beside), (2, *(1 for _ in plan.keep[1:])), beside)
+        # The one that was chosen first is the simplest, and wins where nothing is better.
+        candidates = {first: climbed.last[ALL][first], **moved.last[ALL]}
+        return moved, choose({first: -1.0, **beside}, candidates)
 
-    def _estimates(self, who: str, arms: Sequence[str], step: int) -> dict[str, Estimate]:
-        scores = {arm: Scores.load(self._place(arm, step, f"{who}.npz")) for arm in arms}
-        first = next(iter(scores.values()))
-        weights = patient_weights(first, replicates=self.study.evaluation.replicates)
-        learner, budget = self.plan.evaluation.learners[0], self.plan.evaluation.budgets[0]
-        return {arm: estimate(each, learner, budget, weights) for arm, each in scores.items()}
+    # What was found
 
-    def _rows(
-        self,
-        step: int,
-        candidates: Sequence[str],
-        scales: Mapping[str, float],
-        measured: Mapping[str, Measured],
-        estimates: Mapping[str, Estimate],
-        taken: Sequence[str],
-    ) -> Iterator[RungRow]:
-        best = max(estimates, key=lambda arm: np.nan_to_num(estimates[arm].auroc, nan=-1.0))
-        errors = standard_errors(estimates, best)
-        for arm in candidates:
-            found, is_there = measured[arm], arm in estimates
-            yield RungRow(
-                step=step,
-                arm=arm,
-                scale=scales[arm],
-                auroc=finite(estimates[arm].auroc) if is_there else None,
-                to_best=finite(estimates[arm].auroc - estimates[best].auroc) if is_there else None,
-                error_to_best=finite(errors[arm]) if is_there else None,
-                lidar=found.lidar.get(f"{COMMON_SCALE:g}"),
-                rotation=found.rotation if found.panel else None,
-                embedding_std=finite(found.embedding_std) if found.panel else None,
-                fate="collapsed" if not is_there else "kept" if arm in taken else "left",
-                problem=found.problem,
-            )
-
-    def _reported(self, choices: Mapping[str, Choice], step: int) -> Reported | None:
+    def _reported(self, choices: Mapping[str, Choice]) -> Reported | None:
         """The AUROC of what was chosen, of patients that did not choose it; None without such."""
-        scoring = self.plan.evaluation
-        if self.labeled.split is not None:
-            scores = Scores.load(self._place(choices[ALL].chosen, step, f"{_REPORT}.npz"))
-            how = "on the test patients of the given split, which chose nothing"
-        elif len(choices) > 1:
-            # A fold is tested by models of the other half, which chose the network too.
-            halves = [choices[who] for who in choices if who != ALL]
-            parts = [
-                Scores.load(self._place(half.chosen, step, f"{_REPORT}.npz")) for half in halves
-            ]
-            fold_of = parts[0].fold_of[:, :, None]
-            values = np.where(fold_of == 0, parts[0].values, parts[1].values)
-            scores = replace(parts[0], values=values, refits=None)
-            how = "each half of the patients scored by what the other half chose and taught"
-        else:
+        total, seed = self.networks.resolved.total_steps, self.plan.seed
+        found = self.networks.report([Stage(c.chosen, total, seed) for c in choices.values()])
+        if found is None:
             return None
-        weights = patient_weights(scores, replicates=self.study.evaluation.replicates)
-        learner, budget = scoring.learners[0], scoring.budgets[0]
-        found = arm_interval([estimate(scores, learner, budget, weights)])
+        interval = arm_interval([found[0]])
         return Reported(
-            auroc=finite(found.estimate),
-            low=finite(found.low),
-            high=finite(found.high),
-            note=found.note,
-            how=how,
+            auroc=finite(interval.estimate),
+            low=finite(interval.low),
+            high=finite(interval.high),
+            note=interval.note,
+            how=found[1],
         )
 
-    def _apart_in_words(self, first: str, apart: Choice) -> str:
-        if apart.chosen == first:
-            return "crop and photometric apart: no other place is shown to be better"
-        dial = self.plan.beside(first)[apart.chosen]
-        sure = apart.sureness[apart.chosen]
-        return (
-            f"crop and photometric apart: {dial} instead, more than one standard error better; "
-            f"{sure:.0%} of patient resamples choose it"
-        )
+    def _curve(self, climbed: _Climbed) -> DoseCurve | None:
+        """The curve over the scale of all rungs; None where too few scales lived through them."""
+        plan = self.plan
+        scales = {arm: s for arm, s in plan.arms.items() if not climbed.measured[arm].is_collapsed}
+        rungs = [{a: e for a, e in rung.items() if a in scales} for rung in climbed.rungs]
+        fit = curve_over_rungs(scales, rungs, _MARGIN)
+        if fit is None:
+            return None
+        place = (plan.task, plan.evaluation.learners[0], plan.evaluation.budgets[0])
+        return dose_curve(place, DoseArms("", (), tuple(scales.values())), fit, _MARGIN)
 
     def _write(
         self,
+        climbed: _Climbed,
         choices: Mapping[str, Choice],
-        rows: Sequence[RungRow],
-        measured: Mapping[str, Measured],
+        confirmed: Confirmed | None,
+        moved: _Climbed | None,
         apart: Choice | None,
     ) -> SearchResults:
-        plan, answer = self.plan, choices[ALL]
-        total = self.resolved.total_steps
+        plan, networks, answer = self.plan, self.networks, choices[ALL]
+        total, rows = networks.resolved.total_steps, [*climbed.rows, *(moved.rows if moved else ())]
+        measured = {**climbed.measured, **(moved.measured if moved else {})}
         arm = apart.chosen if apart else answer.chosen
-        last = [
+        told = [
             row.model_copy(update={"fate": "chosen"})
-            if self._is_last(row) and row.arm in (arm, answer.chosen)
+            if row.step == total and row.arm in (arm, answer.chosen)
             else row
             for row in rows
         ]
-        steps_of = {row.arm: row.step for row in rows}
-        reported = self._reported(choices, total)
-        alike = _alike(plan, last, answer)
+        reported = self._reported(choices)
+        alike = alike_scales(plan.arms, told, answer, confirmed)
         results = SearchResults(
             title=plan.title,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            evidence_note=evidence_note(self.unlabeled, *self.archives),
+            evidence_note=evidence_note(networks.unlabeled, *networks.archives),
             task=plan.task,
             learner=plan.evaluation.learners[0],
             budget=plan.evaluation.budgets[0],
-            sentence=_sentence(plan, answer, alike, reported),
+            sentence=answer_sentence(plan.arms, answer, alike, reported),
             scale=plan.arms[answer.chosen],
             apart=None if apart is None else self._apart_in_words(answer.chosen, apart),
             is_flat=len(alike) > 1,
@@ -460,18 +354,33 @@ class _Search:
                 )
                 for who, each in choices.items()
             ),
+            confirmed=confirmed,
+            curve=self._curve(climbed),
             reported=reported,
-            rungs=tuple(last),
-            steps=sum(steps_of.values()),
-            grid_steps=len(plan.scales) * plan.grid_seeds * total,
+            rungs=tuple(told),
+            total_steps=total,
+            steps=sum({row.arm: row.step for row in rows}.values())
+            + (confirmed.steps if confirmed else 0),
+            grid_steps=self._grid_steps,
             grid=f"{len(plan.scales)} scales x {plan.grid_seeds} seeds x {total:,} steps",
-            warnings=(*self.warnings, *_disagreements(rows, total, measured)),
-            backbone=str(self.folder.run(arm, plan.seed) / "backbone"),
+            warnings=(*networks.warnings, *_disagreements(rows, total, measured)),
+            backbone=str(networks.folder.run(arm, plan.seed) / "backbone"),
         )
-        write_atomically(self.folder.path / SEARCH_TABLE, rows_csv(results.rungs))
+        write_atomically(networks.folder.path / SEARCH_TABLE, rows_csv(results.rungs))
         # Written last: where it is, the search is complete.
-        write_atomically(self.folder.path / SEARCH_FILE, results.model_dump_json(indent=1) + "\n")
+        text = results.model_dump_json(indent=1) + "\n"
+        write_atomically(networks.folder.path / SEARCH_FILE, text)
         return results
+
+    def _apart_in_words(self, first: str, apart: Choice) -> str:
+        if apart.chosen == first:
+            return "crop and photometric apart: no other place is shown to be better"
+        dial = self.plan.beside(first)[apart.chosen]
+        sure = apart.sureness[apart.chosen]
+        return (
+            f"crop and photometric apart: {dial} instead, more than one standard error better; "
+            f"{sure:.0%} of patient resamples choose it"
+        )
 
 
 def _largest(scale: Scale) -> float:
@@ -479,48 +388,59 @@ def _largest(scale: Scale) -> float:
     return max(scale.crop, scale.photometric)
 
 
-def _label_free(measured: Measured) -> tuple[float, float]:
-    return measured.lidar[f"{COMMON_SCALE:g}"], measured.rotation
-
-
-def _alike(plan: SearchConfig, rows: Sequence[RungRow], answer: Choice) -> list[float]:
-    """Scales that nothing measured tells from the chosen one, in one stretch around it, ascending.
-
-    Each is judged on its own last rung: by the one standard error of its difference to the best
-    there. One that collapsed is no choice.
-    """
-    is_alike = {
-        row.arm: row.to_best is not None
-        and row.error_to_best is not None
-        and row.to_best >= -row.error_to_best
-        for row in rows
+def _label_free(measured: Mapping[str, Measured]) -> dict[str, tuple[float, float]]:
+    """LiDAR and the probe that can tell the networks apart: quarter turns, or else patches."""
+    patches = {arm: each.patches for arm, each in measured.items() if each.patches is not None}
+    is_hard = len(patches) == len(measured)
+    return {
+        arm: (each.rung_lidar, patches[arm] if is_hard else each.rotation)
+        for arm, each in measured.items()
     }
-    names = list(plan.arms)
-    place = names.index(answer.chosen)
-    first = place
-    while first > 0 and is_alike[names[first - 1]]:
-        first -= 1
-    end = place + 1
-    while end < len(names) and is_alike[names[end]]:
-        end += 1
-    return [plan.arms[name] for name in names[first:end]]
 
 
-def _sentence(
-    plan: SearchConfig, answer: Choice, alike: Sequence[float], reported: Reported | None
-) -> str:
-    scale = plan.arms[answer.chosen]
-    sure = answer.sureness[answer.chosen]
-    if len(alike) > 1:
-        first = f"Any scale from {alike[0]:g} to {alike[-1]:g} does as well here: take {scale:g}"
-    else:
-        first = f"Take scale {scale:g}"
-    text = f"{first}, which {sure:.0%} of patient resamples choose among those trained to the end."
-    if reported is None or reported.auroc is None:
-        return text
-    low, high = reported.low, reported.high
-    ends = "" if low is None or high is None else f" (95 % interval {low:.3f} to {high:.3f})"
-    return f"{text} AUROC {reported.auroc:.3f}{ends}, {reported.how}."
+def _rows(
+    step: int,
+    candidates: Sequence[str],
+    scales: Mapping[str, float],
+    measured: Mapping[str, Measured],
+    estimates: Mapping[str, Sequence[Estimate]],
+    taken: Sequence[str],
+    count: int | None,
+) -> Iterator[RungRow]:
+    """Each candidate on a rung: its measures, whether it goes on, and why."""
+    aurocs = {arm: members[0].auroc for arm, members in estimates.items()}
+    best = max(aurocs, key=lambda arm: np.nan_to_num(aurocs[arm], nan=-1.0), default="")
+    errors = standard_errors(estimates, best) if best else {}
+    above, tied = cut(estimates, count or len(estimates))
+    for arm in candidates:
+        found, is_there = measured[arm], arm in estimates
+        fate: Fate = "collapsed" if not is_there else "kept" if arm in taken else "left"
+        why = found.problem
+        if fate == "collapsed" and not why:
+            why = f"embeddings have a spread of {found.embedding_std:.2f}, under {found.limit:g}"
+        elif fate == "left" and arm in tied:
+            why = "as good as others by AUROC, ranked lower without labels"
+        elif fate == "left":
+            why = "more than one standard error below the last that goes on"
+        elif count is not None and tied and arm in tied:
+            why = "as good as others by AUROC, ranked higher without labels or by a half"
+        elif count is not None and arm not in above and tied:
+            why = "one half of the patients keeps it"
+        yield RungRow(
+            step=step,
+            arm=arm,
+            scale=scales[arm],
+            auroc=finite(aurocs[arm]) if is_there else None,
+            to_best=finite(aurocs[arm] - aurocs[best]) if is_there else None,
+            error_to_best=finite(errors[arm]) if is_there else None,
+            lidar=found.rung_lidar if found.lidar else None,
+            rotation=found.rotation if found.panel else None,
+            patches=found.patches,
+            embedding_std=finite(found.embedding_std) if found.panel else None,
+            fate=fate,
+            problem=found.problem,
+            why=why,
+        )
 
 
 def _disagreements(

@@ -91,6 +91,18 @@ class SearchConfig(Settings):
     keep: tuple[PositiveInt, ...] = Field(
         default=(3, 2), description="scales that are kept after each rung but the last"
     )
+    confirm: int = Field(
+        default=1,
+        ge=0,
+        description="further pretraining seeds with which the choice and its closest rival are "
+        "trained, where they are within one standard error, as far as max_cost allows; 0 for none",
+    )
+    max_cost: float = Field(
+        default=0.2,
+        gt=0,
+        description="share of the grid's steps up to which one scale more than `keep` may go on, "
+        "where a half of the patients wants another, and a choice is confirmed",
+    )
     apart: bool = Field(
         default=False,
         description="at the end try crop and photometric apart: each at the scales beside the one "

@@ -101,9 +101,17 @@ class NamedTable:
                 )
             raise ScanlearnError(
                 f"{self.name} has no column '{column}'{did_you_mean(column, known, cutoff=0.5)}; "
-                f"its label columns are {', '.join(known)}{left_out}"
+                f"its label columns are {', '.join(known)}{self._place_of(column)}{left_out}"
             )
         return self.table.labels(column)
+
+    def _place_of(self, value: str) -> str:
+        """Returns which column lists a finding or class that was asked for as if it were one."""
+        for column in self.table.label_columns:
+            texts = {str(text) for text in self.table.labels(column) if text is not None}
+            if any(value in re.split(r"\s*[|;]\s*", text.strip()) for text in texts):
+                return f"; '{value}' is a value of {column!r}: name that column"
+        return ""
 
     def texts(self, column: str) -> list[str | None]:
         """Returns a column's cleaned values; None where blank.

@@ -34,6 +34,7 @@ def dose_plot(
     references: Sequence[ArmRow],
     limits: tuple[float, float],
     colours: Mapping[str, str],
+    joint: Sequence[DoseCurve] = (),
 ) -> Markup:
     """AUROC over the scale: arms with intervals and seeds, the fitted curve, references as lines.
 
@@ -41,6 +42,7 @@ def dose_plot(
         scores: By arm, all of one task, learner and budget.
         curves: Of the same place, by group.
         colours: Of arms; several groups have a colour each instead.
+        joint: The curves of all learners and budgets at the level of this place, by group; dashed.
     """
     height, foot = 262.0, 210.0
     ends = [scale for group in groups for scale in group.scales]
@@ -75,6 +77,10 @@ def dose_plot(
         if fitted is not None:
             y = foot - 4 - 9 * rank
             body += _fit(fitted, across, up, own or _INK, y, has_name=not own)
+        for curve in (each for each in joint if each.group == group.group):
+            line = [(across.at(s), up.at(v)) for s, v in zip(curve.at, curve.auroc, strict=True)]
+            hint = "the curve that all learners and budgets share"
+            body.append(svg.polyline(line, colour=own or _INK, width=1.4, dash="6 4", hint=hint))
         points = []
         for arm, scale in zip(group.arms, group.scales, strict=True):
             score = scores.get(arm.name)
@@ -92,7 +98,9 @@ def dose_plot(
     tip_colours = dict.fromkeys(tips, _REFERENCE)
     tip_colours |= {group.group: hue(rank) for rank, group in enumerate(groups)}
     body += end_labels(tips, tip_colours, (14, foot - 4))
-    return svg.figure(WIDTH, height - 14, f"AUROC over the augmentation scale, {task}", body)
+    # A name with its value is wider than one alone; as a file of its own it was cut off.
+    width = WIDTH + 7.0 * max([0, *(len(tip) - 11 for tip in tips)])
+    return svg.figure(width, height - 14, f"AUROC over the augmentation scale, {task}", body)
 
 
 def _fit(

@@ -20,7 +20,13 @@ from scanlearn.views.operations.table import PARAMETERS
 from scantune.reports import panels, plots, writeup
 from scantune.reports.label_free import label_free_groups, label_free_panels, signed_text
 from scantune.splits import Budget
-from scantune.study.dose import dose_arms, dose_headline, dose_sentences, ranges_text
+from scantune.study.dose import (
+    dose_arms,
+    dose_headline,
+    dose_sentences,
+    joint_sentences,
+    ranges_text,
+)
 from scantune.study.results import (
     FIGURES,
     ArmDifference,
@@ -113,6 +119,8 @@ def write(folder: Path | str) -> Path:
         checklists=writeup.checklists(results),
         dose=primary_dose(results),
         dose_says=dose_sentences,
+        joint=[each for each in results.joint_dose if each.task == lead.name],
+        joint_says=joint_sentences,
         dose_head=dose_headline,
         ranges=ranges_text,
         has_scale=has_scale(results),
@@ -221,11 +229,12 @@ def _dose_plot(results: Results, task: str, scores: Mapping[str, Score]) -> Mark
     groups = [group for group in dose_arms(results.arms) if len(group.scales) > 1]
     place = (task, named.learner, named.budget)
     curves = [each for each in results.dose if (each.task, each.learner, each.budget) == place]
+    joint = [c for c in results.joint_dose if (c.task, c.learner, c.budget) == place]
     references = [arm for arm in ordered_arms(results) if arm.scale is None]
     drawn = {arm.name for group in groups for arm in group.arms}
     limits = plots.auroc_range([s for s in scores.values() if s.arm in drawn])
     colours = plots.palette(results)
-    return panels.dose_plot(task, groups, scores, curves, references, limits, colours)
+    return panels.dose_plot(task, groups, scores, curves, references, limits, colours, joint)
 
 
 def primary_dose(results: Results) -> list[DoseCurve]:

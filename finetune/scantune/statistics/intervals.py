@@ -309,7 +309,7 @@ def _interval(
     """
     sides = _sides(seeds[0])
     is_refitted = all(each.refits is not None for each in seeds)
-    shared = _shared_variance(seeds, is_refitted=is_refitted)
+    shared = shared_variance(seeds)
     patients = Component(shared, patient_df)
     by_seed = between_seeds or Component.of(values)
     subsets = between_subsets or _NOTHING
@@ -334,15 +334,15 @@ def _interval(
     )
 
 
-def _shared_variance(seeds: Sequence[Estimate], *, is_refitted: bool) -> float:
+def shared_variance(seeds: Sequence[Estimate]) -> float:
     """Returns what seeds share of the variance over patients: the mean covariance of two seeds.
 
     With one seed it is the variance. Of n seeds the variance W of the mean and the mean U of the
     seeds' variances give it: W = C + (U - C) / n.
     """
     n = len(seeds)
-    if is_refitted:
-        refits = [each.refits for each in seeds if each.refits is not None]
+    refits = [each.refits for each in seeds if each.refits is not None]
+    if len(refits) == n:
         whole = refit_variance(np.mean(refits, axis=0))
         own = [refit_variance(each) for each in refits]
     else:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from scanlearn.console import track
 from scantune.splits import Budget
-from scantune.statistics.dose import DoseFit, fit_dose
-from scantune.study.results import ArmRow, DoseCurve
+from scantune.statistics.dose import DoseFit, fit_dose, fit_joint
+from scantune.study.results import ArmRow, DoseCurve, JointDoseCurve
 from scantune.study.summary import Estimates
+from scantune.wording import budget_name, learner_name
+
+# Under this p-value learners and budgets are told not to share one shape of curve.
+_OTHER_SHAPE = 0.05
 
 
 @dataclass(frozen=True)
@@ -80,14 +85,70 @@ def dose_curves(
                 if len(members) == len(of_arms):
                     fit = fit_dose(group.scales, members, margin=margin)
                     if fit is not None:
-                        curves.append(_curve(place, group, fit, margin))
+                        curves.append(dose_curve(place, group, fit, margin))
                 progress.advance()
     return tuple(curves)
 
 
-def _curve(
+def joint_curves(
+    arms: Sequence[ArmRow], estimates: Estimates, primary: tuple[str, Budget], margin: float
+) -> tuple[JointDoseCurve, ...]:
+    """The curve that all learners and budgets of a task share, by group of arms and task.
+
+    Those whose models were not refitted are left out where others were: their variance over
+    patients would be too small.
+
+    Args:
+        primary: Learner and budget at whose level a curve is told, where it is among them.
+    """
+    groups = dose_arms(arms)
+    tasks = list(dict.fromkeys(key[0] for key in estimates))
+    curves = []
+    with track(len(groups) * len(tasks), "fitting joint curves") as progress:
+        for group, task in product(groups, tasks):
+            curves += _joint(task, group, estimates, primary, margin)
+            progress.advance()
+    return tuple(curves)
+
+
+def _joint(
+    task: str,
+    group: DoseArms,
+    estimates: Estimates,
+    primary: tuple[str, Budget],
+    margin: float,
+) -> list[JointDoseCurve]:
+    places = list(dict.fromkeys(key[1:3] for key in estimates if key[0] == task))
+    cells = {
+        place: [estimates[task, *place, arm.name] for arm in group.arms]
+        for place in places
+        if all((task, *place, arm.name) in estimates for arm in group.arms)
+    }
+    is_refitted = {
+        place: all(each.refits is not None for members in cell for each in members)
+        for place, cell in cells.items()
+    }
+    if any(is_refitted.values()):
+        cells = {place: cell for place, cell in cells.items() if is_refitted[place]}
+    found = fit_joint(group.scales, list(cells.values()), margin=margin) if len(cells) > 1 else None
+    if found is None:
+        return []
+    fit, shape_p = found
+    at = primary if primary in cells else next(iter(cells))
+    means = {
+        place: np.mean([[each.auroc for each in arm] for arm in cell])
+        for place, cell in cells.items()
+    }
+    level = float(means[at] - np.mean(list(means.values())))
+    fit = replace(fit, auroc=fit.auroc + level, low=fit.low + level, high=fit.high + level)
+    curve = dose_curve((task, *at), group, fit, margin)
+    return [JointDoseCurve(**dict(curve), places=tuple(cells), shape_p=round(shape_p, 4))]
+
+
+def dose_curve(
     place: tuple[str, str, Budget], group: DoseArms, fit: DoseFit, margin: float
 ) -> DoseCurve:
+    """A fitted curve as results hold it, at a task, learner and budget."""
     within = [s for s, is_in in zip(fit.at, fit.is_within, strict=True) if is_in]
     tested = [s for s in group.scales if any(abs(s - w) < 1e-9 for w in within)]
     return DoseCurve(
@@ -172,4 +233,21 @@ def dose_sentences(curve: DoseCurve) -> list[str]:
         )
     if curve.kind == "points":
         said.append("No smooth curve fits these AUROCs: only the tested scales are compared.")
+    return said
+
+
+def joint_sentences(curve: JointDoseCurve) -> list[str]:
+    """What a joint curve shows, what it is fitted to, and whether that has one shape."""
+    learners = list(dict.fromkeys(learner_name(learner) for learner, _ in curve.places))
+    budgets = list(dict.fromkeys(budget_name(budget) for _, budget in curve.places))
+    said = [
+        f"{dose_headline(curve)}.",
+        f"One curve for {len(curve.places)} places of the table ({', '.join(learners)}; "
+        f"{', '.join(budgets)}), each at its own level.",
+    ]
+    if curve.shape_p < _OTHER_SHAPE:
+        said.append(
+            f"Their curves differ in shape (p {max(curve.shape_p, 0.001):.2g}): the scale that is "
+            "best on the whole need not be so at each of them."
+        )
     return said

@@ -318,6 +318,17 @@ class DoseCurve(Settings):
     margin: float
 
 
+class JointDoseCurve(DoseCurve):
+    """The curve that several learners and label budgets share, each at its own level.
+
+    ``learner`` and ``budget`` are those at whose level it is told, ``places`` all that it is
+    fitted to; ``shape_p`` is the p-value of these having one shape.
+    """
+
+    places: tuple[tuple[str, Budget], ...]
+    shape_p: float
+
+
 class ClassScore(Settings):
     """One class against the rest at the primary task, learner and label budget.
 
@@ -335,6 +346,36 @@ class ClassScore(Settings):
     high: float | None
     scores: dict[str, float | None]
     note: str = ""
+
+
+class FindingCount(Settings):
+    """How many findings (classes) of the primary task an arm tells from chance by one learner.
+
+    ``above_chance`` are those whose 95 % interval of the AUROC lies above .5. With as many findings
+    as are tested, one in 40 without any signal is among them.
+    """
+
+    arm: str
+    learner: str
+    findings: int
+    above_chance: int
+
+
+class LearnerDifference(Settings):
+    """AUROC by learner ``a`` minus that by ``b``, of one arm's networks at the primary place.
+
+    The learners differ in their augmentation alone. ``p_holm`` covers all of these.
+    """
+
+    arm: str
+    a: str
+    b: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+    seeds: int
 
 
 class RocCurve(Settings):
@@ -449,8 +490,11 @@ class Results(Settings):
     table: tuple[Score, ...]
     differences: tuple[ArmDifference, ...]
     dose: tuple[DoseCurve, ...] = ()
+    joint_dose: tuple[JointDoseCurve, ...] = ()
     classes: tuple[ClassScore, ...] = ()
     roc: tuple[RocCurve, ...] = ()
+    finding_counts: tuple[FindingCount, ...] = ()
+    learner_differences: tuple[LearnerDifference, ...] = ()
     label_free: tuple[LabelFree, ...] = ()
     label_free_views: str = ""
     view_statistics: tuple[ViewShare, ...]

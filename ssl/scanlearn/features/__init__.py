@@ -7,4 +7,7 @@
 - `fixed_views.py`: one fixed set of views, the same for every backbone
 - `labelfree.py`: measures without labels: ranks, spectra and distances
 - `panel.py`: `scanlearn panel`: these measures of a backbone, as a table
+- `tokens.py`: class token, patches and their mean, as other embeddings
+- `neighbours.py`: a map of embeddings, and the nearest scans of other patients
+- `embed.py`: `scanlearn embed`: embeddings as a table, with a page to look at them
 """

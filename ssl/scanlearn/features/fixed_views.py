@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,6 +30,12 @@ LEAST_SCANS = 1000
 _ORDER_STREAM = 0x70616E656C
 _FIRST_STEP = 1 << 62
 _QUARTERS = 4
+_SIDE = 3
+# Patches by row, then column, each with its right and its lower neighbour.
+_NEIGHBOURS = tuple(
+    [(at, at + 1) for at in range(_SIDE**2) if (at + 1) % _SIDE]
+    + [(at, at + _SIDE) for at in range(_SIDE**2 - _SIDE)]
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,31 @@ class Probing:
         Raises:
             ScanlearnError: As `features`.
         """
+        turns = [partial(torch.rot90, k=quarter, dims=(2, 3)) for quarter in range(_QUARTERS)]
+        return self._changed(backbone, archive, turns, "turned scans")
+
+    def swapped(self, backbone: Backbone, archive: Archive) -> Float32[np.ndarray, "n 12 d"]:
+        """Returns a backbone's features of the same scans, whole, two of nine patches swapped.
+
+        The patches are three by three, and one of their twelve pairs of neighbours changes places.
+
+        Raises:
+            ScanlearnError: As `features`.
+
+        Source: Noroozi and Favaro, "Unsupervised Learning of Visual Representations by Solving
+        Jigsaw Puzzles", ECCV 2016, whose nine patches are all in another order: that is told from
+        far fewer of them.
+        """
+        swaps = [partial(swap_patches, first=a, second=b) for a, b in _NEIGHBOURS]
+        return self._changed(backbone, archive, swaps, "swapped patches")
+
+    def _changed(
+        self,
+        backbone: Backbone,
+        archive: Archive,
+        changes: Sequence[Callable[[Tensor], Tensor]],
+        title: str,
+    ) -> Float32[np.ndarray, "n q d"]:
         rows = self.rows(archive, backbone.num_features)
         check_channels(backbone, archive)
         made = self.generator
@@ -92,12 +124,11 @@ class Probing:
         def batches() -> Iterator[tuple[Place, Float[Tensor, "b c s s"]]]:
             for number, (_, whole) in enumerate(whole_scans(archive, rows, *rest)):
                 start = number * self.batch_size
-                for quarter in range(_QUARTERS):
-                    place = (slice(start, start + len(whole)), quarter)
-                    yield place, torch.rot90(whole, quarter, (2, 3))
+                for place, change in enumerate(changes):
+                    yield (slice(start, start + len(whole)), place), change(whole)
 
-        shape = (len(rows), _QUARTERS)
-        with track(len(rows) * _QUARTERS, "turned scans", visible=self.visible) as progress:
+        shape = (len(rows), len(changes))
+        with track(len(rows) * len(changes), title, visible=self.visible) as progress:
             features = features_of(backbone, batches(), shape, "fp32", progress)
         check_finite(features, archive, rows)
         return features
@@ -116,3 +147,21 @@ class Probing:
                     key = DrawKey(self.seed, _FIRST_STEP + pair, positions)
                     rendered = self.generator(batch, key).global_views
                 yield (place, number), rendered[second]
+
+
+def swap_patches(
+    whole: Float[Tensor, "b c s s"], first: int, second: int
+) -> Float[Tensor, "b c s s"]:
+    """Returns the scans with two of their three by three patches in each other's place.
+
+    Args:
+        first: Of 0 to 8, by row, then column; what is left of s by 3 stays at the end.
+    """
+    side = whole.shape[-1] // _SIDE
+    boxes = [
+        (..., slice(row * side, (row + 1) * side), slice(column * side, (column + 1) * side))
+        for row, column in (divmod(place, _SIDE) for place in (first, second))
+    ]
+    swapped = whole.clone()
+    swapped[boxes[0]], swapped[boxes[1]] = whole[boxes[1]], whole[boxes[0]]
+    return swapped

@@ -220,12 +220,13 @@ def silhouette(views: Shaped[np.ndarray, "n v d"]) -> float:
 def rotation_accuracy(turned: Shaped[np.ndarray, "n q d"], ridge: float = 1e-2) -> float:
     """Returns how often a linear probe tells by how many quarter turns a scan was turned.
 
-    From 1 / q by chance to 1. Five folds by scan, features standardised, least squares on the
-    turns with a ridge.
+    Or which of q other changes was made to it, such as the patches that were swapped. From 1 / q
+    by chance to 1. Five folds by scan, features standardised, least squares on the changes with a
+    ridge.
 
     Args:
-        turned: ``[n q d]``, features of each scan turned by 0 to q - 1 quarters; five scans or
-            more.
+        turned: ``[n q d]``, features of each scan turned by 0 to q - 1 quarters, or changed
+            otherwise; five scans or more.
         ridge: Added to the diagonal of the features' covariance, as a share of its mean.
 
     Raises:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny, ValidatorFunctionWrapHandler, WrapValidator
 
 from scanlearn.config.settings import Settings
 from scanlearn.core import Progress
@@ -447,7 +448,25 @@ class DINOConfig(MethodSettings):
         return filled, (*chosen, *momentum_in_words(self.teacher_momentum, facts.total_steps))
 
 
+def _own_as_it_is(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    """Takes the settings of a method of a person's own, whose class this process has defined.
+
+    A file may name it then, as that of a run that goes on; no file names what is to be imported.
+    """
+    if isinstance(value, MethodSettings):
+        return value
+    name = value.get("name") if isinstance(value, Mapping) else None
+    # In a notebook a cell that is run again defines it anew: the last one counts.
+    for each in reversed(MethodSettings.__subclasses__()):
+        if each.__module__ != __name__ and each.model_fields["name"].default == name:
+            return each.model_validate(value)
+    return read(value)
+
+
 MethodConfig: TypeAlias = Annotated[
     SimCLRConfig | MoCoV2Config | MoCoV3Config | DINOConfig,
     Field(discriminator="name", description="the method and its settings"),
+    WrapValidator(_own_as_it_is),
+    # By the fields of what it is, own ones among them.
+    SerializeAsAny(),
 ]

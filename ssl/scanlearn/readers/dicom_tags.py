@@ -134,14 +134,18 @@ def modality_name(tags: Dataset) -> str:
 
 
 def examined_of(tags: Dataset) -> str:
+    """Returns modality and body part of a file; see `examined_as`."""
+    modality, part = (text_of(tags, name) or "" for name in ("Modality", "BodyPartExamined"))
+    return examined_as(modality, part)
+
+
+def examined_as(modality: str, part: str) -> str:
     """Returns modality and body part, such as "CR CHEST", without what is not given.
 
     A body part in words that are not the standard's is `OTHER_PART`: people write anything there,
     and an archive names nobody.
     """
-    modality, part = (
-        (text_of(tags, name) or "").upper() for name in ("Modality", "BodyPartExamined")
-    )
+    modality, part = modality.upper(), part.upper()
     if not _CODE.fullmatch(modality):
         return ""
     part = _ALSO_WRITTEN.get(part, part)

@@ -17,6 +17,7 @@
 - `recorder.py`: rows, checkpoints and the progress bar after each step
 - `trainer.py`: Lightning's Trainer, from the checkpoint to the last step
 - `trial.py`: trial steps: the dry run, and the largest batch that fits
+- `init.py`: `scanlearn init`: a plan in YAML, written from what is seen of scans
 - `export.py`: `export`: a backbone for another library
 - `pretrain.py`: `pretrain`
 """

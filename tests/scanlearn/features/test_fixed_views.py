@@ -12,7 +12,7 @@ from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbon
 from scanlearn.core import ViewPlan
 from scanlearn.errors import ScanlearnError
 from scanlearn.features.extract import in_evaluation
-from scanlearn.features.fixed_views import Probing
+from scanlearn.features.fixed_views import _NEIGHBOURS, Probing, swap_patches
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.recipes import Recipe, find_recipe
 from scanlearn.views.scale import Scale
@@ -163,3 +163,24 @@ def test_a_gpu_returns_the_features_of_the_cpu(archive: Archive, backbone: Backb
     expected = probing().features(backbone, archive)
     found = probing().features(backbone.to("cuda"), archive)
     np.testing.assert_allclose(found, expected, atol=2e-2 * np.abs(expected).max())
+
+
+def test_two_of_nine_patches_change_places_and_no_other_pixel() -> None:
+    # Seven by seven: patches of two pixels, one pixel left over at the end.
+    whole = torch.arange(49.0).reshape(1, 1, 7, 7).repeat(2, 1, 1, 1)
+    swapped = swap_patches(whole, 1, 4)
+    expected = whole.clone()
+    for row in range(2):
+        for column in range(2, 4):
+            expected[..., row, column] = whole[..., row + 2, column]
+            expected[..., row + 2, column] = whole[..., row, column]
+    assert torch.equal(swapped, expected)
+    assert whole[0, 0, 0, 2] == 2
+    # The twelve pairs of a three by three board that share an edge.
+    edges = [
+        (a, b)
+        for a in range(9)
+        for b in range(a + 1, 9)
+        if abs(a // 3 - b // 3) + abs(a % 3 - b % 3) == 1
+    ]
+    assert sorted(_NEIGHBOURS) == edges

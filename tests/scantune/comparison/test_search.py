@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ from scanlearn.errors import ScanlearnError
 from scantune.comparison.search import search
 from scantune.comparison.search_plan import SearchConfig
 from scantune.comparison.search_results import read_search, summary_lines
-from scantune.comparison.search_rules import choose, kept
+from scantune.comparison.search_rules import (
+    choose,
+    curve_over_rungs,
+    kept,
+    rival,
+)
 from scantune.statistics.few_patients import Sides
 from scantune.statistics.intervals import Estimate
 from scantune.statistics.ranks import label_free_rank
@@ -21,24 +27,34 @@ Search = Callable[..., SearchConfig]
 SCALES = {"s0": 0.0, "s0.5": 0.5, "s1": 1.0, "s1.5": 1.5}
 
 
-def estimates(aurocs: list[float], spread: float = 0.02, own: float = 0.005) -> dict[str, Estimate]:
-    """Scales whose patient resamples share a part and have one of their own each."""
+def estimates(
+    aurocs: list[float], spread: float = 0.02, own: float = 0.005
+) -> dict[str, list[Estimate]]:
+    """One seed of scales whose patient resamples share a part and have one of their own each."""
     rng = np.random.default_rng(0)
     shared = rng.normal(0, spread, 500)
-    found = {}
+    found: dict[str, list[Estimate]] = {}
     for name, auroc in zip(SCALES, aurocs, strict=False):
         replicates = auroc + shared + rng.normal(0, own / np.sqrt(2), 500)
-        found[name] = Estimate(
-            auroc=auroc,
-            per_fold=np.array([[auroc]]),
-            replicates=replicates,
-            num_patients=400,
-            undefined=0,
-            sides=(Sides("ill", 200, 200),),
-            refits=None,
-            is_crossed=False,
-        )
+        found[name] = [
+            Estimate(
+                auroc=auroc,
+                per_fold=np.array([[auroc]]),
+                replicates=replicates,
+                num_patients=400,
+                undefined=0,
+                sides=(Sides("ill", 200, 200),),
+                refits=None,
+                is_crossed=False,
+            )
+        ]
     return found
+
+
+def seeds(*of_seed: list[float]) -> dict[str, list[Estimate]]:
+    """Several seeds of the same scales."""
+    made = [estimates(aurocs) for aurocs in of_seed]
+    return {name: [each[name][0] for each in made] for name in made[0]}
 
 
 @pytest.mark.parametrize(
@@ -81,6 +97,52 @@ def test_the_best_go_on_and_ranks_without_labels_settle_ties(
 ) -> None:
     ranks = {"s0": 4.0, "s0.5": 3.0, "s1": 2.0, "s1.5": 1.0}
     assert kept(estimates(aurocs), ranks, count) == expected
+
+
+@pytest.mark.parametrize(
+    ("second", "chosen"),
+    [
+        # Both seeds say so: .010 above by .001, the variance of the mean of .010 and .012.
+        ([0.800, 0.812], "s0.5"),
+        # They disagree by .016: s2 / 2 is .008 squared, more than the mean difference of .002.
+        ([0.800, 0.794], "s0"),
+    ],
+)
+def test_another_seed_must_say_the_same(second: list[float], chosen: str) -> None:
+    found = seeds([0.80, 0.810], second)
+    assert choose(SCALES, found).chosen == chosen
+
+
+def test_the_rival_is_the_best_or_the_next_of_those_as_good() -> None:
+    for aurocs, expected in (
+        ([0.70, 0.7975, 0.80, 0.76], "s1"),
+        ([0.80, 0.799, 0.7995, 0.70], "s1"),
+        ([0.70, 0.75, 0.80, 0.76], None),
+    ):
+        found = estimates(aurocs)
+        assert rival(choose(SCALES, found), found) == expected
+
+
+def test_rungs_share_a_curve_in_which_later_ones_count() -> None:
+    scales = {f"s{s:g}": s for s in (0, 0.25, 0.5, 0.75, 1, 1.25)}
+    truth = {name: 0.8 - 0.2 * (s - 0.5) ** 2 for name, s in scales.items()}
+
+    def rung(level: float, names: list[str]) -> dict[str, Estimate]:
+        made = estimates([0.8])["s0"][0]
+        return {n: replace(made, auroc=truth[n] + level, replicates=made.replicates) for n in names}
+
+    first, last = rung(0, list(scales)), rung(0.05, ["s0.25", "s0.5", "s0.75"])
+    found = curve_over_rungs(scales, [first, last], 0.01)
+    assert found is not None
+    # A parabola at the level of the last rung, whichever scales reached it.
+    assert found.auroc == pytest.approx(0.85 - 0.2 * (found.at - 0.5) ** 2, abs=1e-6)
+    assert (found.best, found.is_flat) == (pytest.approx(0.5), False)
+    # One network that fell behind later is half as far behind in the mean of its two rungs.
+    last["s0.75"] = replace(last["s0.75"], auroc=last["s0.75"].auroc - 0.1)
+    fallen = curve_over_rungs(scales, [first, last], 0.01)
+    assert fallen is not None
+    assert fallen.best < 0.5
+    assert curve_over_rungs({"s0": 0.0, "s1": 1.0}, [rung(0, ["s0", "s1"])], 0.01) is None
 
 
 def test_ranks_are_means_over_measures() -> None:
@@ -157,10 +219,45 @@ def test_a_search_ends_in_one_scale_and_is_gone_on_with(
     assert any(line.startswith("Cost: ") for line in summary_lines(results))
 
     # Nothing is trained or fitted again; a measure that is gone cannot be had any more.
-    monkeypatch.setattr("scantune.comparison.search.fit_learners", None)
-    monkeypatch.setattr("scantune.comparison.search.train_until", None)
+    monkeypatch.setattr("scantune.comparison.search_networks.fit_learners", None)
+    monkeypatch.setattr("scantune.comparison.search_networks.train_until", None)
     again = search(config)
     assert again.model_copy(update={"created": results.created}) == results
+
+
+def test_a_close_choice_is_confirmed_with_another_seed_as_far_as_the_cost_allows(
+    plan: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So that quarter turns of every network are called too easy.
+    monkeypatch.setattr("scantune.comparison.search_networks._SATURATED", 0.0)
+    # Rungs take 11 of 45 steps (1 + 1 + 1, then 2 + 2, then 2 + 2); a second seed of two scales 10.
+    results = search(plan(max_cost=23 / 45, rungs=[0.2, 0.6, 1], keep=[2, 2]))
+    confirmed = results.confirmed
+    assert confirmed is not None
+    assert (confirmed.step, confirmed.seeds, confirmed.steps) == (5, (1,), 10)
+    assert [row.arm for row in confirmed.rows] == list(confirmed.arms)
+    reached = {row.arm: row.step for row in results.rungs}
+    assert results.steps == sum(reached.values()) + 10
+    assert results.choices[0].chosen in confirmed.arms
+    assert "trained again with another seed, 5 of 5 steps each" in confirmed.sentence
+    lines = "\n".join(summary_lines(results))
+    assert confirmed.sentence in lines
+    assert lines.count("another seed\n") == 2
+    # Swapped patches ranked, which the page and the terminal tell.
+    assert all(row.patches is not None for row in results.rungs)
+    assert "which two patches were swapped" in lines.replace("\n", " ")
+    page = (tmp_path / "search" / "search.html").read_text()
+    assert "which two patches were swapped" in page
+    assert f"Take scale {results.scale:g}" in page
+    assert str(tmp_path) not in page
+    assert page.count('<table class="rung') == 4
+
+    less = search(plan(max_cost=12 / 45, keep=[2, 2], output=str(tmp_path / "less")))
+    assert less.confirmed is not None
+    assert less.confirmed.step == 0
+    assert (
+        "were not trained with another seed: steps left of max_cost: 1," in less.confirmed.sentence
+    )
 
 
 @pytest.mark.long
@@ -172,7 +269,7 @@ def test_a_killed_search_ends_as_one_that_was_not(
     class Killed(BaseException):
         pass
 
-    import scantune.comparison.search as module
+    import scantune.comparison.search_networks as module
 
     fit, calls = module.fit_learners, [0]
 
@@ -195,16 +292,16 @@ def test_a_killed_search_ends_as_one_that_was_not(
 def test_a_collapsed_scale_is_left_out_and_all_collapsed_end_the_search(
     plan: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import scantune.comparison.search as module
+    import scantune.comparison.search_networks as module
 
-    measured = module._Search._without_labels
+    measured = module.Networks._without_labels
 
     def collapsing(self: Any, network: Any, spread: float, *, is_last: bool) -> Any:
         count[0] += 1
         return measured(self, network, 0.01 if count[0] <= most[0] else spread, is_last=is_last)
 
     count, most = [0], [1]
-    monkeypatch.setattr(module._Search, "_without_labels", collapsing)
+    monkeypatch.setattr(module.Networks, "_without_labels", collapsing)
     results = search(plan())
     assert [row.fate for row in results.rungs[:1]] == ["collapsed"]
     assert "s0" not in results.choices[0].sureness
@@ -236,7 +333,7 @@ def test_crop_and_photometric_are_tried_apart_at_the_end(plan: Search) -> None:
 def test_with_a_given_split_the_test_patients_choose_nothing(
     plan: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import scantune.comparison.search as module
+    import scantune.comparison.search_networks as module
 
     seen: list[tuple[int, bool]] = []
     fit = module.fit_learners
@@ -249,8 +346,6 @@ def test_with_a_given_split_the_test_patients_choose_nothing(
     read = module.read_tasks
 
     def split(*args: Any) -> Any:
-        from dataclasses import replace
-
         ((name, labeled),) = read(*args).items()
         codes = np.unique(labeled.patients)
         is_test = np.isin(labeled.patients, codes[: len(codes) // 3])

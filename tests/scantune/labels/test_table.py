@@ -31,6 +31,17 @@ def test_a_missing_column_names_those_that_are_there(table: Any) -> None:
         named.texts("z")
 
 
+@pytest.mark.parametrize("cells", [["Edema | Mass", None], ["Mass", "no"], ["no", "Edema;Mass"]])
+def test_a_value_asked_for_as_a_column_names_the_column_that_lists_it(
+    table: Any, cells: list[str | None]
+) -> None:
+    named = NamedTable(table({"age": ["1", "2"], "Findings": cells}), "scans")
+    with pytest.raises(ScanlearnError, match="'Mass' is a value of 'Findings': name that column"):
+        named.raw("Mass")
+    with pytest.raises(ScanlearnError, match=r"columns are age, Findings$"):
+        named.raw("Mas")
+
+
 def test_scans_without_any_label_are_one_sentence(table: Any) -> None:
     class Bare(table):  # type: ignore[misc]
         label_columns = ()

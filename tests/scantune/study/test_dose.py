@@ -124,3 +124,37 @@ def test_curves_are_of_every_place_where_all_arms_of_a_group_were_scored() -> No
     assert found.best_low > 0.5
     assert not found.is_flat
     assert r.DoseCurve.model_validate_json(found.model_dump_json()) == found
+
+
+def test_a_joint_curve_is_told_at_the_level_of_the_primary_place() -> None:
+    rng = np.random.default_rng(0)
+    arms = [arm(f"s{s}", s, s, s, 0) for s in (0, 0.25, 0.5, 1)]
+    common = 0.01 * rng.standard_normal(400)
+    levels: dict[r.Budget, float] = {50: 0.6, "all": 0.8}
+    estimates = {
+        ("t", "linear", budget, each.name): [
+            Estimate(
+                auroc=level + 0.03 * place + 0.001 * seed,
+                per_fold=np.zeros((1, 1)),
+                replicates=common + 0.001 * rng.standard_normal(400),
+                num_patients=900,
+                undefined=0,
+                sides=(Sides("1", 400, 500),),
+            )
+            for seed in range(2)
+        ]
+        for budget, level in levels.items()
+        for place, each in enumerate(arms)
+    }
+    (found,) = dose.joint_curves(arms, estimates, ("linear", "all"), 0.01)
+    (alone,) = (c for c in dose.dose_curves(arms, estimates, 0.01) if c.budget == "all")
+    assert found.places == (("linear", 50), ("linear", "all"))
+    assert (found.learner, found.budget, found.best) == ("linear", "all", 1)
+    assert found.auroc == pytest.approx(alone.auroc, abs=1e-3)
+    said = " ".join(dose.joint_sentences(found))
+    assert said.startswith("Best scale: s = 1 (95 % interval ")
+    assert "2 places of the table (linear probe; 50 labels, all labels)" in said
+    assert "differ in shape" in " ".join(
+        dose.joint_sentences(found.model_copy(update={"shape_p": 0.01}))
+    )
+    assert r.JointDoseCurve.model_validate_json(found.model_dump_json()) == found
