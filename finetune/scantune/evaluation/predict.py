@@ -30,7 +30,9 @@ def predict(
     model: Annotated[str | Path, Field(description="Folder of a classifier that evaluate kept.")],
     scans: Annotated[str | Path, Field(description="An archive, a folder or a table.")],
     *,
-    output: Annotated[Path, Field(description="The CSV to write.", examples=["predictions.csv"])],
+    output: Annotated[
+        str | Path, Field(description="The CSV to write.", examples=["predictions.csv"])
+    ],
     files: Annotated[
         bool, Field(description="Whether the CSV names each scan's file; false: its hash alone.")
     ] = True,
@@ -94,7 +96,7 @@ def predict(
         backbone, archive, size=card.size, mean=card.mean, std=card.std, framing=card.framing
     )
     probabilities = classifier.probabilities(features)
-    output = output.expanduser()
+    output = Path(output).expanduser()
     with disk_errors(output.parent):
         make_folder(output.parent)
     write_atomically(output, _table(archive, card, probabilities, paths))

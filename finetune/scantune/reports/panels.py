@@ -98,7 +98,9 @@ def dose_plot(
     tip_colours = dict.fromkeys(tips, _REFERENCE)
     tip_colours |= {group.group: hue(rank) for rank, group in enumerate(groups)}
     body += end_labels(tips, tip_colours, (14, foot - 4))
-    return svg.figure(WIDTH, height - 14, f"AUROC over the augmentation scale, {task}", body)
+    # A name with its value is wider than one alone; as a file of its own it was cut off.
+    width = WIDTH + 7.0 * max([0, *(len(tip) - 11 for tip in tips)])
+    return svg.figure(width, height - 14, f"AUROC over the augmentation scale, {task}", body)
 
 
 def _fit(

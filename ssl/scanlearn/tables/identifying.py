@@ -76,14 +76,14 @@ _PEOPLE = frozenset(
         *("person", "participant", "first", "last", "family", "given", "middle", "maiden", "full"),
         *("mother", "mothers", "father", "birth", "madre", "mae", "physician", "doctor", "reader"),
         *("radiologist", "operator", "operators", "annotator", "arztes", "medecin", "medico"),
-        *("hospital", "institution", "station", "file", "image"),
+        *("hospital", "institution", "station", "file", "image", "pat", "pt"),
     }
 )
 _NUMBERED = frozenset(
     {
         *("patient", "patients", "patienten", "paciente", "paziente", "subject", "person"),
         *("participant", "study", "exam", "hospital", "national", "insurance", "passport"),
-        *("chart", "record", "admission", "encounter", "report", "dicom"),
+        *("pat", "pt", "chart", "record", "admission", "encounter", "report", "dicom"),
     }
 )
 # Languages without blanks between words.

@@ -17,7 +17,9 @@ from scanlearn.tables.merge import Merged, merge_rows
 from scanlearn.tables.reading import is_one_of
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "Image Index")
-PATIENT_COLUMNS = ("patient_id", "patient", "subject_id", "Patient ID")
+PATIENT_COLUMNS = (
+    *("patient_id", "patient", "subject_id", "Patient ID", "subject", "pat_id", "Pat. ID"),
+)
 NIH_COLUMNS = ("Image Index", "Finding Labels")
 
 

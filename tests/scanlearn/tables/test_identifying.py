@@ -16,6 +16,7 @@ from scanlearn.tables.manifest import read_manifest
 
 IDENTIFYING = """
 Patient's Name;PatientName;Patient ID;PatientID;Patient's Birth Date;Patient's Birth Time
+Pat. ID;Pat-Nr;pt_no;pat_name
 patient_number
 Other Patient IDs;Issuer of Patient ID;Accession Number;AccessionNumber;accession;Study Instance UID
 SeriesInstanceUID;SOP Instance UID;Referring Physician's Name;Operators' Name;Institution Name

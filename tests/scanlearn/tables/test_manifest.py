@@ -129,7 +129,10 @@ def test_empty_folder_is_one_clear_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path_name", ["path", "Filename", "image", "Image Index"])
-@pytest.mark.parametrize("patient_name", ["patient_id", "Patient ID", "PatientID", "subject_id"])
+@pytest.mark.parametrize(
+    "patient_name",
+    ["patient_id", "Patient ID", "PatientID", "subject_id", "subject", "Pat. ID", "pat_id"],
+)
 def test_table_columns_are_found_by_their_usual_names(
     make_scans: MakeScans, path_name: str, patient_name: str
 ) -> None:

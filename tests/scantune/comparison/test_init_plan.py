@@ -38,9 +38,10 @@ def test_the_dry_runs_of_a_study_and_of_a_run_take_what_init_wrote(
     study = init("packed", labels="labels.csv", gpu=False)
     plan = load_config(CompareConfig, study, kind="compare")
     plan.check_inputs()
-    text = plan_summary(plan)
+    text = str(plan_summary(plan))
     assert "finding" in text
     assert "24 scans" in text
     run = init("packed", gpu=False, output=Path("run.yaml"))
-    assert "steps" in dry_run(load_config(PretrainConfig, run, kind="pretrain")).__str__()
+    trial = dry_run(load_config(PretrainConfig, run, kind="pretrain"))
+    assert "steps" in str(trial)
     assert not Path("runs").exists()

@@ -82,7 +82,7 @@ def test_new_scans_get_a_row_with_file_probabilities_and_calls(
         pixels = rng.integers(0, 120, (50, 40)) + offset
         Image.fromarray(pixels.astype(np.uint8)).save(new / f"{name}.png")
     (new / "broken.png").write_text("no picture")
-    found = predict(workplace / "scores" / "classifier", new, output=workplace / "new.csv")
+    found = predict(workplace / "scores" / "classifier", new, output=str(workplace / "new.csv"))
     rows = read(workplace / "new.csv")
     assert [row["file"] for row in rows] == ["dark.png", "light.png"]
     assert [row["most_probable"] for row in rows] == ["0", "1"]
