@@ -12,6 +12,7 @@
 - `leaks.py`: test patients and test scans among those learned from
 - `summary.py`: table, paired differences and verdict
 - `classes.py`: each class at the primary comparison, and ROC curves
+- `augmented.py`: a learner at several augmentations, in the same networks
 - `dose.py`: AUROC over the scale, and the best one
 - `planned.py`: the smallest difference that a plan will find, in words
 - `facts.py`: set-up, arms, counts and warnings for the report

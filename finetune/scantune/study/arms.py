@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -69,18 +70,19 @@ def train_arms(
     config: CompareConfig,
     folder: StudyFolder,
     unlabeled: Archive,
+    resolved: Mapping[Group, Resolved],
     meanwhile: Callable[[Sequence[RunRow]], bool] = lambda _: False,
 ) -> tuple[tuple[RunRow, ...], tuple[str, ...]]:
     """Trains every arm with every seed that no other command trains, or reads back what is there.
 
     Args:
+        config: The plan on the devices that `resolve_groups` found.
         meanwhile: Called with the rows so far where others train all that is left; returns whether
             it found anything to do.
 
     Returns:
         A row per network, seed by seed, and what was warned of.
     """
-    config, resolved = resolve_groups(config, folder, unlabeled)
     arms = [arm for arm in config.arms if config.arms[arm].kind in ("pretrained", "random")]
     rows: dict[tuple[int, str], RunRow] = {}
     warnings_of: dict[tuple[int, str], tuple[str, ...]] = {}
@@ -163,8 +165,15 @@ def train_until(
     return network.eval().to(training_device(config.pretrain.device)), spread
 
 
-def given_rows(config: CompareConfig, labels: Archive) -> tuple[tuple[RunRow, ...], list[str]]:
+def given_rows(
+    config: CompareConfig,
+    labels: Archive,
+    packed_again: Mapping[str, tuple[Archive, ...]] = MappingProxyType({}),
+) -> tuple[tuple[RunRow, ...], list[str]]:
     """Loads every network that is not trained here, before the hours of training.
+
+    Args:
+        packed_again: The labeled scans of arms that have their own ``canvas``.
 
     Returns:
         A row for each, at the first seed: it is one network for all seeds; and what was warned of.
@@ -176,7 +185,8 @@ def given_rows(config: CompareConfig, labels: Archive) -> tuple[tuple[RunRow, ..
     for name, arm in config.arms.items():
         if arm.kind not in ("backbone", "scratch"):
             continue
-        given = load_given(config, name, labels)
+        scans = packed_again.get(name, (labels,))[0]
+        given = load_given(config, name, scans)
         assert given.network is not None, "only the thumbnail has none"
         final = weights_hash(given.network)
         rows.append(RunRow(arm=name, seed=config.seeds[0], initial_hash="", final_hash=final))
@@ -185,7 +195,7 @@ def given_rows(config: CompareConfig, labels: Archive) -> tuple[tuple[RunRow, ..
         notes += [f"{name}: {note}." for note in given.notes]
         if arm.kind == "backbone":
             say(f"arm {name}: given weights, {arm.backbone_name}, views of {given.view.size} px")
-            notes += _given_notes(name, given.view.size, labels)
+            notes += _given_notes(name, given.view.size, scans)
     if any(arm.kind == "backbone" for arm in config.arms.values()):
         names = ", ".join(name for name, arm in config.arms.items() if arm.kind == "backbone")
         notes.append(
@@ -201,7 +211,7 @@ def _given_notes(name: str, side: int, labels: Archive) -> list[str]:
         return []
     return [
         f"{name}: its views of {side} px are enlarged from scans packed at {canvas} px, which may "
-        f"cost it what small findings look like; pack.canvas={side} keeps them."
+        f"cost it what small findings look like; arms.{name}.canvas={side} packs them again for it."
     ]
 
 
@@ -564,8 +574,8 @@ def _random_row(
 def _trained_row(
     config: CompareConfig, folder: StudyFolder, result: PretrainResult, arm: str, seed: int
 ) -> RunRow:
-    own = {"arm", "seed", "curve", "backbone", "statistics", "group"}
-    own |= {"conditions", "is_recorded", "record_problem"}
+    added = {"arm", "seed", "curve", "backbone", "statistics", "group"}
+    added |= {"conditions", "is_recorded", "record_problem"}
     record = read_record(RunFolder(result.folder))
     dial, problem = str(config.arms[arm].dial()), record.problem
     if record.values.get(DIAL, dial) != dial:
@@ -573,7 +583,7 @@ def _trained_row(
     return RunRow(
         arm=arm,
         seed=seed,
-        **{name: getattr(result, name) for name in RunRow.model_fields.keys() - own},
+        **{name: getattr(result, name) for name in RunRow.model_fields.keys() - added},
         conditions=dict(record.values),
         is_recorded=record.is_whole,
         record_problem=problem,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -33,6 +34,7 @@ _MOST_CLASSES = 12
 _EVERY = 2
 
 Members = Mapping[tuple[str, str], Sequence[Scores]]
+_Key = TypeVar("_Key", bound=tuple[object, ...])
 
 
 def of_class(scores: Scores, code: int) -> Scores:
@@ -50,12 +52,18 @@ def of_class(scores: Scores, code: int) -> Scores:
     )
 
 
-def class_scores(config: CompareConfig, scores: Members) -> tuple[ClassScore, ...]:
+def class_scores(
+    config: CompareConfig, scores: Members, learner: str | None = None
+) -> tuple[ClassScore, ...]:
     """Returns a row per class and arm; of two classes the second alone is asked about.
 
     What seeds add is moderated over the arms, for each class.
+
+    Args:
+        learner: None for that of the primary comparison.
     """
-    task, learner, budget = config.primary_task, config.primary.learner, config.primary_budget
+    task, budget = config.primary_task, config.primary_budget
+    learner = learner or config.primary.learner
     arms = {arm: members for (of, arm), members in scores.items() if of == task}
     arms = {arm: members for arm, members in arms.items() if learner in members[0].learners}
     cells: dict[tuple[str, int], tuple[list[Estimate], dict[str, float]]] = {}
@@ -69,7 +77,9 @@ def class_scores(config: CompareConfig, scores: Members) -> tuple[ClassScore, ..
                 kept = mean_metrics([_metrics(each, learner, str(budget)) for each in alone])
                 cells[arm, code] = found, kept
                 progress.advance()
-    between = _between_seeds({key: found for key, (found, _) in cells.items()})
+    between = between_seeds(
+        {key: [each.auroc for each in found] for key, (found, _) in cells.items()}
+    )
     rows = []
     is_tested = (first.fold_of >= 0).any(axis=0)
     for (arm, code), (found, kept) in cells.items():
@@ -102,21 +112,22 @@ def _metrics(alone: Scores, learner: str, budget: str) -> dict[str, float]:
     return mean_metrics(folds)
 
 
-def _between_seeds(
-    cells: Mapping[tuple[str, int], Sequence[Estimate]],
-) -> dict[tuple[str, int], Component]:
-    """Returns what pretraining seeds add to each cell of several of them."""
-    values = {key: [each.auroc for each in found] for key, found in cells.items()}
-    values = {key: aurocs for key, aurocs in values.items() if len(aurocs) > 1}
-    if not values:
+def between_seeds(values: Mapping[_Key, Sequence[float]]) -> dict[_Key, Component]:
+    """Returns what pretraining seeds add to each cell of several of them, moderated over arms.
+
+    Args:
+        values: A value per seed for each cell; its key is its arm, and what it shares with others.
+    """
+    several = {key: of_seed for key, of_seed in values.items() if len(of_seed) > 1}
+    if not several:
         return {}
-    (n,) = {len(aurocs) for aurocs in values.values()}
-    num_arms = len({arm for arm, _ in values})
-    variances = [float(np.var(aurocs, ddof=1)) for aurocs in values.values()]
-    classes = [code for _, code in values]
-    known = moderate(variances, n - 1, (num_arms - 1) * (n - 1), classes)
+    (n,) = {len(of_seed) for of_seed in several.values()}
+    num_arms = len({key[0] for key in several})
+    variances = [float(np.var(of_seed, ddof=1)) for of_seed in several.values()]
+    places = [key[1:] for key in several]
+    known = moderate(variances, n - 1, (num_arms - 1) * (n - 1), places)
     return {
-        key: Component(each.variance / n, each.df) for key, each in zip(values, known, strict=True)
+        key: Component(each.variance / n, each.df) for key, each in zip(several, known, strict=True)
     }
 
 

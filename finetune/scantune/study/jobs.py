@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
+
+import torch
 
 from scanlearn.config import dump_config
 from scanlearn.console import say, warn_user
@@ -19,6 +21,7 @@ from scanlearn.threads import SET_BY_HAND, computing_with, usable_cores
 from scantune.study.folder import StudyFolder
 from scantune.study.plan import CompareConfig
 
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 # A step and its checkpoint take less.
 _PATIENCE_S = 120.0
 # What is run lies above this module. It is one look of a plan that has several.
@@ -44,13 +47,19 @@ def jobs_started(config: CompareConfig, folder: StudyFolder) -> Iterator[None]:
         yield
         return
     threads = None if _is_set_by_hand() else max(1, len(usable_cores()) // config.jobs)
+    devices = config.pretrain.devices
+    gpus = gpus_of_jobs(
+        config.jobs,
+        () if config.pretrain.device == "cpu" else _visible_gpus(),
+        None if devices == "auto" else devices,
+    )
     with tempfile.TemporaryDirectory() as place, disk_errors(folder.logs):
         make_folder(folder.logs)
         plan = Path(place) / "plan.yaml"
         plan.write_text(dump_config(config), encoding="utf-8")
         is_stopping = Event()
         processes = [
-            _start(plan, folder.logs / f"job-{number}.log", threads)
+            _start(plan, folder.logs / f"job-{number}.log", threads, gpus[number - 1])
             for number in range(2, config.jobs + 1)
         ]
         watchers = [
@@ -61,13 +70,52 @@ def jobs_started(config: CompareConfig, folder: StudyFolder) -> Iterator[None]:
             watcher.start()
         say(f"{config.jobs} jobs share the study; all but this one write to {folder.logs}")
         try:
-            with computing_with(threads):
+            with computing_with(threads), _seeing(gpus[0]):
                 yield
             for watcher in watchers:
                 watcher.join()
         finally:
             is_stopping.set()
             _stop(processes)
+
+
+def gpus_of_jobs(jobs: int, gpus: Sequence[str], devices: int | None) -> tuple[str | None, ...]:
+    """Returns ``CUDA_VISIBLE_DEVICES`` of each job, which take turns; None where there is no GPU.
+
+    Args:
+        gpus: Those that are visible.
+        devices: GPUs that a run takes; None is an equal share, one at least.
+    """
+    if not gpus:
+        return (None,) * jobs
+    share = min(len(gpus), devices or max(1, len(gpus) // jobs))
+    first = (job * share for job in range(jobs))
+    return tuple(
+        ",".join(gpus[(start + number) % len(gpus)] for number in range(share)) for start in first
+    )
+
+
+def _visible_gpus() -> tuple[str, ...]:
+    # Counted without taking hold of one: what is visible can still be changed.
+    count = torch.cuda.device_count()
+    named = os.environ.get(_VISIBLE)
+    names = [str(number) for number in range(count)] if named is None else named.split(",")
+    return tuple(names[:count])
+
+
+@contextmanager
+def _seeing(gpus: str | None) -> Iterator[None]:
+    """Lets this process see these GPUs alone inside the block; None changes nothing."""
+    before = os.environ.get(_VISIBLE)
+    if gpus is not None:
+        os.environ[_VISIBLE] = gpus
+    try:
+        yield
+    finally:
+        if gpus is not None and before is None:
+            del os.environ[_VISIBLE]
+        elif gpus is not None and before is not None:
+            os.environ[_VISIBLE] = before
 
 
 def _is_set_by_hand() -> bool:
@@ -85,8 +133,10 @@ def warn_of_threads(jobs: int, threads: int | None) -> None:
         )
 
 
-def _start(plan: Path, log: Path, threads: int | None) -> subprocess.Popen[bytes]:
+def _start(plan: Path, log: Path, threads: int | None, gpus: str | None) -> subprocess.Popen[bytes]:
     set_here = {} if threads is None else dict.fromkeys(SET_BY_HAND, str(threads))
+    if gpus is not None:
+        set_here[_VISIBLE] = gpus
     with log.open("wb") as output:
         return subprocess.Popen(
             [*_COMMAND, "compare", str(plan)],

@@ -149,10 +149,19 @@ class ArmConfig(Settings):
         ge=8,
         description="of kind backbone: side of a view in pixels; null is the backbone's own",
     )
+    canvas: int | None = Field(
+        default=None,
+        ge=8,
+        description="of kind backbone: shorter side at which the labeled scans are packed again "
+        "for it, in the channels that it was trained on; null shows it those of the others",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> ArmConfig:
-        of_kind = {"pretrained": ("scale", "method", "share"), "backbone": ("backbone", "size")}
+        of_kind = {
+            "pretrained": ("scale", "method", "share"),
+            "backbone": ("backbone", "size", "canvas"),
+        }
         for kind, keys in of_kind.items():
             given = [key for key in keys if getattr(self, key) is not None]
             if self.kind != kind and given:

@@ -348,6 +348,36 @@ class ClassScore(Settings):
     note: str = ""
 
 
+class FindingCount(Settings):
+    """How many findings (classes) of the primary task an arm tells from chance by one learner.
+
+    ``above_chance`` are those whose 95 % interval of the AUROC lies above .5. With as many findings
+    as are tested, one in 40 without any signal is among them.
+    """
+
+    arm: str
+    learner: str
+    findings: int
+    above_chance: int
+
+
+class LearnerDifference(Settings):
+    """AUROC by learner ``a`` minus that by ``b``, of one arm's networks at the primary place.
+
+    The learners differ in their augmentation alone. ``p_holm`` covers all of these.
+    """
+
+    arm: str
+    a: str
+    b: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+    seeds: int
+
+
 class RocCurve(Settings):
     """Sensitivity of one class at evenly spaced shares of false positives, from 0 to 1."""
 
@@ -463,6 +493,8 @@ class Results(Settings):
     joint_dose: tuple[JointDoseCurve, ...] = ()
     classes: tuple[ClassScore, ...] = ()
     roc: tuple[RocCurve, ...] = ()
+    finding_counts: tuple[FindingCount, ...] = ()
+    learner_differences: tuple[LearnerDifference, ...] = ()
     label_free: tuple[LabelFree, ...] = ()
     label_free_views: str = ""
     view_statistics: tuple[ViewShare, ...]

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
 
 from scanlearn.archive.reader import Archive
+from scanlearn.backbones.settings import BackboneConfig
 from scanlearn.backbones.start import check_start
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
@@ -16,9 +20,11 @@ from scanlearn.files import write_atomically
 from scanlearn.locks import held, inside
 from scanlearn.packing.sources import chosen_canvas, open_archive
 from scanlearn.provenance import provenance
+from scantune.evaluation.backbone import packing_of_backbone
 from scantune.labels.open import open_archives, single_columns
 from scantune.study import facts
 from scantune.study.arms import given_rows, matched, resolve_groups, train_arms
+from scantune.study.augmented import finding_counts, learner_differences
 from scantune.study.classes import class_scores, roc_curves
 from scantune.study.dose import dose_curves, joint_curves
 from scantune.study.facts import draw_sheets
@@ -78,14 +84,19 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
         left_out = dropped(config, folder)
         if left_out:
             named["unlabeled"] = unlabeled = unlabeled.without(left_out)
-        groups = resolve_groups(config, folder, unlabeled)[1]
+        on_devices, groups = resolve_groups(config, folder, unlabeled)
     warn_of_threads(config.jobs, groups[config.groups[0]].threads)
     # Runs keep the plan as it was written; before the hours that they take, tune is checked too.
     resolved = config.under(groups[config.groups[0]].modality)
-    given, given_warnings = given_rows(config, labels)
+    own_scans = packed_again(config, archives)
+    given, given_warnings = given_rows(config, labels, own_scans)
     # Hours of training should not end in a backbone that was put in the place of another.
     check_kept(
-        resolved, folder, networks_of(resolved, folder, given, unlabeled, labels), archives, tasks
+        resolved,
+        folder,
+        networks_of(resolved, folder, given, unlabeled, labels, own_scans),
+        archives,
+        tasks,
     )
     early = (
         *facts.step_warnings(groups),
@@ -102,15 +113,15 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
             score_network(resolved, folder, network, archives, tasks)
             scored.add(network.name)
 
-        networks = networks_of(resolved, folder, (*rows, *given), unlabeled, labels)
+        networks = networks_of(resolved, folder, (*rows, *given), unlabeled, labels, own_scans)
         left = (network for network in networks if network.name not in scored)
         return any(piece_of(folder, network, score).try_making() for network in left)
 
-    runs, run_warnings = train_arms(config, folder, unlabeled, score_one)
+    runs, run_warnings = train_arms(on_devices, folder, unlabeled, groups, score_one)
     runs = (*runs, *given)
     policy_left_out = {name for chosen in groups.values() for name in chosen.left_out}
     config = resolved
-    networks = networks_of(config, folder, runs, unlabeled, labels)
+    networks = networks_of(config, folder, runs, unlabeled, labels, own_scans)
     scores = score_all(config, folder, networks, archives, tasks)
     label_free, label_free_views = measure_all(config, folder, runs, unlabeled, policy_left_out)
     stack.enter_context(alone())
@@ -121,6 +132,7 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
     unknown = [name for name, each in tasks.items() if each.count().known_patients is None]
     table = score_rows(config, estimates, scores, unknown)
     differences = difference_rows(config, estimates, scores)
+    of_classes = class_scores(config, scores)
     proof = matched(runs)
     arms = facts.arm_rows(config, unlabeled.shape[0], policy_left_out)
     answer = state_verdict(config, arms, table, differences, proof)
@@ -155,7 +167,9 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
         joint_dose=joint_curves(
             arms, estimates, (answer.primary.learner, answer.primary.budget), config.margin
         ),
-        classes=class_scores(config, scores),
+        classes=of_classes,
+        finding_counts=finding_counts(config, scores, of_classes),
+        learner_differences=learner_differences(config, estimates, scores),
         roc=roc_curves(config, arms, scores),
         label_free=label_free,
         label_free_views=label_free_views,
@@ -221,7 +235,23 @@ def open_study_archives(config: CompareConfig) -> tuple[Archive, tuple[Archive, 
     )
     channels = unlabeled.shape[0]
     assert channels in (1, 3), f"an archive has 1 or 3 channels, not {channels}"
-    packing = config.pack_settings(config.label_columns, 1 if channels == 1 else 3)
+    archives = _labeled_archives(config, 1 if channels == 1 else 3)
+    if archives[0].shape[0] != channels:
+        raise ScanlearnError(
+            f"the unlabeled scans have {channels} channels and the labeled ones "
+            f"{archives[0].shape[0]}: pack both with pack.channels={channels}"
+        )
+    return unlabeled, archives
+
+
+def _labeled_archives(
+    config: CompareConfig, channels: Literal[1, 3], side: int | None = None
+) -> tuple[Archive, ...]:
+    """Opens the labeled scans and an external test set; ``side`` replaces the plan's canvas."""
+    packing = config.pack_settings(config.label_columns, channels)
+    if side is not None:
+        canvas = chosen_canvas(config.labels, side, packing)
+        packing = packing.model_copy(update={"canvas": canvas})
     # What the plan names is a label, whatever it looks like.
     named = {"allow_columns": (*packing.allow_columns, *config.named_columns)}
     packing = packing.model_copy(update=named)
@@ -229,13 +259,40 @@ def open_study_archives(config: CompareConfig) -> tuple[Archive, tuple[Archive, 
     single = single_columns(
         config.tasks, asked.multilabel, asked.split_column, asked.synthetic_column
     )
-    archives = open_archives(config.labels, asked.test, packing, single)
-    if archives[0].shape[0] != channels:
-        raise ScanlearnError(
-            f"the unlabeled scans have {channels} channels and the labeled ones "
-            f"{archives[0].shape[0]}: pack both with pack.channels={channels}"
-        )
-    return unlabeled, archives
+    return open_archives(config.labels, asked.test, packing, single)
+
+
+def packed_again(
+    config: CompareConfig, archives: tuple[Archive, ...]
+) -> dict[str, tuple[Archive, ...]]:
+    """Returns the labeled scans of given arms that have a canvas of their own, row by row the same.
+
+    Raises:
+        ScanlearnError: They are packed or drawn already, so that no file can be packed again.
+    """
+    again = {}
+    for name, arm in config.arms.items():
+        if arm.canvas is None or arm.backbone is None:
+            continue
+        is_file = isinstance(arm.backbone, BackboneConfig)
+        channels = 3 if is_file else packing_of_backbone(str(arm.backbone)).get("channels")
+        packed = _labeled_archives(config, 1 if channels == 1 else 3, arm.canvas)
+        if any(
+            own.content_hash == other.content_hash and min(own.shape[1:]) != arm.canvas
+            for own, other in zip(packed, archives, strict=True)
+        ):
+            raise ScanlearnError(
+                f"arms.{name}.canvas={arm.canvas} packs the labeled scans again, which are an "
+                "archive or a phantom: name the folder or table that they are from, or leave it out"
+            )
+        for own, other in zip(packed, archives, strict=True):
+            if not np.array_equal(own.scan_ids, other.scan_ids):
+                raise ScanlearnError(
+                    f"arms.{name}.canvas={arm.canvas}: {own.path} holds other scans than "
+                    f"{other.path}; a file changed between the two: pack both anew"
+                )
+        again[name] = packed
+    return again
 
 
 def _versions() -> dict[str, str]:

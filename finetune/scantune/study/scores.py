@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Float32
@@ -46,6 +47,7 @@ class Network:
         load: Loads it; called only where some task is not scored yet.
         weights: Hash of its weights; empty for the thumbnail, which has none.
         learners: Those that score it; None for all that can.
+        archives: The labeled scans as they are packed for it; empty for those of the others.
     """
 
     arm: str
@@ -53,6 +55,7 @@ class Network:
     load: Callable[[], EvaluatedBackbone]
     weights: str = ""
     learners: tuple[str, ...] | None = None
+    archives: tuple[Archive, ...] = ()
 
 
 def read_tasks(config: CompareConfig, archives: tuple[Archive, ...]) -> dict[str, LabeledSet]:
@@ -89,10 +92,14 @@ def networks_of(
     runs: Sequence[RunRow],
     unlabeled: Archive,
     labels: Archive,
+    packed_again: Mapping[str, tuple[Archive, ...]] = MappingProxyType({}),
 ) -> tuple[Network, ...]:
     """The thumbnail, where some learner can score it, and every network of the study.
 
     What is not trained here has one network for all seeds, called as its arm is.
+
+    Args:
+        packed_again: The labeled scans of arms that have their own ``canvas``.
     """
     view = View(config.pretrain.views.size, unlabeled.mean, unlabeled.std)
 
@@ -104,9 +111,11 @@ def networks_of(
     for row in runs:
         is_seeded = config.arms[row.arm].kind in ("pretrained", "random")
         name = f"{row.arm}-seed-{row.seed}" if is_seeded else row.arm
-        open_it = partial(load, row) if is_seeded else partial(load_given, config, row.arm, labels)
+        archives = packed_again.get(row.arm, ())
+        scans = archives[0] if archives else labels
+        open_it = partial(load, row) if is_seeded else partial(load_given, config, row.arm, scans)
         learners = config.learners_of(row.arm)
-        networks.append(Network(row.arm, name, open_it, row.final_hash, learners))
+        networks.append(Network(row.arm, name, open_it, row.final_hash, learners, archives))
     if learners := config.learners_of(THUMBNAIL):
         thumbnail = partial(open_backbone, THUMBNAIL, labels, None)
         networks.insert(0, Network(THUMBNAIL, THUMBNAIL, thumbnail, learners=learners))
@@ -173,7 +182,7 @@ def check_kept(
     """Refuses kept scores that are not of these networks; errors are those of `score_all`."""
     for network in networks:
         for task, labeled in tasks.items():
-            _kept(folder, network, archives, task, labeled, config.scoring)
+            _kept(folder, network, network.archives or archives, task, labeled, config.scoring)
 
 
 def piece_of(
@@ -195,7 +204,7 @@ def score_network(
 
     Errors are those of `score_all`.
     """
-    settings = config.scoring
+    settings, archives = config.scoring, network.archives or archives
     if network.learners is not None:
         settings = settings.only(network.learners)
     asked = (settings.learners, tuple(map(str, settings.budgets)), settings.label_seeds)

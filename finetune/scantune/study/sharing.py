@@ -107,10 +107,10 @@ def taking_part(config: CompareConfig) -> Iterator[tuple[StudyFolder, int]]:
 
 def _is_shared(output: Path) -> bool:
     """Returns whether a command works on a study; what dead ones left is removed."""
-    found = False
+    is_busy = False
     for file in (output / _AT_WORK).glob("*.lock"):
         try:
             Lock(file, output).release()
         except BusyError:
-            found = True
-    return found
+            is_busy = True
+    return is_busy

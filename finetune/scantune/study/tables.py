@@ -40,6 +40,8 @@ def tables_of(results: Results) -> dict[str, str]:
             ],
         ),
         "classes.csv": rows_csv(results.classes),
+        "findings.csv": rows_csv(results.finding_counts),
+        "learner_differences.csv": rows_csv(results.learner_differences),
         "roc.csv": _csv(
             ("arm", "class", "false_positives", "sensitivity"),
             [

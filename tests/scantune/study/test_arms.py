@@ -212,7 +212,7 @@ def test_the_untrained_arm_is_the_network_from_which_the_others_began(
     unlabeled = open_archive(
         config.unlabeled, settings=config.pack_settings(config.unlabeled_columns, 3)
     )
-    rows, _ = train_arms(config, folder, unlabeled)
+    rows, _ = _trained(config, folder, unlabeled)
     assert matched(rows).ok
     assert [row.arm for row in rows] == ["weak", "strong", "start"]
     started = load_network(config, rows[2], folder.path, unlabeled)
@@ -223,6 +223,13 @@ def test_the_untrained_arm_is_the_network_from_which_the_others_began(
 def _opened(config: CompareConfig) -> tuple[StudyFolder, Archive]:
     settings = config.pack_settings(config.unlabeled_columns, 3)
     return open_study(config), open_archive(config.unlabeled, settings=settings)
+
+
+def _trained(
+    config: CompareConfig, folder: StudyFolder, unlabeled: Archive
+) -> tuple[tuple[RunRow, ...], tuple[str, ...]]:
+    on_devices, groups = resolve_groups(config, folder, unlabeled)
+    return train_arms(on_devices, folder, unlabeled, groups)
 
 
 def _asking(plan: Plan, **pretrain: Any) -> CompareConfig:
@@ -257,7 +264,7 @@ def test_all_arms_take_the_modality_of_the_tags_that_the_study_was_begun_with(
     chosen = resolve_once(config, folder, unlabeled)[1]
     assert (chosen.modality, chosen.left_out) == ("xray", ())
     assert config.under(chosen.modality).pretrain.views.modality == "xray"
-    rows = train_arms(config, folder, unlabeled)[0]
+    rows = _trained(config, folder, unlabeled)[0]
     assert matched(rows).ok
     assert {row.conditions["views.modality"].partition(":")[0] for row in rows[:2]} == {"xray"}
     # A study begun before tags were read keeps the recipe alone.
@@ -290,12 +297,12 @@ def test_arms_that_are_trained_on_two_machines_are_not_matched(
     monkeypatch.setattr("scanlearn.backbones.weights.check_reload", lambda *_: None)
     config = _asking(plan, device="cpu", precision="fp32")
     folder, unlabeled = _opened(config)
-    rows, _ = train_arms(config, folder, unlabeled)
+    rows, _ = _trained(config, folder, unlabeled)
     proof = matched(rows)
     assert (proof.ok, proof.partial, proof.notes) == (True, (), ())
     shutil.rmtree(folder.run("strong", 0))
     monkeypatch.setattr("scanlearn.training.conditions.processor_name", lambda _: "another CPU")
-    proof = matched(train_arms(config, folder, unlabeled)[0])
+    proof = matched(_trained(config, folder, unlabeled)[0])
     assert "processor another CPU instead of" in capsys.readouterr().err
     (mismatch,) = proof.mismatches
     assert mismatch.key == "processor"
@@ -306,11 +313,11 @@ def test_the_record_of_another_arm_is_no_proof(plan: Plan, monkeypatch: pytest.M
     monkeypatch.setattr("scanlearn.backbones.weights.check_reload", lambda *_: None)
     config = _asking(plan, device="cpu", precision="fp32")
     folder, unlabeled = _opened(config)
-    train_arms(config, folder, unlabeled)
+    _trained(config, folder, unlabeled)
     weak, strong = (RunFolder(folder.run(arm, 0)) for arm in ("weak", "strong"))
     for name in ("provenance", "result"):
         shutil.copy(getattr(weak, name), getattr(strong, name))
-    proof = matched(train_arms(config, folder, unlabeled)[0])
+    proof = matched(_trained(config, folder, unlabeled)[0])
     assert "it was trained at scale 0.5, not 1" in proof.problems[0]
 
 
@@ -335,7 +342,7 @@ def test_an_untrained_arm_has_the_statistics_of_whole_unlabeled_scans(
     unlabeled = open_archive(
         config.unlabeled, settings=config.pack_settings(config.unlabeled_columns, 3)
     )
-    rows, _ = train_arms(config, folder, unlabeled)
+    rows, _ = _trained(config, folder, unlabeled)
     assert matched(rows).ok
 
     def built() -> Backbone:
@@ -372,13 +379,13 @@ def test_a_run_begun_with_the_transformers_recipe_is_refused_for_a_convnet(
     unlabeled = open_archive(
         config.unlabeled, settings=config.pack_settings(config.unlabeled_columns, "auto")
     )
-    train_arms(config, folder, unlabeled)
+    _trained(config, folder, unlabeled)
     file = folder.run("strong", config.seeds[-1]) / "provenance.json"
     record = json.loads(file.read_text())
     assert record["chosen"].pop("recipe") == "mocov3_resnet"
     file.write_text(json.dumps(record))
     with pytest.raises(ScanlearnError, match=r"recipe mocov3, .* now stands for mocov3_resnet"):
-        train_arms(config, folder, unlabeled)
+        _trained(config, folder, unlabeled)
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.05, 5), (0.25, 25), (0.5, 50), (0.001, 1)])

@@ -14,7 +14,7 @@ from scanlearn.config import dump_config
 from scanlearn.threads import SET_BY_HAND
 from scantune.study import jobs
 from scantune.study.folder import StudyFolder
-from scantune.study.jobs import jobs_started, warn_of_threads
+from scantune.study.jobs import gpus_of_jobs, jobs_started, warn_of_threads
 from scantune.study.plan import CompareConfig
 
 Plan = Callable[..., CompareConfig]
@@ -101,3 +101,21 @@ def test_more_threads_than_cores_are_told(
 ) -> None:  # fmt: skip
     warn_of_threads(count, threads)
     assert ("begun with" in capsys.readouterr().err) is is_warned
+
+
+@pytest.mark.parametrize(
+    ("jobs", "gpus", "devices", "seen"),
+    [
+        (2, (), None, (None, None)),
+        (3, ("0", "1"), None, ("0", "1", "0")),
+        (4, ("0", "1"), None, ("0", "1", "0", "1")),
+        (2, ("0", "1", "2", "3"), None, ("0,1", "2,3")),
+        (2, ("4", "7", "9"), None, ("4", "7")),
+        (3, ("0", "1", "2", "3"), 2, ("0,1", "2,3", "0,1")),
+        (2, ("0",), 2, ("0", "0")),
+    ],
+)
+def test_jobs_take_gpus_in_turns(
+    jobs: int, gpus: tuple[str, ...], devices: int | None, seen: tuple[str | None, ...]
+) -> None:
+    assert gpus_of_jobs(jobs, gpus, devices) == seen

@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
+import timm
+import torch
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -28,10 +31,12 @@ from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.modality import POLICIES
 from scanlearn.views.scale import Scale
 from scantune.reports.report import write as write_report
+from scantune.study.arms import given_rows
 from scantune.study.folder import StudyFolder
 from scantune.study.plan import CompareConfig
 from scantune.study.results import Results, Score, read_results
-from scantune.study.run import canvas_chosen, run_study
+from scantune.study.run import canvas_chosen, open_study_archives, packed_again, run_study
+from scantune.study.scores import networks_of
 from scantune.study.tables import table_csv
 
 Plan = Callable[..., CompareConfig]
@@ -285,3 +290,48 @@ def test_a_killed_study_goes_on_and_redoes_nothing_finished(plan: Plan, tmp_path
 def test_no_name_in_the_table_is_a_formula(score: Callable[..., Score]) -> None:
     rows = list(csv.reader(table_csv([score(task="=HYPERLINK(1)")]).splitlines()))
     assert rows[1][rows[0].index("task")] == "'=HYPERLINK(1)"
+
+
+def test_a_given_network_sees_scans_packed_at_its_own_size_and_channels(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCANLEARN_CACHE", str(tmp_path / "cache"))
+    rng, lines = np.random.default_rng(0), ["path,patient,pallor"]
+    (tmp_path / "scans").mkdir()
+    pictures = rng.integers(0, 256, (8, 96, 96)).astype(np.uint8)
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / "scans" / f"{number}.png")
+        lines.append(f"{number}.png,p{number},{number % 2}")
+    (tmp_path / "scans" / "labels.csv").write_text("\n".join(lines))
+    torch.manual_seed(0)
+    network = timm.create_model("resnet10t", num_classes=0)
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "rgb.safetensors")
+    given = {"name": "resnet10t", "weights": str(tmp_path / "rgb.safetensors")}
+    arm = {"kind": "backbone", "backbone": given, "size": 96, "canvas": 96}
+    table = str(tmp_path / "scans" / "labels.csv")
+    config = plan(
+        labels=table,
+        unlabeled=table,
+        pack={"canvas": 32, "workers": 1, "summary": False},
+        arms={"weak": {"scale": 0.5}, "strong": {"scale": 1}, "rgb": arm},
+    )
+    unlabeled, archives = open_study_archives(config)
+    again = packed_again(config, archives)
+    assert archives[0].shape == (1, 32, 32)
+    assert again["rgb"][0].shape == (3, 96, 96)
+    rows, notes = given_rows(config, archives[0], again)
+    assert not any("enlarged" in note for note in notes)
+    folder = StudyFolder(Path(config.output))
+    networks = networks_of(config, folder, rows, unlabeled, archives[0], again)
+    features = networks[-1].load().features(networks[-1].archives[0], np.arange(8))
+    # As timm would be given them: gray in three channels, standardised by its own mean and std.
+    shown = np.repeat(pictures[:, None] / 255, 3, axis=1)
+    cfg = network.pretrained_cfg
+    mean, std = (np.reshape(cfg[key], (1, 3, 1, 1)) for key in ("mean", "std"))
+    with torch.no_grad():
+        views = torch.from_numpy((shown - mean) / std).float()
+        expected = network.eval()(views).numpy()
+    np.testing.assert_allclose(features, expected, atol=1e-4)
+    packed = config.model_copy(update={"labels": str(archives[0].path)})
+    with pytest.raises(ScanlearnError, match=r"arms\.rgb\.canvas=96 packs .* folder or table"):
+        packed_again(packed, archives)
