@@ -22,7 +22,7 @@ from scantune.comparison.search import search
 from scantune.comparison.search_plan import SearchConfig
 from scantune.study.results import read_results
 
-# The plan of `scantune compare demo`, whose phantom has four tasks; texture is read by brightness.
+# The plan of `scantune compare demo`; texture, which no lever is meant to move, is left out.
 PHANTOM = (
     *("pretrain.backbone.name=test_resnet", "pretrain.method={name: simclr, temperature: 0.5}"),
     *("pretrain.views={recipe: simclr, modality: null, size: 24}", "pretrain.batch_size=32"),

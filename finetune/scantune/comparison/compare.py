@@ -11,6 +11,7 @@ from scanlearn.config import load_config
 from scanlearn.console import say
 from scanlearn.locks import held, inside
 from scantune.reports import report as page
+from scantune.reports.writeup import plain_words
 from scantune.study.dose import dose_headline, joint_sentences
 from scantune.study.folder import StudyFolder
 from scantune.study.plan import CompareConfig
@@ -104,7 +105,7 @@ def summary_lines(results: Results) -> list[str]:
                 row = (cells.get((task.name, learner, budget, arm.name)) for budget in budgets)
                 lines.append(f"  {arm.name:{width}}" + "".join(f"{_cell(s):>22}" for s in row))
             lines.append("")
-    lines.append(results.verdict.sentence)
+    lines += [results.verdict.sentence, *plain_words(results)]
     for curve in page.primary_dose(results):
         lines.append(
             f"{curve.group}: {dose_headline(curve)}" if curve.group else dose_headline(curve)
@@ -119,7 +120,8 @@ def summary_lines(results: Results) -> list[str]:
     if others:
         lines.append(
             f"Of {len(others)} further comparisons, {num_shown} show a difference after Holm's "
-            f"correction; {primary.a} against {primary.b} was named in advance."
+            f"correction for their number; {primary.a} against {primary.b} was named in advance. "
+            "The report has them all."
         )
     lines += matched_lines(results.matched)
     if results.evidence_note:

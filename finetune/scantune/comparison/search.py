@@ -14,7 +14,7 @@ choose it.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,6 +119,15 @@ class _Climbed:
     def steps(self) -> int:
         """Steps of training."""
         return sum({row.arm: row.step for row in self.rows}.values())
+
+
+@dataclass(frozen=True)
+class _Again:
+    """What further seeds of two scales showed, and which of them collapsed with one."""
+
+    votes: Votes
+    rows: Sequence[RungRow]
+    collapsed: Set[str]
 
 
 @dataclass(frozen=True)
@@ -228,51 +237,63 @@ class _Search:
             return choices, Confirmed(
                 arms=tuple(pair), sentence=confirmed_sentence(pair, scales, room=int(room))
             )
-        seeds = range(plan.seed + 1, plan.seed + 1 + plan.confirm)
         say(f"confirmation with {plan.confirm} more seed(s), {step:,} steps: {', '.join(pair)}")
-        rows: list[RungRow] = []
-        votes = {
-            who: {arm: [*of_who.get(arm, ())] for arm in pair}
-            for who, of_who in climbed.last.items()
-        }
-        collapsed: set[str] = set()
-        for seed in seeds:
-            stages = {arm: Stage(arm, step, seed) for arm in pair}
-            measured = {arm: networks.measured(stage) for arm, stage in stages.items()}
-            alive = [arm for arm in pair if not measured[arm].is_collapsed]
-            collapsed |= set(pair) - set(alive)
-            for who, arm in ((who, arm) for who in votes for arm in alive):
-                votes[who][arm].append(networks.estimate(who, stages[arm]))
-            first = {arm: [votes[ALL][arm][-1]] for arm in alive}
-            rows += _rows(step, pair, scales, measured, first, alive, None)
-        left = [arm for arm in pair if arm not in collapsed] or pair
-        made = {
-            who: choose(scales, {arm: votes[who][arm] for arm in left})
-            if choice.chosen in pair and set(pair) <= set(climbed.last[who])
-            else choice
-            for who, choice in choices.items()
-        }
-        is_told = not collapsed
-        low, high = (float(np.mean([e.auroc for e in votes[ALL][arm]])) for arm in pair)
+        again = self._trained_again(pair, step)
+        left = [arm for arm in pair if arm not in again.collapsed]
+        made = dict(choices)
+        for who, choice in choices.items():
+            first = climbed.last[who]
+            if left and choice.chosen in pair and set(pair) <= set(first):
+                both = {arm: [*first[arm], *again.votes[who][arm]] for arm in left}
+                made[who] = choose(scales, both)
+        gap = error = None
+        if left == pair:
+            both = {arm: [*climbed.last[ALL][arm], *again.votes[ALL][arm]] for arm in pair}
+            low, high = (float(np.mean([each.auroc for each in both[arm]])) for arm in pair)
+            gap, error = high - low, standard_errors(both, pair[0])[pair[1]]
         sentence = confirmed_sentence(
             pair,
             scales,
             step=step,
             total=networks.resolved.total_steps,
-            gap=high - low if is_told else None,
-            error=standard_errors(votes[ALL], pair[0])[pair[1]] if is_told else None,
-            collapsed=sorted(collapsed),
+            gap=gap,
+            error=error,
+            collapsed=sorted(again.collapsed),
             chosen=made[ALL].chosen,
         )
         return made, Confirmed(
             arms=tuple(pair),
             step=step,
-            seeds=tuple(seeds),
+            seeds=tuple(self._further_seeds),
             steps=runs * step,
-            rows=tuple(rows),
+            rows=tuple(again.rows),
             is_other_chosen=made[ALL].chosen != choices[ALL].chosen,
             sentence=sentence,
         )
+
+    @property
+    def _further_seeds(self) -> range:
+        return range(self.plan.seed + 1, self.plan.seed + 1 + self.plan.confirm)
+
+    def _trained_again(self, pair: Sequence[str], step: int) -> _Again:
+        """Trains and measures scales with the further seeds, up to a rung."""
+        networks = self.networks
+        votes: dict[str, dict[str, list[Estimate]]] = {
+            who: {arm: [] for arm in pair} for who in networks.voters
+        }
+        rows: list[RungRow] = []
+        collapsed: set[str] = set()
+        for seed in self._further_seeds:
+            stages = {arm: Stage(arm, step, seed) for arm in pair}
+            measured = {arm: networks.measured(stage) for arm, stage in stages.items()}
+            alive = [arm for arm in pair if not measured[arm].is_collapsed]
+            collapsed |= set(pair) - set(alive)
+            for who, of_who in votes.items():
+                for arm in alive:
+                    of_who[arm].append(networks.estimate(who, stages[arm]))
+            of_seed = {arm: votes[ALL][arm][-1:] for arm in alive}
+            rows += _rows(step, pair, self.plan.arms, measured, of_seed, alive, None)
+        return _Again(votes, rows, collapsed)
 
     # Crop and photometric
 

@@ -237,12 +237,13 @@ def _write_monai(backbone: Backbone, folder: Path, _size: int) -> Loading:
 
 def _write_smp(backbone: Backbone, folder: Path, _size: int) -> Loading:
     """Writes the encoder of a segmentation network: the library's own, or timm's within it."""
-    if patch_projection(backbone) is not None:
-        raise _refusal(backbone, _SMP, "encoders of convolutions")
+    # What its encoder of a DenseNet makes of the last map, timm's network does not.
+    if patch_projection(backbone) is not None or backbone.name in _DENSENETS:
+        raise _refusal(backbone, _SMP, "ResNets, and most of timm's convolutional networks")
     smp = importlib.import_module("segmentation_models_pytorch")
     tensors: dict[str, Tensor] = backbone.network.state_dict()
     name = backbone.name
-    if name not in (*_RESNETS, *_DENSENETS):
+    if name not in _RESNETS:
         name = f"tu-{name}"
     try:
         model = smp.Unet(name, encoder_weights=None, in_channels=backbone.channels)

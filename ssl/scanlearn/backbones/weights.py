@@ -37,6 +37,7 @@ from scanlearn.locks import PartialFolder
 CONFIG = "config.json"
 CARD = "card.json"
 _LARGEST_JSON = 2**24
+_ELSEWHERE = ("url", "file", "hf_hub_id", "hf_hub_filename", "state_dict", "custom_load")
 # Threads and convolution kernels may order sums differently; other weights differ by far more.
 RELATIVE_TOLERANCE = 1e-4
 
@@ -192,6 +193,13 @@ def _load_folder(folder: Path, channels: int | None) -> tuple[Backbone, Card]:
                 f"{expected[key]!r}; export the backbone again"
             )
     theirs = config.get("pretrained_cfg")
+    # timm would open these in place of the weights beside them, and their hash would say nothing.
+    elsewhere = [key for key in _ELSEWHERE if isinstance(theirs, dict) and theirs.get(key)]
+    if elsewhere:
+        raise ScanlearnError(
+            f"{folder / CONFIG}: pretrained_cfg.{elsewhere[0]} names other weights than "
+            f"{WEIGHTS}; export the backbone again"
+        )
     for key in ("mean", "std", "input_size"):
         told = theirs.get(key) if isinstance(theirs, dict) else None
         if told != expected["pretrained_cfg"][key]:

@@ -198,6 +198,8 @@ def test_a_changed_description_is_refused(
             {"mean": [0.5]},
             r"pretrained_cfg\.mean is \[0\.5\], but card\.json says \[0\.4\]",
         ),
+        ("config", {"file": "/etc/passwd"}, r"pretrained_cfg\.file names other weights"),
+        ("config", {"hf_hub_id": "a/b"}, r"pretrained_cfg\.hf_hub_id names other weights"),
         ("config", {"input_size": [1, 64, 64]}, r"pretrained_cfg\.input_size is \[1, 64, 64\]"),
     ],
 )

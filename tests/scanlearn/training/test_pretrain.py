@@ -276,6 +276,30 @@ def test_export_writes_the_backbone_of_a_finished_run(configure: Configure, tmp_
     assert json.loads((folder / "card.json").read_text())["weights_hash"] == result.final_hash
 
 
+def test_a_run_and_its_backbone_export_alike_and_the_card_says_how_it_went(
+    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = pretrain(configure())
+    sources = {"run": result.folder, "backbone": result.backbone}
+    texts = {}
+    for name, source in sources.items():
+        folder = export(
+            source, tmp_path / f"from_{name}", format="safetensors", license="cc-by-4.0"
+        )
+        texts[name] = (folder / "README.md").read_text()
+    assert texts["run"] == texts["backbone"]
+    assert "| loss at the end | " in texts["run"]
+    assert "| scans | 20 |" in texts["run"]
+    assert str(tmp_path) not in texts["run"]
+    assert "cc-by-4.0" in texts["run"]
+    assert "no licence" not in capsys.readouterr().err
+    card = json.loads((tmp_path / "from_run" / "card.json").read_text())
+    assert card["consumer"] == "safetensors"
+    colour = export(result.folder, tmp_path / "colour", channels=3)
+    assert json.loads((colour / "config.json").read_text())["pretrained_cfg"]["input_size"][0] == 3
+    assert "names no licence" in capsys.readouterr().err
+
+
 def test_export_refuses_a_run_that_is_not_finished(tmp_path: Path) -> None:
     with pytest.raises(ScanlearnError, match="is not a finished run"):
         export(tmp_path, tmp_path / "exported")

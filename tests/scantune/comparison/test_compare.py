@@ -70,6 +70,13 @@ def test_the_terminal_gets_table_verdict_and_evidence_note(score: Callable[..., 
     assert lines[-2:] == ["No difference shown.", "no evidence"]
 
 
+def test_the_terminal_says_the_verdict_in_plain_words_too(fake_results: r.Results) -> None:
+    lines = summary_lines(fake_results)
+    place = lines.index(fake_results.verdict.sentence)
+    assert lines[place + 1].startswith("Of 100 pairs of one scan with lesion and one without, weak")
+    assert lines[place + 3].startswith("For comparison: the scan as a thumbnail")
+
+
 def test_overrides_belong_to_a_file() -> None:
     config = CompareConfig(unlabeled="a", labels="b", tasks=("t",), output="o")
     with pytest.raises(TypeError, match="overrides"):

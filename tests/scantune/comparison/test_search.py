@@ -14,6 +14,7 @@ from scantune.comparison.search import search
 from scantune.comparison.search_plan import SearchConfig
 from scantune.comparison.search_results import read_search, summary_lines
 from scantune.comparison.search_rules import (
+    Choice,
     choose,
     curve_over_rungs,
     kept,
@@ -225,10 +226,16 @@ def test_a_search_ends_in_one_scale_and_is_gone_on_with(
     assert again.model_copy(update={"created": results.created}) == results
 
 
+def next_rival(choice: Choice, estimates: dict[str, list[Estimate]]) -> str:
+    """Calls another scale close, whatever a few steps make of it."""
+    return next(name for name in estimates if name != choice.chosen)
+
+
 def test_a_close_choice_is_confirmed_with_another_seed_as_far_as_the_cost_allows(
     plan: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # So that quarter turns of every network are called too easy.
+    # So that any two are close, and quarter turns of every network too easy.
+    monkeypatch.setattr("scantune.comparison.search.rival", next_rival)
     monkeypatch.setattr("scantune.comparison.search_networks._SATURATED", 0.0)
     # Rungs take 11 of 45 steps (1 + 1 + 1, then 2 + 2, then 2 + 2); a second seed of two scales 10.
     results = search(plan(max_cost=23 / 45, rungs=[0.2, 0.6, 1], keep=[2, 2]))
@@ -252,12 +259,36 @@ def test_a_close_choice_is_confirmed_with_another_seed_as_far_as_the_cost_allows
     assert str(tmp_path) not in page
     assert page.count('<table class="rung') == 4
 
-    less = search(plan(max_cost=12 / 45, keep=[2, 2], output=str(tmp_path / "less")))
+    # The rungs are kept, and one step is left: too little for any.
+    less = search(plan(max_cost=12 / 45, keep=[2, 2]))
     assert less.confirmed is not None
     assert less.confirmed.step == 0
     assert (
         "were not trained with another seed: steps left of max_cost: 1," in less.confirmed.sentence
     )
+
+
+@pytest.mark.long
+def test_a_scale_that_collapses_with_another_seed_is_not_taken(
+    plan: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import scantune.comparison.search_networks as module
+
+    measured, count = module.Networks._without_labels, [0]
+
+    def collapsing(self: Any, network: Any, spread: float, *, is_last: bool) -> Any:
+        count[0] += 1
+        # Three, two and two networks of the rungs; then the smaller of the pair.
+        return measured(self, network, 0.01 if count[0] == 8 else spread, is_last=is_last)
+
+    monkeypatch.setattr(module.Networks, "_without_labels", collapsing)
+    monkeypatch.setattr("scantune.comparison.search.rival", next_rival)
+    results = search(plan(max_cost=1, keep=[2, 2]))
+    assert results.confirmed is not None
+    smaller, larger = results.confirmed.arms
+    assert results.choices[0].chosen == larger
+    assert results.confirmed.sentence.endswith(f"{smaller.removeprefix('s')} collapsed")
+    assert [row.fate for row in results.confirmed.rows] == ["collapsed", "kept"]
 
 
 @pytest.mark.long
