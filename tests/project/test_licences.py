@@ -14,7 +14,10 @@ ACCEPTED = re.compile(
 )
 REFUSED = re.compile(r"\bA?GPL|affero|(?<!lesser )general public", re.IGNORECASE)
 # Declared no licence in its metadata; read in the package's own licence file.
-READ_BY_HAND = {"cuda-toolkit": "NVIDIA: an empty package that names the CUDA runtime's parts"}
+READ_BY_HAND = {
+    "cuda-toolkit": "NVIDIA: an empty package that names the CUDA runtime's parts",
+    "resvg-py": "MIT: the text of its licence file",
+}
 
 
 def _required(name: str, seen: dict[str, metadata.Distribution]) -> None:

@@ -86,7 +86,7 @@ SCANTUNE = [
     (["compare", "demo", "evaluation.test=nowhere"], 2, "evaluation.test: nowhere: there is no"),
     (["compare", "demo", "pretrain.backbone.name=resnt18"], 2, "did you mean 'resnet18'?"),
     (["compare", "demo", "primary.learner=liner"], 2, "'linear'"),
-    (["evaluate", "thumbnail", "target=a"], 2, "'target=a' is a setting and stands where"),
+    (["evaluate", "thumbnail", "target=a"], 2, "'target=a' stands where LABELS is missing"),
     (["evaluate", "thumbnail", "scns", "target=a"], 2, "did you mean 'scans'?"),
     (["evaluate", "random:resnt18", "scans", "target=a"], 2, "did you mean 'resnet18'?"),
     (["evaluate", "thumbnal", "scans", "target=a"], 2, "did you mean 'thumbnail'?"),

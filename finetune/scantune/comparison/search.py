@@ -69,9 +69,9 @@ _MARGIN = 0.01
 
 
 def search(config: SearchConfig | str | Path, overrides: Sequence[str] = ()) -> SearchResults:
-    """Searches for the augmentation scale, or says which of them do equally well.
+    """Search for the augmentation scale at a fraction of a grid's cost.
 
-    The same call again goes on where it was stopped.
+    It may say which of them do equally well. The same call again goes on where it was stopped.
 
     Args:
         config: The plan; or a YAML file to read it from.

@@ -240,6 +240,6 @@ def test_a_network_of_a_session_without_a_file_is_refused_before_it_trains(
     own: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timm.models.model_entrypoint(own.name), "__module__", "__main__")
-    monkeypatch.delattr(sys.modules["__main__"], "__file__")
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     with pytest.raises(ScanlearnError, match="register it in a file"):
         build_backbone(BackboneConfig(name=own.name), 1, 0, size=32)
