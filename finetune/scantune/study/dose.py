@@ -199,7 +199,7 @@ def dose_headline(curve: DoseCurve) -> str:
     if curve.is_flat and curve.within == (whole,):
         return f"Any scale from {whole[0]:g} to {whole[1]:g} does as well: take {curve.take:g}"
     if curve.is_flat:
-        return "No scale is shown to be better than another"
+        return "No best scale is shown"
     ends = f"{curve.best_low:.2g} to {curve.best_high:.2g}"
     return f"Best scale: s = {curve.best:.2g} (95 % interval {ends})"
 
@@ -216,7 +216,8 @@ def dose_sentences(curve: DoseCurve) -> list[str]:
     else:
         said.append(
             f"AUROC is {min(curve.auroc):.3f} to {max(curve.auroc):.3f} from s = "
-            f"{curve.scales[0]:g} to {curve.scales[-1]:g}, and no two scales are shown to differ."
+            f"{curve.scales[0]:g} to {curve.scales[-1]:g}: chance may make a level curve as uneven. "
+            "Two of them, tested by themselves, may still be shown to differ."
         )
     if curve.within:
         said.append(

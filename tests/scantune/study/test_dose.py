@@ -71,11 +71,11 @@ def curve(**replaced: Any) -> r.DoseCurve:
         (
             {"is_flat": True, "within": ((0, 1),), "possible": ((0, 1),), "take": 0},
             "Any scale from 0 to 1 does as well: take 0",
-            "no two scales are shown to differ",
+            "chance may make a level curve as uneven",
         ),
         (
             {"is_flat": True, "within": (), "possible": ((0, 1),), "is_take_shown": False},
-            "No scale is shown to be better than another",
+            "No best scale is shown",
             "s = 0.5 is a choice and no finding",
         ),
         ({"kind": "points"}, "Best scale: s = 0.6", "only the tested scales are compared"),
