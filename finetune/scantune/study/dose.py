@@ -216,8 +216,8 @@ def dose_sentences(curve: DoseCurve) -> list[str]:
     else:
         said.append(
             f"AUROC is {min(curve.auroc):.3f} to {max(curve.auroc):.3f} from s = "
-            f"{curve.scales[0]:g} to {curve.scales[-1]:g}: chance may make a level curve as uneven. "
-            "Two of them, tested by themselves, may still be shown to differ."
+            f"{curve.scales[0]:g} to {curve.scales[-1]:g}: chance may make a level curve as "
+            "uneven. Two of them, tested by themselves, may still be shown to differ."
         )
     if curve.within:
         said.append(

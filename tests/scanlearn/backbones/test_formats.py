@@ -29,7 +29,7 @@ def _views(channels: int) -> torch.Tensor:
 
 
 @pytest.mark.long
-# Each format once, since each takes three processes: color where the first layer is no special case.
+# Each format once, since each takes three processes.
 @pytest.mark.parametrize(
     ("name", "channels"), [(name, 3 if name in ("safetensors", "onnx") else 1) for name in FORMATS]
 )
