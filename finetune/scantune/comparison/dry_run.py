@@ -329,13 +329,11 @@ def _pieces(config: CompareConfig, folder: StudyFolder, num_scans: int) -> Itera
 
 def _views_without_labels(config: CompareConfig, folder: StudyFolder, num_scans: int) -> int:
     """Returns how many views are still to be seen to measure networks without labels."""
-    names = [
-        f"{arm}-seed-{seed}"
-        for arm, settings in config.arms.items()
-        for seed in config.seeds
-        if settings.kind in ("pretrained", "random")
-    ]
-    left = sum(not folder.label_free(name).is_file() for name in names)
+    left = sum(
+        # What is not trained here is called as its arm, and not measured.
+        name != arm and not folder.label_free(name).is_file()
+        for name, arm in _networks(config).items()
+    )
     return left * min(num_scans, LEAST_SCANS) * VIEWS_OF_EACH if config.label_free else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -48,8 +49,8 @@ class Groups:
     @classmethod
     def of(cls, values: Shaped[np.ndarray, " n"]) -> Groups:
         """Returns the values as groups; of many numbers the fifths, else the commonest values."""
-        filled = [str(value) for value in values if value is not None]
-        distinct = sorted(set(filled), key=lambda name: (-filled.count(name), name))
+        counts = Counter(str(value) for value in values if value is not None)
+        distinct = sorted(counts, key=lambda name: (-counts[name], name))
         numbers = _numbers(distinct)
         if len(distinct) <= NUM_HUES:
             names = sorted(distinct, key=None if numbers is None else numbers.__getitem__)

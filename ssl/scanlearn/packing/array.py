@@ -6,8 +6,10 @@ them. A part that is there is whole: what a killed task left is packed again, al
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -49,6 +51,26 @@ class PartsFolder:
     def logs(self) -> Path:
         """What the tasks print."""
         return self.path / _LOGS
+
+    def job(self) -> PackArray:
+        """Reads the job, from a folder and file that nobody else can have written to.
+
+        Raises:
+            ScanlearnError: Another user could have.
+        """
+        file = self.path / _JOB_FILE
+        for place in (self.path, file):
+            status = place.stat()
+            is_own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+            if not is_own or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise ScanlearnError(
+                    f"{place}: belongs to another user, or others may write to it; remove "
+                    f"{self.path} and run the same command again"
+                )
+        # Unpickling can run code: only what this user's own command wrote is read.
+        array = pickle.loads(file.read_bytes())
+        assert isinstance(array, PackArray)
+        return array
 
     def part(self, rows: range) -> Path:
         """Where the part with some rows of the manifest is when it is packed."""
@@ -144,9 +166,7 @@ def work_on(path: Path, rows_of_parts: Sequence[range]) -> Path:
         ScanlearnError: See `pack`; or patients would be hashed under another key.
     """
     folder = PartsFolder(path)
-    # Written by the same user's command into a folder that is closed to all others.
-    array = pickle.loads((path / _JOB_FILE).read_bytes())
-    assert isinstance(array, PackArray)
+    array = folder.job()
     job, target = array.job, array.target
     if array.key != _key_of(job):
         raise ScanlearnError(

@@ -26,7 +26,6 @@ from scanlearn.threads import computing_with
 from scanlearn.training.checkpoint import checkpoint_step, method_weights
 from scanlearn.training.conditions import sealed
 from scanlearn.training.distributed import ALONE, Ranks, run_together
-from scanlearn.training.export import export as export
 from scanlearn.training.folder import RunFolder
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.monitor import collapse_warning, final_health, is_late

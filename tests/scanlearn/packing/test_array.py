@@ -15,7 +15,7 @@ from scanlearn.archive.layout import PATHS_FILE, REJECTED_FILE
 from scanlearn.archive.reader import Archive
 from scanlearn.errors import ScanlearnError
 from scanlearn.locks import Lock, beside
-from scanlearn.packing.array import PartsFolder, begin, cut, pack_array
+from scanlearn.packing.array import PartsFolder, begin, cut, pack_array, work_on
 from scanlearn.packing.pack import manifest_of, pack, plan_job
 from scanlearn.packing.settings import PackArraySettings, PackSettings
 
@@ -175,3 +175,15 @@ def test_tasks_of_a_cluster_pack_the_parts(table: Path, tmp_path: Path) -> None:
     assert [submitit.LocalJob(logs, number).result() for number in numbers] == [str(target)] * 2
     whole = pack(table, tmp_path / "whole", settings=PackSettings.model_validate(SMALL))
     assert Archive(target).content_hash == whole.content_hash
+
+
+@pytest.mark.parametrize("name", [".", "job.pickle"])
+def test_a_job_that_others_could_have_written_is_not_read(
+    table: Path, tmp_path: Path, name: str
+) -> None:
+    folder = begun(table, tmp_path / "archive")
+    place = folder.path / name
+    place.chmod(0o777)
+    with pytest.raises(ScanlearnError, match="others may write to it; remove"):
+        work_on(folder.path, [range(2)])
+    assert not (tmp_path / "archive").exists()

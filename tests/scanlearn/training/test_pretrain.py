@@ -20,9 +20,10 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.training import batches as data
 from scanlearn.training.checkpoint import AtomicCheckpoints
 from scanlearn.training.conditions import read_record
+from scanlearn.training.export import export
 from scanlearn.training.folder import RunFolder
 from scanlearn.training.module import Pretrainer
-from scanlearn.training.pretrain import export, pretrain, pretrain_until
+from scanlearn.training.pretrain import pretrain, pretrain_until
 from scanlearn.training.recorder import Recorder
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.trial import dry_run
