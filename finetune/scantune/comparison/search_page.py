@@ -20,7 +20,7 @@ from scantune.comparison.search_results import (
     seeds_note,
 )
 from scantune.reports.plots import LEFT, RIGHT, WIDTH, end_labels
-from scantune.study.dose import dose_headline, dose_sentences
+from scantune.study.dose import dose_headline
 from scantune.study.results import FIGURES
 from scantune.wording import budget_name, learner_name
 
@@ -51,7 +51,6 @@ def write(results: SearchResults, folder: Path) -> Path:
         halves=[each for each in results.choices if each.patients != ALL],
         curve=results.curve,
         curve_head=dose_headline,
-        curve_says=dose_sentences,
         probe=probe_note(results),
         seeds=seeds_note(results),
         has_patches=any(row.patches is not None for row in results.rungs),
