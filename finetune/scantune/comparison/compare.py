@@ -11,6 +11,7 @@ from scanlearn.config import load_config
 from scanlearn.console import say
 from scanlearn.locks import held, inside
 from scantune.reports import report as page
+from scantune.reports import selection
 from scantune.reports.writeup import plain_words
 from scantune.study.dose import dose_headline, joint_sentences
 from scantune.study.folder import StudyFolder
@@ -91,13 +92,13 @@ def _submit(config: CompareConfig) -> Path:
 def summary_lines(results: Results) -> list[str]:
     """The verdict and the table of AUROCs with their intervals, for a terminal."""
     primary = results.verdict.primary
-    budgets = page.budgets(results)
+    budgets = selection.budgets(results)
     cells = {(s.task, s.learner, s.budget, s.arm): s for s in results.table}
-    arms = page.ordered_arms(results)
+    arms = selection.ordered_arms(results)
     width = max(len(arm.name) for arm in arms)
     lines: list[str] = []
-    for task in page.tasks(results):
-        for learner in page.learners(results):
+    for task in selection.tasks(results):
+        for learner in selection.learners(results):
             lines.append(f"AUROC (95 % interval): {task.name}, {learner_name(learner)}")
             head = "".join(f"{budget_name(budget):>22}" for budget in budgets)
             lines.append(f"  {'':{width}}{head}")
@@ -106,7 +107,7 @@ def summary_lines(results: Results) -> list[str]:
                 lines.append(f"  {arm.name:{width}}" + "".join(f"{_cell(s):>22}" for s in row))
             lines.append("")
     lines += [results.verdict.sentence, *plain_words(results)]
-    for curve in page.primary_dose(results):
+    for curve in selection.primary_dose(results):
         lines.append(
             f"{curve.group}: {dose_headline(curve)}" if curve.group else dose_headline(curve)
         )

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 from markupsafe import Markup
 
 from scanlearn import svg
-from scanlearn.files import csv_cell, disk_errors, make_folder, write_atomically
+from scanlearn.files import disk_errors, make_folder, write_atomically
 from scanlearn.pages import page_template
 from scanlearn.palette import hue
 from scantune.comparison.sides import Differences, auroc_text, difference_text
 from scantune.reports import plots
-from scantune.reports.report import OUTCOMES, p_text
+from scantune.reports.page_tables import OUTCOMES, p_text
 from scantune.study.results import FIGURES, ArmDifference
+from scantune.study.tables import rows_csv
 from scantune.wording import budget_name, learner_name
 
 _PAGE, _CSV, _LATEX = "difference.html", "difference.csv", "difference.tex"
@@ -24,24 +23,24 @@ _PAGE, _CSV, _LATEX = "difference.html", "difference.csv", "difference.tex"
 _ROW, _WIDTH, _LEFT = 76.0, 340.0, 130.0
 
 
-def write(found: Differences, folder: Path) -> Path:
+def write(result: Differences, folder: Path) -> Path:
     """Writes the files, and returns the page's path.
 
     Raises:
         ScanlearnError: If the disk is full or may not be written to.
     """
-    drawings = draw(found)
+    drawings = draw(result)
     with disk_errors(folder):
         make_folder(folder / FIGURES)
     for name, drawing in drawings.items():
         write_atomically(folder / FIGURES / f"{name}.svg", svg.standalone(drawing))
-    write_atomically(folder / _CSV, table_csv(found))
-    write_atomically(folder / _LATEX, latex(found))
-    write_atomically(folder / _PAGE, page(found, drawings))
+    write_atomically(folder / _CSV, table_csv(result))
+    write_atomically(folder / _LATEX, latex(result))
+    write_atomically(folder / _PAGE, page(result, drawings))
     return folder / _PAGE
 
 
-def page(found: Differences, drawings: dict[str, Markup]) -> str:
+def page(result: Differences, drawings: dict[str, Markup]) -> str:
     """Returns the page: one file that loads nothing."""
     filters: dict[str, Callable[..., str]] = {
         "learner": learner_name,
@@ -52,46 +51,46 @@ def page(found: Differences, drawings: dict[str, Markup]) -> str:
         "p": p_text,
     }
     return page_template("scantune.comparison", "difference.html.j2", filters).render(
-        found=found,
+        result=result,
         drawings=drawings,
-        colours=_colours(found),
-        created=f"{found.created:%d %B %Y, %H:%M} UTC",
-        has_delong=any(row.delong_p is not None for row in found.differences),
-        has_patients=all(row.test_patients is not None for row in found.table),
+        colours=_colours(result),
+        created=f"{result.created:%d %B %Y, %H:%M} UTC",
+        has_delong=any(row.delong_p is not None for row in result.differences),
+        has_patients=all(row.test_patients is not None for row in result.table),
     )
 
 
-def _colours(found: Differences) -> dict[str, str]:
-    return {side.name: hue(index) for index, side in enumerate(found.sides)}
+def _colours(result: Differences) -> dict[str, str]:
+    return {side.name: hue(index) for index, side in enumerate(result.sides)}
 
 
-def draw(found: Differences) -> dict[str, Markup]:
+def draw(result: Differences) -> dict[str, Markup]:
     """Returns the AUROCs of the primary task at the primary budget, and all differences."""
-    primary, colours = found.verdict.primary, _colours(found)
+    primary, colours = result.verdict.primary, _colours(result)
     cells = {
         (row.arm, row.learner): row
-        for row in found.table
+        for row in result.table
         if (row.task, row.budget) == (primary.task, primary.budget)
     }
     learners = list(dict.fromkeys(learner for _, learner in cells))
     limits = plots.auroc_range(list(cells.values()))
-    panel = plots.auroc_panel(primary.task, cells, found.arms, learners, limits, colours)
-    return {"auroc": panel, "differences": _forest(found, colours)}
+    panel = plots.auroc_panel(primary.task, cells, result.arms, learners, limits, colours)
+    return {"auroc": panel, "differences": _forest(result, colours)}
 
 
-def _forest(found: Differences, colours: dict[str, str]) -> Markup:
+def _forest(result: Differences, colours: dict[str, str]) -> Markup:
     """Returns every difference with its interval, a line each; the band is the margin."""
-    limits = plots.forest_range(found.differences, found.margin)
+    limits = plots.forest_range(result.differences, result.margin)
     body = [svg.placed(plots.forest_axis(limits), _LEFT, 0)]
-    for place, row in enumerate(found.differences):
+    for place, row in enumerate(result.differences):
         top = 18 + place * _ROW
-        cell = plots.forest_cell(row, limits, found.margin, colours)
+        cell = plots.forest_cell(row, limits, result.margin, colours)
         pair = svg.shortened(f"{row.a} − {row.b}", 30)
         body.append(svg.text(0, top + 14, pair, css="label strong"))
         body.append(svg.text(_WIDTH, top + 14, difference_text(row), anchor="end", css="num small"))
         body.append(svg.text(0, top + 29, _place(row), css="muted small"))
         body.append(svg.placed(cell, _LEFT, top + 30))
-    height = 18 + _ROW * len(found.differences)
+    height = 18 + _ROW * len(result.differences)
     return svg.figure(_WIDTH, height, "paired differences in AUROC", body)
 
 
@@ -99,19 +98,16 @@ def _place(row: ArmDifference) -> str:
     return f"{row.task}, {learner_name(row.learner)}, {budget_name(row.budget)}"
 
 
-def table_csv(found: Differences) -> str:
-    """Returns a row per difference in full precision, with both AUROCs; undefined is blank."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    names = list(ArmDifference.model_fields)
-    writer.writerow([*names, "auroc_a", "auroc_b"])
-    aurocs = {(row.task, row.learner, row.budget, row.arm): row.auroc for row in found.table}
-    for row in found.differences:
-        place = (row.task, row.learner, row.budget)
-        cells = [getattr(row, name) for name in names]
-        cells += [aurocs[*place, row.a], aurocs[*place, row.b]]
-        writer.writerow(["" if cell is None else csv_cell(cell) for cell in cells])
-    return out.getvalue()
+def table_csv(result: Differences) -> str:
+    """Returns a row per difference with both AUROCs; undefined is blank."""
+    aurocs = {(row.task, row.learner, row.budget, row.arm): row.auroc for row in result.table}
+    places = [(row.task, row.learner, row.budget) for row in result.differences]
+    rows = list(zip(places, result.differences, strict=True))
+    more = {
+        "auroc_a": [aurocs[*place, row.a] for place, row in rows],
+        "auroc_b": [aurocs[*place, row.b] for place, row in rows],
+    }
+    return rows_csv(result.differences, more=more)
 
 
 _ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {
@@ -124,9 +120,9 @@ _ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {
 }
 
 
-def latex(found: Differences) -> str:
+def latex(result: Differences) -> str:
     """Returns the differences as a ``tabular`` of the package booktabs, to paste into a paper."""
-    sentence = _escaped(found.verdict.sentence)
+    sentence = _escaped(result.verdict.sentence)
     lines = [
         f"% {sentence}",
         r"\begin{tabular}{llllrrl}",
@@ -134,7 +130,7 @@ def latex(found: Differences) -> str:
         r"Compared & Task & Learner & Labels & Difference in AUROC (95\,\% CI) & $p$ & Result \\",
         r"\midrule",
     ]
-    for row in found.differences:
+    for row in result.differences:
         p = p_text(row.p if row.primary else row.p_holm)
         p = "--" if p == "–" else f"${p}$"
         cells = (

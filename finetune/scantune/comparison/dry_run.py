@@ -36,7 +36,7 @@ from scantune.labels.classes import Target
 from scantune.labels.labeled_set import LabeledSet, read_labels, scorable
 from scantune.learners.by_name import frozen_learner
 from scantune.learners.table import LEARNERS
-from scantune.reports.report import duration
+from scantune.reports.page_tables import duration
 from scantune.scores import Scores, are_kept
 from scantune.splits import folds_of
 from scantune.statistics.intervals import estimate, patient_weights
@@ -143,7 +143,7 @@ def _labeled(
     config: CompareConfig, scans: Scans, target: Target, *, is_test: bool = False
 ) -> LabeledSet:
     asked = config.evaluation
-    found = read_labels(
+    labeled = read_labels(
         scans,
         target,
         classes=asked.classes,
@@ -152,7 +152,7 @@ def _labeled(
         split_column=None if is_test else asked.split_column,
         synthetic_column=asked.synthetic_column,
     )
-    return found if is_test or asked.test is not None else scorable(found)
+    return labeled if is_test or asked.test is not None else scorable(labeled)
 
 
 @dataclass(frozen=True)
@@ -435,7 +435,7 @@ def _measured(config: CompareConfig, unlabeled: Scans, tasks: Mapping[str, Label
         with quiet(), trial_run(run, archive) as trial:
             clock = Clock(_is_timed)
             with listening(clock.is_enough) as stop:
-                found = measure(trial, clock, stop)
+                trial_cost = measure(trial, clock, stop)
             plan, taken = trial.method.plan, trial.config.batch_size
             weights = trial.method.exported.state_dict().values()
             backbone = sum(tensor.nbytes for tensor in weights)
@@ -443,9 +443,9 @@ def _measured(config: CompareConfig, unlabeled: Scans, tasks: Mapping[str, Label
     views = taken * (plan.global_views + plan.local_views)
     labeled = max(tasks.values(), key=len)
     return _Cost(
-        views / statistics.fmean(found.steps_s),
-        found.memory,
-        found.checkpoint,
+        views / statistics.fmean(trial_cost.steps_s),
+        trial_cost.memory,
+        trial_cost.checkpoint,
         backbone,
         {name: _fit_s(config, name, labeled, width) for name in config.evaluation.frozen_learners},
         shape,

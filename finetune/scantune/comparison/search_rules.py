@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from scantune.statistics.dose import DoseFit, combined, fit_dose
-from scantune.statistics.intervals import Estimate, paired_difference
+from scantune.statistics.dose import DoseFit, fit_dose
+from scantune.statistics.intervals import Estimate, combined, paired_difference
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from scantune.scores import Scores
 from scantune.splits import Budget
 from scantune.statistics.intervals import Estimate, estimate, patient_weights
 from scantune.study.results import ArmDifference, ArmRow, Score, Verdict
-from scantune.study.summary import Cell, Place, paired_rows, signed, stated, table_rows
-from scantune.wording import learner_name
+from scantune.study.summary import Cell, Place, paired_rows, stated, table_rows
+from scantune.wording import learner_name, signed
 
 
 @dataclass(frozen=True)

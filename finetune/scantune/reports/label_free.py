@@ -119,7 +119,7 @@ class LabelFreeGroup:
                 said,
                 "Its rank correlation with AUROC is undefined: all arms are alike in one.",
             ]
-        shown = (
+        evidence = (
             "which chance alone rarely gives"
             if first.p < 0.05
             else "which is no evidence that it predicts AUROC, nor that it does not"
@@ -128,7 +128,7 @@ class LabelFreeGroup:
         return [
             said,
             f"Over {count} arms its rank correlation with AUROC is {signed_text(first.rho)} "
-            f"(p {p}, by permutation), {shown}.",
+            f"(p {p}, by permutation), {evidence}.",
         ]
 
 

@@ -19,8 +19,17 @@ from scantune.reports.plots import (
     forest_range,
     interval_text,
 )
-from scantune.study.dose import DoseArms
-from scantune.study.results import ArmDifference, ArmRow, DoseCurve, RocCurve, Score
+from scantune.splits import Budget
+from scantune.study.dose import DoseArms, curves_of_places
+from scantune.study.results import (
+    ArmDifference,
+    ArmRow,
+    DoseCurve,
+    JointDoseCurve,
+    RocCurve,
+    Score,
+)
+from scantune.wording import budget_name
 
 _INK, _REFERENCE = "var(--ink)", "var(--ref)"
 _MOST_PAIRS = 14
@@ -71,36 +80,87 @@ def dose_plot(
                 )
             tips[name] = (RIGHT, y)
     for rank, group in enumerate(groups):
-        own = hue(rank) if len(groups) > 1 else ""
-        fitted = next((curve for curve in curves if curve.group == group.group), None)
+        group_hue = hue(rank) if len(groups) > 1 else ""
+        fit = next((curve for curve in curves if curve.group == group.group), None)
         shift = (rank - (len(groups) - 1) / 2) * 4.0
-        if fitted is not None:
+        if fit is not None:
             y = foot - 4 - 9 * rank
-            body += _fit(fitted, across, up, own or _INK, y, has_name=not own)
+            body += _fit(fit, across, up, group_hue or _INK, y, has_name=not group_hue)
         for curve in (each for each in joint if each.group == group.group):
             line = [(across.at(s), up.at(v)) for s, v in zip(curve.at, curve.auroc, strict=True)]
             hint = "the curve that all learners and budgets share"
-            body.append(svg.polyline(line, colour=own or _INK, width=1.4, dash="6 4", hint=hint))
+            body.append(
+                svg.polyline(line, colour=group_hue or _INK, width=1.4, dash="6 4", hint=hint)
+            )
         points = []
         for arm, scale in zip(group.arms, group.scales, strict=True):
             score = scores.get(arm.name)
             if score is None or score.auroc is None:
                 continue
-            x, colour = across.at(scale) + shift, own or colours[arm.name]
+            x, colour = across.at(scale) + shift, group_hue or colours[arm.name]
             points.append((x, up.at(score.auroc)))
             body += _upright(score, x, up, colour)
-        if fitted is None:
+        if fit is None:
             body.insert(
-                len(body) - 1, svg.polyline(points, colour=own or _INK, width=1, dash="1 3")
+                len(body) - 1, svg.polyline(points, colour=group_hue or _INK, width=1, dash="1 3")
             )
-        if own and points:
+        if group_hue and points:
             tips[group.group] = points[-1]
     tip_colours = dict.fromkeys(tips, _REFERENCE)
     tip_colours |= {group.group: hue(rank) for rank, group in enumerate(groups)}
     body += end_labels(tips, tip_colours, (14, foot - 4))
-    # A name with its value is wider than one alone; as a file of its own it was cut off.
+    # A name with its value is wider than one alone; as a file of its group_hue it was cut off.
     width = WIDTH + 7.0 * max([0, *(len(tip) - 11 for tip in tips)])
     return svg.figure(width, height - 14, f"AUROC over the augmentation scale, {task}", body)
+
+
+def joint_plot(
+    task: str, curve: JointDoseCurve, scores: Mapping[tuple[str, Budget], Mapping[str, Score]]
+) -> Markup:
+    """AUROC over the scale at every learner and label budget, each with the curve that all share.
+
+    Args:
+        scores: By learner and budget, then by arm.
+    """
+    height, foot = 262.0, 210.0
+    pad = 0.05 * (curve.scales[-1] - curve.scales[0])
+    across = Axis(curve.scales[0] - pad, curve.scales[-1] + pad, LEFT, RIGHT)
+    places = curves_of_places(curve)
+    drawn = [
+        score.model_copy(update={"per_seed": (), "low": None, "high": None})
+        for place, _ in places
+        for name in curve.arms
+        if (score := scores.get(place, {}).get(name)) is not None
+    ]
+    up = Axis(*auroc_range(drawn), foot, 8)
+    body = svg.grid(up, LEFT, RIGHT)
+    for scale in curve.scales:
+        label = f"{scale:g}"
+        body.append(
+            svg.text(across.at(scale), foot + 15, label, css="muted small", anchor="middle")
+        )
+    title = "augmentation scale s: 0 none, 1 as published"
+    body.append(svg.text((LEFT + RIGHT) / 2, foot + 32, title, css="muted small", anchor="middle"))
+    has_learners = len({learner for learner, _ in curve.places}) > 1
+    tips: dict[str, Point] = {}
+    colours = {}
+    for rank, ((learner, budget), aurocs) in enumerate(places):
+        name = f"{budget}, {learner}" if has_learners else budget_name(budget)
+        colours[name] = hue(rank)
+        line = [(across.at(s), up.at(value)) for s, value in zip(curve.at, aurocs, strict=True)]
+        if curve.kind != "points":
+            body.append(svg.polyline(line, colour=hue(rank), width=1.6))
+        for arm, scale in zip(curve.arms, curve.scales, strict=True):
+            score = scores.get((learner, budget), {}).get(arm)
+            if score is not None and score.auroc is not None:
+                hint = f"{arm}, {name}: {interval_text(score)}"
+                at = (across.at(scale), up.at(score.auroc))
+                body.append(svg.dot(*at, 3.6, colour=hue(rank), hint=hint))
+        tips[name] = line[-1]
+    body += end_labels(tips, colours, (14, foot - 4))
+    width = WIDTH + 7.0 * max([0, *(len(tip) - 11 for tip in tips)])
+    named = f"AUROC over the augmentation scale at each learner and label budget, {task}"
+    return svg.figure(width, height - 14, named, body)
 
 
 def _fit(

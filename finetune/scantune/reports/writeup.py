@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scantune.reports.plots import interval_text
-from scantune.study.results import ArmDifference, Results, Score, TaskCount
+from scantune.study.results import ArmDifference, ClassEffect, Results, Score, TaskCount
 from scantune.wording import DESIGNS, budget_name, is_separate, learner_name, signed
+
+_ALPHA = 0.05
 
 
 def at_primary(results: Results) -> dict[str, Score]:
@@ -35,34 +37,65 @@ def _pair_of_scans(task: TaskCount) -> str:
     return f"one scan of {second} and one of {first}"
 
 
+def class_effect_sentence(effects: Sequence[ClassEffect]) -> str:
+    """Whether the difference of the primary pair differs between classes; empty where untested."""
+    tested = [each for each in effects if each.p is not None]
+    if not tested:
+        return ""
+    pair, count = f"{tested[0].a} − {tested[0].b}", len(tested)
+    least = min(each.p for each in tested if each.p is not None)
+    where = " of these two networks" if tested[0].seeds == 1 else ""
+    if least >= _ALPHA:
+        return (
+            f"That the difference {pair}{where} is larger in some of the {count} classes than in "
+            f"others is not shown (corrected p {least:.2g})."
+        )
+    apart = [each for each in tested if each.p is not None and each.p < _ALPHA]
+    if count == 2:
+        named = " and ".join(f"{_signed(each)} in {each.name}" for each in apart)
+        return (
+            f"The difference {pair}{where} is not the same in both classes: {named} "
+            f"(p {max(least, 0.001):.2g})."
+        )
+    named = ", ".join(f"{each.name} ({_signed(each)})" for each in apart)
+    return (
+        f"The difference {pair}{where} is not the same in all {count} classes: it stands apart "
+        f"from the mean of the others in {named} (least corrected p {max(least, 0.001):.2g})."
+    )
+
+
+def _signed(effect: ClassEffect) -> str:
+    return "undefined" if effect.difference is None else signed(effect.difference)
+
+
 def plain_words(results: Results) -> list[str]:
     """The verdict for a reader who uses no statistics, a sentence each."""
-    named, found, scores = (
+    named, primary, scores = (
         results.verdict.primary,
         primary_difference(results),
         at_primary(results),
     )
     a, b = scores.get(named.a), scores.get(named.b)
-    if found is None or a is None or b is None or a.auroc is None or b.auroc is None:
+    if primary is None or a is None or b is None or a.auroc is None or b.auroc is None:
         return []
     said = [
         f"Of 100 pairs of {_pair_of_scans(_primary_task(results))}, {named.a} puts "
         f"{100 * a.auroc:.1f} in the right order and {named.b} {100 * b.auroc:.1f}; guessing 50."
     ]
     margin = 100 * results.margin
-    if found.difference is None or found.low is None or found.high is None:
-        return [*said, f"Whether that is chance cannot be said: {found.note or 'undefined'}."]
-    ends = f"{_hundredths(found.low)} to {_hundredths(found.high)}"
+    if primary.difference is None or primary.low is None or primary.high is None:
+        return [*said, f"Whether that is chance cannot be said: {primary.note or 'undefined'}."]
+    ends = f"{_hundredths(primary.low)} to {_hundredths(primary.high)}"
     kind = results.verdict.kind
     if kind in ("better", "worse"):
         said.append(
-            f"The difference, {_hundredths(found.difference)} pairs in 100 ({ends}), is more than "
-            "other patients or another pretraining run would explain."
+            f"The difference, {_hundredths(primary.difference)} pairs in 100 ({ends}), is more "
+            "than other patients or another pretraining run would explain."
         )
     elif kind in ("higher", "lower"):
         said.append(
-            f"The difference, {_hundredths(found.difference)} pairs in 100 ({ends}), is more than "
-            f"other patients would explain, but it was only shown {found.holds_for}."
+            f"The difference, {_hundredths(primary.difference)} pairs in 100 ({ends}), is more "
+            f"than other patients would explain, but it was only shown {primary.holds_for}."
         )
     elif kind == "equivalent":
         said.append(
@@ -103,11 +136,11 @@ def methods_paragraph(results: Results) -> str:
     facts: dict[str, list[str]] = {}
     for fact in results.setup:
         facts.setdefault(fact.name.partition(" (")[0], []).append(fact.value)
-    told = {name: "; ".join(values) for name, values in facts.items()}
+    fact_of = {name: "; ".join(values) for name, values in facts.items()}
     setting = [
-        f"{name.lower()}: {told[name]}"
+        f"{name.lower()}: {fact_of[name]}"
         for name in ("Method", "Network", "Views", "Modality", "Training")
-        if name in told
+        if name in fact_of
     ]
     trained = [f"{arm.name} ({arm.scale_text})" for arm in results.arms if arm.scale is not None]
     references = [arm.name for arm in results.arms if arm.scale is None]
@@ -135,7 +168,7 @@ def methods_paragraph(results: Results) -> str:
     budgets = dict.fromkeys(budget_name(score.budget) for score in results.table)
     between = " and between pretraining seeds (moderated, Smyth 2004)" if seeds > 1 else ""
     sentences += [
-        f"Evaluation: {told.get('Evaluation', 'as the configuration says')}; label budgets: "
+        f"Evaluation: {fact_of.get('Evaluation', 'as the configuration says')}; label budgets: "
         f"{', '.join(budgets)}.",
         is_separate(lead.design, lead.count, is_compared=lead.is_compared),
         "The outcome was the area under the ROC curve (AUROC), computed within each test fold on "
@@ -204,12 +237,12 @@ def _answers(results: Results) -> dict[str, str]:
     )
     of_classes = "; average precision, sensitivity and specificity of classes"
     rejected = results.rejected
-    found = primary_difference(results)
+    primary = primary_difference(results)
     width = (
         "no interval of the primary difference"
-        if found is None or found.low is None or found.high is None
-        else f"the 95 % interval of the primary difference is {signed(found.low)} to "
-        f"{signed(found.high)}"
+        if primary is None or primary.low is None or primary.high is None
+        else f"the 95 % interval of the primary difference is {signed(primary.low)} to "
+        f"{signed(primary.high)}"
     )
     sizes = " × ".join(map(str, results.labels.shape or ()))
     shape = f"Scans packed as {sizes} (channels, height, width). " if sizes else ""

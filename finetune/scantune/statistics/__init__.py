@@ -3,6 +3,8 @@
 - `intervals.py`: AUROC of an arm over patients and seeds, paired differences, verdicts
 - `moderation.py`: variances of few draws, moderated over the cells of a study
 - `dose.py`: AUROC over the scale as a curve, its best scale or that it is flat
+- `probit.py`: AUROCs as normal scores
+- `interaction.py`: whether a difference of arms differs between classes
 - `few_patients.py`: least variances, limits of an AUROC, and too few patients to say
 - `power.py`: the smallest difference that a plan will find
 - `looks.py`: the level of each look at a study that grows seed by seed

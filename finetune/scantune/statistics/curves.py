@@ -113,12 +113,12 @@ def band_over_seeds(
         members: The scores of one arm, one for each seed.
         weights: As of `patient_weights`; without a resample there is no band.
     """
-    found = [_resampled(curve, each, learner, budget, code, weights) for each in members]
-    mean = mean_of_defined(np.array([of_network for of_network, _ in found]))
+    networks = [_resampled(curve, each, learner, budget, code, weights) for each in members]
+    mean = mean_of_defined(np.array([of_network for of_network, _ in networks]))
     undefined = np.full(len(GRID), np.nan)
     if not len(weights):
         return Band(mean, undefined, undefined)
-    of_seed = np.stack([resampled for _, resampled in found])
+    of_seed = np.stack([resampled for _, resampled in networks])
     picked = np.random.default_rng(0).integers(len(members), size=(len(members), len(weights)))
     resampled = mean_of_defined(of_seed[picked, np.arange(len(weights))])
     # A resample defines all of a curve or nothing of it.

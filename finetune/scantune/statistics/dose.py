@@ -6,8 +6,10 @@ by itself. The curve is fitted to the means by least squares, which needs no wei
 what it may have been otherwise is drawn from the covariance of both parts. With one seed the tested
 scales' scatter about the curve stands for the seeds'.
 
-Several label budgets and learners share one shape, each at its own level: as all have the same
-scales, least squares is then the curve of their mean (`fit_joint`).
+Several label budgets and learners share one shape, each at its own level (`fit_joint`): on normal
+scores, where the same gain is as large at every height of AUROC, and each counts the more the
+better it tells scales apart. As all have the same scales, least squares is then the curve of their
+weighted mean.
 
 A quadratic is taken unless the means lie further from it than they vary (`_LACK`), then a natural
 cubic spline of one parameter more; where that lies too far off as well, the tested scales alone are
@@ -24,21 +26,24 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.special import chdtri, fdtrc
+from scipy.special import chdtri, fdtrc, ndtr, ndtri
 
 from scantune.statistics.few_patients import effective_fewest
 from scantune.statistics.intervals import (
     Component,
     Estimate,
     are_enough,
+    combined,
     paired_difference,
     satterthwaite_df,
     shared_variance,
 )
 from scantune.statistics.moderation import moderate
+from scantune.statistics.probit import on_probit_scale, slope
 
 CurveKind = Literal["quadratic", "spline", "points"]
 Basis = Callable[[Float[np.ndarray, " x"]], Float[np.ndarray, "x p"]]
+Transform = Callable[[Float[np.ndarray, "*x"]], Float[np.ndarray, "*x"]]
 
 FEWEST_SCALES = 4
 _GRID = 41
@@ -91,6 +96,8 @@ def fit_dose(
     *,
     margin: float,
     fewest_seeds: int = 2,
+    to_auroc: Transform = np.asarray,
+    unit: float = 1.0,
 ) -> DoseFit | None:
     """Returns the curve of several scales at one learner and label budget.
 
@@ -101,90 +108,146 @@ def fit_dose(
         scales: Ascending.
         arms: Of each scale one estimate per pretraining seed, the same seeds in all, with the
             weights of `patient_weights`.
-        margin: Smallest difference that matters.
+        margin: Smallest difference in AUROC that matters.
+        to_auroc: From the scale of the estimates, where that is another; rising.
+        unit: What one AUROC is on it.
     """
     seeds = min(map(len, arms), default=0)
     if seeds < fewest_seeds or len(scales) < FEWEST_SCALES + (seeds == 1):
         return None
     values = np.array([[each.auroc for each in members] for members in arms])
     fewest = effective_fewest(arms[0][0].sides) if arms[0][0].sides else arms[0][0].num_patients
-    patients = patient_covariance(arms)
+    patients = patient_covariance(arms, unit)
     if not (np.isfinite(values).all() and np.isfinite(patients).all()):
         return None
-    fit = fit_curve(scales, values, patients, max(1.0, fewest - 1), margin=margin)
+    patient_df = max(1.0, fewest - 1)
+    fit = fit_curve(scales, values, patients, patient_df, margin=margin, to_auroc=to_auroc)
     # Where even no patient at all who tells two scales apart could hide the margin.
     return fit if are_enough(fewest, margin) else replace(fit, is_within=fit.is_within & False)
 
 
+@dataclass(frozen=True)
+class JointFit:
+    """The curve that several cells, learners and label budgets, share.
+
+    Args:
+        fit: At the level of one of them.
+        levels: Of each cell how far it lies above that one, as a normal score.
+        shape_p: P-value of the cells sharing one shape: of the flattest of what sets one apart
+            from the others, times their number.
+    """
+
+    fit: DoseFit
+    levels: tuple[float, ...]
+    shape_p: float
+
+
+def at_level(auroc: Float[np.ndarray, " x"], level: float) -> Float[np.ndarray, " x"]:
+    """Returns AUROCs raised by a normal score."""
+    return np.asarray(ndtr(ndtri(auroc) + level))
+
+
 def fit_joint(
-    scales: Sequence[float], cells: Sequence[Sequence[Sequence[Estimate]]], *, margin: float
-) -> tuple[DoseFit, float] | None:
+    scales: Sequence[float],
+    cells: Sequence[Sequence[Sequence[Estimate]]],
+    *,
+    margin: float,
+    told: int = 0,
+) -> JointFit | None:
     """Returns the curve that several learners and label budgets share, each at its own level.
 
-    Least squares of level + curve, over cells with the same scales and seeds, is the curve of the
-    cells' mean. Its best scale is theirs too where curves differ in height alone.
+    Least squares of level + curve on normal scores, over cells with the same scales and seeds, is
+    the curve of the cells' weighted mean. Its best scale is theirs where effects differ by the
+    height of the AUROC alone.
 
     Args:
         cells: As ``arms`` of `fit_dose`, for each learner and budget; two or more.
+        told: The cell at whose level the curve is told and the margin is meant.
 
     Returns:
-        The curve of the mean, and the p-value of the cells sharing one shape: of the flattest of
-        what sets one apart from the others, times their number. None as `fit_dose`.
+        None as `fit_dose`.
     """
-    count = len(cells)
-    fit = fit_dose(scales, _mean_arms(cells, [1 / count] * count), margin=margin)
-    apart = []
+    normal = [[[on_probit_scale(each) for each in arm] for arm in cell] for cell in cells]
+    heights = np.array([np.mean([[each.auroc for each in arm] for arm in cell]) for cell in normal])
+    # What one AUROC is as a normal score.
+    units = np.array([slope(float(ndtr(height))) for height in heights])
+    weights = _weights(normal, units)
+    if len(scales) < FEWEST_SCALES or weights is None:
+        return None
+    level = float(heights[told] - weights @ heights)
+    fit = fit_dose(
+        scales,
+        _mean_arms(normal, weights),
+        margin=margin,
+        to_auroc=lambda curve: np.asarray(ndtr(curve + level)),
+        unit=float(weights @ units),
+    )
+    apart, count = [], len(cells)
     # Of two cells the difference is the same, whichever comes first.
     for number in range(count if count > 2 else 1):
-        weights = [-1 / (count - 1)] * count
-        weights[number] = 1.0
-        apart.append(fit_dose(scales, _mean_arms(cells, weights), margin=margin))
+        others = -weights / (1 - weights[number])
+        others[number] = 1.0
+        unit = float(np.abs(others) @ units)
+        apart.append(fit_dose(scales, _mean_arms(normal, others), margin=margin, unit=unit))
     ps = [each.flat_p for each in apart if each is not None]
-    return None if fit is None or not ps else (fit, min(1.0, len(ps) * min(ps)))
+    if fit is None or not ps:
+        return None
+    levels = tuple(float(height - heights[told]) for height in heights)
+    return JointFit(fit, levels, min(1.0, len(ps) * min(ps)))
+
+
+def _weights(
+    cells: Sequence[Sequence[Sequence[Estimate]]], units: Float[np.ndarray, " c"]
+) -> Float[np.ndarray, " c"] | None:
+    """Returns the share of each cell: the inverse of the variance with which it tells scales apart.
+
+    With 50 labels seeds differ several times as much as with all, and its curve would drown the
+    others'. None where patients are too few for a variance.
+    """
+    variances = []
+    for cell, unit in zip(cells, units, strict=True):
+        values = np.array([[each.auroc for each in members] for members in cell])
+        of_seeds = seed_variances(values)[0] if values.shape[1] > 1 else np.zeros(len(values))
+        apart = patient_covariance(cell, unit) + np.diag(of_seeds) / values.shape[1]
+        centre = np.eye(len(values)) - 1 / len(values)
+        variances.append(float(np.trace(centre @ apart @ centre)))
+    if not np.isfinite(variances).all():
+        return None
+    weights = 1 / np.array(variances)
+    return np.asarray(weights / weights.sum())
 
 
 def _mean_arms(
-    cells: Sequence[Sequence[Sequence[Estimate]]], weights: Sequence[float]
+    cells: Sequence[Sequence[Sequence[Estimate]]], weights: Float[np.ndarray, " c"]
 ) -> list[list[Estimate]]:
     return [
-        [combined(of_seed, weights) for of_seed in zip(*of_arm, strict=True)]
+        [combined(of_seed, weights.tolist()) for of_seed in zip(*of_arm, strict=True)]
         for of_arm in zip(*cells, strict=True)
     ]
 
 
-def combined(estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
-    """Returns a weighted sum of estimates of the same patients, resampled together."""
-    parts = list(zip(weights, estimates, strict=True))
-    has_refits = all(each.refits is not None for each in estimates)
-    return replace(
-        estimates[0],
-        auroc=sum(weight * each.auroc for weight, each in parts),
-        per_fold=np.full((1, 1), np.nan),
-        replicates=np.sum([weight * each.replicates for weight, each in parts], axis=0),
-        refits=np.sum([w * e.refits for w, e in parts if e.refits is not None], axis=0)
-        if has_refits
-        else None,
-        undefined=sum(each.undefined for each in estimates),
-    )
-
-
-def patient_covariance(arms: Sequence[Sequence[Estimate]]) -> Float[np.ndarray, "k k"]:
+def patient_covariance(
+    arms: Sequence[Sequence[Estimate]], unit: float = 1.0
+) -> Float[np.ndarray, "k k"]:
     """Returns how the AUROCs of several arms vary together over patients, in what seeds share.
 
     From the variances of arms and of their paired differences, as the report has them, models
     refitted where they are: C_ab = (V_a + V_b - V_(a-b)) / 2. NaN where there is no interval.
+
+    Args:
+        unit: What one AUROC is on the scale of the estimates.
     """
     nothing = Component(0.0, math.inf)
-    found = np.diag([shared_variance(members) for members in arms])
-    for a, b in np.ndindex(found.shape):
+    covariance = np.diag([shared_variance(members) for members in arms])
+    for a, b in np.ndindex(covariance.shape):
         if a < b:
-            pair = paired_difference(arms[a], arms[b], between_seeds=nothing)
-            shared = (found[a, a] + found[b, b] - pair.patient_variance) / 2
-            found[a, b] = found[b, a] = np.nan if math.isnan(pair.low) else shared
-    if not np.isfinite(found).all():
-        return found
+            pair = paired_difference(arms[a], arms[b], unit=unit, between_seeds=nothing)
+            shared = (covariance[a, a] + covariance[b, b] - pair.patient_variance) / 2
+            covariance[a, b] = covariance[b, a] = np.nan if math.isnan(pair.low) else shared
+    if not np.isfinite(covariance).all():
+        return covariance
     # Made of parts, it may be no covariance by a little.
-    lengths, axes = np.linalg.eigh(found)
+    lengths, axes = np.linalg.eigh(covariance)
     return np.asarray((axes * np.maximum(lengths, 0)) @ axes.T)
 
 
@@ -274,12 +337,13 @@ def fit_curve(
     patient_df: float,
     *,
     margin: float,
+    to_auroc: Transform = np.asarray,
     seed: int = 0,
 ) -> DoseFit:
     """Returns the curve through the means of several seeds, or of one, then a quadratic.
 
     Args:
-        values: AUROC of each scale and pretraining seed.
+        values: AUROC of each scale and pretraining seed, or what ``to_auroc`` makes one of.
         patients: Covariance over patients of the scales.
         seed: Of the draws of the curve.
     """
@@ -287,10 +351,10 @@ def fit_curve(
     forms = _forms(at)
     if n == 1:
         smooth, forms = forms[:-1], forms[:1]
-        own, together, seed_df = _scatter(forms[0], means, patients)
+        alone, together, seed_df = _scatter(forms[0], means, patients)
     else:
-        own, together, seed_df = seed_variances(values)
-    apart = np.diag(own) / n
+        alone, together, seed_df = seed_variances(values)
+    apart = np.diag(alone) / n
     covariance = patients + apart + together / n
     # Degrees of freedom of what tells scales apart.
     centre = np.eye(len(at)) - 1 / len(at)
@@ -323,7 +387,8 @@ def fit_curve(
         of_form = again[taken == place] @ each.rows.T
         at_best[taken == place] = each.points[of_form.argmax(axis=1)]
     best_low, best_high = np.quantile(at_best, tails)
-    lost = (curve + drawn).max(axis=1, keepdims=True) - (curve + drawn)
+    curves = to_auroc(curve + drawn)
+    lost = curves.max(axis=1, keepdims=True) - curves
     error = _errors(rows @ covariance @ rows.T)
     tested = np.flatnonzero(np.isin(points, at))
     top = tested[curve[tested].argmax()]
@@ -331,9 +396,9 @@ def fit_curve(
     return DoseFit(
         kind=form.kind,
         at=points,
-        auroc=curve,
-        low=curve - half,
-        high=curve + half,
+        auroc=to_auroc(curve),
+        low=to_auroc(curve - half),
+        high=to_auroc(curve + half),
         best=float(points[best]),
         best_low=float(best_low),
         best_high=float(best_high),

@@ -208,13 +208,17 @@ def arm_interval(
     """
     sides = _sides(seeds[0])
     values = [each.auroc for each in seeds]
-    found = _interval(seeds, values, auroc_df(sides), between_seeds, between_subsets)
-    if math.isnan(found.low):
-        return found
+    unbounded = _interval(seeds, values, auroc_df(sides), between_seeds, between_subsets)
+    if math.isnan(unbounded.low):
+        return unbounded
     # Of one network: the mean of several varies less, and lacks nothing for it.
     fixed = float(np.mean([_variance([each.replicates]) for each in seeds]))
-    low, high = auroc_limits(found.estimate, found.variance, fixed, found.df, sides, level=level)
-    return replace(found, low=low, high=high, note=_joined(found.note, seeds, _ONE_SEED_ARM))
+    low, high = auroc_limits(
+        unbounded.estimate, unbounded.variance, fixed, unbounded.df, sides, level=level
+    )
+    return replace(
+        unbounded, low=low, high=high, note=_joined(unbounded.note, seeds, _ONE_SEED_ARM)
+    )
 
 
 def paired_difference(
@@ -222,6 +226,7 @@ def paired_difference(
     second: Sequence[Estimate],
     *,
     level: float = 0.95,
+    unit: float = 1.0,
     between_seeds: Component | None = None,
     between_subsets: Component | None = None,
 ) -> Difference:
@@ -238,6 +243,7 @@ def paired_difference(
         first: One estimate per pretraining seed.
         second: The same seeds of the other arm, with the same weights. What has no seed, such as
             the thumbnail, is repeated.
+        unit: What one AUROC is on the scale of the estimates.
         between_seeds: As in `arm_interval`, of the differences.
         between_subsets: As in `arm_interval`, of the differences.
 
@@ -252,33 +258,69 @@ def paired_difference(
             f"a paired difference needs the same seeds in both arms, not {len(first)} and "
             f"{len(second)}"
         )
-    pairs = [
-        replace(
-            a,
-            replicates=a.replicates - b.replicates,
-            refits=None if a.refits is None or b.refits is None else a.refits - b.refits,
-        )
-        for a, b in zip(first, second, strict=True)
-    ]
-    values = [a.auroc - b.auroc for a, b in zip(first, second, strict=True)]
-    df = max(1.0, effective_fewest(_sides(pairs[0])) - 1)
-    found = _interval(pairs, values, df, between_seeds, between_subsets)
-    if math.isnan(found.low):
-        return Difference(**vars(found))
-    variance = max(found.variance, least_difference_variance(_sides(pairs[0])))
-    half = float(stdtrit(found.df, (1 + level) / 2) * np.sqrt(variance))
+    pairs = [combined(pair, (1.0, -1.0)) for pair in zip(first, second, strict=True)]
+    sides = _sides(pairs[0])
+    return contrast(
+        pairs,
+        patient_df=max(1.0, effective_fewest(sides) - 1),
+        least_variance=unit**2 * least_difference_variance(sides),
+        level=level,
+        between_seeds=between_seeds,
+        between_subsets=between_subsets,
+    )
+
+
+def contrast(
+    seeds: Sequence[Estimate],
+    *,
+    patient_df: float,
+    least_variance: float,
+    level: float = 0.95,
+    between_seeds: Component | None = None,
+    between_subsets: Component | None = None,
+) -> Difference:
+    """Returns the interval and test of a weighted sum of AUROCs, one for each pretraining seed.
+
+    Args:
+        seeds: As `combined` makes them.
+        patient_df: Degrees of freedom of the variance over patients.
+        least_variance: What it is at least.
+        between_seeds: As in `arm_interval`, of the sums.
+        between_subsets: As in `arm_interval`, of the sums.
+    """
+    unbounded = _interval(
+        seeds, [each.auroc for each in seeds], patient_df, between_seeds, between_subsets
+    )
+    if math.isnan(unbounded.low):
+        return Difference(**vars(unbounded))
+    mean, variance = unbounded.estimate, max(unbounded.variance, least_variance)
+    half = float(stdtrit(unbounded.df, (1 + level) / 2) * np.sqrt(variance))
     return Difference(
         **vars(
             replace(
-                found,
-                low=found.estimate - half,
-                high=found.estimate + half,
+                unbounded,
+                low=mean - half,
+                high=mean + half,
                 # What was made up is not known to be shared by seeds or not.
-                patient_variance=found.patient_variance + variance - found.variance,
-                note=_joined(found.note, pairs, ONE_SEED),
+                patient_variance=unbounded.patient_variance + variance - unbounded.variance,
+                note=_joined(unbounded.note, seeds, ONE_SEED),
             )
         ),
-        p=float(2 * stdtr(found.df, -abs(found.estimate) / np.sqrt(variance))),
+        p=float(2 * stdtr(unbounded.df, -abs(mean) / np.sqrt(variance))),
+    )
+
+
+def combined(estimates: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
+    """Returns a weighted sum of estimates of the same patients, resampled together."""
+    parts = list(zip(weights, estimates, strict=True))
+    refits = [weight * each.refits for weight, each in parts if each.refits is not None]
+    return replace(
+        estimates[0],
+        auroc=sum(weight * each.auroc for weight, each in parts),
+        per_fold=np.sum([weight * each.per_fold for weight, each in parts], axis=0),
+        replicates=np.sum([weight * each.replicates for weight, each in parts], axis=0),
+        refits=np.sum(refits, axis=0) if len(refits) == len(parts) else None,
+        undefined=sum(each.undefined for each in estimates),
     )
 
 
@@ -344,14 +386,14 @@ def shared_variance(seeds: Sequence[Estimate]) -> float:
     refits = [each.refits for each in seeds if each.refits is not None]
     if len(refits) == n:
         whole = refit_variance(np.mean(refits, axis=0))
-        own = [refit_variance(each) for each in refits]
+        of_each = [refit_variance(each) for each in refits]
     else:
         replicates = [each.replicates for each in seeds]
         whole = _variance(replicates)
-        own = [_variance([each]) for each in replicates]
+        of_each = [_variance([each]) for each in replicates]
     if n == 1 or math.isnan(whole):
         return whole
-    return max(0.0, (n * whole - float(np.mean(own))) / (n - 1))
+    return max(0.0, (n * whole - float(np.mean(of_each))) / (n - 1))
 
 
 def _variance(replicates: Sequence[Float[np.ndarray, " r"]]) -> float:

@@ -46,8 +46,8 @@ def look_level(looks: tuple[int, ...], alpha: float = 0.05) -> float:
     """
     if len(looks) == 1:
         return alpha
-    found = (np.quantile(_least_p(looks, is_known=is_known), alpha) for is_known in (True, False))
-    return float(min(found))
+    levels = (np.quantile(_least_p(looks, is_known=is_known), alpha) for is_known in (True, False))
+    return float(min(levels))
 
 
 def _least_p(looks: tuple[int, ...], *, is_known: bool) -> Float[np.ndarray, " r"]:

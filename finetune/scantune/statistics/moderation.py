@@ -88,8 +88,8 @@ def moderate(
             independent draws, which the moments cannot see.
         places: That of each cell; None is one place.
     """
-    own = tuple(Variance(value, df) for value in variances)
-    places = ("",) * len(own) if places is None else places
+    unmoderated = tuple(Variance(value, df) for value in variances)
+    places = ("",) * len(unmoderated) if places is None else places
     cells: dict[Hashable, list[float]] = {}
     for place, value in zip(places, variances, strict=True):
         if math.isfinite(value):
@@ -97,7 +97,7 @@ def moderate(
     # Where no seed differs, as on a saturated task, there is nothing to learn.
     cells = {place: values for place, values in cells.items() if any(values)}
     if most_df <= 0 or all(len(values) < 2 for values in cells.values()):
-        return own
+        return unmoderated
     priors = fit_priors(cells, df)
 
     def drawn(cell: Variance, prior: Variance) -> Variance:
@@ -107,5 +107,5 @@ def moderate(
 
     return tuple(
         drawn(cell, priors[place]) if place in priors else cell
-        for place, cell in zip(places, own, strict=True)
+        for place, cell in zip(places, unmoderated, strict=True)
     )

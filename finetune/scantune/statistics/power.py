@@ -8,7 +8,8 @@ Arms that truly differ vary otherwise than those that were measured. Each arm's 
 own AUROC, the two lying half the difference above and below the mean; what is hard about a patient
 moves the lower arm more, which no seed averages out; and a seed that makes a network so much better
 shows less in an AUROC near 1. Held at what arms of one recipe vary by, a plan told of larger
-differences what belongs to none.
+differences what belongs to none; and where one arm alone rises from the height at which seeds were
+measured, they vary by less than there, and .78 was found for .53 promised.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ def variation_of(
     pairs = [paired_difference([a], [b]) for a, b in zip(first, second, strict=True)]
     single = float(np.mean([pair.patient_variance for pair in pairs]))
     unshared = 1 - (2 * of_one - single) / (2 * sds[0] * sds[1])
-    found = replace(
+    variation = replace(
         otherwise,
         auroc=auroc,
         scale=scale,
@@ -153,14 +154,17 @@ def variation_of(
         difference=difference,
     )
     if len(first) == 1:
-        return found
+        return variation
     whole = paired_difference(first, second)
-    own = float(np.var(whole.per_seed, ddof=1)) if seed_variance is None else seed_variance
+    if seed_variance is None:
+        seed_variance = float(np.var(whole.per_seed, ddof=1))
     # Seeds differ on the same patients by what is particular to a network there, too. Not cut at 0:
     # with as many patients the variance found comes out again, and means of studies are not biased.
     particular = max(0.0, single - whole.patient_variance)
     shared = whole.patient_variance - (1 - unshared) * (sds[0] - sds[1]) ** 2
-    return replace(found, shared=shared / (2 * of_one), seed_variance=own - particular)
+    return replace(
+        variation, shared=shared / (2 * of_one), seed_variance=seed_variance - particular
+    )
 
 
 def _patient_variance(estimate: Estimate) -> float:
@@ -205,14 +209,15 @@ def _seed_slopes(auroc: float, difference: float) -> float:
 
 
 def components(
-    planned: PlannedTest, variation: Variation, true: float = 0.0
+    planned: PlannedTest, variation: Variation, true: float = 0.0, *, auroc: float | None = None
 ) -> tuple[Component, Component, Component]:
     """Returns what patients, seeds and label subsets add to the variance of the difference.
 
     Args:
         true: Difference of the two arms, 0 or more.
+        auroc: Mean of the two; None is that at which they were measured.
     """
-    auroc = variation.auroc
+    auroc = variation.auroc if auroc is None else auroc
     sides = _worth(planned.sides, planned.scans_per_patient)
     upper, lower = _patient_sds(auroc, true, variation.scale, sides)
     n, draws, both = planned.seeds, planned.label_draws, upper**2 + lower**2
@@ -223,7 +228,7 @@ def components(
     shared = max(0.0, variation.shared * both + r * (upper - lower) ** 2)
     patients = min(shared, single) if n > 1 else single
     patients = max(patients, least_difference_variance(planned.sides))
-    ratio = _seed_slopes(auroc, true) / _seed_slopes(auroc, variation.difference)
+    ratio = _seed_slopes(auroc, true) / _seed_slopes(variation.auroc, variation.difference)
     # All arms but one beside the pair's own seeds, as `moderation` caps the prior.
     arms = max(1, planned.trained_arms - 1)
     of_seeds = max(0.0, variation.seed_variance * ratio + max(0.0, single - shared))
@@ -239,10 +244,20 @@ def components(
 
 
 def power_at(
-    true: float, planned: PlannedTest, variation: Variation, *, alpha: float = 0.05
+    true: float,
+    planned: PlannedTest,
+    variation: Variation,
+    *,
+    auroc: float | None = None,
+    alpha: float = 0.05,
 ) -> float:
-    """Returns how often a true difference is called different, whichever its sign."""
-    return _power(true, *_limits(components(planned, variation, abs(true)), alpha))
+    """Returns how often a true difference is called different, whichever its sign.
+
+    Args:
+        auroc: As in `components`. Where one arm alone is raised or lowered, so is the mean, and the
+            nearer an arm is to 1 the less it varies.
+    """
+    return _power(true, *_limits(components(planned, variation, abs(true), auroc=auroc), alpha))
 
 
 def _limits(parts: Sequence[Component], alpha: float) -> tuple[float, Float[np.ndarray, " q"]]:
@@ -254,12 +269,12 @@ def _limits(parts: Sequence[Component], alpha: float) -> tuple[float, Float[np.n
     """
     known = [part for part in parts if part.variance > 0]
     num = [_FINE if part.df < _FEW else _COARSE for part in known]
-    found = []
+    estimated = []
     for part, count in zip(known, num, strict=True):
         shares = (np.arange(count) + 0.5) / count
         times = 2 / part.df * gammaincinv(part.df / 2, shares)
-        found.append(part.variance * times)
-    grid = np.array([each.ravel() for each in np.meshgrid(*found)])
+        estimated.append(part.variance * times)
+    grid = np.array([each.ravel() for each in np.meshgrid(*estimated)])
     total = grid.sum(axis=0)
     df = total**2 / (grid**2 / np.array([[part.df] for part in known])).sum(axis=0)
     limits = stdtrit(df, 1 - alpha / 2) * np.sqrt(total)
@@ -284,16 +299,17 @@ def smallest_difference(
     """
     if effective_fewest(planned.sides) < FEWEST:
         return math.nan
-    found = 0.0
+    difference = 0.0
     # Variances go by the difference, though slowly: a few rounds agree to three digits and more.
     for _ in range(_ROUNDS):
-        before, found = found, _found(components(planned, variation, found), power, alpha)
-        if abs(found - before) < 1e-5 * found:
+        before = difference
+        difference = _with_power(components(planned, variation, before), power, alpha)
+        if abs(difference - before) < 1e-5 * difference:
             break
-    return found
+    return difference
 
 
-def _found(parts: Sequence[Component], power: float, alpha: float) -> float:
+def _with_power(parts: Sequence[Component], power: float, alpha: float) -> float:
     """Returns the difference that is found with a power where variances do not go by it."""
     error, limits = _limits(parts, alpha)
     high = error

@@ -10,7 +10,7 @@ import numpy as np
 from scanlearn.features.auroc import mean_of_defined
 from scantune.scores import Scores
 from scantune.statistics.intervals import Component, holm, paired_difference
-from scantune.study.classes import between_seeds, class_scores
+from scantune.study.classes import between_seeds, class_cells, class_scores
 from scantune.study.plan import CompareConfig
 from scantune.study.results import ClassScore, FindingCount, LearnerDifference
 from scantune.study.summary import Estimates, finite
@@ -48,17 +48,17 @@ def learner_differences(
             for key, sides in pairs.items()
         }
     )
-    found = []
+    differences = []
     for key, (after, before) in pairs.items():
         subsets = Component.of(())
         if scores[task, key[0]][0].is_subset(budget):
             per_fold = [a.per_fold - b.per_fold for a, b in zip(after, before, strict=True)]
             of_draw = mean_of_defined(np.array([mean_of_defined(each.T) for each in per_fold]))
             subsets = Component.of(of_draw[np.isfinite(of_draw)])
-        found.append(
+        differences.append(
             paired_difference(after, before, between_seeds=seeds.get(key), between_subsets=subsets)
         )
-    adjusted = holm([difference.p for difference in found])
+    adjusted = holm([difference.p for difference in differences])
     return tuple(
         LearnerDifference(
             arm=arm,
@@ -71,7 +71,7 @@ def learner_differences(
             p_holm=finite(p_holm),
             seeds=len(each.per_seed),
         )
-        for (arm, after, before), each, p_holm in zip(pairs, found, adjusted, strict=True)
+        for (arm, after, before), each, p_holm in zip(pairs, differences, adjusted, strict=True)
     )
 
 
@@ -88,7 +88,9 @@ def finding_counts(
     counts = []
     for learner in (name for names in augmented_learners(config) for name in names):
         is_primary = learner == config.primary.learner
-        rows = of_primary if is_primary else class_scores(config, scores, learner)
+        rows = of_primary
+        if not is_primary:
+            rows = class_scores(config, scores, class_cells(config, scores, learner))
         for arm in dict.fromkeys(row.arm for row in rows):
             lows = [row.low for row in rows if row.arm == arm]
             above = sum(low is not None and low > _CHANCE for low in lows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from scanlearn.console import track
 from scantune.labels.truth import Truth
 from scantune.scores import Scores
 from scantune.statistics.curves import band_over_seeds, roc
+from scantune.statistics.interaction import interaction
 from scantune.statistics.intervals import (
     Component,
     Estimate,
@@ -23,7 +24,7 @@ from scantune.statistics.intervals import (
 from scantune.statistics.metrics import OneVsRest, mean_metrics, score_metrics
 from scantune.statistics.moderation import moderate
 from scantune.study.plan import CompareConfig
-from scantune.study.results import ArmRow, ClassScore, RocCurve
+from scantune.study.results import ArmRow, ClassEffect, ClassScore, RocCurve
 from scantune.study.summary import finite
 
 # Beside the AUROC; the threshold of the last two was set on training patients.
@@ -52,12 +53,26 @@ def of_class(scores: Scores, code: int) -> Scores:
     )
 
 
-def class_scores(
-    config: CompareConfig, scores: Members, learner: str | None = None
-) -> tuple[ClassScore, ...]:
-    """Returns a row per class and arm; of two classes the second alone is asked about.
+@dataclass(frozen=True)
+class ClassCell:
+    """One class of one arm at the primary task and label budget, by one learner.
 
-    What seeds add is moderated over the arms, for each class.
+    Args:
+        estimates: One per pretraining seed.
+        metrics: Mean over seeds, label seeds and folds.
+    """
+
+    estimates: list[Estimate]
+    metrics: dict[str, float]
+
+
+ClassCells = Mapping[tuple[str, int], ClassCell]
+
+
+def class_cells(
+    config: CompareConfig, scores: Members, learner: str | None = None
+) -> dict[tuple[str, int], ClassCell]:
+    """Returns the cells by arm and class; of two classes the second alone is asked about.
 
     Args:
         learner: None for that of the primary comparison.
@@ -66,24 +81,33 @@ def class_scores(
     learner = learner or config.primary.learner
     arms = {arm: members for (of, arm), members in scores.items() if of == task}
     arms = {arm: members for arm, members in arms.items() if learner in members[0].learners}
-    cells: dict[tuple[str, int], tuple[list[Estimate], dict[str, float]]] = {}
+    cells: dict[tuple[str, int], ClassCell] = {}
     first = next(iter(arms.values()))[0]
     weights = patient_weights(first, replicates=config.evaluation.replicates)
     with track(len(arms) * len(first.truth.asked), "scoring classes") as progress:
         for arm, members in arms.items():
             for code in first.truth.asked:
                 alone = [of_class(member, code) for member in members]
-                found = [estimate(each, learner, budget, weights) for each in alone]
-                kept = mean_metrics([_metrics(each, learner, str(budget)) for each in alone])
-                cells[arm, code] = found, kept
+                cells[arm, code] = ClassCell(
+                    [estimate(each, learner, budget, weights) for each in alone],
+                    mean_metrics([_metrics(each, learner, str(budget)) for each in alone]),
+                )
                 progress.advance()
+    return cells
+
+
+def class_scores(
+    config: CompareConfig, scores: Members, cells: ClassCells
+) -> tuple[ClassScore, ...]:
+    """Returns a row per class and arm; what seeds add is moderated over the arms, by class."""
+    first = scores[config.primary_task, next(iter(cells))[0]][0]
     between = between_seeds(
-        {key: [each.auroc for each in found] for key, (found, _) in cells.items()}
+        {key: [each.auroc for each in cell.estimates] for key, cell in cells.items()}
     )
     rows = []
     is_tested = (first.fold_of >= 0).any(axis=0)
-    for (arm, code), (found, kept) in cells.items():
-        interval = arm_interval(found, between_seeds=between.get((arm, code)))
+    for (arm, code), cell in cells.items():
+        interval = arm_interval(cell.estimates, between_seeds=between.get((arm, code)))
         is_positive, is_known = first.truth.positives(code), first.truth.known(code)
         rows.append(
             ClassScore(
@@ -94,11 +118,43 @@ def class_scores(
                 auroc=finite(interval.estimate),
                 low=finite(interval.low),
                 high=finite(interval.high),
-                scores={name: finite(kept[name]) for name in KEPT},
+                scores={name: finite(cell.metrics[name]) for name in KEPT},
                 note=interval.note,
             )
         )
     return tuple(rows)
+
+
+def class_effects(
+    config: CompareConfig, scores: Members, cells: ClassCells
+) -> tuple[ClassEffect, ...]:
+    """Returns the primary pair's difference in each class, and whether it is another's.
+
+    Nothing where one class alone is asked about.
+    """
+    a, b = config.primary.better, config.primary.than
+    codes = [code for arm, code in cells if arm == a and (b, code) in cells]
+    if len(codes) < 2:
+        return ()
+    first = scores[config.primary_task, a][0]
+    sides = [[cells[arm, code].estimates for code in codes] for arm in (a, b)]
+    seeds = max(len(members) for side in sides for members in side)
+    # What has no seed, such as a given backbone, stands beside each seed of the other arm.
+    of_a, of_b = (
+        [list(members) * (seeds if len(members) == 1 else 1) for members in side] for side in sides
+    )
+    contrasts = interaction(of_a, of_b, draws_subsets=first.is_subset(config.primary_budget))
+    return tuple(
+        ClassEffect(
+            name=first.classes[code],
+            a=a,
+            b=b,
+            difference=finite(each.difference),
+            p=finite(each.p),
+            seeds=seeds,
+        )
+        for code, each in zip(codes, contrasts, strict=True)
+    )
 
 
 def _metrics(alone: Scores, learner: str, budget: str) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 
 from scanlearn.console import track
 from scantune.splits import Budget
-from scantune.statistics.dose import DoseFit, fit_dose, fit_joint
+from scantune.statistics.dose import DoseFit, at_level, fit_dose, fit_joint
 from scantune.study.results import ArmRow, DoseCurve, JointDoseCurve
 from scantune.study.summary import Estimates
 from scantune.wording import budget_name, learner_name
@@ -130,19 +130,32 @@ def _joint(
     }
     if any(is_refitted.values()):
         cells = {place: cell for place, cell in cells.items() if is_refitted[place]}
-    found = fit_joint(group.scales, list(cells.values()), margin=margin) if len(cells) > 1 else None
-    if found is None:
+    if len(cells) < 2:
         return []
-    fit, shape_p = found
-    at = primary if primary in cells else next(iter(cells))
-    means = {
-        place: np.mean([[each.auroc for each in arm] for arm in cell])
-        for place, cell in cells.items()
-    }
-    level = float(means[at] - np.mean(list(means.values())))
-    fit = replace(fit, auroc=fit.auroc + level, low=fit.low + level, high=fit.high + level)
-    curve = dose_curve((task, *at), group, fit, margin)
-    return [JointDoseCurve(**dict(curve), places=tuple(cells), shape_p=round(shape_p, 4))]
+    told = primary if primary in cells else next(iter(cells))
+    members, place = list(cells.values()), list(cells).index(told)
+    joint = fit_joint(group.scales, members, margin=margin, told=place)
+    if joint is None:
+        return []
+    curve = dose_curve((task, *told), group, joint.fit, margin)
+    return [
+        JointDoseCurve(
+            **dict(curve),
+            places=tuple(cells),
+            levels=_rounded(np.array(joint.levels)),
+            shape_p=round(joint.shape_p, 4),
+        )
+    ]
+
+
+def curves_of_places(
+    curve: JointDoseCurve,
+) -> list[tuple[tuple[str, Budget], tuple[float, ...]]]:
+    """The AUROC of a joint curve at each of its places; nothing of one of an earlier release."""
+    return [
+        (place, _rounded(at_level(np.array(curve.auroc), level)))
+        for place, level in zip(curve.places, curve.levels, strict=False)
+    ]
 
 
 def dose_curve(
@@ -244,7 +257,8 @@ def joint_sentences(curve: JointDoseCurve) -> list[str]:
     said = [
         f"{dose_headline(curve)}.",
         f"One curve for {len(curve.places)} places of the table ({', '.join(learners)}; "
-        f"{', '.join(budgets)}), each at its own level.",
+        f"{', '.join(budgets)}), each at its own level; what a scale changes is taken to be alike "
+        "on normal scores, so that it shows less the nearer an AUROC is to 1.",
     ]
     if curve.shape_p < _OTHER_SHAPE:
         said.append(

@@ -218,8 +218,8 @@ def arm_rows(
     rows = [ArmRow(name=THUMBNAIL, kind="thumbnail")] if config.learners_of(THUMBNAIL) else []
     for name, arm in config.arms.items():
         if arm.kind != "pretrained":
-            given = arm.backbone_name if arm.kind == "backbone" else ""
-            rows.append(ArmRow(name=name, kind=arm.kind, backbone=given))
+            weights = arm.backbone_name if arm.kind == "backbone" else ""
+            rows.append(ArmRow(name=name, kind=arm.kind, backbone=weights))
             continue
         dial, recipe, group = arm.dial(), config.recipe_of(name, left_out), config.group(name)
         resolved = tuple(

@@ -87,7 +87,7 @@ def variation_so_far(
     seeds = max(map(len, members))
     first, second = (arm * seeds if len(arm) == 1 else arm for arm in members)
     draws = scores[place[0], pair[0]][0].num_label_seeds
-    found = variation_of(
+    variation = variation_of(
         first,
         second,
         seed_variance=spread.seeds.variance * seeds,
@@ -95,7 +95,7 @@ def variation_so_far(
         scans_per_patient=planned.scans_per_patient,
         otherwise=usual_variation(config),
     )
-    return found if math.isfinite(found.scale) else None
+    return variation if math.isfinite(variation.scale) else None
 
 
 def _has_variance(members: Sequence[Sequence[Estimate]]) -> bool:
@@ -117,20 +117,21 @@ def power_in_words(config: CompareConfig, planned: PlannedTest, variation: Varia
     head = f"with {counts}{more}, {seeds}{labels}"
     if reason:
         return f"{head} nothing can be shown: {reason}"
-    found = smallest_difference(planned, variation, alpha=config.alpha)
-    value = f"{found:.3f}" if found < 0.5 else "more than any two AUROCs can differ by"
+    smallest = smallest_difference(planned, variation, alpha=config.alpha)
+    value = f"{smallest:.3f}" if smallest < 0.5 else "more than any two AUROCs can differ by"
     return (
-        f"{head} the smallest difference in AUROC that is found with power {POWER:g} is {value}; "
-        f"the margin is {config.margin:g}. Variances are those of {variation.source}"
+        f"{head} the smallest difference in AUROC that is found with power {POWER:g} is {value}, "
+        f"where the arms lie about {variation.auroc:.2f}; the margin is {config.margin:g}. "
+        f"Variances are those of {variation.source}"
     )
 
 
 def power_warning(config: CompareConfig, planned: PlannedTest, variation: Variation) -> str | None:
     """Returns what helps where the plan cannot show its margin; None where it can."""
-    found = smallest_difference(planned, variation, alpha=config.alpha)
-    if found <= config.margin:
+    smallest = smallest_difference(planned, variation, alpha=config.alpha)
+    if smallest <= config.margin:
         return None
-    advice = "more labeled patients" if math.isnan(found) else what_helps(planned, variation)
+    advice = "more labeled patients" if math.isnan(smallest) else what_helps(planned, variation)
     return f"This plan cannot show a difference as small as its margin: {advice} help most"
 
 

@@ -322,10 +322,12 @@ class JointDoseCurve(DoseCurve):
     """The curve that several learners and label budgets share, each at its own level.
 
     ``learner`` and ``budget`` are those at whose level it is told, ``places`` all that it is
-    fitted to; ``shape_p`` is the p-value of these having one shape.
+    fitted to, ``levels`` how far these lie above it as normal scores; without any, as in results
+    of an earlier release, it was fitted to AUROCs. ``shape_p`` is the p-value of one shape.
     """
 
     places: tuple[tuple[str, Budget], ...]
+    levels: tuple[float, ...] = ()
     shape_p: float
 
 
@@ -346,6 +348,21 @@ class ClassScore(Settings):
     high: float | None
     scores: dict[str, float | None]
     note: str = ""
+
+
+class ClassEffect(Settings):
+    """AUROC of arm ``a`` minus that of ``b``, the primary pair, in one class at the primary place.
+
+    ``p`` is that of its difference from the mean of the other classes', on normal scores, corrected
+    for their number (Holm); None where there is no interval.
+    """
+
+    name: str
+    a: str
+    b: str
+    difference: float | None
+    p: float | None
+    seeds: int
 
 
 class FindingCount(Settings):
@@ -497,6 +514,7 @@ class Results(Settings):
     dose: tuple[DoseCurve, ...] = ()
     joint_dose: tuple[JointDoseCurve, ...] = ()
     classes: tuple[ClassScore, ...] = ()
+    class_effects: tuple[ClassEffect, ...] = ()
     roc: tuple[RocCurve, ...] = ()
     finding_counts: tuple[FindingCount, ...] = ()
     learner_differences: tuple[LearnerDifference, ...] = ()

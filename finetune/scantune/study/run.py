@@ -27,7 +27,7 @@ from scantune.labels.open import open_archives, single_columns
 from scantune.study import facts
 from scantune.study.arms import given_rows, matched, resolve_groups, train_arms
 from scantune.study.augmented import finding_counts, learner_differences
-from scantune.study.classes import class_scores, roc_curves
+from scantune.study.classes import class_cells, class_effects, class_scores, roc_curves
 from scantune.study.dose import dose_curves, joint_curves
 from scantune.study.facts import draw_sheets
 from scantune.study.folder import StudyFolder, check_archives, chose_by_area
@@ -134,7 +134,8 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
     unknown = [name for name, each in tasks.items() if each.count().known_patients is None]
     table = score_rows(config, estimates, scores, unknown)
     differences = difference_rows(config, estimates, scores)
-    of_classes = class_scores(config, scores)
+    cells = class_cells(config, scores)
+    of_classes = class_scores(config, scores, cells)
     proof = matched(runs)
     arms = facts.arm_rows(config, unlabeled.shape[0], policy_left_out)
     answer = state_verdict(config, arms, table, differences, proof)
@@ -170,6 +171,7 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
             arms, estimates, (answer.primary.learner, answer.primary.budget), config.margin
         ),
         classes=of_classes,
+        class_effects=class_effects(config, scores, cells),
         finding_counts=finding_counts(config, scores, of_classes),
         learner_differences=learner_differences(config, estimates, scores),
         roc=roc_curves(config, arms, scores),

@@ -40,7 +40,7 @@ from scantune.study.results import (
     Score,
     Verdict,
 )
-from scantune.wording import budget_name, learner_name
+from scantune.wording import budget_name, learner_name, signed
 
 
 def state_verdict(
@@ -124,11 +124,6 @@ def _numbers(primary: ArmDifference, table: Sequence[Score]) -> str:
     )
 
 
-def signed(value: float) -> str:
-    """``+0.027`` or ``−0.027``, with a true minus."""
-    return ("+" if value >= 0 else "−") + f"{abs(value):.3f}"
-
-
 Place = tuple[str, str, Budget]
 Cell = tuple[str, str, Budget, str]
 Estimates = Mapping[Cell, Sequence[Estimate]]
@@ -206,7 +201,7 @@ def spreads_of(
         for size in (1, 2):
             for names in map(frozenset, combinations(arms, size)):
                 groups.setdefault((size, names - trained), []).append((place, names))
-    found: dict[Contrast, Spread] = {}
+    spread_of: dict[Contrast, Spread] = {}
     for contrasts in groups.values():
         num_trained = len(trained & {arm for _, arms in contrasts for arm in arms})
         values = {contrast: _values(estimates, *contrast) for contrast in contrasts}
@@ -218,8 +213,8 @@ def spreads_of(
         seeds = _moderated({c: mean_of_defined(values[c].T) for c in contrasts}, num_trained)
         subsets = _moderated({c: mean_of_defined(values[c]) for c in drawn}, num_trained)
         nothing = Component.of(())
-        found |= {c: Spread(seeds[c], subsets.get(c, nothing)) for c in contrasts}
-    return found
+        spread_of |= {c: Spread(seeds[c], subsets.get(c, nothing)) for c in contrasts}
+    return spread_of
 
 
 def _values(estimates: Estimates, place: Place, arms: frozenset[str]) -> Float[np.ndarray, "n j"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import zip_longest
 from pathlib import Path
@@ -42,6 +42,7 @@ def tables_of(results: Results) -> dict[str, str]:
             ],
         ),
         "classes.csv": rows_csv(results.classes),
+        "class_differences.csv": rows_csv(results.class_effects),
         "findings.csv": rows_csv(results.finding_counts),
         "learner_differences.csv": rows_csv(results.learner_differences),
         "roc.csv": _csv(
@@ -74,10 +75,22 @@ def table_csv(table: Sequence[Score]) -> str:
     return _csv(header, ([getattr(s, name) for name in names] + [*s.per_seed] for s in table))
 
 
-def rows_csv(rows: Sequence[Settings], without: Sequence[str] = ()) -> str:
-    """Rows of one kind as CSV, a column per field."""
+def rows_csv(
+    rows: Sequence[Settings],
+    without: Sequence[str] = (),
+    more: Mapping[str, Sequence[object]] | None = None,
+) -> str:
+    """Rows of one kind as CSV, a column per field; undefined is blank.
+
+    Args:
+        more: Columns after these, a value per row.
+    """
     names = [name for name in type(rows[0]).model_fields if name not in without] if rows else []
-    return _csv(names, ([getattr(row, name) for name in names] for row in rows))
+    others = more or {}
+    added = zip(*others.values(), strict=True) if others else [()] * len(rows)
+    cells = ([getattr(row, name) for name in names] for row in rows)
+    lines = [[*line, *extra] for line, extra in zip(cells, added, strict=True)]
+    return _csv([*names, *others], lines)
 
 
 def html_table(rows: Sequence[Settings], without: Sequence[str] = ()) -> str:

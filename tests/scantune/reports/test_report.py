@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from scanlearn.errors import ScanlearnError
+from scantune.reports import page_tables, selection
 from scantune.reports import report as page
+from scantune.reports.writeup import class_effect_sentence
 from scantune.study import results as r
 
 VOID = {"meta", "br", "img", "hr", "link", "input"}
@@ -253,24 +255,58 @@ def test_leaks_are_shown_where_they_were_looked_for(study_folder: Folder) -> Non
     assert "leaks" in [attrs.get("id") for _, attrs in parsed(path).seen]
 
 
+def test_the_table_of_classes_has_the_pairs_difference_in_each(
+    study_folder: Folder, fake_results: r.Results
+) -> None:
+    rows = [
+        r.ClassScore(
+            arm=arm,
+            name=name,
+            scans=40,
+            negatives=60,
+            auroc=0.8,
+            low=0.7,
+            high=0.9,
+            scores={},
+        )
+        for name in ("oedema", "effusion", "mass")
+        for arm in ("weak", "strong")
+    ]
+    effects = [
+        r.ClassEffect(name=name, a="weak", b="strong", difference=d, p=p, seeds=3)
+        for name, d, p in (("oedema", 0.05, 0.012), ("effusion", -0.01, 0.4), ("mass", 0.0, None))
+    ]
+    path = page.write(study_folder(classes=tuple(rows), class_effects=tuple(effects)))
+    text = path.read_text(encoding="utf-8")
+    assert '+0.050<span class="sub">p 0.012</span>' in text
+    assert "stands apart" in text
+    assert "(least corrected p 0.012)" not in text.replace(class_effect_sentence(effects), "")
+    cells = [row.split(",") for row in (path.parent / "class_differences.csv").open()]
+    assert cells[1][:4] == ["oedema", "weak", "strong", "0.05"]
+    # Of an earlier release: nothing was tested, which is said, and there is no such column.
+    text = page.write(study_folder(classes=tuple(rows))).read_text(encoding="utf-8")
+    assert "These were not tested against each other." in text
+    assert '<th class="num" scope="col">weak − strong</th>' not in text
+
+
 def test_primary_pair_and_row_come_first(fake_results: r.Results) -> None:
-    pairs = page.pairs(fake_results)
+    pairs = page_tables.pairs(fake_results)
     assert (pairs[0].a, pairs[0].b) == ("weak", "strong")
     assert pairs[0].rows[0][0].primary
     assert sum(pair.primary for pair in pairs) == 1
 
 
 def test_all_labels_are_the_last_budget(fake_results: r.Results) -> None:
-    assert page.budgets(fake_results) == [50, 100, "all"]
+    assert selection.budgets(fake_results) == [50, 100, "all"]
 
 
 def test_references_stand_above_trained_arms(fake_results: r.Results) -> None:
-    names = [arm.name for arm in page.ordered_arms(fake_results)]
+    names = [arm.name for arm in selection.ordered_arms(fake_results)]
     assert names == ["thumbnail", "random", "identity", "weak", "strong"]
 
 
 def test_best_of_a_column_is_a_trained_arm(fake_results: r.Results) -> None:
-    table = page.auroc_table(fake_results, "pallor")
+    table = page_tables.auroc_table(fake_results, "pallor")
     marked = [arm.name for (arm, _), best in zip(table.rows, table.best, strict=True) if best[0]]
     assert marked == ["identity"]
 
@@ -278,7 +314,7 @@ def test_best_of_a_column_is_a_trained_arm(fake_results: r.Results) -> None:
 def test_a_parameter_one_arm_lacks_is_a_dash(fake_results: r.Results) -> None:
     arms = list(fake_results.arms)
     arms[2] = arms[2].model_copy(update={"resolved": arms[2].resolved[:1]})
-    dial = page.dial_table(fake_results.model_copy(update={"arms": tuple(arms)}))
+    dial = page_tables.dial_table(fake_results.model_copy(update={"arms": tuple(arms)}))
     assert [values[0] for _, values, _ in dial.rows[1:]] == ["–"] * 6
 
 
@@ -292,7 +328,7 @@ def test_a_cited_number_is_no_remark_and_any_other_is(fake_results: r.Results) -
         arm.model_copy(update={"resolved": resolved(source)})
         for arm, source in zip(arms, sources, strict=True)
     ]
-    dial = page.dial_table(fake_results.model_copy(update={"arms": tuple(told)}))
+    dial = page_tables.dial_table(fake_results.model_copy(update={"arms": tuple(told)}))
     ((title, values, remark),) = dial.rows
     assert title == "Smallest crop, of the area"
     assert values == ["0.2"] * 3
@@ -308,7 +344,7 @@ def test_a_source_that_all_arms_share_is_named_once(
         arm.model_copy(update={"resolved": changed}) if arm.kind == "pretrained" else arm
         for arm in fake_results.arms
     )
-    ((_, _, remark),) = page.dial_table(fake_results.model_copy(update={"arms": arms})).rows
+    ((_, _, remark),) = page_tables.dial_table(fake_results.model_copy(update={"arms": arms})).rows
     assert remark == source
     number = "the published recipe, number for number"
     assert number in page.write(study_folder()).read_text(encoding="utf-8")
@@ -339,7 +375,7 @@ def test_what_several_classes_and_a_given_split_are_is_said(
     [(3.2, "3.2 s"), (31, "31 s"), (212.0, "3 min 32 s"), (7325.0, "2 h 02 min")],
 )
 def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
-    assert page.duration(seconds) == text
+    assert page_tables.duration(seconds) == text
 
 
 @pytest.mark.parametrize(

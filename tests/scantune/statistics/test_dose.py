@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy.special import ndtr, ndtri
 
 from scantune.statistics import dose
 from scantune.statistics.few_patients import Sides
 from scantune.statistics.intervals import Estimate
+from scantune.statistics.probit import on_probit_scale, slope
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 RNG = np.random.default_rng(0)
@@ -148,35 +150,79 @@ def test_one_seed_has_a_curve_whose_scatter_stands_for_the_seeds() -> None:
 
 
 def cell(height: float, level: float, seed: int, bend: float = 0.0) -> list[list[Estimate]]:
-    """Scales whose curve has its best at .5, or elsewhere by a bend, of one learner and budget."""
+    """Scales whose curve has its best at .5, or elsewhere by a bend, of one learner and budget.
+
+    Height and bend are of normal scores, so that the same are less of a higher AUROC.
+    """
     rng, patients = np.random.default_rng(seed), np.random.default_rng(9).normal(0, 0.01, 400)
-    truth = level - height * (np.array(SCALES) - 0.5) ** 2 + bend * np.array(SCALES)
+    shape = bend * np.array(SCALES) - height * (np.array(SCALES) - 0.5) ** 2
+    truth = ndtr(ndtri(level) + shape)
     return [
         [estimate(t + rng.normal(0, 0.004), patients + rng.normal(0, 0.002, 400)) for _ in range(3)]
         for t in truth
     ]
 
 
-@pytest.mark.parametrize(("bend", "is_one_shape"), [(0.0, True), (0.1, False)])
+@pytest.mark.parametrize(("bend", "is_one_shape"), [(0.0, True), (0.4, False)])
 def test_cells_share_a_curve_at_their_own_levels(bend: float, is_one_shape: bool) -> None:
-    cells = [cell(0.06, 0.7, 1), cell(0.06, 0.8, 2), cell(0.06, 0.9, 3, bend)]
-    found = dose.fit_joint(SCALES, cells, margin=0.01)
-    assert found is not None
-    fit, shape_p = found
-    # Least squares with a level for each cell, by a solver that knows nothing of means.
-    rows, values = [], []
-    for number, members in enumerate(cells):
+    levels = (0.9, 0.7, 0.8)
+    cells = [cell(0.3, level, seed) for seed, level in enumerate(levels[:2])]
+    cells.append(cell(0.3, levels[2], 3, bend))
+    joint = dose.fit_joint(SCALES, cells, margin=0.01, told=0)
+    assert joint is not None
+    assert (joint.shape_p > 0.05) is is_one_shape
+    alone = dose.fit_dose(SCALES, cells[0], margin=0.01)
+    assert alone is not None
+    assert alone.best_high - alone.best_low >= joint.fit.best_high - joint.fit.best_low
+    if not is_one_shape:
+        return
+    normal = ndtri(np.array([[[each.auroc for each in arm] for arm in c] for c in cells]))
+    heights = normal.mean(axis=(1, 2))
+    assert joint.levels == pytest.approx(heights - heights[0])
+    # On every cell's own AUROC it lies on the cell's truth, where effects are .04 to .11.
+    for level, seen in zip(joint.levels, levels, strict=True):
+        curve = dose.at_level(joint.fit.auroc, level)
+        shape = -0.3 * (joint.fit.at - 0.5) ** 2
+        off = curve - ndtr(ndtri(seen) + shape)
+        assert np.abs(off - off.mean()).max() < 0.006
+
+
+def test_the_joint_curve_is_weighted_least_squares_with_a_level_for_each_cell() -> None:
+    cells = [cell(0.3, 0.9, 19), cell(0.3, 0.7, 20), cell(0.3, 0.8, 21)]
+    joint = dose.fit_joint(SCALES, cells, margin=0.01, told=1)
+    assert joint is not None
+    assert joint.fit.kind == "quadratic"
+    normal = [[[on_probit_scale(each) for each in arm] for arm in c] for c in cells]
+    units = np.array(
+        [slope(float(ndtr(np.mean([[e.auroc for e in a] for a in c])))) for c in normal]
+    )
+    weights = dose._weights(normal, units)
+    assert weights is not None
+    # Near 1 a normal score is less well known.
+    assert weights.argmin() == 0
+    rows, values, shares = [], [], []
+    for number, members in enumerate(normal):
         for s, of_scale in zip(SCALES, members, strict=True):
             for each in of_scale:
                 rows.append([*(float(number == n) for n in range(3)), s, s * s])
                 values.append(each.auroc)
-    *levels, slope, curved = np.linalg.lstsq(np.array(rows), np.array(values), rcond=None)[0]
-    if fit.kind == "quadratic":
-        assert fit.auroc == pytest.approx(np.mean(levels) + slope * fit.at + curved * fit.at**2)
-    assert (shape_p > 0.05) is is_one_shape
-    alone = dose.fit_dose(SCALES, cells[0], margin=0.01)
-    assert alone is not None
-    assert alone.best_high - alone.best_low >= fit.best_high - fit.best_low
+                shares.append(weights[number] ** 0.5)
+    root = np.array(shares)
+    *_, slope_of, curved = np.linalg.lstsq(root[:, None] * rows, root * values, rcond=None)[0]
+    line = slope_of * np.array(SCALES) + curved * np.array(SCALES) ** 2
+    line += np.mean([[e.auroc for e in arm] for arm in normal[1]]) - line.mean()
+    tested = np.isin(joint.fit.at, SCALES)
+    assert ndtri(joint.fit.auroc[tested]) == pytest.approx(line, abs=1e-9)
+
+
+def test_a_saturated_cell_neither_decides_nor_prevents_the_joint_curve() -> None:
+    perfect = [[estimate(1.0, np.ones(400))] * 3 for _ in SCALES]
+    cells = [cell(0.3, 0.7, 1), cell(0.3, 0.8, 2)]
+    without = dose.fit_joint(SCALES, cells, margin=0.01)
+    joint = dose.fit_joint(SCALES, [*cells, perfect], margin=0.01)
+    assert without is not None
+    assert joint is not None
+    assert joint.fit.best == pytest.approx(without.fit.best, abs=0.1)
 
 
 @pytest.mark.long

@@ -178,17 +178,27 @@ def test_more_seeds_of_the_same_study_have_its_own_variance() -> None:
     assert seeds.variance == pytest.approx(whole.seed_variance, rel=1e-6)
 
 
-@pytest.mark.parametrize(("upper", "lower"), [(0.93, 0.76), (0.98, 0.85)])
-def test_arms_that_differ_much_vary_as_planned(upper: float, lower: float) -> None:
+@pytest.mark.parametrize(
+    ("upper", "lower", "measured", "share"),
+    [
+        (0.93, 0.76, 0.845, 0.6),
+        (0.98, 0.85, 0.915, 0.6),
+        (0.95, 0.8, 0.8, 0.6),
+        (0.87, 0.72, 0.87, 0.8),
+    ],
+    ids=["apart", "apart-high", "one-arm-raised", "one-arm-lowered"],
+)
+def test_arms_that_differ_much_vary_as_planned(
+    upper: float, lower: float, measured: float, share: float
+) -> None:
     """Networks of one height tell how others vary: higher and lower ones, by DeLong's covariances.
 
     Their scores are what patients, arms and networks add up to, as `drawn` has it.
     """
     n, num_seeds, repetitions = 120, 3, 4000
     rng = np.random.default_rng(8)
-    middle = (upper + lower) / 2
-    found = {}
-    for aurocs in ((middle, middle), (upper, lower)):
+    variances = {}
+    for aurocs in ((measured, measured), (upper, lower)):
         y = np.arange(n) < n // 2
         shape = (repetitions, n)
         shared = rng.normal(size=shape)
@@ -204,16 +214,17 @@ def test_arms_that_differ_much_vary_as_planned(upper: float, lower: float) -> No
         # Covariance of the differences of two seeds, and what is left of one seed's variance.
         between = np.cov(means[0] - means[1])
         common = between[~np.eye(num_seeds, dtype=np.bool_)].mean()
-        found[aurocs] = common, np.diagonal(between).mean() - common
-    like, (shared_at, of_seeds_at) = found[middle, middle], found[upper, lower]
-    of_one = model_variance(middle, sides(n // 2, n // 2))
-    slope = math.exp(-(ndtri(middle) ** 2) / 2) / (2 * math.pi) ** 0.5
+        variances[aurocs] = common, np.diagonal(between).mean() - common
+    like, (shared_at, of_seeds_at) = variances[measured, measured], variances[upper, lower]
+    of_one = model_variance(measured, sides(n // 2, n // 2))
+    slope = math.exp(-(ndtri(measured) ** 2) / 2) / (2 * math.pi) ** 0.5
     by_seed = 2 * (SPREAD * slope) ** 2
     unshared = (like[0] + like[1] - by_seed) / (2 * of_one)
-    variation = Variation(middle, 1.0, unshared, like[0] / (2 * of_one), by_seed, 0.0, "drawn")
+    variation = Variation(measured, 1.0, unshared, like[0] / (2 * of_one), by_seed, 0.0, "drawn")
     planned = PlannedTest(sides(n // 2, n // 2), seeds=num_seeds)
-    patients, seeds_part, _ = components(planned, variation, upper - lower)
-    # What arms without a difference share is half of it, or a third.
-    assert components(planned, variation)[0].variance < 0.6 * shared_at
+    middle = (upper + lower) / 2
+    patients, seeds_part, _ = components(planned, variation, upper - lower, auroc=middle)
+    # What arms without a difference share is a third to three quarters of it.
+    assert components(planned, variation, auroc=middle)[0].variance < share * shared_at
     assert patients.variance == pytest.approx(shared_at, rel=0.2)
     assert num_seeds * seeds_part.variance == pytest.approx(of_seeds_at, rel=0.15)

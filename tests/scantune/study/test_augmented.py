@@ -13,7 +13,7 @@ from scantune.reports.report import write as write_report
 from scantune.scores import Scores
 from scantune.study import results as r
 from scantune.study.augmented import augmented_learners, finding_counts, learner_differences
-from scantune.study.classes import class_scores, of_class
+from scantune.study.classes import class_cells, class_scores, of_class
 from scantune.study.plan import CompareConfig
 from scantune.study.summary import estimate_all
 
@@ -96,7 +96,7 @@ def test_findings_above_chance_are_those_whose_interval_is(
     config: CompareConfig, finding_scores: Scores
 ) -> None:
     scores = {("pallor", "weak"): [noisy(finding_scores, (0.1, 300.0), 1)]}
-    primary = class_scores(config, scores)
+    primary = class_scores(config, scores, class_cells(config, scores))
     counts = finding_counts(config, scores, primary)
     assert [(row.arm, row.learner) for row in counts] == [("weak", name) for name in LEARNERS]
     assert {row.findings for row in counts} == {len(finding_scores.classes)}

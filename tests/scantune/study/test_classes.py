@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from scantune.reports.writeup import class_effect_sentence
 from scantune.scores import Scores
 from scantune.study import classes
 from scantune.study import results as r
@@ -37,7 +38,7 @@ def test_each_class_has_the_mean_auroc_of_its_known_scans(
 ) -> None:
     scores = of_arms(finding_scores, "pallor")
     config = plan_of(finding_scores, plan)
-    rows = classes.class_scores(config, scores)
+    rows = classes.class_scores(config, scores, classes.class_cells(config, scores))
     assert [row.arm for row in rows][::3] == ["weak", "strong", "random"]
     for row in rows[:2]:
         code = finding_scores.classes.index(row.name)
@@ -56,6 +57,40 @@ def test_each_class_has_the_mean_auroc_of_its_known_scans(
         tested = (finding_scores.fold_of >= 0).any(axis=0)
         assert row.scans == (finding_scores.truth.matrix[tested, code] == 1).sum()
         assert row.negatives == (finding_scores.truth.matrix[tested, code] == 0).sum()
+
+
+def test_a_class_that_the_pair_differs_in_alone_stands_apart(
+    finding_scores: Scores, plan: Callable[..., CompareConfig]
+) -> None:
+    scores = of_arms(finding_scores, "pallor")
+    config = plan_of(finding_scores, plan)
+    cells = classes.class_cells(config, scores)
+    alike = classes.class_effects(config, scores, cells)
+    assert [each.name for each in alike] == [
+        finding_scores.classes[code] for code in finding_scores.truth.asked
+    ]
+    for each, code in zip(alike, finding_scores.truth.asked, strict=True):
+        a, b = ([e.auroc for e in cells[arm, code].estimates] for arm in ("weak", "strong"))
+        assert each.difference == pytest.approx(np.mean(a) - np.mean(b))
+    # Of one of its classes the other arm knows nothing.
+    code = finding_scores.truth.asked[0]
+    blind = []
+    for seed, member in enumerate(scores["pallor", "strong"]):
+        values = member.values.copy()
+        values[..., code] = np.random.default_rng(seed).normal(size=values[..., code].shape)
+        blind.append(replace(member, values=values))
+    scores["pallor", "strong"] = blind
+    apart = classes.class_effects(config, scores, classes.class_cells(config, scores))
+    assert apart[0].p is not None
+    assert apart[0].p < min(each.p for each in alike if each.p is not None)
+    said = class_effect_sentence(
+        [each.model_copy(update={"p": p}) for each, p in zip(apart, (0.01, 0.3), strict=False)]
+    )
+    assert f"in {apart[0].name}" in said or f"{apart[0].name} (" in said
+    assert class_effect_sentence([]) == ""
+    assert class_effect_sentence([each.model_copy(update={"p": 0.5}) for each in apart]).endswith(
+        "is not shown (corrected p 0.5)."
+    )
 
 
 def test_roc_curves_are_those_of_the_models_averaged(

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import ndtr, ndtri
 
 from scantune.comparison.compare import summary_lines
 from scantune.statistics.few_patients import Sides
@@ -134,7 +135,7 @@ def test_a_joint_curve_is_told_at_the_level_of_the_primary_place() -> None:
     estimates = {
         ("t", "linear", budget, each.name): [
             Estimate(
-                auroc=level + 0.03 * place + 0.001 * seed,
+                auroc=float(ndtr(ndtri(level) + 0.1 * place + 0.005 * seed)),
                 per_fold=np.zeros((1, 1)),
                 replicates=common + 0.001 * rng.standard_normal(400),
                 num_patients=900,
@@ -151,6 +152,9 @@ def test_a_joint_curve_is_told_at_the_level_of_the_primary_place() -> None:
     assert found.places == (("linear", 50), ("linear", "all"))
     assert (found.learner, found.budget, found.best) == ("linear", "all", 1)
     assert found.auroc == pytest.approx(alone.auroc, abs=1e-3)
+    (lower,) = (c for c in dose.dose_curves(arms, estimates, 0.01) if c.budget == 50)
+    assert dict(dose.curves_of_places(found))["linear", 50] == pytest.approx(lower.auroc, abs=1e-3)
+    assert dict(dose.curves_of_places(found))["linear", "all"] == pytest.approx(found.auroc)
     said = " ".join(dose.joint_sentences(found))
     assert said.startswith("Best scale: s = 1 (95 % interval ")
     assert "2 places of the table (linear probe; 50 labels, all labels)" in said
