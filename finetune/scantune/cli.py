@@ -98,6 +98,11 @@ def compare_command(
             from scantune.comparison.dry_run import plan_summary
         print(plan_summary(settings))
         return
+    if settings.launcher is not None:
+        from scantune.comparison.launch import launch
+
+        launch(settings)
+        return
     with loading("torch", "timm", "pytorch-lightning"):
         from scantune.comparison.compare import compare
     compare(settings)

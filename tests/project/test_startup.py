@@ -86,6 +86,15 @@ SCANTUNE = [
     (["compare", "demo", "evaluation.test=nowhere"], 2, "evaluation.test: nowhere: there is no"),
     (["compare", "demo", "pretrain.backbone.name=resnt18"], 2, "did you mean 'resnet18'?"),
     (["compare", "demo", "primary.learner=liner"], 2, "'linear'"),
+    *(
+        ([*words, "labels=labels.csv", "target=diagnosi", "output=o"], 2, "mean 'diagnosis'?")
+        for words in (
+            ["compare", "weak_strong", "unlabeled=scans"],
+            ["search", "xray", "unlabeled=scans"],
+        )
+    ),
+    (["evaluate", "thumbnail", "labels.csv", "target=2"], 2, "is a value of 'diagnosis'"),
+    (["compare", "demo", "target=palor"], 2, "did you mean 'pallor'?"),
     (["evaluate", "thumbnail", "target=a"], 2, "'target=a' stands where LABELS is missing"),
     (["evaluate", "thumbnail", "scns", "target=a"], 2, "did you mean 'scans'?"),
     (["evaluate", "random:resnt18", "scans", "target=a"], 2, "did you mean 'resnet18'?"),
@@ -104,6 +113,7 @@ def test_settings_misspellings_and_missing_paths_import_nothing_heavy(
 ) -> None:
     (tmp_path / "scans").mkdir()
     Image.new("L", (40, 32), 9).save(tmp_path / "scans" / "a.png")
+    (tmp_path / "labels.csv").write_text("path,diagnosis\nscans/a.png,2\n")
     lines = json.dumps([words for words, _, _ in rows])
     done = subprocess.run(
         [sys.executable, "-c", CHILD, program, lines, json.dumps(HEAVY)],

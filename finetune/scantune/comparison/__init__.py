@@ -1,6 +1,7 @@
 """The commands that answer which scale is better: `compare`, `search` and `difference`.
 
 - `compare.py`: `compare`, and what the terminal shows
+- `launch.py`: a study as tasks of a cluster
 - `dry_run.py`: what a plan would run, cost and show
 - `search_plan.py`: the settings of a search for the scale
 - `search_networks.py`: its networks: trained to a rung, measured without labels, scored

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from scanlearn.cluster import Task, submit
 from scanlearn.config import load_config
 from scanlearn.console import say
 from scanlearn.locks import held, inside
+from scantune.comparison.launch import launch
 from scantune.reports import report as page
 from scantune.reports import selection
 from scantune.reports.writeup import plain_words
@@ -18,7 +17,6 @@ from scantune.study.folder import StudyFolder
 from scantune.study.plan import CompareConfig
 from scantune.study.results import Matched, Results, Score, read_results
 from scantune.study.run import run_study
-from scantune.study.sharing import taking_part
 from scantune.wording import budget_name, learner_name
 
 
@@ -48,7 +46,7 @@ def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -
     elif overrides:
         raise TypeError("overrides change a file; give them to load_config instead")
     if config.launcher is not None:
-        return _submit(config)
+        return launch(config)
     study = StudyFolder(Path(config.output).expanduser())
     for num_seeds in config.looks:
         if num_seeds in study.unsettled(config) and num_seeds != config.looks[-1]:
@@ -65,27 +63,6 @@ def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -
     for line in summary_lines(results):
         say(line)
     say(f"Report: {report}")
-    return report
-
-
-def _shared(settings: dict[str, Any]) -> Path:
-    """One command that shares a study, as a task of a cluster."""
-    return compare(CompareConfig.model_validate(settings))
-
-
-def _submit(config: CompareConfig) -> Path:
-    """Submits the study as an array of tasks that share it; errors are those of `submit`."""
-    assert config.launcher is not None
-    with taking_part(config) as (folder, _):
-        pass  # A plan that cannot be used is refused before it is queued.
-    alone = {"launcher": None, "jobs": 1, "wait": True}
-    task = Task(_shared, {**config.model_dump(mode="json"), **alone})
-    logs = folder.logs / "tasks"
-    tasks = [task] * config.jobs
-    names = submit(tasks, config.launcher, config.cluster, name="scantune", logs=logs)
-    report = folder.path / page.REPORT_FILE
-    say(f"submitted {', '.join(names)}, which share the study; they write to {logs}")
-    say(f"Report, when they have ended: {report}")
     return report
 
 

@@ -15,6 +15,7 @@ from scanlearn.packing.sources import check_source
 from scanlearn.tables.settings import TableSettings
 from scanlearn.views.extra_settings import build_extras
 from scanlearn.views.modality import AnyModality
+from scantune.labels.table import check_columns
 from scantune.learners.settings import DEFAULT, TuneConfig
 from scantune.learners.table import LEARNERS, LEARNERS_HELP, AugmentedName
 from scantune.splits import Budget
@@ -202,6 +203,9 @@ def check_inputs(backbone: str | Path, labels: str | Path, settings: EvaluateCon
     check_source(labels)
     if settings.test is not None:
         check_source(settings.test, "test: ")
+    targets = (settings.target,) if isinstance(settings.target, str) else settings.target
+    marks = (settings.split_column, settings.synthetic_column)
+    check_columns(str(labels), (*targets, *(mark for mark in marks if mark is not None)), settings)
     build_extras(settings.tune.extras, num_views=1)
 
 

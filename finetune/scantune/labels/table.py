@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,9 +11,15 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Bool, Int8
 
+from scanlearn.archive.layout import is_archive
+from scanlearn.archive.reader import Archive
 from scanlearn.errors import ScanlearnError, did_you_mean
+from scanlearn.packing.sources import PHANTOM_PREFIX
+from scanlearn.phantom.tasks import TASKS
 from scanlearn.tables.identifying import is_identifying
-from scanlearn.tables.reading import cell_text
+from scanlearn.tables.labels import NIH_COLUMNS, PATH_COLUMNS, PATIENT_COLUMNS
+from scanlearn.tables.reading import TABLE_SUFFIXES, cell_text, read_table
+from scanlearn.tables.settings import TableSettings
 
 # 1, 1.0 and, with a decimal comma, 1,0; but 1,000 is a thousand to some.
 NUMBER = re.compile(r"[+-]?\d+(\.0*|,0{1,2})?")
@@ -86,32 +93,8 @@ class NamedTable:
 
     def raw(self, column: str) -> np.ndarray:
         """Returns a column as it is, or raises a ScanlearnError where there is none."""
-        known = self.table.label_columns
-        if not known:
-            raise ScanlearnError(
-                f"{self.name} has no label columns, so no '{column}'; give the table that lists "
-                "its scans, or folder_labels=true and target=folder for one folder per class"
-            )
-        if column not in known:
-            left_out = ""
-            if is_identifying(column):
-                left_out = (
-                    "; a column that may identify a person is left out when a table is packed,"
-                    f" unless allow_columns=[{column}] is given"
-                )
-            raise ScanlearnError(
-                f"{self.name} has no column '{column}'{did_you_mean(column, known, cutoff=0.5)}; "
-                f"its label columns are {', '.join(known)}{self._place_of(column)}{left_out}"
-            )
+        check_column(column, self.name, self.table.label_columns, self.table.labels)
         return self.table.labels(column)
-
-    def _place_of(self, value: str) -> str:
-        """Returns which column lists a finding or class that was asked for as if it were one."""
-        for column in self.table.label_columns:
-            texts = {str(text) for text in self.table.labels(column) if text is not None}
-            if any(value in re.split(r"\s*[|;]\s*", text.strip()) for text in texts):
-                return f"; '{value}' is a value of {column!r}: name that column"
-        return ""
 
     def texts(self, column: str) -> list[str | None]:
         """Returns a column's cleaned values; None where blank.
@@ -139,6 +122,73 @@ class NamedTable:
         """Whether there are too many classes, and too few patients, for a target."""
         people = len(set(self.table.patients))
         return num_classes > _MANY_CLASSES and people < _PATIENTS_PER_CLASS * num_classes
+
+
+def check_columns(labels: str, columns: Sequence[str], settings: TableSettings) -> None:
+    """Refuses misspelt label columns of a table, an archive or a phantom that is not opened yet.
+
+    Raises:
+        ScanlearnError: There is no such column, or the table cannot be read.
+    """
+    path, root = Path(labels).expanduser(), settings.root
+    if labels.startswith(PHANTOM_PREFIX):
+        for column in columns:
+            check_column(column, labels, TASKS, lambda _: np.array([], dtype=object))
+    elif is_archive(path):
+        named = NamedTable(Archive(path), path.name)
+        for column in columns:
+            named.raw(column)
+    elif path.suffix.lower() in TABLE_SUFFIXES and not (root and is_archive(root.expanduser())):
+        table = read_table(path, sep=settings.sep, sheet=settings.sheet)
+        if not all(name in table.column_names for name in NIH_COLUMNS):  # gets one for each finding
+            aside = (*PATH_COLUMNS, *PATIENT_COLUMNS, settings.path_column, settings.patient_column)
+            known = [
+                name
+                for name in table.column_names
+                if name in columns or not (name in aside or is_identifying(name))
+            ]
+            for column in columns:
+                check_column(column, path.name, known, lambda name: np.array(table[name]))
+
+
+def check_column(
+    column: str, table: str, known: Sequence[str], cells: Callable[[str], np.ndarray]
+) -> None:
+    """Refuses a column that is not among the label columns of a table.
+
+    Args:
+        table: What messages call it.
+        cells: Returns what stands in one of its label columns, ``[n]``.
+
+    Raises:
+        ScanlearnError: It is not.
+    """
+    if not known:
+        raise ScanlearnError(
+            f"{table} has no label columns, so no '{column}'; give the table that lists "
+            "its scans, or folder_labels=true and target=folder for one folder per class"
+        )
+    if column in known:
+        return
+    left_out = ""
+    if is_identifying(column):
+        left_out = (
+            "; a column that may identify a person is left out when a table is packed,"
+            f" unless allow_columns=[{column}] is given"
+        )
+    raise ScanlearnError(
+        f"{table} has no column '{column}'{did_you_mean(column, known, cutoff=0.5)}; "
+        f"its label columns are {', '.join(known)}{_place_of(column, known, cells)}{left_out}"
+    )
+
+
+def _place_of(value: str, known: Sequence[str], cells: Callable[[str], np.ndarray]) -> str:
+    """Returns which column lists a finding or class that was asked for as if it were one."""
+    for column in known:
+        texts = {str(text) for text in cells(column) if text is not None}
+        if any(value in re.split(r"\s*[|;]\s*", text.strip()) for text in texts):
+            return f"; '{value}' is a value of {column!r}: name that column"
+    return ""
 
 
 def clean(value: object) -> str | None:

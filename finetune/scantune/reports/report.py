@@ -36,13 +36,12 @@ from scantune.reports.selection import (
     tasks,
 )
 from scantune.study.dose import dose_headline, dose_sentences, joint_sentences, ranges_text
-from scantune.study.results import FIGURES, Results, Sheet, read_results
+from scantune.study.results import FIGURES, REPORT_FILE, Results, Sheet, read_results
 from scantune.study.tables import write_tables
 from scantune.wording import DESIGNS, budget_name, is_separate, learner_name, signed
 
 # Of more pictures a page holds a part; the folder beside it holds all.
 _MOST_SHEET_BYTES = 3_000_000
-REPORT_FILE = "report.html"
 
 
 def report(folder: Path | str) -> Path:

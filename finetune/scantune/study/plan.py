@@ -39,6 +39,7 @@ from scanlearn.views.scale import MAX_SCALE, Scale
 from scanlearn.views.settings import LOCAL_SHARE
 from scantune.evaluation.settings import THUMBNAIL, ScoringSettings, check_backbone_name
 from scantune.labels.labeled_set import target_title
+from scantune.labels.table import check_columns
 from scantune.learners.table import AugmentedName
 from scantune.splits import Budget
 from scantune.statistics.looks import FIRST, look_level, planned_looks
@@ -536,12 +537,15 @@ class CompareConfig(Settings):
         """Refuses misspelt paths and names, before torch is imported and scans are packed.
 
         Raises:
-            ScanlearnError: Scans, the network or a file that it starts from do not exist.
+            ScanlearnError: Scans, a label column, the network or a file that it starts from do not
+                exist.
         """
         check_source(self.unlabeled, "unlabeled: ")
         check_source(self.labels, "labels: ")
         if self.evaluation.test is not None:
             check_source(self.evaluation.test, "evaluation.test: ")
+        packing = self.pack_settings(self.label_columns, self.pack.channels)
+        check_columns(self.labels, self.named_columns, packing)
         self.pretrain.check_start()
         for name, arm in self.arms.items():
             try:

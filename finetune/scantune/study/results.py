@@ -22,6 +22,7 @@ Outcome = Literal["better", "worse", "higher", "lower", "equivalent", "none"]
 
 RESULTS_FILE = "results.json"
 TABLE_FILE = "results.csv"
+REPORT_FILE = "report.html"
 FIGURES = "figures"
 
 

@@ -39,12 +39,9 @@ from scantune.study.planned import look_in_words, power_at_start, power_fact
 from scantune.study.results import RESULTS_FILE, TABLE_FILE, Rejected, Results, RunRow
 from scantune.study.scores import (
     Network,
-    check_kept,
+    StudyScores,
     networks_of,
-    piece_of,
     read_tasks,
-    score_all,
-    score_network,
 )
 from scantune.study.sharing import taking_part
 from scantune.study.summary import difference_rows, estimate_all, score_rows, state_verdict
@@ -93,13 +90,8 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
     own_scans = packed_again(config, archives)
     given, given_warnings = given_rows(config, labels, own_scans)
     # Hours of training should not end in a backbone that was put in the place of another.
-    check_kept(
-        resolved,
-        folder,
-        networks_of(resolved, folder, given, unlabeled, labels, own_scans),
-        archives,
-        tasks,
-    )
+    study_scores = StudyScores(resolved, folder, archives, tasks)
+    study_scores.check(networks_of(resolved, folder, given, unlabeled, labels, own_scans))
     early = (
         *facts.step_warnings(groups),
         *facts.mixture_warnings(unlabeled),
@@ -112,19 +104,19 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
 
     def score_one(rows: Sequence[RunRow]) -> bool:
         def score(network: Network) -> None:
-            score_network(resolved, folder, network, archives, tasks)
+            study_scores.of(network)
             scored.add(network.name)
 
         networks = networks_of(resolved, folder, (*rows, *given), unlabeled, labels, own_scans)
         left = (network for network in networks if network.name not in scored)
-        return any(piece_of(folder, network, score).try_making() for network in left)
+        return any(study_scores.piece(network, score).try_making() for network in left)
 
     runs, run_warnings = train_arms(on_devices, folder, unlabeled, groups, score_one)
     runs = (*runs, *given)
     policy_left_out = {name for chosen in groups.values() for name in chosen.left_out}
     config = resolved
     networks = networks_of(config, folder, runs, unlabeled, labels, own_scans)
-    scores = score_all(config, folder, networks, archives, tasks)
+    scores = study_scores.of_all(networks)
     label_free, label_free_views = measure_all(config, folder, runs, unlabeled, policy_left_out)
     stack.enter_context(alone())
     if _is_newer(folder.path / RESULTS_FILE, since_ns):

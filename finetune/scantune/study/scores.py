@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -122,116 +122,133 @@ def networks_of(
     return tuple(networks)
 
 
-def score_all(
-    config: CompareConfig,
-    folder: StudyFolder,
-    networks: Sequence[Network],
-    archives: tuple[Archive, ...],
-    tasks: Mapping[str, LabeledSet],
-) -> dict[tuple[str, str], list[Scores]]:
-    """Scores every network that no other command scores, or reads back what is finished.
+@dataclass(frozen=True)
+class StudyScores:
+    """The scores of a study's networks: each file is read once, unless another command writes it.
 
-    Returns:
-        By task and arm, one set of scores per pretraining seed, in the order of the networks.
-
-    Raises:
-        ScanlearnError: Kept scores are damaged, or of other weights, scans, labels or folds.
+    Args:
+        config: The plan under the modality that was taken.
+        archives: The labeled scans, and an external test set where there is one.
+        tasks: Of `read_tasks`.
     """
-    if config.evaluation.network_learners:
-        _say_cost(config, networks, archives[0], tasks)
-    paths = [folder.scores(task, network.name) for network in networks for task in tasks]
-    if num_old := sum(path.is_file() and not are_kept(path) for path in paths):
-        warn_user(
-            f"{folder.path}: {num_old} of its scores are of an earlier version, whose linear probes"
-            " stopped early and which scored a class that no training scan has .5; they are"
-            " computed again"
-        )
-    scores: dict[tuple[str, str], list[Scores]] = {}
-    designs: dict[str, str] = {}
-    is_narrow = False
-    of_network: dict[str, dict[str, Scores]] = {}
 
-    def score(network: Network) -> None:
-        of_network[network.name] = score_network(config, folder, network, archives, tasks)
+    config: CompareConfig
+    folder: StudyFolder
+    archives: tuple[Archive, ...]
+    tasks: Mapping[str, LabeledSet]
+    _kept: dict[Path, tuple[object, Scores]] = field(default_factory=dict)
 
-    make_all([piece_of(folder, network, score) for network in networks])
-    for network in networks:
-        for task, each in of_network[network.name].items():
-            is_narrow |= each.num_folds > 1 and _is_narrow(each)
-            # The thumbnail has fewer learners, but the same folds and subsets.
-            design = replace(each, learners=()).design_hash()
-            if designs.setdefault(task, design) != design:
-                raise _foreign(folder.scores(task, network.name))
-            scores.setdefault((task, network.arm), []).append(each)
-    if is_narrow:
-        warn_user(
-            f"{folder.path}: some of its scores are of an earlier release, which refitted nothing: "
-            "their intervals hold cross-validated models fixed and are too narrow; delete them to "
-            "have them computed again"
-        )
-    return scores
+    def check(self, networks: Sequence[Network]) -> None:
+        """Refuses kept scores that are not of these networks; errors are those of `of_all`."""
+        for network in networks:
+            for task in self.tasks:
+                self._read(network, task)
+
+    def of_all(self, networks: Sequence[Network]) -> dict[tuple[str, str], list[Scores]]:
+        """Scores every network that no other command scores, or takes what is finished.
+
+        Returns:
+            By task and arm, one set of scores per pretraining seed, in the order of the networks.
+
+        Raises:
+            ScanlearnError: Kept scores are damaged, or of other weights, scans, labels or folds.
+        """
+        folder = self.folder
+        if self.config.evaluation.network_learners:
+            _say_cost(self.config, networks, self.archives[0], self.tasks)
+        paths = [folder.scores(task, network.name) for network in networks for task in self.tasks]
+        if num_old := sum(path.is_file() and not are_kept(path) for path in paths):
+            warn_user(
+                f"{folder.path}: {num_old} of its scores are of an earlier version, whose linear "
+                "probes stopped early and which scored a class that no training scan has .5; they "
+                "are computed again"
+            )
+        scores: dict[tuple[str, str], list[Scores]] = {}
+        designs: dict[str, str] = {}
+        is_narrow = False
+        of_network: dict[str, dict[str, Scores]] = {}
+
+        def score(network: Network) -> None:
+            of_network[network.name] = self.of(network)
+
+        make_all([self.piece(network, score) for network in networks])
+        for network in networks:
+            for task, each in of_network[network.name].items():
+                is_narrow |= each.num_folds > 1 and _is_narrow(each)
+                # The thumbnail has fewer learners, but the same folds and subsets.
+                design = replace(each, learners=()).design_hash()
+                if designs.setdefault(task, design) != design:
+                    raise _foreign(folder.scores(task, network.name))
+                scores.setdefault((task, network.arm), []).append(each)
+        if is_narrow:
+            warn_user(
+                f"{folder.path}: some of its scores are of an earlier release, which refitted "
+                "nothing: their intervals hold cross-validated models fixed and are too narrow; "
+                "delete them to have them computed again"
+            )
+        return scores
+
+    def piece(self, network: Network, score: Callable[[Network], object]) -> SharedPiece:
+        """Returns the scores of a network as a piece, which `of` makes."""
+        place = self.folder.path / "scores" / network.name
+        return SharedPiece(f"the scores of {network.name}", place, partial(score, network))
+
+    def of(self, network: Network) -> dict[str, Scores]:
+        """Returns a network's scores on every task; fits what is not kept, and keeps it.
+
+        Errors are those of `of_all`.
+        """
+        settings = self._settings(network)
+        asked = (settings.learners, tuple(map(str, settings.budgets)), settings.label_seeds)
+        kept = {task: self._read(network, task) for task in self.tasks}
+        missing = {task: parts_missing(kept[task], *asked) for task in self.tasks}
+        if any(missing.values()):
+            archives = network.archives or self.archives
+            _score(settings, self.folder, network, archives, self.tasks, kept, missing)
+            say(f"scored {network.name}")
+        for task, scores in kept.items():
+            if scores is not None:
+                path = self.folder.scores(task, network.name)
+                self._kept[path] = _stamp(path), scores
+        return {task: selected(each, *asked) for task, each in kept.items() if each is not None}
+
+    def _settings(self, network: Network) -> EvaluationConfig:
+        scoring = self.config.scoring
+        return scoring if network.learners is None else scoring.only(network.learners)
+
+    def _read(self, network: Network, task: str) -> Scores | None:
+        """Returns the scores that are kept of a network on a task; None where there are none."""
+        path = self.folder.scores(task, network.name)
+        if not path.is_file():
+            return None
+        stamp = _stamp(path)
+        if path not in self._kept or self._kept[path][0] != stamp:
+            if not are_kept(path):
+                return None
+            archives, settings = network.archives or self.archives, self._settings(network)
+            scores = _checked(path, network, archives, self.tasks[task], settings)
+            self._kept[path] = stamp, scores
+        return self._kept[path][1]
 
 
-def check_kept(
-    config: CompareConfig,
-    folder: StudyFolder,
-    networks: Sequence[Network],
-    archives: tuple[Archive, ...],
-    tasks: Mapping[str, LabeledSet],
-) -> None:
-    """Refuses kept scores that are not of these networks; errors are those of `score_all`."""
-    for network in networks:
-        for task, labeled in tasks.items():
-            _kept(folder, network, network.archives or archives, task, labeled, config.scoring)
+def _stamp(path: Path) -> object:
+    """Returns what changes when a file is written anew."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def piece_of(
-    folder: StudyFolder, network: Network, score: Callable[[Network], object]
-) -> SharedPiece:
-    """Returns the scores of a network as a piece, which `score_network` makes."""
-    place = folder.path / "scores" / network.name
-    return SharedPiece(f"the scores of {network.name}", place, partial(score, network))
-
-
-def score_network(
-    config: CompareConfig,
-    folder: StudyFolder,
+def _checked(
+    path: Path,
     network: Network,
     archives: tuple[Archive, ...],
-    tasks: Mapping[str, LabeledSet],
-) -> dict[str, Scores]:
-    """Returns a network's scores on every task; fits what is not kept, and keeps it.
-
-    Errors are those of `score_all`.
-    """
-    settings, archives = config.scoring, network.archives or archives
-    if network.learners is not None:
-        settings = settings.only(network.learners)
-    asked = (settings.learners, tuple(map(str, settings.budgets)), settings.label_seeds)
-    kept = {task: _kept(folder, network, archives, task, tasks[task], settings) for task in tasks}
-    missing = {task: parts_missing(kept[task], *asked) for task in tasks}
-    if any(missing.values()):
-        _score(settings, folder, network, archives, tasks, kept, missing)
-        say(f"scored {network.name}")
-    return {task: selected(each, *asked) for task, each in kept.items() if each is not None}
-
-
-def _kept(
-    folder: StudyFolder,
-    network: Network,
-    archives: tuple[Archive, ...],
-    task: str,
     labeled: LabeledSet,
     settings: EvaluationConfig,
-) -> Scores | None:
-    """Returns the scores that are kept of a network on a task; None where there are none.
+) -> Scores:
+    """Reads the scores of a network on a task.
 
     Raises:
         ScanlearnError: They are damaged, or of other weights, scans, labels, folds or settings.
     """
-    path = folder.scores(task, network.name)
-    if not are_kept(path):
-        return None
     kept = Scores.load(path)
     is_same = kept.made_from == _origin(network, archives, labeled)
     is_same &= np.array_equal(kept.truth.matrix, labeled.truth.matrix)

@@ -332,7 +332,7 @@ def _note(path: Path, text: str) -> None:
 
 @contextmanager
 def _passed_on(pids: list[int], signals: list[int]) -> Iterator[None]:
-    """Hands requests to stop to the processes; they keep their last step and end."""
+    """Hands requests to stop to the processes, and afterwards to whoever listened before."""
 
     def hand_on(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         signals.append(number)
@@ -347,4 +347,4 @@ def _passed_on(pids: list[int], signals: list[int]) -> Iterator[None]:
     try:
         yield
     finally:
-        restore_handlers(before)
+        restore_handlers(before, signals[-1] if signals else 0)

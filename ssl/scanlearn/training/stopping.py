@@ -2,6 +2,8 @@
 
 Schedulers ask by SIGTERM, and SLURM by SIGUSR1 where it is told to (``--signal=USR1@120``). People
 ask by Ctrl-C, which ends in a KeyboardInterrupt as everywhere; a second one ends the run at once.
+Whoever listened to a scheduler's signal before the run hears of it when the run has stopped: in a
+task of a cluster that is what queues the task again.
 """
 
 from __future__ import annotations
@@ -64,6 +66,11 @@ class StopRequest:
         self._enough = enough
         self._asked: int = 0
         self._is_stepping = False
+
+    @property
+    def number(self) -> int:
+        """The signal that has come; 0 where none has."""
+        return self._asked
 
     @property
     def is_asked(self) -> bool:
@@ -146,6 +153,7 @@ class BetweenSteps(pl.Callback):
 def listening(enough: Callable[[], bool] = lambda: False) -> Iterator[StopRequest]:
     """Listens inside the block for a request to stop; afterwards all is as it was.
 
+    A scheduler's signal that stopped the block is then handed to the handler of before.
     Python hands signals to its main thread alone: in any other nothing is listened to.
 
     Raises:
@@ -162,11 +170,18 @@ def listening(enough: Callable[[], bool] = lambda: False) -> Iterator[StopReques
         raise
     finally:
         if threading.current_thread() is threading.main_thread():
-            restore_handlers(before)
+            restore_handlers(before, request.number)
 
 
-def restore_handlers(handlers: Mapping[int, Any]) -> None:
-    """Puts signal handlers back, by their signal number."""
-    for number, handler in handlers.items():
+def restore_handlers(handlers: Mapping[int, Any], number: int = 0) -> None:
+    """Puts signal handlers back, by their signal number, and hands one of them a signal that came.
+
+    Args:
+        number: Signal that came meanwhile; 0 for none.
+    """
+    for each, handler in handlers.items():
         # None: set by a library written in C, which Python cannot put back.
-        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        signal.signal(each, signal.SIG_DFL if handler is None else handler)
+    # A person's Ctrl-C has become an exception.
+    if number in SIGNALS and callable(handler := handlers[number]):
+        handler(number, None)

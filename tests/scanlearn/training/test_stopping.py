@@ -120,10 +120,13 @@ def test_lightnings_own_handler_has_no_say(
 
 
 @pytest.mark.parametrize("is_stopped", [False, True])
-def test_the_handlers_of_before_are_put_back(
-    configure: Configure, stop_at: StopAt, is_stopped: bool
+def test_the_handlers_of_before_are_put_back_and_told_when_the_last_step_is_kept(
+    configure: Configure, stop_at: StopAt, is_stopped: bool, tmp_path: Path
 ) -> None:
-    def mine(*_: object) -> None: ...
+    told: list[tuple[int, bool]] = []
+
+    def mine(number: int, _: object) -> None:
+        told.append((number, (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()))
 
     before = {number: signal.signal(number, mine) for number in SIGNALS}
     try:
@@ -133,6 +136,7 @@ def test_the_handlers_of_before_are_put_back(
         else:
             pretrain(configure())
         assert all(signal.getsignal(number) is mine for number in SIGNALS)
+        assert told == [(signal.SIGTERM, True)] * is_stopped
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -19,7 +19,7 @@ from scantune.study.folder import check_archives, open_study
 from scantune.study.leaks import _check_dropped
 from scantune.study.plan import CompareConfig
 from scantune.study.run import canvas_chosen, run_study
-from scantune.study.scores import check_kept, networks_of, read_tasks, score_all
+from scantune.study.scores import StudyScores, networks_of, read_tasks
 
 Plan = Callable[..., CompareConfig]
 
@@ -173,7 +173,7 @@ def test_a_given_backbone_that_moved_is_known_by_its_weights(plan: Plan, tmp_pat
     def check(config: CompareConfig) -> None:
         rows, _ = given_rows(config, archives[0])
         networks = networks_of(config, open_study(config), rows, *archives)
-        check_kept(config, open_study(config), networks, (archives[0],), tasks)
+        StudyScores(config, open_study(config), (archives[0],), tasks).check(networks)
 
     before = of(first)
     archives = [
@@ -183,7 +183,7 @@ def test_a_given_backbone_that_moved_is_known_by_its_weights(plan: Plan, tmp_pat
     rows, _ = given_rows(before, archives[0])
     folder = open_study(before)
     networks = networks_of(before, folder, rows, *archives)
-    score_all(before, folder, networks, (archives[0],), tasks)
+    StudyScores(before, folder, (archives[0],), tasks).of_all(networks)
     first.rename(moved)
     check(of(moved))
     other = build_backbone(BackboneConfig(name="test_resnet"), 3, seed=6)

@@ -18,7 +18,7 @@ from scantune.scores import Scores
 from scantune.study.facts import data_warnings, task_counts
 from scantune.study.folder import open_study
 from scantune.study.plan import CompareConfig
-from scantune.study.scores import Network, read_tasks, score_all, score_network
+from scantune.study.scores import Network, StudyScores, read_tasks
 
 Plan = Callable[..., CompareConfig]
 
@@ -62,11 +62,11 @@ def test_features_are_made_once_for_all_tasks_and_not_again(plan: Plan, labels: 
     folder, tasks = open_study(config), read_tasks(config, (labels,))
     first, second = Counted(0), Counted(1)
     networks = [Network("weak", "weak-seed-0", first), Network("weak", "weak-seed-1", second)]
-    found = score_all(config, folder, networks, (labels,), tasks)
+    found = StudyScores(config, folder, (labels,), tasks).of_all(networks)
     assert set(found) == {("pallor", "weak"), ("lesion", "weak")}
     assert [len(members) for members in found.values()] == [2, 2]
     assert (first.calls, second.calls) == (1, 1)
-    again = score_all(config, folder, networks, (labels,), tasks)
+    again = StudyScores(config, folder, (labels,), tasks).of_all(networks)
     assert (first.calls, second.calls) == (1, 1)
     for key, members in found.items():
         for one, other in zip(members, again[key], strict=True):
@@ -78,10 +78,38 @@ def test_only_what_is_missing_is_scored(plan: Plan, labels: Archive) -> None:
     folder, tasks = open_study(config), read_tasks(config, (labels,))
     kept, lost = Counted(0), Counted(1)
     networks = [Network("weak", "weak-seed-0", kept), Network("strong", "strong-seed-0", lost)]
-    score_all(config, folder, networks, (labels,), tasks)
+    StudyScores(config, folder, (labels,), tasks).of_all(networks)
     folder.scores("pallor", "strong-seed-0").unlink()
-    score_all(config, folder, networks, (labels,), tasks)
+    StudyScores(config, folder, (labels,), tasks).of_all(networks)
     assert (kept.calls, lost.calls) == (1, 2)
+
+
+def test_kept_scores_are_read_once_unless_another_command_writes_them(
+    plan: Plan, labels: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = plan()
+    folder, tasks = open_study(config), read_tasks(config, (labels,))
+    network = Network("weak", "weak-seed-0", Counted(0))
+    made = StudyScores(config, folder, (labels,), tasks)
+    made.of_all([network])
+    read, loaded = Scores.load, list[Path]()
+
+    def load(path: Path) -> Scores:
+        loaded.append(path)
+        return read(path)
+
+    monkeypatch.setattr(Scores, "load", load)
+    assert set(made.of(network)) == {"pallor"}
+    assert loaded == []
+    again = StudyScores(config, folder, (labels,), tasks)
+    again.check([network])
+    again.of_all([network])
+    assert loaded == [folder.scores("pallor", network.name)]
+    # Another command leaves scores of other weights, which are not taken unseen.
+    scores = read(loaded[0])
+    replace(scores, made_from="").save(loaded[0])
+    with pytest.raises(ScanlearnError, match="made from other weights"):
+        again.of(network)
 
 
 def test_scores_of_networks_tuned_under_another_modality_are_not_taken(
@@ -97,15 +125,15 @@ def test_scores_of_networks_tuned_under_another_modality_are_not_taken(
     probed, xray = under("xray", "linear"), under("xray")
     folder, tasks = open_study(probed), read_tasks(probed, (labels,))
     network = Network("weak", "weak-seed-0", Counted(0))
-    score_network(probed, folder, network, (labels,), tasks)
+    StudyScores(probed, folder, (labels,), tasks).of(network)
     # A tuning is minutes: the scores of the probe stand for it.
     path = folder.scores("pallor", network.name)
     text = json.dumps({"augment": "complex", "modality": "xray"})
     replace(Scores.load(path), learners=("finetune",), settings=(text,)).save(path)
-    score_network(xray, folder, network, (labels,), tasks)
+    StudyScores(xray, folder, (labels,), tasks).of(network)
     for other in ("mri", None):
         with pytest.raises(ScanlearnError, match=r"finetune was scored with .*xray"):
-            score_network(under(other), folder, network, (labels,), tasks)
+            StudyScores(under(other), folder, (labels,), tasks).of(network)
 
 
 def test_a_budget_that_leaves_one_class_is_refused_at_once(plan: Plan, labels: Archive) -> None:
@@ -128,8 +156,8 @@ def test_findings_of_a_list_are_a_task_and_what_is_unknown_is_told(
         labels = writer.close()
     config = plan(tasks=["Finding Labels"])
     folder, tasks = open_study(config), read_tasks(config, (labels,))
-    found = score_all(
-        config, folder, [Network("weak", "weak-seed-0", Counted(0))], (labels,), tasks
+    found = StudyScores(config, folder, (labels,), tasks).of_all(
+        [Network("weak", "weak-seed-0", Counted(0))]
     )
     (scores,) = found["Finding Labels", "weak"]
     assert scores.truth.task == "multilabel"
@@ -151,20 +179,20 @@ def test_scores_of_other_weights_scans_or_labels_are_refused(
         Network(arm, f"{arm}-seed-0", Counted(seed), weights=arm)
         for seed, arm in enumerate(("weak", "strong"))
     ]
-    score_all(config, folder, networks, (square,), tasks)
+    StudyScores(config, folder, (square,), tasks).of_all(networks)
     file, other = (folder.scores(task, network.name) for network in networks)
     whole = file.read_bytes()
     match = f"{file}: was made from other weights"
     file.write_bytes(other.read_bytes())
     with pytest.raises(ScanlearnError, match=match):
-        score_all(config, folder, networks, (square,), tasks)
+        StudyScores(config, folder, (square,), tasks).of_all(networks)
     file.write_bytes(whole)
     corrected = replace(tasks[task], truth=tasks[task].truth[np.arange(len(tasks[task]))[::-1]])
     with pytest.raises(ScanlearnError, match=match):
-        score_all(config, folder, networks, (square,), {task: corrected})
+        StudyScores(config, folder, (square,), {task: corrected}).of_all(networks)
     # One of an earlier format is made again, which is said.
     with np.load(file) as fields:
         np.savez(file, **(dict(fields) | {"format": np.array(3)}))
-    score_all(config, folder, networks, (square,), tasks)
+    StudyScores(config, folder, (square,), tasks).of_all(networks)
     assert "1 of its scores are of an earlier version" in capsys.readouterr().err
     assert Scores.load(file).made_from
