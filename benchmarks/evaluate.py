@@ -37,7 +37,7 @@ from scanlearn.backbones.backbone import Backbone, BackboneConfig, build_backbon
 from scanlearn.backbones.device import preferred_memory_format
 from scanlearn.features.extract import extract
 from scanlearn.packing.sources import open_archive
-from scanlearn.training.run import training_device
+from scanlearn.training.resolved import training_device
 from scantune.evaluation.outputs import write
 from scantune.evaluation.results import Evaluation, score_table
 from scantune.labels.labeled_set import LabeledSet, read_labels

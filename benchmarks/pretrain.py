@@ -69,7 +69,8 @@ from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
 from scanlearn.training.batches import StepLoader
 from scanlearn.training.optim import build_optimiser
-from scanlearn.training.run import Run, training_device
+from scanlearn.training.resolved import training_device
+from scanlearn.training.run import Run
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.trainer import train
 

@@ -27,7 +27,7 @@ from scanlearn.phantom.phantom import PhantomSpec, planted_labels
 from scanlearn.training.batches import steps_in_epoch
 from scanlearn.training.checkpoint import checkpoint_step
 from scanlearn.training.folder import RunFolder
-from scanlearn.training.run import training_device, with_batch_of
+from scanlearn.training.resolved import training_device, with_batch_of
 from scanlearn.training.stopping import listening
 from scanlearn.training.trial import Clock, measure, trial_run
 from scantune.evaluation.evaluate import num_fits

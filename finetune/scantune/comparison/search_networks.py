@@ -20,7 +20,7 @@ from scanlearn.errors import NotFiniteError, ScanlearnError
 from scanlearn.features.labelfree import rotation_accuracy
 from scanlearn.features.panel import Panel
 from scanlearn.files import features_folder, make_folder, write_atomically
-from scanlearn.training.run import Resolved
+from scanlearn.training.resolved import Resolved
 from scantune.comparison.search_plan import SearchConfig
 from scantune.comparison.search_results import ALL
 from scantune.evaluation.backbone import EvaluatedBackbone
@@ -31,12 +31,13 @@ from scantune.learners.learner import LabeledScans
 from scantune.scores import Scores
 from scantune.splits import budget_rows, folds_of, patient_folds
 from scantune.statistics.intervals import Estimate, estimate, patient_weights
-from scantune.study.arms import resolve_once, train_until
+from scantune.study.arms import train_until
 from scantune.study.facts import COLLAPSED
 from scantune.study.folder import StudyFolder, check_archives, open_study
 from scantune.study.label_free import COMMON_SCALE, common_views, measures_of
 from scantune.study.leaks import dropped, find_study_leaks, leak_warnings
 from scantune.study.plan import CompareConfig
+from scantune.study.resolving import resolve_once
 from scantune.study.run import canvas_chosen, open_study_archives
 from scantune.study.scores import read_tasks
 

@@ -15,8 +15,8 @@ from scanlearn.views.scale import MAX_SCALE, Scale
 from scantune.labels.labeled_set import target_title
 from scantune.learners.table import LearnerName
 from scantune.splits import Budget
+from scantune.study.arm_settings import ArmConfig
 from scantune.study.plan import (
-    ArmConfig,
     Columns,
     CompareConfig,
     ComparePacking,

@@ -1,69 +1,41 @@
-"""The networks of a study: one per arm and pretraining seed, and the proof that they match."""
+"""The networks of a study: one per arm and pretraining seed, and those that are given."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
-
-import numpy as np
-import torch
-from jaxtyping import Shaped
-from pydantic import BaseModel
 
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.backbone import Backbone, has_batch_norm, weights_hash
 from scanlearn.backbones.settings import BackboneConfig
 from scanlearn.backbones.weights import load_backbone
-from scanlearn.config.reading import read_json
-from scanlearn.console import say, warn_user
+from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
 from scanlearn.features.batch_norm import WholeScans
 from scanlearn.files import make_folder, write_atomically
 from scanlearn.training.conditions import (
     DIAL,
-    Conditions,
-    differences_in_words,
-    machine_conditions,
     read_record,
 )
 from scanlearn.training.folder import RunFolder, read_rows
 from scanlearn.training.monitor import final_health
 from scanlearn.training.pretrain import PretrainResult, pretrain, pretrain_until
-from scanlearn.training.run import (
-    Resolved,
-    initial_backbone,
-    layout_of,
-    read_provenance,
-    resolve,
-    training_device,
-    with_batch_of,
-)
-from scanlearn.training.settings import PretrainConfig, TrainingSettings
+from scanlearn.training.resolved import Resolved, initial_backbone, training_device
+from scanlearn.training.run import read_provenance
+from scanlearn.training.settings import PretrainConfig
 from scantune.evaluation.backbone import EvaluatedBackbone, open_backbone, open_weights
 from scantune.evaluation.classifier import View
+from scantune.study.arm_settings import Group
 from scantune.study.folder import StudyFolder
-from scantune.study.plan import CompareConfig, Group
-from scantune.study.results import Matched, Mismatch, RunRow, SeedMatch, TrainingCurve
+from scantune.study.plan import CompareConfig
+from scantune.study.resolving import initial_run, of_share
+from scantune.study.results import RunRow, TrainingCurve
 from scantune.study.sharing import SharedPiece, make_all
 
 _CURVE_POINTS = 200
-_MATCHED = {
-    "initial_hash": "initial weights",
-    "order_hash": "data order",
-    "uniforms_hash": "random draws",
-    "steps": "steps",
-}
-# Earlier versions recorded none of these.
-_RECORDED_SINCE = (
-    *("device", "processor", "threads", "processes", "batch_size", "accumulate"),
-    *("views.size", "views.recipe", "views.operations", "archive.scan_ids"),
-)
 
 
 def train_arms(
@@ -249,18 +221,6 @@ def load_given(config: CompareConfig, arm: str, labels: Archive) -> EvaluatedBac
         raise ScanlearnError(f"arms.{arm}: {error}") from error
 
 
-def of_share(patients: Shaped[np.ndarray, " n"], share: float) -> Shaped[np.ndarray, " n"]:
-    """Returns whether the patient of each scan is in a share of all patients, ``[n]``.
-
-    The patients with the lowest hashes: the same in all arms and seeds, and a smaller share lies
-    within a larger one.
-    """
-    ranked = sorted(
-        set(patients.tolist()), key=lambda each: hashlib.sha256(f"share {each}".encode()).digest()
-    )
-    return np.isin(patients, ranked[: max(1, round(share * len(ranked)))])
-
-
 def _leave_out(
     config: CompareConfig, folder: StudyFolder, unlabeled: Archive, group: Group
 ) -> Path | None:
@@ -275,132 +235,6 @@ def _leave_out(
     make_folder(path.parent)
     write_atomically(path, "".join(f"{name}\n" for name in gone))
     return path
-
-
-class ResolvedOnce(BaseModel):
-    """``resolved.json``: what the runs of all arms and seeds are trained with, and where.
-
-    ``chosen`` is for ``pretrain.method`` on all patients, ``groups`` for each other method and
-    share by title.
-    """
-
-    device: Literal["cpu", "gpu"]
-    devices: int
-    chosen: Resolved
-    machine: Conditions
-    groups: dict[str, Resolved] = {}
-
-    def of(self, group: Group) -> Resolved | None:
-        """What was resolved for a group, or None."""
-        return self.groups.get(group.title) if group.title else self.chosen
-
-
-def resolve_once(
-    config: CompareConfig, folder: StudyFolder, unlabeled: Archive
-) -> tuple[CompareConfig, Resolved]:
-    """`resolve_groups`, and of these the first."""
-    config, resolved = resolve_groups(config, folder, unlabeled)
-    return config, resolved[config.groups[0]]
-
-
-def resolve_groups(
-    config: CompareConfig, folder: StudyFolder, unlabeled: Archive
-) -> tuple[CompareConfig, dict[Group, Resolved]]:
-    """Resolves what the plan leaves open for all arms and seeds, or takes what was resolved.
-
-    What was silently wrong: each run resolved ``auto`` by itself, and arms trained on two machines
-    were compared as if they had been trained alike.
-
-    Returns:
-        The plan on the devices on which the study was begun, and what the runs of each group are
-        trained with.
-
-    Raises:
-        ScanlearnError: There are runs to train, and this machine has not the devices for it.
-    """
-    runs = [RunFolder(folder.run(arm, seed)) for seed in config.seeds for arm in config.trained]
-    is_begun = folder.resolved.is_file()
-    once = _read_resolved(folder) if is_begun else _resolve_now(config, folder, unlabeled)
-    new = {
-        group.title: _resolve_group(config, folder, unlabeled, group)
-        for group in config.groups
-        if once.of(group) is None
-    }
-    once = once.model_copy(update={"groups": {**once.groups, **new}})
-    resolved = {group: found for group in config.groups if (found := once.of(group))}
-    if all(run.result.is_file() for run in runs):
-        return config, resolved
-    asked = config.pretrain
-    there = {"device": once.device, "devices": once.devices}
-    here = {key: value for key, value in there.items() if getattr(asked, key) == "auto"}
-    config = config.model_copy(update={"pretrain": asked.model_copy(update=here)})
-    _check_devices(config.pretrain, folder)
-    if is_begun:
-        now = machine_conditions(training_device(config.pretrain.device), once.devices)
-        changed = differences_in_words(once.machine, now)
-        if changed:
-            warn_user(
-                f"{folder.path} goes on under other conditions than it was begun: "
-                f"{'; '.join(changed)}. Arms of one seed that were trained partly here are not "
-                "matched, and the report will say so"
-            )
-    if new or not is_begun:
-        write_atomically(folder.resolved, once.model_dump_json(indent=1) + "\n")
-    return config, resolved
-
-
-def _resolve_now(config: CompareConfig, folder: StudyFolder, unlabeled: Archive) -> ResolvedOnce:
-    layout = layout_of(_initial_run(config, config.seeds[0], folder.path))
-    return ResolvedOnce(
-        device="cpu" if layout.device.type == "cpu" else "gpu",
-        devices=layout.devices,
-        chosen=_resolve_group(config, folder, unlabeled, Group("", config.pretrain.method)),
-        machine=machine_conditions(layout.device, layout.devices),
-    )
-
-
-def _resolve_group(
-    config: CompareConfig, folder: StudyFolder, unlabeled: Archive, group: Group
-) -> Resolved:
-    runs = [
-        RunFolder(folder.run(arm, seed))
-        for seed in config.seeds
-        for arm in config.trained
-        if config.group(arm) == group
-    ]
-    begun = next((run for run in runs if run.provenance.is_file()), None)
-    if begun is not None:
-        # Begun by an earlier version: what its first run chose holds for all.
-        return read_provenance(begun).chosen
-    if group.share < 1:
-        gone = unlabeled.scan_ids[~of_share(unlabeled.patients, group.share)].tolist()
-        unlabeled = unlabeled.without(gone)
-    run = _initial_run(config, config.seeds[0], folder.path)
-    run = run.model_copy(update={"method": group.method})
-    run = with_batch_of(run, len(unlabeled))
-    backbone = initial_backbone(run, unlabeled)[0]
-    asked = config.pretrain.batch_size
-    return resolve(run, unlabeled, backbone, ranks=layout_of(run).ranks, asked_batch=asked)
-
-
-def _check_devices(asked: TrainingSettings, folder: StudyFolder) -> None:
-    visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    needed = asked.devices if asked.device == "gpu" and asked.devices != "auto" else 0
-    if needed > visible:
-        raise ScanlearnError(
-            f"{folder.path} was begun on {needed} GPU{'s' if needed > 1 else ''}, and {visible} "
-            "are visible here: go on where it was begun, or name another output folder; arms "
-            "trained on different devices are not matched"
-        )
-
-
-def _read_resolved(folder: StudyFolder) -> ResolvedOnce:
-    return read_json(
-        folder.resolved,
-        ResolvedOnce,
-        what="does not say what the study resolved",
-        remedy="restore it from a copy, or name another output folder",
-    )
 
 
 def load_network(config: CompareConfig, row: RunRow, folder: Path, unlabeled: Archive) -> Backbone:
@@ -425,114 +259,8 @@ def load_network(config: CompareConfig, row: RunRow, folder: Path, unlabeled: Ar
     return backbone.to(device)
 
 
-def matched(rows: Sequence[RunRow]) -> Matched:
-    """Compares all networks of a seed and group: weights, data, draws, and what each run recorded.
-
-    Untrained networks are compared by their initial weights; references are not compared.
-    """
-    problems: list[str] = []
-    partial: list[str] = []
-    mismatches: list[Mismatch] = []
-    per_seed: list[SeedMatch] = []
-    notes: list[str] = []
-    rows = [row for row in rows if row.initial_hash]
-    for seed, group in sorted(dict.fromkeys((row.seed, row.group) for row in rows), key=_seed_of):
-        of_seed = [row for row in rows if (row.seed, row.group) == (seed, group)]
-        trained = [row for row in of_seed if row.steps > 0]
-        shared: dict[str, str | int] = {}
-        for key, words in _MATCHED.items():
-            compared = of_seed if key == "initial_hash" else trained
-            values = {row.arm: getattr(row, key) for row in compared}
-            is_same = len(set(values.values())) == 1
-            shared[key] = next(iter(values.values())) if is_same else "" if key != "steps" else 0
-            if len(set(values.values())) > 1:
-                shown = {arm: _shortened(value) for arm, value in values.items()}
-                mismatches.append(Mismatch(seed=seed, key=words, values=shown, group=group))
-        per_seed.append(SeedMatch.model_validate({"seed": seed, "group": group, **shared}))
-        mismatches += _differing(seed, group, trained)
-        problems += [
-            f"seed {seed}: the record of {row.arm} is no proof: {row.record_problem}."
-            for row in trained
-            if row.record_problem
-        ]
-        earlier = [row for row in trained if not (row.is_recorded or row.record_problem)]
-        if earlier:
-            partial.append(_partial_in_words(seed, earlier))
-    for group in dict.fromkeys(row.group for row in rows):
-        known = {mismatch.key for mismatch in mismatches if mismatch.group == group}
-        told = _notes([row for row in rows if row.group == group], known)
-        notes += [f"{group}: {note}" if group else note for note in told]
-    problems = [*(mismatch.in_words for mismatch in mismatches), *problems]
-    return Matched(
-        ok=not problems,
-        problems=tuple(problems),
-        per_seed=tuple(per_seed),
-        mismatches=tuple(mismatches),
-        partial=tuple(partial),
-        notes=tuple(notes),
-    )
-
-
-def _seed_of(place: tuple[int, str]) -> int:
-    return place[0]
-
-
-def _differing(seed: int, group: str, trained: Sequence[RunRow]) -> list[Mismatch]:
-    """Returns the conditions that are not those of all runs of a seed which recorded them."""
-    found = []
-    for key in _keys(trained):
-        values = {row.arm: row.conditions[key] for row in trained if key in row.conditions}
-        if len(set(values.values())) > 1:
-            shown = {arm: _shortened(value) for arm, value in values.items()}
-            found.append(Mismatch(seed=seed, key=key, values=shown, group=group))
-    return found
-
-
-def _keys(rows: Sequence[RunRow]) -> list[str]:
-    return list(dict.fromkeys(key for row in rows for key in row.conditions if key != DIAL))
-
-
-def _shortened(value: object) -> str:
-    """Returns a hash's first digits, and anything else whole."""
-    return re.sub(r"\b[0-9a-f]{40,64}\b", lambda found: found[0][:12], str(value))
-
-
-def _partial_in_words(seed: int, earlier: Sequence[RunRow]) -> str:
-    names = ", ".join(row.arm for row in earlier)
-    lacking = set(_RECORDED_SINCE).difference(*(row.conditions for row in earlier))
-    keys = ", ".join(key for key in _RECORDED_SINCE if key in lacking)
-    return (
-        f"seed {seed}: {names} did not record all when trained, as runs begun by an earlier "
-        f"version; not recorded: {keys}."
-    )
-
-
-def _notes(rows: Sequence[RunRow], known: Set[str]) -> tuple[str, ...]:
-    """Says what changed in all arms of a seed alike, and what differs between seeds."""
-    trained = [row for row in rows if row.steps > 0]
-    notes = []
-    for key in _keys(trained):
-        values: dict[str, list[int]] = {}
-        for row in trained:
-            if key in row.conditions and key not in known:
-                values.setdefault(_shortened(row.conditions[key]), []).append(row.seed)
-        changed = [value for value in values if ", from step " in value]
-        if len(values) > 1 or changed:
-            sides = (
-                f"{value} (seed {', '.join(map(str, sorted(set(seeds))))})"
-                for value, seeds in values.items()
-            )
-            notes.append(f"{key.replace('_', ' ')}: {'; '.join(sides)}.")
-    return tuple(notes)
-
-
-def _initial_run(config: CompareConfig, seed: int, folder: Path) -> PretrainConfig:
-    """The run of any trained arm: before their first step those of a group are all the same."""
-    return config.run_config(next(iter(config.trained)), seed, folder)
-
-
 def _initial_backbone(config: CompareConfig, seed: int, unlabeled: Archive) -> Backbone:
-    return initial_backbone(_initial_run(config, seed, Path()), unlabeled)[0]
+    return initial_backbone(initial_run(config, seed, Path()), unlabeled)[0]
 
 
 def _whole_scans(config: CompareConfig, unlabeled: Archive) -> WholeScans:

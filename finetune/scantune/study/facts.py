@@ -18,7 +18,7 @@ from scanlearn.config import dump_plain
 from scanlearn.files import disk_errors, make_folder
 from scanlearn.methods import MethodConfig
 from scanlearn.packing.sources import PHANTOM_PREFIX
-from scanlearn.training.run import Resolved, with_batch_of
+from scanlearn.training.resolved import Resolved, with_batch_of
 from scanlearn.training.settings import TrainingSettings
 from scanlearn.views.adjusting import in_words
 from scanlearn.views.explain import policy_changes
@@ -32,8 +32,9 @@ from scantune.evaluation.settings import THUMBNAIL
 from scantune.labels.labeled_set import LabeledSet
 from scantune.learners.by_name import stopping_notes
 from scantune.scores import Scores
+from scantune.study.arm_settings import Group
 from scantune.study.folder import StudyFolder
-from scantune.study.plan import CompareConfig, Group
+from scantune.study.plan import CompareConfig
 from scantune.study.results import (
     ArmRow,
     Counted,

@@ -25,7 +25,7 @@ from scanlearn.training.wandb_log import WandbRun
 from scantune.evaluation.backbone import packing_of_backbone
 from scantune.labels.open import open_archives, single_columns
 from scantune.study import facts
-from scantune.study.arms import given_rows, matched, resolve_groups, train_arms
+from scantune.study.arms import given_rows, train_arms
 from scantune.study.augmented import finding_counts, learner_differences
 from scantune.study.classes import class_cells, class_effects, class_scores, roc_curves
 from scantune.study.dose import dose_curves, joint_curves
@@ -34,8 +34,10 @@ from scantune.study.folder import StudyFolder, check_archives, chose_by_area
 from scantune.study.jobs import jobs_started, warn_of_threads
 from scantune.study.label_free import measure_all
 from scantune.study.leaks import dropped, find_study_leaks, leak_warnings
+from scantune.study.matching import matched
 from scantune.study.plan import CompareConfig
 from scantune.study.planned import look_in_words, power_at_start, power_fact
+from scantune.study.resolving import resolve_groups
 from scantune.study.results import RESULTS_FILE, TABLE_FILE, Rejected, Results, RunRow
 from scantune.study.scores import (
     Network,

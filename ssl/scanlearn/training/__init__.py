@@ -9,7 +9,8 @@
 - `checkpoint.py`: checkpoints written whole or not at all
 - `stopping.py`: SIGTERM and SIGUSR1 stop a run after its step
 - `distributed.py`: the processes that share a batch
-- `run.py`: what a run resolves to before its first step
+- `resolved.py`: what a configuration leaves open, for its scans and machine
+- `run.py`: a run before its first step, and whether its folder may be used
 - `conditions.py`: what a run was trained with, recorded by itself
 - `verify.py`: files of archives, runs and studies against the hashes kept of them
 - `wandb_log.py`: the only door to wandb

@@ -29,7 +29,8 @@ from scanlearn.training.distributed import ALONE, Ranks, run_together
 from scanlearn.training.folder import RunFolder
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.monitor import collapse_warning, final_health, is_late
-from scanlearn.training.run import Resolved, Run, layout_of, open_scans
+from scanlearn.training.resolved import Resolved, layout_of
+from scanlearn.training.run import Run, open_scans
 from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.stopping import Stopped, StopRequest, listening
 from scanlearn.training.trainer import train

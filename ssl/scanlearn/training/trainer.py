@@ -23,7 +23,8 @@ from scanlearn.training.folder import COLUMNS, MetricsCsv
 from scanlearn.training.module import Pretrainer
 from scanlearn.training.optim import build_optimiser
 from scanlearn.training.recorder import LoggingSchedule, Recorder, open_wandb
-from scanlearn.training.run import Run, training_device
+from scanlearn.training.resolved import training_device
+from scanlearn.training.run import Run
 from scanlearn.training.stopping import BetweenSteps, StopRequest
 from scanlearn.training.watch import open_validation
 

@@ -30,7 +30,8 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.training.checkpoint import checkpoint_step
 from scanlearn.training.distributed import Made
 from scanlearn.training.folder import RunFolder
-from scanlearn.training.run import Run, layout_of, open_scans, training_device
+from scanlearn.training.resolved import layout_of, training_device
+from scanlearn.training.run import Run, open_scans
 from scanlearn.training.settings import LoggingConfig, PretrainConfig, WatchConfig
 from scanlearn.training.stopping import Stopped, StopRequest, listening
 from scanlearn.training.trainer import train

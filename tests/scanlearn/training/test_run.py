@@ -17,8 +17,9 @@ from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.backbones.backbone import BackboneConfig, build_backbone, weights_hash
 from scanlearn.backbones.device import preferred_precision
 from scanlearn.errors import ScanlearnError
-from scanlearn.training import run as training_run
-from scanlearn.training.run import Resolved, Run, resolve, training_device
+from scanlearn.training import resolved as resolved_run
+from scanlearn.training.resolved import Resolved, resolve, training_device
+from scanlearn.training.run import Run
 from scanlearn.training.settings import PretrainConfig
 
 Configure = Callable[..., PretrainConfig]
@@ -72,7 +73,7 @@ def test_a_run_on_a_cpu_gives_up_threads_with_a_word(
 ) -> None:
     assert _choose(configure(threads=3, device="cpu"), archive).threads == 3
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    monkeypatch.setattr(training_run, "free_threads", lambda: 3)
+    monkeypatch.setattr(resolved_run, "free_threads", lambda: 3)
     chosen = _choose(configure(device="cpu"), archive)
     assert chosen.threads == 3
     assert any(reason.startswith("threads is 3 instead of 4") for reason in chosen.reasons)

@@ -29,15 +29,13 @@ from scantune.study.arms import (
     given_rows,
     load_given,
     load_network,
-    matched,
-    of_share,
     read_curve,
-    resolve_groups,
-    resolve_once,
     train_arms,
 )
 from scantune.study.folder import StudyFolder, open_study
+from scantune.study.matching import matched
 from scantune.study.plan import CompareConfig
+from scantune.study.resolving import of_share, resolve_groups, resolve_once
 from scantune.study.results import Matched, RunRow, TrainingCurve
 
 Plan = Callable[..., CompareConfig]
@@ -242,11 +240,11 @@ def test_what_is_left_open_is_resolved_once_for_all_arms(
 ) -> None:
     config = _asking(plan, device="cpu")
     folder, unlabeled = _opened(config)
-    monkeypatch.setattr("scanlearn.training.run.training_precision", lambda *_: "bf16")
+    monkeypatch.setattr("scanlearn.training.resolved.training_precision", lambda *_: "bf16")
     _, first = resolve_once(config, folder, unlabeled)
     assert (first.precision, first.is_channels_last, first.steps_per_epoch) == ("bf16", True, 1)
     assert first.reasons[0].startswith("batch_size is 16 instead of 64")
-    monkeypatch.setattr("scanlearn.training.run.training_precision", lambda *_: "fp32")
+    monkeypatch.setattr("scanlearn.training.resolved.training_precision", lambda *_: "fp32")
     assert resolve_once(config, folder, unlabeled)[1] == first
 
 
