@@ -93,8 +93,8 @@ SCANTUNE = [
             ["search", "xray", "unlabeled=scans"],
         )
     ),
-    (["evaluate", "thumbnail", "labels.csv", "target=2"], 2, "is a value of 'diagnosis'"),
-    (["compare", "demo", "target=palor"], 2, "did you mean 'pallor'?"),
+    (["evaluate", "thumbnail", "labels.csv", "target=diagnosi"], 2, "mean 'diagnosis'?"),
+    (["compare", "demo", "target=palor", "primary.task=palor"], 2, "did you mean 'pallor'?"),
     (["evaluate", "thumbnail", "target=a"], 2, "'target=a' stands where LABELS is missing"),
     (["evaluate", "thumbnail", "scns", "target=a"], 2, "did you mean 'scans'?"),
     (["evaluate", "random:resnt18", "scans", "target=a"], 2, "did you mean 'resnet18'?"),
