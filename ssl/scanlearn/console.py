@@ -5,6 +5,7 @@ This module is the only door to rich's progress bar.
 
 from __future__ import annotations
 
+import builtins
 import logging
 import re
 import sys
@@ -14,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -33,6 +35,8 @@ FIRST_WORD_S = 0.6
 NEXT_WORD_S = 60.0
 # Work that ends before is not worth a word.
 _SHORT_S = 0.3
+# A line in a notebook is written over no faster.
+_NEXT_LINE_S = 0.25
 # Shares of a piece of work from which the time left is told.
 _LEAST_SHARE = 0.01
 
@@ -132,10 +136,12 @@ class _AtWork:
 
     Args:
         label: What is said where no piece of work names itself; None while nobody asks.
+        line: Which line of a notebook was written last; empty before the first.
     """
 
     def __init__(self) -> None:
         self.label: str | None = None
+        self.line = ""
         self.pieces: list[_Work] = []
         self.warned: set[str] = set()
         self.due_s = 0.0
@@ -231,6 +237,47 @@ class _Bar:
         self._progress.update(self._task, advance=n, **fields)
 
 
+class _Line:
+    """A line below the cell of a notebook, written over: of all work of a cell the same one.
+
+    rich's bar shows nothing there without widgets.
+    """
+
+    def __init__(self, work: _Work, shell: Any) -> None:
+        self._work, self._shell = work, shell
+        self._id, self._due_s = f"scanlearn-{shell.execution_count}", work.began_s + _SHORT_S
+        self._is_shown = False
+
+    def advance(self, n: int = 1, **info: str) -> None:
+        work = self._work
+        work.done += n
+        now = time.monotonic()
+        if now < self._due_s:
+            return
+        self._due_s = now + _NEXT_LINE_S
+        figures = "".join(f", {name.replace('_', ' ')} {value}" for name, value in info.items())
+        bar = f'<progress value="{work.done}" max="{work.total}"></progress>'
+        self._write(f"{work} {work.done / (now - work.began_s):,.1f}/s{figures}", bar)
+
+    def clear(self) -> None:
+        if self._is_shown:
+            self._write("")
+
+    def _write(self, text: str, bar: str = "") -> None:
+        self._shell.display_pub.publish(
+            data={"text/plain": text, "text/html": f"{bar} {escape(text)}"},
+            transient={"display_id": self._id},
+            update=_AT_WORK.line == self._id,
+        )
+        _AT_WORK.line, self._is_shown = self._id, True
+
+
+def _notebook() -> Any:
+    """Returns the shell of the notebook that this runs in; None elsewhere."""
+    shell = getattr(builtins, "get_ipython", lambda: None)()
+    return shell if type(shell).__name__ == "ZMQInteractiveShell" else None
+
+
 class _RateColumn(ProgressColumn):
     """Items per second over the last half minute."""
 
@@ -247,16 +294,24 @@ def loading(*libraries: str) -> AbstractContextManager[None]:
 
 @contextmanager
 def track(total: int, label: str, *, visible: bool = True) -> Iterator[Progressor]:
-    """Shows a bar with rate and time left while stderr is a terminal and it is to be visible.
+    """Shows a bar with rate and time left, on a terminal or in a notebook, if it is to be visible.
 
-    Where it is no terminal, `signs_of_life` says from time to time how far the work is.
+    Elsewhere `signs_of_life` says from time to time how far the work is.
     """
     console = Console(stderr=True)
     has_bar = visible and console.is_terminal
+    shell = _notebook() if visible else None
     work = _Work(label, total, is_shown=has_bar)
     if visible:
         _AT_WORK.pieces.append(work)
     try:
+        if shell is not None:
+            line = _Line(work, shell)
+            try:
+                yield line
+            finally:
+                line.clear()
+            return
         if not has_bar:
             yield _Counted(work)
             return

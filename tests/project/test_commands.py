@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from scanlearn.config.loading import settings_model
+from scanlearn.errors import ScanlearnError
 
 # What `config` prints, Python has in help() and in the settings' classes.
 APART = {"config"}
@@ -68,6 +69,40 @@ def test_it_is_a_function_with_types_and_the_words_of_its_help(
     if row is not None and row.name == name:
         keyword = {each for each in parameters if parameters[each].kind.name == "KEYWORD_ONLY"}
         assert keyword <= {*settings_model(function).model_fields, "table"}
+
+
+@pytest.mark.parametrize("program", ["scanlearn", "scantune"])
+def test_a_wrong_call_of_any_public_function_is_one_sentence(program: str) -> None:
+    package = import_module(program)
+    functions = [getattr(package, name) for name in package.__all__ if name != "load_config"]
+    functions = [each for each in functions if inspect.isfunction(each)]
+    assert len(functions) >= 6
+    for function in functions:
+        name = function.__name__
+        with pytest.raises(ScanlearnError, match=rf"^{name}: 'wrong' is not "):
+            function("a", "b", wrong=1)
+        if required := _required(function):
+            with pytest.raises(ScanlearnError, match=rf"^{name}: .* of the type object, but it"):
+                function(*[object()] * len(required), **_named(function))
+
+
+def _required(function: Any) -> list[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return [
+        each.name
+        for each in parameters
+        if each.kind is each.POSITIONAL_OR_KEYWORD and each.default is each.empty
+    ]
+
+
+def _named(function: Any) -> dict[str, str]:
+    """Arguments that must be given, and by name alone."""
+    parameters = inspect.signature(function).parameters.values()
+    return {
+        each.name: "x"
+        for each in parameters
+        if each.kind is each.KEYWORD_ONLY and each.default is each.empty
+    }
 
 
 def test_no_name_is_imported_before_it_is_used() -> None:

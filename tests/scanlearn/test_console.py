@@ -138,3 +138,43 @@ def test_the_hint_about_srun_is_the_one_that_lightning_gives(
             SLURMEnvironment.detect()
         with quiet():
             assert not SLURMEnvironment.detect()
+
+
+class ZMQInteractiveShell:
+    """What IPython calls the shell of a notebook, with what a line is published by."""
+
+    execution_count = 7
+
+    def __init__(self) -> None:
+        self.display_pub, self.published = self, []
+
+    def publish(self, data: dict[str, str], transient: dict[str, str], update: bool) -> None:
+        self.published.append((data["text/plain"], transient["display_id"], update))
+
+
+def test_a_notebook_shows_one_line_a_cell_and_clears_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = ZMQInteractiveShell()
+    monkeypatch.setattr("builtins.get_ipython", lambda: shell, raising=False)
+    monkeypatch.setattr(console_module, "_SHORT_S", 0.0)
+    monkeypatch.setattr(console_module, "_NEXT_LINE_S", 0.0)
+    monkeypatch.setattr(console_module._AT_WORK, "line", "")
+    for label in ("packing", "features"):
+        with track(4, label) as progress:
+            progress.advance(2, loss="1.5")
+    with track(4, "within other work", visible=False) as progress:
+        progress.advance(2)
+    texts, lines, updates = zip(*shell.published, strict=True)
+    assert [text.split(",")[0] for text in texts] == [
+        "packing: 2 of 4", "", "features: 2 of 4", "",
+    ]  # fmt: skip
+    assert "loss 1.5" in texts[0]
+    assert len(set(lines)) == 1
+    assert updates == (False, True, True, True)
+
+
+def test_short_work_in_a_notebook_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = ZMQInteractiveShell()
+    monkeypatch.setattr("builtins.get_ipython", lambda: shell, raising=False)
+    with track(4, "packing") as progress:
+        progress.advance(4)
+    assert not shell.published

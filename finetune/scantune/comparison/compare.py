@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scanlearn.config import load_config
+from scanlearn.config.calls import checked
 from scanlearn.console import say
+from scanlearn.errors import ScanlearnError
 from scanlearn.locks import held, inside
 from scantune.comparison.launch import launch
 from scantune.reports import report as page
@@ -20,6 +22,7 @@ from scantune.study.run import run_study
 from scantune.wording import budget_name, learner_name
 
 
+@checked
 def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -> Path:
     """Compare augmentation scales: pretrain, score and report every arm.
 
@@ -44,7 +47,7 @@ def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -
     if not isinstance(config, CompareConfig):
         config = load_config(CompareConfig, config, overrides, kind="compare")
     elif overrides:
-        raise TypeError("overrides change a file; give them to load_config instead")
+        raise ScanlearnError("overrides change a file; give them to load_config instead")
     if config.launcher is not None:
         return launch(config)
     study = StudyFolder(Path(config.output).expanduser())

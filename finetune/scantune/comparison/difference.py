@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
+from scanlearn.config.calls import checked
 from scanlearn.config.loading import check_settings
 from scanlearn.console import say
 from scantune.comparison import difference_page
@@ -14,6 +15,7 @@ from scantune.comparison.sides import Differences, auroc_text, difference_text, 
 from scantune.wording import budget_name, learner_name
 
 
+@checked
 def difference(
     *outputs: str | Path | Sequence[str | Path], **options: Unpack[DifferenceOptions]
 ) -> Differences:

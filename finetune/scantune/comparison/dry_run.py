@@ -18,7 +18,10 @@ import numpy as np
 from scanlearn.archive.layout import Origin, PackedScan, is_archive
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
+from scanlearn.config.calls import checked
+from scanlearn.config.loading import load_config
 from scanlearn.console import quiet
+from scanlearn.errors import ScanlearnError
 from scanlearn.features.fixed_views import LEAST_SCANS
 from scanlearn.packing.pack import manifest_of
 from scanlearn.packing.settings import PackSettings
@@ -228,7 +231,8 @@ class PlanSummary:
         )
 
 
-def plan_summary(config: CompareConfig) -> PlanSummary:
+@checked
+def plan_summary(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -> PlanSummary:
     """Returns what a plan would run, its time, memory and disk, and what it can show.
 
     Takes about twenty seconds: a few steps are trained, and a model is fitted for each frozen
@@ -238,8 +242,12 @@ def plan_summary(config: CompareConfig) -> PlanSummary:
         ScanlearnError: The scans or labels cannot be used, or files of the study are damaged.
 
     Example:
-        >>> print(plan_summary(load_config(CompareConfig, "demo")))  # doctest: +SKIP
+        >>> print(plan_summary("demo"))     # doctest: +SKIP
     """
+    if not isinstance(config, CompareConfig):
+        config = load_config(CompareConfig, config, overrides)
+    elif overrides:
+        raise ScanlearnError("overrides change a file; give them to load_config instead")
     config = config if config.max_seeds is None else config.at_look(config.max_seeds)
     folder = StudyFolder(Path(config.output).expanduser())
     sources = [

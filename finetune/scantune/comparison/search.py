@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from scanlearn.config import load_config
+from scanlearn.config.calls import checked
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import write_atomically
@@ -68,6 +69,7 @@ Votes = Mapping[str, Mapping[str, Sequence[Estimate]]]
 _MARGIN = 0.01
 
 
+@checked
 def search(config: SearchConfig | str | Path, overrides: Sequence[str] = ()) -> SearchResults:
     """Search for the augmentation scale at a fraction of a grid's cost.
 
@@ -87,7 +89,7 @@ def search(config: SearchConfig | str | Path, overrides: Sequence[str] = ()) -> 
     if not isinstance(config, SearchConfig):
         config = load_config(SearchConfig, config, overrides, kind="search")
     elif overrides:
-        raise TypeError("overrides change a file; give them to load_config instead")
+        raise ScanlearnError("overrides change a file; give them to load_config instead")
     output = Path(config.output).expanduser()
     with held(inside(output), output, wait=config.wait):
         results = _Search(Networks.opened(config)).run()

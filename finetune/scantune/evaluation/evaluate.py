@@ -17,6 +17,7 @@ from jaxtyping import Float32
 
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.card import Card
+from scanlearn.config.calls import checked
 from scanlearn.config.loading import check_settings
 from scanlearn.console import Progressor, say, track
 from scanlearn.errors import ScanlearnError
@@ -57,6 +58,7 @@ from scantune.scoring import check_features, score_learners
 from scantune.wording import dial_text
 
 
+@checked
 def evaluate(
     backbone: str | Path, labels: str | Path, **options: Unpack[EvaluateOptions]
 ) -> Evaluation:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 
 from scanlearn.archive.reader import Archive
+from scanlearn.config.calls import checked
 from scanlearn.console import loading, say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import check_exists, csv_cell, disk_errors, make_folder, write_atomically
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from scantune.evaluation.classifier import ClassifierCard
 
 
+@checked
 def predict(
     model: Annotated[str | Path, Field(description="Folder of a classifier that evaluate kept.")],
     scans: Annotated[str | Path, Field(description="An archive, a folder or a table.")],

@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Callable
 from pathlib import Path
 
+from scanlearn.config.calls import checked
 from scanlearn.console import say
 from scanlearn.files import make_folder, write_atomically
 from scanlearn.pages import page_template, png_address
@@ -44,6 +45,7 @@ from scantune.wording import DESIGNS, budget_name, is_separate, learner_name, si
 _MOST_SHEET_BYTES = 3_000_000
 
 
+@checked
 def report(folder: Path | str) -> Path:
     """Write a comparison's report, figures and tables anew from its results.json.
 

@@ -322,14 +322,14 @@ _TRIPOD: _Guideline = (
 )
 _CLAIM: _Guideline = (
     "CLAIM",
-    "Mongan et al. 2020 (the update of 2024 has other numbers)",
+    "the update of 2024, Tejani et al.",
     (
         ("9", "Data preprocessing", "preparation"),
         ("10", "Subsets of the data", "subsets"),
-        ("13", "Missing data", "missing"),
-        ("19", "Sample size", "size"),
-        ("20", "Partitions", "partition"),
-        ("21", "Level at which they are disjoint", "level"),
+        ("12", "Missing data", "missing"),
+        ("19", "Partitions", "partition"),
+        ("20", "Level at which they are disjoint", "level"),
+        ("21", "Sample size", "size"),
         ("22", "Model", "model"),
         ("23", "Software", "software"),
         ("24", "Initial parameters", "initial"),
@@ -338,13 +338,14 @@ _CLAIM: _Guideline = (
         ("27", "Ensembles", "ensemble"),
         ("28", "Metrics", "measures"),
         ("29", "Significance and uncertainty", "measures"),
-        ("32", "External data", "external"),
-        ("33", "Flow of participants", "flow"),
-        ("35", "Performance", "performance"),
-        ("38", "Limitations", "limitations"),
+        ("33", "External data", "external"),
+        ("35", "Numbers included and excluded", "flow"),
+        ("37", "Performance", "performance"),
+        ("40", "Limitations", "limitations"),
     ),
     "1 title; 2 abstract; 3 background; 4 objectives; 5 prospective or retrospective; 6 study "
-    "goal; 7 data sources; 8 eligibility; 11 data elements; 12 de-identification; 14 to 18 ground "
-    "truth; 30 robustness; 31 explainability; 34 demographics; 36 diagnostic accuracy; 37 failure "
-    "analysis; 39 implications; 40 registration; 41 protocol; 42 funding",
+    "goal; 7 data sources; 8 eligibility; 11 de-identification; 13 image acquisition; "
+    "14 to 18 reference standard; 30 robustness; 31 explainability; 32 internal data; "
+    "34 registration; 36 demographics; 38 diagnostic performance; 39 failure analysis; "
+    "41 implications; 42 protocol; 43 availability; 44 funding",
 )

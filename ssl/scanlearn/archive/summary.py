@@ -23,6 +23,7 @@ from scanlearn.archive.lists import read_list
 from scanlearn.archive.reader import Archive, ScanArrays
 from scanlearn.archive.sheets import contact_sheet, sampled_rows
 from scanlearn.archive.table import arrow_column
+from scanlearn.config.calls import checked
 from scanlearn.console import doing
 from scanlearn.files import remove_torn, write_atomically
 from scanlearn.locks import held, inside
@@ -48,6 +49,7 @@ _PATIENT_GROUPS = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 100))
 Bar = tuple[str, int, float]
 
 
+@checked
 def summary(
     archive: Path | str | Archive,
     *,

@@ -19,12 +19,14 @@ from scanlearn.archive.shards import drop_from_shard
 from scanlearn.archive.spellings import agreeing, patients_spelled, spellings_of
 from scanlearn.archive.summary import PAGE_FILE, SHEET_FILE
 from scanlearn.archive.table import arrow_column
+from scanlearn.config.calls import checked
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import cache_folder, features_folder, features_prefix
 from scanlearn.locks import remove_whole, sweep, target_of
 
 
+@checked
 def withdraw(
     archive: Path | str,
     patients: Sequence[str],

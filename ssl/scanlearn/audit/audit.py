@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from scanlearn.archive.sheets import png
+from scanlearn.config.calls import checked
 from scanlearn.console import loading, say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import write_atomically
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from scanlearn.audit.result import Audit
 
 
+@checked
 def audit(
     archive: Annotated[
         str | Path, Field(description="Scans for pretraining: an archive, a folder or a table.")

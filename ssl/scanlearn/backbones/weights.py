@@ -29,6 +29,7 @@ from scanlearn.backbones.card import Card, ModelArguments, spread
 from scanlearn.backbones.consumer import WEIGHTS, Loading, consumer_features, loading_of
 from scanlearn.backbones.fitting import check_numbers, load_adapted
 from scanlearn.backbones.settings import check_architecture, check_backbone
+from scanlearn.config.calls import checked
 from scanlearn.config.loading import check_settings
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors
@@ -132,6 +133,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+@checked
 def load_backbone(source: str | Path, channels: int | None = None) -> tuple[Backbone, Card]:
     """Loads a pretrained backbone strictly, or not at all.
 

@@ -7,6 +7,7 @@ interpolated and nothing is inherited: what a file says is what a run does.
 - `settings.py`: the base class of all settings
 - `reading.py`: YAML 1.2, read and written
 - `loading.py`: a file and overrides, checked; a function called with ``key=value`` words
+- `calls.py`: public functions that say in words what does not fit them
 - `errors.py`: one sentence for what is wrong
 - `printing.py`: the defaults as commented YAML, and the JSON schema
 - `folder.py`: an output folder with its ``config.yaml``, opened again by the same settings

@@ -33,11 +33,12 @@ class _Arguments(Settings):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     """Returns the types of a function's arguments.
 
     One by one: what it returns need not be imported to read its settings.
     """
+    function = inspect.unwrap(function)
     hints = inspect.get_annotations(function)
     scope = function.__globals__
     return {
@@ -48,7 +49,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _spread(function: Callable[..., Any]) -> dict[str, type[Settings]]:
-    hints = _hints(function)
+    hints = hints_of(function)
     metadata = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
     return {
         name: get_args(hints[name])[0]
@@ -59,7 +60,7 @@ def _spread(function: Callable[..., Any]) -> dict[str, type[Settings]]:
 
 def settings_model(function: Callable[..., Any]) -> Any:
     """Returns a strict pydantic model of a function's keyword-only arguments."""
-    hints, spread = _hints(function), _spread(function)
+    hints, spread = hints_of(function), _spread(function)
     fields: dict[str, Any] = {
         name: (
             hints[name],
@@ -129,7 +130,7 @@ def load_config(
     source: str | Path | None,
     overrides: Sequence[str] = (),
     *,
-    kind: str,
+    kind: str | None = None,
 ) -> Model:
     """Reads a configuration file, applies ``key=value`` overrides and checks all of it.
 
@@ -137,6 +138,7 @@ def load_config(
         source: A path, the name of a shipped file, or None for the model's defaults.
         overrides: ``a.b=value`` words; the value is read as YAML. ``method.name=dino`` replaces
             the whole ``method`` block, whose other keys belong to the method it names.
+        kind: Sub-folder of the shipped files; None is that of the model's name.
 
     Raises:
         ScanlearnError: File, line, key, what was given and what is allowed, in one sentence.
@@ -145,7 +147,7 @@ def load_config(
     lines: dict[tuple[str, ...], int] = {}
     name = "the command line"
     if source is not None:
-        path = find_config(source, kind)
+        path = find_config(source, kind or model.__name__.removesuffix("Config").lower())
         name = path.name
         data, lines = read_yaml(path)
     data = _with_default_names(model, data)

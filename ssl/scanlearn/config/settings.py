@@ -4,13 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from scanlearn.config.errors import explain
+from scanlearn.errors import ScanlearnError
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
 
 
-class Settings(BaseModel):
-    """A frozen block of settings; a key it does not know is an error."""
+class _MakesSettings(ModelMetaclass):
+    """What a person makes wrongly in Python is told as of a file; pydantic makes blocks itself."""
+
+    if not TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **values: Any) -> Any:
+            name = self.__name__
+            if args:
+                raise ScanlearnError(
+                    f"{name} takes settings by their names, as {name}(key=value); "
+                    f"load_config({name}, 'FILE.yaml', ['key=value']) reads a file"
+                )
+            try:
+                return super().__call__(**values)
+            except ValidationError as error:
+                raise ScanlearnError(explain(error, self, values, name, {})) from None
+
+
+class Settings(BaseModel, metaclass=_MakesSettings):
+    """A frozen block of settings; a key it does not know is an error.
+
+    Raises:
+        ScanlearnError: Key, what was given and what is allowed, in one sentence.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

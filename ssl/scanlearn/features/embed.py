@@ -19,6 +19,7 @@ from pydantic import Field
 
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.settings import check_backbone
+from scanlearn.config.calls import checked
 from scanlearn.console import doing, loading, say, track, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import (
@@ -61,6 +62,7 @@ class _Facts:
     framing: str
 
 
+@checked
 def embed(
     backbone: Annotated[str | Path, Field(description="A backbone folder, a run, or timm's.")],
     source: Annotated[str | Path, Field(description="An archive, a folder or a table.")],

@@ -112,14 +112,17 @@ def layout(embeddings: Float[np.ndarray, "n d"], *, seed: int) -> Float32[np.nda
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     vectors = unit(embeddings)
     if np.ptp(vectors, axis=0).max() < _SAME:
         return np.zeros((len(vectors), 2), np.float32)  # A collapsed network: one place for all.
     directions = min(_DIRECTIONS, *vectors.shape)
-    reduced = PCA(directions, svd_solver="full").fit_transform(vectors)
     perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
-    places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
+    # Its steps are short: beside other processes OpenMP's threads mostly wait for each other.
+    with threadpool_limits(1):
+        reduced = PCA(directions, svd_solver="full").fit_transform(vectors)
+        places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
     return np.asarray(places, dtype=np.float32)
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from pydantic import Field
 
 from scanlearn.backbones.settings import check_backbone
+from scanlearn.config.calls import checked
 from scanlearn.console import loading, say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.features import labelfree as labelfree
@@ -74,6 +75,7 @@ class Panel:
         )
 
 
+@checked
 def panel(
     backbone: Annotated[str | Path, Field(description="A backbone folder.")],
     source: Annotated[str | Path, Field(description="An archive, a folder or a table.")],

@@ -13,6 +13,7 @@ from torch import Tensor
 from scanlearn.archive.layout import PackedScan
 from scanlearn.backbones.card import Card
 from scanlearn.backbones.weights import CARD, read_card
+from scanlearn.config.calls import checked
 from scanlearn.config.loading import check_settings
 from scanlearn.core import ScanBatch
 from scanlearn.errors import ScanlearnError
@@ -26,6 +27,7 @@ from scanlearn.readers.readers import read_header
 from scanlearn.readers.scan import Undecodable
 
 
+@checked
 def load_preprocessing(folder: str | Path) -> Preprocessing:
     """Returns what turns a file into the view that an exported backbone takes.
 
@@ -63,6 +65,11 @@ class Preprocessing:
             raise ScanlearnError(
                 f"{where}: packing names {sorted(unusual)[0]!r}, which changes no pixels; export "
                 "the backbone again"
+            )
+        if card.channels not in (1, 3):
+            raise ScanlearnError(
+                f"{where}: the backbone takes {card.channels} channels, but scans are packed into "
+                "1 or 3; load_backbone(FOLDER, channels=3) adapts its first layer, as evaluate does"
             )
         self._settings = packing_of(card, f"{where}: packing")
 

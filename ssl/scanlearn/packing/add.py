@@ -21,6 +21,7 @@ from scanlearn.archive.reader import Archive
 from scanlearn.archive.spellings import agreeing, patients_spelled
 from scanlearn.archive.table import arrow_column
 from scanlearn.archive.withdraw import aside_of, drop_patients, withdrawn_from
+from scanlearn.config.calls import checked
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import link_or_copy
@@ -29,6 +30,7 @@ from scanlearn.packing.settings import SOURCE_SETTINGS, PackSettings, pixel_sett
 from scanlearn.tables.manifest import Manifest
 
 
+@checked
 def add(
     archive: Path | str, source: Path | str | Manifest, *, settings: PackSettings | None = None
 ) -> Archive:

@@ -24,6 +24,7 @@ from scanlearn.archive.reader import Archive
 from scanlearn.archive.spellings import agreeing, respelled_within
 from scanlearn.archive.summary import refresh_summary
 from scanlearn.archive.writer import ArchiveWriter
+from scanlearn.config.calls import checked
 from scanlearn.console import doing, say, track, warn_user
 from scanlearn.errors import Interrupted, ScanlearnError, did_you_mean
 from scanlearn.files import require_free
@@ -70,6 +71,7 @@ _CRASHED = "brings down the process that decodes it"
 _PROBED_NAMES = 1000
 
 
+@checked
 def pack(
     source: Path | str | Manifest, archive: Path | str, *, settings: PackSettings | None = None
 ) -> Archive:

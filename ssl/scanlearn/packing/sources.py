@@ -10,6 +10,7 @@ from pathlib import Path
 from scanlearn.archive.layout import FORMAT_VERSION, is_archive
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.summary import refresh_summary
+from scanlearn.config.calls import checked
 from scanlearn.console import say
 from scanlearn.files import cache_folder, check_exists
 from scanlearn.locks import beside, held
@@ -24,6 +25,7 @@ PHANTOM_PREFIX = "phantom:"
 _MAX_NAME_LENGTH = 40
 
 
+@checked
 def open_archive(
     source: Path | str,
     *,

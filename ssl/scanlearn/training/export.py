@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from scanlearn.backbones.settings import FormatName
+from scanlearn.config.calls import checked
 from scanlearn.console import doing, loading, say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import check_exists
@@ -22,6 +23,7 @@ _METRICS = {
 }
 
 
+@checked
 def export(
     run: Annotated[str | Path, Field(description="A finished run, or a backbone folder.")],
     folder: Annotated[str | Path, Field(description="The folder to write.")],

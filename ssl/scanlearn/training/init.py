@@ -14,6 +14,7 @@ from pydantic import Field
 
 from scanlearn.archive.layout import is_archive
 from scanlearn.archive.reader import Archive
+from scanlearn.config.calls import checked
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.files import make_folder, write_atomically
@@ -59,6 +60,7 @@ class _Seen:
         return f"{self.num_scans:,} scans of {whose if self.patients_known else 'unknown patients'}"
 
 
+@checked
 def init(
     scans: Annotated[str | Path, Field(description="A folder of scans, a table, or an archive.")],
     *,

@@ -16,6 +16,7 @@ from scanlearn.backbones.card import Card
 from scanlearn.backbones.start import check_start
 from scanlearn.backbones.weights import export_backbone
 from scanlearn.config import load_config
+from scanlearn.config.calls import checked
 from scanlearn.config.reading import read_json
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
@@ -76,6 +77,7 @@ class PretrainResult:
         return self.views / max(self.seconds, 1e-9)
 
 
+@checked
 def pretrain(
     config: PretrainConfig | str | Path,
     overrides: Sequence[str] = (),
@@ -111,7 +113,7 @@ def pretrain(
     if not isinstance(config, PretrainConfig):
         config = load_config(PretrainConfig, config, overrides, kind="pretrain")
     elif overrides:
-        raise TypeError("overrides change a file; give them to load_config instead")
+        raise ScanlearnError("overrides change a file; give them to load_config instead")
     check_start(config.backbone, is_new=not Path(config.output).exists())
     layout = layout_of(config)
     if layout.must_start():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from scanlearn.archive.verify import Verification
 from scanlearn.archive.verify import verify as verify_archive
+from scanlearn.config.calls import checked
 from scanlearn.console import loading, say, track
 from scanlearn.errors import ScanlearnError
 from scanlearn.training.folder import RunFolder
@@ -16,6 +17,7 @@ from scanlearn.training.folder import RunFolder
 _TRAINED = ("card.json", "provenance.json", "arms")
 
 
+@checked
 def verify(folder: str | Path) -> Verification:
     """Read files again and name those that are not as they were written.
 

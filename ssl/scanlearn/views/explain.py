@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from scanlearn.config.calls import checked
 from scanlearn.console import say
 from scanlearn.views.adjusting import Operations
 from scanlearn.views.extra_settings import Extras, build_extras
@@ -26,6 +27,7 @@ _GAP = "  "
 _LEAST_LAST = 24
 
 
+@checked
 def explain(
     recipe: Annotated[Recipe | str, Field(description="A recipe or its name.")],
     *,

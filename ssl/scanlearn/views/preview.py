@@ -18,6 +18,7 @@ from jaxtyping import Float
 from pydantic import Field
 
 from scanlearn.archive.reader import Archive
+from scanlearn.config.calls import checked
 from scanlearn.console import doing, say, warn_user
 from scanlearn.core import ScanBatch
 from scanlearn.errors import ScanlearnError
@@ -166,6 +167,7 @@ class SheetGrid:
         )
 
 
+@checked
 def preview(
     source: Annotated[str | Path, Field(description="An archive, a folder or a table.")],
     *,

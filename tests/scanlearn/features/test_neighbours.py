@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from scanlearn.features.neighbours import (
     Agreement,
@@ -89,3 +93,18 @@ def test_a_map_keeps_what_is_apart_apart_and_repeats_itself() -> None:
     assert drawing.count('class="hollow"') == 10
     assert "<title>a: scan0</title>" in drawing
     assert not layout(np.ones((9, 4)), seed=0).any()
+
+
+def test_a_map_is_laid_out_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    class Watched(TSNE):
+        def fit_transform(self, *arguments: Any) -> Any:
+            seen.extend(pool["num_threads"] for pool in threadpool_info())
+            return super().fit_transform(*arguments)
+
+    monkeypatch.setattr("sklearn.manifold.TSNE", Watched)
+    with threadpool_limits(2):
+        layout(np.random.default_rng(0).normal(size=(12, 5)), seed=0)
+        assert {pool["num_threads"] for pool in threadpool_info()} != {1}
+    assert set(seen) == {1}

@@ -66,6 +66,7 @@ def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         (1, {}, ("gray.png", "colour.png", "deep.png", "slice.dcm")),
         (3, {"canvas": 40, "intensity": "percentile"}, ("gray.png", "colour.png", "deep.png")),
         (1, {"window": "lung"}, ("slice.dcm",)),
+        (3, {"window": ["lung", "mediastinum", "bone"]}, ("slice.dcm",)),
         (1, {"fit": "crop", "canvas": [48, 40]}, ("gray.png", "deep.png")),
     ],
 )
@@ -123,6 +124,11 @@ def test_timm_alone_shows_a_picture_as_we_do(tmp_path: Path, exported) -> None:
 def test_a_card_that_packs_otherwise_is_refused(exported, packing: dict, message: str) -> None:
     with pytest.raises(ScanlearnError, match=message):
         load_preprocessing(exported(1, **packing))
+
+
+def test_channels_that_no_scan_is_packed_into_are_refused(exported) -> None:
+    with pytest.raises(ScanlearnError, match=r"takes 4 channels, but .* 1 or 3; load_backbone"):
+        load_preprocessing(exported(4))
 
 
 def test_a_file_that_is_no_scan_or_has_several_is_one_sentence(tmp_path: Path, exported) -> None:

@@ -4,7 +4,6 @@ import json
 import pickle
 
 import pytest
-from pydantic import ValidationError
 
 from scanlearn.config.printing import default_yaml, json_schema
 from scanlearn.config.settings import Settings
@@ -103,7 +102,7 @@ def test_settings_parse_a_scale_once_and_dump_it_as_it_was_written(
 
 
 def test_settings_refuse_what_is_no_scale_in_its_own_words() -> None:
-    with pytest.raises(ValidationError, match="did you mean 'weak'"):
+    with pytest.raises(ScanlearnError, match=r"_Views: 'scale': .*did you mean 'weak'"):
         _Views(scale="weakk")  # type: ignore[arg-type]
 
 

@@ -79,7 +79,7 @@ def test_the_terminal_says_the_verdict_in_plain_words_too(fake_results: r.Result
 
 def test_overrides_belong_to_a_file() -> None:
     config = CompareConfig(unlabeled="a", labels="b", tasks=("t",), output="o")
-    with pytest.raises(TypeError, match="overrides"):
+    with pytest.raises(ScanlearnError, match="overrides"):
         compare(config, ["seeds=[1]"])
 
 

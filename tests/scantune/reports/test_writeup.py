@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -56,6 +57,12 @@ def test_checklists_answer_from_results_and_leave_the_rest_open(fake_results: r.
     (performance,) = [each for each in tripod.filled if each.item == "23a"]
     assert "weak 0.780 (0.755 to " in performance.text
     assert "17 ethical approval" in tripod.open
-    (external,) = [each for each in claim.filled if each.item == "32"]
+    (external,) = [each for each in claim.filled if each.item == "33"]
     assert external.text.startswith("No external test set")
     assert not {each.item for each in tripod.filled} & {text.split()[0] for text in tripod.open}
+    # The update of 2024 has 44 items.
+    items = [int(each.item) for each in claim.filled]
+    for text in claim.open:
+        first, last = re.match(r"(\d+)(?: to (\d+))? ", text).groups()  # type: ignore[union-attr]
+        items += range(int(first), int(last or first) + 1)
+    assert sorted(items) == list(range(1, 45))
