@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import wraps
+from functools import cache, wraps
+from numbers import Integral, Real
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, ParamSpec, TypeVar, Union, get_args, get_origin
@@ -17,6 +18,7 @@ from scanlearn.errors import ScanlearnError, did_you_mean
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_model_of = cache(settings_model)
 
 
 def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -53,7 +55,7 @@ def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 def _settings(function: Callable[..., Any], named: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Returns arguments that are named only, read as settings; the others as they are."""
-    model = settings_model(function)
+    model = _model_of(function)
     own = {key: value for key, value in named.items() if key in model.model_fields}
     settings = check_settings(model, own, name)
     return {**named, **{key: getattr(settings, key) for key in own}}
@@ -77,7 +79,9 @@ def _taken(value: Any, hint: Any, name: str, key: str) -> Any:
     if not all(isinstance(kind, type) for kind in origins):
         return value
     is_table = type(value).__name__ == "DataFrame"
-    is_number = isinstance(value, int) and float in origins
+    is_number = (int in origins and isinstance(value, Integral)) or (
+        float in origins and isinstance(value, Real)
+    )
     is_path = isinstance(value, os.PathLike) and Path in origins
     if is_number or is_path or (isinstance(value, tuple(origins)) and not is_table):
         return value
