@@ -257,7 +257,7 @@ class _Line:
         self._due_s = now + _NEXT_LINE_S
         figures = "".join(f", {name.replace('_', ' ')} {value}" for name, value in info.items())
         bar = f'<progress value="{work.done}" max="{work.total}"></progress>'
-        self._write(f"{work} {work.done / (now - work.began_s):,.1f}/s{figures}", bar)
+        self._write(f"{work}, {work.done / (now - work.began_s):,.1f}/s{figures}", bar)
 
     def clear(self) -> None:
         if self._is_shown:
