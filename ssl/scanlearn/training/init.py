@@ -125,7 +125,8 @@ def init(
         )
     make_folder(output.parent)
     write_atomically(output, text)
-    say(f"{output}: {text.splitlines()[0].removeprefix('# ')}")
+    command = text.splitlines()[0].removeprefix("# ")
+    say(f"wrote {output}; next: {command} --dry-run, which says what it takes, then {command}")
     return output
 
 
