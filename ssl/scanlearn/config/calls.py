@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import cache, wraps
 from numbers import Integral, Real
 from pathlib import Path
@@ -56,9 +56,22 @@ def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
 def _settings(function: Callable[..., Any], named: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Returns arguments that are named only, read as settings; the others as they are."""
     model = _model_of(function)
-    own = {key: value for key, value in named.items() if key in model.model_fields}
-    settings = check_settings(model, own, name)
-    return {**named, **{key: getattr(settings, key) for key in own}}
+    own = {
+        key: value for key, value in named.items() if key in model.model_fields and _is_plain(value)
+    }
+    if own:
+        settings = check_settings(model, own, name)
+        own = {key: getattr(settings, key) for key in own}
+    return {**named, **own}
+
+
+def _is_plain(value: Any) -> bool:
+    """Returns whether a value could stand in a file: objects, such as a `Scale`, are their own."""
+    if isinstance(value, Mapping):
+        return all(_is_plain(each) for each in value.values())
+    if isinstance(value, list | tuple | Set):
+        return all(_is_plain(each) for each in value)
+    return value is None or isinstance(value, str | int | float | Path | Settings)
 
 
 def _taken(value: Any, hint: Any, name: str, key: str) -> Any:

@@ -43,6 +43,15 @@ def test_what_fits_goes_through_as_it_is() -> None:
     assert run("simclr", ["steps=2"]) == ("simclr", ["steps=2"])
 
 
+def test_an_object_is_left_to_the_function() -> None:
+    @checked
+    def draw(*, scale: float | str = 1.0, seeds: tuple[int, ...] = ()) -> Any:
+        return scale, seeds
+
+    dial = DataFrame()
+    assert draw(scale=dial, seeds=[1, 2]) == (dial, (1, 2))  # type: ignore[arg-type]
+
+
 def test_what_a_command_takes_is_taken_in_python_too() -> None:
     assert read("a", "b", size="9")[1:3] == (("b",), 9)
     assert read("a", settings={"source": "s"})[3] == ToyConfig(source="s")
