@@ -5,7 +5,7 @@
     python benchmarks/power.py --only ncm  the settings whose names hold a word
     python benchmarks/power.py --drawn     a grid of cases with drawn scores, 300 studies of each
 
-The networks are those of coverage.py: drawn features, probes fitted in real folds with their
+The networks are those of intervals.py: drawn features, probes fitted in real folds with their
 refits, seeds whose AUROC varies by .03. Five pilot studies of one recipe tell how they vary, and
 `smallest_difference` follows from it. Then studies of two arms that differ by so much are drawn,
 and those are counted in which `paired_difference` finds p < .05. What is drawn is a difference of
@@ -24,7 +24,7 @@ from dataclasses import replace
 
 import numpy as np
 from common import options, save
-from coverage import SEED_SD, Cohort, Setting
+from intervals import SEED_SD, Cohort, Setting
 from scipy.special import ndtri
 
 from scantune.statistics.few_patients import Sides

@@ -6,11 +6,17 @@ uint8 to standardised float tensors. Everyone crops .08 to 1 of the area, flips,
 the view where it can be chosen. All else is each library's default.
 
 * ours: `ViewGenerator` on batches of 32 at 224 px and of 64 at 64 px, as pretraining calls it.
-* ours_single: `ViewTransform` on one PIL image at a time.
+* ours_single (figures `single_...`): `ViewTransform` on one PIL image at a time.
 * lightly: its `SimCLRTransform` on PIL images.
 * torchvision_pil, torchvision_tensor: transforms v2 on PIL images and on uint8 tensors.
 * kornia: its `AugmentationSequential` on batches of 64.
 * albumentations: on arrays; its default resize does not antialias.
+
+dino_vs_lightly: `ViewTransform` makes DINO's ten views (2 of 224 px, 8 of 96) of one PIL image,
+beside lightly's DINOTransform with the same crops. loader_vs_lightly: one DataLoader with two
+workers that feeds nothing, two views of 224 px of JPEG files of 256 px, drawn on the spot; beside
+lightly and albumentations. first_view_seconds: the first view in a fresh process whose imports are
+done, from compiled code in the cache; compile_seconds: the same with an empty cache.
 
 Runs are interleaved and a ratio is the median of the repeats' ratios, so that a machine that slows
 down slows all of them. kornia and albumentations are left out where they are not installed. With
@@ -26,6 +32,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -36,9 +45,10 @@ from typing import Any
 import numpy as np
 import torch
 from common import draw, hush, interleaved, median_ratio, options, real_files, report
-from lightly.transforms import SimCLRTransform
+from lightly.transforms import DINOTransform, SimCLRTransform
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from scanlearn.backbones.backbone import BackboneConfig, build_backbone
@@ -66,12 +76,19 @@ TWO_VIEWS = ViewPlan(2)
 # One call, and the views that it makes.
 Variant = tuple[Callable[[], object], int]
 GOALS = {
+    "single_224_vs_lightly": (">=", 4.0),
+    "single_64_vs_lightly": (">=", 4.0),
+    "single_224_vs_albumentations": (">=", 1.3),
+    "single_64_vs_albumentations": (">=", 1.3),
     "views_224_vs_lightly": (">=", 3.0),
     "views_64_vs_lightly": (">=", 3.0),
     "views_224_vs_torchvision": (">=", 5.0),
     "views_224_vs_kornia": (">=", 5.0),
-    "views_224_vs_albumentations": (">=", 1.0),
-    "views_64_vs_albumentations": (">=", 1.0),
+    "views_224_vs_albumentations": (">=", 1.5),
+    "views_64_vs_albumentations": (">=", 1.5),
+    "dino_vs_lightly": (">=", 4.0),
+    "loader_vs_lightly": (">=", 2.0),
+    "first_view_seconds": ("<=", 1.0),
     "acquisition_64_per_second": (">=", 4000.0),
     "gpu_share_of_resnet50_step": ("<=", 0.05),
     "gpu_share_of_vit_small_step": ("<=", 0.05),
@@ -238,10 +255,104 @@ def figures_of(rates: Mapping[str, list[float]], size: int) -> dict[str, float]:
     }
     rivals = {name: rates[name] for name in RIVALS if name in rates}
     rivals["torchvision"] = faster(rates, "torchvision_pil", "torchvision_tensor")
-    for suffix, mine in (("", rates["ours"]), ("_single", rates["ours_single"])):
+    for way, mine in (("views", rates["ours"]), ("single", rates["ours_single"])):
         for name, values in rivals.items():
-            figures[f"views_{size}{suffix}_vs_{name}"] = median_ratio(mine, values)
+            figures[f"{way}_{size}_vs_{name}"] = median_ratio(mine, values)
     return figures
+
+
+def dino_variants(pixels: np.ndarray[Any, Any]) -> dict[str, Variant]:
+    """Ten views of one image, with the same crops."""
+    images, plan = [Image.fromarray(array) for array in pixels], ViewPlan(2, 8)
+    large, *_, small = find_recipe("dino").at(Scale.STRONG).views
+    theirs = DINOTransform(
+        global_crop_scale=(large.crop_min, large.crop_max),
+        local_crop_scale=(small.crop_min, small.crop_max),
+        n_local_views=plan.local_views,
+        normalize={"mean": list(MEAN), "std": list(STD)},
+    )
+    ours = ViewTransform("dino", size=224, local_size=96, plan=plan, mean=MEAN, std=STD)
+    return {
+        "dino_ours": one_by_one(ours, images, 10),
+        "dino_lightly": one_by_one(theirs, images, 10),
+    }
+
+
+class Files(Dataset[object]):
+    """Views of image files, each file several times over."""
+
+    def __init__(self, files: list[Path], transform: Callable[[Image.Image], object]) -> None:
+        self.files = files
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> object:
+        return self.transform(Image.open(self.files[index]).convert("RGB"))
+
+
+def loader_variants(folder: Path, pixels: np.ndarray[Any, Any], count: int) -> dict[str, Variant]:
+    """Epochs of a loader with two workers that stay, over so many JPEG files."""
+    files = [folder / f"{number}.jpg" for number in range(len(pixels))]
+    for file, array in zip(files, pixels, strict=True):
+        Image.fromarray(array).save(file, quality=90)
+    every = [files[number % len(files)] for number in range(count)]
+    transforms: dict[str, Callable[[Image.Image], object]] = {
+        "ours": ViewTransform(size=224, mean=MEAN, std=STD),
+        "lightly": SimCLRTransform(
+            input_size=224, normalize={"mean": list(MEAN), "std": list(STD)}
+        ),
+    }
+    if is_there("albumentations"):
+        once = albumentations_transform(224)
+        transforms["albumentations"] = lambda image: [once(np.asarray(image)) for _ in range(2)]
+
+    def epoch(loader: DataLoader[object]) -> None:
+        for _ in loader:
+            pass
+
+    return {
+        f"loader_{name}": (
+            partial(epoch, DataLoader(Files(every, transform), 16, num_workers=2,
+                                      persistent_workers=True)),
+            2 * count,
+        )
+        for name, transform in transforms.items()
+    }  # fmt: skip
+
+
+FIRST_VIEW = """
+import time
+import numpy as np
+from scanlearn import ViewTransform
+transform = ViewTransform(size=64)
+image = np.zeros((256, 256, 3), np.uint8)
+start = time.perf_counter()
+transform(image)
+print(time.perf_counter() - start)
+"""
+
+
+def first_view_figures() -> dict[str, float]:
+    """Seconds to the first view in a fresh process, without and with compiled code in the cache."""
+    with tempfile.TemporaryDirectory() as cache:
+        kept = {name: text for name, text in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+
+        def seconds() -> float:
+            done = subprocess.run(
+                [sys.executable, "-c", FIRST_VIEW],
+                env=kept | {"SCANLEARN_CACHE": cache},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            return float(done.stdout)
+
+        return {
+            "compile_seconds": seconds(),
+            "first_view_seconds": min(seconds() for _ in range(3)),
+        }
 
 
 def acquisition_figures(pixels: np.ndarray[Any, Any], seconds: float) -> dict[str, float]:
@@ -350,6 +461,21 @@ def main() -> None:
             spread = f"{min(values):9.1f} to {max(values):9.1f}"
             print(f"  256 -> {size:3d}  {name:18s} {spread} views/s", flush=True)
         figures |= figures_of(rates, size)
+    if not arguments.gpu:
+        with tempfile.TemporaryDirectory() as folder:
+            every = dino_variants(pixels)
+            every |= loader_variants(Path(folder), pixels, 128 if arguments.quick else 512)
+            for run, _ in every.values():
+                run()
+            ways = {name: partial(rate, variant, seconds) for name, variant in every.items()}
+            rates = interleaved(ways, repeats)
+        figures |= {f"{name}_per_s": statistics.median(values) for name, values in rates.items()}
+        figures["dino_vs_lightly"] = median_ratio(rates["dino_ours"], rates["dino_lightly"])
+        for name in ("lightly", "albumentations"):
+            if f"loader_{name}" in rates:
+                ratio = median_ratio(rates["loader_ours"], rates[f"loader_{name}"])
+                figures[f"loader_vs_{name}"] = ratio
+        figures |= first_view_figures()
     if torch.cuda.is_available():
         with torch.enable_grad():
             figures |= gpu_figures(pixels, seconds)

@@ -47,7 +47,7 @@ PLACES = {
 # Single files that hold what folders share; they have no arrows.
 GROUND = {
     "scanlearn": (
-        *("core", "errors", "console", "files", "locks", "provenance", "threads"),
+        *("core", "errors", "console", "files", "locks", "compiling", "provenance", "threads"),
         "cluster",
         *("pages", "svg", "palette"),
     ),

@@ -28,6 +28,7 @@ Beside them, imported from everywhere:
 - `console.py`: lines, warnings and progress bars on a terminal
 - `files.py`: atomic writes, disk errors in words, where the cache is
 - `locks.py`: one process at a time writes to a folder, and folders that appear whole
+- `compiling.py`: compiled functions, kept in the cache
 - `provenance.py`: versions, commit, machine and seeds
 - `cluster.py`: work as tasks of a cluster
 - `threads.py`: how many threads compute beside other processes

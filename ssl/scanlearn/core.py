@@ -62,10 +62,6 @@ class ScanBatch:
         where = torch.from_numpy(rows)
         return self._each(lambda tensor: tensor[where.to(tensor.device)])
 
-    def rows(self, start: int, stop: int) -> ScanBatch:
-        """Returns the scans from ``start`` up to ``stop``, without a copy."""
-        return self._each(lambda tensor: tensor[start:stop])
-
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> ScanBatch:
         """Returns the batch on ``device``; stored values travel as they are, never as floats."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))

@@ -38,7 +38,7 @@ def house() -> Any:
 
 @pytest.fixture(scope="session")
 def coverage() -> Any:
-    return _load_script(ROOT / "benchmarks" / "coverage.py")
+    return _load_script(ROOT / "benchmarks" / "intervals.py")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Any
 SCANLEARN = [
     "errors",
     "files | console | palette",
-    "locks",
+    "locks | compiling",
     "svg",
     "pages",
     "provenance | threads | config | readers",
@@ -37,6 +37,7 @@ DOORS = {
     "jinja2": ("scanlearn.pages",),
     "lightly": ("scanlearn.methods", "scanlearn.training"),
     "matplotlib": ("scanlearn.views.preview",),
+    "numba": ("scanlearn.compiling",),
     "nibabel": ("scanlearn.readers",),
     "pydicom": ("scanlearn.readers",),
     "pytorch_lightning": ("scanlearn.training",),

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 HEAVY = (
-    *("torch", "torchvision", "timm", "lightly", "pytorch_lightning", "sklearn", "scipy"),
+    *("torch", "torchvision", "timm", "lightly", "pytorch_lightning", "sklearn", "scipy", "numba"),
     *("matplotlib", "pandas", "transformers", "huggingface_hub", "pydicom", "nibabel", "wandb"),
 )
 # One process for all command lines: the first that imports something heavy is told by its words.

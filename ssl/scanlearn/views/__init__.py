@@ -12,7 +12,9 @@
 - `ranges.py`: what may be drawn for a view, and the draw that uniforms stand for
 - `uniforms.py`: common random numbers, counted from seed, step, scan and view
 - `draw.py`: `Draw`, the numbers that a batch of views is made from
-- `render.py`: from packed scans and a draw to views
+- `render.py`: from packed scans and a draw to views, in batches with torch
+- `fused.py`: the same on a CPU, by compiled code
+- `kernel.py`: that code: every view of a scan, its planes in the cache
 - `resample.py`: crop, resize, flip and blur as weighted sums along one axis
 - `warp.py`: all other geometry as one grid, through which a scan is sampled once
 - `settings.py`: what a draw leaves open about how it is rendered

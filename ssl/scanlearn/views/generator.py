@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -16,9 +15,9 @@ from scanlearn.views.draw import Draw
 from scanlearn.views.extras import Extra, apply_extras
 from scanlearn.views.ranges import Ranges
 from scanlearn.views.recipes import Recipe, find_recipe
-from scanlearn.views.render import render_views
+from scanlearn.views.render import render_views, standardise
 from scanlearn.views.scale import Scale
-from scanlearn.views.settings import DEFAULT_SETTINGS, LOCAL_SHARE, RenderSettings
+from scanlearn.views.settings import DEFAULT_SETTINGS, LOCAL_SHARE, RenderSettings, Standard
 from scanlearn.views.uniforms import DrawKey, uniforms
 
 # Scans drawn to count enlarged views.
@@ -78,6 +77,7 @@ class ViewGenerator:
         self.size = size
         self.mean = tuple(float(value) for value in mean)
         self.std = tuple(float(value) for value in std)
+        self._standard = Standard.of(self.mean, self.std)
         self.extras = tuple(extras)
         self._scan_ids = scan_ids
         # One side for all views: `ViewTransform.one` makes a local view of a global side's blur.
@@ -110,9 +110,8 @@ class ViewGenerator:
     ) -> tuple[Float[Tensor, "b c s s"], ...]:
         if not views:
             return ()
-        last = standardiser(self.mean, self.std, batch.pixels.device)
         if not self.extras:
-            return render_views(batch, draw, views, size, self.settings, last)
+            return render_views(batch, draw, views, size, self.settings, self._standard)
 
         def scan_name(row: int) -> str:
             place = int(batch.ids[row])
@@ -120,7 +119,8 @@ class ViewGenerator:
 
         def extended(planes: Float[Tensor, "b c s s"], view: int) -> Float[Tensor, "b c s s"]:
             apply_extras(planes, draw, view, self.extras, "before", scan_name)
-            return apply_extras(last(planes), draw, view, self.extras, "after", scan_name)
+            standardise(planes, self._standard)
+            return apply_extras(planes, draw, view, self.extras, "after", scan_name)
 
         rendered = render_views(batch, draw, views, size, self.settings)
         return tuple(extended(*pair) for pair in zip(rendered, views, strict=True))
@@ -154,13 +154,3 @@ def _planned(ranges: Ranges, plan: ViewPlan) -> Ranges:
     *whole, local = ranges.views
     large = [whole[min(view, len(whole) - 1)] for view in range(plan.global_views)]
     return Ranges((*large, local))
-
-
-def standardiser(
-    mean: Sequence[float], std: Sequence[float], device: torch.device
-) -> Callable[[Float[Tensor, "b c s s"]], Float[Tensor, "b c s s"]]:
-    """Returns what makes views ``(views - mean) / std`` per channel, in place, and returns them."""
-    spread = np.asarray(std, dtype=np.float64)
-    numbers = np.stack([1 / spread, -np.asarray(mean, dtype=np.float64) / spread])
-    factor, offset = torch.from_numpy(numbers).to(device, torch.float32)[..., None, None]
-    return lambda views: views.mul_(factor).add_(offset)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,10 @@ from jaxtyping import Float64, Int
 from scanlearn.views.draw import Draw
 from scanlearn.views.operations.operation import Quantiles
 from scanlearn.views.operations.table import OPERATIONS, PARAMETERS
+from scanlearn.views.uniforms import UNIFORMS
+
+# Draws by which what an operation gives is told to be always the same.
+_TRIALS = 32
 
 
 class ViewRanges(Mapping[str, float]):
@@ -77,12 +82,63 @@ class Ranges:
 
         The same uniforms at another scale give the same draw, grown or shrunk. See `Quantiles`.
         """
-        last = len(self.views) - 1
-        views = [self.views[min(view, last)] for view in range(uniforms.shape[1])]
-        quantiles = Quantiles(views, uniforms, np.asarray(valid_box, dtype=np.float64))
-        fields: dict[str, np.ndarray[Any, Any]] = {}
+        shape = uniforms.shape[:2]
+        spans = self._spans(shape[1])
+        quantiles = Quantiles(spans, uniforms, np.asarray(valid_box, dtype=np.float64))
+        fields = dict(self._constant(shape))
         for operation in OPERATIONS:
-            fields.update(operation.draw(quantiles))
+            if operation.name not in self._idle(shape[1]):
+                fields.update(operation.draw(quantiles))
         # The 53 bits of a double in [0, 1).
         field_key = (quantiles.uniform("field") * 2.0**53).astype(np.uint64)
         return Draw(**fields, field_key=field_key)
+
+    @cached_property
+    def _kept(self) -> dict[tuple[Any, ...], Any]:
+        """What does not depend on the uniforms, by what it is and how many views it is for.
+
+        An image at a time, most of the time of a draw went into operations that never happen.
+        """
+        return {}
+
+    def _spans(self, views: int) -> dict[str, Float64[np.ndarray, " v"]]:
+        key = ("spans", views)
+        if key not in self._kept:
+            last = len(self.views) - 1
+            self._kept[key] = {
+                name: np.array([self.views[min(view, last)][name] for view in range(views)])
+                for name in PARAMETERS
+            }
+        kept: dict[str, Float64[np.ndarray, " v"]] = self._kept[key]
+        return kept
+
+    def _idle(self, views: int) -> dict[str, Mapping[str, np.ndarray[Any, Any]]]:
+        """What operations that never happen draw in each view, if that is the same in all scans."""
+        key = ("idle", views)
+        if key not in self._kept:
+            spans = self._spans(views)
+            trial = np.random.default_rng(0).random((_TRIALS, views, len(UNIFORMS)))
+            quantiles = Quantiles(spans, trial, np.tile([0.0, 0.0, 1.0, 1.0], (_TRIALS, 1)))
+            idle = {}
+            for operation in OPERATIONS:
+                probability = spans.get(f"{operation.part_of or operation.name}_p")
+                if probability is not None and not probability.any():
+                    drawn = operation.draw(quantiles)
+                    if all((array == array[:1]).all() for array in drawn.values()):
+                        idle[operation.name] = {name: array[0] for name, array in drawn.items()}
+            self._kept[key] = idle
+        kept: dict[str, Mapping[str, np.ndarray[Any, Any]]] = self._kept[key]
+        return kept
+
+    def _constant(self, shape: tuple[int, ...]) -> Mapping[str, np.ndarray[Any, Any]]:
+        """The fields of operations that never happen, for so many scans and views."""
+        key = ("constant", *shape)
+        if key not in self._kept:
+            scans, views = shape
+            self._kept[key] = {
+                name: np.broadcast_to(array, (scans, *array.shape))
+                for drawn in self._idle(views).values()
+                for name, array in drawn.items()
+            }
+        kept: Mapping[str, np.ndarray[Any, Any]] = self._kept[key]
+        return kept

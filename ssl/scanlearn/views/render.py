@@ -1,10 +1,13 @@
-"""Rendering: from packed scans and a draw to views. Pure; one geometric resample per view."""
+"""Rendering: from packed scans and a draw to views. Pure; one geometric resample per view.
+
+A CPU renders in compiled code (`fused.py`). What stands here is the same in batches, with torch: a
+GPU's renderer, and what the compiled one is tested against.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from enum import IntEnum
 
 import numpy as np
 import torch
@@ -13,34 +16,12 @@ from torch import Tensor
 
 from scanlearn.core import ScanBatch
 from scanlearn.views.draw import Draw
-from scanlearn.views.operations.operation import Rendering
+from scanlearn.views.operations.operation import Rendering, column
 from scanlearn.views.operations.table import OPERATIONS
 from scanlearn.views.operations.tone import moved_window
 from scanlearn.views.resample import Taps, crop_taps, resample
-from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
-from scanlearn.views.warp import is_warped, warp
-
-# On a CPU a view of more elements is finished alone, in the cache; smaller ones all together, in
-# fewer calls.
-_LARGE = 2**16
-# So many elements are made float at a time (4 MiB).
-_ELEMENTS_AT_ONCE = 2**20
-
-Last = Callable[[Tensor], object]
-# A hair beyond the scan is rounding.
-_BEYOND_PX = 1e-6
-
-
-class _Way(IntEnum):
-    """How a scan's view is resampled: along the axes, inside the scan or beyond; or by a grid."""
-
-    INSIDE = 0
-    BEYOND = 1
-    WARPED = 2
-
-
-def _nothing(views: Tensor) -> None:
-    """Leaves finished views as they are."""
+from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings, Standard
+from scanlearn.views.warp import Way, warp, ways_of
 
 
 def render(
@@ -70,112 +51,88 @@ def render_views(
     views: Sequence[int],
     size: int,
     settings: RenderSettings = DEFAULT_SETTINGS,
-    last: Last = _nothing,
+    standard: Standard | None = None,
 ) -> tuple[Float[Tensor, "b c s s"], ...]:
     """Returns several views of every scan.
 
     Args:
-        last: Changes some scans' finished views ``[k c s s]`` in place, while they are in the
-            cache: on a CPU a pass over the whole batch costs ten times as much.
+        standard: How they are standardised last; None leaves them on the unit range.
     """
     assert len(batch) == len(draw), "a draw belongs to its batch"
-    ways = _ways(batch, draw, settings)
-    if not ways[:, list(views)].any():
-        return _render(batch, draw, views, size, settings, last, way=_Way.INSIDE)
-    return tuple(_render_mixed(batch, draw, view, ways, size, settings, last) for view in views)
+    if batch.pixels.device.type == "cpu":
+        # numba takes a second to import.
+        from scanlearn.views.fused import render_fused
+
+        return render_fused(batch, draw, views, size, settings, standard)
+    return render_batched(batch, draw, views, size, settings, standard)
 
 
-def _ways(batch: ScanBatch, draw: Draw, settings: RenderSettings) -> Int64[np.ndarray, "b v"]:
-    """How each view of each scan is resampled."""
-    valid = batch.valid_box.cpu().numpy()[:, None]
-    inwards = (draw.crop_box - valid) * np.array([1, 1, -1, -1])
-    # A grid alone mirrors the scan.
-    beyond = _Way.WARPED if settings.background == "reflect" else _Way.BEYOND
-    ways = np.where((inwards < -_BEYOND_PX).any(-1), int(beyond), int(_Way.INSIDE))
-    warped = np.stack([is_warped(draw, view) for view in range(ways.shape[1])], axis=1)
-    return np.where(warped, int(_Way.WARPED), ways)
-
-
-def _render_mixed(
-    batch: ScanBatch,
-    draw: Draw,
-    view: int,
-    ways: Int64[np.ndarray, "b v"],
-    size: int,
-    settings: RenderSettings,
-    last: Last,
-) -> Float[Tensor, "b c s s"]:
-    """Scans of each way part by part, so that none depends on its neighbours."""
-    shape = (len(batch), batch.pixels.shape[1], size, size)
-    rendered = torch.empty(shape, device=batch.pixels.device)
-    for way in _Way:
-        rows = np.flatnonzero(ways[:, view] == way)
-        if len(rows):
-            part, drawn = batch.take(rows), draw.take(rows)
-            where = torch.from_numpy(rows).to(rendered.device)
-            (rendered[where],) = _render(part, drawn, (view,), size, settings, last, way=way)
-    return rendered
-
-
-def _render(
+def render_batched(
     batch: ScanBatch,
     draw: Draw,
     views: Sequence[int],
     size: int,
-    settings: RenderSettings,
-    last: Last,
-    *,
-    way: _Way,
+    settings: RenderSettings = DEFAULT_SETTINGS,
+    standard: Standard | None = None,
 ) -> tuple[Float[Tensor, "b c s s"], ...]:
+    """Returns what `render_views` does, with torch on any device."""
+    ways = ways_of(batch, draw, settings)
+    rendered = []
+    for view in views:
+        # Scans of each way by themselves, so that none depends on its neighbours.
+        parts = [(way, np.flatnonzero(ways[:, view] == way)) for way in Way]
+        parts = [(way, rows) for way, rows in parts if len(rows)]
+        if len(parts) == 1:
+            planes = _render(batch, draw, view, size, settings, parts[0][0])
+        else:
+            planes = batch.pixels.new_empty(
+                (len(batch), batch.pixels.shape[1], size, size), dtype=torch.float32
+            )
+            for way, rows in parts:
+                where = torch.from_numpy(rows).to(planes.device)
+                part, drawn = batch.take(rows), draw.take(rows)
+                planes[where] = _render(part, drawn, view, size, settings, way)
+        rendered.append(planes if standard is None else standardise(planes, standard))
+    return tuple(rendered)
+
+
+def standardise(views: Float[Tensor, "b c s s"], standard: Standard) -> Float[Tensor, "b c s s"]:
+    """Standardises views in place and returns them."""
+    linear = torch.from_numpy(standard.linear).to(views.device, non_blocking=True)
+    factor, offset = linear[..., None, None]
+    return views.mul_(factor).add_(offset)
+
+
+def _render(
+    batch: ScanBatch, draw: Draw, view: int, size: int, settings: RenderSettings, way: Way
+) -> Float[Tensor, "b c s s"]:
     """Views that all take a grid, or that all are crops and flips: two banded passes."""
-    warped = way == _Way.WARPED
-    batch = _inside_only(batch) if warped else batch
-    b, c, h, w = batch.pixels.shape
-    num_planes = c if batch.mask is None and way == _Way.INSIDE else c + 1
-    # One tensor a view: an allocation that is too large comes back as pages to be faulted in.
-    shape = (b, num_planes, size, size)
-    rendered = [torch.empty(shape, device=batch.pixels.device) for _ in views]
-    taps = [] if warped else [_crop(batch, draw, view, size, way) for view in views]
-    # On a GPU all scans are worked on together; on a CPU as many as fit its cache.
-    is_large = num_planes * size * size > _LARGE
-    step = 1 if is_large else max(_ELEMENTS_AT_ONCE // (num_planes * h * w), 1)
-    step = b if batch.pixels.is_cuda else step
-    for start in range(0, b, step):
-        part, drawn = batch.rows(start, start + step), draw.take(slice(start, start + step))
-        content = _content(part)
-        for number, (planes, view) in enumerate(zip(rendered, views, strict=True)):
-            if warped:
-                box = part.valid_box.cpu().numpy().astype(np.float64)
-                chunk = warp(
-                    content,
-                    box,
-                    drawn,
-                    view,
-                    size,
-                    settings.background,
-                    settings.pivot,
-                    part.spacing_mm.cpu().numpy().astype(np.float64),
-                )
-            else:
-                rows, columns = (along.rows(start, start + step) for along in taps[number])
-                chunk = resample(content, rows, columns)
-                if chunk.shape[1] < num_planes:
-                    chunk = torch.cat([chunk, _covered(rows, columns).to(chunk.device)], dim=1)
-                _turn(chunk, drawn.quarter_turns[:, view])
-            if is_large:
-                change(chunk, part, drawn, view, settings)
-                last(chunk[:, :c])
-            planes[start : start + step] = chunk
-    for planes, view in zip(rendered, views, strict=True):
-        if not is_large:
-            change(planes, batch, draw, view, settings)
-            last(planes[:, :c])
-    return tuple(planes[:, :c] for planes in rendered)
+    channels = batch.pixels.shape[1]
+    if way == Way.WARPED:
+        batch = _inside_only(batch)
+        planes = warp(
+            _content(batch),
+            batch.valid_box.cpu().numpy().astype(np.float64),
+            draw,
+            view,
+            size,
+            settings.background,
+            settings.pivot,
+            batch.spacing_mm.cpu().numpy().astype(np.float64),
+        )
+    else:
+        rows, columns = _crop(batch, draw, view, size, way)
+        planes = resample(_content(batch), rows, columns)
+        if way == Way.BEYOND and batch.mask is None:
+            planes = torch.cat([planes, _covered(rows, columns).to(planes.device)], dim=1)
+        _turn(planes, draw.quarter_turns[:, view])
+    change(planes, batch, draw, view, settings)
+    return planes[:, :channels]
 
 
-def _crop(batch: ScanBatch, draw: Draw, view: int, size: int, way: _Way) -> tuple[Taps, Taps]:
+def _crop(batch: ScanBatch, draw: Draw, view: int, size: int, way: Way) -> tuple[Taps, Taps]:
     canvas = batch.pixels.shape[-2:]
-    box = batch.valid_box.cpu().numpy().T if way == _Way.BEYOND else None
+    box = batch.valid_box.cpu().numpy().T if way == Way.BEYOND else None
     rows, columns = (
         crop_taps(
             *draw.crop_box[:, view, axis::2].T,
@@ -216,11 +173,10 @@ def change(
     c = batch.pixels.shape[1]
     x, coverage = planes[:, :c], planes[:, c:] if planes.shape[1] > c else None
     low, high = (batch.value_range[:, i].to(x).view(-1, 1, 1, 1) for i in range(2))
-    low, high = moved_window(low, high, draw, view)
-    # Asking a GPU whether there is anything to subtract would wait for it.
-    if x.is_cuda or bool(low.any()):
-        x.sub_(low if coverage is None else low * coverage)
-    x.div_(high - low).clamp_(0, 1)
+    width, level = draw.window_width[:, view], draw.window_level[:, view]
+    if width.any() or level.any():
+        low, high = moved_window(low, high, column(width, x), column(level, x))
+    x.sub_(low if coverage is None else low * coverage).div_(high - low).clamp_(0, 1)
     unit_hu = None
     if batch.hu_per_value is not None and draw.noise_hu[:, view].any():
         unit_hu = batch.hu_per_value * (high - low).flatten().double().cpu().numpy()

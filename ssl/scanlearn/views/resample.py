@@ -48,14 +48,6 @@ class Taps:
             weight=torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float32)),
         )
 
-    def rows(self, first: int, last: int) -> Taps:
-        """Returns the taps of the scans from ``first`` up to ``last`` that weigh anything there."""
-        part = slice(first, last)
-        used = self.weight[part].amax(dim=(0, 1)).nonzero()
-        kept = slice(int(used[0]), int(used[-1]) + 1)
-        index, weight = self.index[part, :, kept], self.weight[part, :, kept]
-        return Taps(self.start[part], self.stop[part], index, weight)
-
 
 def crop_taps(
     low: Float64[np.ndarray, " b"],

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 
 Background = Literal["black", "reflect", "reflect_moved"]
 Pivot = Literal["centre", "apex"]
@@ -59,3 +60,21 @@ class RenderSettings:
 
 
 DEFAULT_SETTINGS = RenderSettings()
+
+
+@dataclass(frozen=True)
+class Standard:
+    """How finished views are standardised.
+
+    Args:
+        linear: ``[2 c]`` factor and offset per channel, or of one for all.
+    """
+
+    linear: Float32[np.ndarray, "2 c"]
+
+    @classmethod
+    def of(cls, mean: Sequence[float], std: Sequence[float]) -> Standard:
+        """Returns what makes views ``(views - mean) / std``."""
+        spread = np.asarray(std, dtype=np.float64)
+        numbers = np.stack([1 / spread, -np.asarray(mean, dtype=np.float64) / spread])
+        return cls(numbers.astype(np.float32))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from scanlearn.views.adjusting import Given
 from scanlearn.views.extras import Extra
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.modality import AnyModality
+from scanlearn.views.operations.colour import gray
 from scanlearn.views.recipes import Recipe, find_recipe
 from scanlearn.views.scale import Scale, Written
 from scanlearn.views.settings import DEFAULT_SETTINGS, RenderSettings
@@ -54,6 +55,8 @@ class ViewTransform:
         local_size: Side of a local view in pixels; None for 96/224 of ``size``.
         mean: Per channel on the unit range, or one for all; None leaves the unit range. ``std`` is
             given with it.
+        channels: 1 or 3, to which images are brought: colour becomes its luma, gray is repeated;
+            None leaves them as they are.
         modality: Kind of scan, whose policy changes the recipe: a name, such as "xray", or one of
             your own as ``{"name": "thyroid", "like": "ultrasound", "operations": {...}}``; None
             for the recipe alone. See docs/modalities.md.
@@ -82,6 +85,7 @@ class ViewTransform:
         local_size: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        channels: Literal[1, 3] | None = None,
         modality: AnyModality | None = None,
         operations: Mapping[str, Given] | None = None,
         extras: Sequence[Extra] = (),
@@ -95,6 +99,11 @@ class ViewTransform:
                 f"transform: {len(mean)} means and {len(std)} standard deviations; give as many "
                 "of one as of the other."
             )
+        if channels not in (None, 1, 3):
+            raise ScanlearnError(
+                f"transform: channels {channels!r} is not 1 or 3; give one of them."
+            )
+        self._channels = channels
         self.extras = tuple(extras)
         self._views = ViewGenerator(
             find_recipe(recipe).under(modality).adjusted(operations or {}),
@@ -123,7 +132,7 @@ class ViewTransform:
         Raises:
             ScanlearnError: The image, the box, the mask or the range cannot be used.
         """
-        batch = batch_of_one(image, valid_box, mask, value_range)
+        batch = batch_of_one(image, valid_box, mask, value_range, self._channels)
         channels, means = batch.pixels.shape[1], len(self._views.mean)
         if means not in (1, channels):
             raise ScanlearnError(
@@ -163,6 +172,7 @@ class ViewTransform:
                 extras=[
                     replace(extra, views="all") for extra in self.extras if extra.applies_to(view)
                 ],
+                channels=self._channels,
                 settings=self._views.settings,
                 generator=self._generator,
             )
@@ -205,6 +215,7 @@ def batch_of_one(
     valid_box: Sequence[int] | None,
     mask: Picture | None,
     value_range: tuple[float, float] | None,
+    channels: Literal[1, 3] | None = None,
 ) -> ScanBatch:
     """Returns a picture as a batch of one scan, on the picture's device.
 
@@ -217,11 +228,12 @@ def batch_of_one(
         mask: ``[h w]``, not 0 inside the field of view; None where all of it is.
         value_range: The values that mean 0 and 1; None for the range of the type, which for
             floats is 0 and 1.
+        channels: To which the picture is brought; None leaves it as it is.
 
     Raises:
         ScanlearnError: One of them cannot be used.
     """
-    pixels = _pixels(image)
+    pixels = _in_channels(_pixels(image), channels)
     height, width = pixels.shape[1:]
     device = pixels.device
     return ScanBatch(
@@ -251,7 +263,20 @@ def _pixels(image: Picture) -> PixelTensor:
             f"image: type {pixels.dtype} has no known value range; give uint8, uint16 or floats in "
             "[0, 1]."
         )
-    return pixels.contiguous()
+    return pixels
+
+
+def _in_channels(pixels: PixelTensor, channels: int | None) -> PixelTensor:
+    if channels is None or len(pixels) == channels:
+        return pixels
+    if channels == 3:
+        return pixels.expand(3, -1, -1)
+    luma = gray(pixels.to(torch.float32)[None])[0]
+    # The weights sum to .9999: white would not be white.
+    luma = luma / gray(luma.new_ones(1, 3, 1, 1))[0]
+    whole = luma.round() if not pixels.is_floating_point() else luma
+    # torch rounds to uint16 by way of another type only.
+    return whole.to(torch.int32).to(pixels.dtype) if whole is not luma else luma
 
 
 def _stored(image: Picture) -> Tensor:

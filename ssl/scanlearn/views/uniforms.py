@@ -7,6 +7,7 @@ on nothing else, so that every scale, rank count, device and resumed run draws t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt64
@@ -66,11 +67,11 @@ def uniforms(key: DrawKey, views: int) -> Float64[np.ndarray, "b v p"]:
     Source: the finaliser of SplitMix64, Steele, Lea and Flood, OOPSLA 2014, used as a hash of a
     counter: each number of the key is mixed in by one more round.
     """
-    state = mix(np.full((1, 1, 1), key.seed, dtype=np.uint64))
-    state = _absorb(state, np.full((1, 1, 1), key.step, dtype=np.uint64))
+    start = np.array([key.seed, key.step], dtype=np.uint64)[:, None, None]
+    state = mix(mix(start[0]) ^ mix(start[1] + _GOLDEN))
     state = _absorb(state, np.asarray(key.positions, dtype=np.uint64)[:, None, None])
-    state = _absorb(state, np.arange(views, dtype=np.uint64)[None, :, None])
-    state = _absorb(state, np.arange(len(UNIFORMS), dtype=np.uint64)[None, None, :])
+    state = mix(state ^ _counted(views)[:, None])
+    state = mix(state ^ _counted(len(UNIFORMS)))
     # The upper 53 bits fill a double's mantissa: every value is exact and below 1.
     return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
@@ -86,6 +87,12 @@ def mix(state: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
     mixed *= _MIX_2
     mixed ^= np.right_shift(mixed, np.uint64(31), out=shifted)
     return mixed
+
+
+@lru_cache(maxsize=64)
+def _counted(number: int) -> UInt64[np.ndarray, " n"]:
+    """The counters up to a number as they are mixed in: the same for every batch."""
+    return mix(np.arange(number, dtype=np.uint64) + _GOLDEN)
 
 
 def _absorb(

@@ -2,27 +2,55 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from scanlearn.core import ScanBatch
 from scanlearn.views.draw import Draw
 from scanlearn.views.operations.fields import elastic_field
 from scanlearn.views.operations.geometry import LARGEST_ELASTIC
-from scanlearn.views.settings import Background, Pivot
+from scanlearn.views.settings import Background, Pivot, RenderSettings
+
+# A hair beyond the scan is rounding.
+_BEYOND_PX = 1e-6
 
 
-def is_warped(draw: Draw, view: int) -> Bool[np.ndarray, " b"]:
-    """Returns which scans' views need more than a crop and a flip."""
-    moved = (draw.translation[:, view] != 0).any(-1) | (draw.shear_deg[:, view] != 0).any(-1)
-    turned = (draw.rotation_deg[:, view] != 0) | (draw.stretch[:, view] != 0)
-    warped: Bool[np.ndarray, " b"] = moved | turned | _is_elastic(draw, view)
+class Way(IntEnum):
+    """How a scan's view is resampled: along the axes, inside the scan or beyond; or by a grid."""
+
+    INSIDE = 0
+    BEYOND = 1
+    WARPED = 2
+
+
+def ways_of(batch: ScanBatch, draw: Draw, settings: RenderSettings) -> Int64[np.ndarray, "b v"]:
+    """Returns how each view of each scan is resampled."""
+    valid = batch.valid_box.cpu().numpy()[:, None]
+    inwards = (draw.crop_box - valid) * np.array([1, 1, -1, -1])
+    # A grid alone mirrors the scan.
+    beyond = Way.WARPED if settings.background == "reflect" else Way.BEYOND
+    ways = np.where((inwards < -_BEYOND_PX).any(-1), int(beyond), int(Way.INSIDE))
+    return np.where(is_warped(draw), int(Way.WARPED), ways)
+
+
+def is_warped(draw: Draw) -> Bool[np.ndarray, "b v"]:
+    """Returns which views need more than a crop and a flip."""
+    amounts = (draw.rotation_deg, draw.stretch, draw.elastic, draw.elastic_mm, draw.elastic_axial)
+    warped: Bool[np.ndarray, "b v"] = (draw.translation != 0).any(-1) | (draw.shear_deg != 0).any(
+        -1
+    )
+    for amount in amounts:
+        warped |= amount != 0
     return warped
 
 
-def _is_elastic(draw: Draw, view: int) -> Bool[np.ndarray, " b"]:
+def is_elastic(draw: Draw, view: int) -> Bool[np.ndarray, " b"]:
+    """Returns which scans' views are bent."""
     amounts = (draw.elastic, draw.elastic_mm, draw.elastic_axial)
     elastic: Bool[np.ndarray, " b"] = np.any([each[:, view] != 0 for each in amounts], axis=0)
     return elastic
@@ -56,14 +84,8 @@ def warp(
     """
     device = planes.device
     spacing = np.full((len(planes), 2), np.nan) if spacing_mm is None else spacing_mm
-    to_canvas, offset = _maps(draw, view, valid_box if pivot == "apex" else None)
-    # The crop alone shrinks: all else keeps areas, and stretches by a few per cent.
-    box = draw.crop_box[:, view]
-    shrink = (box[:, 2:] - box[:, :2]).max(axis=-1) / size
-    # Half width of the triangle in pixels of the view: with the sampler's own triangle it has
-    # the variance of a triangle as wide as the reduction.
-    reach = np.sqrt(np.maximum(1 - 1 / np.maximum(shrink, 1) ** 2, 0))
-    taps = 2 * np.ceil(shrink * reach).astype(np.int64)
+    to_canvas, offset = maps(draw, view, valid_box if pivot == "apex" else None)
+    reach, taps = samples(draw, view, size)
     views = planes.new_empty((len(planes), planes.shape[1], size, size))
     for count in np.unique(taps):
         chosen = np.flatnonzero(taps == count)
@@ -84,10 +106,25 @@ def warp(
     return views
 
 
-def _maps(
+def samples(
+    draw: Draw, view: int, size: int
+) -> tuple[Float64[np.ndarray, " b"], Int64[np.ndarray, " b"]]:
+    """Returns by how far, in pixels of the view, and how often each pixel is sampled on an axis."""
+    # The crop alone shrinks: all else keeps areas, and stretches by a few per cent.
+    box = draw.crop_box[:, view]
+    shrink = (box[:, 2:] - box[:, :2]).max(axis=-1) / size
+    # Half width of the triangle in pixels of the view: with the sampler's own triangle it has
+    # the variance of a triangle as wide as the reduction.
+    reach = np.sqrt(np.maximum(1 - 1 / np.maximum(shrink, 1) ** 2, 0))
+    return reach, 2 * np.ceil(shrink * reach).astype(np.int64)
+
+
+def maps(
     draw: Draw, view: int, apex_of: Float64[np.ndarray, "b 4"] | None
 ) -> tuple[Float64[np.ndarray, "b 2 2"], Float64[np.ndarray, "b 2"]]:
-    """Where a point (x, y) of the view, from -.5 to .5, lies on the canvas: matrix and offset.
+    """Returns where a point (x, y) of the view, from -.5 to .5, lies on the canvas.
+
+    A matrix and an offset.
 
     Args:
         apex_of: Valid boxes, the middle of whose upper edge inside the crop stays in its place;
@@ -197,7 +234,7 @@ def _view_grid(
     t = line.shape[1]
     x, y = line[:, None, :].expand(-1, t, t), line[:, :, None].expand(-1, t, t)
     grid = torch.stack([x, y], dim=-1)
-    if not _is_elastic(draw, view).any():
+    if not is_elastic(draw, view).any():
         return grid
     field = displacement(draw, view, size, offsets.device, spacing_mm)
     if t != size:

@@ -288,7 +288,7 @@ def test_an_operation_without_effect_is_found() -> None:
 
 def test_an_operation_that_the_renderer_forgets_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     left: tuple[Operation, ...] = tuple(o for o in OPERATIONS if o.name != "solarize")
-    monkeypatch.setattr("scanlearn.views.render.OPERATIONS", left)
+    monkeypatch.setattr("scanlearn.views.fused.OPERATIONS", left)
     assert failed(self_test(find_recipe("byol"), 3, torch.uint8)) == ["solarize (global 2)"]
 
 

@@ -13,11 +13,11 @@ import torch
 from scanlearn.core import ScanBatch, ViewPlan
 from scanlearn.errors import ScanlearnError
 from scanlearn.views.draw import Draw
-from scanlearn.views.generator import ViewGenerator, standardiser
+from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.recipes import find_recipe
-from scanlearn.views.render import render
+from scanlearn.views.render import render, standardise
 from scanlearn.views.scale import Scale
-from scanlearn.views.settings import RenderSettings
+from scanlearn.views.settings import RenderSettings, Standard
 from scanlearn.views.uniforms import DrawKey
 
 MakeBatch = Callable[..., ScanBatch]
@@ -64,8 +64,7 @@ def test_a_local_view_is_blurred_by_the_side_of_the_global_ones(
 
 def test_each_channel_has_its_own_mean_and_std() -> None:
     x = torch.full((1, 3, 2, 2), 0.5)
-    standardise = standardiser((0.5, 0.4, 0.3), (1.0, 0.1, 0.2), x.device)
-    found = standardise(x)[0, :, 0, 0]
+    found = standardise(x, Standard.of((0.5, 0.4, 0.3), (1.0, 0.1, 0.2)))[0, :, 0, 0]
     assert torch.allclose(found, torch.tensor([0.0, 1.0, 1.0]), atol=1e-6)
 
 
@@ -88,7 +87,7 @@ def test_two_ranks_of_four_see_the_views_of_one_of_eight(make_batch: MakeBatch) 
     batch = make_batch(8, 3)
     whole = _busy_views(batch, 0)
     for start in (0, 4):
-        part = _busy_views(batch.rows(start, start + 4), start)
+        part = _busy_views(batch.take(np.arange(start, start + 4)), start)
         for mine, all_ in zip(part, whole, strict=True):
             assert torch.equal(mine, all_[start : start + 4])
 

@@ -10,6 +10,8 @@ from scanlearn.views.draw import Draw
 from scanlearn.views.operations.operation import Quantiles
 from scanlearn.views.operations.table import OPERATIONS, PARAMETERS
 from scanlearn.views.ranges import Ranges, ViewRanges
+from scanlearn.views.recipes import RECIPES
+from scanlearn.views.scale import Scale
 from scanlearn.views.uniforms import UNIFORMS, DrawKey, uniforms
 
 N = 20_000
@@ -140,3 +142,19 @@ def test_every_view_of_every_scan_has_a_field_key_of_its_own() -> None:
 def test_the_last_ranges_serve_all_further_views() -> None:
     draw = _draw(ViewRanges(flip_p=1.0), ViewRanges(), num_views=4)
     assert draw.flip.all(axis=0).tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_what_never_happens_is_drawn_as_if_it_were_asked(name: str) -> None:
+    valid_box = np.tile([0.0, 0.0, 90.0, 120.0], (5, 1))
+    u = uniforms(DrawKey(1, 2, np.arange(5)), 4)
+    for scale in (Scale.of(0.0), Scale.of(0.7)):
+        ranges = RECIPES[name].at(scale)
+        drawn = ranges.draw(u, valid_box)
+        views = [ranges.views[min(view, len(ranges.views) - 1)] for view in range(4)]
+        spans = {name: np.array([view[name] for view in views]) for name in PARAMETERS}
+        quantiles = Quantiles(spans, u, valid_box)
+        for operation in OPERATIONS:
+            for field, expected in operation.draw(quantiles).items():
+                assert np.array_equal(getattr(drawn, field), expected), field
+                assert getattr(drawn, field).dtype == expected.dtype, field

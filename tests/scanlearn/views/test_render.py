@@ -187,7 +187,6 @@ def test_equal_channels_of_a_gray_draw_match_one_channel(make_batch: MakeBatch) 
 def test_a_view_does_not_depend_on_its_batch(
     size: int, is_masked: bool, make_batch: MakeBatch
 ) -> None:
-    # Views of 230 px are finished scan by scan, those of 32 px all together.
     rows, columns = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
     disc = ((rows - 48) ** 2 + (columns - 45) ** 2 < 42**2).expand(16, 96, 96)
     batch = make_batch(16, 3, box=(0, 0, 96, 80), mask=disc if is_masked else None)
@@ -196,17 +195,6 @@ def test_a_view_does_not_depend_on_its_batch(
     for chosen in (np.arange(4), np.arange(5, 16), *np.arange(16)[:, None]):
         part = render(batch.take(chosen), draw.take(chosen), 0, size)
         assert torch.equal(part, whole[torch.from_numpy(chosen)])
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_large_views_are_finished_alone_as_all_together(
-    channels: int, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batch = make_batch(12, channels, (96, 90))
-    draw = _draw(batch, 1.0)
-    alone = render(batch, draw, 0, 260)
-    monkeypatch.setattr("scanlearn.views.render._LARGE", 2**40)
-    assert (alone - render(batch, draw, 0, 260)).abs().max() < 1e-5
 
 
 def test_rendering_changes_neither_scans_nor_draw_and_repeats(make_batch: MakeBatch) -> None:

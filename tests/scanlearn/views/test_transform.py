@@ -267,6 +267,40 @@ def test_workers_and_epochs_draw_differently_and_torchs_seed_repeats_them(
     assert len(set(drawn)) == len(drawn) == 16
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_mix_of_gray_and_colour_is_brought_to_one_kind(dtype: type) -> None:
+    top = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    ramp = np.linspace(0, 1, 32 * 32).reshape(32, 32)
+    colour = np.stack([ramp, ramp**2, 1 - ramp], axis=-1)
+    luma = colour @ [0.299, 0.587, 0.114]
+    pictures = [(picture * top).astype(dtype) for picture in (ramp, colour, luma)]
+    for channels in (1, 3):
+        transform = ViewTransform(scale=0, size=32, channels=channels)
+        gray, mixed, expected = (transform(picture)[0] for picture in pictures)
+        assert gray.shape == mixed.shape == (channels, 32, 32)
+        if channels == 1:
+            assert (mixed - expected).abs().max() < 0.01
+            assert transform(np.full((8, 8, 3), top, dtype))[0].max() == 1
+        else:
+            assert torch.equal(gray[0], gray[2])
+    with pytest.raises(ScanlearnError, match="channels 2 is not 1 or 3"):
+        ViewTransform(channels=2)  # type: ignore[arg-type]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_may_be_forked_or_spawned(start: str, folder: Path) -> None:
+    torch.manual_seed(0)
+    dataset = LightlyDataset(str(folder), transform=ViewTransform(size=32, channels=3))
+    # Rendered here before: a fork inherits what is loaded.
+    dataset[0]
+    loader = DataLoader(dataset, batch_size=2, num_workers=2, multiprocessing_context=start)
+    for _ in range(2):
+        for views, _, _ in loader:
+            assert [view.shape[1:] for view in views] == [(3, 32, 32)] * 2
+            assert all(view.isfinite().all() for view in views)
+
+
 def test_a_transform_is_picklable_and_says_what_it_is(image: Image.Image) -> None:
     transform = ViewTransform("simclr", "weak", size=32, plan=ViewPlan(3))
     again = pickle.loads(pickle.dumps(transform))

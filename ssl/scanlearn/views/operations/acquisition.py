@@ -229,6 +229,7 @@ def _noise(name: str, label: str, unit: str, apply: Apply) -> Operation:
         (probability(name, label), Parameter(std, f"{label}, largest std", unit)),
         lambda quantiles: {std: quantiles.upwards(name, std)},
         apply,
+        lambda draw: getattr(draw, std) != 0,
     )
 
 
@@ -243,6 +244,7 @@ BIAS_FIELD = Operation(
         "bias_field": quantiles.happens("bias_field") * quantiles.span("bias_field")
     },
     multiply_by_field,
+    lambda draw: draw.bias_field != 0,
 )
 SOFT = Operation(
     "soft",
@@ -279,6 +281,7 @@ NOISE = Operation(
         "noise_hu": quantiles.upwards("noise", "noise_hu", "noise_std"),
     },
     add_noise,
+    lambda draw: (draw.noise_std != 0) | (draw.noise_hu != 0),
 )
 ILLUMINATION = Operation(
     "illumination",
@@ -293,6 +296,7 @@ ILLUMINATION = Operation(
         "illumination": quantiles.either_way("illumination", "illumination", "illumination_change")
     },
     light_unevenly,
+    lambda draw: draw.illumination != 0,
 )
 LOW_RESOLUTION = Operation(
     "low_resolution",
@@ -309,6 +313,7 @@ LOW_RESOLUTION = Operation(
     ),
     _draw_low_resolution,
     coarsen,
+    lambda draw: draw.low_resolution != 1,
 )
 RICIAN = _noise("rician", "Rician noise", "of the range", add_rician)
 POISSON = _noise("poisson", "Poisson noise", "of the range, where a view is 1", count_photons)
@@ -329,4 +334,5 @@ JPEG = Operation(
     ),
     _draw_jpeg,
     compress_as_jpeg,
+    lambda draw: draw.jpeg_quality != JPEG_LOSSLESS,
 )

@@ -262,6 +262,7 @@ STAIN = Operation(
     ),
     _draw_stain,
     restain,
+    lambda draw: (draw.stain_factor != 1).any(-1) | (draw.stain_offset != 0).any(-1),
     needs_colour=True,
 )
 JITTER = Operation(

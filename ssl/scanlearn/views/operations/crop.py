@@ -135,7 +135,11 @@ def _inverse(
     a, stop = ends
     for _ in range(_NEWTON_STEPS):
         density = np.maximum(intercept - slope * np.log(a), 1e-12)
-        a = np.clip(a + (goal - _integral(a, intercept, slope)) / density, a, stop)
+        moved = np.clip(a + (goal - _integral(a, intercept, slope)) / density, a, stop)
+        # Where no step moves anything, none that follows does.
+        if np.array_equal(moved, a):
+            break
+        a = moved
     return a
 
 

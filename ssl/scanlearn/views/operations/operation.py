@@ -8,7 +8,7 @@ do so too: torch, which takes seconds, is imported where a view is rendered.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -83,12 +83,12 @@ class Quantiles:
     """Pushes the uniforms of a batch through the ranges of each view.
 
     Args:
-        views: The ranges of each of the ``v`` views, by parameter.
+        spans: The ranges of each of the ``v`` views, by parameter.
         uniforms: One number in [0, 1) per scan, view and entry of `UNIFORMS`.
         valid_box: Top, left, bottom and right of each scan on its canvas, in pixels.
     """
 
-    views: Sequence[Mapping[str, float]]
+    spans: Mapping[str, Float64[np.ndarray, " v"]]
     uniforms: Float64[np.ndarray, "b v p"]
     valid_box: Float64[np.ndarray, "b 4"]
 
@@ -98,7 +98,7 @@ class Quantiles:
 
     def span(self, parameter: str) -> Float64[np.ndarray, " v"]:
         """Returns a parameter's value in each view."""
-        return np.array([view[parameter] for view in self.views])
+        return self.spans[parameter]
 
     def happens(self, operation: str) -> Bool[np.ndarray, "b v"]:
         """Returns where an operation is done, by its probability."""
@@ -156,6 +156,8 @@ class Operation:
         apply: Changes views ``[b c s s]`` in place; None where another operation does it: geometry
             is composed into one resampling, the parts of the jitter are done by it, the window is
             moved as stored values are brought to the unit range.
+        acts: Returns the views that ``apply`` may change; None for all. A CPU leaves the others
+            alone, and finishes what its compiled renderer does in one go.
         part_of: The operation whose probability it shares.
         needs_colour: Whether it has no meaning on one channel.
     """
@@ -165,6 +167,7 @@ class Operation:
     parameters: tuple[Parameter, ...]
     draw: Callable[[Quantiles], Mapping[str, np.ndarray[Any, Any]]]
     apply: Callable[[Float[Tensor, "b c s s"], Rendering], None] | None = None
+    acts: Callable[[Draw], Bool[np.ndarray, "b v"]] | None = None
     part_of: str | None = None
     needs_colour: bool = False
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
-from scanlearn.views.draw import Draw
 from scanlearn.views.operations.operation import (
     Operation,
     Parameter,
@@ -24,6 +23,7 @@ from scanlearn.views.settings import LEAST_BLUR_PX
 if TYPE_CHECKING:
     from torch import Tensor
 
+_Values = TypeVar("_Values", "Tensor", np.ndarray[Any, Any])
 
 # Where a histogram shift moves the curve of gray values; its ends stay.
 HISTOGRAM_POINTS = (0.25, 0.5, 0.75)
@@ -33,18 +33,15 @@ POSTERISE_BITS = 8.0
 
 
 def moved_window(
-    low: Float[Tensor, "b 1 1 1"], high: Float[Tensor, "b 1 1 1"], draw: Draw, view: int
-) -> tuple[Float[Tensor, "b 1 1 1"], Float[Tensor, "b 1 1 1"]]:
+    low: _Values, high: _Values, width: _Values, level: _Values
+) -> tuple[_Values, _Values]:
     """Returns the stored values that mean 0 and 1 in a window of another width and level.
 
     Moved before anything is cut off: where all Hounsfield units are kept, a wider window shows
     what lay beyond the packed one. Moved afterwards it turned the air around a patient gray.
     """
-    width, level = draw.window_width[:, view], draw.window_level[:, view]
-    if not (width.any() or level.any()):
-        return low, high
     span = high - low
-    shift, half = column(level, span) * span, column(width, span) * span / 2
+    shift, half = level * span, width * span / 2
     return low + (shift - half), high + (shift + half)
 
 
@@ -165,6 +162,7 @@ GAMMA = Operation(
     ),
     lambda quantiles: {"gamma": np.exp(quantiles.either_way("gamma", "gamma", "gamma_exponent"))},
     raise_to_power,
+    lambda draw: draw.gamma != 1,
 )
 HISTOGRAM_SHIFT = Operation(
     "histogram_shift",

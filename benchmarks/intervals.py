@@ -1,8 +1,8 @@
 """What 95 % intervals cover, and how often two arms of one recipe are called different.
 
-    python benchmarks/coverage.py             150 repetitions, 75 of five seeds: 25 minutes
-    python benchmarks/coverage.py --quick     20 and 10: 3 minutes
-    python benchmarks/coverage.py --only few  the settings whose names hold a word
+    python benchmarks/intervals.py             150 repetitions, 75 of five seeds: 25 minutes
+    python benchmarks/intervals.py --quick     20 and 10: 3 minutes
+    python benchmarks/intervals.py --only few  the settings whose names hold a word
 
 Everything goes the way of every study. Features are drawn, and then `score_learners` fits the real
 learners in real folds, with their refits; `estimate`, `arm_interval`, `paired_difference` and

@@ -1,4 +1,4 @@
-"""The simulation behind `benchmarks/coverage.py`, and a short run of it."""
+"""The simulation behind `benchmarks/intervals.py`, and a short run of it."""
 
 from __future__ import annotations
 
