@@ -401,7 +401,8 @@ class Sheet:
         import torch
 
         from scanlearn.views.extras import apply_extras
-        from scanlearn.views.generator import standardiser
+        from scanlearn.views.render import standardise
+        from scanlearn.views.settings import Standard
 
         def scan_name(row: int) -> str:
             return f"'{archive.scan_ids[int(batch.ids[row])]}'"
@@ -409,8 +410,8 @@ class Sheet:
         apply_extras(planes, draw, view, self.extras, "before", scan_name)
         if all(extra.place == "before" for extra in self.extras):
             return planes
-        last = standardiser(archive.mean, archive.std, planes.device)
-        apply_extras(last(planes), draw, view, self.extras, "after", scan_name)
+        standardise(planes, Standard.of(archive.mean, archive.std))
+        apply_extras(planes, draw, view, self.extras, "after", scan_name)
         mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (archive.mean, archive.std))
         return (planes * std + mean).clamp_(0, 1)
 
