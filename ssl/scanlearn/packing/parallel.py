@@ -23,6 +23,8 @@ from time import perf_counter
 from types import FrameType, ModuleType
 from typing import Any, TypeVar, cast
 
+from scanlearn.readers.limits import limits_kept
+
 _START_METHOD = "forkserver" if os.name == "posix" else "spawn"
 _CHUNKS_PER_WORKER = 4
 # Long enough that handing it over costs little, short enough that no process waits long for the
@@ -245,7 +247,8 @@ _shared: SharedBuffers
 
 def _each(function: Callable[[Item], Result], items: list[Item], slot: int) -> Pickled:
     start = perf_counter()
-    results = [function(item) for item in items]
+    with limits_kept():
+        results = [function(item) for item in items]
     return _shared.dump(results, slot, perf_counter() - start)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -33,11 +35,13 @@ from scanlearn.readers.values import inverted, percentile_range, stored_depth
 _KIND = "picture"
 # Only these parsers ever see a file: fewer of them, less for a hostile file to attack.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"BM", *MAGIC)
+_JPEG = b"\xff\xd8\xff"
+_MAGIC = (b"\x89PNG", _JPEG, b"BM", *MAGIC)
 # What stands before the pixels, and of a WebP all of it; then 4 channels of 16 bits at most. A
 # sparse file may claim gigabytes of either.
 _MAX_TAG_BYTES, _MAX_PIXEL_BYTES = 2**26, 8
 _START_BYTES, _MOST_JPEG_TAGS = 4096, 2**20
+_MOST_AT_ONCE = 2**22
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _GRAY_MODES = ("1", "L", "LA", "La", "F", *_DEEP_MODES)
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -103,7 +107,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     with refusing(path), open_regular(path) as file:
         start, file.bytes_left = file.peek(4)[:4], _MAX_TAG_BYTES
         try:
-            with Tiff(file) if start in MAGIC else Image.open(file, formats=_FORMATS) as image:
+            stream = _at_once(file) if start.startswith(_JPEG) else file
+            with Tiff(file) if start in MAGIC else Image.open(stream, formats=_FORMATS) as image:
                 num_pixels = image.width * image.height
                 if num_pixels > MAX_PIXELS:
                     raise Undecodable(
@@ -122,6 +127,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             raise Undecodable(reason) from error
         except Image.DecompressionBombError as error:
             raise Undecodable(f"claims more than {MAX_PIXELS:,} pixels") from error
+
+
+def _at_once(file: Metered) -> IO[bytes]:
+    """Returns a JPEG file of ordinary size in memory: Pillow asks for it in forty small pieces."""
+    is_small = os.fstat(file.fileno()).st_size <= _MOST_AT_ONCE
+    return io.BytesIO(file.read()) if is_small else file
 
 
 def _why_odd(file: Metered) -> str | None:

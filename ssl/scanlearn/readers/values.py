@@ -7,7 +7,7 @@ from math import gcd
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, UInt8, UInt16
+from jaxtyping import Bool, Int64, UInt8, UInt16
 
 from scanlearn.readers.scan import Scan
 
@@ -42,7 +42,7 @@ def percentile_range(
     Args:
         padding: Which values do not count.
     """
-    low, high = np.percentile(_sample(_without(pixels, padding)), PERCENTILES)
+    low, high = _percentiles(_sample(_without(pixels, padding)))
     # A scan of one value would divide by zero: it means 0 everywhere.
     return float(low), float(high if high > low else low + 1.0)
 
@@ -61,9 +61,43 @@ def foreground_range(
     inside = flat[flat > foreground_from(darkest, brightest)]
     if not inside.size:
         return darkest, brightest
-    low, high = np.percentile(inside, PERCENTILES)
+    low, high = _percentiles(inside)
     # A foreground of one value is white.
     return float(low if low < high else darkest), float(high)
+
+
+def value_counts(values: np.ndarray[Any, Any]) -> Int64[np.ndarray, " v"]:
+    """Returns how often each value of 8 or 16 bits occurs, ``[256]`` or ``[65536]``."""
+    flat, number = values.reshape(-1), int(np.iinfo(values.dtype).max) + 1
+    # In pieces: numpy makes every value eight bytes wide.
+    parts = (flat[i : i + _VALUES_AT_ONCE] for i in range(0, flat.size, _VALUES_AT_ONCE))
+    counts = np.zeros(number, np.int64)
+    for part in parts:
+        counts += np.bincount(part, minlength=number)
+    return counts
+
+
+def _percentiles(flat: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """Returns what ``np.percentile`` does, to the last bit.
+
+    Values of 8 and 16 bits are counted: ordering them takes four times as long, and more.
+    """
+    if flat.dtype not in (np.uint8, np.uint16):
+        low, high = np.percentile(flat, PERCENTILES)
+        return float(low), float(high)
+    up_to = value_counts(flat).cumsum()
+
+    def at(percent: float) -> float:
+        place = percent / 100 * (flat.size - 1)
+        before = int(place)
+        share = place - before
+        ends = np.searchsorted(up_to, (before, min(before + 1, flat.size - 1)), side="right")
+        left, right = map(int, ends)
+        step = right - left
+        return right - step * (1 - share) if share >= 0.5 else left + step * share
+
+    low, high = map(at, PERCENTILES)
+    return low, high
 
 
 def _without(pixels: np.ndarray[Any, Any], padding: Mask | None) -> np.ndarray[Any, Any]:

@@ -36,6 +36,24 @@ def test_mean_and_std_equal_a_slow_loop_over_valid_boxes(
     np.testing.assert_allclose(totals.std, [np.std(v) for v in values], rtol=1e-10)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("most", [2, 200, 4095, 65535])
+def test_sums_are_to_the_last_bit_those_of_all_values_added_by_numpy(
+    rng: np.random.Generator, dtype: type, most: int
+) -> None:
+    top = int(np.iinfo(dtype).max)
+    pixels = rng.integers(0, min(most, top) + 1, (3, 40, 30)).astype(dtype)
+    for low, high in ((0.0, float(top)), (-300.5, 77.1), (most / 3, most / 2), (1e4, 1e4 + 3)):
+        scan = PackedScan(pixels, (0, 0, 31, 29), ValueRange(low, high))
+        low, high = float(np.float32(low)), float(np.float32(high))
+        unit = np.clip((np.arange(top + 1, dtype=np.float64) - low) / (high - low), 0.0, 1.0)
+        flat = pixels[:, :31, :29].reshape(3, -1)
+        counts = [np.bincount(plane, minlength=top + 1) for plane in flat]
+        first = [float((count * unit).sum()) for count in counts]
+        second = [float((count * unit**2).sum()) for count in counts]
+        np.testing.assert_array_equal(scan.sums.sums, [31 * 29, *first, *second])
+
+
 def test_constant_scan_has_std_zero() -> None:
     scan = PackedScan(np.full((1, 4, 4), 100, np.uint8))
     assert together(scan).std == pytest.approx([0.0], abs=1e-7)

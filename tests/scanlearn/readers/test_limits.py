@@ -14,7 +14,7 @@ import pytest
 
 from scanlearn.packing.parallel import ordered_map
 from scanlearn.readers import limits as deadline
-from scanlearn.readers.limits import limited
+from scanlearn.readers.limits import limited, limits_kept
 from scanlearn.readers.scan import Undecodable
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="there are no such signals")
@@ -85,6 +85,53 @@ def test_alarm_of_the_program_still_rings() -> None:
         assert 90 < signal.setitimer(signal.ITIMER_REAL, 0)[0] <= 100
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("short")
+def test_kept_limits_refuse_each_by_its_own_time() -> None:
+    with limits_kept():
+        for _ in range(3):
+            with limited():
+                spin(0.06)
+        spin(0.2)  # Nothing is at work: nothing is refused.
+        for _ in range(2):
+            with pytest.raises(Undecodable, match=r"more than 0\.1 seconds"), limited():
+                spin(10)
+        with limited():
+            spin(0.02)
+
+
+def test_limits_are_set_once_for_many_small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    settimer = signal.setitimer
+
+    def counted(kind: int, *values: float) -> tuple[float, float]:
+        calls.append(kind)
+        return settimer(kind, *values)
+
+    before = [signal.getsignal(kind) for kind in (signal.SIGPROF, signal.SIGALRM)]
+    monkeypatch.setattr(deadline, "MAX_SECONDS", 3600.0)
+    monkeypatch.setattr(signal, "setitimer", counted)
+    with limits_kept():
+        for _ in range(50):
+            with limited():
+                pass
+    # Set once and lifted once.
+    assert len(calls) == 4
+    assert [signal.getsignal(kind) for kind in (signal.SIGPROF, signal.SIGALRM)] == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux")
+def test_kept_limits_refuse_too_much_memory_and_are_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    monkeypatch.setattr(deadline, "MAX_BYTES", 2**27)
+    with limits_kept():
+        for _ in range(2):
+            with pytest.raises(Undecodable, match="does not fit into memory"), limited():
+                np.ones(2**29, np.uint8)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux")

@@ -14,9 +14,17 @@ import pytest
 from PIL import Image
 from pydicom.encaps import generate_frames
 
+from scanlearn.readers import pictures
 from scanlearn.readers.codestream import claimed_values, ordinary_picture
 from scanlearn.readers.pictures import READER
-from scanlearn.readers.scan import MAX_PIXELS, Header, ReadSettings, Scan, Undecodable
+from scanlearn.readers.scan import (
+    MAX_PIXELS,
+    Header,
+    Metered,
+    ReadSettings,
+    Scan,
+    Undecodable,
+)
 
 
 def read_header(path: Path, start: bytes = b"") -> Header:
@@ -439,3 +447,33 @@ def test_header_from_the_first_bytes_is_that_of_the_whole_file(tmp_path: Path, m
     path = tmp_path / "a.jpg"
     Image.new(mode, (50, 40)).save(path)
     assert read_header(path, path.read_bytes()) == read_header(path)
+
+
+@pytest.mark.parametrize("shape", [(90, 70), (90, 70, 3)])
+def test_jpeg_read_at_once_is_the_one_read_in_pieces(
+    tmp_path: Path,
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+    shape: tuple[int, ...],
+) -> None:
+    whole, cut = tmp_path / "whole.jpg", tmp_path / "cut.jpg"
+    Image.fromarray(rng.integers(0, 256, shape).astype(np.uint8)).save(whole)
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    pieces: list[int] = []
+    read = Metered.read
+
+    def counted(file: Metered, size: int | None = -1) -> bytes:
+        pieces.append(1)
+        return read(file, size)
+
+    monkeypatch.setattr(Metered, "read", counted)
+    at_once, num_at_once = decode(whole, gray=True, at_least=20).pixels, len(pieces)
+    with pytest.raises(Undecodable) as refused_at_once:
+        decode(cut)
+    monkeypatch.setattr(pictures, "_MOST_AT_ONCE", 0)
+    pieces.clear()
+    np.testing.assert_array_equal(decode(whole, gray=True, at_least=20).pixels, at_once)
+    assert num_at_once == 1 < len(pieces)
+    with pytest.raises(Undecodable) as refused:
+        decode(cut)
+    assert str(refused.value) == str(refused_at_once.value)

@@ -10,9 +10,16 @@ import nibabel
 import numpy as np
 import pytest
 
+from scanlearn.readers import values as of_values
 from scanlearn.readers.readers import read_frames, read_header
 from scanlearn.readers.scan import ReadSettings, Scan
-from scanlearn.readers.values import padding_in, stored_depth
+from scanlearn.readers.values import (
+    foreground_range,
+    padding_in,
+    percentile_range,
+    stored_depth,
+    value_counts,
+)
 
 MakeDicom = Callable[..., Path]
 
@@ -28,6 +35,38 @@ def shown(scan: Scan) -> np.ndarray:
     assert scan.value_range is not None
     low, high = scan.value_range
     return np.clip((scan.pixels.astype(float) - low) / (high - low), 0, 1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_percentiles_are_numpys_to_the_last_bit(rng: np.random.Generator, dtype: type) -> None:
+    top = 2.0**16 if dtype == np.float32 else float(np.iinfo(dtype).max)
+    for size in (2, 3, 7, 199, 200, 201, 1001, 4096):
+        pixels = (rng.random((size, 3)) ** 4 * top).astype(dtype)
+        pixels[0] = 0, top / 2, top - 1
+        padding = rng.random(pixels.shape) < 0.3
+        padding[0] = False
+        for counted, given in ((pixels, None), (pixels[~padding], padding)):
+            low, high = np.percentile(counted, (0.5, 99.5))
+            assert percentile_range(pixels, given) == (low, high)
+            inside = counted[counted > low + 0.05 * (high - low)]
+            low, high = np.percentile(inside, (0.5, 99.5))
+            assert foreground_range(pixels, given) == (low, high)
+        assert percentile_range(pixels[::2].T) == tuple(np.percentile(pixels[::2], (0.5, 99.5)))
+
+
+def test_percentiles_of_one_value_are_a_step_apart() -> None:
+    assert percentile_range(np.full((4, 4), 7, np.uint16)) == (7.0, 8.0)
+    assert percentile_range(np.full(1, 255, np.uint8)) == (255.0, 256.0)
+
+
+def test_values_are_counted_in_pieces(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_values, "_VALUES_AT_ONCE", 7)
+    for dtype in (np.uint8, np.uint16):
+        values = rng.integers(0, 256, (5, 6)).astype(dtype)
+        expected = np.bincount(values.reshape(-1), minlength=np.iinfo(dtype).max + 1)
+        np.testing.assert_array_equal(value_counts(values), expected)
 
 
 def pictures(path: Path, **chosen: Any) -> np.ndarray:
