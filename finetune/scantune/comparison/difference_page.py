@@ -99,7 +99,7 @@ def _place(row: ArmDifference) -> str:
 
 
 def table_csv(result: Differences) -> str:
-    """Returns a row per difference with both AUROCs; undefined is blank."""
+    """Returns a row per difference in full precision, with both AUROCs; undefined is blank."""
     aurocs = {(row.task, row.learner, row.budget, row.arm): row.auroc for row in result.table}
     places = [(row.task, row.learner, row.budget) for row in result.differences]
     rows = list(zip(places, result.differences, strict=True))
@@ -107,7 +107,7 @@ def table_csv(result: Differences) -> str:
         "auroc_a": [aurocs[*place, row.a] for place, row in rows],
         "auroc_b": [aurocs[*place, row.b] for place, row in rows],
     }
-    return rows_csv(result.differences, more=more)
+    return rows_csv(result.differences, more=more, digits=None)
 
 
 _ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {

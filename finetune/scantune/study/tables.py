@@ -14,6 +14,8 @@ from scanlearn.config.settings import Settings
 from scanlearn.files import csv_cell, write_atomically
 from scantune.study.results import TABLE_FILE, Results, Score
 
+_DIGITS = 6
+
 
 def write_tables(folder: Path, results: Results) -> None:
     """Writes every table of the report: ``results.csv``, ``differences.csv`` and the others."""
@@ -79,18 +81,20 @@ def rows_csv(
     rows: Sequence[Settings],
     without: Sequence[str] = (),
     more: Mapping[str, Sequence[object]] | None = None,
+    digits: int | None = _DIGITS,
 ) -> str:
     """Rows of one kind as CSV, a column per field; undefined is blank.
 
     Args:
         more: Columns after these, a value per row.
+        digits: Of a number; None writes it in full precision.
     """
     names = [name for name in type(rows[0]).model_fields if name not in without] if rows else []
     others = more or {}
     added = zip(*others.values(), strict=True) if others else [()] * len(rows)
     cells = ([getattr(row, name) for name in names] for row in rows)
     lines = [[*line, *extra] for line, extra in zip(cells, added, strict=True)]
-    return _csv([*names, *others], lines)
+    return _csv([*names, *others], lines, digits)
 
 
 def html_table(rows: Sequence[Settings], without: Sequence[str] = ()) -> str:
@@ -102,19 +106,21 @@ def html_table(rows: Sequence[Settings], without: Sequence[str] = ()) -> str:
     return f"<meta charset='utf-8'><table>{head}{''.join(body)}</table>"
 
 
-def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def _csv(
+    header: Sequence[str], rows: Iterable[Sequence[object]], digits: int | None = _DIGITS
+) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows([csv_cell(_cell(value)) for value in row] for row in rows)
+    writer.writerows([csv_cell(_cell(value, digits)) for value in row] for row in rows)
     return out.getvalue()
 
 
-def _cell(value: object) -> object:
+def _cell(value: object, digits: int | None) -> object:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, dict):
-        return "; ".join(f"{name} {_cell(each)}" for name, each in value.items())
+        return "; ".join(f"{name} {_cell(each, digits)}" for name, each in value.items())
     if isinstance(value, tuple):
-        return "; ".join(str(_cell(each)) for each in value)
-    return f"{value:.6g}" if isinstance(value, float) else value
+        return "; ".join(str(_cell(each, digits)) for each in value)
+    return f"{value:.{digits}g}" if digits and isinstance(value, float) else value
