@@ -38,8 +38,8 @@ LEAST_EFFECT = 0.02
 def plan_of(work: Path, phantom: int, words: list[str]) -> CompareConfig:
     """Returns the preset on a phantom, with a network small enough for one core."""
     settings = [
-        f"unlabeled=phantom:patients=300,seed={phantom},size=128",
-        f"labels=phantom:patients=400,seed={1000 + phantom},size=128",
+        f"unlabeled=phantom:patients=300,seed={phantom},size=128,tilt=0",
+        f"labels=phantom:patients=400,seed={1000 + phantom},size=128,tilt=0",
         "tasks=[lesion, pallor, 'null']",
         f"output={work / f'levers-{phantom}'}",
         "pretrain.backbone.name=test_resnet",

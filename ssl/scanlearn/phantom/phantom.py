@@ -71,7 +71,8 @@ class PhantomSpec:
 
         Args:
             text: ``key=value`` pairs joined by commas, in any order; what is left out keeps its
-                default. ``size`` is height x width, or one number for a square.
+                default. ``size`` is height x width, or one number for a square; ``tilt`` is the
+                standard deviation of the stripes' direction in degrees, 0 for level ones.
 
         Raises:
             ScanlearnError: A key is unknown or given twice, or a value is no whole number in its
@@ -88,12 +89,15 @@ class PhantomSpec:
                 if name in numbers:
                     raise ScanlearnError(f"phantom: '{text}' gives {name} twice; give it once")
                 numbers[name] = number
+        tilt_deg = numbers.pop("tilt", None)
+        if tilt_deg is not None:
+            numbers["strengths"] = Strengths(tilt_deg=float(tilt_deg))
         return cls(**numbers)
 
 
 def _numbers(key: str, value: str) -> Mapping[str, int]:
     """Returns the fields that one ``key=value`` pair sets."""
-    keys = ("patients", "seed", "size", "height", "width", "channels", "cameras")
+    keys = ("patients", "seed", "size", "height", "width", "channels", "cameras", "tilt")
     if key not in keys:
         hint = did_you_mean(key, keys)
         raise ScanlearnError(f"phantom: '{key}' is not a key{hint}; known are {', '.join(keys)}")

@@ -126,6 +126,18 @@ def test_a_text_names_a_phantom() -> None:
     assert PhantomSpec.parse("") == PhantomSpec()
 
 
+def test_a_tilt_moves_the_stripes_and_no_other_number() -> None:
+    level = PhantomSpec.parse("patients=10,seed=1,size=64,tilt=0")
+    tilted = PhantomSpec.parse("patients=10,seed=1,size=64")
+    assert (level.strengths.tilt_deg, tilted.strengths.tilt_deg) == (0.0, 30.0)
+    assert PhantomSpec.parse("patients=10,seed=1,size=64,tilt=30") == tilted
+    for index in range(4):
+        first, second = draw_phantom(level, index), draw_phantom(tilted, index)
+        assert first.labels == second.labels
+        assert (first.mask == second.mask).all()
+        assert (first.pixels != second.pixels).any()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -138,6 +150,7 @@ def test_a_text_names_a_phantom() -> None:
         ("size=8", "height 8 is too small; give 32 or more"),
         ("channels=2", "channels 2 is not one of 1, 3"),
         ("seed=1,seed=2", "gives seed twice"),
+        ("tilt=-5", "tilt '-5' cannot be read; give a whole number"),
         ("size=64,height=32", "gives height twice"),
     ],
 )
