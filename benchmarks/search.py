@@ -28,7 +28,10 @@ PHANTOM = (
     *("pretrain.views={recipe: simclr, modality: null, size: 32}", "pretrain.batch_size=64"),
     "pretrain.steps=600",
 )
-PHANTOM_SCANS = ("phantom:patients=300,seed=0,size=128,tilt=0", "phantom:patients=400,seed=1000,size=128,tilt=0")
+PHANTOM_SCANS = (
+    "phantom:patients=300,seed=0,size=128,tilt=0",
+    "phantom:patients=400,seed=1000,size=128,tilt=0",
+)
 PHANTOM_TARGETS = ("pallor", "lesion", "null")
 SEARCH_SEED = 7
 
