@@ -22,7 +22,7 @@ from scantune.comparison.search import search
 from scantune.comparison.search_plan import SearchConfig
 from scantune.study.results import read_results
 
-# Networks, views and steps are those of benchmarks/levers.py, where the planted levers have effects.
+# Networks, views, steps and scans are those of benchmarks/levers.py.
 PHANTOM = (
     *("pretrain.backbone.name=test_resnet", "pretrain.method={name: simclr, temperature: 0.2}"),
     *("pretrain.views={recipe: simclr, modality: null, size: 32}", "pretrain.batch_size=64"),
