@@ -37,8 +37,9 @@ def told(*words: str) -> str:
 
 
 def test_without_labels_it_is_a_run_that_pretrain_takes(folder: Path) -> None:
-    assert (
-        told("scans", "output=run.yaml", "gpu=false") == "run.yaml: scanlearn pretrain run.yaml\n"
+    assert told("scans", "output=run.yaml", "gpu=false") == (
+        "wrote run.yaml; next: scanlearn pretrain run.yaml --dry-run, which says what it takes, "
+        "then scanlearn pretrain run.yaml\n"
     )
     config = load_config(PretrainConfig, folder / "run.yaml", kind="pretrain")
     config.check_inputs()
