@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -101,11 +101,19 @@ def compare_command(
     if settings.launcher is not None:
         from scantune.comparison.launch import launch
 
-        launch(settings)
+        launch(settings, _shared_study)
         return
     with loading("torch", "timm", "pytorch-lightning"):
         from scantune.comparison.compare import compare
     compare(settings)
+
+
+def _shared_study(settings: dict[str, Any]) -> None:
+    """One command that shares a study, as a task of a cluster: torch is loaded there, not here."""
+    from scantune.comparison.compare import compare
+    from scantune.study.plan import CompareConfig
+
+    compare(CompareConfig.model_validate(settings))
 
 
 @app.command("search", epilog=settings_hint("scantune config search"))

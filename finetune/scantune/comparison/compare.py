@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from scanlearn.config import load_config
 from scanlearn.config.calls import checked
@@ -49,7 +50,7 @@ def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -
     elif overrides:
         raise ScanlearnError("overrides change a file; give them to load_config instead")
     if config.launcher is not None:
-        return launch(config)
+        return launch(config, _shared)
     study = StudyFolder(Path(config.output).expanduser())
     for num_seeds in config.looks:
         if num_seeds in study.unsettled(config) and num_seeds != config.looks[-1]:
@@ -67,6 +68,11 @@ def compare(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -
         say(line)
     say(f"Report: {report}")
     return report
+
+
+def _shared(settings: dict[str, Any]) -> Path:
+    """One command that shares a study, as a task of a cluster."""
+    return compare(CompareConfig.model_validate(settings))
 
 
 def summary_lines(results: Results) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from scantune.study.results import REPORT_FILE
 from scantune.study.sharing import taking_part
 
 
-def launch(config: CompareConfig) -> Path:
+def launch(config: CompareConfig, share: Callable[[dict[str, Any]], object]) -> Path:
     """Submits ``jobs`` tasks that share the study, and returns where its report will be.
+
+    Args:
+        share: What a task does: compares by the settings of a plan.
 
     Raises:
         ScanlearnError: The folder holds another study, there is no such cluster here, or it refuses
@@ -23,7 +27,7 @@ def launch(config: CompareConfig) -> Path:
     with taking_part(config) as (folder, _):
         pass  # A plan that cannot be used is refused before it is queued.
     alone = {"launcher": None, "jobs": 1, "wait": True}
-    task = Task(_shared, {**config.model_dump(mode="json"), **alone})
+    task = Task(share, {**config.model_dump(mode="json"), **alone})
     logs = folder.logs / "tasks"
     tasks = [task] * config.jobs
     names = submit(tasks, config.launcher, config.cluster, name="scantune", logs=logs)
@@ -31,10 +35,3 @@ def launch(config: CompareConfig) -> Path:
     say(f"submitted {', '.join(names)}, which share the study; they write to {logs}")
     say(f"Report, when they have ended: {report}")
     return report
-
-
-def _shared(settings: dict[str, Any]) -> Path:
-    """One command that shares a study, as a task of a cluster."""
-    from scantune.comparison.compare import compare
-
-    return compare(CompareConfig.model_validate(settings))

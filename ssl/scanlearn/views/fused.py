@@ -54,7 +54,7 @@ class _Scans:
 
     @classmethod
     def of(cls, batch: ScanBatch) -> _Scans:
-        pixels = batch.pixels
+        pixels = batch.pixels if batch.pixels.dtype in _KINDS else batch.pixels.float()
         b, c, h, w = pixels.shape
         mask = np.zeros((0, h, w), np.uint8)
         if batch.mask is not None:

@@ -59,8 +59,9 @@ def _taps(low, high, size, first, last, reverse, start, count, weight):
     most = 1
     for place in range(size):
         centre = low + ((size - 1 - place if reverse else place) + 0.5) * step
-        begin = math.floor(centre - reach - 0.5) + 1
-        end = math.ceil(centre + reach - 0.5)
+        # Pixels beyond the crop have no share.
+        begin = max(math.floor(centre - reach - 0.5) + 1, math.floor(low))
+        end = min(math.ceil(centre + reach - 0.5), math.ceil(high))
         since, until = max(begin, first), min(end, last)
         line = weight[place]
         line[:] = 0
@@ -505,7 +506,10 @@ def _to_unit(line, seen, low, high):
 @part
 def _finished(line, seen, factor, offset):
     for x in range(len(line)):
-        line[x] = (line[x] if seen[x] != 0 else _ZERO) * factor + offset
+        line[x] = (line[x] if seen[x] != 0 else _ZERO) * factor
+    # Rounded in between, as torch does it: with an operation of one's own no other view moves.
+    for x in range(len(line)):
+        line[x] += offset
 
 
 @compiled(

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import ValidationError
 
 from scanlearn.backbones.backbone import BackboneConfig, build_backbone, weights_hash
 from scanlearn.backbones.card import Card
+from scanlearn.errors import ScanlearnError
 
 
 def _card(**origin: object) -> Card:
@@ -28,7 +28,7 @@ def test_a_card_prints_the_whole_call_and_the_versions() -> None:
 
 
 def test_a_misspelt_origin_is_refused() -> None:
-    with pytest.raises(ValidationError, match="methd"):
+    with pytest.raises(ScanlearnError, match="methd"):
         _card(methd="simclr")
 
 

@@ -42,7 +42,8 @@ def test_every_uniform_and_every_field_of_a_draw_belongs_to_one_operation() -> N
             return super().uniform(name)
 
     u = uniforms(DrawKey(0, 0, np.arange(2)), 1)
-    quantiles = Recorded([ViewRanges()], u, BOX[:2].astype(float))
+    spans = {name: np.array([ViewRanges()[name]]) for name in PARAMETERS}
+    quantiles = Recorded(spans, u, BOX[:2].astype(float))
     used, drawn = ["field"], ["field_key"]
     for operation in OPERATIONS:
         names: list[str] = []
