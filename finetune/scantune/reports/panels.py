@@ -32,6 +32,7 @@ from scantune.study.results import (
 from scantune.wording import budget_name
 
 _INK, _REFERENCE = "var(--ink)", "var(--ref)"
+_LETTERS_BESIDE = 22
 _MOST_PAIRS = 14
 
 
@@ -270,13 +271,15 @@ def forest(
 ) -> Markup:
     """Paired differences, the primary one first, each with its interval under its name."""
     rows = list(differences)[:_MOST_PAIRS]
-    top, row = 20.0, 38.0
+    # Long names stand above their numbers, which they once ran into.
+    beside = all(len(each.a) + len(each.b) <= _LETTERS_BESIDE for each in rows)
+    top, row = 20.0, 38.0 if beside else 54.0
     axis = Axis(*forest_range(rows, margin), 8, WIDTH - 8)
     foot, band = top + row * len(rows), axis.at(-margin)
     body = [svg.text(8, 11, "right of 0: the first arm is higher", css="muted small")]
     for place, each in enumerate(rows):
         y = top + row * place
-        upper, lower = y + 18, y + 34
+        upper, lower = y + row - 20, y + row - 4
         body += [
             svg.box(band, upper, axis.at(margin) - band, lower - upper, css="band"),
             *(svg.line((axis.at(v), upper), (axis.at(v), lower), css="grid") for v in axis.ticks()),
@@ -285,14 +288,15 @@ def forest(
         is_shown = each.verdict not in ("equivalent", "none")
         higher = each.a if (each.difference or 0) >= 0 else each.b
         colour = colours[higher] if is_shown else _REFERENCE
-        name = f"{svg.shortened(each.a, 15)} − {svg.shortened(each.b, 15)}"
+        name = f"{svg.shortened(each.a, 24)} − {svg.shortened(each.b, 24)}"
         css = "small strong" if each.primary else "small"
         body.append(svg.text(8, y + 13, name, css=css))
         numbers = difference_text(each)
-        body.append(svg.text(WIDTH - 8, y + 13, numbers, css=f"{css} num", anchor="end"))
+        line = y + (13 if beside else 28)
+        body.append(svg.text(WIDTH - 8, line, numbers, css=f"{css} num", anchor="end"))
         if each.difference is None:
             continue
-        middle = y + 26
+        middle = y + row - 12
         if each.low is not None and each.high is not None:
             ends = ((axis.at(each.low), middle), (axis.at(each.high), middle))
             body.append(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -72,6 +73,22 @@ def test_the_forest_names_the_primary_pair_first(fake_results: r.Results) -> Non
     drawing = drawings._forest(fake_results, at_place[::-1])
     assert drawing.index("weak − strong") < drawing.index("weak − identity")
     assert drawing.count("<circle") == len(at_place)
+
+
+def test_long_names_in_the_forest_do_not_run_into_their_numbers(fake_results: r.Results) -> None:
+    pair = fake_results.differences[0]
+
+    def heights(a: str, b: str) -> set[str]:
+        row = pair.model_copy(update={"a": a, "b": b})
+        drawing = panels.forest([row], 0.01, {a: "red", b: "red"})
+        lines = re.findall(r'<text x="[^"]+" y="([^"]+)"[^>]*>([^<]+)</text>', drawing)
+        texts = (f"{a} − {b}", plots.difference_text(row))
+        found = [y for y, text in lines if text in texts]
+        assert len(found) == 2
+        return set(found)
+
+    assert len(heights("weak", "strong")) == 1
+    assert len(heights("crop0.5-photo0.5", "crop1-photo0.5")) == 2
 
 
 def test_a_joint_curve_is_drawn_at_the_level_of_each_place(
