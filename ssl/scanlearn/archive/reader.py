@@ -23,6 +23,7 @@ from scanlearn.archive.layout import (
 )
 from scanlearn.archive.lists import read_paths
 from scanlearn.archive.table import ArchiveSums, arrow_column, first_seen, read_column
+from scanlearn.config.calls import checked
 from scanlearn.core import ScanBatch
 from scanlearn.errors import ScanlearnError, did_you_mean
 
@@ -61,6 +62,7 @@ class Archive:
         >>> batch = archive.gather(np.array([5, 2, 5]))            # doctest: +SKIP
     """
 
+    @checked
     def __init__(self, path: Path | str, *, check: bool = True) -> None:
         self.path = Path(path)
         self.info: Mapping[str, Any] = read_info(self.path)

@@ -25,13 +25,15 @@ def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Checks what a person gives a public function, as the command line checks its words.
 
     Arguments that are named only are settings: those of the command of that name. A dictionary
-    stands for a block of settings, and one text or path for a list of one.
+    stands for a block of settings, and one text or path for a list of one. Of a method, all
+    arguments are checked by their types alone.
 
     Raises:
         ScanlearnError: An argument is missing, unknown or of another type.
     """
     signature = inspect.signature(function)
     name = function.__qualname__.removesuffix(".__init__")
+    is_method = "self" in signature.parameters
 
     @wraps(function)
     def called(*args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -42,15 +44,21 @@ def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
         hints, named = hints_of(function), {}
         for key, value in bound.arguments.items():
             kind = signature.parameters[key].kind
-            if kind is inspect.Parameter.KEYWORD_ONLY:
+            if kind is inspect.Parameter.KEYWORD_ONLY and not is_method:
                 named[key] = value
-            elif kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and key in hints:
+            elif kind is not inspect.Parameter.VAR_KEYWORD and key in hints:
                 bound.arguments[key] = _taken(value, hints[key], name, key)
         if named:
             bound.arguments |= _settings(function, named, name)
         return function(*bound.args, **bound.kwargs)
 
     return called
+
+
+def checked_init(made: type[_R]) -> type[_R]:
+    """Checks what a class is made of as `checked` does: for dataclasses, whose calls are theirs."""
+    setattr(made, "__init__", checked(getattr(made, "__init__")))  # noqa: B009, B010
+    return made
 
 
 def _settings(function: Callable[..., Any], named: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -123,7 +131,11 @@ def _in_words(kinds: Sequence[Any]) -> str:
     if Sequence in kinds:
         return "a list"
     paths = ["a name or a path"] if {str, Path} & {*kinds} else []
-    others = [kind.__name__ for kind in kinds if kind not in (str, Path, type(None))]
+    others = [
+        "a dictionary" if kind is Mapping else kind.__name__
+        for kind in kinds
+        if kind not in (str, Path, type(None))
+    ]
     return " or ".join([*paths, *others])
 
 

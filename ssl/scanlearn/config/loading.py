@@ -127,7 +127,7 @@ def find_config(source: str | Path, kind: str) -> Path:
 
 def load_config(
     model: type[Model],
-    source: str | Path | None,
+    source: str | Path | None = None,
     overrides: Sequence[str] = (),
     *,
     kind: str | None = None,
@@ -143,6 +143,13 @@ def load_config(
     Raises:
         ScanlearnError: File, line, key, what was given and what is allowed, in one sentence.
     """
+    for given, kinds, one in (
+        (model, type, "the class of the settings"),
+        (source, str | Path | None, "a path or the name of a shipped file"),
+    ):
+        if not isinstance(given, kinds):
+            made = f"; {model.__name__}(key=value) takes settings" if given is source else ""
+            raise ScanlearnError(f"load_config: {type(given).__name__} is not {one}{made}")
     data: dict[str, Any] = {}
     lines: dict[tuple[str, ...], int] = {}
     name = "the command line"

@@ -54,7 +54,8 @@ _NO_MEMORY_CODE = 77
 # torch has no class of its own for these; the last is oneDNN's way of saying it.
 _TEXTS = re.compile(
     r"(can't|cannot) allocate memory|not enough memory|out of memory|alloc_failed|bad_alloc"
-    r"|could not (create|execute) a (primitive(?! desc)|memory)",
+    r"|could not (create|execute) a (primitive(?! desc)|memory)"
+    r"|failed to map segment(?!.*not permitted)",
     re.IGNORECASE,
 )
 
@@ -341,9 +342,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a GPU or the machine has no memory left."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and _TEXTS.search(str(error)) is not None
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    # A library that no longer fits is an OSError without a number, or told by the error before it.
+    told = (error, error.__cause__ or error.__context__)
+    return isinstance(error, RuntimeError | OSError) and any(
+        _TEXTS.search(str(each)) is not None for each in told if each is not None
+    )
 
 
 def explaining_memory(config: PretrainConfig, stop: StopRequest, work: Callable[[], Made]) -> Made:

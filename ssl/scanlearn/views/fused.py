@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
@@ -33,6 +33,7 @@ _KINDS = {
     torch.float32: kernel.FLOATS,
 }
 _NO_LINES = tuple(np.zeros((0, 1, 1), kind) for kind in (np.uint8, np.uint16, np.float32))
+_Apply = Callable[[Tensor, Rendering], None]
 # What is drawn for a view and the column that holds it as it is.
 _AS_DRAWN = {
     "flip": kernel.FLIP, "vflip": kernel.VFLIP, "quarter_turns": kernel.TURNS,
@@ -81,78 +82,107 @@ def render_fused(
 ) -> tuple[Float[Tensor, "b c s s"], ...]:
     """Returns several views of every scan; see `render.render_views`."""
     scans = _Scans.of(batch)
-    ways = ways_of(batch, draw, settings)
     # One tensor a view: an allocation that is too large comes back as pages to be faulted in.
     together = [list(views)] if len(batch) == 1 else [[view] for view in views]
     found: list[Tensor] = []
     for some in together:
-        work = _Work.of(scans, batch, draw, some, ways, size, settings, standard)
-        _do(work, draw, settings)
-        ends = range(0, len(work.out), len(batch))
-        found += [work.out[end : end + len(batch)] for end in ends]
+        out = _rendered(scans, Orders.of(batch, draw, some, size, settings, standard))
+        found += [out[end : end + len(batch)] for end in range(0, len(out), len(batch))]
     return tuple(found)
 
 
+def render_orders(batch: ScanBatch, orders: Sequence[Orders]) -> list[Float[Tensor, "c s s"]]:
+    """Returns the views that are ordered of a batch of one scan, one after the other."""
+    scans = _Scans.of(batch)
+    return [view for some in orders for view in _rendered(scans, some).unbind()]
+
+
 @dataclass(frozen=True)
-class _Work:
-    """Views in the making.
+class Orders:
+    """What is done to views of one size, whatever the pixels that they are made of.
 
     Args:
-        scan: Of which scan each is.
+        scan: Whose draw each view is made by.
+        source: Of which scan of the batch it is made.
         view: Which of the draw's views it is.
         numbers: What the renderer does to it; see `kernel.render_rows`.
         fields: Elastic displacements that `numbers` counts.
         linear: Factor and offset of finished views, per channel.
         is_covered: Whether it has a coverage.
-        coverage: Of no length where none has.
         unit_hu: Hounsfield units that it spans; None where values are none.
+        others: Operations that are no step of the renderer, in their order: the steps since the
+            one before, how it is applied, and to which views.
+        last: The steps after them.
     """
 
-    scans: _Scans
+    draw: Draw
+    size: int
+    settings: RenderSettings
     scan: Int64[np.ndarray, " k"]
+    source: Int64[np.ndarray, " k"]
     view: Int64[np.ndarray, " k"]
     numbers: Float64[np.ndarray, "k n"]
     fields: Float32[np.ndarray, "f 2 s s"]
     linear: Float32[np.ndarray, "2 c"]
     is_covered: Bool[np.ndarray, " k"]
-    out: Float[Tensor, "k c s s"]
-    coverage: Float[Tensor, "m s s"]
     unit_hu: Float64[np.ndarray, " k"] | None
+    others: tuple[tuple[int, _Apply, Bool[np.ndarray, " k"]], ...]
+    last: int
 
     @classmethod
     def of(
         cls,
-        scans: _Scans,
         batch: ScanBatch,
         draw: Draw,
         views: list[int],
-        ways: Int64[np.ndarray, "b v"],
         size: int,
         settings: RenderSettings,
         standard: Standard | None,
-    ) -> _Work:
-        way = ways[:, views].reshape(-1)
-        is_covered = (way != Way.INSIDE) | (batch.mask is not None)
+    ) -> Orders:
+        """Returns what a draw does to a batch, or to any scan like the only one of a batch."""
+        channels = batch.pixels.shape[1]
+        scan = np.arange(len(draw)).repeat(len(views))
+        view = np.tile(views, len(draw))
+        way = ways_of(batch, draw, settings)[:, views].reshape(-1)
         numbers = _numbers(batch, draw, views, size, settings)
         numbers[:, kernel.WAY] = way
         unit_hu = None
         if batch.hu_per_value is not None:
             unit_hu = batch.hu_per_value * (numbers[:, kernel.HIGH] - numbers[:, kernel.LOW])
-        linear = np.ones((2, scans.channels), np.float32)
+        linear = np.ones((2, channels), np.float32)
         linear[1] = 0
         if standard is not None:
             linear[:] = standard.linear
+        others, last = _others(draw, scan, view)
         return cls(
-            scans=scans,
-            scan=np.arange(len(batch)).repeat(len(views)),
-            view=np.tile(views, len(batch)),
+            draw=draw,
+            size=size,
+            settings=settings,
+            scan=scan,
+            source=scan if len(batch) == len(draw) else np.zeros_like(scan),
+            view=view,
             numbers=numbers,
             fields=_add_warps(numbers, batch, draw, views, size, settings),
             linear=linear,
-            is_covered=is_covered,
-            out=torch.empty(len(way), scans.channels, size, size),
-            coverage=torch.empty(len(way) if is_covered.any() else 0, size, size),
+            is_covered=(way != Way.INSIDE) | (batch.mask is not None),
             unit_hu=unit_hu,
+            others=others,
+            last=last,
+        )
+
+    def of_scan(self, row: int) -> Orders:
+        """Returns those for one scan of the draw, to be done to the only scan of a batch."""
+        count = len(self.scan) // len(self.draw)
+        part = slice(row * count, (row + 1) * count)
+        return replace(
+            self,
+            scan=self.scan[part],
+            source=self.source[:count],
+            view=self.view[part],
+            numbers=self.numbers[part],
+            is_covered=self.is_covered[part],
+            unit_hu=None if self.unit_hu is None else self.unit_hu[part],
+            others=tuple((steps, apply, acts[part]) for steps, apply, acts in self.others),
         )
 
 
@@ -160,7 +190,7 @@ def _numbers(
     batch: ScanBatch, draw: Draw, views: list[int], size: int, settings: RenderSettings
 ) -> Float64[np.ndarray, "k n"]:
     """What is done to each view, but for how it is resampled."""
-    numbers = np.zeros((len(batch), len(views), kernel.NUM_COLUMNS))
+    numbers = np.zeros((len(draw), len(views), kernel.NUM_COLUMNS))
     numbers[..., kernel.TOP : kernel.RIGHT + 1] = draw.crop_box[:, views]
     box = batch.valid_box.numpy()[:, None]
     numbers[..., kernel.VALID_TOP : kernel.VALID_RIGHT + 1] = box
@@ -194,12 +224,16 @@ def _add_warps(
     count = 0
     numbers[:, kernel.FIELD] = -1
     numbers[:, kernel.REFLECTS] = settings.background != "black"
-    by_view = numbers.reshape(len(batch), len(views), -1)
+    by_view = numbers.reshape(len(draw), len(views), -1)
+    boxes, spacings = (
+        np.broadcast_to(each.numpy(), (len(draw), each.shape[1]))
+        for each in (batch.valid_box, batch.spacing_mm)
+    )
     for number, view in enumerate(views):
         rows = np.flatnonzero(by_view[:, number, kernel.WAY] == Way.WARPED)
         if not len(rows):
             continue
-        drawn, box = draw.take(rows), batch.valid_box.numpy()[rows].astype(np.float64)
+        drawn, box = draw.take(rows), boxes[rows].astype(np.float64)
         matrix, offset = maps(drawn, view, box if settings.pivot == "apex" else None)
         grid = np.concatenate([matrix.reshape(-1, 4), offset], axis=1)
         by_view[rows, number, kernel.XX : kernel.Y + 1] = grid
@@ -208,7 +242,7 @@ def _add_warps(
         by_view[rows, number, kernel.SAMPLES] = taps
         bent = np.flatnonzero(is_elastic(drawn, view))
         if len(bent):
-            spacing = batch.spacing_mm.numpy().astype(np.float64)[rows[bent]]
+            spacing = spacings.astype(np.float64)[rows[bent]]
             field = displacement(drawn.take(bent), view, size, torch.device("cpu"), spacing)
             fields.append(field.numpy())
             by_view[rows[bent], number, kernel.FIELD] = np.arange(count, count + len(bent))
@@ -216,60 +250,85 @@ def _add_warps(
     return np.concatenate(fields)
 
 
-def _do(work: _Work, draw: Draw, settings: RenderSettings) -> None:
-    """Does the steps of the renderer and the other operations in the order of the table."""
-    steps = kernel.BIT["geometry"]
+def _others(
+    draw: Draw, scan: Int64[np.ndarray, " k"], view: Int64[np.ndarray, " k"]
+) -> tuple[tuple[tuple[int, _Apply, Bool[np.ndarray, " k"]], ...], int]:
+    """The operations that the renderer lacks, in the order of the table, and its last steps."""
+    steps, others = kernel.BIT["geometry"], []
     for operation in OPERATIONS:
         if operation.apply is None:
             continue
         if operation.name in kernel.BIT:
             steps |= kernel.BIT[operation.name]
             continue
-        acts = np.ones(len(work.scan), bool)
+        acts = np.ones(len(scan), bool)
         if operation.acts is not None:
-            acts = operation.acts(draw)[work.scan, work.view]
+            acts = operation.acts(draw)[scan, view]
         if acts.any():
-            _call(work, steps)
-            _apply(operation.apply, work, acts, draw, settings)
+            others.append((steps, operation.apply, acts))
             steps = 0
-    _call(work, steps | kernel.BIT["finish"])
+    return tuple(others), steps | kernel.BIT["finish"]
+
+
+def _rendered(scans: _Scans, orders: Orders) -> Float[Tensor, "k c s s"]:
+    """Does the steps of the renderer and the other operations in their order."""
+    size, num_covered = orders.size, len(orders.view) if orders.is_covered.any() else 0
+    out = torch.empty(len(orders.view), scans.channels, size, size)
+    coverage = torch.empty(num_covered, size, size)
+    steps = 0
+    for before, apply, acts in orders.others:
+        steps |= before
+        if acts.any():
+            _call(scans, orders, steps, out, coverage)
+            _apply(apply, orders, acts, out, coverage)
+            steps = 0
+    _call(scans, orders, steps | orders.last, out, coverage)
+    return out
 
 
 def _apply(
-    apply: Callable[[Tensor, Rendering], None],
-    work: _Work,
+    apply: _Apply,
+    orders: Orders,
     acts: Bool[np.ndarray, " k"],
-    draw: Draw,
-    settings: RenderSettings,
+    out: Float[Tensor, "k c s s"],
+    coverage: Float[Tensor, "m s s"],
 ) -> None:
     """Does an operation by its row of the table, where it acts; covered views by themselves."""
-    for view in np.unique(work.view):
+    for view in np.unique(orders.view):
         for is_covered in (False, True):
-            chosen = np.flatnonzero(acts & (work.view == view) & (work.is_covered == is_covered))
+            chosen = np.flatnonzero(
+                acts & (orders.view == view) & (orders.is_covered == is_covered)
+            )
             if not len(chosen):
                 continue
             rows = torch.from_numpy(chosen)
             rendering = Rendering(
-                draw.take(work.scan[chosen]),
+                orders.draw.take(orders.scan[chosen]),
                 int(view),
-                work.coverage[rows][:, None] if is_covered else None,
-                settings,
-                None if work.unit_hu is None else work.unit_hu[chosen],
+                coverage[rows][:, None] if is_covered else None,
+                orders.settings,
+                None if orders.unit_hu is None else orders.unit_hu[chosen],
             )
-            changed = work.out[rows]
+            changed = out[rows]
             apply(changed, rendering)
-            work.out[rows] = changed
+            out[rows] = changed
 
 
-def _call(work: _Work, steps: int) -> None:
+def _call(
+    scans: _Scans,
+    orders: Orders,
+    steps: int,
+    views: Float[Tensor, "k c s s"],
+    covered: Float[Tensor, "m s s"],
+) -> None:
     """Calls the renderer, by as many threads as torch computes with."""
-    scans, out, coverage = work.scans, work.out.numpy(), work.coverage.numpy()
+    out, coverage = views.numpy(), covered.numpy()
 
     def render(part: slice) -> None:
         kernel.render_rows(
             *scans.lines, scans.kind, scans.channels, scans.is_interleaved, scans.mask,
-            len(scans.mask) > 0, work.scan[part], work.numbers[part], work.fields, steps,
-            work.linear[0], work.linear[1], out[part], coverage[part],
+            len(scans.mask) > 0, orders.source[part], orders.numbers[part], orders.fields, steps,
+            orders.linear[0], orders.linear[1], out[part], coverage[part],
         )  # fmt: skip
 
     threads = min(torch.get_num_threads(), len(out))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from scanlearn.core import ScanBatch, ViewPlan, Views
@@ -19,6 +20,9 @@ from scanlearn.views.render import render_views, standardise
 from scanlearn.views.scale import Scale
 from scanlearn.views.settings import DEFAULT_SETTINGS, LOCAL_SHARE, RenderSettings, Standard
 from scanlearn.views.uniforms import DrawKey, uniforms
+
+if TYPE_CHECKING:
+    from scanlearn.views.fused import Orders  # numba takes a second to import
 
 # Scans drawn to count enlarged views.
 _COUNTED = 4096
@@ -129,6 +133,28 @@ class ViewGenerator:
         """Returns the draw that `__call__` renders."""
         assert len(batch) == len(key.positions), "one position for each scan"
         return self.ranges.draw(uniforms(key, self.num_views), batch.valid_box.cpu().numpy())
+
+    def orders(self, batch: ScanBatch, drawn: Float64[np.ndarray, "n v p"]) -> tuple[Orders, ...]:
+        """Returns what a CPU does to scans like the only one of a batch, without the extras.
+
+        Args:
+            drawn: The uniforms of each scan.
+
+        Returns:
+            For the global views and, where there are any, for the local ones.
+        """
+        from scanlearn.views.fused import Orders
+
+        draw = self.ranges.draw(drawn, batch.valid_box.numpy())
+        first_local = self.plan.global_views
+        return tuple(
+            Orders.of(batch, draw, list(views), size, self.settings, self._standard)
+            for views, size in (
+                (range(first_local), self.size),
+                (range(first_local, self.num_views), self.local_size),
+            )
+            if views
+        )
 
     def upsampled_share(self, valid_box: Int[np.ndarray, "n 4"]) -> float:
         """Returns the share of views whose crop has fewer pixels than the view on either side.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from scanlearn.config.calls import checked_init
 from scanlearn.errors import ScanlearnError, did_you_mean
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ MAX_SCALE = 1.5
 NAMED_SCALES: Mapping[str, float] = {"identity": 0.0, "weak": 0.5, "strong": 1.0}
 
 
+@checked_init
 @dataclass(frozen=True)
 class Scale:
     """A setting of the dial: 0 is the identity, .5 weak, 1 the published recipe, 1.5 the end.

@@ -6,8 +6,10 @@ another library gets exactly the views that this one trains on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -17,9 +19,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from scanlearn.config.calls import checked
 from scanlearn.core import ScanBatch, ViewPlan
 from scanlearn.errors import ScanlearnError
 from scanlearn.views.adjusting import Given
+from scanlearn.views.ahead import SEEDS, Ahead, next_seeds, orders_of
 from scanlearn.views.extras import Extra
 from scanlearn.views.generator import ViewGenerator
 from scanlearn.views.modality import AnyModality
@@ -33,7 +37,6 @@ Picture = Image.Image | np.ndarray[Any, Any] | Tensor
 PixelTensor = UInt8[Tensor, "c h w"] | UInt16[Tensor, "c h w"] | Float[Tensor, "c h w"]
 
 _TWO_VIEWS = ViewPlan(2)
-_SEEDS = 2**63 - 1
 _GRAY_MODES = ("1", "L", "LA", "La")
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 # What rounding may add to a value of 0 or 1.
@@ -75,6 +78,7 @@ class ViewTransform:
         [torch.Size([1, 64, 64]), torch.Size([1, 64, 64])]
     """
 
+    @checked
     def __init__(
         self,
         recipe: Recipe | str = "simclr",
@@ -118,6 +122,7 @@ class ViewTransform:
             settings=settings,
         )
         self._generator = generator
+        self._ahead: Ahead | None = None
 
     def __call__(
         self,
@@ -139,9 +144,18 @@ class ViewTransform:
                 f"transform: mean and std have {means} values, the image {channels} channels; "
                 "give one value for each channel."
             )
-        views = self._views(batch, self._next_key())
-        return [view[0] for view in (*views.global_views, *views.local_views)]
+        seed, step = self._next_key()
+        if self.extras or batch.pixels.device.type != "cpu":
+            views = self._views(batch, DrawKey(seed, step, np.zeros(1, dtype=np.int64)))
+            return [view[0] for view in (*views.global_views, *views.local_views)]
+        from scanlearn.views.fused import render_orders  # numba takes a second to import
 
+        orders, self._ahead = orders_of(
+            self._views, batch, seed, step, self._ahead, partial(next_seeds, self._generator)
+        )
+        return render_orders(batch, orders)
+
+    @checked
     def one(self, view: int = 0) -> OneView:
         """Returns a transform that makes only one of the views, drawn on its own each time.
 
@@ -186,14 +200,17 @@ class ViewTransform:
             f"views={views.plan.global_views}+{views.plan.local_views})"
         )
 
-    def _next_key(self) -> DrawKey:
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_ahead": None}
+
+    def _next_key(self) -> tuple[int, int]:
+        """The seed and the step of the next image."""
         device = "cpu" if self._generator is None else self._generator.device
-        seed = int(torch.randint(_SEEDS, (), generator=self._generator, device=device))
+        seed = int(torch.randint(SEEDS, (), generator=self._generator, device=device))
         worker = get_worker_info()
         # Workers, and every epoch's new ones, start from one copy of a generator that was given.
         is_copy = self._generator is not None and worker is not None
-        step = worker.seed % _SEEDS if is_copy and worker is not None else 0
-        return DrawKey(seed, step, np.zeros(1, dtype=np.int64))
+        return seed, worker.seed % SEEDS if is_copy and worker is not None else 0
 
 
 class OneView:
@@ -238,12 +255,18 @@ def batch_of_one(
     device = pixels.device
     return ScanBatch(
         pixels=pixels[None],
-        valid_box=torch.tensor([_box(valid_box, height, width)], device=device),
+        valid_box=_stated(_box(valid_box, height, width), device),
         mask=None if mask is None else _mask(mask, height, width).to(device)[None],
-        spacing_mm=torch.full((1, 2), torch.nan, device=device),
-        value_range=torch.tensor([_range(pixels, value_range)], device=device),
-        ids=torch.zeros(1, dtype=torch.int64, device=device),
+        spacing_mm=_stated((math.nan, math.nan), device),
+        value_range=_stated(_range(pixels, value_range), device),
+        ids=_stated(0, device),
     )
+
+
+@lru_cache(maxsize=1024)
+def _stated(values: int | tuple[int, ...] | tuple[float, ...], device: torch.device) -> Tensor:
+    """Numbers as a batch of one scan has them: the same object for the same numbers."""
+    return torch.tensor([values], device=device)
 
 
 def _pixels(image: Picture) -> PixelTensor:
@@ -324,17 +347,18 @@ def _range(pixels: Tensor, given: tuple[float, float] | None) -> tuple[float, fl
             )
     if given is None:
         return 0.0, 1.0 if pixels.is_floating_point() else float(torch.iinfo(pixels.dtype).max)
-    if not (np.isfinite(given).all() and given[0] < given[1]):
+    ends = np.ravel(given)
+    if not (len(ends) == 2 and np.isfinite(ends).all() and ends[0] < ends[1]):
         raise ScanlearnError(
             f"value_range: {given} is no range; give two finite values, the lower first."
         )
-    return float(given[0]), float(given[1])
+    return float(ends[0]), float(ends[1])
 
 
 def _box(given: Sequence[int] | None, height: int, width: int) -> tuple[int, int, int, int]:
     if given is None:
         return 0, 0, height, width
-    values = [int(value) for value in given]
+    values = [int(value) for value in (given if isinstance(given, Sequence) else np.ravel(given))]
     if len(values) == 4:
         top, left, bottom, right = values
         if 0 <= top < bottom <= height and 0 <= left < right <= width:

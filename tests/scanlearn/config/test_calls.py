@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pytest
 from pydantic import Field
 
-from scanlearn.config.calls import checked
+from scanlearn.config.calls import checked, checked_init
 from scanlearn.config.settings import Settings
 from scanlearn.errors import ScanlearnError
 
@@ -95,3 +98,38 @@ def test_an_error_within_the_function_is_its_own() -> None:
 
     with pytest.raises(TypeError, match="inner"):
         broken("inner")
+
+
+@checked_init
+@dataclass(frozen=True)
+class Pair:
+    left: float
+    right: float = 0.0
+
+
+class Reader:
+    @checked
+    def __init__(self, size: int, *, parts: Sequence[float] = (), own: object = None) -> None:
+        self.given = (size, parts, own)
+
+
+def test_objects_are_made_of_what_fits() -> None:
+    assert Pair(1, right=2.5) == Pair(1.0, 2.5)
+    assert Reader(np.int64(3), parts=[0.5]).given == (3, [0.5], None)  # type: ignore[arg-type]
+    assert pickle.loads(pickle.dumps(Pair(1, 2))) == Pair(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Pair(), "Pair: 'left' is missing; give it as left=VALUE"),
+        (lambda: Pair(1, rigth=2), r"Pair: 'rigth' is not an argument \(did you mean 'right'\?\)"),
+        (lambda: Pair("weak"), "Pair: 'left' is of the type str, but it should be float"),
+        (lambda: Reader("big"), "Reader: 'size' is of the type str, but it should be int"),
+        (lambda: Reader(2.5), "Reader: 'size' is of the type float, but it should be int"),
+        (lambda: Reader(2, parts=0.5), "'parts' is of the type float, but it should be a list"),
+    ],
+)
+def test_objects_made_of_what_does_not_fit_say_so(call: Any, message: str) -> None:
+    with pytest.raises(ScanlearnError, match=message):
+        call()

@@ -60,3 +60,14 @@ def test_keyword_arguments_become_checked_settings() -> None:
     assert call(sample, "x", overrides=["size=32"]) == ("x", 32, ("a",))
     with pytest.raises(ScanlearnError, match="did you mean 'size'"):
         call(sample, "x", overrides=["sise=32"])
+
+
+@pytest.mark.parametrize("source", [{"source": "a"}, 3])
+def test_what_is_no_file_is_refused(run_model: Any, source: object) -> None:
+    with pytest.raises(ScanlearnError, match=r"load_config: .* is not a path or the name"):
+        load_config(run_model, source)
+
+
+def test_a_model_that_is_forgotten_is_told() -> None:
+    with pytest.raises(ScanlearnError, match="load_config: str is not the class of the settings"):
+        load_config("demo")  # type: ignore[arg-type]

@@ -88,6 +88,7 @@ import json, resource, sys
 from scanlearn.errors import ScanlearnError
 from scanlearn.training.pretrain import pretrain
 from scanlearn.training.settings import PretrainConfig
+from scanlearn.views import fused  # what a step loads counts in what the process has already
 
 config, room = json.loads(sys.argv[1])
 pages = int(open("/proc/self/statm").read().split()[0])
@@ -185,6 +186,8 @@ def test_a_trial_that_fails_for_another_reason_is_not_called_memory(configure: C
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (RuntimeError("could not create a primitive descriptor for a convolution"), False),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), False),
+        (OSError("liba.so: failed to map segment from shared object"), True),
+        (OSError("a.so: failed to map segment from shared object: Operation not permitted"), False),
         (ValueError("out of memory"), False),
     ],
 )  # fmt: skip
@@ -192,6 +195,12 @@ def test_every_way_of_saying_out_of_memory_is_understood(
     error: BaseException, is_memory: bool
 ) -> None:
     assert is_out_of_memory(error) == is_memory
+
+
+def test_an_error_in_other_words_tells_memory_by_the_one_it_came_from() -> None:
+    error = OSError("liba.so was not found")
+    error.__context__ = OSError("liba.so: failed to map segment from shared object")
+    assert is_out_of_memory(error)
 
 
 def test_an_allocation_that_cannot_be_is_out_of_memory() -> None:

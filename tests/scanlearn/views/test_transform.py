@@ -321,6 +321,10 @@ def test_a_transform_is_picklable_and_says_what_it_is(image: Image.Image) -> Non
         ({"scale": 2}, "scale: 2 is not between 0"),
         ({"plan": ViewPlan(2, 2)}, "2 local views"),
         ({"size": 1}, "size 1 is too small"),
+        ({"size": "big"}, "ViewTransform: 'size' is of the type str, but it should be int"),
+        ({"plan": 2}, "'plan' is of the type int, but it should be ViewPlan"),
+        ({"mean": 0.5, "std": 0.2}, "'mean' is of the type float, but it should be a list"),
+        ({"scle": 0.5}, "'scle' is not an argument"),
     ],
 )
 def test_a_transform_that_cannot_be_is_refused(given: dict[str, object], words: str) -> None:
@@ -485,6 +489,8 @@ def test_what_is_no_picture_is_refused_in_one_sentence(image: Picture, words: st
         ({"mask": np.zeros((20, 30), bool)}, "mask: nothing lies inside"),
         ({"value_range": (3, 3)}, "value_range: .* is no range"),
         ({"value_range": (0, np.nan)}, "value_range: .* is no range"),
+        ({"value_range": 3}, "value_range: 3 is no range"),
+        ({"valid_box": 3}, "does not lie on"),
     ],
 )
 def test_a_box_mask_or_range_that_does_not_fit_is_refused(

@@ -29,6 +29,8 @@ from scanlearn.views.operations.operation import Operation, Parameter, Quantiles
 _MIN_HALF_RANGE = 1e-6
 # Towards the double root at area 1 each step halves the error; elsewhere four are enough.
 _NEWTON_STEPS = 18
+# By which the density falls in each piece.
+_SLOPES = np.array([0.0, 1.0, 2.0])[:, None, None]
 
 
 def accepted_area(
@@ -48,30 +50,30 @@ def accepted_area(
         half_range: ``L``, half range of the log aspect.
         log_aspect: ``d``, logarithm of the scan's width over its height.
     """
-    half = np.maximum(np.broadcast_to(half_range, u.shape), _MIN_HALF_RANGE)
-    delta = np.broadcast_to(np.abs(log_aspect), u.shape)
+    half, low, high, delta, u = np.broadcast_arrays(
+        np.maximum(half_range, _MIN_HALF_RANGE),
+        area_min,
+        np.maximum(np.minimum(area_max, 1.0), area_min),
+        np.abs(log_aspect),
+        u,
+    )
     # Up to `full` (in a) the whole range fits; then one side is cut, then (near 1) both.
     full, cut = np.exp(-half), np.exp(-np.maximum(half - delta, 0.0))
-    low = np.broadcast_to(area_min, u.shape)
-    high = np.maximum(np.minimum(np.broadcast_to(area_max, u.shape), 1.0), low)
     # The density in each piece is intercept - slope * ln a.
-    edges = np.stack([low, np.clip(full, low, high), np.clip(cut, low, high), high])
-    intercepts = np.stack([2 * half, half, delta])
-    slopes = np.array([0.0, 1.0, 2.0])[:, None, None]
-    below, above = (
-        _integral(edges[:-1], intercepts, slopes),
-        _integral(edges[1:], intercepts, slopes),
-    )
+    edges = np.array([low, _between(full, low, high), _between(cut, low, high), high])
+    intercepts = np.array([2 * half, half, delta])
+    logs = np.log(edges)
+    below = _integral(edges[:-1], logs[:-1], intercepts, _SLOPES)
+    above = _integral(edges[1:], logs[1:], intercepts, _SLOPES)
     pieces = np.maximum(above - below, 0.0)
-    total = np.cumsum(pieces, axis=0)
+    total = pieces.cumsum(axis=0)
     target = u * total[-1]
     piece = (target >= total[0]).astype(np.int64) + (target >= total[1])
-    a, alpha, start, before = (
-        np.take_along_axis(values, piece[None], axis=0)[0]
-        for values in (edges[:-1], intercepts, below, total - pieces)
-    )
-    stop = np.take_along_axis(edges[1:], piece[None], axis=0)[0]
-    return _inverse(start + (target - before), (a, stop), alpha, piece.astype(np.float64))
+    # Of all pieces one after the other.
+    place = piece * u.size + np.arange(u.size).reshape(u.shape)
+    start = edges.take(place), edges.take(place + u.size)
+    goal = below.take(place) + (target - (total - pieces).take(place))
+    return _inverse(goal, start, intercepts.take(place), piece.astype(np.float64))
 
 
 def accepted_boxes(
@@ -92,7 +94,7 @@ def accepted_boxes(
     Returns:
         Top, left, bottom and right in pixels of the canvas, not rounded.
     """
-    top, left, bottom, right = (valid_box[:, i, None] for i in range(4))
+    top, left, bottom, right = valid_box.T[..., None]
     height, width = bottom - top, right - left
     d = np.log(width / height)
     fit = -np.log(accepted_area(u[..., 0], area_min, area_max, half_range, d))
@@ -101,7 +103,7 @@ def accepted_boxes(
     lowest = np.maximum(-wide - fit, -d - half_range)
     highest = np.minimum(tall + fit, -d + half_range)
     # Rounding may leave the two ends of a single point crossed by one unit in the last place.
-    gap = np.clip(lowest + u[..., 1] * (highest - lowest), -wide - fit, tall + fit)
+    gap = _between(lowest + u[..., 1] * (highest - lowest), -wide - fit, tall + fit)
     # Above 0 along the axis that the box fills and reaches beyond, of which nothing more is seen.
     along_y, along_x = -fit - gap, -fit + gap
     beyond = np.maximum(along_y, 0.0) + np.maximum(along_x, 0.0)
@@ -134,10 +136,11 @@ def _inverse(
     """
     a, stop = ends
     for _ in range(_NEWTON_STEPS):
-        density = np.maximum(intercept - slope * np.log(a), 1e-12)
-        moved = np.clip(a + (goal - _integral(a, intercept, slope)) / density, a, stop)
+        log = np.log(a)
+        density = np.maximum(intercept - slope * log, 1e-12)
+        moved = _between(a + (goal - _integral(a, log, intercept, slope)) / density, a, stop)
         # Where no step moves anything, none that follows does.
-        if np.array_equal(moved, a):
+        if (moved == a).all():
             break
         a = moved
     return a
@@ -145,12 +148,23 @@ def _inverse(
 
 def _integral(
     a: Float64[np.ndarray, "..."],
+    log: Float64[np.ndarray, "..."],
     intercept: Float64[np.ndarray, "..."],
     slope: Float64[np.ndarray, "..."],
 ) -> Float64[np.ndarray, "..."]:
     """Antiderivative of ``intercept - slope * ln a``."""
-    value: Float64[np.ndarray, "..."] = intercept * a - slope * (a * np.log(a) - a)
+    value: Float64[np.ndarray, "..."] = intercept * a - slope * (a * log - a)
     return value
+
+
+def _between(
+    values: Float64[np.ndarray, "..."],
+    low: Float64[np.ndarray, "..."],
+    high: Float64[np.ndarray, "..."],
+) -> Float64[np.ndarray, "..."]:
+    """`np.clip`, whose own checks take most of its time on the few views of an image."""
+    clipped: Float64[np.ndarray, "..."] = np.minimum(np.maximum(values, low), high)
+    return clipped
 
 
 def _draw(quantiles: Quantiles) -> dict[str, Float64[np.ndarray, "b v 4"]]:
