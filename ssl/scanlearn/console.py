@@ -8,12 +8,13 @@ from __future__ import annotations
 import builtins
 import logging
 import re
+import signal
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Protocol
@@ -30,6 +31,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
+# By which schedulers ask to stop; Windows knows no SIGUSR1.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+# EX_TEMPFAIL of sysexits.h: "try again later". 143, which a process ended by SIGTERM shows, would
+# not tell a run that kept its last step from one that did not.
+STOPPED_EXIT_CODE = 75
 # A command that has said nothing for so long says what it does: at its start, and later on.
 FIRST_WORD_S = 0.6
 NEXT_WORD_S = 60.0
@@ -286,10 +292,37 @@ class _RateColumn(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.1f}/s")
 
 
-def loading(*libraries: str) -> AbstractContextManager[None]:
-    """Names the import of large libraries, which is said before it begins unless it is done."""
+@contextmanager
+def loading(*libraries: str) -> Iterator[None]:
+    """Names the import of large libraries, which is said before it begins unless it is done.
+
+    A scheduler that asks to stop meanwhile ends the command with `STOPPED_EXIT_CODE`, as it ends a
+    run: on a busy file system torch takes minutes.
+
+    Raises:
+        SystemExit: It did.
+    """
     is_done = libraries[0] in sys.modules
-    return doing(f"loading {' and '.join(libraries[:2])}", at_once=not is_done)
+    with _ending_when_asked(), doing(f"loading {' and '.join(libraries[:2])}", at_once=not is_done):
+        yield
+
+
+@contextmanager
+def _ending_when_asked() -> Iterator[None]:
+    def end(number: int, _: object) -> None:
+        name = signal.Signals(number).name
+        say(f"stopped by {name} before work began: run the same command again")
+        raise SystemExit(STOPPED_EXIT_CODE)
+
+    # Python hands signals to its main thread alone.
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, end) for number in SIGNALS} if is_main else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            # None: set by a library written in C, which Python cannot put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @contextmanager

@@ -19,8 +19,8 @@ import pytest
 
 from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.writer import ArchiveWriter
+from scanlearn.console import STOPPED_EXIT_CODE
 from scanlearn.methods import MethodConfig
-from scanlearn.training.stopping import STOPPED_EXIT_CODE
 
 STEPS = 8
 

@@ -16,7 +16,7 @@ import pytest
 
 from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.writer import ArchiveWriter
-from scanlearn.training.stopping import STOPPED_EXIT_CODE
+from scanlearn.console import STOPPED_EXIT_CODE
 
 STEPS = 9
 BLOCK = 32_768

@@ -19,14 +19,9 @@ import pytorch_lightning as pl
 import torch
 from torch import distributed
 
-from scanlearn.console import say
+from scanlearn.console import SIGNALS, STOPPED_EXIT_CODE, say
 from scanlearn.errors import Interrupted
 
-# EX_TEMPFAIL of sysexits.h: "try again later". 143, which a process ended by SIGTERM shows, would
-# not tell a run that kept its last step from one that did not.
-STOPPED_EXIT_CODE = 75
-# Windows knows no SIGUSR1.
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 LISTENED = (*SIGNALS, signal.SIGINT)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
@@ -174,15 +174,20 @@ class Orders:
         """Returns those for one scan of the draw, to be done to the only scan of a batch."""
         count = len(self.scan) // len(self.draw)
         part = slice(row * count, (row + 1) * count)
-        return replace(
-            self,
-            scan=self.scan[part],
-            source=self.source[:count],
-            view=self.view[part],
-            numbers=self.numbers[part],
-            is_covered=self.is_covered[part],
-            unit_hu=None if self.unit_hu is None else self.unit_hu[part],
-            others=tuple((steps, apply, acts[part]) for steps, apply, acts in self.others),
+        return Orders(
+            self.draw,
+            self.size,
+            self.settings,
+            self.scan[part],
+            self.source[:count],
+            self.view[part],
+            self.numbers[part],
+            self.fields,
+            self.linear,
+            self.is_covered[part],
+            None if self.unit_hu is None else self.unit_hu[part],
+            tuple((steps, apply, acts[part]) for steps, apply, acts in self.others),
+            self.last,
         )
 
 

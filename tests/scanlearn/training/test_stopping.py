@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from scanlearn.archive.reader import Archive
+from scanlearn.console import SIGNALS, STOPPED_EXIT_CODE
 from scanlearn.locks import BusyError, held, inside
 from scanlearn.training import pretrain as pretraining
 from scanlearn.training import trainer
@@ -22,7 +23,7 @@ from scanlearn.training.pretrain import pretrain
 from scanlearn.training.recorder import Recorder
 from scanlearn.training.run import Run
 from scanlearn.training.settings import PretrainConfig
-from scanlearn.training.stopping import SIGNALS, STOPPED_EXIT_CODE, Stopped, StopRequest
+from scanlearn.training.stopping import Stopped, StopRequest
 
 CPU = torch.device("cpu")
 Configure = Callable[..., PretrainConfig]
@@ -235,3 +236,36 @@ def test_one_process_that_is_asked_stops_all_after_the_same_step(tmp_path: Path)
             process.kill()
     assert answers == ["both stop\n"] * 2
     assert [process.returncode for process in processes] == [0, 0]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("program", ["scanlearn pretrain", "scantune compare"])
+def test_a_command_that_is_asked_to_stop_while_it_loads_can_be_run_again(
+    tmp_path: Path, program: str, number: signal.Signals
+) -> None:
+    package, command = program.split()
+    code = f"""
+import os, sys
+class Asking:
+    def find_spec(self, name, *_):
+        if name == "torch":
+            os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, Asking())
+from {package}.cli import main
+main()
+"""
+    scans = "phantom:patients=8,size=32"
+    words = {
+        "pretrain": ["simclr", f"archive={scans}"],
+        "compare": ["weak_strong", f"unlabeled={scans}", f"labels={scans}", "target=lesion"],
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code, command, *words[command], f"output={tmp_path / 'run'}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == STOPPED_EXIT_CODE, done.stderr
+    assert f"stopped by {number.name} before work began: run the same command" in done.stdout
+    assert "Traceback" not in done.stderr
