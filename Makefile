@@ -12,6 +12,8 @@ CONSTRAINTS := constraints.txt
 JOBS ?= 2
 # Real scans for the tests that want them; those tests skip with a reason where it is not set.
 export SCANLEARN_DATA
+# With bytecode kept, the many processes that the tests start load torch in half the time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check docs release-check clean
 

@@ -14,7 +14,7 @@ from scanlearn.backbones.card import Card
 from scanlearn.backbones.formats import FORMATS, export_format
 from scanlearn.errors import ScanlearnError
 
-NETWORKS = ("resnet18", "resnet10t", "convnext_atto", "vit_tiny_patch16_224")
+NETWORKS = ("resnet18", "resnet10t", "densenet121", "convnext_atto", "vit_tiny_patch16_224")
 SIZE = 64
 
 

@@ -1,10 +1,10 @@
 """Draws of the images to come, made for several at once.
 
-To draw the numbers of one image takes half as long as to render its views at 64 pixels, and those
-of thirty little more. What the generator will give next is foretold by a copy of it. An image
-takes what was drawn for the seed that the generator gave it; where none was, because something
-else drew from the generator or the image is of another kind, it is drawn for now. So every image
-has the views that it would have by itself.
+To draw the numbers of one image takes longer than to render its views at 64 pixels; those of a
+hundred take little more, since it is the calls that cost. What the generator will give next is
+foretold by a copy of it. An image takes what was drawn for the seed that the generator gave it;
+where none was, because something else drew from the generator or the image is of another kind, it
+is drawn for now. So every image has the views that it would have by itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SEEDS = 2**63 - 1
 # Of images; with elastic fields, which are as large as views, of fewer.
-_MOST, _MOST_BENT = 32, 2
+_MOST, _MOST_BENT = 128, 2
 
 
 @dataclass

@@ -57,6 +57,20 @@ def test_every_library_returns_the_features_of_a_resnet(
     torch.testing.assert_close(theirs, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize(("name", "channels"), [("torchvision", 1), ("monai", 3)])
+def test_a_densenet_is_written_as_its_libraries_name_it(
+    tmp_path: Path, trained: Make, card_of: CardOf, name: formats.FormatName, channels: int
+) -> None:
+    backbone = trained("densenet121", channels)
+    exported = export_format(backbone, card_of(backbone), tmp_path / "out", name)
+    found = {"views": _views(channels)}
+    with torch.no_grad():
+        exec(exported.loading.program(exported.folder), found)
+        expected = backbone.eval()(found["views"])
+    torch.testing.assert_close(found["features"], expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.fixture
 def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the fresh process, where a test looks at the files."""

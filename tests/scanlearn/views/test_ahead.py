@@ -130,7 +130,7 @@ def test_images_alike_are_drawn_for_several_at_once(monkeypatch: pytest.MonkeyPa
     transform = ViewTransform(size=16)
     for picture in pictures(100):
         transform(picture)
-    assert drawn == [1, 2, 4, 8, 16, 32, 32, 32]
+    assert drawn == [1, 2, 4, 8, 16, 32, 64]
     drawn.clear()
     # Of two kinds in turn nothing is drawn for other images.
     for picture in pictures(10, (30, 50)):
