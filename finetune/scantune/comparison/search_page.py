@@ -68,6 +68,8 @@ def _within(path: Path, folder: Path) -> str:
 
 def headline(results: SearchResults) -> str:
     """The answer in a few words."""
+    if results.reported is not None and results.reported.is_at_chance:
+        return "No scale is shown to do better than chance"
     if results.is_flat:
         return f"Take scale {results.scale:g}: others do as well"
     return f"Take scale {results.scale:g}"

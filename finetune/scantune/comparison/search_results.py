@@ -78,6 +78,11 @@ class Reported(Settings):
     note: str
     how: str
 
+    @property
+    def is_at_chance(self) -> bool:
+        """Whether the interval holds .5: no network is shown to tell the classes apart."""
+        return self.low is not None and self.high is not None and self.low <= 0.5 <= self.high
+
 
 class SearchResults(Settings):
     """All that a search found, as ``search.json`` holds it."""
@@ -163,6 +168,13 @@ def answer_sentence(
 ) -> str:
     """What to take, how sure that is, and what it is worth."""
     scale, sure = scales[answer.chosen], answer.sureness[answer.chosen]
+    if reported is not None and reported.is_at_chance:
+        return (
+            f"No scale is shown to tell the classes apart: AUROC {reported.auroc:.3f} (95 % "
+            f"interval {reported.low:.3f} to {reported.high:.3f}), {reported.how}, which is "
+            f"chance. Scale {scale:g}, which {sure:.0%} of patient resamples choose, is as good as "
+            "any."
+        )
     if len(alike) > 1:
         first = f"Any scale from {alike[0]:g} to {alike[-1]:g} does as well here: take {scale:g}"
     else:

@@ -12,7 +12,12 @@ from pydantic import ValidationError
 from scanlearn.errors import ScanlearnError
 from scantune.comparison.search import search
 from scantune.comparison.search_plan import SearchConfig
-from scantune.comparison.search_results import read_search, summary_lines
+from scantune.comparison.search_results import (
+    Reported,
+    answer_sentence,
+    read_search,
+    summary_lines,
+)
 from scantune.comparison.search_rules import (
     Choice,
     choose,
@@ -390,3 +395,18 @@ def test_with_a_given_split_the_test_patients_choose_nothing(
     # Training patients alone choose; the whole set is scored once for the report.
     num_train, num_all = 32, 48
     assert seen[:2] == [(num_train, True), (num_all, False)]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "is_at_chance"), [(0.44, 0.52, True), (0.5, 0.6, True), (0.51, 0.6, False)]
+)
+def test_a_choice_that_scores_chance_is_called_that(
+    low: float, high: float, is_at_chance: bool
+) -> None:
+    answer = Choice(best="s1", chosen="s1", alike=("s1",), sureness={"s1": 0.97})
+    reported = Reported(auroc=(low + high) / 2, low=low, high=high, note="", how="by halves")
+    assert reported.is_at_chance == is_at_chance
+    told = answer_sentence({"s1": 1.0}, answer, [1.0], reported)
+    assert told.startswith("No scale is shown to tell the classes apart: AUROC") == is_at_chance
+    assert ("by halves, which is chance. Scale 1, which 97%" in told) == is_at_chance
+    assert told.startswith("Take scale 1, which 97% of patient resamples") != is_at_chance
