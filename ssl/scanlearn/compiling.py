@@ -9,12 +9,13 @@ function calls stands in the same file, since numba looks for changes there alon
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scanlearn.console import warn_user
+from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import cache_folder
 
@@ -22,6 +23,9 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # Products may be fused into sums, and sums be taken in another order; what is not finite stays so.
 _ALLOWED = {"contract", "reassoc"}
+# Loading takes less.
+_PATIENCE_S = 3.0
+_COMPILING = "compiling what renders views on a CPU, once on this machine: about half a minute ..."
 
 
 def part(function: _Function) -> _Function:
@@ -44,6 +48,10 @@ def compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     def compile_now(function: Callable[..., Any]) -> Callable[..., Any]:
         former = numba.config.CACHE_DIR
         numba.config.CACHE_DIR = former or str(_writable_folder() or "")
+        # What is in the cache is there before.
+        word = threading.Timer(_PATIENCE_S, say, (_COMPILING,))
+        word.daemon = True
+        word.start()
         try:
             made: Callable[..., Any] = numba.njit(
                 signature,
@@ -54,6 +62,7 @@ def compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any
             )(function)
             return made
         finally:
+            word.cancel()
             numba.config.CACHE_DIR = former
 
     return compile_now

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from scanlearn import compiling
+
 # Two functions: the cache is tried once, and told of once.
 CHILD = """
 import sys, time
@@ -54,3 +56,18 @@ def test_a_cache_folder_that_cannot_be_written_is_told_once(tmp_path: Path, name
     assert done.stdout.split() == ["8.0", "12.0", "0"]
     assert done.stderr.count("cannot be kept") == 1
     assert "SCANLEARN_CACHE" in done.stderr
+
+
+def test_compiling_that_takes_long_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def doubled(x: float) -> float:
+        return 2 * x
+
+    monkeypatch.setenv("SCANLEARN_CACHE", str(tmp_path))
+    monkeypatch.setattr(compiling, "_PATIENCE_S", 600.0)
+    assert compiling.compiled("f8(f8)")(doubled)(2.0) == 4
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(compiling, "_PATIENCE_S", 0.0)
+    assert compiling.compiled("f4(f4)")(doubled)(2.0) == 4
+    assert "once on this machine: about half a minute" in capsys.readouterr().out
