@@ -187,6 +187,7 @@ class PlanSummary:
         memory: Most bytes in use at once, on the device that trains; None where it is not told.
         disk: Bytes that will be written.
         power: What the primary comparison can show.
+        leaks: That shared patients are looked for before training only, and how to do it now.
         warnings: What to know before anything is spent.
     """
 
@@ -198,6 +199,7 @@ class PlanSummary:
     memory: int | None
     disk: int
     power: str
+    leaks: str
     warnings: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -226,6 +228,7 @@ class PlanSummary:
                 else "time     all is done; the report alone is written anew",
                 *((f"memory   {memory}disk {self.disk / 1e9:.2g} GB",) if self.seconds else ()),
                 f"power    {self.power}",
+                f"leaks    {self.leaks}",
                 *(f"WARNING  {text}" for text in self.warnings),
             )
         )
@@ -301,6 +304,8 @@ def plan_summary(config: CompareConfig | str | Path, overrides: Sequence[str] = 
         memory,
         disk,
         power_in_words(config, planned, variation),
+        "shared patients and copies are looked for before training, not here; now: scanlearn audit "
+        f"{config.unlabeled} {config.labels}",
         tuple(filter(None, (power_warning(config, planned, variation), *_early(config, pieces)))),
     )
 

@@ -265,7 +265,8 @@ class Audit:
         if self.is_invalid:
             return (
                 "Results on these labels would be invalid: the network or the probe learns from "
-                "patients or exact copies of test scans."
+                "patients or exact copies of test scans. output=FOLDER lists them; where they are "
+                "in the archive, scantune compare with leaks=drop trains without them."
             )
         near = sum(comparison.count(NEAR) for comparison in self.comparisons)
         doubts = list(self._doubts())

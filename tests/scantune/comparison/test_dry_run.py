@@ -96,6 +96,8 @@ def test_a_plan_is_told_before_and_after_it_is_run_in_part(tmp_path: Path) -> No
     text = str(later)
     assert "2 to train, 2 finished" in text
     assert f"power    {later.power}" in text
+    assert "leaks    shared patients and copies are looked for before training" in text
+    assert "now: scanlearn audit " in text
     # The report says the same of what was run.
     begun = plan(tmp_path, seeds=(0,))
     fact = power_fact(begun, {"pallor": data}, estimate_all(begun, scores), scores)
