@@ -22,6 +22,7 @@
 - `extra_settings.py`: those that a configuration names, of torchvision, MONAI or Albumentations
 - `generator.py`: `ViewGenerator`, called by training on every batch
 - `transform.py`: `ViewTransform`, the same views of one image
+- `ahead.py`: draws for the images to come, made for several at once
 - `statistics.py`: how much the crops of two views overlap
 - `explain.py`: the numbers of a recipe at a scale, as a table to read
 - `preview.py`: sheets of views of real scans at several scales
