@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,5 @@ def site_key(tmp_path_factory: pytest.TempPathFactory) -> None:
     key.write_text("0123456789abcdef" * 4)
     key.chmod(0o600)
     os.environ["SCANLEARN_KEY"] = str(key)
+    # Compiled here where it is not yet, which no command that is tested then has to tell.
+    import_module("scanlearn.views.kernel")

@@ -23,8 +23,8 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # Products may be fused into sums, and sums be taken in another order; what is not finite stays so.
 _ALLOWED = {"contract", "reassoc"}
-# Loading takes less.
-_PATIENCE_S = 3.0
+# Loading takes less, on a busy machine too.
+_PATIENCE_S = 10.0
 _COMPILING = "compiling what renders views on a CPU, once on this machine: about half a minute ..."
 
 
