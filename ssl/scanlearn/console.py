@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
@@ -320,9 +320,14 @@ def _ending_when_asked() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            # None: set by a library written in C, which Python cannot put back.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        put_back(before)
+
+
+def put_back(handlers: Mapping[int, Any]) -> None:
+    """Puts signal handlers back, by their signal number."""
+    for number, handler in handlers.items():
+        # None: set by a library written in C, which Python cannot put back.
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @contextmanager

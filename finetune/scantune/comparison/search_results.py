@@ -172,8 +172,8 @@ def answer_sentence(
         return (
             f"No scale is shown to tell the classes apart: AUROC {reported.auroc:.3f} (95 % "
             f"interval {reported.low:.3f} to {reported.high:.3f}), {reported.how}, which is "
-            f"chance. Scale {scale:g}, which {sure:.0%} of patient resamples choose, is as good as "
-            "any."
+            f"chance. Scale {scale:g}, which {sure:.0%} of patient resamples choose, is taken for "
+            "want of a better one."
         )
     if len(alike) > 1:
         first = f"Any scale from {alike[0]:g} to {alike[-1]:g} does as well here: take {scale:g}"

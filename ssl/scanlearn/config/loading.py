@@ -143,13 +143,15 @@ def load_config(
     Raises:
         ScanlearnError: File, line, key, what was given and what is allowed, in one sentence.
     """
-    for given, kinds, one in (
-        (model, type, "the class of the settings"),
-        (source, str | Path | None, "a path or the name of a shipped file"),
-    ):
-        if not isinstance(given, kinds):
-            made = f"; {model.__name__}(key=value) takes settings" if given is source else ""
-            raise ScanlearnError(f"load_config: {type(given).__name__} is not {one}{made}")
+    if not isinstance(model, type):
+        raise ScanlearnError(
+            f"load_config: {type(model).__name__} is not the class of the settings"
+        )
+    if not isinstance(source, str | Path | None):
+        raise ScanlearnError(
+            f"load_config: {type(source).__name__} is not a path or the name of a shipped file; "
+            f"{model.__name__}(key=value) takes settings"
+        )
     data: dict[str, Any] = {}
     lines: dict[tuple[str, ...], int] = {}
     name = "the command line"

@@ -19,7 +19,7 @@ import pytorch_lightning as pl
 import torch
 from torch import distributed
 
-from scanlearn.console import SIGNALS, STOPPED_EXIT_CODE, say
+from scanlearn.console import SIGNALS, STOPPED_EXIT_CODE, put_back, say
 from scanlearn.errors import Interrupted
 
 LISTENED = (*SIGNALS, signal.SIGINT)
@@ -174,9 +174,7 @@ def restore_handlers(handlers: Mapping[int, Any], number: int = 0) -> None:
     Args:
         number: Signal that came meanwhile; 0 for none.
     """
-    for each, handler in handlers.items():
-        # None: set by a library written in C, which Python cannot put back.
-        signal.signal(each, signal.SIG_DFL if handler is None else handler)
+    put_back(handlers)
     # A person's Ctrl-C has become an exception.
     if number in SIGNALS and callable(handler := handlers[number]):
         handler(number, None)

@@ -85,8 +85,9 @@ def render_fused(
     # One tensor a view: an allocation that is too large comes back as pages to be faulted in.
     together = [list(views)] if len(batch) == 1 else [[view] for view in views]
     found: list[Tensor] = []
+    ways = ways_of(batch, draw, settings)
     for some in together:
-        out = _rendered(scans, Orders.of(batch, draw, some, size, settings, standard))
+        out = _rendered(scans, Orders.of(batch, draw, ways, some, size, settings, standard))
         found += [out[end : end + len(batch)] for end in range(0, len(out), len(batch))]
     return tuple(found)
 
@@ -134,6 +135,7 @@ class Orders:
         cls,
         batch: ScanBatch,
         draw: Draw,
+        ways: Int64[np.ndarray, "b v"],
         views: list[int],
         size: int,
         settings: RenderSettings,
@@ -143,7 +145,7 @@ class Orders:
         channels = batch.pixels.shape[1]
         scan = np.arange(len(draw)).repeat(len(views))
         view = np.tile(views, len(draw))
-        way = ways_of(batch, draw, settings)[:, views].reshape(-1)
+        way = ways[:, views].reshape(-1)
         numbers = _numbers(batch, draw, views, size, settings)
         numbers[:, kernel.WAY] = way
         unit_hu = None

@@ -20,6 +20,7 @@ from scanlearn.views.render import render_views, standardise
 from scanlearn.views.scale import Scale
 from scanlearn.views.settings import DEFAULT_SETTINGS, LOCAL_SHARE, RenderSettings, Standard
 from scanlearn.views.uniforms import DrawKey, uniforms
+from scanlearn.views.warp import ways_of
 
 if TYPE_CHECKING:
     from scanlearn.views.fused import Orders  # numba takes a second to import
@@ -146,9 +147,10 @@ class ViewGenerator:
         from scanlearn.views.fused import Orders
 
         draw = self.ranges.draw(drawn, batch.valid_box.numpy())
+        ways = ways_of(batch, draw, self.settings)
         first_local = self.plan.global_views
         return tuple(
-            Orders.of(batch, draw, list(views), size, self.settings, self._standard)
+            Orders.of(batch, draw, ways, list(views), size, self.settings, self._standard)
             for views, size in (
                 (range(first_local), self.size),
                 (range(first_local, self.num_views), self.local_size),
