@@ -20,13 +20,15 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from platform import node
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors, make_folder
+
+_Made = TypeVar("_Made")
 
 BUSY_EXIT_CODE = 3
 _TOKEN = secrets.token_hex(8)
@@ -247,6 +249,32 @@ class PartialFolder:
         if self._lock.is_held:
             shutil.rmtree(self.path, ignore_errors=True)
         self._lock.release()
+
+
+def publish_once(
+    target: Path, make: Callable[[Path], _Made], already: Callable[[], _Made]
+) -> _Made:
+    """Makes a folder aside and publishes it whole, unless something lies there.
+
+    Args:
+        make: Fills the folder that it is given; nothing is published where it fails.
+        already: Called instead where the target is there, and is not an empty folder.
+
+    Returns:
+        What the one that was called returned.
+
+    Raises:
+        BusyError: Another process is making it.
+        ScanlearnError: The disk is full or may not be written to.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        return already()
+    partial = PartialFolder(target)
+    try:
+        made = make(partial.path)
+        return made if partial.publish() else already()
+    finally:
+        partial.discard()
 
 
 def sweep(target: Path) -> list[Path]:

@@ -305,7 +305,7 @@ def plan_summary(config: CompareConfig | str | Path, overrides: Sequence[str] = 
         disk,
         power_in_words(config, planned, variation),
         "shared patients and copies are looked for before training, not here; now: scanlearn audit "
-        f"{config.unlabeled} {config.labels}",
+        f"{config.unlabeled} {config.labels}{_root(config)}",
         tuple(filter(None, (power_warning(config, planned, variation), *_early(config, pieces)))),
     )
 
@@ -314,6 +314,12 @@ def _listed(config: CompareConfig, source: str, columns: Columns) -> Scans:
     packing = config.pack_settings(columns, config.pack.channels)
     allowed = (*packing.allow_columns, *config.named_columns)
     return list_scans(source, packing.model_copy(update={"allow_columns": allowed}))
+
+
+def _root(config: CompareConfig) -> str:
+    """Where the table of labels looks for its scans, as another command is told."""
+    root = config.pack_settings(config.label_columns, config.pack.channels).root
+    return "" if root is None else f" root={root}"
 
 
 def _early(config: CompareConfig, pieces: Sequence[Piece]) -> Iterator[str]:

@@ -6,17 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scantune.reports.plots import interval_text
-from scantune.study.results import ArmDifference, ClassEffect, Results, Score, TaskCount
+from scantune.reports.selection import at_place
+from scantune.study.results import ArmDifference, ClassEffect, Results, TaskCount
 from scantune.wording import DESIGNS, budget_name, is_separate, learner_name, signed
 
 _ALPHA = 0.05
-
-
-def at_primary(results: Results) -> dict[str, Score]:
-    """The scores of the primary task, learner and budget, by arm."""
-    named = results.verdict.primary
-    place = (named.task, named.learner, named.budget)
-    return {s.arm: s for s in results.table if (s.task, s.learner, s.budget) == place}
 
 
 def primary_difference(results: Results) -> ArmDifference | None:
@@ -73,7 +67,7 @@ def plain_words(results: Results) -> list[str]:
     named, primary, scores = (
         results.verdict.primary,
         primary_difference(results),
-        at_primary(results),
+        at_place(results, results.verdict.primary.task),
     )
     a, b = scores.get(named.a), scores.get(named.b)
     if primary is None or a is None or b is None or a.auroc is None or b.auroc is None:
@@ -223,7 +217,8 @@ def checklists(results: Results) -> tuple[Checklist, ...]:
 
 
 def _answers(results: Results) -> dict[str, str]:
-    named, lead, scores = results.verdict.primary, _primary_task(results), at_primary(results)
+    named, lead = results.verdict.primary, _primary_task(results)
+    scores = at_place(results, named.task)
     facts = "; ".join(f"{fact.name}: {fact.value}" for fact in results.setup)
     aurocs = [f"{arm} {interval_text(score)}" for arm, score in scores.items()]
     sets = (

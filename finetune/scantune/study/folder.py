@@ -122,6 +122,12 @@ class StudyFolder:
         )
 
     @property
+    def is_begun(self) -> bool:
+        """Whether a network was begun, scored or measured."""
+        pieces = (f"arms/*/*/{CONFIG_FILE}", "scores/*/*", "label-free/*")
+        return any(any(self.path.glob(each)) for each in pieces)
+
+    @property
     def leaks(self) -> Path:
         """What the leak audit found."""
         return self.path / "leaks"
@@ -206,6 +212,7 @@ class StudyFolder:
 def open_study(config: CompareConfig, *, is_shared: bool = False) -> StudyFolder:
     """Creates the study's folder, or opens it again, also with a plan of more or fewer pieces.
 
+    A study of which nothing is made yet, such as one that its leaks stopped, takes any plan.
     The newest plan is ``config.yaml``, those before it are kept in ``plans``.
 
     Args:
@@ -221,7 +228,12 @@ def open_study(config: CompareConfig, *, is_shared: bool = False) -> StudyFolder
     newest = folder.path / CONFIG_FILE
     if newest.is_file():
         ignored |= _unread(config, folder)
-    open_folder(folder.path, config, kind="study", ignored=ignored)
+    is_begun = is_shared or folder.is_begun
+    if open_folder(folder.path, config, kind="study", ignored=ignored, is_begun=is_begun):
+        # No piece was made under those settings, and the scans may be others.
+        prepared = (folder.archives, folder.resolved, folder.looks, folder.leaking)
+        for path in (*prepared, folder.leaking_before, *folder.plans[:-1]):
+            path.unlink(missing_ok=True)
     if not is_shared:
         remove_torn(folder.path)
     changed = differences(folder.path, config, PRESENTATION)

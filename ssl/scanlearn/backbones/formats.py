@@ -41,7 +41,7 @@ from scanlearn.backbones.weights import (
 )
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors
-from scanlearn.locks import PartialFolder
+from scanlearn.locks import publish_once
 
 _SMP = "segmentation_models_pytorch"
 ONNX = "model.onnx"
@@ -111,26 +111,22 @@ def export_format(
             "scanlearn[export], as in pip install 'scanlearn[export]'"
         )
     card = card.model_copy(update={"weights_hash": weights_hash(backbone), "consumer": name})
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        return _same(folder, card, backbone)
-    partial = PartialFolder(folder)
-    try:
+
+    def make(aside: Path) -> Exported:
         with disk_errors(folder.parent):
-            loading = row.write(backbone, partial.path, card.size)
-            card = card.model_copy(update={"load": loading.call})
+            loading = row.write(backbone, aside, card.size)
+            own = card.model_copy(update={"load": loading.call})
             if name == "timm":
-                write_weights(backbone, partial.path, card)
+                write_weights(backbone, aside, own)
             else:
-                card = card.model_copy(update={"files": hashes(partial.path)})
-                write_card(partial.path, card)
-            text = model_card(card, loading, facts or Facts())
-            (partial.path / MODEL_CARD).write_text(text, encoding="utf-8")
-        difference = weights.check_reload(partial.path, backbone, card.size, loading)
-        if not partial.publish():
-            return _same(folder, card, backbone)
-    finally:
-        partial.discard()
-    return Exported(folder, loading, difference)
+                own = own.model_copy(update={"files": hashes(aside)})
+                write_card(aside, own)
+            text = model_card(own, loading, facts or Facts())
+            (aside / MODEL_CARD).write_text(text, encoding="utf-8")
+        difference = weights.check_reload(aside, backbone, card.size, loading)
+        return Exported(folder, loading, difference)
+
+    return publish_once(folder, make, lambda: _same(folder, card, backbone))
 
 
 def hashes(folder: Path) -> dict[str, str]:

@@ -33,7 +33,7 @@ from scanlearn.config.calls import checked
 from scanlearn.config.loading import check_settings
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import disk_errors
-from scanlearn.locks import PartialFolder
+from scanlearn.locks import publish_once
 
 CONFIG = "config.json"
 CARD = "card.json"
@@ -59,18 +59,14 @@ def export_backbone(backbone: Backbone, folder: str | Path, card: Card) -> Path:
             "the card's weights_hash is not that of the backbone; make the card with Card.of after "
             "the last step"
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        return _same_export(folder, card)
-    partial = PartialFolder(folder)
-    try:
+
+    def make(aside: Path) -> Path:
         with disk_errors(folder.parent):
-            write_weights(backbone, partial.path, card)
-        check_reload(partial.path, backbone, card.size)
-        if not partial.publish():
-            return _same_export(folder, card)
-    finally:
-        partial.discard()
-    return folder
+            write_weights(backbone, aside, card)
+        check_reload(aside, backbone, card.size)
+        return folder
+
+    return publish_once(folder, make, lambda: _same_export(folder, card))
 
 
 def write_weights(backbone: Backbone, folder: Path, card: Card) -> None:

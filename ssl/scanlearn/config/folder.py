@@ -18,8 +18,13 @@ _NAMED = 3
 
 
 def open_folder(
-    folder: Path, config: Settings, *, kind: str, ignored: frozenset[str] = frozenset()
-) -> None:
+    folder: Path,
+    config: Settings,
+    *,
+    kind: str,
+    ignored: frozenset[str] = frozenset(),
+    is_begun: bool = True,
+) -> bool:
     """Creates an output folder with its configuration, or checks that it holds this very one.
 
     A key that an earlier version did not know counts as its default.
@@ -27,6 +32,11 @@ def open_folder(
     Args:
         kind: What the folder holds, as a message calls it, such as "run".
         ignored: Dotted keys that may differ from an earlier start: they do not change the result.
+        is_begun: Whether an earlier start made anything; the settings of one that did not, which a
+            leak or a lack of memory stopped, are replaced.
+
+    Returns:
+        Whether settings of an earlier start were replaced.
 
     Raises:
         ScanlearnError: The folder holds other work or other files, or cannot be written.
@@ -34,13 +44,16 @@ def open_folder(
     path, now = folder / CONFIG_FILE, _without_home(config.model_dump(mode="json"))
     if path.is_file():
         differing = sorted(_differing(read_kept(path, type(config)), now, ignored))
+        if differing and not is_begun:
+            replace_kept(folder, config)
+            return True
         if differing:
             named = ", ".join(differing[:_NAMED]) + (", ..." if len(differing) > _NAMED else "")
             raise ScanlearnError(
                 f"{folder} already holds a different {kind} ({named}): name another output folder, "
                 f"or restore these keys to continue that {kind}"
             )
-        return
+        return False
     if folder.exists() and (not folder.is_dir() or any(_foreign(folder))):
         raise ScanlearnError(
             f"{folder} exists and is not the folder of a {kind} (it has no {CONFIG_FILE}): name an "
@@ -49,6 +62,7 @@ def open_folder(
     with disk_errors(folder):
         make_folder(folder)
     write_atomically(path, dump_plain(now))
+    return False
 
 
 def read_kept(path: Path, model: type[Settings]) -> object:

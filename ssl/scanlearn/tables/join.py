@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,28 +16,11 @@ from scanlearn.archive.lists import read_identifiers
 from scanlearn.archive.reader import Archive
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
-from scanlearn.tables.labels import PATH_COLUMNS, PATIENT_COLUMNS, labels_by
+from scanlearn.tables.labels import KEYS, key_of, labels_by
 from scanlearn.tables.merge import MERGED
-from scanlearn.tables.reading import cell_text, find_column, find_required, read_table
+from scanlearn.tables.reading import cell_text, find_required, read_table
 from scanlearn.tables.settings import TableSettings
 
-
-class _Key(NamedTuple):
-    """What a column may call scans by, and the usual names of such a column."""
-
-    kind: str
-    columns: tuple[str, ...]
-
-
-# What is of fewer scans comes first: a table of instances names their patient, too.
-_KEYS = (
-    _Key("file", PATH_COLUMNS),
-    _Key("instance", ("SOPInstanceUID", "sop_uid", "instance_uid")),
-    _Key("series", ("SeriesInstanceUID", "series_uid")),
-    _Key("study", ("StudyInstanceUID", "study_uid")),
-    _Key("accession", ("AccessionNumber", "accession", "acc_no")),
-    _Key("patient", PATIENT_COLUMNS),
-)
 SERIES = "series"
 
 
@@ -127,11 +110,10 @@ def _key_of(table: pa.Table, source: Path, settings: TableSettings) -> tuple[str
     ):
         if column is not None:
             return kind, find_required(table, source, column, (), setting)
-    for key in _KEYS:
-        name = find_column(table, key.columns)
-        if name is not None:
-            return key.kind, name
-    usual = ", ".join(key.columns[0] for key in _KEYS[1:-1])
+    found = key_of(table)
+    if found is not None:
+        return found
+    usual = ", ".join(key.columns[0] for key in KEYS[1:-1])
     raise ScanlearnError(
         f"{source}: has no column by which labels can be joined to scans ({usual}); name that of"
         " the patients with patient_column, or that of the paths with path_column"

@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from scanlearn.console import say
 from scanlearn.tables.identifying import identifying_values, is_identifying
 from scanlearn.tables.merge import Merged, merge_rows
-from scanlearn.tables.reading import is_one_of
+from scanlearn.tables.reading import find_column, is_one_of
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "Image Index")
 PATIENT_COLUMNS = (
@@ -23,12 +23,36 @@ PATIENT_COLUMNS = (
 NIH_COLUMNS = ("Image Index", "Finding Labels")
 
 
+class Key(NamedTuple):
+    """What a column may call scans by, and the usual names of such a column."""
+
+    kind: str
+    columns: tuple[str, ...]
+
+
+# What is of fewer scans comes first: a table of instances names their patient, too.
+KEYS = (
+    Key("file", PATH_COLUMNS),
+    Key("instance", ("SOPInstanceUID", "sop_uid", "instance_uid")),
+    Key("series", ("SeriesInstanceUID", "series_uid")),
+    Key("study", ("StudyInstanceUID", "study_uid")),
+    Key("accession", ("AccessionNumber", "accession", "acc_no")),
+    Key("patient", PATIENT_COLUMNS),
+)
+
+
 class TableLabels(NamedTuple):
     """Columns ``path``, ``patient`` and labels, a row per scan, and how they became so."""
 
     table: pa.Table
     withheld: Mapping[str, str]
     merged: Merged
+
+
+def key_of(table: pa.Table) -> tuple[str, str] | None:
+    """Returns what the first usual column of a table calls scans by, and its name."""
+    found = ((key.kind, find_column(table, key.columns)) for key in KEYS)
+    return next(((kind, name) for kind, name in found if name is not None), None)
 
 
 def labels_by(table: pa.Table, source: Path, column: str, allowed: Sequence[str]) -> TableLabels:

@@ -22,7 +22,7 @@ from scanlearn.readers.containers import CONTAINER_SUFFIXES, stamp
 from scanlearn.readers.limits import limited
 from scanlearn.readers.readers import list_rows
 from scanlearn.readers.scan import Undecodable
-from scanlearn.tables.labels import PATH_COLUMNS, PATIENT_COLUMNS, labels_of
+from scanlearn.tables.labels import PATH_COLUMNS, PATIENT_COLUMNS, key_of, labels_of
 from scanlearn.tables.listing import Listing, list_container, list_folder, scans_below
 from scanlearn.tables.locate import locate
 from scanlearn.tables.merge import Merged
@@ -198,6 +198,8 @@ def _listed(scans: Listing, *, folder_labels: bool) -> Manifest:
 def _read_table(source: Path, asked: TableSettings, allowed: Sequence[str]) -> Manifest:
     table = read_table(source, sep=asked.sep, sheet=asked.sheet)
     usual = (*PATH_COLUMNS, *MORE_PATH_COLUMNS)
+    if asked.path_column is None and find_column(table, usual) is None:
+        _refuse_joinable(table, source)
     paths_in = find_required(table, source, asked.path_column, usual, "path_column")
     patients_in = None
     if asked.patient_column is not None:
@@ -226,6 +228,18 @@ def _read_table(source: Path, asked: TableSettings, allowed: Sequence[str]) -> M
         refused=labels.merged.refused,
         merged=labels.merged,
     )
+
+
+def _refuse_joinable(table: pa.Table, source: Path) -> None:
+    """Refuses a table that names scans by something else than their files, as reading lists do."""
+    key = key_of(table)
+    if key is not None:
+        kind, column = key
+        raise ScanlearnError(
+            f"{source}: names scans by their {kind} ('{column}') and by no file, so it can only"
+            " label scans that are packed: pack them (scanlearn pack FOLDER ARCHIVE), then name"
+            " that archive as the table's root; or name the column of the files with path_column"
+        )
 
 
 def _with_patients(manifest: Manifest, pattern: str | None) -> Manifest:

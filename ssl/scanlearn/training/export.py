@@ -91,10 +91,10 @@ def export(
             format,
             facts=Facts(license, _metrics(finished)),
         )
-    library = exported.loading.library
+    library, most = exported.loading.library, exported.difference
+    same = f"differ by {most:.1g} of the largest at most" if most else "are the same"
     say(
-        f"{exported.folder} holds the backbone; {library} loaded it, and its features differ by "
-        f"{exported.difference:.1g} at most:\n"
+        f"{exported.folder} holds the backbone; {library} loaded it, and its features {same}:\n"
         + exported.loading.lines.replace("FOLDER", str(exported.folder))
     )
     if license is None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scanlearn.config.folder import open_folder
+from scanlearn.config.folder import CONFIG_FILE, differences, open_folder
 from scanlearn.config.settings import Settings
 from scanlearn.files import (
     disk_errors,
@@ -61,15 +61,29 @@ class RunFolder:
         """The exported backbone."""
         return self.path / "backbone"
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether a step of it is kept."""
+        return any(path.exists() for path in (self.checkpoint, self.result, self.backbone))
+
+    def is_for(self, config: Settings, ignored: frozenset[str]) -> bool:
+        """Whether what an earlier start recorded holds for these settings."""
+        is_there = (self.path / CONFIG_FILE).is_file()
+        return self.is_begun or (is_there and not differences(self.path, config, ignored))
+
 
 def open_run(folder: Path, config: Settings, *, ignored: frozenset[str] = frozenset()) -> RunFolder:
     """Creates a run folder, or opens it again where it holds this very run.
+
+    One of which no step is kept takes other settings, too.
 
     Raises:
         ScanlearnError: See `open_folder`.
     """
     run = RunFolder(folder)
-    open_folder(folder, config, kind="run", ignored=ignored)
+    if open_folder(folder, config, kind="run", ignored=ignored, is_begun=run.is_begun):
+        for path in (run.provenance, run.metrics, run.panel):
+            path.unlink(missing_ok=True)
     # A kill in the middle of a write leaves its half file; many would fill the disk.
     remove_torn(folder)
     with disk_errors(run.checkpoint):

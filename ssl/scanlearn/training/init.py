@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,6 @@ import numpy as np
 from pydantic import Field
 
 from scanlearn.archive.layout import is_archive
-from scanlearn.archive.reader import Archive
 from scanlearn.config.calls import checked
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError, did_you_mean
@@ -22,9 +22,11 @@ from scanlearn.packing.headers import read_headers
 from scanlearn.packing.pack import manifest_of
 from scanlearn.packing.parallel import num_cores
 from scanlearn.packing.settings import PackSettings
-from scanlearn.packing.sources import check_source
+from scanlearn.packing.sources import check_source, open_archive
 from scanlearn.readers.dicom_tags import examined_as
-from scanlearn.tables.settings import DEFAULT_TABLE, Table
+from scanlearn.tables.labels import key_of
+from scanlearn.tables.reading import TABLE_SUFFIXES, read_table
+from scanlearn.tables.settings import DEFAULT_TABLE, Table, TableSettings
 from scanlearn.views.modality import NAMES, POLICIES
 from scanlearn.views.of_archive import tagged_policy
 
@@ -41,7 +43,7 @@ class _Seen:
     """What a source holds, told from headers, or from the table of an archive.
 
     Args:
-        files: Paths of its files; empty for an archive.
+        names: Of each file, its path; of each scan of an archive, its id.
         columns: Its label columns, None where blank.
         modality: The policy that DICOM tags name for all scans; None where they do not.
     """
@@ -50,8 +52,8 @@ class _Seen:
     patients: np.ndarray
     patients_known: bool
     columns: Mapping[str, np.ndarray]
+    names: Sequence[Path | str]
     modality: str | None = None
-    files: frozenset[Path] = frozenset()
 
     @property
     def in_words(self) -> str:
@@ -108,9 +110,11 @@ def init(
             if str(source).startswith("phantom:"):
                 raise ScanlearnError(f"{where}a phantom needs no plan; try scantune compare demo")
             check_source(source, where)
+    labels = scans if labels is None and column is not None else labels
+    if labels is not None and table.root is None and _names_no_files(labels, scans, table):
+        table = table.model_copy(update={"root": Path(scans)})
     settings = PackSettings.of_table(table)
     unlabeled = _looked_at(scans, settings)
-    labels = scans if labels is None and column is not None else labels
     kind = unlabeled.modality if modality == "auto" else modality
     has_gpu = _GPU.exists() if gpu is None else gpu
     lines = [*_pretraining(kind, is_asked=modality != "auto", has_gpu=has_gpu)]
@@ -131,14 +135,22 @@ def init(
 
 
 def _looked_at(source: str | Path, settings: PackSettings) -> _Seen:
-    path = Path(source).expanduser()
-    if is_archive(path):
-        archive = Archive(path)
+    root = settings.root and settings.root.expanduser()
+    if is_archive(Path(source).expanduser()) or (root and is_archive(root)):
+        archive = open_archive(source, settings=settings)
         columns = {name: archive.labels(name) for name in archive.label_columns}
         named = _agreed({tagged_policy(each) for each in archive.examined})
-        return _Seen(len(archive), archive.patients, archive.patients_known, columns, named)
+        return _Seen(
+            len(archive),
+            archive.patients,
+            archive.patients_known,
+            columns,
+            archive.scan_ids.tolist(),
+            named,
+        )
     manifest = manifest_of(source, settings)
     policies: set[str | None] = set()
+    names: list[Path | str] = []
     patients, count, has_patients = [], 0, True
     labels: dict[str, list[str | None]] = {name: [] for name in manifest.label_columns}
     read = replace(settings.reading(), tags=_MODALITY_TAGS)
@@ -151,16 +163,27 @@ def _looked_at(source: str | Path, settings: PackSettings) -> _Seen:
             whose = row.patient if manifest.patients_known else header.patient
             has_patients &= whose is not None
             patients.append(whose or str(row.path))
+            names.append(manifest.file(row.path).resolve())
             for name, values in labels.items():
                 values.append(row.labels[name])
     if not count:
         raise ScanlearnError(
             f"{source}: holds no scan that can be read; scanlearn pack {source} --dry-run says why"
         )
-    files = frozenset(manifest.file(row.path).resolve() for row in manifest.rows())
     columns = {name: np.array(values, dtype=object) for name, values in labels.items()}
     named = _agreed(policies)
-    return _Seen(count, np.array(patients, dtype=object), has_patients, columns, named, files)
+    whose_each = np.array(patients, dtype=object)
+    return _Seen(count, whose_each, has_patients, columns, names, named)
+
+
+def _names_no_files(labels: str | Path, scans: str | Path, table: TableSettings) -> bool:
+    """Returns whether a table calls the scans of an archive by something else than their files."""
+    path = Path(labels).expanduser()
+    if path.suffix.lower() not in TABLE_SUFFIXES or not is_archive(Path(scans).expanduser()):
+        return False
+    columns = read_table(path, sep=table.sep, sheet=table.sheet)
+    key = key_of(columns)
+    return table.path_column is None and key is not None and key[0] != "file"
 
 
 def _agreed(policies: set[str | None]) -> str | None:
@@ -272,7 +295,7 @@ def _study_text(
     folds = min(_FOLDS, *people.values())
     trained = num_labeled * (folds - 1) // folds
     budgets = [str(budget) for budget in _BUDGETS if budget < trained]
-    leaks, why = _leaks(unlabeled, labeled)
+    leaks, why = _leaks(unlabeled, list(compress(labeled.names, known)))
     counted = ", ".join(f"{name}: {(values == name).sum():,}" for name in people)
     return "\n".join(
         [
@@ -325,15 +348,14 @@ def _study_text(
     )
 
 
-def _leaks(unlabeled: _Seen, labeled: _Seen) -> tuple[str, str]:
-    """Returns what to do about scans that are in both sources, and why."""
-    shared = len(unlabeled.files & labeled.files)
-    is_same = labeled is unlabeled or bool(shared and shared == len(unlabeled.files))
-    if is_same:
+def _leaks(unlabeled: _Seen, labeled: Sequence[Path | str]) -> tuple[str, str]:
+    """Returns what to do about labeled scans that are among the unlabeled ones, and why."""
+    shared = len(frozenset(unlabeled.names) & frozenset(labeled))
+    if shared and shared == len(frozenset(unlabeled.names)):
         return "warn", (
             "All scans have labels: pretraining sees the test scans too, without their labels; "
             "the report says so."
         )
     if shared:
-        return "drop", f"{shared:,} labeled files are among the scans: pretraining leaves them out."
+        return "drop", f"{shared:,} labeled scans are among these: pretraining leaves them out."
     return "refuse", "If test patients are among the scans the study does not start; or drop, warn."

@@ -94,7 +94,8 @@ class Run:
         folder = RunFolder(Path(config.output).expanduser())
         is_resumed = checkpoint_step(folder.checkpoint) > 0 or folder.result.is_file()
         backbone, start = initial_backbone(config, archive, is_resumed=is_resumed)
-        earlier = read_provenance(folder) if folder.provenance.is_file() else None
+        is_there = folder.provenance.is_file() and folder.is_for(config, PRESENTATION)
+        earlier = read_provenance(folder) if is_there else None
         begun = earlier.start if earlier and is_resumed else None
         if begun is not None and begun.averages_patches:
             average_patches(backbone)

@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 from scanlearn.cli import app
 from scanlearn.config import load_config, parse_value
 from scanlearn.errors import ScanlearnError
+from scanlearn.packing.pack import pack
+from scanlearn.packing.settings import PackSettings
 from scanlearn.training.init import init
 from scanlearn.training.settings import PretrainConfig
 
@@ -74,6 +76,25 @@ def test_with_labels_it_is_a_study_of_the_column_that_is_there(folder: Path) -> 
     (folder / "labels.csv").write_text(labels)
     part = init("both", labels="labels.csv", output=folder / "part.yaml")
     assert parse_value(part.read_text())["leaks"] == "drop"
+
+
+def test_a_reading_list_without_paths_labels_an_archive(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["Patient,finding", *(f"p{index},{'yes' if index % 2 else 'no'}" for index in range(12))]
+    (folder / "list.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(ScanlearnError, match=r"names scans by their patient \('Patient'\)"):
+        init("labeled", labels="list.csv")
+    source = PackSettings(summary=False, canvas=16, workers=1)
+    pack("labels.csv", "all", settings=source)
+    plan = parse_value(init("all", labels="list.csv", output=folder / "whole.yaml").read_text())
+    assert (plan["pack"]["root"], plan["leaks"], plan["tasks"]) == ("all", "warn", ["finding"])
+    (folder / "list.csv").write_text("\n".join(rows[:9]) + "\n")
+    part = init("all", labels="list.csv", output=folder / "part.yaml").read_text()
+    assert parse_value(part)["leaks"] == "drop"
+    assert "# 16 labeled scans are among these" in part
+    assert '"finding" of 16 of them (no: 8, yes: 8)' in part
+    assert "joined to all by 'Patient'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

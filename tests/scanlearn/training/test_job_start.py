@@ -97,7 +97,7 @@ def test_a_finished_run_needs_no_start_weights(configure: Configure, file: Path)
 def test_other_start_weights_are_another_run(
     configure: Configure, archive: Archive, tmp_path: Path, file: Path
 ) -> None:
-    Run.of(configure(backbone=_backbone(file)), archive)
+    Run.of(configure(backbone=_backbone(file)), archive).folder.backbone.mkdir()
     other = _saved(tmp_path / "other.safetensors")
     with pytest.raises(ScanlearnError, match=r"different run \(backbone\.weights was"):
         Run.of(configure(backbone=_backbone(other)), archive)

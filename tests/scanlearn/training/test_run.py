@@ -54,6 +54,20 @@ def test_provenance_says_what_was_trained_on_and_chosen(
     assert "reason" in found["chosen"]["schedule"]
 
 
+def test_a_run_of_which_no_step_is_kept_takes_other_settings(
+    configure: Configure, archive: Archive
+) -> None:
+    before = Run.of(configure(batch_size=4), archive)
+    after = Run.of(configure(batch_size=8), archive)
+    # What was chosen for the first batch is not taken for the other.
+    lr_of = (before.resolved.schedule.peak, after.resolved.schedule.peak)
+    assert lr_of[0] < lr_of[1]
+    assert json.loads(after.folder.provenance.read_text())["run_id"]
+    after.folder.backbone.mkdir()
+    with pytest.raises(ScanlearnError, match=r"different run \(batch_size was 8, is 4\)"):
+        Run.of(configure(batch_size=4), archive)
+
+
 def test_a_resumed_run_keeps_precision_and_threads_of_its_first_start(
     configure: Configure, archive: Archive
 ) -> None:

@@ -70,6 +70,8 @@ def test_a_run_with_other_operations_is_another_run(
 
     start({"operations": {"hue": 0.05}})
     start({"operations": {"hue": 0.05}})
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").touch()
+    start({"operations": {"hue": 0.05}})
     with pytest.raises(ScanlearnError, match=r"already holds a different run \(views\."):
         start({"operations": {"hue": 0.05}} | changed)
 
