@@ -11,6 +11,11 @@ from scantune.study.results import ArmDifference, ClassEffect, Results, TaskCoun
 from scantune.wording import DESIGNS, budget_name, is_separate, learner_name, signed
 
 _ALPHA = 0.05
+# Classes that say no more than whether a scan has what the task is called.
+_ABSENT_AND_PRESENT = (
+    *(("0", "1"), ("no", "yes"), ("n", "y"), ("false", "true"), ("absent", "present")),
+    *(("negative", "positive"), ("neg", "pos"), ("non", "oui")),
+)
 
 
 def primary_difference(results: Results) -> ArmDifference | None:
@@ -26,7 +31,7 @@ def _pair_of_scans(task: TaskCount) -> str:
     if len(task.classes) > 2:
         return "one scan of a class and one of another"
     first, second = (*task.classes, "", "")[:2]
-    if (first, second) == ("0", "1"):
+    if (first.casefold(), second.casefold()) in _ABSENT_AND_PRESENT:
         return f"one scan with {task.name} and one without"
     return f"one scan of {second} and one of {first}"
 

@@ -19,6 +19,7 @@ from scanlearn.errors import ScanlearnError, did_you_mean
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _model_of = cache(settings_model)
+_hints_of = cache(hints_of)
 
 
 def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -41,7 +42,7 @@ def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
             bound = signature.bind(*args, **kwargs)
         except TypeError:
             raise ScanlearnError(f"{name}: {_unfit(function, args, kwargs)}") from None
-        hints, named = hints_of(function), {}
+        hints, named = _hints_of(function), {}
         for key, value in bound.arguments.items():
             kind = signature.parameters[key].kind
             if kind is inspect.Parameter.KEYWORD_ONLY and not is_method:
@@ -168,7 +169,7 @@ def _unfit(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[
 def _where_it_goes(
     function: Callable[..., Any], key: str, value: Any, parameters: Mapping[str, Any]
 ) -> str:
-    hints = hints_of(function)
+    hints = _hints_of(function)
     for home in parameters:
         if any(key in block.model_fields for block in models_in(hints.get(home))):
             if "overrides" in parameters:

@@ -37,6 +37,23 @@ def test_the_verdict_is_said_in_pairs_of_scans(
     assert said[2].startswith("For comparison: the scan as a thumbnail 56.0, an untrained network")
 
 
+@pytest.mark.parametrize(
+    ("classes", "pair"),
+    [
+        (("no", "Yes"), "one scan with lesion and one without"),
+        (("negative", "positive"), "one scan with lesion and one without"),
+        (("bacteria", "virus"), "one scan of virus and one of bacteria"),
+        (("I", "II", "III"), "one scan of a class and one of another"),
+    ],
+)
+def test_classes_that_say_whether_it_is_there_are_called_so(
+    fake_results: r.Results, classes: tuple[str, ...], pair: str
+) -> None:
+    tasks = tuple(each.model_copy(update={"classes": classes}) for each in fake_results.tasks)
+    said = writeup.plain_words(fake_results.model_copy(update={"tasks": tasks}))
+    assert said[0].startswith(f"Of 100 pairs of {pair}, weak puts")
+
+
 def test_the_methods_paragraph_says_what_was_run_and_nothing_else(fake_results: r.Results) -> None:
     text = writeup.methods_paragraph(fake_results)
     for words in (
