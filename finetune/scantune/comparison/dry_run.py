@@ -27,6 +27,7 @@ from scanlearn.packing.pack import manifest_of
 from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import PHANTOM_PREFIX, open_archive
 from scanlearn.phantom.phantom import PhantomSpec, planted_labels
+from scanlearn.tables.join import joined_archive
 from scanlearn.training.batches import steps_in_epoch
 from scanlearn.training.checkpoint import checkpoint_step
 from scanlearn.training.folder import RunFolder
@@ -116,7 +117,7 @@ def list_scans(source: str, settings: PackSettings) -> Scans:
     path = Path(source).expanduser()
     if is_archive(path):
         return _of_archive(Archive(path))
-    if settings.root is not None and is_archive(settings.root.expanduser()):
+    if joined_archive(path, settings) is not None:
         return _of_archive(open_archive(source, settings=settings))
     manifest = manifest_of(path, settings)
     rows = list(manifest.rows())

@@ -17,6 +17,7 @@ from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.packing.sources import PHANTOM_PREFIX
 from scanlearn.phantom.tasks import TASKS
 from scanlearn.tables.identifying import is_identifying
+from scanlearn.tables.join import joined_archive
 from scanlearn.tables.labels import NIH_COLUMNS, PATH_COLUMNS, PATIENT_COLUMNS
 from scanlearn.tables.reading import TABLE_SUFFIXES, cell_text, read_table
 from scanlearn.tables.settings import TableSettings
@@ -130,7 +131,7 @@ def check_columns(labels: str, columns: Sequence[str], settings: TableSettings) 
     Raises:
         ScanlearnError: There is no such column, or the table cannot be read.
     """
-    path, root = Path(labels).expanduser(), settings.root
+    path = Path(labels).expanduser()
     if labels.startswith(PHANTOM_PREFIX):
         for column in columns:
             check_column(column, labels, TASKS, lambda _: np.array([], dtype=object))
@@ -138,7 +139,7 @@ def check_columns(labels: str, columns: Sequence[str], settings: TableSettings) 
         named = NamedTable(Archive(path), path.name)
         for column in columns:
             named.raw(column)
-    elif path.suffix.lower() in TABLE_SUFFIXES and not (root and is_archive(root.expanduser())):
+    elif path.suffix.lower() in TABLE_SUFFIXES and joined_archive(path, settings) is None:
         table = read_table(path, sep=settings.sep, sheet=settings.sheet)
         if not all(name in table.column_names for name in NIH_COLUMNS):  # gets one for each finding
             aside = (*PATH_COLUMNS, *PATIENT_COLUMNS, settings.path_column, settings.patient_column)

@@ -123,9 +123,10 @@ class StudyFolder:
 
     @property
     def is_begun(self) -> bool:
-        """Whether a network was begun, scored or measured."""
+        """Whether a network was begun, scored or measured; also where no start recorded itself."""
         pieces = (f"arms/*/*/{CONFIG_FILE}", "scores/*/*", "label-free/*")
-        return any(any(self.path.glob(each)) for each in pieces)
+        is_recorded = self.archives.is_file()
+        return not is_recorded or any(any(self.path.glob(each)) for each in pieces)
 
     @property
     def leaks(self) -> Path:

@@ -19,7 +19,7 @@ from scanlearn.packing.headers import canvas_by_shorter_side
 from scanlearn.packing.pack import identities_for, manifest_of, pack_listed
 from scanlearn.packing.parallel import num_cores
 from scanlearn.packing.settings import PackSettings
-from scanlearn.tables.join import join_labels
+from scanlearn.tables.join import join_labels, joined_archive
 
 PHANTOM_PREFIX = "phantom:"
 _MAX_NAME_LENGTH = 40
@@ -56,10 +56,9 @@ def open_archive(
     if is_archive(path):
         return Archive(path)
     settings = settings or PackSettings()
-    if settings.root is not None and is_archive(settings.root.expanduser()):
-        return join_labels(
-            path, Archive(settings.root.expanduser()), settings, settings.allow_columns, single
-        )
+    joined = joined_archive(path, settings)
+    if joined is not None:
+        return join_labels(path, Archive(joined), settings, settings.allow_columns, single)
     manifest = manifest_of(path, settings)
     if manifest.merged is not None:
         manifest.merged.refuse_conflicts(path, single)
@@ -86,9 +85,9 @@ def chosen_canvas(source: Path | str, side: int, settings: PackSettings) -> int 
     Raises:
         ScanlearnError: The source cannot be used.
     """
-    path, root = Path(source).expanduser(), settings.root
+    path = Path(source).expanduser()
     is_packed = str(source).startswith(PHANTOM_PREFIX) or is_archive(path)
-    is_packed = is_packed or (root is not None and is_archive(root.expanduser()))
+    is_packed = is_packed or joined_archive(path, settings) is not None
     if is_packed or settings.fit == "crop" or settings.field_of_view != "none":
         return side
     manifest = manifest_of(path, settings)

@@ -12,13 +12,14 @@ import pyarrow as pa
 
 from scanlearn.archive.changes import identities_of
 from scanlearn.archive.identity import Identities, source_name
+from scanlearn.archive.layout import is_archive
 from scanlearn.archive.lists import read_identifiers
 from scanlearn.archive.reader import Archive
 from scanlearn.console import say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.tables.labels import KEYS, key_of, labels_by
 from scanlearn.tables.merge import MERGED
-from scanlearn.tables.reading import cell_text, find_required, read_table
+from scanlearn.tables.reading import TABLE_SUFFIXES, cell_text, find_required, read_table
 from scanlearn.tables.settings import TableSettings
 
 SERIES = "series"
@@ -40,6 +41,16 @@ class JoinedArchive(Archive):
     def labels(self, column: str) -> np.ndarray[Any, np.dtype[np.object_]]:
         """Returns a column of the table, ``[n]``; None where it is blank, or has no such row."""
         return self._columns[column] if column in self._columns else super().labels(column)
+
+
+def joined_archive(source: Path, settings: TableSettings) -> Path | None:
+    """Returns the archive whose scans a table labels: its ``root``, if that is one.
+
+    None for a folder or a container, whose files are scans themselves.
+    """
+    root = settings.root and settings.root.expanduser()
+    is_table = source.suffix.lower() in TABLE_SUFFIXES and not source.is_dir()
+    return root if root and is_table and is_archive(root) else None
 
 
 def join_labels(

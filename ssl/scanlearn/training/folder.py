@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scanlearn.config.folder import CONFIG_FILE, differences, open_folder
+from scanlearn.config.folder import differences, open_folder
 from scanlearn.config.settings import Settings
 from scanlearn.files import (
     disk_errors,
@@ -63,13 +63,13 @@ class RunFolder:
 
     @property
     def is_begun(self) -> bool:
-        """Whether a step of it is kept."""
-        return any(path.exists() for path in (self.checkpoint, self.result, self.backbone))
+        """Whether a step of it is kept; also where no start recorded itself."""
+        kept = (self.checkpoint, self.result, self.backbone)
+        return not self.provenance.is_file() or any(path.exists() for path in kept)
 
     def is_for(self, config: Settings, ignored: frozenset[str]) -> bool:
         """Whether what an earlier start recorded holds for these settings."""
-        is_there = (self.path / CONFIG_FILE).is_file()
-        return self.is_begun or (is_there and not differences(self.path, config, ignored))
+        return self.is_begun or not differences(self.path, config, ignored)
 
 
 def open_run(folder: Path, config: Settings, *, ignored: frozenset[str] = frozenset()) -> RunFolder:

@@ -24,6 +24,7 @@ from scanlearn.packing.parallel import num_cores
 from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import check_source, open_archive
 from scanlearn.readers.dicom_tags import examined_as
+from scanlearn.tables.join import joined_archive
 from scanlearn.tables.labels import key_of
 from scanlearn.tables.reading import TABLE_SUFFIXES, read_table
 from scanlearn.tables.settings import DEFAULT_TABLE, Table, TableSettings
@@ -111,8 +112,11 @@ def init(
                 raise ScanlearnError(f"{where}a phantom needs no plan; try scantune compare demo")
             check_source(source, where)
     labels = scans if labels is None and column is not None else labels
+    joined = table.root if table.root and is_archive(table.root.expanduser()) else None
     if labels is not None and table.root is None and _names_no_files(labels, scans, table):
-        table = table.model_copy(update={"root": Path(scans)})
+        joined = Path(scans)
+    if joined is not None:
+        table = table.model_copy(update={"root": None})
     settings = PackSettings.of_table(table)
     unlabeled = _looked_at(scans, settings)
     kind = unlabeled.modality if modality == "auto" else modality
@@ -122,10 +126,11 @@ def init(
     if labels is None:
         text = _run_text(scans, output, unlabeled, lines, columns, has_gpu)
     else:
+        settings = settings.model_copy(update={"root": joined or table.root})
         labeled = unlabeled if str(labels) == str(scans) else _looked_at(labels, settings)
         target = _chosen(column, labeled, labels)
         text = _study_text(
-            scans, labels, target, output, unlabeled, labeled, lines, columns, has_gpu
+            scans, labels, target, output, unlabeled, labeled, lines, columns, joined, has_gpu
         )
     make_folder(output.parent)
     write_atomically(output, text)
@@ -135,8 +140,8 @@ def init(
 
 
 def _looked_at(source: str | Path, settings: PackSettings) -> _Seen:
-    root = settings.root and settings.root.expanduser()
-    if is_archive(Path(source).expanduser()) or (root and is_archive(root)):
+    path = Path(source).expanduser()
+    if is_archive(path) or joined_archive(path, settings) is not None:
         archive = open_archive(source, settings=settings)
         columns = {name: archive.labels(name) for name in archive.label_columns}
         named = _agreed({tagged_policy(each) for each in archive.examined})
@@ -277,6 +282,7 @@ def _study_text(
     labeled: _Seen,
     lines: Sequence[str],
     columns: Sequence[str],
+    joined: Path | None,
     has_gpu: bool,
 ) -> str:
     values = labeled.columns[target]
@@ -331,6 +337,7 @@ def _study_text(
             "  # 1, 3, or auto: 3 if any scan has colour.",
             "  channels: auto",
             *columns,
+            *(() if joined is None else _joined_lines(joined)),
             "",
             "evaluation:",
             "  # Also finetune, lpft: they train a network, minutes per fit.",
@@ -346,6 +353,14 @@ def _study_text(
             "",
         ]
     )
+
+
+def _joined_lines(archive: Path) -> list[str]:
+    return [
+        "",
+        "# The archive whose scans the table of labels names by their patients or studies.",
+        f"label_columns: {{root: {json.dumps(str(archive), ensure_ascii=False)}}}",
+    ]
 
 
 def _leaks(unlabeled: _Seen, labeled: Sequence[Path | str]) -> tuple[str, str]:

@@ -111,3 +111,12 @@ def test_rows_of_a_study_that_contradict_each_other_are_an_error(archive: Archiv
     settings = SMALL.model_copy(update={"root": archive.path})
     with pytest.raises(ScanlearnError, match=r"t\.csv rows 2 and 4: 'y' of scan A1 is '1' and '0'"):
         open_archive(table, settings=settings, single=["y"])
+
+
+def test_a_folder_is_packed_although_the_root_of_tables_is_an_archive(
+    archive: Archive, tmp_path: Path
+) -> None:
+    settings = SMALL.model_copy(update={"root": archive.path})
+    opened = open_archive(tmp_path / "north" / "dicom", settings=settings, cache=tmp_path / "c")
+    assert len(opened) == len(SCANS)
+    assert opened.path != archive.path

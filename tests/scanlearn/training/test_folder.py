@@ -51,6 +51,21 @@ def test_a_different_run_is_refused_naming_the_keys(tmp_path: Path) -> None:
     assert "another output folder" in text
 
 
+def test_of_a_run_that_kept_no_step_the_settings_may_change(tmp_path: Path) -> None:
+    run = open_run(tmp_path / "run", CONFIG)
+    run.provenance.touch()
+    open_run(tmp_path / "run", Config(seed=2))
+    assert "seed: 2" in (run.path / "config.yaml").read_text()
+    assert not run.provenance.exists()
+    # A file of that name which no run has written is somebody's own.
+    with pytest.raises(ScanlearnError, match="seed was 2, is 1"):
+        open_run(tmp_path / "run", CONFIG)
+    run.provenance.touch()
+    run.checkpoint.touch()
+    with pytest.raises(ScanlearnError, match="seed was 2, is 1"):
+        open_run(tmp_path / "run", CONFIG)
+
+
 def test_a_key_that_is_new_or_gone_counts_as_different(tmp_path: Path) -> None:
     open_run(tmp_path / "run", CONFIG)
     with pytest.raises(ScanlearnError, match="steps was None, is 5"):

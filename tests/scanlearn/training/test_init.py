@@ -12,6 +12,7 @@ from scanlearn.config import load_config, parse_value
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.pack import pack
 from scanlearn.packing.settings import PackSettings
+from scanlearn.tables.settings import TableSettings
 from scanlearn.training.init import init
 from scanlearn.training.settings import PretrainConfig
 
@@ -88,7 +89,13 @@ def test_a_reading_list_without_paths_labels_an_archive(
     source = PackSettings(summary=False, canvas=16, workers=1)
     pack("labels.csv", "all", settings=source)
     plan = parse_value(init("all", labels="list.csv", output=folder / "whole.yaml").read_text())
-    assert (plan["pack"]["root"], plan["leaks"], plan["tasks"]) == ("all", "warn", ["finding"])
+    assert (plan["label_columns"], plan["leaks"]) == ({"root": "all"}, "warn")
+    assert (plan["tasks"], plan["pack"]) == (["finding"], {"channels": "auto"})
+    # Unlabeled scans may lie in a folder beside it.
+    beside = init(
+        "scans", labels="list.csv", table=TableSettings(root=Path("all")), output=Path("b")
+    )
+    assert parse_value(beside.read_text())["leaks"] == "refuse"
     (folder / "list.csv").write_text("\n".join(rows[:9]) + "\n")
     part = init("all", labels="list.csv", output=folder / "part.yaml").read_text()
     assert parse_value(part)["leaks"] == "drop"

@@ -7,7 +7,7 @@ import pytest
 
 from scantune.reports import report as page
 from scantune.reports.label_free import label_free_groups
-from scantune.reports.writeup import at_primary
+from scantune.reports.selection import at_place
 from scantune.study import results as r
 
 # LiDAR and a panel's alpha of three arms whose AUROCs are .78 (weak), .71 (strong) and less.
@@ -43,7 +43,7 @@ def test_lidar_is_set_against_auroc(
     fake_results: r.Results, lidar: dict[str, float], rho: float, picked: str
 ) -> None:
     results = fake_results.model_copy(update={"label_free": measured(lidar)})
-    scores = at_primary(results)
+    scores = at_place(results, results.verdict.primary.task)
     order = sorted(("identity", "weak", "strong"), key=lambda arm: scores[arm].auroc or 0)
     assert order == ["identity", "strong", "weak"]
     (group,) = label_free_groups(results, scores)
@@ -64,7 +64,7 @@ def test_what_is_better_by_theory_turns_a_measure(fake_results: r.Results) -> No
         "alpha": {"identity": 3.0, "strong": 1.5, "weak": 1.1},
     }
     results = fake_results.model_copy(update={"label_free": measured(up, **measures)})
-    (group,) = label_free_groups(results, at_primary(results))
+    (group,) = label_free_groups(results, at_place(results, results.verdict.primary.task))
     rho = {each.measure: each.rho for each in group.agreements()}
     assert rho == pytest.approx(
         {
@@ -100,4 +100,4 @@ def test_an_arm_without_measures_is_left_out(fake_results: r.Results) -> None:
     rows = (*measured({"weak": 30, "strong": 20}), broken)
     results = fake_results.model_copy(update={"label_free": rows})
     # Of the two that are left nothing can be said.
-    assert label_free_groups(results, at_primary(results)) == []
+    assert label_free_groups(results, at_place(results, results.verdict.primary.task)) == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scanlearn.errors import ScanlearnError
-from scantune.study.folder import StudyFolder, check_archives, open_study
+from scantune.study.folder import check_archives, open_study
 from scantune.study.plan import CompareConfig
 from scantune.study.run import canvas_chosen
 
@@ -19,14 +19,8 @@ def test_the_same_study_is_gone_on_with(plan: Plan) -> None:
     assert open_study(plan()) == open_study(plan())
 
 
-def made_in(folder: StudyFolder) -> None:
-    """Leaves what the first network of a study leaves when it is begun."""
-    (folder.run("strong", 0)).mkdir(parents=True)
-    (folder.run("strong", 0) / "config.yaml").touch()
-
-
 def test_another_study_is_refused_with_the_differing_key(plan: Plan) -> None:
-    made_in(open_study(plan()))
+    open_study(plan())
     other = plan(evaluation={"budgets": [10, "all"], "folds": 3, "replicates": 200})
     with pytest.raises(ScanlearnError, match=r"different study \(.*evaluation\.folds was 2, is 3"):
         open_study(other)
@@ -38,7 +32,7 @@ def test_extras_are_part_of_a_study_and_of_each_arm(plan: Plan) -> None:
     trained = [name for name, arm in config.arms.items() if arm.kind == "pretrained"]
     runs = [config.run_config(arm, 0, Path()) for arm in trained]
     assert [run.views.extras[0].name for run in runs] == [extra["name"]] * len(runs)
-    made_in(open_study(config))
+    open_study(config)
     with pytest.raises(ScanlearnError, match=r"different study \(pretrain.views.extras was \["):
         open_study(plan(pretrain={"views": {"size": 32}}))
 
@@ -53,7 +47,8 @@ def test_a_study_of_which_nothing_is_made_takes_any_plan(plan: Plan) -> None:
     # The other plan may pack the scans otherwise: they are audited anew.
     assert not folder.leaking.exists()
     check_archives(folder, {"unlabeled": "c", "labels": "b"})
-    made_in(folder)
+    folder.run("strong", 0).mkdir(parents=True)
+    (folder.run("strong", 0) / "config.yaml").touch()
     with pytest.raises(ScanlearnError, match=r"different study \(.*pretrain\.steps was 9, is 2"):
         open_study(plan())
     with pytest.raises(ScanlearnError, match="different unlabeled scans"):
