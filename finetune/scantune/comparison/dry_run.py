@@ -6,6 +6,7 @@ plan's canvas, or on its archive where that is packed, in a folder that is remov
 
 from __future__ import annotations
 
+import shlex
 import statistics
 import tempfile
 import time
@@ -28,6 +29,7 @@ from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import PHANTOM_PREFIX, open_archive
 from scanlearn.phantom.phantom import PhantomSpec, planted_labels
 from scanlearn.tables.join import joined_archive
+from scanlearn.tables.settings import TABLE_SETTINGS
 from scanlearn.training.batches import steps_in_epoch
 from scanlearn.training.checkpoint import checkpoint_step
 from scanlearn.training.folder import RunFolder
@@ -306,7 +308,7 @@ def plan_summary(config: CompareConfig | str | Path, overrides: Sequence[str] = 
         disk,
         power_in_words(config, planned, variation),
         "shared patients and copies are looked for before training, not here; now: scanlearn audit "
-        f"{config.unlabeled} {config.labels}{_root(config)}",
+        f"{config.unlabeled} {config.labels}{_reading(config)}",
         tuple(filter(None, (power_warning(config, planned, variation), *_early(config, pieces)))),
     )
 
@@ -317,10 +319,12 @@ def _listed(config: CompareConfig, source: str, columns: Columns) -> Scans:
     return list_scans(source, packing.model_copy(update={"allow_columns": allowed}))
 
 
-def _root(config: CompareConfig) -> str:
-    """Where the table of labels looks for its scans, as another command is told."""
-    root = config.pack_settings(config.label_columns, config.pack.channels).root
-    return "" if root is None else f" root={root}"
+def _reading(config: CompareConfig) -> str:
+    """How the table of labels is read, as words of another command."""
+    settings = config.pack_settings(config.label_columns, config.pack.channels)
+    read = {key: getattr(settings, key) for key in TABLE_SETTINGS}
+    words = (shlex.quote(f"{key}={value}") for key, value in read.items() if value is not None)
+    return "".join(f" {word}" for word in words)
 
 
 def _early(config: CompareConfig, pieces: Sequence[Piece]) -> Iterator[str]:

@@ -17,6 +17,11 @@ from scantune.labels.classes import Target
 from scantune.labels.external import join, open_external, read_external
 from scantune.labels.labeled_set import LabeledSet, read_labels, scorable
 
+# Words for the class of scans without a finding.
+_ABSENT = (
+    *("0", "no", "n", "nein", "non", "false", "absent", "negative", "neg", "none"),
+    *("normal", "healthy", "control", "benign"),
+)
 BOTH_SIDES = "one person's scans may train and be tested"
 
 
@@ -124,6 +129,8 @@ def read_question(
     notes = archives[0].info.get("notes", {})
     labeled = read_labels(archives[0], source=Path(labels).name, notes=notes, **vars(asked))
     _say_labeled(labeled, labeled.target)
+    if asked.classes is None:
+        _warn_of_order(labeled)
     if test is None:
         return LabeledArchives(archives, scorable(labeled))
     external = read_external(
@@ -136,6 +143,18 @@ def read_question(
     )
     _say_labeled(external, f"test set, {labeled.target}")
     return LabeledArchives(archives, join(labeled, external, (archives[0], archives[1])))
+
+
+def _warn_of_order(labeled: LabeledSet) -> None:
+    """Warns where the class that measures are about is the one without the finding."""
+    names = list(labeled.counts)
+    if len(names) == 2 and names[1].casefold() in _ABSENT and names[0].casefold() not in _ABSENT:
+        first, second = names
+        warn_user(
+            f"{labeled.target}: sensitivity, specificity, AUPRC and probabilities are those of "
+            f"'{second}', the second of its two classes; classes=[{second},{first}] (of a "
+            f"comparison: evaluation.classes) makes them those of '{first}'"
+        )
 
 
 def _say_labeled(labeled: LabeledSet, title: str) -> None:

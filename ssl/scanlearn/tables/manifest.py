@@ -20,7 +20,7 @@ from scanlearn.errors import ScanlearnError
 from scanlearn.files import check_exists
 from scanlearn.readers.containers import CONTAINER_SUFFIXES, stamp
 from scanlearn.readers.limits import limited
-from scanlearn.readers.readers import list_rows
+from scanlearn.readers.readers import SCAN_SUFFIXES, list_rows
 from scanlearn.readers.scan import Undecodable
 from scanlearn.tables.labels import PATH_COLUMNS, PATIENT_COLUMNS, key_of, labels_of
 from scanlearn.tables.listing import Listing, list_container, list_folder, scans_below
@@ -29,6 +29,8 @@ from scanlearn.tables.merge import Merged
 from scanlearn.tables.reading import TABLE_SUFFIXES, find_column, find_required, read_table
 from scanlearn.tables.settings import TableSettings
 
+# Cells of a column by which it is told whether it names files.
+_LOOKED_AT = 50
 # Looked for after these: names without ending, as of VinDr, ISIC and APTOS.
 MORE_PATH_COLUMNS = ("image_path", "file_path", "image_file", "image_id", "image_name", "id_code")
 FOLDER_COLUMN = "folder"
@@ -233,13 +235,20 @@ def _read_table(source: Path, asked: TableSettings, allowed: Sequence[str]) -> M
 def _refuse_joinable(table: pa.Table, source: Path) -> None:
     """Refuses a table that names scans by something else than their files, as reading lists do."""
     key = key_of(table)
-    if key is not None:
+    if key is not None and not any(map(_names_files, table.columns)):
         kind, column = key
         raise ScanlearnError(
             f"{source}: names scans by their {kind} ('{column}') and by no file, so it can only"
             " label scans that are packed: pack them (scanlearn pack FOLDER ARCHIVE), then name"
             " that archive as the table's root; or name the column of the files with path_column"
         )
+
+
+def _names_files(column: pa.ChunkedArray) -> bool:
+    """Returns whether most values of a column end as files of scans do."""
+    cells = [cell.strip().lower() for cell in column[:_LOOKED_AT].to_pylist() if cell]
+    num_files = sum(1 for cell in cells if cell.endswith(SCAN_SUFFIXES))
+    return num_files > len(cells) / 2
 
 
 def _with_patients(manifest: Manifest, pattern: str | None) -> Manifest:

@@ -77,6 +77,9 @@ def export(
 
     is_backbone = (source / "card.json").is_file()
     finished = RunFolder(source.absolute().parent if is_backbone else source)
+    runs = sorted(source.glob("arms/*/*/result.json"))
+    if runs and not finished.result.is_file():
+        raise ScanlearnError(f"{run} is a study: name one of its runs, such as {runs[0].parent}")
     if not is_backbone and not finished.result.is_file():
         raise ScanlearnError(
             f"{run} is not a finished run (it has no {finished.result.name}): run its pretraining "

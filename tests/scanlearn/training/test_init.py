@@ -86,6 +86,9 @@ def test_a_reading_list_without_paths_labels_an_archive(
     (folder / "list.csv").write_text("\n".join(rows) + "\n")
     with pytest.raises(ScanlearnError, match=r"names scans by their patient \('Patient'\)"):
         init("labeled", labels="list.csv")
+    (folder / "files.csv").write_text("Datei,Patient,finding\nlabeled/labeled0.png,p0,no\n")
+    with pytest.raises(ScanlearnError, match="name one of its columns with path_column: Datei"):
+        init("scans", labels="files.csv")
     source = PackSettings(summary=False, canvas=16, workers=1)
     pack("labels.csv", "all", settings=source)
     plan = parse_value(init("all", labels="list.csv", output=folder / "whole.yaml").read_text())

@@ -301,6 +301,14 @@ def test_a_run_and_its_backbone_export_alike_and_the_card_says_how_it_went(
     assert "names no licence" in capsys.readouterr().err
 
 
+def test_export_of_a_study_names_a_run_of_it(tmp_path: Path) -> None:
+    run = tmp_path / "study" / "arms" / "weak" / "seed-0"
+    run.mkdir(parents=True)
+    (run / "result.json").touch()
+    with pytest.raises(ScanlearnError, match="is a study: name one of its runs, such as .*seed-0"):
+        export(tmp_path / "study", tmp_path / "out")
+
+
 def test_export_refuses_a_run_that_is_not_finished(tmp_path: Path) -> None:
     with pytest.raises(ScanlearnError, match="is not a finished run"):
         export(tmp_path, tmp_path / "exported")

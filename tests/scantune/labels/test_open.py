@@ -92,6 +92,18 @@ def test_a_task_of_two_classes_is_binary(
     assert opened(write_table("a", "y", labels), **options).described["task"] == name
 
 
+def test_a_second_class_without_the_finding_is_warned_of(
+    write_table: Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_table("a", "patient,y", ["p,ja", "q,nein", "r,ja", "s,nein"])
+    assert opened(table).labeled.classes == ("ja", "nein")
+    told = capsys.readouterr().err
+    assert "are those of 'nein', the second of its two classes; classes=[nein,ja]" in told
+    assert opened(table, classes=("nein", "ja")).labeled.classes == ("nein", "ja")
+    opened(write_table("b", "patient,y", ["p,normal", "q,virus", "r,normal", "s,virus"]))
+    assert "second of its two classes" not in capsys.readouterr().err
+
+
 def test_both_sets_of_an_external_test_are_said(
     write_table: Table, capsys: pytest.CaptureFixture[str]
 ) -> None:
