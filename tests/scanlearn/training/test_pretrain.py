@@ -305,7 +305,7 @@ def test_export_of_a_study_names_a_run_of_it(tmp_path: Path) -> None:
     run = tmp_path / "study" / "arms" / "weak" / "seed-0"
     run.mkdir(parents=True)
     (run / "result.json").touch()
-    with pytest.raises(ScanlearnError, match="is a study: name one of its runs, such as .*seed-0"):
+    with pytest.raises(ScanlearnError, match="is a study: name one of its runs"):
         export(tmp_path / "study", tmp_path / "out")
 
 
