@@ -200,8 +200,14 @@ def _listed(scans: Listing, *, folder_labels: bool) -> Manifest:
 def _read_table(source: Path, asked: TableSettings, allowed: Sequence[str]) -> Manifest:
     table = read_table(source, sep=asked.sep, sheet=asked.sheet)
     usual = (*PATH_COLUMNS, *MORE_PATH_COLUMNS)
-    if asked.path_column is None and find_column(table, usual) is None:
-        _refuse_joinable(table, source)
+    key = key_without_files(table) if asked.path_column is None else None
+    if key is not None:
+        kind, column = key
+        raise ScanlearnError(
+            f"{source}: names scans by their {kind} ('{column}') and by no file, so it can only"
+            " label scans that are packed: pack them (scanlearn pack FOLDER ARCHIVE), then name"
+            " that archive as the table's root; or name the column of the files with path_column"
+        )
     paths_in = find_required(table, source, asked.path_column, usual, "path_column")
     patients_in = None
     if asked.patient_column is not None:
@@ -232,16 +238,10 @@ def _read_table(source: Path, asked: TableSettings, allowed: Sequence[str]) -> M
     )
 
 
-def _refuse_joinable(table: pa.Table, source: Path) -> None:
-    """Refuses a table that names scans by something else than their files, as reading lists do."""
-    key = key_of(table)
-    if key is not None and not any(map(_names_files, table.columns)):
-        kind, column = key
-        raise ScanlearnError(
-            f"{source}: names scans by their {kind} ('{column}') and by no file, so it can only"
-            " label scans that are packed: pack them (scanlearn pack FOLDER ARCHIVE), then name"
-            " that archive as the table's root; or name the column of the files with path_column"
-        )
+def key_without_files(table: pa.Table) -> tuple[str, str] | None:
+    """Returns what a reading list calls scans by, and that column; None where one names files."""
+    usual = find_column(table, (*PATH_COLUMNS, *MORE_PATH_COLUMNS))
+    return None if usual or any(map(_names_files, table.columns)) else key_of(table)
 
 
 def _names_files(column: pa.ChunkedArray) -> bool:

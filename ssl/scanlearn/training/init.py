@@ -25,7 +25,7 @@ from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import check_source, open_archive
 from scanlearn.readers.dicom_tags import examined_as
 from scanlearn.tables.join import joined_archive
-from scanlearn.tables.labels import key_of
+from scanlearn.tables.manifest import key_without_files
 from scanlearn.tables.reading import TABLE_SUFFIXES, read_table
 from scanlearn.tables.settings import DEFAULT_TABLE, Table, TableSettings
 from scanlearn.views.modality import NAMES, POLICIES
@@ -187,8 +187,7 @@ def _names_no_files(labels: str | Path, scans: str | Path, table: TableSettings)
     if path.suffix.lower() not in TABLE_SUFFIXES or not is_archive(Path(scans).expanduser()):
         return False
     columns = read_table(path, sep=table.sep, sheet=table.sheet)
-    key = key_of(columns)
-    return table.path_column is None and key is not None and key[0] != "file"
+    return table.path_column is None and key_without_files(columns) is not None
 
 
 def _agreed(policies: set[str | None]) -> str | None:

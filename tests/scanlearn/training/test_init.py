@@ -94,6 +94,12 @@ def test_a_reading_list_without_paths_labels_an_archive(
     plan = parse_value(init("all", labels="list.csv", output=folder / "whole.yaml").read_text())
     assert (plan["label_columns"], plan["leaks"]) == ({"root": "all"}, "warn")
     assert (plan["tasks"], plan["pack"]) == (["finding"], {"channels": "auto"})
+    # A table whose files have another usual name is no reading list.
+    (folder / "own.csv").write_text(
+        (folder / "labels.csv").read_text().replace("path,", "image_path,", 1)
+    )
+    own = init("all", labels="own.csv", output=folder / "own.yaml")
+    assert "label_columns" not in parse_value(own.read_text())
     # Unlabeled scans may lie in a folder beside it.
     beside = init(
         "scans", labels="list.csv", table=TableSettings(root=Path("all")), output=Path("b")
