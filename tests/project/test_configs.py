@@ -23,6 +23,7 @@ COMPARE = sorted((CONFIGS / "compare").glob("*.yaml"))
 PRESETS = {
     "weak_strong": "auto",
     "dose": "auto",
+    "scale": "auto",
     "which_lever": "auto",
     "is_it_worth_it": "auto",
     "finetune_dose": "auto",

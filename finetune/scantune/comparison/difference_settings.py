@@ -16,8 +16,9 @@ class DifferenceConfig(Settings):
 
     learner: str | None = Field(
         default=None,
-        description="Learner of the primary comparison; null is the first that all outputs share. "
-        "A learner for one side alone is named behind its folder, as FOLDER:finetune.",
+        description="Learner of the primary comparison; null is linear, or the first that all "
+        "outputs share if linear is none of these. A learner for one side alone is named behind "
+        "its folder, as FOLDER:finetune.",
     )
     budget: Budget | None = Field(
         default=None, description="Label budget of the primary comparison; null is the largest."

@@ -15,7 +15,7 @@ from scanlearn.errors import ScanlearnError, did_you_mean
 from scantune.comparison.difference_settings import DifferenceConfig
 from scantune.evaluation.outputs import Kept, read_kept
 from scantune.labels.truth import Truth, at_or_above
-from scantune.learners.table import LEARNERS
+from scantune.learners.table import LEARNERS, PRIMARY_LEARNER
 from scantune.scores import Scores
 from scantune.splits import Budget
 from scantune.statistics.intervals import Estimate, estimate, patient_weights
@@ -88,7 +88,8 @@ def tested(
     tasks = list(dict.fromkeys(task for task, _ in scores))
     cut = None if settings.grade is None else f"{target}, {settings.grade} or higher"
     tasks = _with_first(tasks, cut, "grade")
-    learners = _with_first(learners, settings.learner, "learner")
+    usual = PRIMARY_LEARNER if PRIMARY_LEARNER in learners else None
+    learners = _with_first(learners, settings.learner or usual, "learner")
     named = None if settings.budget is None else str(settings.budget)
     budgets: list[Budget] = [
         "all" if name == "all" else int(name)

@@ -105,6 +105,10 @@ def _infer_classes(named: NamedTable, target: str, texts: Sequence[str | None]) 
     if UNCERTAIN in numbers and numbers <= {UNCERTAIN, "0", "1"}:
         # Chest X-ray tables mark an uncertain finding so; a third class would be a silent guess.
         _refuse_odd(named, target, cells, {UNCERTAIN}, numbers - {UNCERTAIN})
+    # Of - alone nobody knows whether it is blank or negative; beside + it is.
+    signs = {text for text in words if not any(c.isalnum() for c in text)}
+    if signs and signs != words and "+" not in signs:
+        _refuse_odd(named, target, cells, signs, words - signs)
     _refuse_spellings(named, target, cells, counts)
     return tuple(sorted(counts, key=int) if numbers else sorted(counts))
 

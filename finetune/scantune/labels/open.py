@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scanlearn.archive.identity import names_nobody
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.spellings import respelled_within
 from scanlearn.console import say, warn_user
@@ -131,6 +132,7 @@ def read_question(
     _say_labeled(labeled, labeled.target)
     if asked.classes is None:
         _warn_of_order(labeled)
+        _warn_of_unknown(labeled)
     if test is None:
         return LabeledArchives(archives, scorable(labeled))
     external = read_external(
@@ -155,6 +157,16 @@ def _warn_of_order(labeled: LabeledSet) -> None:
             f"'{second}', the second of its two classes; classes=[{second},{first}] (of a "
             f"comparison: evaluation.classes) makes them those of '{first}'"
         )
+
+
+def _warn_of_unknown(labeled: LabeledSet) -> None:
+    """Warns of a class that is called as if nothing were known of its scans."""
+    for name, number in labeled.counts.items():
+        if labeled.truth.task != "multilabel" and names_nobody(name):
+            warn_user(
+                f"{labeled.target}: '{name}' ({number:,} scans) is taken for a class; if it says "
+                "that a scan's class is not known, leave these cells blank"
+            )
 
 
 def _say_labeled(labeled: LabeledSet, title: str) -> None:

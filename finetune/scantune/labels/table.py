@@ -19,6 +19,7 @@ from scanlearn.phantom.tasks import TASKS
 from scanlearn.tables.identifying import is_identifying
 from scanlearn.tables.join import joined_archive
 from scanlearn.tables.labels import NIH_COLUMNS, PATH_COLUMNS, PATIENT_COLUMNS
+from scanlearn.tables.merge import FIRST_ROW
 from scanlearn.tables.reading import TABLE_SUFFIXES, cell_text, read_table
 from scanlearn.tables.settings import TableSettings
 
@@ -113,10 +114,11 @@ class NamedTable:
 
     def where(self, row: int) -> str:
         """Returns which scan that is, in words."""
-        # Rows are counted from 1, as a person counts the scans of a table below its header. Where
-        # scans are missing they no longer count alike: the scan's own name must do.
-        is_numbered = self.is_numbered and not self.table.num_rejected
-        number = f" row {row + 1}" if is_numbered else ""
+        # An archive has no rows that a person could look up, and where scans are missing those of
+        # the table no longer count alike: the scan's own name must do.
+        is_table = Path(self.name).suffix.lower() in TABLE_SUFFIXES
+        is_numbered = is_table and self.is_numbered and not self.table.num_rejected
+        number = f" row {row + FIRST_ROW}" if is_numbered else ""
         return f"{self.name}{number} (scan {self.table.scan_ids[row]})"
 
     def is_crowded(self, num_classes: int) -> bool:

@@ -56,6 +56,8 @@ class LearnerKind:
         return "recipe" in self.reads
 
 
+# Of a comparison that names none.
+PRIMARY_LEARNER = "linear"
 _BALANCE = ("balance", "beta")
 _STEPS = (
     *("epochs", "batch", "learning_rate", "weight_decay", "warmup_epochs", "label_smoothing"),

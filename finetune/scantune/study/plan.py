@@ -24,7 +24,14 @@ from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.methods import MethodConfig
 from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import check_source
-from scanlearn.tables.settings import ExcelSheet, PatientPattern, Root, Sep
+from scanlearn.tables.settings import (
+    ExcelSheet,
+    PathColumn,
+    PatientColumn,
+    PatientPattern,
+    Root,
+    Sep,
+)
 from scanlearn.training.settings import (
     PretrainConfig,
     TrainingSettings,
@@ -37,7 +44,7 @@ from scanlearn.views.settings import LOCAL_SHARE
 from scantune.evaluation.settings import THUMBNAIL, ScoringSettings, check_backbone_name
 from scantune.labels.labeled_set import target_title
 from scantune.labels.table import check_columns
-from scantune.learners.table import AugmentedName
+from scantune.learners.table import PRIMARY_LEARNER, AugmentedName
 from scantune.splits import Budget
 from scantune.statistics.looks import FIRST, look_level, planned_looks
 from scantune.study.arm_settings import ArmConfig, GridConfig, Group
@@ -61,12 +68,21 @@ class ComparePacking(PackSettings):
 class Columns(Settings):
     """How one of the tables of scans is read, where it is not as pack says."""
 
-    path: str | None = Field(default=None, description="column with the file names; null finds it")
-    patient: str | None = Field(default=None, description="column with the patients; null finds it")
+    path_column: PathColumn = None
+    patient_column: PatientColumn = None
     patient_pattern: PatientPattern = None
     root: Root = None
     sep: Sep = None
     sheet: ExcelSheet = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_once_called(cls, values: Any) -> Any:
+        """Takes the names that the columns had in studies of earlier versions."""
+        if not isinstance(values, Mapping):
+            return values
+        names = {"path": "path_column", "patient": "patient_column"}
+        return {names.get(key, key): value for key, value in values.items()}
 
 
 _WAIT_HELP = (
@@ -118,7 +134,9 @@ class PrimaryConfig(Settings):
     """The one comparison named in advance; all others are corrected for their number."""
 
     task: str | None = Field(default=None, description="null is the first task")
-    learner: AugmentedName = Field(default="linear", description="one of evaluation.learners")
+    learner: AugmentedName = Field(
+        default=PRIMARY_LEARNER, description="one of evaluation.learners"
+    )
     budget: Budget | None = Field(default=None, description="null is the largest")
     better: str = Field(default="weak", description="arm that is expected to be better")
     than: str = Field(default="strong", description="arm that it is compared with")
@@ -498,7 +516,6 @@ class CompareConfig(Settings):
     def pack_settings(self, columns: Columns, channels: Literal["auto", 1, 3]) -> PackSettings:
         """How one of the two sets of scans is packed."""
         own = columns.model_dump(exclude_none=True)
-        own = {f"{key}_column" if key in ("path", "patient") else key: own[key] for key in own}
         shared = dict(self.pack)
         if {"patient_column", "patient_pattern"} & own.keys():
             shared |= {"patient_column": None, "patient_pattern": None}

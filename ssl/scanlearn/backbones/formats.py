@@ -75,12 +75,12 @@ class Exported:
 
     Args:
         difference: The largest of a feature between the backbone and the consumer, relative to the
-            largest feature; 0 where the folder held this very export.
+            largest feature; None where the folder held this very export.
     """
 
     folder: Path
     loading: Loading
-    difference: float
+    difference: float | None
 
 
 def export_format(
@@ -166,7 +166,7 @@ def _same(folder: Path, card: Card, backbone: Backbone) -> Exported:
         if earlier.model_copy(update=varying) == card:
             check_files(folder)
             loading = Loading(card.consumer, earlier.load, before=registering(backbone.name))
-            return Exported(folder, loading, 0.0)
+            return Exported(folder, loading, None)
     raise ScanlearnError(
         f"{folder}: already holds something else; choose another folder or move it away"
     )

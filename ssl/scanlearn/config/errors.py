@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -95,7 +96,11 @@ def _problem(detail: ErrorDetails, at: tuple[str, ...], model: type[BaseModel]) 
     value = detail["input"]
     if kind == "extra_forbidden":
         allowed = sorted(_fields_at(model, detail["loc"][:-1]))
-        hint = did_you_mean(at[-1], allowed) or f"; allowed here: {', '.join(allowed)}"
+        places = _places_of(at[-1], model)[:2]
+        hint = did_you_mean(at[-1], allowed, cutoff=0.8 if places else 0.6)
+        if places:
+            hint += f"; it stands under {' and '.join(places)}"
+        hint = hint or f"; allowed here: {', '.join(allowed)}"
         return f"'{key}' is not a key{hint}"
     if kind == "missing":
         return f"'{key}' is missing"
@@ -108,6 +113,31 @@ def _problem(detail: ErrorDetails, at: tuple[str, ...], model: type[BaseModel]) 
     text = json.dumps(value, default=str)
     text = text if len(text) <= 60 else text[:57] + "..."
     return f"'{key}' is {text}, but {message}".replace("but input should", "but it should")
+
+
+def _places_of(key: str, model: type[BaseModel], above: str = "") -> list[str]:
+    """Returns where in the blocks of a model, at most three deep, a key of that name stands."""
+    found = []
+    blocks = [
+        (f"{above}{name}", block)
+        for name, field in model.model_fields.items()
+        for block in _blocks_in(field.annotation)
+    ]
+    for place, block in blocks:
+        if key in block.model_fields:
+            found.append(f"{place}.{key}")
+    if above.count(".") < 2:
+        for place, block in blocks:
+            found += _places_of(key, block, f"{place}.")
+    return list(dict.fromkeys(found))
+
+
+def _blocks_in(annotation: Any) -> list[type[BaseModel]]:
+    """Returns the models that a value may be itself: not those in its lists and mappings."""
+    if get_origin(annotation) in (Annotated, Union, UnionType):
+        return [block for part in get_args(annotation) for block in _blocks_in(part)]
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return [annotation] if is_model else []
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> set[str]:

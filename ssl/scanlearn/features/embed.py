@@ -136,10 +136,12 @@ def embed(
         from scanlearn.backbones.device import preferred_device
         from scanlearn.backbones.weights import load_backbone
         from scanlearn.features.extract import squeezed_note
+        from scanlearn.features.preprocessing import packing_of
 
     card = load_backbone(backbone)[1]
-    channels = card.channels if card.channels in (1, 3) else "auto"
-    archive = open_archive(source, settings=PackSettings.of_table(table, channels=channels))
+    # As evaluate packs them: one table is one archive in the cache for both.
+    packing = packing_of(card, str(backbone)).model_dump(exclude_unset=True)
+    archive = open_archive(source, settings=PackSettings.of_table(table, **packing))
     names = archive.label_columns if columns == "all" else tuple(columns)
     names = (*names, *([colour] if colour is not None and colour not in names else []))
     labels = {name: archive.labels(name) for name in names}

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -69,6 +69,7 @@ class _Table:
         self._patients, self._series = array("Q"), array("Q")
         self._scans = self._scans_kept = self._files_kept = self._nameless = 0
         self._unreadable = _Column()
+        self._example: dict[str, str] = {}
         self._left_out: Counter[str] = Counter()
 
     def add(self, row: ManifestRow, header: Header | str) -> None:
@@ -80,6 +81,8 @@ class _Table:
         if isinstance(header, str):
             if left_out_by is None:
                 self._unreadable.add(header)
+                if header in self._unreadable.counts:
+                    self._example.setdefault(header, PurePath(row.path or "").name)
             return
         num_kept = header.num_frames if left_out_by is None else 0
         self._files_kept += left_out_by is None
@@ -117,7 +120,10 @@ class _Table:
         unreadable = [(files, reason) for reason, (files, *_) in self._unreadable.rows(most=16)]
         if unreadable:
             lines += ["", f"{_counted(sum(n for n, _ in unreadable), 'file')} cannot be read:"]
-            lines += [f"{files:>11,}  {reason}" for files, reason in unreadable]
+            for num_files, reason in unreadable:
+                name = self._example.get(reason)
+                which = name if num_files == 1 else f"such as {name}"
+                lines.append(f"{num_files:>11,}  {reason}{f' ({which})' if name else ''}")
         if self._manifest.ignored:
             kinds = (f"{n:,} {suffix}" for suffix, n in self._manifest.ignored[:8])
             lines += ["", f"Files that are not scans: {', '.join(kinds)}"]

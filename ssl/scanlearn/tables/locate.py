@@ -66,8 +66,8 @@ def locate(
         example = probed[0] if probed else "blank"
         raise ScanlearnError(
             f"{source}: none of its first {len(probed)} paths is a file in {folders} (the first is"
-            f" {example!r}); give root=FOLDER, the folder that the paths start from (pack.root in a"
-            " configuration file)"
+            f" {example!r}); give root=FOLDER, the folder that the paths start from (of a"
+            " study pack.root, or label_columns.root for the labels alone)"
         )
     return base, [files.get(cell, cell) if cell else None for cell in cells]
 
@@ -156,7 +156,8 @@ class _Search:
                 raise ScanlearnError(
                     f"{self.source}: the path {cell!r} fits {len(best)} files below {self.base},"
                     f" {best[0]} and {best[1]}; give root=FOLDER, the folder that the paths start"
-                    " from (pack.root in a configuration file), or whole paths"
+                    " from (of a study pack.root, or label_columns.root for the labels alone), or"
+                    " whole paths"
                 )
             self._note(cell, best[0], is_whole=is_whole)
             return best[0]

@@ -25,7 +25,7 @@ from scanlearn.readers.scan import Undecodable
 from scanlearn.tables.labels import PATH_COLUMNS, PATIENT_COLUMNS, key_of, labels_of
 from scanlearn.tables.listing import Listing, list_container, list_folder, scans_below
 from scanlearn.tables.locate import locate
-from scanlearn.tables.merge import Merged
+from scanlearn.tables.merge import FIRST_ROW, Merged
 from scanlearn.tables.reading import TABLE_SUFFIXES, find_column, find_required, read_table
 from scanlearn.tables.settings import TableSettings
 
@@ -285,7 +285,7 @@ def _refuse_shortened(patients: pa.ChunkedArray, source: Path) -> None:
     shortened = (value for value in patients.unique().to_pylist() if value and is_shortened(value))
     number = next(shortened, None)
     if number is not None:
-        row = pc.index(patients, number).as_py() + 2
+        row = pc.index(patients, number).as_py() + FIRST_ROW
         raise ScanlearnError(
             f"{source}: row {row}: patient {number!r} is a number that a spreadsheet has shortened,"
             " so that several patients may have become one; set that column to text in the table"

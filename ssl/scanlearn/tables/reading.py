@@ -31,7 +31,7 @@ MAX_ROWS = 20_000_000
 _MAX_LINE = 2**22
 _MAX_TEXT_BYTES = 2**30
 _MAX_LISTED = 40
-_BLANK = frozenset({"", "nan", "none", "na", "n/a", "#n/a", "null", "<na>"})
+_BLANK = frozenset({"", "nan", "none", "na", "n/a", "#n/a", "null", "<na>", "?", "??", "???"})
 _LISTED_FINDINGS = re.compile(r"[|;]")
 # Columns of a table of scans: file, patient and label. With fewer, a first row of one cell may be
 # the header of a list of paths with remarks beside it.

@@ -96,8 +96,11 @@ def export(
         )
     library, most = exported.loading.library, exported.difference
     same = f"differ by {most:.1g} of the largest at most" if most else "are the same"
+    done = f"holds the backbone; {library} loaded it, and its features {same}"
+    if most is None:
+        done = f"holds this export already, and nothing was written; {library} loads it so"
     say(
-        f"{exported.folder} holds the backbone; {library} loaded it, and its features {same}:\n"
+        f"{exported.folder} {done}:\n"
         + exported.loading.lines.replace("FOLDER", str(exported.folder))
     )
     if license is None:

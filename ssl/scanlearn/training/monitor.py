@@ -80,9 +80,14 @@ def chained(digest: str, array: Shaped[np.ndarray, "..."]) -> str:
 
 
 class CollapseMonitor:
-    """Warns once, as early as it can be told, of a collapse or of a run that learns nothing."""
+    """Warns once, as early as it can be told, of a collapse or of a run that learns nothing.
 
-    def __init__(self) -> None:
+    Args:
+        is_identity: As of `collapse_warning`.
+    """
+
+    def __init__(self, *, is_identity: bool = False) -> None:
+        self._is_identity = is_identity
         self._recent: deque[Health] = deque(maxlen=ROWS_TO_JUDGE)
         self._has_warned = False
 
@@ -96,17 +101,22 @@ class CollapseMonitor:
             self._recent.append(health)
         if len(self._recent) < ROWS_TO_JUDGE or self._has_warned:
             return ()
-        warning = collapse_warning(_mean(self._recent), is_late=is_late)
+        warning = collapse_warning(
+            _mean(self._recent), is_late=is_late, is_identity=self._is_identity
+        )
         self._has_warned = bool(warning)
         return warning
 
 
-def collapse_warning(health: Health, *, is_late: bool) -> tuple[str, ...]:
+def collapse_warning(
+    health: Health, *, is_late: bool, is_identity: bool = False
+) -> tuple[str, ...]:
     """A warning where embeddings have collapsed or nothing is learned; else none.
 
     Args:
         is_late: Whether half of the run is over: a healthy run may begin above chance, since at
             a small temperature spread embeddings that know nothing cost more than equal ones.
+        is_identity: Whether views are not augmented at all: being equal is what they are for.
 
     Source: Chen and He, Exploring Simple Siamese Representation Learning, CVPR 2021, section 4.1:
     the std is near 1 / sqrt(d) for spread embeddings and 0 when collapsed. The bounds are ours: at
@@ -123,6 +133,12 @@ def collapse_warning(health: Health, *, is_late: bool) -> tuple[str, ...]:
             f"the embeddings have collapsed (spread {health.spread:.2f}; 1 is healthy, 0 means all "
             f"scans look alike; effective rank {health.rank:.1f}) and {loss}: try a smaller "
             "method.learning_rate, a larger scale or a larger batch_size",
+        )
+    if health.loss_vs_chance < SOLVED_BELOW and is_identity:
+        return (
+            f"{loss}: at scale 0 the views of a scan are equal, and telling scans apart is learned "
+            "at once; that is what an arm without augmentation shows, a backbone needs a larger "
+            "scale",
         )
     if health.loss_vs_chance < SOLVED_BELOW:
         return (

@@ -36,6 +36,7 @@ from scanlearn.training.settings import PretrainConfig
 from scanlearn.training.stopping import Stopped, StopRequest, listening
 from scanlearn.training.trainer import train
 from scanlearn.training.trial import explaining_memory
+from scanlearn.views.scale import Scale
 
 
 @dataclass(frozen=True)
@@ -282,7 +283,10 @@ def _finish(run: Run, module: Pretrainer) -> PretrainResult:
         views=steps * config.batch_size * num_views,
         seconds=state.seconds,
         embedding_std=health.spread,
-        warnings=run.warnings + collapse_warning(health, is_late=must_know),
+        warnings=run.warnings
+        + collapse_warning(
+            health, is_late=must_know, is_identity=run.generator.scale == Scale.IDENTITY
+        ),
     )
     stored = {key: value for key, value in asdict(result).items() if key != "folder"}
     write_atomically(folder.result, json.dumps(sealed(folder, stored), indent=2) + "\n")

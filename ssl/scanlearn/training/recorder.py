@@ -51,6 +51,7 @@ class Recorder:
         metrics: Rows of metrics; None in a process that writes no files.
         wandb: Gets the rows too, once a checkpoint covers them; None where it is off.
         watch: Judges the backbone now and then; None where nothing is judged.
+        is_identity: Whether views are not augmented at all.
     """
 
     folder: RunFolder
@@ -61,9 +62,10 @@ class Recorder:
     wandb: WandbRun | None
     stop: StopRequest
     watch: ValidationCallback | None
+    is_identity: bool = False
 
     def __post_init__(self) -> None:
-        self._collapse = CollapseMonitor()
+        self._collapse = CollapseMonitor(is_identity=self.is_identity)
         self._views = 0
         self._stepped_s = self._saved_s = self._row_s = time.perf_counter()
         self._row_wait_s = self.loader.waited_s

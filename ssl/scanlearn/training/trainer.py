@@ -27,6 +27,7 @@ from scanlearn.training.resolved import training_device
 from scanlearn.training.run import Run
 from scanlearn.training.stopping import BetweenSteps, StopRequest
 from scanlearn.training.watch import open_validation
+from scanlearn.views.scale import Scale
 
 
 def train(run: Run, stop: StopRequest | None = None, ranks: Ranks = ALONE) -> Pretrainer:
@@ -70,6 +71,7 @@ def train(run: Run, stop: StopRequest | None = None, ranks: Ranks = ALONE) -> Pr
             wandb=wandb,
             stop=stop,
             watch=watch,
+            is_identity=run.generator.scale == Scale.IDENTITY,
         )
         module = Pretrainer(
             run.method,

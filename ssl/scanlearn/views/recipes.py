@@ -14,7 +14,7 @@ import numpy as np
 from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.views.adjusting import Given, adjusted_rows, in_words
 from scanlearn.views.curves import BY_HAND, VIEW_KINDS, Row
-from scanlearn.views.modality import AUTO, AnyModality, find_policy
+from scanlearn.views.modality import AUTO, POLICIES, AnyModality, find_policy
 from scanlearn.views.operations.operation import Parameter
 from scanlearn.views.operations.table import (
     OPERATION_OF,
@@ -277,8 +277,10 @@ def find_recipe(recipe: Recipe | str) -> Recipe:
     if isinstance(recipe, Recipe):
         return recipe
     if recipe not in RECIPES:
+        hint = did_you_mean(recipe, RECIPES)
+        if recipe in POLICIES:
+            hint = f" but a modality (modality={recipe} beside a recipe)"
         raise ScanlearnError(
-            f"recipe: '{recipe}' is not a recipe{did_you_mean(recipe, RECIPES)}; "
-            f"give one of {', '.join(RECIPES)}."
+            f"recipe: '{recipe}' is not a recipe{hint}; give one of {', '.join(RECIPES)}."
         )
     return RECIPES[recipe]

@@ -153,7 +153,8 @@ def test_the_same_export_again_is_found_and_another_refused(
 ) -> None:
     backbone = trained("test_resnet", 1)
     before = {file.name: file.stat().st_mtime_ns for file in plain.iterdir()}
-    export_format(backbone, card_of(backbone), plain, "safetensors")
+    again = export_format(backbone, card_of(backbone), plain, "safetensors")
+    assert again.difference is None
     assert {file.name: file.stat().st_mtime_ns for file in plain.iterdir()} == before
     with pytest.raises(ScanlearnError, match="already holds something else"):
         export_format(backbone, card_of(backbone), plain, "timm")

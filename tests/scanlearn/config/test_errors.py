@@ -62,6 +62,22 @@ def test_errors_name_file_line_and_remedy(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("recipe=dino", "'recipe' is not a key; it stands under views.recipe"),
+        ("name=dino", "'name' is not a key; it stands under backbone.name and method.name"),
+        ("views.name=x", "'views.name' is not a key; it stands under backbone.name and"),
+        ("views.sizes=3", "'views.sizes' is not a key (did you mean 'size'?)"),
+        ("seeds=1", "'seeds' is not a key (did you mean 'seed'?)"),
+    ],
+)
+def test_a_key_of_a_block_is_told_with_its_place(given: str, said: str) -> None:
+    with pytest.raises(ScanlearnError) as error:
+        load_config(PretrainConfig, None, ["archive=a", "output=b", given], kind="pretrain")
+    assert said in str(error.value)
+
+
 def test_the_misspelt_key_is_named_before_the_key_it_leaves_missing(run_model: Any) -> None:
     with pytest.raises(ScanlearnError, match="did you mean 'archive'"):
         load_config(run_model, None, ["archvie=a"], kind="pretrain")

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
@@ -91,6 +92,26 @@ def test_the_table_holds_the_features_that_evaluate_scores(
     assert (path.parent / "neighbours.png").read_bytes().startswith(b"\x89PNG")
     assert "has the same value of grade for" in capsys.readouterr().out
     assert not [file for file in path.parent.iterdir() if file.name.endswith(".part")]
+
+
+def test_a_table_is_packed_as_the_archive_that_the_backbone_was_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCANLEARN_CACHE", str(tmp_path / "cache"))
+    backbone = build_backbone(BackboneConfig(name="test_resnet"), 1, 0, size=32).eval()
+    card = Card.of(
+        backbone, size=32, mean=MEAN, std=STD, method="simclr", recipe="simclr",
+        packing={"canvas": 40, "channels": 1},
+    )  # fmt: skip
+    folder = export_backbone(backbone, tmp_path / "backbone", card)
+    generator = np.random.default_rng(0)
+    for number in range(3):
+        pixels = generator.integers(0, 256, (90, 60), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    (tmp_path / "t.csv").write_text("path,patient\n0.png,a\n1.png,b\n2.png,c\n")
+    embed(folder, tmp_path / "t.csv", output=tmp_path / "out", map_scans=0, queries=0)
+    (packed,) = (tmp_path / "cache").glob("*/archive.json")
+    assert Archive(packed.parent).shape == (1, 40, 40)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -70,6 +70,9 @@ def test_headline_counts_files_scans_patients_and_series(tree: Path) -> None:
 def test_what_cannot_be_read_is_listed_by_reason_and_the_rest_is_named(tree: Path) -> None:
     text = tabulate(tree)
     assert "1 file cannot be read:\n          1  is not a PNG, JPEG, TIFF, WebP or BMP" in text
+    assert text.count(" (broken.png)\n") == 1
+    (tree / "other.png").write_bytes(b"nothing")
+    assert " (such as broken.png)\n" in tabulate(tree)
     assert "Files that are not scans: 1 .txt" in text
 
 

@@ -158,8 +158,13 @@ def test_equal_views_are_warned_of_in_a_real_run(
     configure: Configure, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = pretrain(configure(steps=12, batch_size=16, views={"size": 16, "scale": 0}))
-    assert capsys.readouterr().err.count("views are too alike") == 1
-    assert any("views are too alike" in text for text in result.warnings)
+    said = "at scale 0 the views of a scan are equal"
+    assert capsys.readouterr().err.count(said) == 1
+    assert any(said in text for text in result.warnings)
+    alike = {"size": 16, "scale": 1e-6}
+    folder = f"{result.folder}-alike"
+    result = pretrain(configure(steps=12, batch_size=16, views=alike, output=folder))
+    assert any("the views are too alike to learn from" in text for text in result.warnings)
 
 
 def test_dino_without_centring_is_warned_of_in_a_real_run(

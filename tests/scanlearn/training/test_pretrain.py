@@ -271,9 +271,13 @@ def test_metrics_hold_what_was_trained_and_how_fast(configure: Configure) -> Non
     assert result.views_per_s > 0
 
 
-def test_export_writes_the_backbone_of_a_finished_run(configure: Configure, tmp_path: Path) -> None:
+def test_export_writes_the_backbone_of_a_finished_run(
+    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     result = pretrain(configure())
     folder = export(result.folder, tmp_path / "exported")
+    assert export(result.folder, folder) == folder
+    assert "holds this export already, and nothing was written" in capsys.readouterr().out
     assert json.loads((folder / "card.json").read_text())["weights_hash"] == result.final_hash
 
 

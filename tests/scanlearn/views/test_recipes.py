@@ -148,5 +148,7 @@ def test_what_was_set_to_no_effect_is_found_over_all_scales() -> None:
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ScanlearnError, match=r"'fundus' is not a recipe but a modality \(mod"):
+        find_recipe("fundus")
     with pytest.raises(ScanlearnError, match=r"'simclrr' is not a recipe \(did you mean 'simclr'"):
         find_recipe("simclrr")

@@ -190,6 +190,15 @@ def test_sides_may_have_learners_of_their_own(keep: Keep) -> None:
     assert len({side.name for side in both.sides}) == 2
 
 
+def test_the_primary_learner_is_linear_unless_another_is_asked_for(keep: Keep) -> None:
+    of_both = [scored(seed, learners=("knn", "linear")) for seed in (1, 2)]
+    a, b = keep("a", of_both[0]), keep("b", of_both[1])
+    assert difference(a, b).verdict.primary.learner == "linear"
+    assert difference(a, b, learner="knn").verdict.primary.learner == "knn"
+    others = [keep(f"o{seed}", scored(seed, learners=("ncm", "knn"))) for seed in (1, 2)]
+    assert difference(*others).verdict.primary.learner == "ncm"
+
+
 def test_grades_are_compared_at_every_cut(keep: Keep) -> None:
     a, b = (scored(seed, grades=4, signal=1.5 - seed) for seed in range(2))
     found = difference(keep("a", a), keep("b", b), grade=2)

@@ -42,7 +42,7 @@ def test_grades_of_words_need_an_order(table: Any) -> None:
         (
             {"a": ["1", "0"], "b": ["1", "2"]},
             "ab",
-            r"row 2 \(.*\): label '2' of 'b' is not 0, 1, -1",
+            r"row 3 \(.*\): label '2' of 'b' is not 0, 1, -1",
         ),
         ({"a": ["1", "0"]}, "aa", "target names a column twice"),
         ({"a": ["1", "0"]}, "", "target names no column"),
@@ -58,13 +58,13 @@ def test_columns_that_are_no_findings_are_refused(
 @pytest.mark.parametrize(
     ("rows", "options", "said"),
     [
-        (["a", "No Finding|a"], {}, r"row 2 .* both a finding and no finding"),
+        (["a", "No Finding|a"], {}, r"row 3 .* both a finding and no finding"),
         (
             ["Effusion|Mass"],
             {"classes": ("Efusion",)},
             r"not list 'Efusion' .did you mean 'Effusion'",
         ),
-        (["Mass|Edema", "Mass", "mass"], {}, r"row 3 .* 'mass' of 'f' is not one of Edema, Mass"),
+        (["Mass|Edema", "Mass", "mass"], {}, r"row 4 .* 'mass' of 'f' is not one of Edema, Mass"),
         (
             [f"a{number}|b" for number in range(60)],
             {},
@@ -116,7 +116,7 @@ def test_chosen_findings_are_taken_in_their_order_and_others_left(table: Any) ->
 def test_a_test_set_may_lack_findings_but_not_have_others(table: Any) -> None:
     found = read_list(named(table, f=["a", "No Finding"]), "f", classes=("a", "b"), check="known")
     assert found.matrix.tolist() == [[1, 0], [0, 0]]
-    with pytest.raises(ScanlearnError, match=r"row 2 .* lists 'c', which is not one of a, b"):
+    with pytest.raises(ScanlearnError, match=r"row 3 .* lists 'c', which is not one of a, b"):
         read_list(named(table, f=["a", "b|c"]), "f", classes=("a", "b"), check="known")
     found = read_list(named(table, f=["a", "b|c"]), "f", classes=("a", "d"), check="none")
     assert found.matrix.tolist() == [[1, 0], [0, 0]]

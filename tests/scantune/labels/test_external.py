@@ -129,7 +129,7 @@ def test_a_test_set_may_lack_a_class_but_not_have_another(make: Make) -> None:
     assert found.classes == ("0", "1", "2")
     assert found.truth.task == "ordinal"
     third = make("c", ["s", "t"], y=["2", "3"])
-    with pytest.raises(ScanlearnError, match=r"b\.csv row 2 \(scan c1\): label '3' of 'y' is not"):
+    with pytest.raises(ScanlearnError, match=r"b\.csv row 3 \(scan c1\): label '3' of 'y' is not"):
         external(third, labeled)
 
 

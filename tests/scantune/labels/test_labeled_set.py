@@ -49,7 +49,18 @@ def test_given_classes_keep_their_order(table: Any) -> None:
     assert found.truth.classes.tolist() == [2, 0]
 
 
-ROW_17 = "labels.csv row 17 (scan images/16.png): label 'yes' of 'y' is not one of 0, 1"
+def test_signs_are_classes_only_where_they_are_plus_and_minus(table: Any) -> None:
+    assert read_labels(table({"y": ["+", "-", "+", "-"]}), "y").classes == ("+", "-")
+    unsure = read_labels(table({"y": ["mild", "?", "none yet", "mild"]}), "y")
+    assert (unsure.classes, unsure.num_blank) == (("mild", "none yet"), 1)
+
+
+def test_scans_of_an_archive_are_named_without_a_row(table: Any) -> None:
+    with pytest.raises(ScanlearnError, match=r"^own \(scan images/16.png\): label 'yes'"):
+        read_labels(table(WORD), "y", source="own")
+
+
+ROW_18 = "labels.csv row 18 (scan images/16.png): label 'yes' of 'y' is not one of 0, 1"
 WORD = {"y": ["0", "1"] * 8 + ["yes"]}
 SIDES, SPLIT = {"y": ["0", "1"]}, {"split_column": "s"}
 BOTH = {"a": ["0", "1"], "b": ["0", "1"]}
@@ -66,15 +77,16 @@ BOTH = {"a": ["0", "1"], "b": ["0", "1"]}
         ),
         ({"y": ["0", "1"]}, "x", {"source": "f.parquet"}, "f.parquet has no column 'x'"),
         # A word among numbers is no class of its own, whether classes are given or not.
-        (WORD, "y", {"classes": ("0", "1")}, ROW_17),
-        (WORD, "y", {}, ROW_17),
-        ({"y": ["1", "1", "-1", "1"]}, "y", {}, "row 3|'-1'"),
-        ({"y": ["normal", "virus", "Normal", "normal"]}, "y", {}, "row 3|'Normal'"),
+        (WORD, "y", {"classes": ("0", "1")}, ROW_18),
+        (WORD, "y", {}, ROW_18),
+        ({"y": ["1", "1", "-1", "1"]}, "y", {}, "row 4|'-1'"),
+        ({"y": ["normal", "virus", "Normal", "normal"]}, "y", {}, "row 4|'Normal'"),
+        ({"y": ["yes", "no", "-", "no"]}, "y", {}, "row 4|label '-' of 'y' is not one of no, yes"),
         ({"y": [None, ""]}, "y", {}, "blank for all 2 scans"),
         ({"size": ["1.5", "2.25", "7"]}, "size", {}, "not look like classes"),
         ({"age": [str(age) for age in range(90)] * 2}, "age", {}, "not look like classes"),
-        (SIDES | {"s": ["train", "other"]}, "y", SPLIT, "row 2|'other'|train or test"),
-        (SIDES | {"s": ["train", None]}, "y", SPLIT, "row 2|blank|train or test"),
+        (SIDES | {"s": ["train", "other"]}, "y", SPLIT, "row 3|'other'|train or test"),
+        (SIDES | {"s": ["train", None]}, "y", SPLIT, "row 3|blank|train or test"),
         (
             {"a": ["1", "1"], "b": ["0", None]},
             ["a", "b"],
@@ -95,7 +107,7 @@ BOTH = {"a": ["0", "1"], "b": ["0", "1"]}
             {"y": ["0", "1"], "made": ["1", "maybe"]},
             "y",
             {"synthetic_column": "made"},
-            "row 2 (scan images/1.png): 'maybe' in 'made'",
+            "row 3 (scan images/1.png): 'maybe' in 'made'",
         ),
         # Synthetic scans are no second class.
         (
@@ -215,10 +227,10 @@ def test_a_synthetic_scan_may_not_be_marked_test_and_needs_no_split(table: Any) 
     assert len(read_labels(rows, "y", split_column="s", synthetic_column="made")) == 5
     rows = table({**columns, "made": ["0", "0", "0", "0", "1"]})
     message = refused(rows, "y", split_column="s", synthetic_column="made")
-    assert "row 3" in message
+    assert "row 4" in message
     rows = table({**columns, "made": ["0", "0", "1", "0", "1"]})
     message = refused(rows, "y", split_column="s", synthetic_column="made")
-    assert "row 5 (scan images/4.png): split column 's' is test for a synthetic scan" in message
+    assert "row 6 (scan images/4.png): split column 's' is test for a synthetic scan" in message
 
 
 def test_what_is_computed_archive_by_archive_comes_back_in_order(table: Any) -> None:

@@ -104,6 +104,19 @@ def test_a_second_class_without_the_finding_is_warned_of(
     assert "second of its two classes" not in capsys.readouterr().err
 
 
+def test_a_class_of_scans_of_which_nothing_is_known_is_warned_of(
+    write_table: Table, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_table(
+        "a", "patient,y", [f"{p},{y}" for p, y in enumerate(("mild", "severe", "Unknown") * 2)]
+    )
+    assert opened(table).labeled.classes == ("Unknown", "mild", "severe")
+    told = capsys.readouterr().err
+    assert "y: 'Unknown' (2 scans) is taken for a class; if it says that a scan's class" in told
+    opened(table, classes=("Unknown", "mild", "severe"))
+    assert "is taken for a class" not in capsys.readouterr().err
+
+
 def test_both_sets_of_an_external_test_are_said(
     write_table: Table, capsys: pytest.CaptureFixture[str]
 ) -> None:

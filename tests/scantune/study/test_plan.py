@@ -17,7 +17,7 @@ from scanlearn.views.generator import ViewGenerator, ViewPlan
 from scanlearn.views.scale import Scale
 from scantune.evaluation.settings import ScoringSettings
 from scantune.study import plan as blocks
-from scantune.study.plan import CompareConfig
+from scantune.study.plan import Columns, CompareConfig
 
 Plan = Callable[..., CompareConfig]
 TINY_PRETRAIN: dict[str, Any] = {"backbone": {"name": "test_resnet"}, "batch_size": 8, "steps": 2}
@@ -196,6 +196,8 @@ def test_packing_is_that_of_pack(plan: Plan) -> None:
     assert (unlabeled.field_of_view, unlabeled.keep) == ("fundus", {"eye": ("left",)})
     assert (unlabeled.patient_column, unlabeled.canvas) == ("who", config.canvas())
     assert config.pack_settings(config.label_columns, 3).patient_column == "person"
+    # As `path` and `patient` once were called, and still are in plans that were kept.
+    assert config.label_columns == Columns(patient_column="person")
     assert plan(pack={"canvas": [40, 60]}).canvas() == (40, 60)
     windows = plan(pack={"window": ["lung", "bone", "brain"]})
     assert len(windows.pack_settings(windows.label_columns, "auto").preprocess().windows) == 3
