@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
 
 from scanlearn.archive import changes
 from scanlearn.archive.layout import Origin, PackedScan
@@ -127,33 +125,3 @@ def crash(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], AbstractContextMan
                 yield
 
     return crashing
-
-
-@pytest.fixture
-def make_dicom(tmp_path: Path) -> Callable[..., Path]:
-    """A function that writes stored values into a DICOM file, gray unless tags say otherwise."""
-
-    def make(pixels: np.ndarray, name: str = "a.dcm", **tags: Any) -> Path:
-        data = Dataset()
-        data.file_meta = FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
-        data.SOPInstanceUID = f"1.2.{len(name)}"
-        colours = tags.get("SamplesPerPixel", 1)
-        shape = pixels.shape[:-1] if colours > 1 else pixels.shape
-        if len(shape) == 3:
-            data.NumberOfFrames = shape[0]
-        data.Rows, data.Columns = shape[-2:]
-        data.SamplesPerPixel, data.PhotometricInterpretation = colours, "MONOCHROME2"
-        data.BitsAllocated = data.BitsStored = 8 * pixels.dtype.itemsize
-        data.PixelRepresentation = int(pixels.dtype.kind == "i")
-        data.PlanarConfiguration = 0
-        for tag, value in tags.items():
-            setattr(data, tag, value)
-        data.HighBit = data.BitsStored - 1
-        data.PixelData = pixels.tobytes()
-        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
-        data.save_as(tmp_path / name, enforce_file_format=True)
-        return tmp_path / name
-
-    return make

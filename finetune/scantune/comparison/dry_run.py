@@ -1,7 +1,7 @@
 """What a plan would run, what it costs and what it can show, before anything is packed or trained.
 
-Labels are counted in the table, or the archive, as they are; steps are timed on noise of the
-plan's canvas, or on its archive where that is packed, in a folder that is removed.
+Scans and patients are counted by headers and tables, or in the archive; steps are timed on noise of
+the plan's canvas, or on its archive where that is packed, in a folder that is removed.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import shlex
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,17 @@ from scanlearn.config.loading import load_config
 from scanlearn.console import quiet
 from scanlearn.errors import ScanlearnError
 from scanlearn.features.fixed_views import LEAST_SCANS
+from scanlearn.packing.filters import make_selection
+from scanlearn.packing.headers import listed_files
 from scanlearn.packing.pack import manifest_of
+from scanlearn.packing.parallel import num_cores
+from scanlearn.packing.prepare import scan_name
 from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import PHANTOM_PREFIX, open_archive
 from scanlearn.phantom.phantom import PhantomSpec, planted_labels
+from scanlearn.readers.scan import Header
 from scanlearn.tables.join import joined_archive
+from scanlearn.tables.manifest import Manifest, ManifestRow
 from scanlearn.tables.settings import TABLE_SETTINGS
 from scanlearn.training.batches import steps_in_epoch
 from scanlearn.training.checkpoint import checkpoint_step
@@ -51,7 +58,7 @@ from scantune.study.facts import FEW_STEPS
 from scantune.study.folder import StudyFolder
 from scantune.study.kept import parts_missing, selected
 from scantune.study.label_free import VIEWS_OF_EACH
-from scantune.study.plan import Columns, CompareConfig
+from scantune.study.plan import CompareConfig
 from scantune.study.planned import (
     planned_test,
     power_in_words,
@@ -67,15 +74,18 @@ _ENOUGH_S, _PATIENCE_S, _FEWEST_STEPS = 6.0, 15.0, 4
 # A forward pass alone, as a share of a training step; ours, of resnet10t and ViT-S.
 _FORWARD = 1 / 3
 _SMALLEST_BATCH, _MANY_STEPS = 8, 1000
+# Of which headers are read to count unlabeled scans.
+_COUNTED_FILES = 512
 # Of the primary pair's kept scores: a variance is known to 6 % then.
 _REPLICATES = 500
 
 
 @dataclass(frozen=True)
 class Scans:
-    """A source of scans as it is listed, its labels unread by any decoder.
+    """The scans of a source, told by headers; it is a `LabelTable`.
 
-    It is a `LabelTable`; ``shape`` is None where nothing is packed yet.
+    Args:
+        shape: None where nothing is packed yet.
     """
 
     path: Path
@@ -100,10 +110,10 @@ class Scans:
 
 
 def list_scans(source: str, settings: PackSettings) -> Scans:
-    """Lists scans and labels of a source; nothing is decoded, packed or drawn.
+    """Lists scans and labels of a source as it would be packed; nothing is decoded or drawn.
 
     Raises:
-        ScanlearnError: The source cannot be used.
+        ScanlearnError: The source cannot be used, or holds no scan that can be read.
     """
     if source.startswith(PHANTOM_PREFIX):
         spec = PhantomSpec.parse(source.removeprefix(PHANTOM_PREFIX))
@@ -122,15 +132,61 @@ def list_scans(source: str, settings: PackSettings) -> Scans:
     if joined_archive(path, settings) is not None:
         return _of_archive(open_archive(source, settings=settings))
     manifest = manifest_of(path, settings)
-    rows = list(manifest.rows())
-    # Who has no name stands for one patient each, as in an archive.
-    patients = np.array([row.patient or f"row {place}" for place, row in enumerate(rows)])
+    rows: list[ManifestRow] = []
+    names: list[str] = []
+    num_files = 0
+    with closing(_files(manifest, settings)) as files:
+        for row, header in files:
+            num_files += 1
+            pages = range(1, header.num_frames + 1)
+            names += [scan_name(str(row.path), page if len(pages) > 1 else None) for page in pages]
+            rows += [row] * header.num_frames
+    if not rows:
+        raise ScanlearnError(
+            f"{source}: holds no scan that can be read; scanlearn pack {source} --dry-run says why"
+        )
+    # A file without a patient stands for one, as in an archive.
+    patients = np.array([row.patient or f"file {row.path}" for row in rows])
     columns = {
         name: np.array([row.labels[name] for row in rows], dtype=object)
         for name in manifest.label_columns
     }
-    ids = np.array([str(row.path) for row in rows])
-    return Scans(path, ids, patients, columns, manifest.patients_known)
+    is_known = all(row.patient is not None for row in rows)
+    return Scans(path, np.array(names), patients, columns, is_known, len(manifest) - num_files)
+
+
+def count_scans(source: str, settings: PackSettings) -> tuple[int, tuple[int, int, int] | None]:
+    """Returns how many scans a source holds, and their shape as of `Scans`.
+
+    Of a folder or table of more than 512 files as many scans are counted for each as evenly spaced
+    512 of them hold: reading a million headers would take minutes.
+
+    Raises:
+        ScanlearnError: As `list_scans`.
+    """
+    path = Path(source).expanduser()
+    is_listed = source.startswith(PHANTOM_PREFIX) or is_archive(path)
+    if is_listed or joined_archive(path, settings) is not None:
+        scans = list_scans(source, settings)
+        return len(scans), scans.shape
+    manifest = manifest_of(path, settings)
+    chosen = np.unique(np.linspace(0, len(manifest) - 1, _COUNTED_FILES).astype(np.int64))
+    sample = replace(manifest, table=manifest.table.take(chosen))
+    with closing(_files(sample, settings)) as files:
+        counted = sum(header.num_frames for _, header in files)
+    if not counted:
+        raise ScanlearnError(
+            f"{source}: holds no scan that can be read; scanlearn pack {source} --dry-run says why"
+        )
+    return round(counted * len(manifest) / len(sample)), None
+
+
+def _files(
+    manifest: Manifest, settings: PackSettings
+) -> Generator[tuple[ManifestRow, Header], None, None]:
+    selection = make_selection(settings.keep, settings.drop, manifest.label_columns)
+    workers = settings.workers or num_cores()
+    return listed_files(manifest, settings.reading(), selection, workers=workers)
 
 
 def _of_archive(archive: Archive) -> Scans:
@@ -256,18 +312,16 @@ def plan_summary(config: CompareConfig | str | Path, overrides: Sequence[str] = 
         raise ScanlearnError("overrides change a file; give them to load_config instead")
     config = config if config.max_seeds is None else config.at_look(config.max_seeds)
     folder = StudyFolder(Path(config.output).expanduser())
-    sources = [
-        (config.unlabeled, config.unlabeled_columns),
-        (config.labels, config.label_columns),
-        *([(str(config.evaluation.test), config.label_columns)] if config.evaluation.test else ()),
-    ]
-    scans = [_listed(config, *source) for source in sources]
+    unlabeled = config.pack_settings(config.unlabeled_columns, config.pack.channels)
+    num_unlabeled, shape = count_scans(config.unlabeled, unlabeled)
+    labeled = _listed(config, config.labels)
+    test = _listed(config, str(config.evaluation.test)) if config.evaluation.test else None
     pairs = list(zip(config.task_names, config.tasks, strict=True))
-    tasks = {name: _labeled(config, scans[1], target) for name, target in pairs}
+    tasks = {name: _labeled(config, labeled, target) for name, target in pairs}
     tested = tasks
-    if len(scans) > 2:
-        tested = {name: _labeled(config, scans[2], target, is_test=True) for name, target in pairs}
-    pieces = tuple(_pieces(config, folder, len(scans[0])))
+    if test is not None:
+        tested = {name: _labeled(config, test, target, is_test=True) for name, target in pairs}
+    pieces = tuple(_pieces(config, folder, num_unlabeled))
     kept = _kept(config, folder)
     names = _networks(config)
     fits = {
@@ -279,23 +333,24 @@ def plan_summary(config: CompareConfig | str | Path, overrides: Sequence[str] = 
     views_left = sum(piece.left for piece in pieces)
     seconds: dict[str, float] = {}
     memory, disk = None, 0
-    unlabeled_views = _views_without_labels(config, folder, len(scans[0]))
+    unlabeled_views = _views_without_labels(config, folder, num_unlabeled)
     if views_left or left or unlabeled_views:
-        cost = _measured(config, scans[0], tasks)
+        cost = _measured(config, shape, tasks)
         networks = len({name for _, name in left})
+        num_scored = len(labeled) + (len(test) if test is not None else 0)
         seconds = {
             "pretraining": views_left / cost.views_per_s,
-            "features": networks * len(scans[1]) * _FORWARD / cost.views_per_s,
+            "features": networks * num_scored * _FORWARD / cost.views_per_s,
             "label-free": unlabeled_views * _FORWARD / cost.views_per_s,
             "learners": sum(_fit_seconds(config, cost, tasks[t], names[n]) for t, n in left),
         }
-        unpacked = [each for each in scans if each.shape is None]
-        packed = sum(len(each) for each in unpacked) * int(np.prod(cost.shape))
+        unpacked = [len(each) for each in (labeled, test) if each is not None and not each.shape]
+        packed = sum((*unpacked, 0 if shape else num_unlabeled)) * int(np.prod(cost.shape))
         memory, disk = cost.memory, packed + len(pieces) * cost.backbone + 2 * cost.checkpoint
     planned = planned_test(
         config,
         tested[config.primary_task],
-        len(tasks[config.primary_task]) if len(scans) > 2 else None,
+        len(tasks[config.primary_task]) if test is not None else None,
     )
     variation = _variation(config, kept, planned) or usual_variation(config)
     return PlanSummary(
@@ -313,8 +368,8 @@ def plan_summary(config: CompareConfig | str | Path, overrides: Sequence[str] = 
     )
 
 
-def _listed(config: CompareConfig, source: str, columns: Columns) -> Scans:
-    packing = config.pack_settings(columns, config.pack.channels)
+def _listed(config: CompareConfig, source: str) -> Scans:
+    packing = config.pack_settings(config.label_columns, config.pack.channels)
     allowed = (*packing.allow_columns, *config.named_columns)
     return list_scans(source, packing.model_copy(update={"allow_columns": allowed}))
 
@@ -444,10 +499,14 @@ class _Cost:
     shape: tuple[int, int, int]
 
 
-def _measured(config: CompareConfig, unlabeled: Scans, tasks: Mapping[str, LabeledSet]) -> _Cost:
+def _measured(
+    config: CompareConfig,
+    packed: tuple[int, int, int] | None,
+    tasks: Mapping[str, LabeledSet],
+) -> _Cost:
     """Trains a few steps and fits a model of each frozen learner."""
     run = config.run_config(next(iter(config.trained)), config.seeds[0], Path())
-    shape = unlabeled.shape or _shape(config)
+    shape = packed or _shape(config)
     batch = run.batch_size
     if training_device(run.device).type == "cpu":
         pixels = (2 + run.method.num_local_views) * run.views.size**2

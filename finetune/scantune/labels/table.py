@@ -114,10 +114,11 @@ class NamedTable:
 
     def where(self, row: int) -> str:
         """Returns which scan that is, in words."""
-        # An archive has no rows that a person could look up, and where scans are missing those of
-        # the table no longer count alike: the scan's own name must do.
+        # An archive has no rows that a person could look up, and where scans are missing, or
+        # several in a file, those of the table no longer count alike: the scan's name must do.
         is_table = Path(self.name).suffix.lower() in TABLE_SUFFIXES
         is_numbered = is_table and self.is_numbered and not self.table.num_rejected
+        is_numbered &= not any("#" in str(name) for name in self.table.scan_ids[: row + 1])
         number = f" row {row + FIRST_ROW}" if is_numbered else ""
         return f"{self.name}{number} (scan {self.table.scan_ids[row]})"
 

@@ -87,6 +87,27 @@ def _header(settings: ReadSettings, path: Path) -> Header | str:
         return str(error)
 
 
+def listed_files(
+    manifest: Manifest, settings: ReadSettings, selection: Selection, *, workers: int
+) -> Generator[tuple[ManifestRow, Header], None, None]:
+    """Yields the files that packing would take, each with its header and whose it is.
+
+    That are those that can be read and that the filter leaves; where a table names patients, those
+    of which it names one. A patient that the file itself names stands with its issuer.
+    """
+    settings = replace(settings, tags=(*settings.tags, *selection.tags))
+    with closing(read_headers(manifest, settings, workers=workers)) as headers:
+        for row, header in headers:
+            if isinstance(header, str) or selection.left_out_by(row.labels, header.tags):
+                continue
+            patient = row.patient if manifest.patients_known else header.patient
+            is_named = patient is not None and not names_nobody(patient)
+            if is_named and not manifest.patients_known:
+                patient = f"{header.issuer or ''}/{patient}"
+            if is_named or not manifest.patients_known:
+                yield row._replace(patient=patient if is_named else None), header
+
+
 def scan_headers(
     manifest: Manifest,
     settings: ReadSettings,

@@ -18,7 +18,8 @@ from scanlearn.config.calls import checked
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.files import make_folder, write_atomically
-from scanlearn.packing.headers import read_headers
+from scanlearn.packing.filters import Selection
+from scanlearn.packing.headers import listed_files
 from scanlearn.packing.pack import manifest_of
 from scanlearn.packing.parallel import num_cores
 from scanlearn.packing.settings import PackSettings
@@ -44,7 +45,7 @@ class _Seen:
     """What a source holds, told from headers, or from the table of an archive.
 
     Args:
-        names: Of each file, its path; of each scan of an archive, its id.
+        names: Of each scan, the path of its file, or its id in an archive.
         columns: Its label columns, None where blank.
         modality: The policy that DICOM tags name for all scans; None where they do not.
     """
@@ -156,29 +157,27 @@ def _looked_at(source: str | Path, settings: PackSettings) -> _Seen:
     manifest = manifest_of(source, settings)
     policies: set[str | None] = set()
     names: list[Path | str] = []
-    patients, count, has_patients = [], 0, True
+    patients: list[str] = []
+    has_patients = True
     labels: dict[str, list[str | None]] = {name: [] for name in manifest.label_columns}
     read = replace(settings.reading(), tags=_MODALITY_TAGS)
-    with closing(read_headers(manifest, read, workers=settings.workers or num_cores())) as headers:
-        for row, header in headers:
-            if isinstance(header, str):
-                continue
-            count += header.num_frames
+    workers = settings.workers or num_cores()
+    with closing(listed_files(manifest, read, Selection(), workers=workers)) as files:
+        for row, header in files:
             policies.add(tagged_policy(examined_as(*_tags(header.tags))))
-            whose = row.patient if manifest.patients_known else header.patient
-            has_patients &= whose is not None
-            patients.append(whose or str(row.path))
-            names.append(manifest.file(row.path).resolve())
+            has_patients &= row.patient is not None
+            patients += [row.patient or str(row.path)] * header.num_frames
+            names += [manifest.file(row.path).resolve()] * header.num_frames
             for name, values in labels.items():
-                values.append(row.labels[name])
-    if not count:
+                values += [row.labels[name]] * header.num_frames
+    if not names:
         raise ScanlearnError(
             f"{source}: holds no scan that can be read; scanlearn pack {source} --dry-run says why"
         )
     columns = {name: np.array(values, dtype=object) for name, values in labels.items()}
     named = _agreed(policies)
     whose_each = np.array(patients, dtype=object)
-    return _Seen(count, whose_each, has_patients, columns, names, named)
+    return _Seen(len(names), whose_each, has_patients, columns, names, named)
 
 
 def _names_no_files(labels: str | Path, scans: str | Path, table: TableSettings) -> bool:
@@ -364,8 +363,9 @@ def _joined_lines(archive: Path) -> list[str]:
 
 def _leaks(unlabeled: _Seen, labeled: Sequence[Path | str]) -> tuple[str, str]:
     """Returns what to do about labeled scans that are among the unlabeled ones, and why."""
-    shared = len(frozenset(unlabeled.names) & frozenset(labeled))
-    if shared and shared == len(frozenset(unlabeled.names)):
+    names = frozenset(unlabeled.names)
+    shared = sum(name in names for name in labeled)
+    if names <= frozenset(labeled):
         return "warn", (
             "All scans have labels: pretraining sees the test scans too, without their labels; "
             "the report says so."
