@@ -2,7 +2,8 @@
 
 Features of a frozen network are close to collinear, where the usual solvers take hundreds of
 steps. Here they are rotated onto their principal axes once, and each axis is scaled by the
-curvature of the loss along it, so that a fit takes tens of steps, some hundreds at weak penalties.
+curvature of the loss along it, so that most fits take tens of steps. One that takes longer goes on
+along axes of the curvature where it has come to.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
-from scipy.optimize import minimize
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from scipy.optimize import OptimizeResult, minimize
 
 # Largest gradient of the mean loss, on axes of unit curvature, at which a fit stops. A weak penalty
 # leaves little curvature at the solution: at 1e-3 probabilities were off by up to .6.
@@ -22,6 +24,9 @@ _ENOUGH = 1e-6
 
 # An axis with less than this share of the mean variance is held at zero by every penalty in use.
 _NEGLIGIBLE = 1e-9
+# Steps for each class after which a fit goes on along axes of the curvature there. To find these
+# takes as long as some twenty; of more weights than this their matrix would take 32 MB.
+_ROUND, _MOST_CURVED = 30, 2048
 
 
 @dataclass(frozen=True)
@@ -113,33 +118,92 @@ class PenaltyPath:
         self._weights[-1] = columns
         self.converged = False
         self._spread = (self._shares * self._z**2).sum(axis=0)[:, None] / self._num_scans
+        self._is_hard = False
 
     def fit(self, c: float) -> PenaltyPath:
         """Moves to the solution at inverse penalty ``c`` and returns itself; sets `converged`."""
+        # What took long at the last C takes long at this one.
+        factor = self._curvature(c) if self._is_hard else None
+        left, is_at_end = _MAX_STEPS, False
+        while not is_at_end:
+            is_few = self._weights.size <= _MOST_CURVED
+            steps = min(left, _ROUND * self._weights.shape[1]) if is_few else left
+            found = self._descend(c, factor, steps)
+            left -= found.nit
+            # The status of scipy where the steps are used up.
+            is_at_end = found.status != 1 or left <= 0
+            if not is_at_end:
+                factor = self._curvature(c)
+        self.converged = bool(np.abs(found.jac).max() <= _ENOUGH)
+        self._is_hard = factor is not None
+        return self
+
+    def _descend(
+        self, c: float, factor: Float[np.ndarray, "m m"] | None, steps: int
+    ) -> OptimizeResult:
+        """Moves downhill for some steps, on axes of a curvature or on scaled principal ones."""
         t, k = self._num_scans, self._target.shape[1]
-        penalty = np.full((self._z.shape[1], 1), 1 / (c * t))
-        penalty[-1] = 0
+        penalty = self._penalty(c)
         # Curvature of the loss at W = 0, where every class has probability 1/k.
         scale = 1 / np.sqrt((k - 1) / k**2 * self._spread + penalty)
+        start = self._weights
+
+        def to_weights(flat: Float[np.ndarray, " q"]) -> Float[np.ndarray, "e q"]:
+            if factor is None:
+                return np.asarray(start + flat.reshape(start.shape) * scale)
+            moved = np.asarray(
+                solve_triangular(factor, flat, lower=True, trans="T", check_finite=False)
+            )
+            return start + moved.reshape(start.shape[::-1]).T
 
         def loss_and_slope(flat: Float[np.ndarray, " q"]) -> tuple[float, Float[np.ndarray, " q"]]:
-            weights = flat.reshape(self._weights.shape) * scale
+            weights = to_weights(flat)
             log_p = _log_softmax(self._z @ weights)
             loss = -(log_p * self._target).sum() / t + (penalty * weights**2).sum() / 2
             residual = (self._shares * np.exp(log_p) - self._target)[:, -weights.shape[1] :]
             slope = self._z.T @ np.ascontiguousarray(residual) / t + penalty * weights
-            return float(loss), (slope * scale).ravel()
+            if factor is None:
+                return float(loss), (slope * scale).ravel()
+            along = solve_triangular(factor, slope.T.ravel(), lower=True, check_finite=False)
+            return float(loss), np.asarray(along)
 
-        solution = minimize(
+        found = minimize(
             loss_and_slope,
-            (self._weights / scale).ravel(),
+            np.zeros(start.size),
             jac=True,
             method="L-BFGS-B",
-            options={"gtol": _TOLERANCE, "ftol": 0.0, "maxiter": _MAX_STEPS, "maxfun": _MAX_STEPS},
+            options={"gtol": _TOLERANCE, "ftol": 0.0, "maxiter": steps, "maxfun": 2 * steps + 20},
         )
-        self.converged = bool(np.abs(solution.jac).max() <= _ENOUGH)
-        self._weights = solution.x.reshape(self._weights.shape) * scale
-        return self
+        self._weights = to_weights(found.x)
+        return found
+
+    def _curvature(self, c: float) -> Float[np.ndarray, "m m"] | None:
+        """Returns the lower factor of the loss's second derivatives here, or None.
+
+        ``[(e+1)q (e+1)q]``, one class after the other; there is none where rounding makes them
+        indefinite.
+        """
+        weights, size = self._weights, len(self._weights)
+        p = np.exp(_log_softmax(self._z @ weights))[:, -weights.shape[1] :]
+        curvature = np.empty((weights.size, weights.size))
+        for one in range(p.shape[1]):
+            for other in range(one + 1):
+                share = self._shares * p[:, [one]] * ((one == other) - p[:, [other]])
+                rows, columns = (slice(at * size, (at + 1) * size) for at in (one, other))
+                curvature[rows, columns] = self._z.T @ (self._z * share) / self._num_scans
+        # A shift of all intercepts alike changes nothing: that direction has no curvature.
+        least = _NEGLIGIBLE * curvature.trace() / weights.size
+        diagonal = np.tile(self._penalty(c)[:, 0], p.shape[1]) + least
+        curvature[np.diag_indices_from(curvature)] += diagonal
+        try:
+            return np.asarray(cholesky(curvature, lower=True, check_finite=False))
+        except LinAlgError:
+            return None
+
+    def _penalty(self, c: float) -> Float[np.ndarray, "e 1"]:
+        penalty = np.full((self._z.shape[1], 1), 1 / (c * self._num_scans))
+        penalty[-1] = 0
+        return penalty
 
     def coefficients(self) -> tuple[Float[np.ndarray, "e k"], Float[np.ndarray, " k"]]:
         """Returns weights and intercepts of every class, whose softmax `predict` returns.

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -75,6 +77,38 @@ def test_no_probability_is_off_by_a_thousandth_at_any_penalty(
         expected = tight.fit(scaled[:n], y[:n]).predict_proba(scaled[n:])
         assert np.abs(path.fit(c).predict(z_test) - expected).max() < 1e-3
         assert path.converged
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_hard_fit_goes_on_along_axes_of_its_curvature(
+    classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nearly as many axes as scans: at weak penalties the classes part slowly.
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, classes, 350)
+    x = rng.normal(size=(350, 250)) * np.logspace(0, -3, 250)
+    x[:, :classes] += 2 * np.eye(classes)[y]
+    x = x @ rng.normal(size=(250, 250))
+    z, z_test = principal_axes(x[:300], x[300:])
+    steps: list[int] = []
+    descend = PenaltyPath._descend
+
+    def counted(*args: Any) -> Any:
+        found = descend(*args)
+        steps.append(found.nit)
+        return found
+
+    monkeypatch.setattr(PenaltyPath, "_descend", counted)
+    path = PenaltyPath(z, y[:300], classes)
+    quick = [path.fit(c).predict(z_test) for c in C_GRID]
+    num_quick = sum(steps)
+    steps.clear()
+    monkeypatch.setattr(logistic, "_MOST_CURVED", 0)
+    path = PenaltyPath(z, y[:300], classes)
+    plain = [path.fit(c).predict(z_test) for c in C_GRID]
+    assert len(steps) == len(C_GRID)
+    assert num_quick < sum(steps) / 2
+    np.testing.assert_allclose(quick, plain, atol=1e-3)
 
 
 def test_a_fit_that_does_not_converge_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
