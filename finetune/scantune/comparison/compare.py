@@ -92,7 +92,7 @@ def summary_lines(results: Results) -> list[str]:
                 row = (cells.get((task.name, learner, budget, arm.name)) for budget in budgets)
                 lines.append(f"  {arm.name:{width}}" + "".join(f"{_cell(s):>22}" for s in row))
             lines.append("")
-    lines += [results.verdict.sentence, *plain_words(results)]
+    lines += [results.verdict.sentence, *results.after_results, *plain_words(results)]
     for curve in selection.primary_dose(results):
         lines.append(
             f"{curve.group}: {dose_headline(curve)}" if curve.group else dose_headline(curve)
@@ -107,7 +107,7 @@ def summary_lines(results: Results) -> list[str]:
     if others:
         lines.append(
             f"Of {len(others)} further comparisons, {num_shown} show a difference after Holm's "
-            f"correction for their number; {primary.a} against {primary.b} was named in advance. "
+            f"correction for their number; {primary.a} against {primary.b} was {results.named}. "
             "The report has them all."
         )
     lines += matched_lines(results.matched)

@@ -98,7 +98,7 @@ def plain_words(results: Results) -> list[str]:
         )
     elif kind == "equivalent":
         said.append(
-            f"They differ by less than {margin:g} in 100, which was named in advance as too little "
+            f"They differ by less than {margin:g} in 100, which was {results.named} as too little "
             "to matter."
         )
     else:
@@ -174,7 +174,7 @@ def methods_paragraph(results: Results) -> str:
         "one fitted model and averaged.",
         f"Intervals are 95 % and rest on the variance over {lead.count.units}{between}, "
         "with Student's t and Satterthwaite's degrees of freedom.",
-        f"The primary comparison, named in advance, was {named.a} against {named.b} on "
+        f"The primary comparison, {results.named}, was {named.a} against {named.b} on "
         f"{named.task} with {learner_name(named.learner)} and {budget_name(named.budget)}; all "
         f"other p-values were corrected by Holm's method. Differences within ±{results.margin:g} "
         "AUROC were called equivalent where two one-sided tests said so.",

@@ -24,7 +24,7 @@ from scanlearn.files import make_folder, remove_torn, write_atomically
 from scanlearn.locks import BusyError, beside, held
 from scantune.learners.table import LEARNERS
 from scantune.study.plan import CompareConfig
-from scantune.study.results import FIGURES
+from scantune.study.results import FIGURES, RESULTS_FILE, EarlierAnswer
 
 # These change where a study is and what is seen of it, not what comes out; the content of the
 # archives is compared by hash.
@@ -68,6 +68,8 @@ _GROWING = frozenset(
 # What chose the canvas of scans that the study packed, beside the hashes of its archives.
 _CANVAS = "canvas chosen by"
 _MOMENT_S = 0.05
+# Of the results under an earlier plan, beside that plan.
+_ANSWER = ".answer.json"
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,19 @@ class StudyFolder:
         first = self.plans[0]
         return CompareConfig.model_validate(_read_plan(first)) if first.is_file() else config
 
+    @property
+    def answered(self) -> Iterator[tuple[CompareConfig, EarlierAnswer]]:
+        """Plans before the newest that results were written of, each with its answer.
+
+        Raises:
+            ScanlearnError: A file of the study is damaged.
+        """
+        for path in self.plans[:-1]:
+            answer = path.with_suffix(_ANSWER)
+            if answer.is_file():
+                plan = CompareConfig.model_validate(_read_plan(path))
+                yield plan, _read_answer(answer)
+
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Adds the time spent inside to a stage's total, over all commands on the study."""
@@ -251,8 +266,12 @@ def open_study(config: CompareConfig, *, is_shared: bool = False) -> StudyFolder
             # Another task may test other scans: they are audited again.
             folder.leaking.rename(folder.leaking_before)
         number = len(folder.plans)
-        make_folder(folder.path / "plans")
-        write_atomically(folder.path / "plans" / f"{number:03d}.yaml", newest.read_bytes())
+        kept = folder.path / "plans" / f"{number:03d}.yaml"
+        make_folder(kept.parent)
+        if (folder.path / RESULTS_FILE).is_file():
+            answer = _read_answer(folder.path / RESULTS_FILE)
+            write_atomically(kept.with_suffix(_ANSWER), answer.model_dump_json(indent=1) + "\n")
+        write_atomically(kept, newest.read_bytes())
         replace_kept(folder.path, config)
     return folder
 
@@ -291,6 +310,15 @@ def _check_arms(config: CompareConfig, folder: StudyFolder) -> None:
                 f"{folder.path} holds networks of arm {name} whose {key} was {before.get(key)}, and"
                 f" is {settings.get(key)} in the plan: give that arm another name, or restore it"
             )
+
+
+def _read_answer(path: Path) -> EarlierAnswer:
+    return read_json(
+        path,
+        EarlierAnswer,
+        what="holds no answer of a study",
+        remedy="delete it to have the study answered again",
+    )
 
 
 def _read_plan(path: Path) -> dict[str, Any]:

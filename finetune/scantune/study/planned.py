@@ -1,9 +1,9 @@
-"""What a plan can show: its primary comparison as `statistics.power` takes it, and in words."""
+"""What a plan can show, in words; and what of it was changed once results were known."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -23,8 +23,9 @@ from scantune.statistics.power import (
     what_helps,
 )
 from scantune.study.plan import CompareConfig
-from scantune.study.results import Fact
+from scantune.study.results import EarlierAnswer, Fact
 from scantune.study.summary import Estimates, spreads
+from scantune.wording import budget_name, learner_name
 
 
 def planned_test(
@@ -168,3 +169,70 @@ def power_fact(
     text = power_in_words(config, planned, variation)
     warning = power_warning(config, planned, variation)
     return Fact(name="Power", value=". ".join(filter(None, (text, warning))))
+
+
+def after_results(
+    config: CompareConfig, answered: Sequence[tuple[CompareConfig, EarlierAnswer]]
+) -> Iterator[str]:
+    """Yields what a plan changes of those whose results were known, as sentences.
+
+    A comparison, a margin or seeds that results have chosen are not those of a test whose error
+    rate is told; nor are those of a study that goes on until it finds something, unless its looks
+    are planned.
+
+    Args:
+        answered: The plans before, the first one first, each with what it answered.
+    """
+    if not answered:
+        return
+    plans = [plan for plan, _ in answered]
+    if is_other_question(config, plans[0]):
+        yield (
+            f"The primary comparison was chosen after results were known: before it was "
+            f"{_question(plans[0])}. The answer was: {answered[0][1].in_words}"
+        )
+    date = answered[-1][1].created[:10]
+    seeds = {seed for plan in plans for seed in plan.seeds}
+    is_planned = all(each.max_seeds is not None for each in (config, *plans))
+    is_planned = is_planned and all(config.looks == plan.looks for plan in plans)
+    added = [str(seed) for seed in config.seeds if seed not in seeds]
+    if added and not is_planned:
+        yield (
+            f"Pretraining {_of('seed', added)} added after results were known ({date}): where "
+            "results decide whether a study goes on, arms that are alike are called different in "
+            "more than 5 of 100 studies; seeds=auto plans its looks and keeps that rate."
+        )
+    arms = {name for plan in plans for name in plan.trained} - {*config.trained}
+    left_out = {
+        "pretraining seed": [str(seed) for seed in sorted(seeds - {*config.seeds})],
+        "arm": sorted(arms),
+        "task": sorted({name for plan in plans for name in plan.task_names} - {*config.task_names}),
+        "learner": sorted(
+            {name for plan in plans for name in plan.evaluation.learners}
+            - {*config.evaluation.learners}
+        ),
+    }
+    for noun, names in left_out.items():
+        if names and not (noun == "pretraining seed" and is_planned):
+            were = _of(noun, names)
+            yield f"{were[0].upper()}{were[1:]} part of earlier results ({date}) and left out here."
+
+
+def is_other_question(config: CompareConfig, before: CompareConfig) -> bool:
+    """Whether two plans differ in the primary comparison or the margin."""
+    return _question(config) != _question(before)
+
+
+def _question(config: CompareConfig) -> str:
+    primary = config.primary
+    return (
+        f"{primary.better} against {primary.than} on {config.primary_task} with "
+        f"{learner_name(primary.learner)} and {budget_name(config.primary_budget)}, and a margin "
+        f"of {config.margin:g}"
+    )
+
+
+def _of(noun: str, names: Sequence[str]) -> str:
+    """Returns names with their noun and a verb in the past, such as ``seeds 2 and 3 were``."""
+    listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return f"{noun} {listed} was" if len(names) == 1 else f"{noun}s {listed} were"

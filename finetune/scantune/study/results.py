@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from scanlearn.archive.count import Count
 from scanlearn.config.reading import read_json
@@ -34,6 +34,20 @@ class Primary(Settings):
     budget: Budget
     a: str
     b: str
+
+
+class EarlierAnswer(BaseModel):
+    """What `Results` said under an earlier plan: when, and in which sentence."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    created: str
+    verdict: dict[str, Any]
+
+    @property
+    def in_words(self) -> str:
+        """The verdict's sentence, and its day."""
+        return f"{self.verdict['sentence']} ({self.created[:10]})"
 
 
 class Verdict(Settings):
@@ -491,7 +505,11 @@ class Rejected(Settings):
 
 
 class Results(Settings):
-    """All that a comparison found."""
+    """All that a comparison found.
+
+    ``after_results`` says what of the plan was changed once results were known, ``is_chosen_late``
+    that the primary comparison or its margin is among it.
+    """
 
     format: Literal[1] = 1
     title: str
@@ -524,9 +542,16 @@ class Results(Settings):
     view_statistics: tuple[ViewShare, ...]
     sheets: tuple[Sheet, ...]
     warnings: tuple[str, ...]
+    after_results: tuple[str, ...] = ()
+    is_chosen_late: bool = False
     rejected: Rejected
     leaks: tuple[Leak, ...] = ()
     timing: dict[str, float]
+
+    @property
+    def named(self) -> str:
+        """When the primary comparison and its margin were chosen, in words."""
+        return "chosen after results were known" if self.is_chosen_late else "named in advance"
 
     @property
     def seeds(self) -> tuple[int, ...]:

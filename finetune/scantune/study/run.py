@@ -36,7 +36,13 @@ from scantune.study.label_free import measure_all
 from scantune.study.leaks import dropped, find_study_leaks, leak_warnings
 from scantune.study.matching import matched
 from scantune.study.plan import CompareConfig
-from scantune.study.planned import look_in_words, power_at_start, power_fact
+from scantune.study.planned import (
+    after_results,
+    is_other_question,
+    look_in_words,
+    power_at_start,
+    power_fact,
+)
 from scantune.study.resolving import resolve_groups
 from scantune.study.results import RESULTS_FILE, TABLE_FILE, Rejected, Results, RunRow
 from scantune.study.scores import (
@@ -123,6 +129,7 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
     stack.enter_context(alone())
     if _is_newer(folder.path / RESULTS_FILE, since_ns):
         return folder.path  # A command that shared the work has said it all meanwhile.
+    answered = list(folder.answered)
     with folder.timed("intervals"):
         estimates = estimate_all(config, scores)
     unknown = [name for name, each in tasks.items() if each.count().known_patients is None]
@@ -185,6 +192,8 @@ def _run(config: CompareConfig, folder: StudyFolder, since_ns: int, stack: ExitS
             *leak_warnings(leaks, len(left_out)),
             *run_warnings,
         ),
+        after_results=tuple(after_results(config, answered)),
+        is_chosen_late=any(is_other_question(config, before) for before, _ in answered[:1]),
         rejected=Rejected(**{name: archive.num_rejected for name, archive in named.items()}),
         leaks=leaks,
         timing=folder.timing(),

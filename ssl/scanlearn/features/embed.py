@@ -162,7 +162,9 @@ def embed(
         _write_page(output, archive, embeddings, colour, values, facts, (map_scans, queries), seed)
     if archive.num_rejected:
         where = archive.path / "rejected.csv"
-        warn_user(f"{archive.num_rejected:,} scans could not be read and have no row; see {where}")
+        noun = "scan" if archive.num_rejected == 1 else "scans"
+        told = f"{archive.num_rejected:,} {noun} could not be read and got no row"
+        warn_user(f"{told}; see {where}")
     return output / TABLE_FILE
 
 

@@ -18,6 +18,7 @@ from scantune.study.arms import given_rows
 from scantune.study.folder import check_archives, open_study
 from scantune.study.leaks import _check_dropped
 from scantune.study.plan import CompareConfig
+from scantune.study.planned import after_results, is_other_question
 from scantune.study.run import canvas_chosen, run_study
 from scantune.study.scores import StudyScores, networks_of, read_tasks
 
@@ -52,7 +53,7 @@ MORE: dict[str, Any] = {
 def told(folder: Path) -> Any:
     """``results.json`` but for times, and the state of the checkout."""
     results = json.loads((folder / "results.json").read_text())
-    for name in ("created", "timing", "versions"):
+    for name in ("created", "timing", "versions", "after_results"):
         del results[name]
     for run in results["runs"]:
         del run["seconds"], run["views_per_s"]
@@ -86,12 +87,74 @@ def test_an_extended_study_is_the_one_planned_at_once(
     whole = run_study(plan(**settings, output=str(tmp_path / "whole")))
     assert len(fits) == 2 * num_fits
     assert told(folder) == told(whole)
+    (late,) = json.loads((folder / "results.json").read_text())["after_results"]
+    assert late.startswith("Pretraining seed 1 was added after results were known (20")
+    assert json.loads((whole / "results.json").read_text())["after_results"] == []
     # A plan of fewer pieces takes them from those that are there.
     run_study(plan(**fewer))
     assert len(fits) == 2 * num_fits
     assert told(folder) == begun
     kept = sorted(path.name for path in (folder / "plans").iterdir())
-    assert kept == ["001.yaml", "002.yaml"]
+    assert kept == ["001.answer.json", "001.yaml", "002.answer.json", "002.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ()),
+        # Of what grows alone nothing is chosen by results.
+        ({"tasks": ["pallor", "lesion"], "evaluation.budgets": [10, "all"]}, ()),
+        ({"seeds": [0, 1, 2, 3]}, ("Pretraining seeds 2 and 3 were added after results were kno",)),
+        ({"seeds": [1]}, ("Pretraining seed 0 was part of earlier results (2026-01-02) and left",)),
+        (
+            {"primary.better": "strong", "primary.than": "random"},
+            (
+                "The primary comparison was chosen after results were known: before it was random "
+                "against strong on pallor with linear probe and all labels, and a margin of 0.01. "
+                "The answer was: They differ. (2026-01-02)",
+            ),
+        ),
+        ({"margin": 0.05}, ("The primary comparison was chosen after results were known",)),
+        ({"tasks": ["lesion"]}, ("The primary comparison", "Task pallor was part of earlier")),
+    ],
+)
+def test_what_results_may_have_chosen_is_told(
+    plan: Plan, changes: dict[str, Any], said: tuple[str, ...]
+) -> None:
+    first = {**plan(**SMALL).model_dump(mode="json"), "seeds": [0, 1], "tasks": ["pallor"]}
+    folder = open_study(CompareConfig.model_validate(first))
+    answer = {"created": "2026-01-02T03:04", "verdict": {"sentence": "They differ.", "kind": "x"}}
+    (folder.path / "results.json").write_text(json.dumps({"format": 1, **answer}))
+    changed = first
+    for key, value in changes.items():
+        changed = grown(changed, key, value)
+    config = CompareConfig.model_validate(changed)
+    answered = list(open_study(config).answered)
+    found = tuple(after_results(config, answered))
+    assert len(found) == len(said)
+    assert all(text.startswith(start) for text, start in zip(found, said, strict=True))
+    is_late = any(is_other_question(config, before) for before, _ in answered[:1])
+    assert is_late == any("primary comparison" in start for start in said)
+
+
+def test_planned_looks_and_plans_without_results_are_not_told(plan: Plan) -> None:
+    auto = {**plan(**SMALL).model_dump(mode="json"), "seeds": [0, 1, 2], "max_seeds": 8}
+    folder = open_study(CompareConfig.model_validate(auto))
+    answer = {"created": "2026-01-02T03:04", "verdict": {"sentence": "No difference shown."}}
+    (folder.path / "results.json").write_text(json.dumps(answer))
+    later = CompareConfig.model_validate({**auto, "seeds": [0, 1, 2, 3, 4]})
+    answered = list(open_study(later).answered)
+    assert len(answered) == 1
+    assert tuple(after_results(later, answered)) == ()
+    # More looks than were planned.
+    longer = CompareConfig.model_validate({**auto, "seeds": [0, 1, 2, 3, 4], "max_seeds": 13})
+    assert len(tuple(after_results(longer, answered))) == 1
+    by_hand = CompareConfig.model_validate(
+        {**auto, "seeds": [0, 1, 2, 3], "max_seeds": None, "output": str(folder.path) + "-other"}
+    )
+    assert not list(open_study(by_hand).answered)
+    changed = by_hand.model_copy(update={"margin": 0.02})
+    assert not list(open_study(changed).answered)
 
 
 CHANGES: tuple[tuple[str, Any, str], ...] = (
