@@ -188,6 +188,11 @@ def test_unlabeled_scans_are_counted_by_a_sample_of_files(
         nibabel.save(nibabel.Nifti1Image(slices, np.eye(4)), tmp_path / f"{place}.nii")
     # The files 0, 4 and 8 hold two each.
     assert count_scans(str(tmp_path), PackSettings()) == (18, None)
+    # Those that a filter leaves are none of the sample.
+    table = ["path,patient,kind", *(f"{place}.nii,p{place},{place}" for place in range(9))]
+    (tmp_path / "t.csv").write_text("\n".join(table))
+    only = PackSettings(keep={"kind": ("1",)})
+    assert count_scans(str(tmp_path / "t.csv"), only) == (3, None)
 
 
 def test_the_planned_test_counts_patients_of_each_side(tmp_path: Path) -> None:
