@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from scipy.special import ndtr, ndtri
 
 from scantune.comparison.compare import summary_lines
+from scantune.reports import report as page
 from scantune.statistics.few_patients import Sides
 from scantune.statistics.intervals import Estimate
 from scantune.study import dose
@@ -90,9 +93,14 @@ def test_what_a_curve_shows_is_said_and_by_which_rule(
     assert words in " ".join(dose.dose_sentences(made))
 
 
-def test_the_terminal_is_told_the_best_scale(fake_results: r.Results) -> None:
+def test_the_terminal_and_the_top_of_the_page_are_told_the_best_scale(
+    fake_results: r.Results, study_folder: Callable[..., Path]
+) -> None:
     found = curve(task="lesion")
     other = curve(task="pallor", best=0.3)
+    text = page.write(study_folder(dose=(other, found))).read_text(encoding="utf-8")
+    best = "<strong>Best scale: s = 0.6 (95 % interval 0.4 to 0.9).</strong>"
+    assert text.split("<nav")[0].count(best) == 1
     lines = summary_lines(fake_results.model_copy(update={"dose": (other, found)}))
     assert [line for line in lines if line.startswith("Best scale")] == [
         "Best scale: s = 0.6 (95 % interval 0.4 to 0.9)"
