@@ -90,7 +90,7 @@ def test_new_scans_get_a_row_with_file_probabilities_and_calls(
     assert [float(row["probability_1"]) for row in rows] == pytest.approx(found[:, 1], rel=1e-5)
     said = capsys.readouterr()
     assert "2 scans by their most probable bright (0: 1, 1: 1)" in said.out
-    assert "1 scans could not be read" in said.err
+    assert "1 scan could not be read" in said.err
 
 
 @pytest.mark.parametrize(("learner", "fit_learner"), [("linear", fit_linear), ("ncm", fit_ncm)])
