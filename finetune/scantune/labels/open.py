@@ -83,7 +83,7 @@ class LabeledArchives:
             notes.append("these scans are drawn by a program: no evidence about real scans")
         rejected = sum(archive.num_rejected for archive in self.archives)
         if rejected:
-            notes.append(f"{rejected:,} scans could not be read and were left out")
+            notes.append(f"could not be read and left out: {_scans(rejected)}")
         return tuple(notes)
 
 
@@ -164,9 +164,13 @@ def _warn_of_unknown(labeled: LabeledSet) -> None:
     for name, number in labeled.counts.items():
         if labeled.truth.task != "multilabel" and names_nobody(name):
             warn_user(
-                f"{labeled.target}: '{name}' ({number:,} scans) is taken for a class; if it says "
+                f"{labeled.target}: '{name}' ({_scans(number)}) is taken for a class; if it says "
                 "that a scan's class is not known, leave these cells blank"
             )
+
+
+def _scans(number: int) -> str:
+    return f"{number:,} scan" if number == 1 else f"{number:,} scans"
 
 
 def _say_labeled(labeled: LabeledSet, title: str) -> None:

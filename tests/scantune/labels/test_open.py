@@ -134,7 +134,7 @@ def test_both_sets_of_an_external_test_are_said(
 def test_scans_that_cannot_be_read_are_told(write_table: Table) -> None:
     table = write_table("a", "patient,y", ["p,0", "q,1", "r,1", "s,0", "t,0"])
     (table.parent / "4.png").unlink()
-    assert opened(table).caveats == ("1 scans could not be read and were left out",)
+    assert opened(table).caveats == ("could not be read and left out: 1 scan",)
 
 
 def test_a_given_split_and_an_external_test_exclude_each_other(write_table: Table) -> None:
