@@ -167,12 +167,14 @@ def fit_joint(
     Returns:
         None as `fit_dose`.
     """
+    if len(scales) < FEWEST_SCALES:
+        return None
     normal = [[[on_probit_scale(each) for each in arm] for arm in cell] for cell in cells]
     heights = np.array([np.mean([[each.auroc for each in arm] for arm in cell]) for cell in normal])
     # What one AUROC is as a normal score.
     units = np.array([slope(float(ndtr(height))) for height in heights])
     weights = _weights(normal, units)
-    if len(scales) < FEWEST_SCALES or weights is None:
+    if weights is None:
         return None
     level = float(heights[told] - weights @ heights)
     fit = fit_dose(

@@ -215,6 +215,12 @@ def test_the_joint_curve_is_weighted_least_squares_with_a_level_for_each_cell() 
     assert ndtri(joint.fit.auroc[tested]) == pytest.approx(line, abs=1e-9)
 
 
+@pytest.mark.filterwarnings("error")
+def test_two_scales_have_no_joint_curve_and_no_warning() -> None:
+    cells = [cell(0.3, 0.7, 1)[:2], cell(0.3, 0.8, 2)[:2]]
+    assert dose.fit_joint(SCALES[:2], cells, margin=0.01) is None
+
+
 def test_a_saturated_cell_neither_decides_nor_prevents_the_joint_curve() -> None:
     perfect = [[estimate(1.0, np.ones(400))] * 3 for _ in SCALES]
     cells = [cell(0.3, 0.7, 1), cell(0.3, 0.8, 2)]
