@@ -85,6 +85,11 @@ def quiet() -> Iterator[None]:
         yield
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns ``1 scan`` or ``1,200 scans``."""
+    return f"{number:,} {noun if number == 1 else noun + 's'}"
+
+
 def say(text: str) -> None:
     """Prints one line for a person on stdout: the only way library code does."""
     print(text, flush=True)

@@ -295,7 +295,7 @@ class PlanSummary:
 def plan_summary(config: CompareConfig | str | Path, overrides: Sequence[str] = ()) -> PlanSummary:
     """Returns what a plan would run, its time, memory and disk, and what it can show.
 
-    Takes about twenty seconds: a few steps are trained, and a model is fitted for each frozen
+    Takes about half a minute: a few steps are trained, and a model is fitted for each frozen
     learner. Nothing is packed, and nothing written but in a folder that is removed.
 
     Raises:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from scanlearn.archive.reader import Archive
 from scanlearn.config.calls import checked
-from scanlearn.console import loading, say, warn_user
+from scanlearn.console import counted, loading, say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import check_exists, csv_cell, disk_errors, make_folder, write_atomically
 from scanlearn.packing.headers import LEFT_OUT
@@ -105,8 +105,7 @@ def predict(
     say(f"{len(archive):,} scans {_in_words(card, probabilities)}: {output}")
     if archive.num_rejected:
         where = archive.path / "rejected.csv"
-        noun = "scan" if archive.num_rejected == 1 else "scans"
-        told = f"{archive.num_rejected:,} {noun} could not be read and got no row"
+        told = f"{counted(archive.num_rejected, 'scan')} could not be read and got no row"
         warn_user(f"{told}; see {where}")
     return probabilities
 

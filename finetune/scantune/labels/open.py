@@ -10,7 +10,7 @@ from typing import Any
 from scanlearn.archive.identity import names_nobody
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.spellings import respelled_within
-from scanlearn.console import say, warn_user
+from scanlearn.console import counted, say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.packing.settings import PackSettings
 from scanlearn.packing.sources import open_archive
@@ -83,7 +83,7 @@ class LabeledArchives:
             notes.append("these scans are drawn by a program: no evidence about real scans")
         rejected = sum(archive.num_rejected for archive in self.archives)
         if rejected:
-            notes.append(f"could not be read and left out: {_scans(rejected)}")
+            notes.append(f"could not be read and left out: {counted(rejected, 'scan')}")
         return tuple(notes)
 
 
@@ -164,13 +164,9 @@ def _warn_of_unknown(labeled: LabeledSet) -> None:
     for name, number in labeled.counts.items():
         if labeled.truth.task != "multilabel" and names_nobody(name):
             warn_user(
-                f"{labeled.target}: '{name}' ({_scans(number)}) is taken for a class; if it says "
-                "that a scan's class is not known, leave these cells blank"
+                f"{labeled.target}: '{name}' ({counted(number, 'scan')}) is taken for a class; if "
+                "it says that a scan's class is not known, leave these cells blank"
             )
-
-
-def _scans(number: int) -> str:
-    return f"{number:,} scan" if number == 1 else f"{number:,} scans"
 
 
 def _say_labeled(labeled: LabeledSet, title: str) -> None:

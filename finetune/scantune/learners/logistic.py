@@ -128,13 +128,13 @@ class PenaltyPath:
         while not is_at_end:
             is_few = self._weights.size <= _MOST_CURVED
             steps = min(left, _ROUND * self._weights.shape[1]) if is_few else left
-            found = self._descend(c, factor, steps)
-            left -= found.nit
+            solution = self._descend(c, factor, steps)
+            left -= solution.nit
             # The status of scipy where the steps are used up.
-            is_at_end = found.status != 1 or left <= 0
+            is_at_end = solution.status != 1 or left <= 0
             if not is_at_end:
                 factor = self._curvature(c)
-        self.converged = bool(np.abs(found.jac).max() <= _ENOUGH)
+        self.converged = bool(np.abs(solution.jac).max() <= _ENOUGH)
         self._is_hard = factor is not None
         return self
 
@@ -167,15 +167,15 @@ class PenaltyPath:
             along = solve_triangular(factor, slope.T.ravel(), lower=True, check_finite=False)
             return float(loss), np.asarray(along)
 
-        found = minimize(
+        solution = minimize(
             loss_and_slope,
             np.zeros(start.size),
             jac=True,
             method="L-BFGS-B",
             options={"gtol": _TOLERANCE, "ftol": 0.0, "maxiter": steps, "maxfun": 2 * steps + 20},
         )
-        self._weights = to_weights(found.x)
-        return found
+        self._weights = to_weights(solution.x)
+        return solution
 
     def _curvature(self, c: float) -> Float[np.ndarray, "m m"] | None:
         """Returns the lower factor of the loss's second derivatives here, or None.

@@ -270,7 +270,9 @@ def open_study(config: CompareConfig, *, is_shared: bool = False) -> StudyFolder
         make_folder(kept.parent)
         if (folder.path / RESULTS_FILE).is_file():
             answer = _read_answer(folder.path / RESULTS_FILE)
-            write_atomically(kept.with_suffix(_ANSWER), answer.model_dump_json(indent=1) + "\n")
+            # Where the plan was changed before it was answered, the answer is another plan's.
+            if all(answer.created != earlier.created for _, earlier in folder.answered):
+                write_atomically(kept.with_suffix(_ANSWER), answer.model_dump_json(indent=1) + "\n")
         write_atomically(kept, newest.read_bytes())
         replace_kept(folder.path, config)
     return folder

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field
 
 from scanlearn.archive.count import Count
 from scanlearn.config.reading import read_json
@@ -42,12 +42,15 @@ class EarlierAnswer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     created: str
-    verdict: dict[str, Any]
+    # Of `Results` that of its verdict.
+    sentence: str = Field(
+        validation_alias=AliasChoices("sentence", AliasPath("verdict", "sentence"))
+    )
 
     @property
     def in_words(self) -> str:
         """The verdict's sentence, and its day."""
-        return f"{self.verdict['sentence']} ({self.created[:10]})"
+        return f"{self.sentence} ({self.created[:10]})"
 
 
 class Verdict(Settings):

@@ -117,7 +117,7 @@ def _problem(detail: ErrorDetails, at: tuple[str, ...], model: type[BaseModel]) 
 
 def _places_of(key: str, model: type[BaseModel], above: str = "") -> list[str]:
     """Returns where in the blocks of a model, at most three deep, a key of that name stands."""
-    found = []
+    places = []
     blocks = [
         (f"{above}{name}", block)
         for name, field in model.model_fields.items()
@@ -125,11 +125,11 @@ def _places_of(key: str, model: type[BaseModel], above: str = "") -> list[str]:
     ]
     for place, block in blocks:
         if key in block.model_fields:
-            found.append(f"{place}.{key}")
+            places.append(f"{place}.{key}")
     if above.count(".") < 2:
         for place, block in blocks:
-            found += _places_of(key, block, f"{place}.")
-    return list(dict.fromkeys(found))
+            places += _places_of(key, block, f"{place}.")
+    return list(dict.fromkeys(places))
 
 
 def _blocks_in(annotation: Any) -> list[type[BaseModel]]:

@@ -20,7 +20,7 @@ from pydantic import Field
 from scanlearn.archive.reader import Archive
 from scanlearn.backbones.settings import check_backbone
 from scanlearn.config.calls import checked
-from scanlearn.console import doing, loading, say, track, warn_user
+from scanlearn.console import counted, doing, loading, say, track, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import (
     disk_errors,
@@ -162,8 +162,7 @@ def embed(
         _write_page(output, archive, embeddings, colour, values, facts, (map_scans, queries), seed)
     if archive.num_rejected:
         where = archive.path / "rejected.csv"
-        noun = "scan" if archive.num_rejected == 1 else "scans"
-        told = f"{archive.num_rejected:,} {noun} could not be read and got no row"
+        told = f"{counted(archive.num_rejected, 'scan')} could not be read and got no row"
         warn_user(f"{told}; see {where}")
     return output / TABLE_FILE
 

@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
+from scanlearn.console import counted
 from scanlearn.packing.filters import Selection, make_selection
 from scanlearn.packing.headers import read_headers
 from scanlearn.packing.pack import manifest_of
@@ -113,13 +114,13 @@ class _Table:
         lines = [f"{self._manifest.root}: {self._headline()}", "", *self._table_lines()]
         if self._selection.rules:
             total = sum(self._left_out.values())
-            lines += ["", f"The filter leaves out {_counted(total, 'file')}:"]
+            lines += ["", f"The filter leaves out {counted(total, 'file')}:"]
             lines += [f"{n:>11,}  {setting}" for setting, n in sorted(self._left_out.items())]
-            files = _counted(self._files_kept, "file")
-            lines += [f"{_counted(self._scans_kept, 'scan')} in {files} are kept."]
+            files = counted(self._files_kept, "file")
+            lines += [f"{counted(self._scans_kept, 'scan')} in {files} are kept."]
         unreadable = [(files, reason) for reason, (files, *_) in self._unreadable.rows(most=16)]
         if unreadable:
-            lines += ["", f"{_counted(sum(n for n, _ in unreadable), 'file')} cannot be read:"]
+            lines += ["", f"{counted(sum(n for n, _ in unreadable), 'file')} cannot be read:"]
             for num_files, reason in unreadable:
                 name = self._example.get(reason)
                 which = name if num_files == 1 else f"such as {name}"
@@ -138,11 +139,11 @@ class _Table:
             len(np.unique(np.frombuffer(hashes, np.uint64))) if hashes else 0
             for hashes in (self._patients, self._series)
         )
-        nameless = _counted(self._nameless, "file")
+        nameless = counted(self._nameless, "file")
         unknown = f" ({nameless} without a patient)" if self._nameless else ""
         return (
-            f"{_counted(len(self._manifest), 'file')}, {_counted(self._scans, 'scan')},"
-            f" {_counted(patients, 'patient')}{unknown}, {series:,} series"
+            f"{counted(len(self._manifest), 'file')}, {counted(self._scans, 'scan')},"
+            f" {counted(patients, 'patient')}{unknown}, {series:,} series"
         )
 
     def _table_lines(self) -> Iterator[str]:
@@ -186,10 +187,6 @@ def tabulate(source: Path | str, *, settings: PackSettings | None = None) -> str
 def _hashed(text: str) -> int:
     digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "little")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun if number == 1 else noun + 's'}"
 
 
 def _line(name: str, value: str, numbers: tuple[str, ...]) -> str:

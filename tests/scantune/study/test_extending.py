@@ -139,6 +139,18 @@ def test_what_results_may_have_chosen_is_told(
     assert is_late == any("primary comparison" in start for start in said)
 
 
+def test_a_plan_that_was_changed_before_it_was_answered_has_no_answer(plan: Plan) -> None:
+    first = {**plan(**SMALL).model_dump(mode="json"), "seeds": [0, 1]}
+    folder = open_study(CompareConfig.model_validate(first))
+    answer = {"created": "2026-01-02T03:04", "verdict": {"sentence": "They differ."}}
+    (folder.path / "results.json").write_text(json.dumps(answer))
+    open_study(CompareConfig.model_validate({**first, "seeds": [0, 1, 2]}))
+    last = CompareConfig.model_validate(first)
+    answered = list(open_study(last).answered)
+    assert [earlier.seeds for earlier, _ in answered] == [(0, 1)]
+    assert tuple(after_results(last, answered)) == ()
+
+
 def test_planned_looks_and_plans_without_results_are_not_told(plan: Plan) -> None:
     auto = {**plan(**SMALL).model_dump(mode="json"), "seeds": [0, 1, 2], "max_seeds": 8}
     folder = open_study(CompareConfig.model_validate(auto))
