@@ -10,14 +10,13 @@ import shlex
 import statistics
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from scanlearn.archive.layout import Origin, PackedScan, is_archive
+from scanlearn.archive.layout import Origin, PackedScan
 from scanlearn.archive.reader import Archive
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.config.calls import checked
@@ -25,17 +24,7 @@ from scanlearn.config.loading import load_config
 from scanlearn.console import quiet
 from scanlearn.errors import ScanlearnError
 from scanlearn.features.fixed_views import LEAST_SCANS
-from scanlearn.packing.filters import make_selection
-from scanlearn.packing.headers import listed_files
-from scanlearn.packing.pack import manifest_of
-from scanlearn.packing.parallel import num_cores
-from scanlearn.packing.prepare import scan_name
-from scanlearn.packing.settings import PackSettings
-from scanlearn.packing.sources import PHANTOM_PREFIX, open_archive
-from scanlearn.phantom.phantom import PhantomSpec, planted_labels
-from scanlearn.readers.scan import Header
-from scanlearn.tables.join import joined_archive
-from scanlearn.tables.manifest import Manifest, ManifestRow
+from scanlearn.packing.listed import ListedScans, count_scans, list_scans
 from scanlearn.tables.settings import TABLE_SETTINGS
 from scanlearn.training.batches import steps_in_epoch
 from scanlearn.training.checkpoint import checkpoint_step
@@ -74,133 +63,12 @@ _ENOUGH_S, _PATIENCE_S, _FEWEST_STEPS = 6.0, 15.0, 4
 # A forward pass alone, as a share of a training step; ours, of resnet10t and ViT-S.
 _FORWARD = 1 / 3
 _SMALLEST_BATCH, _MANY_STEPS = 8, 1000
-# Of which headers are read to count unlabeled scans.
-_COUNTED_FILES = 512
 # Of the primary pair's kept scores: a variance is known to 6 % then.
 _REPLICATES = 500
 
 
-@dataclass(frozen=True)
-class Scans:
-    """The scans of a source, told by headers; it is a `LabelTable`.
-
-    Args:
-        shape: None where nothing is packed yet.
-    """
-
-    path: Path
-    scan_ids: np.ndarray
-    patients: np.ndarray
-    columns: Mapping[str, np.ndarray]
-    patients_known: bool
-    num_rejected: int = 0
-    shape: tuple[int, int, int] | None = None
-
-    @property
-    def label_columns(self) -> tuple[str, ...]:
-        """Names of the label columns."""
-        return tuple(self.columns)
-
-    def labels(self, column: str) -> np.ndarray:
-        """Returns ``[n]`` object: str as the table held it, or None where blank."""
-        return self.columns[column]
-
-    def __len__(self) -> int:
-        return len(self.scan_ids)
-
-
-def list_scans(source: str, settings: PackSettings) -> Scans:
-    """Lists scans and labels of a source as it would be packed; nothing is decoded or drawn.
-
-    Raises:
-        ScanlearnError: The source cannot be used, or holds no scan that can be read.
-    """
-    if source.startswith(PHANTOM_PREFIX):
-        spec = PhantomSpec.parse(source.removeprefix(PHANTOM_PREFIX))
-        drawn = [planted_labels(spec, index) for index in range(len(spec))]
-        columns = {
-            task: np.array([str(labels[task]) for labels in drawn], dtype=object)
-            for task in drawn[0]
-        }
-        ids = np.array([f"scan-{place}" for place in range(len(spec))])
-        patients = np.array([f"patient-{place // 2}" for place in range(len(spec))])
-        shape = (spec.channels, spec.height, spec.width)
-        return Scans(Path(source), ids, patients, columns, patients_known=True, shape=shape)
-    path = Path(source).expanduser()
-    if is_archive(path):
-        return _of_archive(Archive(path))
-    if joined_archive(path, settings) is not None:
-        return _of_archive(open_archive(source, settings=settings))
-    manifest = manifest_of(path, settings)
-    rows: list[ManifestRow] = []
-    names: list[str] = []
-    num_files = 0
-    with closing(_files(manifest, settings)) as files:
-        for row, header in files:
-            num_files += 1
-            pages = range(1, header.num_frames + 1)
-            names += [scan_name(str(row.path), page if len(pages) > 1 else None) for page in pages]
-            rows += [row] * header.num_frames
-    if not rows:
-        raise ScanlearnError(
-            f"{source}: holds no scan that can be read; scanlearn pack {source} --dry-run says why"
-        )
-    # A file without a patient stands for one, as in an archive.
-    patients = np.array([row.patient or f"file {row.path}" for row in rows])
-    columns = {
-        name: np.array([row.labels[name] for row in rows], dtype=object)
-        for name in manifest.label_columns
-    }
-    is_known = all(row.patient is not None for row in rows)
-    return Scans(path, np.array(names), patients, columns, is_known, len(manifest) - num_files)
-
-
-def count_scans(source: str, settings: PackSettings) -> tuple[int, tuple[int, int, int] | None]:
-    """Returns how many scans a source holds, and their shape as of `Scans`.
-
-    Of a folder or table of more than 512 files as many scans are counted for each as evenly spaced
-    512 of them hold: reading a million headers would take minutes.
-
-    Raises:
-        ScanlearnError: As `list_scans`.
-    """
-    path = Path(source).expanduser()
-    is_listed = source.startswith(PHANTOM_PREFIX) or is_archive(path)
-    if is_listed or joined_archive(path, settings) is not None:
-        scans = list_scans(source, settings)
-        return len(scans), scans.shape
-    manifest = manifest_of(path, settings)
-    chosen = np.unique(np.linspace(0, len(manifest) - 1, _COUNTED_FILES).astype(np.int64))
-    sample = replace(manifest, table=manifest.table.take(chosen))
-    with closing(_files(sample, settings)) as files:
-        counted = sum(header.num_frames for _, header in files)
-    if not counted:
-        return len(list_scans(source, settings)), None  # A filter may leave few.
-    return round(counted * len(manifest) / len(sample)), None
-
-
-def _files(
-    manifest: Manifest, settings: PackSettings
-) -> Generator[tuple[ManifestRow, Header], None, None]:
-    selection = make_selection(settings.keep, settings.drop, manifest.label_columns)
-    workers = settings.workers or num_cores()
-    return listed_files(manifest, settings.reading(), selection, workers=workers)
-
-
-def _of_archive(archive: Archive) -> Scans:
-    return Scans(
-        archive.path,
-        archive.scan_ids,
-        archive.patients,
-        {name: archive.labels(name) for name in archive.label_columns},
-        archive.patients_known,
-        archive.num_rejected,
-        archive.shape,
-    )
-
-
 def _labeled(
-    config: CompareConfig, scans: Scans, target: Target, *, is_test: bool = False
+    config: CompareConfig, scans: ListedScans, target: Target, *, is_test: bool = False
 ) -> LabeledSet:
     asked = config.evaluation
     labeled = read_labels(
@@ -366,7 +234,7 @@ def plan_summary(config: CompareConfig | str | Path, overrides: Sequence[str] = 
     )
 
 
-def _listed(config: CompareConfig, source: str) -> Scans:
+def _listed(config: CompareConfig, source: str) -> ListedScans:
     packing = config.pack_settings(config.label_columns, config.pack.channels)
     allowed = (*packing.allow_columns, *config.named_columns)
     return list_scans(source, packing.model_copy(update={"allow_columns": allowed}))

@@ -4,6 +4,7 @@
 - `sources.py`: `open_archive`, which takes a folder, a table or the phantom for an archive
 - `filters.py`: patterns on DICOM tags and columns that keep or drop files
 - `headers.py`: the header scan, read before anything is decoded
+- `listed.py`: `list_scans`, the scans of a source as they would be packed, by headers alone
 - `dry_run.py`: a table of what a source holds, from headers alone
 - `canvas.py`: from a decoded scan to the canvas
 - `windows.py`: CT windows in Hounsfield units

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 from typing import Annotated
@@ -18,50 +16,20 @@ from scanlearn.config.calls import checked
 from scanlearn.console import say
 from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.files import make_folder, write_atomically
-from scanlearn.packing.filters import Selection
-from scanlearn.packing.headers import listed_files
-from scanlearn.packing.pack import manifest_of
-from scanlearn.packing.parallel import num_cores
+from scanlearn.packing.listed import ListedScans, list_scans
 from scanlearn.packing.settings import PackSettings
-from scanlearn.packing.sources import check_source, open_archive
-from scanlearn.readers.dicom_tags import examined_as
-from scanlearn.tables.join import joined_archive
+from scanlearn.packing.sources import check_source
 from scanlearn.tables.manifest import key_without_files
 from scanlearn.tables.reading import TABLE_SUFFIXES, read_table
 from scanlearn.tables.settings import DEFAULT_TABLE, Table, TableSettings
 from scanlearn.views.modality import NAMES, POLICIES
 from scanlearn.views.of_archive import tagged_policy
 
-_MODALITY_TAGS = ("Modality", "BodyPartExamined")
 # A column with more values than this is no finding: an age, a date, a text.
 _MOST_CLASSES = 10
 _BUDGETS, _FOLDS = (50, 100, 500), 5
 # Where Linux keeps an NVIDIA GPU; to ask torch takes seconds.
 _GPU = Path("/dev/nvidia0")
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What a source holds, told from headers, or from the table of an archive.
-
-    Args:
-        names: Of each scan, the path of its file, or its id in an archive.
-        columns: Its label columns, None where blank.
-        modality: The policy that DICOM tags name for all scans; None where they do not.
-    """
-
-    num_scans: int
-    patients: np.ndarray
-    patients_known: bool
-    columns: Mapping[str, np.ndarray]
-    names: Sequence[Path | str]
-    modality: str | None = None
-
-    @property
-    def in_words(self) -> str:
-        """How many scans of how many patients."""
-        whose = f"{len(set(self.patients.tolist())):,} patients"
-        return f"{self.num_scans:,} scans of {whose if self.patients_known else 'unknown patients'}"
 
 
 @checked
@@ -119,8 +87,8 @@ def init(
     if joined is not None:
         table = table.model_copy(update={"root": None})
     settings = PackSettings.of_table(table)
-    unlabeled = _looked_at(scans, settings)
-    kind = unlabeled.modality if modality == "auto" else modality
+    unlabeled = list_scans(scans, settings)
+    kind = _modality(unlabeled) if modality == "auto" else modality
     has_gpu = _GPU.exists() if gpu is None else gpu
     lines = [*_pretraining(kind, is_asked=modality != "auto", has_gpu=has_gpu)]
     columns = _table_lines(table.model_dump(exclude_none=True))
@@ -128,7 +96,7 @@ def init(
         text = _run_text(scans, output, unlabeled, lines, columns, has_gpu)
     else:
         settings = settings.model_copy(update={"root": joined or table.root})
-        labeled = unlabeled if str(labels) == str(scans) else _looked_at(labels, settings)
+        labeled = unlabeled if str(labels) == str(scans) else list_scans(labels, settings)
         target = _chosen(column, labeled, labels)
         text = _study_text(
             scans, labels, target, output, unlabeled, labeled, lines, columns, joined, has_gpu
@@ -140,46 +108,6 @@ def init(
     return output
 
 
-def _looked_at(source: str | Path, settings: PackSettings) -> _Seen:
-    path = Path(source).expanduser()
-    if is_archive(path) or joined_archive(path, settings) is not None:
-        archive = open_archive(source, settings=settings)
-        columns = {name: archive.labels(name) for name in archive.label_columns}
-        named = _agreed({tagged_policy(each) for each in archive.examined})
-        return _Seen(
-            len(archive),
-            archive.patients,
-            archive.patients_known,
-            columns,
-            archive.scan_ids.tolist(),
-            named,
-        )
-    manifest = manifest_of(source, settings)
-    policies: set[str | None] = set()
-    names: list[Path | str] = []
-    patients: list[str] = []
-    has_patients = True
-    labels: dict[str, list[str | None]] = {name: [] for name in manifest.label_columns}
-    read = replace(settings.reading(), tags=_MODALITY_TAGS)
-    workers = settings.workers or num_cores()
-    with closing(listed_files(manifest, read, Selection(), workers=workers)) as files:
-        for row, header in files:
-            policies.add(tagged_policy(examined_as(*_tags(header.tags))))
-            has_patients &= row.patient is not None
-            patients += [row.patient or str(row.path)] * header.num_frames
-            names += [manifest.file(row.path).resolve()] * header.num_frames
-            for name, values in labels.items():
-                values += [row.labels[name]] * header.num_frames
-    if not names:
-        raise ScanlearnError(
-            f"{source}: holds no scan that can be read; scanlearn pack {source} --dry-run says why"
-        )
-    columns = {name: np.array(values, dtype=object) for name, values in labels.items()}
-    named = _agreed(policies)
-    whose_each = np.array(patients, dtype=object)
-    return _Seen(len(names), whose_each, has_patients, columns, names, named)
-
-
 def _names_no_files(labels: str | Path, scans: str | Path, table: TableSettings) -> bool:
     """Returns whether a table calls the scans of an archive by something else than their files."""
     path = Path(labels).expanduser()
@@ -189,16 +117,18 @@ def _names_no_files(labels: str | Path, scans: str | Path, table: TableSettings)
     return table.path_column is None and key_without_files(columns) is not None
 
 
-def _agreed(policies: set[str | None]) -> str | None:
-    return next(iter(policies)) if len(policies) == 1 else None
+def _modality(scans: ListedScans) -> str | None:
+    """Returns the policy that DICOM tags name for all scans; None where they do not."""
+    policies = {tagged_policy(each) for each in scans.examined}
+    return policies.pop() if len(policies) == 1 else None
 
 
-def _tags(tags: Mapping[str, tuple[str, ...]]) -> tuple[str, str]:
-    modality, part = ((*tags.get(name, ()), "")[0] for name in _MODALITY_TAGS)
-    return modality, part
+def _in_words(scans: ListedScans) -> str:
+    whose = f"{len(set(scans.patients.tolist())):,} patients"
+    return f"{len(scans):,} scans of {whose if scans.patients_known else 'unknown patients'}"
 
 
-def _chosen(column: str | None, labeled: _Seen, source: str | Path) -> str:
+def _chosen(column: str | None, labeled: ListedScans, source: str | Path) -> str:
     """Returns the column to predict: the one that was named, or the only one that may be it."""
     likely = [name for name, values in labeled.columns.items() if _classes(values)]
     if column is None and len(likely) == 1:
@@ -245,7 +175,7 @@ def _table_lines(table: Mapping[str, object]) -> list[str]:
 def _run_text(
     scans: str | Path,
     output: Path,
-    seen: _Seen,
+    seen: ListedScans,
     lines: Sequence[str],
     columns: Sequence[str],
     has_gpu: bool,
@@ -257,7 +187,7 @@ def _run_text(
             f"# scanlearn pretrain {output}",
             f"# Cost: scanlearn pretrain {output} --dry-run measures it on your machine; written "
             f"for a {'GPU' if has_gpu else 'CPU'}.",
-            f"# Seen: {seen.in_words}.",
+            f"# Seen: {_in_words(seen)}.",
             "",
             f"archive: {json.dumps(str(scans), ensure_ascii=False)}",
             f"output: {json.dumps('runs/' + output.stem)}",
@@ -276,8 +206,8 @@ def _study_text(
     labels: str | Path,
     target: str,
     output: Path,
-    unlabeled: _Seen,
-    labeled: _Seen,
+    unlabeled: ListedScans,
+    labeled: ListedScans,
     lines: Sequence[str],
     columns: Sequence[str],
     joined: Path | None,
@@ -299,14 +229,14 @@ def _study_text(
     folds = min(_FOLDS, *people.values())
     trained = num_labeled * (folds - 1) // folds
     budgets = [str(budget) for budget in _BUDGETS if budget < trained]
-    leaks, why = _leaks(unlabeled, list(compress(labeled.names, known)))
+    leaks, why = _leaks(unlabeled, list(compress(_names(labeled), known)))
     counted = ", ".join(f"{name}: {(values == name).sum():,}" for name in people)
     return "\n".join(
         [
             f"# scantune compare {output}",
             f"# Cost: scantune compare {output} --dry-run tells it, and what the study can show; "
             f"written for a {'GPU' if has_gpu else 'CPU'}.",
-            f"# Seen: {unlabeled.in_words} to pretrain on; {labeled.in_words} with labels,",
+            f"# Seen: {_in_words(unlabeled)} to pretrain on; {_in_words(labeled)} with labels,",
             f"# {json.dumps(target, ensure_ascii=False)} of {num_labeled:,} of them ({counted}).",
             "",
             'title: "Weak or strong augmentation?"',
@@ -361,9 +291,14 @@ def _joined_lines(archive: Path) -> list[str]:
     ]
 
 
-def _leaks(unlabeled: _Seen, labeled: Sequence[Path | str]) -> tuple[str, str]:
+def _names(scans: ListedScans) -> Sequence[object]:
+    """Returns the file of each scan, or its id in an archive."""
+    return scans.scan_ids.tolist() if scans.files is None else scans.files
+
+
+def _leaks(unlabeled: ListedScans, labeled: Sequence[object]) -> tuple[str, str]:
     """Returns what to do about labeled scans that are among the unlabeled ones, and why."""
-    names = frozenset(unlabeled.names)
+    names = frozenset(_names(unlabeled))
     shared = sum(name in names for name in labeled)
     if names <= frozenset(labeled):
         return "warn", (

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -144,16 +145,24 @@ def test_it_asks_five_questions_where_a_person_can_answer(
     assert next(asked, None) is None
 
 
-def test_a_study_names_a_modality_of_tags_only_where_all_agree() -> None:
-    from scanlearn.readers.dicom_tags import examined_as
-    from scanlearn.training.init import _agreed
-    from scanlearn.views.of_archive import tagged_policy
-
-    chest, head = (tagged_policy(examined_as(*each)) for each in (("cr", "Chest"), ("CT", "HEAD")))
-    assert (chest, head) == ("xray", "ct")
-    assert _agreed({chest}) == "xray"
-    assert _agreed({chest, head}) is None
-    assert _agreed({chest, None}) is None
+@pytest.mark.parametrize(
+    ("examined", "kind"),
+    [
+        (("CR CHEST", "CR CHEST"), "xray"),
+        (("CR CHEST", "CT HEAD"), None),
+        (("CR CHEST", " "), None),
+    ],
+)
+def test_a_plan_names_a_modality_of_tags_only_where_all_agree(
+    examined: tuple[str, ...], kind: str | None, tmp_path: Path, make_dicom: Callable[..., Path]
+) -> None:
+    (tmp_path / "d").mkdir()
+    for place, each in enumerate(examined):
+        modality, part = each.split(" ")
+        tags = {"Modality": modality, "BodyPartExamined": part}
+        make_dicom(np.zeros((4, 5), np.uint8), f"d/{place}.dcm", **tags)
+    plan = init(tmp_path / "d", output=tmp_path / "p.yaml")
+    assert parse_value(plan.read_text())["views"]["modality"] == kind
 
 
 def test_an_unknown_modality_names_those_there_are() -> None:
