@@ -443,7 +443,7 @@ class DINOConfig(MethodSettings):
         if frozen < round(self.freeze_last_layer_epochs * facts.steps_per_epoch):
             chosen.append(
                 f"last layer frozen for {frozen:,} steps: a tenth of the run, since "
-                f"{self.freeze_last_layer_epochs:g} epochs are more"
+                f"freeze_last_layer_epochs={self.freeze_last_layer_epochs:g} would be more"
             )
         return filled, (*chosen, *momentum_in_words(self.teacher_momentum, facts.total_steps))
 
