@@ -85,9 +85,10 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def counted(number: int, noun: str) -> str:
-    """Returns ``1 scan`` or ``1,200 scans``."""
-    return f"{number:,} {noun if number == 1 else noun + 's'}"
+def counted(number: float, noun: str) -> str:
+    """Returns ``1 scan``, ``1,200 scans`` or ``0.5 epochs``."""
+    count = f"{int(number):,}" if number == int(number) else f"{number:g}"
+    return f"{count} {noun if number == 1 else noun + 's'}"
 
 
 def say(text: str) -> None:

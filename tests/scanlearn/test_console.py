@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from scanlearn import console as console_module
-from scanlearn.console import FILTERED, doing, loading, quiet, say, signs_of_life, track, warn_user
+from scanlearn.console import (
+    FILTERED,
+    counted,
+    doing,
+    loading,
+    quiet,
+    say,
+    signs_of_life,
+    track,
+    warn_user,
+)
 
 
 def test_say_prints_one_line_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,3 +188,11 @@ def test_short_work_in_a_notebook_shows_nothing(monkeypatch: pytest.MonkeyPatch)
     with track(4, "packing") as progress:
         progress.advance(4)
     assert not shell.published
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0 scans"), (1, "1 scan"), (1.0, "1 scan"), (0.5, "0.5 scans"), (1200, "1,200 scans")],
+)
+def test_a_number_has_its_noun(number: float, text: str) -> None:
+    assert counted(number, "scan") == text

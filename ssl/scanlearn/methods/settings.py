@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, TypeAlias
 from pydantic import Field, SerializeAsAny, ValidatorFunctionWrapHandler, WrapValidator
 
 from scanlearn.config.settings import Settings
+from scanlearn.console import counted
 from scanlearn.core import Progress
 from scanlearn.methods.sizing import momentum_in_words, num_prototypes, queue_size, warmup_steps
 
@@ -443,7 +444,7 @@ class DINOConfig(MethodSettings):
         if frozen < round(self.freeze_last_layer_epochs * facts.steps_per_epoch):
             chosen.append(
                 f"last layer frozen for {frozen:,} steps: a tenth of the run, since "
-                f"freeze_last_layer_epochs={self.freeze_last_layer_epochs:g} would be more"
+                f"{counted(self.freeze_last_layer_epochs, 'epoch')} would be more"
             )
         return filled, (*chosen, *momentum_in_words(self.teacher_momentum, facts.total_steps))
 

@@ -10,6 +10,7 @@ from lightly.utils.lars import LARS
 from lightly.utils.scheduler import cosine_schedule
 from torch.optim import Optimizer
 
+from scanlearn.console import counted
 from scanlearn.errors import ScanlearnError
 from scanlearn.methods import Method, MethodConfig, RunFacts
 from scanlearn.methods.sizing import warmup_steps
@@ -84,10 +85,9 @@ def schedule_for(config: MethodConfig, facts: RunFacts) -> Schedule:
             )
     published = round(config.warmup_epochs * facts.steps_per_epoch)
     steps = warmup_steps(config.warmup_epochs, facts.start)
-    if steps == published:
-        reason = f"{config.warmup_epochs:g} epochs"
-    else:
-        reason = f"a tenth of the run, since {config.warmup_epochs:g} epochs would be {published:,}"
+    reason = counted(config.warmup_epochs, "epoch")
+    if steps != published:
+        reason = f"a tenth of the run, since {reason} would be {published:,}"
     return Schedule(
         peak=config.learning_rate,
         warmup_steps=steps,
