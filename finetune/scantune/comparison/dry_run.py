@@ -45,6 +45,7 @@ from scantune.statistics.intervals import estimate, patient_weights
 from scantune.statistics.power import PlannedTest, Variation
 from scantune.study.facts import FEW_STEPS
 from scantune.study.folder import StudyFolder
+from scantune.study.jobs import Sharing
 from scantune.study.kept import parts_missing, selected
 from scantune.study.label_free import VIEWS_OF_EACH
 from scantune.study.plan import CompareConfig
@@ -109,7 +110,10 @@ class PlanSummary:
         fits: Models still to be fitted to the labels.
         kept: Models whose scores the study has.
         seconds: By stage, on this machine.
-        memory: Most bytes in use at once, on the device that trains; None where it is not told.
+        jobs: That share the time, with GPUs of their own.
+        memory: Most bytes that a job uses at once, on the device that trains; None where it is not
+            told.
+        is_least: Whether it is that of smaller batches than the plan's.
         disk: Bytes that will be written.
         power: What the primary comparison can show.
         leaks: That shared patients are looked for before training only, and how to do it now.
@@ -121,7 +125,9 @@ class PlanSummary:
     fits: int
     kept: int
     seconds: Mapping[str, float]
+    jobs: int
     memory: int | None
+    is_least: bool
     disk: int
     power: str
     leaks: str
@@ -136,7 +142,10 @@ class PlanSummary:
             for count, batch, views in kinds
         )
         times = ", ".join(f"{name} {duration(each)}" for name, each in self.seconds.items())
+        if self.jobs > 1:
+            times += f"; {self.jobs} jobs at once"
         memory = "" if self.memory is None else f"{self.memory / 1e9:.2g} GB, "
+        memory = f"at least {memory}" if memory and self.is_least else memory
         return "\n".join(
             (
                 *self.tasks,
@@ -148,7 +157,7 @@ class PlanSummary:
                     for each in begun
                 ),
                 f"scores   {self.fits:,} models to fit to the labels, {self.kept:,} kept",
-                f"time     about {duration(sum(self.seconds.values()))} here ({times})"
+                f"time     about {duration(sum(self.seconds.values()) / self.jobs)} here ({times})"
                 if self.seconds
                 else "time     all is done; the report alone is written anew",
                 *((f"memory   {memory}disk {self.disk / 1e9:.2g} GB",) if self.seconds else ()),
@@ -198,7 +207,7 @@ def plan_summary(config: CompareConfig | str | Path, overrides: Sequence[str] = 
     left = {place: count for place, count in fits.items() if place not in kept}
     views_left = sum(piece.left for piece in pieces)
     seconds: dict[str, float] = {}
-    memory, disk = None, 0
+    memory, is_least, disk = None, False, 0
     unlabeled_views = _views_without_labels(config, folder, num_unlabeled)
     if views_left or left or unlabeled_views:
         cost = _measured(config, shape, tasks)
@@ -212,25 +221,30 @@ def plan_summary(config: CompareConfig | str | Path, overrides: Sequence[str] = 
         }
         unpacked = [len(each) for each in (labeled, test) if each is not None and not each.shape]
         packed = sum((*unpacked, 0 if shape else num_unlabeled)) * int(np.prod(cost.shape))
-        memory, disk = cost.memory, packed + len(pieces) * cost.backbone + 2 * cost.checkpoint
+        memory, is_least = cost.memory, cost.is_least
+        disk = packed + len(pieces) * cost.backbone + 2 * cost.checkpoint
     planned = planned_test(
         config,
         tested[config.primary_task],
         len(tasks[config.primary_task]) if test is not None else None,
     )
     variation = _variation(config, kept, planned) or usual_variation(config)
+    sharing = Sharing.of(config)
+    warnings = (power_warning(config, planned, variation), *_early(config, pieces))
     return PlanSummary(
         pieces,
         tuple(f"{name}: {each.count().in_words}" for name, each in tasks.items()),
         sum(left.values()),
         sum(fits.values()) - sum(left.values()),
         seconds,
+        sharing.at_once,
         memory,
+        is_least,
         disk,
         power_in_words(config, planned, variation),
         "shared patients and copies are looked for before training, not here; now: scanlearn audit "
         f"{config.unlabeled} {config.labels}{_reading(config)}",
-        tuple(filter(None, (power_warning(config, planned, variation), *_early(config, pieces)))),
+        tuple(filter(None, (*warnings, sharing.warning(memory)))),
     )
 
 
@@ -353,12 +367,14 @@ class _Cost:
 
     Args:
         views_per_s: Of training.
+        is_least: Whether the memory is that of a smaller batch.
         fit_s: Of each frozen learner on a whole training fold, its refits not counted.
         shape: Of a packed scan.
     """
 
     views_per_s: float
     memory: int | None
+    is_least: bool
     checkpoint: int
     backbone: int
     fit_s: Mapping[str, float]
@@ -373,7 +389,7 @@ def _measured(
     """Trains a few steps and fits a model of each frozen learner."""
     run = config.run_config(next(iter(config.trained)), config.seeds[0], Path())
     shape = packed or _shape(config)
-    batch = run.batch_size
+    batch = asked = run.batch_size
     if training_device(run.device).type == "cpu":
         pixels = (2 + run.method.num_local_views) * run.views.size**2
         batch = min(batch, max(_SMALLEST_BATCH, _TIMED_PIXELS // pixels))
@@ -394,6 +410,7 @@ def _measured(
     return _Cost(
         views / statistics.fmean(trial_cost.steps_s),
         trial_cost.memory,
+        taken < asked,
         trial_cost.checkpoint,
         backbone,
         {name: _fit_s(config, name, labeled, width) for name in config.evaluation.frozen_learners},

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 
@@ -18,6 +20,7 @@ from scanlearn.config import dump_config
 from scanlearn.console import say, warn_user
 from scanlearn.files import disk_errors, make_folder
 from scanlearn.threads import SET_BY_HAND, computing_with, usable_cores
+from scanlearn.training.resolved import training_device
 from scantune.study.folder import StudyFolder
 from scantune.study.plan import CompareConfig
 
@@ -93,6 +96,61 @@ def gpus_of_jobs(jobs: int, gpus: Sequence[str], devices: int | None) -> tuple[s
     return tuple(
         ",".join(gpus[(start + number) % len(gpus)] for number in range(share)) for start in first
     )
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How the jobs of a plan share this machine's GPUs, or its memory where a CPU trains.
+
+    Args:
+        jobs: Of the plan.
+        gpus: Those that are visible; empty where a CPU trains.
+        devices: As of `gpus_of_jobs`.
+        memory: Bytes of a GPU, or of the machine; None where the system does not tell.
+    """
+
+    jobs: int
+    gpus: tuple[str, ...]
+    devices: int | None
+    memory: int | None
+
+    @classmethod
+    def of(cls, config: CompareConfig) -> Sharing:
+        """Returns that of a plan here; the tasks of a cluster share nothing."""
+        gpus = () if training_device(config.pretrain.device).type == "cpu" else _visible_gpus()
+        memory = torch.cuda.get_device_properties(0).total_memory if gpus else _own_memory()
+        devices = None if config.pretrain.devices == "auto" else config.pretrain.devices
+        return cls(config.jobs if config.launcher is None else 1, gpus, devices, memory)
+
+    @property
+    def at_once(self) -> int:
+        """Jobs with GPUs of their own, which take so many times less time; 1 on a CPU."""
+        return len(set(gpus_of_jobs(self.jobs, self.gpus, self.devices)))
+
+    def warning(self, memory: int | None) -> str | None:
+        """Says where jobs that take so many bytes each do not fit, and how many do."""
+        if memory is None or self.memory is None or self.jobs == 1 or self._fit(self.jobs, memory):
+            return None
+        fitting = next((jobs for jobs in range(self.jobs, 1, -1) if self._fit(jobs, memory)), 1)
+        count, place = self._together(self.jobs), "a GPU" if self.gpus else "this machine"
+        return (
+            f"{count} jobs at once take {count} times {memory / 1e9:.2g} GB, and {place} has "
+            f"{self.memory / 1e9:.2g} GB: give jobs={fitting}"
+        )
+
+    def _fit(self, jobs: int, memory: int) -> bool:
+        return self.memory is not None and self._together(jobs) * memory <= self.memory
+
+    def _together(self, jobs: int) -> int:
+        seen = gpus_of_jobs(jobs, self.gpus, self.devices)
+        return max(Counter(gpu for each in seen for gpu in (each or "").split(",")).values())
+
+
+def _own_memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):  # Windows has none
+        return None
 
 
 def _visible_gpus() -> tuple[str, ...]:

@@ -105,6 +105,20 @@ def test_a_plan_is_told_before_and_after_it_is_run_in_part(tmp_path: Path) -> No
     assert "this study's 1 seed so far. This plan cannot show" in fact.value
 
 
+def test_memory_of_jobs_and_of_smaller_batches_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = plan_summary(plan(tmp_path, jobs=2))
+    assert "memory   at least" not in str(whole)
+    assert not any("give jobs=" in text for text in whole.warnings)
+    monkeypatch.setattr("scantune.study.jobs._own_memory", lambda: 1_000_000)
+    monkeypatch.setattr(dry_run, "_TIMED_PIXELS", 1)
+    pretrain = {**PLAN["pretrain"], "batch_size": 12}
+    full = plan_summary(plan(tmp_path, jobs=2, pretrain=pretrain))
+    assert "memory   at least " in str(full)
+    assert any(text.endswith("has 0.001 GB: give jobs=1") for text in full.warnings)
+
+
 def test_the_command_prints_it_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from scanlearn.config import dump_config
 from scanlearn.threads import SET_BY_HAND
 from scantune.study import jobs
 from scantune.study.folder import StudyFolder
-from scantune.study.jobs import gpus_of_jobs, jobs_started, warn_of_threads
+from scantune.study.jobs import Sharing, gpus_of_jobs, jobs_started, warn_of_threads
 from scantune.study.plan import CompareConfig
 
 Plan = Callable[..., CompareConfig]
@@ -119,3 +120,37 @@ def test_jobs_take_gpus_in_turns(
     jobs: int, gpus: tuple[str, ...], devices: int | None, seen: tuple[str | None, ...]
 ) -> None:
     assert gpus_of_jobs(jobs, gpus, devices) == seen
+
+
+@pytest.mark.parametrize(
+    ("jobs", "gpus", "devices", "at_once", "fitting"),
+    [
+        (1, (), None, 1, None),
+        (2, (), None, 1, None),
+        (4, (), None, 1, 2),
+        # Two fit on each.
+        (4, ("0", "1"), None, 2, None),
+        (6, ("0", "1"), None, 2, 4),
+        (5, ("0",), None, 1, 2),
+        (3, ("0", "1", "2", "3"), 2, 2, None),
+        (5, ("0", "1", "2", "3"), 2, 2, 4),
+    ],
+)
+def test_jobs_that_do_not_fit_are_told_how_many_do(
+    jobs: int, gpus: tuple[str, ...], devices: int | None, at_once: int, fitting: int | None
+) -> None:
+    sharing = Sharing(jobs, gpus, devices, memory=20_000_000_000)
+    assert sharing.at_once == at_once
+    said = sharing.warning(8_000_000_000)
+    assert (said is None) == (fitting is None)
+    assert said is None or said.endswith(f"has 20 GB: give jobs={fitting}")
+    assert sharing.warning(None) is None
+    assert replace(sharing, memory=None).warning(8_000_000_000) is None
+
+
+def test_a_plan_shares_the_memory_of_the_machine_on_a_cpu(plan: Plan) -> None:
+    here = Sharing.of(plan(jobs=2))
+    assert (here.jobs, here.gpus) == (2, ())
+    assert here.memory is not None
+    # The tasks of a cluster share nothing.
+    assert Sharing.of(plan(jobs=2, launcher="local")).jobs == 1
