@@ -49,9 +49,10 @@ def auroc_panel(
 
     Args:
         scores: By (arm, learner), all of one budget.
-        learners: The first is drawn filled and printed as a number, the second hollow.
+        learners: The first is drawn filled and printed as a number, the others hollow below it.
     """
-    row, top = 34.0 if len(learners) > 1 else 26.0, 6.0
+    apart, top = 13.0, 6.0
+    row = max(26.0, 8 + apart * len(learners))
     foot = top + row * len(arms)
     left = 14 + 7 * min(_ARM_LETTERS, max(len(arm.name) for arm in arms))
     axis = Axis(*limits, left, WIDTH - 52)
@@ -65,9 +66,9 @@ def auroc_panel(
     for index, arm in enumerate(arms):
         middle, colour = top + row * (index + 0.5), colours[arm.name]
         body.append(_arm_name(arm.name, 0, middle + 4, colour))
-        for rank, learner in enumerate(learners[:2]):
+        for rank, learner in enumerate(learners):
             score = scores.get((arm.name, learner))
-            y = middle + (rank - 0.5) * 13 if len(learners) > 1 else middle
+            y = middle + (rank - (len(learners) - 1) / 2) * apart
             if score is not None:
                 body += _interval(score, axis, y, colour, is_lead=rank == 0)
         lead = scores.get((arm.name, learners[0]))

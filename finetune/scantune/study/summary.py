@@ -81,7 +81,8 @@ def stated(
     if primary.holds_for:
         claim += f" {primary.holds_for}"
     if matched is not None and not matched.ok:
-        claim = f"the arms are not matched, so the dial alone may not explain it, but {claim}"
+        claim = claim.replace("difference shown", "difference is shown")
+        claim = f"the arms are not matched, so more than the dial may be at work; {claim}"
     learner, budget = learner_name(primary.learner), budget_name(primary.budget)
     numbers = _numbers(primary, table)
     claim = claim[0].upper() + claim[1:]

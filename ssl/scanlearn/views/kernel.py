@@ -130,19 +130,22 @@ def _across(line, start, most, weight, step, out):
 
 
 @part
-def _loaded(lines, mask, has_mask, interleaved, top, left, out):
-    """A part of a scan as floats, 0 outside the field of view; the last plane is 1 inside."""
-    planes, rows, columns = len(out) - 1, out.shape[1], out.shape[2]
+def _loaded(lines, mask, has_mask, interleaved, top, left, edge, out):
+    """A part of a scan as floats, 0 outside the field of view; the last plane is 1 inside.
+
+    With an edge one pixel before and two after stay as they are.
+    """
+    planes, rows, columns = len(out) - 1, out.shape[1] - 3 * edge, out.shape[2] - 3 * edge
     height = len(mask)
     step = planes if interleaved else 1
     for y in range(rows):
-        inside = out[planes, y]
+        inside = out[planes, y + edge, edge:]
         for x in range(columns):
             inside[x] = np.float32(mask[y + top, x + left]) if has_mask else _ONE
         for plane in range(planes):
             line = lines[y + top if interleaved else plane * height + y + top]
             first = left * step + (plane if interleaved else 0)
-            target = out[plane, y]
+            target = out[plane, y + edge, edge:]
             for x in range(columns):
                 value = np.float32(line[first + x * step])
                 target[x] = value if inside[x] != 0 else _ZERO
@@ -175,6 +178,8 @@ def _resampled(lines, height, step, top, left, right, rows, columns, sums, out, 
 @part
 def _folded(place, low, high):
     """Where a mirror at both edges brings a place to; half a pixel in from the edge."""
+    if low + 0.5 <= place <= high - 0.5:
+        return place
     span = high - low
     folded = (place - low) % (2 * span)
     inside = span - abs(folded - span)
@@ -182,68 +187,118 @@ def _folded(place, low, high):
 
 
 @part
-def _warped(content, top, left, view, field, out, coverage):
-    """Samples content through the view's grid; see `warp.warp`."""
-    planes, height, width = content.shape
+def _bilinear(plane, at, below, right, down, out):
+    """Samples a flat plane at places between four pixels, of which `at` is the upper left one."""
+    for place in range(len(out)):
+        first, p = np.uint64(at[place]), right[place]
+        upper = plane[first] + p * (plane[first + np.uint64(1)] - plane[first])
+        first += below
+        lower = plane[first] + p * (plane[first + np.uint64(1)] - plane[first])
+        out[place] = upper + down[place] * (lower - upper)
+
+
+@part
+def _gathered(samples, share, factor, line):
+    """Adds to each pixel of a line the weighted sum of its samples."""
+    for sample in range(len(share)):
+        weight, first = factor * share[sample], np.uint64(sample * len(line))
+        for x in range(len(line)):
+            line[x] += weight * samples[first + np.uint64(x)]
+
+
+@part
+def _placed(across, along, height, width, at, right, down):
+    """Finds the pixels around each place; returns how many places lie beyond the middle ones.
+
+    Pixels are counted with an edge of zeros, where what lies beyond is moved to.
+    """
+    last_x, last_y = np.float32(width), np.float32(height)
+    num_beyond = 0
+    for place in range(len(across)):
+        x, y = across[place], along[place]
+        num_beyond += int((x < _ONE) | (x > last_x) | (y < _ONE) | (y > last_y))
+        x, y = _clamped(x, _ZERO, last_x + _ONE), _clamped(y, _ZERO, last_y + _ONE)
+        column, row = np.int32(x), np.int32(y)
+        right[place], down[place] = x - np.float32(column), y - np.float32(row)
+        at[place] = np.uint32(row * np.int32(width + 3) + column)
+    return num_beyond
+
+
+@part
+def _warped(content, has_mask, top, left, view, field, out, coverage):
+    """Samples content through the view's grid; see `warp.warp`.
+
+    A line of samples at a time, so that the compiler can do several at once; of each pixel the
+    first ones, then the second ones. The content has an edge of zeros, one pixel before and two
+    after.
+    """
+    planes, height, width = len(content), content.shape[1] - 3, content.shape[2] - 3
     size = out.shape[1]
-    samples = int(view[SAMPLES])
-    per_pixel = max(samples, 1)
+    per_pixel = max(int(view[SAMPLES]), 1)
     offset, share = np.zeros(per_pixel), np.ones(per_pixel)
-    if samples:
-        for sample in range(samples):
-            place = (sample + 0.5) * 2 / samples - 1
+    if view[SAMPLES]:
+        for sample in range(per_pixel):
+            place = (sample + 0.5) * 2 / per_pixel - 1
             offset[sample] = view[REACH] * place
             share[sample] = 1 - abs(place)
         share /= share.sum()
-    bends = len(field) > 0
-    sums = np.zeros(planes, np.float32)
+    weight = share.astype(np.float32)
+    count = size * per_pixel
+    u, across, along, right, down, sampled, between = np.empty((7, count), np.float32)
+    at = np.empty(count, np.uint32)
+    before, after = np.empty((2, count), np.int64)
+    bent = np.empty((2, size), np.float32)
+    for place in range(count):
+        x, sample = place % size, place // size
+        u[place] = (x + 0.5 + offset[sample]) / size - 0.5
+        column = max((x * per_pixel + sample + 0.5) / per_pixel - 0.5, 0.0)
+        before[place], after[place] = int(column), min(int(column) + 1, size - 1)
+        between[place] = column - int(column)
+    flat = content.reshape((planes, -1))
+    below = np.uint64(width + 3)
+    xx, xy = np.float32(view[XX]), np.float32(view[XY])
+    yx, yy = np.float32(view[YX]), np.float32(view[YY])
     for y in range(size):
-        for x in range(size):
-            sums[:] = 0
-            for down in range(per_pixel):
-                for right in range(per_pixel):
-                    u = (x + 0.5 + offset[right]) / size - 0.5
-                    v = (y + 0.5 + offset[down]) / size - 0.5
-                    if bends:
-                        row = max((y * per_pixel + down + 0.5) / per_pixel - 0.5, 0.0)
-                        column = max((x * per_pixel + right + 0.5) / per_pixel - 0.5, 0.0)
-                        above, before = int(row), int(column)
-                        below, after = min(above + 1, size - 1), min(before + 1, size - 1)
-                        q, p = row - above, column - before
-                        u += (1 - q) * (
-                            (1 - p) * field[0, above, before] + p * field[0, above, after]
-                        ) + q * ((1 - p) * field[0, below, before] + p * field[0, below, after])
-                        v += (1 - q) * (
-                            (1 - p) * field[1, above, before] + p * field[1, above, after]
-                        ) + q * ((1 - p) * field[1, below, before] + p * field[1, below, after])
-                    across = view[XX] * u + view[XY] * v + view[X]
-                    along = view[YX] * u + view[YY] * v + view[Y]
-                    if view[REFLECTS]:
-                        across = _folded(across, view[VALID_LEFT], view[VALID_RIGHT])
-                        along = _folded(along, view[VALID_TOP], view[VALID_BOTTOM])
-                    across -= 0.5 + left
-                    along -= 0.5 + top
-                    if not (-1 < across < width and -1 < along < height):
-                        continue
-                    column, row = math.floor(across), math.floor(along)
-                    p, q = across - column, along - row
-                    for line in range(2):
-                        at_y = row + line
-                        if 0 <= at_y < height:
-                            for pixel in range(2):
-                                at_x = column + pixel
-                                if 0 <= at_x < width:
-                                    weight = np.float32(
-                                        share[down]
-                                        * share[right]
-                                        * (q if line else 1 - q)
-                                        * (p if pixel else 1 - p)
-                                    )
-                                    for plane in range(planes):
-                                        sums[plane] += weight * content[plane, at_y, at_x]
+        for plane in range(planes - 1):
+            out[plane, y, :] = 0
+        coverage[y, :] = 0
+        for sample in range(per_pixel):
+            v = (y + 0.5 + offset[sample]) / size - 0.5
+            x0 = np.float32(view[XY] * v + view[X] + 0.5 - left)
+            y0 = np.float32(view[YY] * v + view[Y] + 0.5 - top)
+            for place in range(count):
+                across[place] = xx * u[place] + x0
+                along[place] = yx * u[place] + y0
+            if len(field):
+                line = max((y * per_pixel + sample + 0.5) / per_pixel - 0.5, 0.0)
+                above, q = int(line), np.float32(line - int(line))
+                one, two = field[:, above], field[:, min(above + 1, size - 1)]
+                for axis in range(2):
+                    for x in range(size):
+                        bent[axis, x] = one[axis, x] + q * (two[axis, x] - one[axis, x])
+                for place in range(count):
+                    p, first, second = between[place], before[place], after[place]
+                    du = bent[0, first] + p * (bent[0, second] - bent[0, first])
+                    dv = bent[1, first] + p * (bent[1, second] - bent[1, first])
+                    across[place] += xx * du + xy * dv
+                    along[place] += yx * du + yy * dv
+            if view[REFLECTS]:
+                low, high = view[VALID_LEFT] - left + 0.5, view[VALID_RIGHT] - left + 0.5
+                for place in range(count):
+                    across[place] = _folded(across[place], low, high)
+                low, high = view[VALID_TOP] - top + 0.5, view[VALID_BOTTOM] - top + 0.5
+                for place in range(count):
+                    along[place] = _folded(along[place], low, high)
+            num_beyond = _placed(across, along, height, width, at, right, down)
             for plane in range(planes - 1):
-                out[plane, y, x] = sums[plane]
-            coverage[y, x] = sums[planes - 1]
+                _bilinear(flat[plane], at, below, right, down, sampled)
+                _gathered(sampled, weight, weight[sample], out[plane, y])
+            # Inside a whole scan the coverage is known.
+            if has_mask or num_beyond:
+                _bilinear(flat[planes - 1], at, below, right, down, sampled)
+                _gathered(sampled, weight, weight[sample], coverage[y])
+            else:
+                coverage[y] += weight[sample]
 
 
 @part
@@ -591,19 +646,22 @@ def render_rows(
                 top, left = row_start.min(), column_start.min()
                 bottom, right = (row_start + row_count).max(), (column_start + column_count).max()
             if is_loaded:
-                content = np.empty((channels + 1, bottom - top, right - left), np.float32)
+                edge = 1 if view[WAY] == WARPED else 0
+                content = np.zeros(
+                    (channels + 1, bottom - top + 3 * edge, right - left + 3 * edge), np.float32
+                )
                 if kind == EIGHT_BITS:
-                    _loaded(eight[scan], here, has_mask, interleaved, top, left, content)
+                    _loaded(eight[scan], here, has_mask, interleaved, top, left, edge, content)
                 elif kind == SIXTEEN_BITS:
-                    _loaded(sixteen[scan], here, has_mask, interleaved, top, left, content)
+                    _loaded(sixteen[scan], here, has_mask, interleaved, top, left, edge, content)
                 else:
-                    _loaded(floats[scan], here, has_mask, interleaved, top, left, content)
+                    _loaded(floats[scan], here, has_mask, interleaved, top, left, edge, content)
             else:
                 content = nothing
             if view[WAY] == WARPED:
                 bend = int(view[FIELD])
                 field = fields[bend] if bend >= 0 else nothing
-                _warped(content, top, left, view, field, views, covered)
+                _warped(content, has_mask, top, left, view, field, views, covered)
             else:
                 step = channels if interleaved and not is_loaded else 1
                 column_start -= left

@@ -116,7 +116,9 @@ def samples(
     # Half width of the triangle in pixels of the view: with the sampler's own triangle it has
     # the variance of a triangle as wide as the reduction.
     reach = np.sqrt(np.maximum(1 - 1 / np.maximum(shrink, 1) ** 2, 0))
-    return reach, 2 * np.ceil(shrink * reach).astype(np.int64)
+    # No two samples are further apart than two pixels of the canvas.
+    taps = np.where(reach > 0, np.maximum(np.ceil(2 * shrink * reach), 2), 0)
+    return reach, taps.astype(np.int64)
 
 
 def maps(

@@ -124,9 +124,14 @@ def elastic_field(
     points = _unit(_bits(keys, _ELASTIC, count, device), 40).mul_(2).sub_(1)
     points = points.view(len(keys), 2, CONTROL_POINTS, CONTROL_POINTS)
     basis = _spline_basis(size).to(device)
-    # Sums, not matrix products, which round otherwise in another batch.
-    rows = (points[:, :, None] * basis[:, :, None]).sum(dim=3)
-    return (rows[:, :, :, None] * basis).sum(dim=4)
+    # Point by point: matrix products round otherwise in another batch.
+    rows = points.new_zeros(len(keys), 2, size, CONTROL_POINTS)
+    for point in range(CONTROL_POINTS):
+        rows.addcmul_(points[:, :, point, None], basis[:, point, None])
+    field = points.new_zeros(len(keys), 2, size, size)
+    for point in range(CONTROL_POINTS):
+        field.addcmul_(rows[..., point, None], basis[:, point])
+    return field
 
 
 def bias_field(
