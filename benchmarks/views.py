@@ -23,7 +23,9 @@ down slows all of them. kornia and albumentations are left out where they are no
 a CUDA device, or with --gpu, rates on it follow: SimCLR and DINO's multi-crop at 224 px, kornia,
 and the share of a training step that the views take.
 acquisition_64_per_second is the slowest modality's rate of views in which the device alone acts, at
-s = 1: gray scans of 64 x 64 to 64-px views. --acquisition measures it and nothing else.
+s = 1: gray scans of 64 x 64 to 64-px views. policy_64_vs_recipe is the slowest modality's rate at
+s = .5, gray scans of 128 x 128 to 64-px views, as a share of that of the recipe alone, which bends
+and turns nothing. --acquisition measures these two and nothing else.
 Scans come from $SCANLEARN_DATA or --data; without either, phantoms are drawn.
 """
 
@@ -90,6 +92,7 @@ GOALS = {
     "loader_vs_lightly": (">=", 2.0),
     "first_view_seconds": ("<=", 1.0),
     "acquisition_64_per_second": (">=", 4000.0),
+    "policy_64_vs_recipe": (">=", 0.03),
     "gpu_share_of_resnet50_step": ("<=", 0.05),
     "gpu_share_of_vit_small_step": ("<=", 0.05),
 }
@@ -377,6 +380,26 @@ def acquisition_figures(pixels: np.ndarray[Any, Any], seconds: float) -> dict[st
     return {"acquisition_64_per_second": min(rates.values())}
 
 
+def policy_figures(pixels: np.ndarray[Any, Any], seconds: float) -> dict[str, float]:
+    """Weak views of 64 px under each modality's policy, beside those of the recipe alone."""
+    batch = batch_of(np.ascontiguousarray(pixels[:, ::2, ::2, :1]))
+    batch = replace(batch, valid_box=torch.tensor([[0, 0, 128, 128]] * BATCH))
+    ways = {}
+    for modality in (None, *POLICIES):
+        recipe = find_recipe("simclr").under(modality)
+        scale = recipe.dial(Scale.WEAK)
+        generator = ViewGenerator(recipe, scale, TWO_VIEWS, 64, MEAN[:1], STD[:1])
+        run = partial(_views_of_a_step, generator, batch)
+        run()
+        ways[modality or "recipe"] = partial(rate, (run, 2 * BATCH), seconds)
+    rates = interleaved(ways, 3)
+    shares = {name: median_ratio(each, rates["recipe"]) for name, each in rates.items()}
+    for name, share in shares.items():
+        each = statistics.median(rates[name])
+        print(f"  policy  {name:14s} {each:9.1f} views/s, {share:.3f} of the recipe's", flush=True)
+    return {"policy_64_vs_recipe": min(shares.values())}
+
+
 def _views_of_a_step(generator: ViewGenerator, batch: ScanBatch) -> object:
     return generator(batch, DrawKey(0, 0, np.arange(BATCH)))
 
@@ -436,7 +459,9 @@ def gpu_figures(pixels: np.ndarray[Any, Any], seconds: float) -> dict[str, float
 def main() -> None:
     parser = options(__doc__, quick="fewer and shorter repeats", data=True)
     parser.add_argument("--gpu", action="store_true", help="only the rates on the GPU")
-    parser.add_argument("--acquisition", action="store_true", help="only the devices' rates")
+    parser.add_argument(
+        "--acquisition", action="store_true", help="only the rates of devices and policies"
+    )
     arguments = parser.parse_args()
     if arguments.gpu and not torch.cuda.is_available():
         parser.error("--gpu: no CUDA device")
@@ -451,6 +476,7 @@ def main() -> None:
     figures: dict[str, float] = {}
     if not arguments.gpu:
         figures |= acquisition_figures(pixels, seconds)
+        figures |= policy_figures(pixels, seconds)
     if arguments.acquisition:
         report(figures, GOALS, arguments.json)
         return
