@@ -122,9 +122,12 @@ class Losses:
             normalisation, for the collapse watch.
         chance: Loss of a network that knows nothing: for a contrastive loss that of equal scores
             for all candidates.
+        judged: What is set against ``chance`` where the loss may pass it although something is
+            learned; None is the loss.
     """
 
     total: Float[Tensor, ""]
     terms: Mapping[str, Float[Tensor, ""]]
     embeddings: Float[Tensor, "b d"]
     chance: float
+    judged: Float[Tensor, ""] | None = None

@@ -80,6 +80,9 @@ def write(folder: Path | str) -> Path:
     figures = folder / FIGURES
     make_folder(figures)
     for group, members in drawings.items():
+        # Those of an earlier plan may be more.
+        for former in (*figures.glob(f"{group}_[0-9]*.svg"), *figures.glob(f"{group}_[0-9]*.png")):
+            former.unlink()
         for index, (_, drawing) in enumerate(members):
             place = figures / f"{group}_{index + 1}.svg"
             place.write_text(standalone(drawing), encoding="utf-8")

@@ -18,20 +18,34 @@ _DIGITS = 6
 
 
 def write_tables(folder: Path, results: Results) -> None:
-    """Writes every table of the report: ``results.csv``, ``differences.csv`` and the others."""
-    for name, text in tables_of(results).items():
-        write_atomically(folder / name, text)
+    """Writes every table of the report: ``results.csv``, ``differences.csv`` and the others.
+
+    One without a row is taken away: it would be that of an earlier plan.
+    """
+    for name, text in _tables(results).items():
+        if _has_rows(text):
+            write_atomically(folder / name, text)
+        else:
+            (folder / name).unlink(missing_ok=True)
 
 
 def tables_of(results: Results) -> dict[str, str]:
     """The tables by file name; one without a row is left out."""
+    return {name: text for name, text in _tables(results).items() if _has_rows(text)}
+
+
+def _has_rows(text: str) -> bool:
+    return text.count("\n") > 1
+
+
+def _tables(results: Results) -> dict[str, str]:
     parameters = [
         (arm.name, p.parameter, p.value, p.source, p.note)
         for arm in results.arms
         for p in arm.resolved
     ]
     names = list(dict.fromkeys(name for each in results.label_free for name in each.measures))
-    tables = {
+    return {
         TABLE_FILE: table_csv(results.table),
         "differences.csv": rows_csv(results.differences),
         "dose.csv": rows_csv(results.dose, without=("at", "auroc", "low", "high")),
@@ -66,7 +80,6 @@ def tables_of(results: Results) -> dict[str, str]:
         "augmentation.csv": _csv(("arm", "parameter", "value", "source", "note"), parameters),
         "leaks.csv": rows_csv(results.leaks),
     }
-    return {name: text for name, text in tables.items() if text.count("\n") > 1}
 
 
 def table_csv(table: Sequence[Score]) -> str:

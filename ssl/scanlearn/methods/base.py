@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import nn
 
@@ -21,9 +21,6 @@ class Method(nn.Module, ABC):
     Args:
         plan: The views of each scan the method asks for.
     """
-
-    # Whether a loss that stays at chance says that nothing is learned.
-    must_fall_below_chance: ClassVar[bool] = True
 
     def __init__(self, backbone: Backbone, plan: ViewPlan) -> None:
         super().__init__()

@@ -229,13 +229,14 @@ class Pretrainer(pl.LightningModule):
         The embeddings remain those of this process.
         """
         assert self.losses is not None
-        total, terms = self.losses.total, self.losses.terms
+        total, terms, judged = self.losses.total, self.losses.terms, self.losses.judged
         # A copy, since the average is written in its place.
         mean = self.trainer.strategy.reduce
         self.losses = replace(
             self.losses,
             total=mean(total.clone()),
             terms={name: mean(term.clone()) for name, term in terms.items()},
+            judged=None if judged is None else mean(judged.clone()),
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -33,7 +33,8 @@ class Health:
     Args:
         spread: Of the embeddings: about 1 when healthy, 0 when all scans look alike.
         rank: Effective rank of the embeddings: 1 when all scans lie on one line.
-        loss_vs_chance: Loss as a share of that of a network that knows nothing.
+        loss_vs_chance: Loss as a share of that of a network that knows nothing; of DINO the entropy
+            of the teacher's answers, as a share of that of equal ones.
     """
 
     spread: float
@@ -43,10 +44,11 @@ class Health:
     @classmethod
     def of(cls, losses: Losses) -> Health:
         """Returns the health that a step's embeddings and loss show."""
+        judged = losses.total if losses.judged is None else losses.judged
         return cls(
             spread=embedding_std(losses.embeddings),
             rank=embedding_rank(losses.embeddings),
-            loss_vs_chance=float(losses.total.detach()) / losses.chance,
+            loss_vs_chance=float(judged.detach()) / losses.chance,
         )
 
 
@@ -126,7 +128,10 @@ def collapse_warning(
     within 1 % of chance. DINO without centring falls below 1 % of chance in some dozens of steps,
     its teacher's features still spread; so does SimCLR whose two views are equal.
     """
-    loss = f"the loss is {health.loss_vs_chance:.2%} of chance level"
+    loss = (
+        "the loss (with dino the entropy of the teacher's answers) is "
+        f"{health.loss_vs_chance:.2%} of chance level"
+    )
     is_at_chance = health.loss_vs_chance > CHANCE_ABOVE
     if health.spread < COLLAPSED_BELOW or (health.rank < FLAT_BELOW and is_at_chance):
         return (
@@ -147,8 +152,8 @@ def collapse_warning(
         )
     if is_late and is_at_chance:
         return (
-            f"after half of the steps {loss}: try a smaller method.learning_rate, more epochs or a "
-            "smaller scale",
+            f"after half of the steps {loss}: try a smaller method.learning_rate, more epochs, a "
+            "smaller scale or, with dino, a smaller method.teacher_temperature",
         )
     return ()
 

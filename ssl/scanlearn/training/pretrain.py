@@ -270,7 +270,6 @@ def _finish(run: Run, module: Pretrainer) -> PretrainResult:
     with disk_errors(folder.backbone):
         export_backbone(backbone, folder.backbone, card)
     health = final_health(folder.metrics)
-    must_know = run.method.must_fall_below_chance and is_late(steps, steps)
     num_views = run.method.plan.global_views + run.method.plan.local_views
     result = PretrainResult(
         folder=folder.path,
@@ -285,7 +284,9 @@ def _finish(run: Run, module: Pretrainer) -> PretrainResult:
         embedding_std=health.spread,
         warnings=run.warnings
         + collapse_warning(
-            health, is_late=must_know, is_identity=run.generator.scale == Scale.IDENTITY
+            health,
+            is_late=is_late(steps, steps),
+            is_identity=run.generator.scale == Scale.IDENTITY,
         ),
     )
     stored = {key: value for key, value in asdict(result).items() if key != "folder"}

@@ -134,9 +134,7 @@ class Recorder:
         )
         self._views, self._row_s, self._row_wait_s = 0, now, waited
         is_warm = step > module.schedule.warmup_steps
-        must_know = module.method.must_fall_below_chance and is_late(
-            step, self.schedule.total_steps
-        )
+        must_know = is_late(step, self.schedule.total_steps)
         for warning in self._collapse.row(health, is_warm=is_warm, is_late=must_know):
             warn_user(warning)
 

@@ -60,9 +60,15 @@ def test_loss_equals_a_slow_loop_from_the_paper(make: Make, sights: Any, at: Any
     method.criterion.center.normal_(std=0.05, generator=torch.Generator().manual_seed(0))
     centre = method.criterion.center.flatten().double()
     views = sights(local_views=2)
-    expected = _slow_dino(*_outputs(method, views), centre, warm=0.1, cool=0.04)
-    found = float(method.loss(views, at()).total.detach())
-    assert found == pytest.approx(expected, rel=1e-4)
+    student, teacher = _outputs(method, views)
+    expected = _slow_dino(student, teacher, centre, warm=0.1, cool=0.04)
+    losses = method.loss(views, at())
+    assert float(losses.total.detach()) == pytest.approx(expected, rel=1e-4)
+    # Its first part is the entropy of the teacher's answers.
+    answers = [_softmax((each - centre).tolist(), 0.04) for each in torch.cat(teacher)]
+    entropy = -sum(p * math.log(p) for each in answers for p in each) / len(answers)
+    assert float(losses.judged) == pytest.approx(entropy, rel=1e-4)
+    assert entropy < expected
 
 
 def test_the_centre_follows_the_teachers_mean_output(make: Make, sights: Any, at: Any) -> None:

@@ -475,3 +475,22 @@ def test_a_study_of_a_hundred_arms_stays_below_ten_megabytes(
     assert "21 further sheets are in the figures folder" in text
     assert "Of 100 arms" in text
     assert len((folder / "differences.csv").read_text().splitlines()) == 4951
+
+
+def test_tables_and_figures_of_an_earlier_plan_are_taken_away(study_folder: Folder) -> None:
+    folder = study_folder()
+    page.write(folder)
+    before = {path.name for path in folder.rglob("*")}
+    results = r.Results.model_validate_json((folder / "results.json").read_text())
+    fewer = results.model_copy(update={"dose": (), "joint_dose": ()})
+    stale = ("label_free.csv", "figures/joint_9.svg", "figures/auroc_7.png")
+    own = ("mine.csv", "figures/own_1.svg", "figures/views_9.png")
+    for name in (*stale, *own):
+        (folder / name).write_text("x")
+    (folder / "results.json").write_text(fewer.model_dump_json())
+    page.write(folder)
+    after = {path.name for path in folder.rglob("*")}
+    assert {Path(name).name for name in own} <= after
+    assert not {Path(name).name for name in stale} & after
+    gone = before - after
+    assert gone <= {"dose.csv", "dose_curve.csv", "joint_1.svg", "joint_1.png"}
