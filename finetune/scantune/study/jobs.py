@@ -125,7 +125,9 @@ class Sharing:
     @property
     def at_once(self) -> int:
         """Jobs with GPUs of their own, which take so many times less time; 1 on a CPU."""
-        return len(set(gpus_of_jobs(self.jobs, self.gpus, self.devices)))
+        seen = set(gpus_of_jobs(self.jobs, self.gpus, self.devices))
+        share = max((each or "").count(",") + 1 for each in seen)
+        return max(1, min(len(seen), len(self.gpus) // share))
 
     def warning(self, memory: int | None) -> str | None:
         """Says where jobs that take so many bytes each do not fit, and how many do."""

@@ -134,6 +134,8 @@ def test_jobs_take_gpus_in_turns(
         (5, ("0",), None, 1, 2),
         (3, ("0", "1", "2", "3"), 2, 2, None),
         (5, ("0", "1", "2", "3"), 2, 2, 4),
+        # The third job's second GPU is the first one's.
+        (3, ("0", "1", "2", "3", "4"), 2, 2, None),
     ],
 )
 def test_jobs_that_do_not_fit_are_told_how_many_do(
