@@ -116,7 +116,7 @@ def samples(
     # Half width of the triangle in pixels of the view: with the sampler's own triangle it has
     # the variance of a triangle as wide as the reduction.
     reach = np.sqrt(np.maximum(1 - 1 / np.maximum(shrink, 1) ** 2, 0))
-    # No two samples are further apart than two pixels of the canvas.
+    # No two samples are further apart than a pixel of the canvas.
     taps = np.where(reach > 0, np.maximum(np.ceil(2 * shrink * reach), 2), 0)
     return reach, taps.astype(np.int64)
 
