@@ -70,21 +70,23 @@ def stated(
     """Says what `state_verdict` does of arms by their titles; nothing of matching without proof."""
     primary = next(difference for difference in differences if difference.primary)
     a, b = titles[primary.a], titles[primary.b]
+    lead, shown = "", "shown"
+    if matched is not None and not matched.ok:
+        lead = "the arms are not matched, so more than the dial may be at work; "
+        shown = "is shown"
     claim = {
         "better": f"{a} is better than {b}",
         "worse": f"{a} is worse than {b}",
         "higher": f"{a} scores higher than {b}",
         "lower": f"{a} scores lower than {b}",
         "equivalent": f"{a} and {b} are equivalent within ±{margin:g}",
-        "none": f"no difference shown between {a} and {b}",
+        "none": f"no difference {shown} between {a} and {b}",
     }[primary.verdict]
     if primary.holds_for:
         claim += f" {primary.holds_for}"
-    if matched is not None and not matched.ok:
-        claim = claim.replace("difference shown", "difference is shown")
-        claim = f"the arms are not matched, so more than the dial may be at work; {claim}"
     learner, budget = learner_name(primary.learner), budget_name(primary.budget)
     numbers = _numbers(primary, table)
+    claim = lead + claim
     claim = claim[0].upper() + claim[1:]
     sentence = f"{claim}: {numbers}, {primary.task}, {learner}, {budget}."
     if primary.seeds == 1:

@@ -23,19 +23,10 @@ def write_tables(folder: Path, results: Results) -> None:
     One without a row is taken away: it would be that of an earlier plan.
     """
     for name, text in _tables(results).items():
-        if _has_rows(text):
+        if text.count("\n") > 1:
             write_atomically(folder / name, text)
         else:
             (folder / name).unlink(missing_ok=True)
-
-
-def tables_of(results: Results) -> dict[str, str]:
-    """The tables by file name; one without a row is left out."""
-    return {name: text for name, text in _tables(results).items() if _has_rows(text)}
-
-
-def _has_rows(text: str) -> bool:
-    return text.count("\n") > 1
 
 
 def _tables(results: Results) -> dict[str, str]:

@@ -22,7 +22,7 @@ from scanlearn.archive.spellings import agreeing, patients_spelled
 from scanlearn.archive.table import arrow_column
 from scanlearn.archive.withdraw import aside_of, drop_patients, withdrawn_from
 from scanlearn.config.calls import checked
-from scanlearn.console import say, warn_user
+from scanlearn.console import counted, say, warn_user
 from scanlearn.errors import ScanlearnError
 from scanlearn.files import link_or_copy
 from scanlearn.packing.pack import manifest_of, pack_job, plan_job, warn_of_patients
@@ -70,9 +70,10 @@ def add(
         joined = _joined(before, added)
         shutil.rmtree(aside)
     warn_of_patients(joined)
-    say(f"added {len(added):,} scans to {path}, which now holds {len(joined):,}")
+    say(f"added {counted(len(added), 'scan')} to {path}, which now holds {len(joined):,}")
     if added.num_rejected:
-        warn_user(f"{added.num_rejected:,} scans could not be packed; rejected.csv lists why")
+        told = counted(added.num_rejected, "scan")
+        warn_user(f"{told} could not be packed; rejected.csv lists why")
     return joined
 
 

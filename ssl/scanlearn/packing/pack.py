@@ -25,7 +25,7 @@ from scanlearn.archive.spellings import agreeing, respelled_within
 from scanlearn.archive.summary import refresh_summary
 from scanlearn.archive.writer import ArchiveWriter
 from scanlearn.config.calls import checked
-from scanlearn.console import doing, say, track, warn_user
+from scanlearn.console import counted, doing, say, track, warn_user
 from scanlearn.errors import Interrupted, ScanlearnError, did_you_mean
 from scanlearn.files import require_free
 from scanlearn.locks import beside, held, sweep
@@ -541,13 +541,13 @@ def _report(archive: Archive, manifest: Manifest) -> None:
                 f"of partly unknown patients ({known}; a file without a patient counts as its own)"
             )
     say(
-        f"packed {len(archive):,} scans {patients} into {archive.path}: {channels} x {height} x"
-        f" {width}, {archive.dtype.name}"
+        f"packed {counted(len(archive), 'scan')} {patients} into {archive.path}: "
+        f"{channels} x {height} x {width}, {archive.dtype.name}"
     )
     if archive.num_rejected:
         where = archive.path / "rejected.csv"
-        noun = "scan" if archive.num_rejected == 1 else "scans"
-        warn_user(f"{archive.num_rejected:,} {noun} could not be packed; {where} lists the reasons")
+        told = counted(archive.num_rejected, "scan")
+        warn_user(f"{told} could not be packed; {where} lists the reasons")
     if manifest.ignored:
         listed = ", ".join(f"{n:,} {suffix}" for suffix, n in manifest.ignored[:5])
         say(f"ignored files that are not scans: {listed}")

@@ -17,7 +17,7 @@ from scanlearn.training.folder import RunFolder, read_rows
 # Of the last row of a run's metrics, in words.
 _METRICS = {
     "loss": "loss at the end",
-    "loss_vs_chance": "loss beside that of a network that knows nothing",
+    "loss_vs_chance": "loss (of dino: entropy) beside that of a network that knows nothing",
     "embedding_std": "spread of the embeddings (1 healthy, 0 collapsed)",
     "embedding_rank": "effective rank of the embeddings",
 }

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from scanlearn.archive.layout import is_archive
 from scanlearn.config.calls import checked
-from scanlearn.console import say
+from scanlearn.console import counted, say
 from scanlearn.errors import ScanlearnError, did_you_mean
 from scanlearn.files import make_folder, write_atomically
 from scanlearn.packing.listed import ListedScans, list_scans
@@ -124,8 +124,9 @@ def _modality(scans: ListedScans) -> str | None:
 
 
 def _in_words(scans: ListedScans) -> str:
-    whose = f"{len(set(scans.patients.tolist())):,} patients"
-    return f"{len(scans):,} scans of {whose if scans.patients_known else 'unknown patients'}"
+    known = counted(len(set(scans.patients.tolist())), "patient")
+    whose = known if scans.patients_known else "unknown patients"
+    return f"{counted(len(scans), 'scan')} of {whose}"
 
 
 def _chosen(column: str | None, labeled: ListedScans, source: str | Path) -> str:
@@ -230,14 +231,14 @@ def _study_text(
     trained = num_labeled * (folds - 1) // folds
     budgets = [str(budget) for budget in _BUDGETS if budget < trained]
     leaks, why = _leaks(unlabeled, list(compress(_names(labeled), known)))
-    counted = ", ".join(f"{name}: {(values == name).sum():,}" for name in people)
+    classes = ", ".join(f"{name}: {(values == name).sum():,}" for name in people)
     return "\n".join(
         [
             f"# scantune compare {output}",
             f"# Cost: scantune compare {output} --dry-run tells it, and what the study can show; "
             f"written for a {'GPU' if has_gpu else 'CPU'}.",
             f"# Seen: {_in_words(unlabeled)} to pretrain on; {_in_words(labeled)} with labels,",
-            f"# {json.dumps(target, ensure_ascii=False)} of {num_labeled:,} of them ({counted}).",
+            f"# {json.dumps(target, ensure_ascii=False)} of {num_labeled:,} of them ({classes}).",
             "",
             'title: "Weak or strong augmentation?"',
             "# Scans to pretrain on, and the labeled ones: a packed archive, a folder or a table.",

@@ -216,8 +216,10 @@ def _placed(across, along, height, width, at, right, down):
     num_beyond = 0
     for place in range(len(across)):
         x, y = across[place], along[place]
-        num_beyond += int((x < _ONE) | (x > last_x) | (y < _ONE) | (y > last_y))
-        x, y = _clamped(x, _ZERO, last_x + _ONE), _clamped(y, _ZERO, last_y + _ONE)
+        num_beyond += int(not ((x >= _ONE) & (x <= last_x) & (y >= _ONE) & (y <= last_y)))
+        # What is no number becomes 0, not a place outside of the memory.
+        x, y = x if x > _ZERO else _ZERO, y if y > _ZERO else _ZERO
+        x, y = min(x, last_x + _ONE), min(y, last_y + _ONE)
         column, row = np.int32(x), np.int32(y)
         right[place], down[place] = x - np.float32(column), y - np.float32(row)
         at[place] = np.uint32(row * np.int32(width + 3) + column)

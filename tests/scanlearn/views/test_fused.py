@@ -157,6 +157,20 @@ def test_what_is_not_finite_stays_so(make_batch: MakeBatch) -> None:
     assert (ours[1, :, 9, 9].isnan() | (ours[1, :, 9, 9] == theirs[1, :, 9, 9])).all()
 
 
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_a_place_that_is_no_number_lies_outside_of_the_scan(
+    is_masked: bool, make_batch: MakeBatch
+) -> None:
+    batch = _batch(make_batch, 1, torch.uint8, is_masked)
+    draw = _drawn(batch, RECIPES["simclr"].adjusted({"rotation_deg": 15, "rotation_p": 1}))
+    lost = np.full_like(draw.rotation_deg, np.nan)
+    (ours,) = render_fused(
+        batch, replace(draw, rotation_deg=lost), (0,), 24, DEFAULT_SETTINGS, None
+    )
+    # A place read from anywhere else would be another scan's, or no memory of this process.
+    assert (ours == 0).all()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_fork_renders_by_threads_of_its_own(make_batch: MakeBatch) -> None:
     batch = make_batch(4)

@@ -365,7 +365,10 @@ def test_the_sentence_says_of_what_alone_it_speaks(state: State) -> None:
 
 
 def test_unmatched_arms_are_said_first(state: State) -> None:
-    assert state("better", ok=False).sentence.startswith("The arms are not matched")
+    lead = "The arms are not matched, so more than the dial may be at work; "
+    assert state("better", ok=False).sentence.startswith(f"{lead}weak (s = 0.5) is better than")
+    assert state("none", ok=False).sentence.startswith(f"{lead}no difference is shown between")
+    assert state("none").sentence.startswith("No difference shown between")
 
 
 def test_an_undefined_difference_has_no_numbers(state: State) -> None:
